@@ -1,0 +1,1 @@
+"""Embeddings learnt without labels: pure-function models, one training loop, honest evaluations."""

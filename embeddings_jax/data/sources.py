@@ -1,0 +1,212 @@
+"""Sources: data as a pure function of (seed, step), whatever the number of hosts or devices."""
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from embeddings_jax.types import InputError, Source
+
+RESIDENT_BYTES = 1 << 30  # Sets up to this size go to the device once.
+
+
+def array_source(
+    arrays: Mapping[str, np.ndarray],
+    batch_size: int | None = None,
+    *,
+    seed: int = 0,
+    order: str = "shuffled",
+    remainder: str = "drop",
+    multiple: int = 1,
+    facts: Mapping[str, Any] | None = None,
+    resident: bool | None = None,
+) -> Source:
+  """Rows of arrays that share their leading axis; memory-mapped arrays are read batch by batch.
+
+  Args:
+    arrays: name -> `[num_rows, ...]`.
+    batch_size: rows of the global batch; None makes the whole set the one batch of every step.
+    seed: of the shuffled order, which is drawn anew for every pass.
+    order: `shuffled` or `sequential`.
+    remainder: `drop` the last, partial batch of a pass, or `pad` it: then each pass has every row
+      once, and `mask` is 0 on the padding.
+    multiple: the whole set is padded to a multiple of this (the number of data shards).
+    facts: what to add to `num_rows`, `num_features` and `steps_per_epoch`.
+    resident: keep the arrays on the device; by default where they are in memory and small.
+  """
+  num_rows = _common_length(arrays)
+  facts = {"num_rows": num_rows, **(facts or {})}
+  for value in arrays.values():
+    if value.ndim == 2:
+      facts.setdefault("num_features", value.shape[1])
+  if batch_size is None:
+    size = -(-num_rows // multiple) * multiple
+    padded = {k: _pad_rows(np.asarray(v), size) for k, v in arrays.items()}
+    padded["mask"] = (np.arange(size) < num_rows).astype(np.float32)
+    return Source(facts | {"steps_per_epoch": 1}, size, lambda step, rows=slice(None): {},
+                  lambda whole, _: dict(whole), padded, whole=True)
+
+  if resident is None:
+    in_memory = not any(isinstance(v, np.memmap) for v in arrays.values())
+    resident = in_memory and sum(v.nbytes for v in arrays.values()) <= RESIDENT_BYTES
+  index_at, steps_per_epoch = _row_order(num_rows, batch_size, seed, order, remainder)
+
+  def gather(table, index):
+    batch = {k: v[index["row"]] for k, v in table.items()}
+    return batch | {"mask": index["mask"]}
+
+  facts["steps_per_epoch"] = steps_per_epoch
+  if resident:
+    return Source(facts, batch_size, index_at, gather, dict(arrays))
+  return Source(facts, batch_size, lambda step, rows=slice(None): gather(arrays, index_at(step, rows)),
+                lambda _, feed: dict(feed))
+
+
+def window_source(
+    stream: np.ndarray,
+    length: int,
+    batch_size: int,
+    *,
+    name: str = "tokens",
+    starts: Sequence[int] | None = None,
+    jitter: int = 0,
+    pad: int = -1,
+    seed: int = 0,
+    order: str = "shuffled",
+    remainder: str = "drop",
+    facts: Mapping[str, Any] | None = None,
+    resident: bool | None = None,
+) -> Source:
+  """Windows `[batch_size, length]` of one running sequence (token ids, bytes, samples).
+
+  Args:
+    stream: `[num_elements]`, in memory or memory-mapped.
+    length: elements of a window.
+    batch_size: windows of the global batch.
+    name: of the array in the batch.
+    starts: first element of every window; by default each element is in exactly one window, and
+      the last window is filled up with `pad`.
+    jitter: a random offset in [0, jitter) is added to each start, drawn anew for each step.
+    pad: the value that stands for "no element" past the end of the stream.
+    seed, order, remainder, facts, resident: as for `array_source`.
+  """
+  if starts is None:
+    starts = np.arange(0, len(stream), length)
+  starts = np.asarray(starts, np.int64)
+  if not len(starts):
+    raise InputError(f"no window of {length} elements in a stream of {len(stream)}")
+  short = int(starts.max()) + jitter + length - len(stream)
+  if resident is None:
+    resident = not isinstance(stream, np.memmap) and stream.nbytes <= RESIDENT_BYTES
+  if short > 0 and resident:
+    stream = np.concatenate([stream, np.full(short, pad, stream.dtype)])
+  index_at, steps_per_epoch = _row_order(len(starts), batch_size, seed, order, remainder)
+
+  def window_at(step, rows=slice(None)):
+    index = index_at(step, rows)
+    first = starts[index["row"]]
+    if jitter:
+      noise = np.random.Generator(np.random.Philox(key=[seed, 1], counter=[0, 0, 0, step]))
+      first = first + noise.integers(0, jitter, batch_size)[rows]
+    # int32 reaches 2**31 elements, which is what a resident stream can hold.
+    return {"start": first.astype(np.int32 if resident else np.int64), "mask": index["mask"]}
+
+  def gather(table, index):
+    return {name: table["stream"][index["start"][:, None] + np.arange(length, dtype=index["start"].dtype)],
+            "mask": index["mask"]}
+
+  def read(step, rows=slice(None)):
+    index = window_at(step, rows)
+    window = np.full((len(index["start"]), length), pad, stream.dtype)
+    for row, first in enumerate(index["start"]):
+      piece = stream[first:first + length]
+      window[row, :len(piece)] = piece
+    return {name: window, "mask": index["mask"]}
+
+  facts = {"num_rows": len(starts), "steps_per_epoch": steps_per_epoch, **(facts or {})}
+  if resident:
+    return Source(facts, batch_size, window_at, gather, {"stream": stream})
+  return Source(facts, batch_size, read, lambda _, feed: dict(feed))
+
+
+def reader_source(
+    reader: Any,
+    encode: Callable[[list[Any]], Mapping[str, np.ndarray]],
+    batch_size: int,
+    *,
+    seed: int = 0,
+    order: str = "shuffled",
+    facts: Mapping[str, Any] | None = None,
+) -> Source:
+  """Any random-access reader (`tfds.data_source`, a folder of files), read through Grain.
+
+  Args:
+    reader: has `__len__` and `__getitem__(int)`.
+    encode: `items -> batch` of NumPy arrays (an encoder's).
+    batch_size: rows of the global batch.
+    seed, order, facts: as for `array_source`.
+  """
+  import grain
+
+  dataset = grain.MapDataset.source(reader).seed(seed)
+  if order == "shuffled":
+    dataset = dataset.shuffle()
+  dataset = dataset.repeat()
+  _check_batch_size(len(reader), batch_size)
+
+  def feed_at(step, rows=slice(None)):
+    index = range(step * batch_size, (step + 1) * batch_size)[rows]
+    return dict(encode([dataset[i] for i in index]))
+
+  facts = {"num_rows": len(reader), "steps_per_epoch": len(reader) // batch_size, **(facts or {})}
+  return Source(facts, batch_size, feed_at, lambda _, feed: dict(feed))
+
+
+def _common_length(arrays: Mapping[str, np.ndarray]) -> int:
+  lengths = {k: len(v) for k, v in arrays.items()}
+  if not lengths or len(set(lengths.values())) != 1:
+    raise InputError(f"arrays of one data set must have the same number of rows, got {lengths}")
+  num_rows = next(iter(lengths.values()))
+  if num_rows == 0:
+    raise InputError("the data set is empty: it has 0 rows")
+  return num_rows
+
+
+def _check_batch_size(num_rows: int, batch_size: int) -> None:
+  if batch_size < 1:
+    raise InputError(f"--batch_size={batch_size}: must be at least 1")
+  if batch_size > num_rows:
+    raise InputError(f"--batch_size={batch_size} exceeds the {num_rows} rows of the data set")
+
+
+def _pad_rows(value: np.ndarray, size: int) -> np.ndarray:
+  return np.pad(value, [(0, size - len(value))] + [(0, 0)] * (value.ndim - 1))
+
+
+def _row_order(num_rows: int, batch_size: int, seed: int, order: str, remainder: str):
+  """Returns `(step, rows) -> {row, mask}` and the number of steps of a pass."""
+  if order not in ("shuffled", "sequential"):
+    raise InputError(f"order={order!r}: must be 'shuffled' or 'sequential'")
+  if remainder not in ("drop", "pad"):
+    raise InputError(f"remainder={remainder!r}: must be 'drop' or 'pad'")
+  if remainder == "drop":
+    _check_batch_size(num_rows, batch_size)
+    steps_per_epoch = num_rows // batch_size
+  else:
+    _check_batch_size(max(num_rows, batch_size), batch_size)
+    steps_per_epoch = -(-num_rows // batch_size)
+
+  @functools.lru_cache(maxsize=2)  # A dispatch may straddle two passes.
+  def permutation(epoch: int) -> np.ndarray:
+    noise = np.random.Generator(np.random.Philox(key=[seed, 0], counter=[0, 0, 0, epoch]))
+    return noise.permutation(num_rows).astype(np.int32)
+
+  def index_at(step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
+    epoch, place = divmod(step, steps_per_epoch)
+    position = place * batch_size + np.arange(batch_size)[rows]
+    valid = position < num_rows
+    position = np.where(valid, position, 0).astype(np.int32)
+    row = position if order == "sequential" else permutation(epoch)[position]
+    return {"row": row, "mask": valid.astype(np.float32)}
+
+  return index_at, steps_per_epoch

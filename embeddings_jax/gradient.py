@@ -1,0 +1,121 @@
+"""The one place that turns a loss and an optax optimizer into a `Model`."""
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from embeddings_jax.ops.sharding import DATA_AXES, constrain
+from embeddings_jax.types import Array, InputError, Model, PyTree, Rule
+
+
+class GradientState(NamedTuple):
+  """State of every model that learns by gradients.
+
+  Attributes:
+    step: [] int32, updates made.
+    params: what the optimizer moves.
+    extra: what the loss itself moves (BatchNorm statistics, queues, target networks).
+    opt_state: the optimizer's.
+    average: exponential moving average of `params`; () where none is kept.
+  """
+
+  step: Array
+  params: PyTree
+  extra: PyTree
+  opt_state: PyTree
+  average: PyTree
+
+
+def gradient_model(
+    init_params: Callable[[Array, Any], tuple[PyTree, PyTree]],
+    loss_fn: Callable[..., tuple[Array, tuple[Mapping[str, Array], PyTree]]],
+    embed_fn: Callable[[PyTree, PyTree, Any], Array],
+    optimizer: optax.GradientTransformation,
+    *,
+    coupled: bool = False,
+    accumulate: int = 1,
+    ema_decay: float | None = None,
+    after_update: Callable[[GradientState], GradientState] | None = None,
+    outputs: Mapping[str, Callable] | None = None,
+    rules: Sequence[Rule] = (),
+) -> Model:
+  """A `Model` whose update is one optimizer step on the mean loss of the batch.
+
+  Args:
+    init_params: `(rng, batch) -> (params, extra)`; `extra` is `{}` where there is none.
+    loss_fn: `(params, extra, batch, rng) -> (loss, (metrics, extra))`, means over valid examples.
+    embed_fn: `(params, extra, batch) -> [num_examples, dim]`.
+    optimizer: its updates are added to the parameters.
+    coupled: the loss of an example depends on the others of its batch (in-batch negatives), so
+      that a mean over parts of the batch would be another loss.
+    accumulate: parts that the batch is split into to save memory. Refused where the loss is
+      coupled: a silently different objective is worse than none.
+    ema_decay: if given, `embed` and `outputs` see the moving average of the parameters.
+    after_update: `state -> state`, for what follows the optimizer (target networks).
+    outputs: name -> `(params, extra, batch, rng) -> Array or dict`; `loss` is added.
+    rules: sharding rules of the state.
+  """
+  if accumulate < 1:
+    raise InputError(f"accumulate={accumulate}: must be at least 1")
+  if coupled and accumulate > 1:
+    raise InputError(f"accumulate={accumulate}: this loss couples the examples of a batch, and the sum over "
+                     "parts of it is another loss; use a smaller batch or more devices")
+  grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+
+  def init(rng, batch):
+    params, extra = init_params(rng, batch)
+    # The average must not share buffers with the parameters: both are donated.
+    average = jax.tree.map(jnp.array, params) if ema_decay is not None else ()
+    return GradientState(jnp.zeros((), jnp.int32), params, extra, optimizer.init(params), average)
+
+  def accumulated(params, extra, batch, rng):
+    """Mean over parts weighted by their valid rows, so that padding counts for nothing."""
+    # Strided parts: every part has rows of every data shard, and no row changes its device.
+    parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape((-1, accumulate) + x.shape[1:]), 1, 0), batch)
+    parts = constrain(parts, jax.sharding.PartitionSpec(None, DATA_AXES))
+    weights = parts["mask"].sum(1) if "mask" in parts else jnp.ones(accumulate)
+    weights = weights / jnp.maximum(weights.sum(), 1)
+
+    def one(extra, part):
+      index, weight, part = part
+      (loss, (metrics, extra)), grads = grad_fn(params, extra, part, jax.random.fold_in(rng, index))
+      return extra, jax.tree.map(lambda x: weight * x, (loss, metrics, grads))
+
+    def body(carry, part):
+      extra, new = one(carry[0], part)
+      return (extra, jax.tree.map(jnp.add, carry[1], new)), None
+
+    parts = (jnp.arange(accumulate), weights, parts)
+    carry = one(extra, jax.tree.map(lambda x: x[0], parts))
+    (extra, (loss, metrics, grads)), _ = jax.lax.scan(body, carry, jax.tree.map(lambda x: x[1:], parts))
+    return (loss, (metrics, extra)), grads
+
+  def update(state, batch, rng):
+    gradient = grad_fn if accumulate == 1 else accumulated
+    (loss, (metrics, extra)), grads = gradient(state.params, state.extra, batch, rng)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    average = state.average
+    if ema_decay is not None:
+      average = jax.tree.map(lambda old, new: ema_decay * old + (1 - ema_decay) * new, average, params)
+    state = GradientState(state.step + 1, params, extra, opt_state, average)
+    if after_update is not None:
+      state = after_update(state)
+    return state, {"loss": loss, "gradient_norm": optax.tree.norm(grads), **metrics}
+
+  def evaluated(state):
+    return state.params if ema_decay is None else state.average
+
+  def embed(state, batch):
+    return embed_fn(evaluated(state), state.extra, batch)
+
+  def on_state(fn):
+    return lambda state, batch, rng: fn(evaluated(state), state.extra, batch, rng)
+
+  def loss_output(params, extra, batch, rng):
+    return loss_fn(params, extra, batch, rng)[0]
+
+  wrapped = {name: on_state(fn) for name, fn in {"loss": loss_output, **(outputs or {})}.items()}
+  return Model(init, update, embed, wrapped, rules)
