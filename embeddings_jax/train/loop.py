@@ -1,0 +1,237 @@
+"""The training loop: it knows the `Model` tuple and a `Source`, and nothing of what is learnt."""
+import collections
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from embeddings_jax.ops.sharding import DATA_AXES, constrain
+from embeddings_jax.train import mesh as mesh_lib
+from embeddings_jax.train.checkpoints import Checkpoints
+from embeddings_jax.train.prefetch import prefetch
+from embeddings_jax.train.signals import Signals
+from embeddings_jax.types import Model, PyTree, Source
+
+MUST_BE_FINITE = ("loss", "gradient_norm")
+
+
+class NonFiniteLoss(RuntimeError):
+  """The loss or the gradient became infinite or NaN; the last checkpoint precedes it."""
+
+
+class Stopped(RuntimeError):
+  """A signal asked the run to stop; its state is saved."""
+
+  def __init__(self, step: int, signal_name: str):
+    super().__init__(f"{signal_name} received: saved at step {step}")
+    self.step, self.signal_name = step, signal_name
+
+
+def train(
+    model: Model,
+    source: Source,
+    *,
+    steps: int,
+    seed: int = 0,
+    mesh: jax.sharding.Mesh | None = None,
+    steps_per_dispatch: int = 1,
+    checkpoints: Checkpoints | None = None,
+    save_every: int = 0,
+    evaluate: Callable[[PyTree, int], Mapping[str, float]] | None = None,
+    eval_every: int = 0,
+    write: Callable[[int, Mapping[str, float]], None] | None = None,
+    log_every: int = 100,
+    progress: Callable[[int, Mapping[str, float]], None] | None = None,
+    signals: Signals | None = None,
+) -> PyTree:
+  """Trains a model up to an absolute step, from its newest sound checkpoint if there is one.
+
+  The step alone decides on the batch, the randomness and where a dispatch ends, so that a resumed
+  run is the uninterrupted one, bit for bit on the same mesh.
+
+  Args:
+    model: any `Model`.
+    source: its training data.
+    steps: updates in all. A model whose metrics say `converged` ends one dispatch after it did.
+    seed: of the initialisation and of all noise in `update`.
+    mesh: see `make_mesh`; by default all devices, along `data`.
+    steps_per_dispatch: updates that one compiled program makes, which small models need to be fast.
+      Whatever is due "every n steps" happens at the end of the dispatch that passes a multiple of n.
+    checkpoints: where to save, and to resume from. The last step is always saved.
+    save_every, eval_every, log_every: in steps; 0 is never.
+    evaluate: `(state, step) -> metrics`.
+    write: `(step, record)`, called with the means over the dispatch that ends at that step.
+    progress: the same, for people; called after every dispatch.
+    signals: asks the loop to stop.
+
+  Returns:
+    The state after the last step, sharded.
+
+  Raises:
+    NonFiniteLoss: with the step at which it happened.
+    Stopped: a signal came; the state is saved.
+  """
+  mesh = mesh_lib.make_mesh() if mesh is None else mesh
+  mesh_lib.check_batch_size(mesh, source.batch_size)
+  with jax.set_mesh(mesh):
+    replicated = NamedSharding(mesh, P())
+    feeder = mesh_lib.Feeder(mesh, source.batch_size)
+    resident = mesh_lib.put(source.resident, NamedSharding(mesh, P(DATA_AXES)) if source.whole else replicated)
+
+    def feeds_of(span):
+      return feeder([source.feed_at(step, feeder.rows) for step in range(*span)])
+
+    def batch_of(resident, feed):
+      return constrain(source.assemble(resident, feed), P(DATA_AXES))
+
+    def make_state(seed, resident, feeds):
+      rng = jax.random.split(jax.random.key(seed))[0]
+      return model.init(rng, batch_of(resident, jax.tree.map(lambda x: x[0], feeds)))
+
+    def many_updates(state, seed, numbers, resident, feeds):
+      root = jax.random.split(jax.random.key(seed))[1]
+
+      def one_update(state, xs):
+        number, feed = xs
+        return model.update(state, batch_of(resident, feed), jax.random.fold_in(root, number))
+
+      return jax.lax.scan(one_update, state, (numbers, feeds))
+
+    seed = np.uint32(seed)
+    first_feeds = feeds_of((0, 1))
+    abstract = jax.eval_shape(make_state, seed, resident, first_feeds)
+    layout = mesh_lib.state_shardings(abstract, mesh, model.rules)
+    dispatch = jax.jit(many_updates, donate_argnums=0, out_shardings=(layout, replicated))
+
+    restored = checkpoints.restore(abstract, layout) if checkpoints else None
+    if restored:
+      state, step, converged_at = restored
+    else:
+      state = jax.jit(make_state, out_shardings=layout)(seed, resident, first_feeds)
+      step, converged_at = 0, None
+    del first_feeds
+
+    unread = collections.deque()  # Dispatches whose metrics were not fetched yet.
+
+    def read_metrics(keep: int) -> dict[str, Any]:
+      """Fetches all but the newest `keep` dispatches; returns the means over the last one fetched."""
+      nonlocal converged_at
+      record = {}
+      while len(unread) > keep:
+        start, stop, metrics = unread.popleft()
+        metrics = {name: np.asarray(value) for name, value in metrics.items()}
+        _check_finite(metrics, start, checkpoints)
+        if converged_at is None and metrics.get("converged", np.zeros(1))[-1] > 0:
+          converged_at = stop
+        record = {name: float(value.astype(np.float64).mean()) for name, value in metrics.items()}
+        record |= {"converged": float(converged_at is not None)} if "converged" in record else {}
+        record |= clock.rates(stop)
+        if progress:
+          progress(stop, record)
+        if write and _due(log_every, start, stop):
+          write(stop, record)
+      return record
+
+    def save() -> None:
+      if checkpoints:
+        read_metrics(keep=0)  # Nothing is saved before it is known to be finite.
+        checkpoints.save(step, state, converged_at, scores)
+
+    clock = _Clock(step, source.batch_size)
+    saved_at = step if restored else None
+    scores: Mapping[str, float] = {}
+    spans = prefetch(_spans(step, steps, steps_per_dispatch), feeds_of)
+    try:
+      while converged_at is None or step <= converged_at:
+        waiting = time.perf_counter()
+        start_stop, feeds = next(spans, (None, None))
+        if start_stop is None:
+          break
+        clock.waited += time.perf_counter() - waiting
+        start, step = start_stop
+        numbers = np.arange(start, step, dtype=np.int32)
+        state, metrics = dispatch(state, seed, numbers, resident, feeds)
+        unread.append((start, step, metrics))
+        read_metrics(keep=1)  # One dispatch late: the device never waits for the host.
+
+        scores = {}
+        if evaluate and _due(eval_every, start, step) and step < steps:
+          read_metrics(keep=0)
+          with clock.paused():
+            scores = evaluate(state, step)
+          if write:
+            write(step, scores)
+        signal_name = signals.received(step) if signals else None
+        if signal_name or _due(save_every, start, step):
+          save()
+          saved_at = step
+        if signal_name and step < steps:
+          if checkpoints:
+            checkpoints.wait()
+          raise Stopped(step, signal_name)
+    finally:
+      spans.close()
+    read_metrics(keep=0)
+    if checkpoints:
+      if saved_at != step:
+        save()
+      checkpoints.wait()
+    return state
+
+
+def _spans(step: int, steps: int, size: int):
+  """`(start, stop)` of every dispatch; they end at multiples of `size`, wherever the run began."""
+  while step < steps:
+    stop = min((step // size + 1) * size, steps)
+    yield step, stop
+    step = stop
+
+
+def _due(every: int, start: int, stop: int) -> bool:
+  return bool(every) and start // every != stop // every
+
+
+def _check_finite(metrics: Mapping[str, np.ndarray], start: int, checkpoints: Checkpoints | None) -> None:
+  for name in MUST_BE_FINITE:
+    bad = np.flatnonzero(~np.isfinite(metrics.get(name, np.zeros(1))))
+    if len(bad):
+      kept = f"; the last good checkpoint is step {checkpoints.latest()}" if checkpoints else ""
+      raise NonFiniteLoss(f"{name} is {metrics[name][bad[0]]} in update {start + bad[0] + 1}: look at the batches of "
+                          f"steps {max(start + bad[0] - 1, 0)} to {start + bad[0]}, and at the learning rate{kept}")
+
+
+class _Clock:
+  """Rates since the run (re)started, without the time of evaluations and of compiling."""
+
+  def __init__(self, step: int, batch_size: int):
+    self.waited = 0.0
+    self._batch_size = batch_size
+    self._first, self._began = None, 0.0
+
+  def rates(self, stop: int) -> dict[str, float]:
+    now = time.perf_counter()
+    if self._first is None:  # The first dispatch compiles.
+      self._first, self._began, self.waited = stop, now, 0.0
+      return {}
+    seconds = max(now - self._began, 1e-9)
+    rate = (stop - self._first) / seconds
+    return {"steps_per_second": rate, "examples_per_second": rate * self._batch_size,
+            "data_wait_fraction": self.waited / seconds}
+
+  def paused(self):
+    return _Pause(self)
+
+
+class _Pause:
+  def __init__(self, clock):
+    self._clock = clock
+
+  def __enter__(self):
+    self._start = time.perf_counter()
+
+  def __exit__(self, *exc):
+    self._clock._began += time.perf_counter() - self._start

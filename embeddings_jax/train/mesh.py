@@ -1,0 +1,122 @@
+"""Where arrays live: a named mesh, and the layout of states and batches on it."""
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from embeddings_jax.ops.sharding import DATA_AXES
+from embeddings_jax.types import InputError, PyTree, Rule
+
+AXES = ("data", "fsdp", "model")
+FSDP_MIN_BYTES = 1 << 20  # Splitting smaller leaves costs more messages than it saves memory.
+
+
+def make_mesh(spec: str = "", devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """A mesh with the axes `data`, `fsdp` and `model` over all devices.
+
+  Args:
+    spec: sizes as `data:4,fsdp:2`. An axis that is left out has size 1; with no `data`, that axis
+      takes all devices that the others leave over.
+    devices: by default all devices of all processes.
+  """
+  devices = list(jax.devices() if devices is None else devices)
+  sizes = {}
+  for part in filter(None, spec.split(",")):
+    axis, _, size = part.partition(":")
+    if axis not in AXES or not size.isdigit() or int(size) < 1 or axis in sizes:
+      raise InputError(f"--mesh={spec}: {part!r} is not one of {', '.join(AXES)} with a size, as in data:4,fsdp:2")
+    sizes[axis] = int(size)
+  others = math.prod(size for axis, size in sizes.items() if axis != "data")
+  sizes.setdefault("data", max(len(devices) // others, 1))
+  shape = tuple(sizes.get(axis, 1) for axis in AXES)
+  if math.prod(shape) != len(devices):
+    raise InputError(f"--mesh={spec}: needs {math.prod(shape)} devices, and there are {len(devices)}")
+  # Auto, not Explicit: Flax modules and scatters are not written for sharding in types.
+  return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def num_data_shards(mesh: Mesh) -> int:
+  """Number of parts that a batch is split into."""
+  return math.prod(mesh.shape[axis] for axis in DATA_AXES)
+
+
+def check_batch_size(mesh: Mesh, batch_size: int) -> None:
+  """Raises unless every data shard gets as many rows as the others."""
+  if batch_size % num_data_shards(mesh):
+    raise InputError(f"--batch_size={batch_size}: must be a multiple of the {num_data_shards(mesh)} data shards "
+                     f"of the mesh {dict(mesh.shape)}")
+
+
+def path_name(path: Sequence[Any]) -> str:
+  """`params/encoder/kernel` of a leaf's key path."""
+  return "/".join(str(getattr(key, "name", getattr(key, "key", getattr(key, "idx", key)))) for key in path)
+
+
+def state_shardings(abstract_state: PyTree, mesh: Mesh, rules: Sequence[Rule]) -> PyTree:
+  """The layout of every leaf: the first rule that is found in its path, else fsdp's choice.
+
+  With an `fsdp` axis above 1, a leaf without a rule is split along its largest dimension that the
+  axis divides. A dimension that the mesh does not divide is replicated instead.
+  """
+
+  def choose(path, leaf):
+    for pattern, spec in rules:
+      if re.search(pattern, path_name(path)):
+        return NamedSharding(mesh, _divisible(spec, leaf.shape, mesh))
+    size = mesh.shape["fsdp"]
+    if size > 1 and leaf.size * leaf.dtype.itemsize >= FSDP_MIN_BYTES:
+      for dim in sorted(range(leaf.ndim), key=lambda d: -leaf.shape[d]):
+        if leaf.shape[dim] % size == 0:
+          return NamedSharding(mesh, P(*[None] * dim, "fsdp"))
+    return NamedSharding(mesh, P())
+
+  return jax.tree_util.tree_map_with_path(choose, abstract_state)
+
+
+def _divisible(spec: P, shape: tuple[int, ...], mesh: Mesh) -> P:
+  def fits(size, axes):
+    axes = (axes,) if isinstance(axes, str) else axes or ()
+    return size % math.prod(mesh.shape[axis] for axis in axes) == 0
+  return P(*[axes if fits(size, axes) else None for size, axes in zip(shape, spec)])
+
+
+def put(value: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
+  """Host arrays, whole on every process, as global arrays with the given layout."""
+  return {k: jax.make_array_from_callback(v.shape, sharding, lambda index, v=v: np.asarray(v[index]))
+          for k, v in value.items()}
+
+
+class Feeder:
+  """Puts this process's rows of the feeds of a dispatch onto its devices.
+
+  Every process reads only the rows that its devices hold; the global batches are the same for any
+  number of processes.
+  """
+
+  def __init__(self, mesh: Mesh, batch_size: int):
+    self.sharding = NamedSharding(mesh, P(None, DATA_AXES))
+    self._batch_size = batch_size
+    held = self.sharding.addressable_devices_indices_map((1, batch_size)).values()
+    starts, stops = zip(*[index[1].indices(batch_size)[:2] for index in held])
+    self.rows = slice(min(starts), max(stops))
+
+  def __call__(self, feeds: Sequence[Mapping[str, np.ndarray]]) -> dict[str, jax.Array]:
+    """`feeds`: one for every step of the dispatch, each with the rows `self.rows`."""
+    first = self.rows.start
+
+    def place(name):
+      value = np.stack([feed[name] for feed in feeds])
+      shape = (len(feeds), self._batch_size) + value.shape[2:]
+
+      def read(index):
+        start, stop, _ = index[1].indices(self._batch_size)
+        return value[(index[0], slice(start - first, stop - first)) + index[2:]]
+
+      return jax.make_array_from_callback(shape, self.sharding, read)
+
+    return {name: place(name) for name in feeds[0]}

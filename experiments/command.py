@@ -1,0 +1,155 @@
+"""Flags, and what becomes of mistakes: one clear line and a non-zero exit."""
+import difflib
+import importlib
+import importlib.util
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+
+import ml_collections
+from absl import flags, logging
+from ml_collections import config_flags
+
+from embeddings_jax.types import InputError
+
+FLAGS = flags.FLAGS
+PRESETS = ("demo", "tiny", "small", "paper")
+USAGE_ERROR, FAILURE, TRY_AGAIN, INTERRUPTED = 2, 1, 75, 130
+
+# What every config has; a config file only states what differs. The keys of `data`, `model` and
+# `optimizer` are the model's own.
+DEFAULTS = dict(
+    name="",
+    model={},
+    data=dict(name="", errors="strict"),
+    optimizer={},
+    steps=0,  # 0: from `epochs`.
+    epochs=0,
+    batch_size=0,
+    seed=0,
+    steps_per_dispatch=1,
+    log_every=100,
+    eval_every=0,
+    save_every=1000,
+    evals=(),
+    best_metric="",  # Also keep the checkpoint with the best value of this evaluation metric ...
+    lower_is_better=False,  # ... the higher the better, unless this says not.
+)
+
+
+def model_names() -> list[str]:
+  """Models that have a config."""
+  folder = pathlib.Path(__file__).parent / "configs"
+  return sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
+
+
+def load_config(model: str, preset: str, config_file: str = "") -> ml_collections.ConfigDict:
+  """The locked config of a model, from the repository or from a file of the user's."""
+  if config_file:
+    path = pathlib.Path(config_file)
+    if not path.is_file():
+      raise InputError(f"--config_file={config_file}: no such file")
+    spec = importlib.util.spec_from_file_location("config_file", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+      raise InputError(f"--config_file={config_file}: it defines no get_config(preset)")
+  else:
+    if not model:
+      raise InputError(f"--model is missing: one of {', '.join(model_names())}")
+    check_choice("--model", model, model_names())
+    module = importlib.import_module(f"experiments.configs.{model}")
+  check_choice("--preset", preset, PRESETS)
+  config = ml_collections.ConfigDict(DEFAULTS)
+  for key in ("model", "data", "optimizer"):
+    config[key].unlock()
+  config.update(module.get_config(preset))
+  config.name = config.name or model
+  if not config.name:
+    raise InputError(f"--config_file={config_file}: name the model by --model or by `name` in the config")
+  return config.lock()
+
+
+def check_choice(what: str, value: str, choices: Sequence[str]) -> None:
+  """Raises with the nearest choice unless `value` is one of them."""
+  if value not in choices:
+    raise InputError(f"{what}={value}: unknown; {nearest(value, choices)}one of {', '.join(choices)}")
+
+
+def nearest(value: str, choices: Sequence[str]) -> str:
+  close = difflib.get_close_matches(value, choices, n=1)
+  return f"did you mean {close[0]}? " if close else ""
+
+
+def parse_with_config(argv: Sequence[str]) -> ml_collections.ConfigDict | None:
+  """Parses twice: for the model and preset, then with their config as `--config`.
+
+  Returns None where the flags ask for something that needs no model.
+  """
+  # What follows --config. belongs to the second pass.
+  early = [a for a in argv if not a.lstrip("-").startswith("config.")]
+  _parse(early)
+  if FLAGS.list_models or FLAGS.list_data:
+    return None
+  config = load_config(FLAGS.model, FLAGS.preset, FLAGS.config_file)
+  _check_overrides(argv, config)
+  FLAGS.unparse_flags()
+  config_flags.DEFINE_config_dict("config", config)
+  _parse(argv)
+  return FLAGS.config
+
+
+def parse(argv: Sequence[str]) -> None:
+  """Parses flags that know of no config."""
+  _parse(argv)
+
+
+def _parse(argv: Sequence[str]) -> None:
+  try:
+    rest = FLAGS(list(argv))[1:]
+  except (flags.Error, TypeError, ValueError) as error:
+    raise InputError(" ".join(str(error).split())) from error
+  if rest:
+    raise InputError(f"{rest[0]!r} is not a flag; flags are written --name=value")
+
+
+def _check_overrides(argv: Sequence[str], config: ml_collections.ConfigDict) -> None:
+  for argument in argv:
+    name, _, _ = argument.lstrip("-").partition("=")
+    if not argument.startswith("-") or not name.startswith("config."):
+      continue
+    node, seen = config, "--config"
+    for part in name.split(".")[1:]:
+      keys = list(node.keys()) if isinstance(node, ml_collections.ConfigDict) else []
+      if part not in keys:
+        known = f"{nearest(part, keys)}it has {', '.join(keys)}" if keys else "it has no keys"
+        raise InputError(f"{argument.partition('=')[0]}: {seen} has no {part!r}; {known}")
+      node, seen = node[part], f"{seen}.{part}"
+
+
+def call(main: Callable[[Sequence[str]], int | None]) -> None:
+  """Runs a command and exits; what a user can mend ends in one line, not in a traceback."""
+  logging.set_verbosity(logging.ERROR)
+  try:
+    code = main(sys.argv) or 0
+  except InputError as error:
+    code = _fail(error, USAGE_ERROR)
+  except KeyboardInterrupt:
+    code = _fail("interrupted", INTERRUPTED)
+  except BrokenPipeError:
+    code = FAILURE
+  except OSError as error:
+    where = f"{error.filename}: " if error.filename else ""
+    code = _fail(f"{where}{error.strerror or error}", FAILURE)
+  except RuntimeError as error:
+    # The loop's own errors are meant for people; any other is a defect and keeps its traceback.
+    if not type(error).__module__.startswith("embeddings_jax."):
+      raise
+    code = _fail(error, getattr(error, "exit_code", FAILURE))
+  sys.stdout.flush()
+  sys.exit(code)
+
+
+def _fail(message: object, code: int) -> int:
+  print(f"error: {message}", file=sys.stderr, flush=True)
+  return code

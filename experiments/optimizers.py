@@ -1,0 +1,53 @@
+"""Builds optax schedules and optimizers from a config."""
+from collections.abc import Mapping
+from typing import Any
+
+import optax
+
+from embeddings_jax.types import InputError
+from experiments.command import check_choice
+
+SCHEDULES = ("constant", "linear", "cosine", "rsqrt")
+OPTIMIZERS = ("adam", "adamw", "sgd", "lamb", "adagrad", "rmsprop")
+KEYS = ("name", "learning_rate", "schedule", "warmup_steps", "end_fraction", "clip_norm", "weight_decay", "momentum",
+        "b1", "b2", "eps")
+
+
+def schedule(config: Mapping[str, Any], num_steps: int) -> optax.Schedule:
+  """A learning rate over `num_steps`: linear warm-up, then `schedule` down to `end_fraction` of the peak."""
+  unknown = set(config) - set(KEYS)
+  if unknown:
+    raise InputError(f"--config.optimizer: unknown {', '.join(sorted(unknown))}; known: {', '.join(KEYS)}")
+  kind, peak = config.get("schedule", "constant"), config["learning_rate"]
+  check_choice("--config.optimizer.schedule", kind, SCHEDULES)
+  warmup = min(config.get("warmup_steps", 0), num_steps)
+  end, rest = peak * config.get("end_fraction", 0.0), max(num_steps - warmup, 1)
+  after = {
+      "constant": lambda: optax.constant_schedule(peak),
+      "linear": lambda: optax.linear_schedule(peak, end, rest),
+      "cosine": lambda: optax.cosine_decay_schedule(peak, rest, alpha=end / peak if peak else 0.0),
+      "rsqrt": lambda: lambda step: peak * (1 + step / max(warmup, 1)) ** -0.5,
+  }[kind]()
+  if not warmup:
+    return after
+  return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
+
+
+def optimizer(config: Mapping[str, Any], num_steps: int) -> optax.GradientTransformation:
+  """Clipping by the global norm, then the optimizer with the schedule."""
+  name, rate = config.get("name", "adam"), schedule(config, num_steps)
+  check_choice("--config.optimizer.name", name, OPTIMIZERS)
+  betas = {k: config[k] for k in ("b1", "b2", "eps") if k in config}
+  decay = config.get("weight_decay", 0.0)
+  if decay and name not in ("adamw", "lamb"):
+    raise InputError(f"--config.optimizer.weight_decay={decay}: {name} has none; use adamw or lamb")
+  transform = {
+      "adam": lambda: optax.adam(rate, **betas),
+      "adamw": lambda: optax.adamw(rate, weight_decay=decay, **betas),
+      "lamb": lambda: optax.lamb(rate, weight_decay=decay, **betas),
+      "sgd": lambda: optax.sgd(rate, momentum=config.get("momentum")),
+      "adagrad": lambda: optax.adagrad(rate),
+      "rmsprop": lambda: optax.rmsprop(rate),
+  }[name]()
+  clip_norm = config.get("clip_norm", 0.0)
+  return optax.chain(optax.clip_by_global_norm(clip_norm), transform) if clip_norm else transform

@@ -1,0 +1,154 @@
+"""Wiring: from a config to a source, an encoder and a model, and from a state to `embed(items)`."""
+import importlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from etils import epath
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from embeddings_jax.data import catalog, encoders, text
+from embeddings_jax.data.sources import array_source, window_source
+from embeddings_jax.train.checkpoints import Checkpoints
+from embeddings_jax.train.mesh import make_mesh, num_data_shards, state_shardings
+from embeddings_jax.types import InputError, Model, PyTree, Source
+from experiments import optimizers, workdir
+from experiments.command import check_choice
+
+ENCODERS = ("rows", "words", "bytes", "waveform")
+ENCODED_AT_ONCE = 1024  # Items.
+EMBEDDED_AT_ONCE = 1 << 21  # Elements of the encoded items.
+
+
+class Data(NamedTuple):
+  source: Source
+  encoder: Any
+  dataset: Any
+
+
+def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str | None, shards: int) -> Data:
+  """The training source of a config, its encoder, and the data set for the evaluations."""
+  options, batch_size, seed = config["data"], config["batch_size"], config["seed"]
+  if not options["name"]:
+    raise InputError("--data is missing: a name of --list_data, tfds:NAME, or a path")
+  dataset = catalog.load(options["name"], data_dir=data_dir, cache_dir=cache_dir, errors=options["errors"])
+  kind = options["encoder"]
+  check_choice("--config.data.encoder", kind, ENCODERS)
+  wanted = {"rows": "rows", "words": "text", "bytes": "text", "waveform": "audio"}[kind]
+  if dataset.kind != wanted:
+    raise InputError(f"--data={options['name']}: holds {dataset.kind}, and --model={config['name']} "
+                     f"({kind}) needs {wanted}")
+  train = np.asarray(dataset.split.get("train", np.arange(len(dataset.items))))
+
+  if kind == "rows":
+    rows = np.asarray(dataset.items)
+    encoder = encoders.RowEncoder.fit(rows if "train" not in dataset.split else rows[train],
+                                      standardize=options.get("standardize", False))
+    arrays = {"x": encoder.encode(rows[train] if "train" in dataset.split else rows)["x"]}
+    source = array_source(arrays, batch_size or None, seed=seed, remainder="pad", multiple=shards)
+  elif kind == "words":
+    encoder, tokens, facts = text.tokenize(
+        dataset, normalize=options["normalize"], min_count=options["min_count"],
+        max_size=options.get("max_size", 0) or None, cache_dir=cache_dir)
+    source = window_source(tokens, options["window_length"], batch_size, seed=seed, facts=facts)
+  elif kind == "bytes":
+    stream, _ = text.byte_stream(dataset)
+    encoder = encoders.ByteEncoder(max_length=options["max_length"])
+    source = window_source(stream, options["window_length"], batch_size, name="signal", pad=0, seed=seed)
+  else:
+    group = dataset.labels.get(options["group"]) if options.get("group") else None
+    stream, starts = encoders.join_clips(
+        [dataset.items[i] for i in train], None if group is None else group[train], seed, options["window_length"])
+    encoder = encoders.WaveformEncoder(rate=dataset.rate)
+    source = window_source(stream, options["window_length"], batch_size, name="signal", starts=starts,
+                           jitter=options.get("jitter", 0), seed=seed)
+  return Data(source, encoder, dataset)
+
+
+def make_model(config: Mapping[str, Any], facts: Mapping[str, Any], num_steps: int) -> Model:
+  """Calls the model's factory with the config's keyword arguments and the facts that it names."""
+  name = config["name"]
+  try:
+    factory = getattr(importlib.import_module(f"embeddings_jax.models.{name}"), name)
+  except ModuleNotFoundError as error:
+    if error.name != f"embeddings_jax.models.{name}":
+      raise
+    raise InputError(f"--model={name}: there is no embeddings_jax/models/{name}.py") from error
+  known = inspect.signature(factory).parameters
+  arguments = dict(config["model"])
+  unknown = set(arguments) - set(known)
+  if unknown:
+    raise InputError(f"--config.model: {name} has no {', '.join(sorted(unknown))}; it has {', '.join(known)}")
+  given: dict[str, Any] = {"num_steps": num_steps, **facts}
+  if "optimizer" in known:
+    given["optimizer"] = optimizers.optimizer(config["optimizer"], num_steps)
+  elif "learning_rate" in known and config["optimizer"]:
+    given["learning_rate"] = optimizers.schedule(config["optimizer"], num_steps)
+  return factory(**{key: value for key, value in given.items() if key in known} | arguments)
+
+
+def embedder(model: Model, state: PyTree, encoder: Any, output: str = "") -> Callable[[Sequence[Any]], np.ndarray]:
+  """`items -> [num_items, dim]`: encode, pad to a bucket, run the compiled program, unpad.
+
+  Args:
+    model, state, encoder: of a run.
+    output: the named output to compute instead of the embedding.
+  """
+  replicated = NamedSharding(jax.tree.leaves(state)[0].sharding.mesh, P())
+  fn = (lambda state, batch: model.outputs[output](state, batch, jax.random.key(0))) if output else model.embed
+  compiled = jax.jit(fn, out_shardings=replicated)
+
+  def embed(items: Sequence[Any]) -> np.ndarray:
+    pieces = []
+    for first in range(0, len(items), ENCODED_AT_ONCE):
+      batch = encoder.encode(items[first:first + ENCODED_AT_ONCE])
+      total = len(batch["mask"])
+      per_row = sum(np.prod(value.shape[1:], dtype=int) for value in batch.values())
+      size = max(1, min(ENCODED_AT_ONCE, EMBEDDED_AT_ONCE // int(per_row)))
+      size = 1 << (min(size, total) - 1).bit_length()
+      for row in range(0, total, size):
+        piece = {key: value[row:row + size] for key, value in batch.items()}
+        valid = len(piece["mask"])
+        piece = {key: np.pad(value, [(0, size - valid)] + [(0, 0)] * (value.ndim - 1)) for key, value in piece.items()}
+        pieces.append(np.asarray(compiled(state, piece).addressable_data(0))[:valid])
+    return np.concatenate(pieces)
+
+  return embed
+
+
+class Run(NamedTuple):
+  """What a work directory holds: enough to embed and evaluate, without the training data."""
+
+  path: epath.Path
+  record: dict[str, Any]  # config.json
+  model: Model
+  state: PyTree
+  step: int
+  encoder: Any
+
+
+def load_run(path: str, mesh: jax.sharding.Mesh | None = None) -> Run:
+  """The newest sound checkpoint of a work directory with its model and encoder."""
+  folder = epath.Path(path)
+  record = workdir.read_json(folder / "config.json")
+  model = make_model(record["config"], workdir.stand_in_facts(record["facts"]), record["steps"])
+  batch = {key: jax.ShapeDtypeStruct(tuple(shape), dtype) for key, (shape, dtype) in record["batch"].items()}
+  encoder = encoders.load_encoder(folder / "encoder")
+  if encoder.fingerprint != record["encoder"]:
+    raise InputError(f"{folder / 'encoder'}: changed since the training began; it does not fit the checkpoints")
+  mesh = mesh or make_mesh()
+  with jax.set_mesh(mesh):
+    abstract = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), batch)
+    layout = state_shardings(abstract, mesh, model.rules)
+    checkpoints = Checkpoints(str(folder / "checkpoints"))
+    restored = checkpoints.restore(abstract, layout)
+    checkpoints.close()
+  if restored is None:
+    raise InputError(f"{folder}: there is no complete checkpoint to read")
+  return Run(folder, record, model, restored[0], restored[1], encoder)
+
+
+__all__ = ["Data", "Run", "embedder", "load_data", "load_run", "make_model", "num_data_shards"]

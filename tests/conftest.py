@@ -1,0 +1,62 @@
+"""Eight simulated devices, a compilation cache for the run, and the markers."""
+import os
+import pathlib
+import tempfile
+
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Subprocesses share what this process compiled, and fail fast where collectives cannot meet.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="xla-cache-"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("EMBEDDINGS_CACHE", tempfile.mkdtemp(prefix="embeddings-cache-"))
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_collective_call_terminate_timeout_seconds=60"
+if "EMBEDDINGS_DATA" in os.environ:
+  os.environ["EMBEDDINGS_DATA"] = str(pathlib.Path(os.environ["EMBEDDINGS_DATA"]).resolve())
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+ASKED = {
+    "data": ("EMBEDDINGS_DATA" in os.environ, "$EMBEDDINGS_DATA is not set"),
+    "parity": (None, "--parity was not given"),
+    "slow": (None, "--fast was given"),
+}
+
+
+def pytest_addoption(parser):
+  parser.addoption("--parity", action="store_true", help="compare with the reference libraries")
+  parser.addoption("--fast", action="store_true", help="leave out the slow tests")
+
+
+def pytest_collection_modifyitems(config, items):
+  """Deselects the tests whose needs are not met, and says how many and why."""
+  wanted = {"data": ASKED["data"][0], "parity": config.getoption("--parity"), "slow": not config.getoption("--fast")}
+  left_out = {}
+  for item in items:
+    for marker, there in wanted.items():
+      if not there and item.get_closest_marker(marker):
+        left_out.setdefault(item, marker)
+  if left_out:
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
+  config.left_out = left_out
+
+
+def pytest_terminal_summary(terminalreporter, config):
+  for marker, (_, reason) in ASKED.items():
+    number = list(getattr(config, "left_out", {}).values()).count(marker)
+    if number:
+      terminalreporter.write_line(f"{number} {marker!r} tests were left out: {reason}")
+
+
+@pytest.fixture
+def mesh_of():
+  """Makes a mesh over the first simulated devices: `mesh_of("data:4,fsdp:2")`."""
+  from embeddings_jax.train.mesh import make_mesh
+
+  def make(spec: str = "data:1"):
+    import math
+    size = math.prod(int(part.split(":")[1]) for part in spec.split(","))
+    return make_mesh(spec, jax.devices()[:size])
+
+  return make
