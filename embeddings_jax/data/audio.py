@@ -1,0 +1,46 @@
+"""Clips joined to long signals, for models that look further than one clip."""
+from collections.abc import Sequence
+
+import numpy as np
+
+from embeddings_jax.types import InputError
+
+
+def join_clips(
+    items: Sequence[np.ndarray],
+    groups: Sequence,
+    order_seed: int,
+    length: int,
+    *,
+    jitter: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Joins the clips of each group (of one speaker) in a random order and lays windows over them.
+
+  Args:
+    items: int16 `[num_samples]` each.
+    groups: the group of each clip.
+    order_seed: of the order of the clips within a group.
+    length: samples of a window.
+    jitter: room left behind each window, for `window_source`'s jitter.
+
+  Returns:
+    The stream, int16 `[num_samples]`, and the windows' starts, int64 `[num_windows]`. Windows do not
+    overlap (but for the jitter) and never reach into another group; a rest shorter than a window is in none.
+
+  Raises:
+    InputError: no group is as long as a window.
+  """
+  groups = np.asarray(groups)
+  if len(items) != len(groups):
+    raise InputError(f"{len(items)} clips and {len(groups)} groups: each clip needs one")
+  rng = np.random.default_rng(order_seed)
+  pieces, starts, place = [], [], 0
+  for group in np.unique(groups):
+    members = rng.permutation(np.flatnonzero(groups == group))
+    pieces += [items[i] for i in members]
+    end = place + sum(len(items[i]) for i in members)
+    starts.append(np.arange(place, end - length - jitter + 1, length, dtype=np.int64))
+    place = end
+  if not sum(map(len, starts)):
+    raise InputError(f"no group of clips has the {length + jitter} samples of one window; lower its length")
+  return np.concatenate(pieces), np.concatenate(starts)

@@ -1,0 +1,276 @@
+"""Every data set by name: its files, their checksums, its licence, where it comes from and how it is read.
+
+A name is looked up here, then as `tfds:<name>[/config][:split]`, then as a path or a glob of the user's own files.
+"""
+import csv
+import difflib
+import functools
+import logging
+import os
+import re
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from embeddings_jax.data import formats, own
+from embeddings_jax.data.cache import cache_root, digest
+from embeddings_jax.data.dataset import Dataset, content_digest, text_dataset
+from embeddings_jax.data.documents import Document, read_documents
+from embeddings_jax.types import InputError
+
+
+class Place(NamedTuple):
+  """What a loader may read: `files` by their catalog names, verified, and the cache."""
+
+  files: Mapping[str, Path]
+  cache_dir: Path
+  errors: str
+  fingerprint: str
+
+
+class Entry(NamedTuple):
+  """One line of the catalog; without `files` the set is embedded in what is installed."""
+
+  kind: str
+  description: str
+  licence: str
+  load: Callable[[str, Place], Dataset]
+  files: Mapping[str, str] = {}  # Path below the data directory -> SHA-256.
+
+
+class Available(NamedTuple):
+  name: str
+  kind: str
+  where: str
+  description: str
+  licence: str
+
+
+def load(
+    name: str,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    errors: str = "strict",
+) -> Dataset:
+  """Loads a data set.
+
+  Args:
+    name: of the catalog (`available()`), `tfds:<name>[/config][:split]`, or a path or glob.
+    data_dir: folder of the catalog's files; default `$EMBEDDINGS_DATA`.
+    cache_dir: folder of what is derived; default `$EMBEDDINGS_CACHE`, then `~/.cache/embeddings_jax`.
+    errors: `strict` refuses text that is not UTF-8, `replace` puts replacement characters.
+
+  Raises:
+    InputError: an unknown name, a missing, damaged or empty file.
+  """
+  name = str(name)
+  cache_dir = cache_root(cache_dir)
+  if name in CATALOG:
+    entry = CATALOG[name]
+    files = {file: formats.checked_file(data_dir, file, checksum) for file, checksum in entry.files.items()}
+    return entry.load(name, Place(files, cache_dir, errors, digest(name, dict(entry.files), errors)))
+  if name.startswith("tfds:"):
+    from embeddings_jax.data.tfds import load_tfds  # TFDS takes a while to import.
+
+    return load_tfds(name, data_dir=data_dir, cache_dir=cache_dir)
+  if os.path.exists(os.path.expanduser(name)) or re.search(r"[/\\*?\[]|\.\w{1,5}$", name):
+    return own.load_path(name, cache_dir, errors)
+  near = difflib.get_close_matches(name.lower(), CATALOG, n=1, cutoff=0.4)
+  hint = f"did you mean {near[0]!r}? " if near else ""
+  raise InputError(f"--data={name}: unknown data set; {hint}--list_data lists them; files are given by their path")
+
+
+def available(data_dir: str | os.PathLike | None = None) -> list[Available]:
+  """The catalog, each entry with where it is: `embedded`, the data directory, or which file is missing."""
+  data_dir = data_dir or os.environ.get("EMBEDDINGS_DATA")
+  listed = []
+  for name, entry in CATALOG.items():
+    missing = [file for file in entry.files if not data_dir or not (Path(data_dir).expanduser() / file).is_file()]
+    where = "embedded" if not entry.files else f"missing: {missing[0]}" if missing else str(data_dir)
+    listed.append(Available(name, entry.kind, where, entry.description, entry.licence))
+  return listed
+
+
+def _digits(name: str, place: Place) -> Dataset:
+  from sklearn import datasets
+
+  digits = datasets.load_digits()
+  return _row_dataset(name, digits.data / 16, list(digits.feature_names), {"class": digits.target})
+
+
+def _photographs(name: str, place: Place, size: int = 8) -> Dataset:
+  from sklearn import datasets
+
+  images = datasets.load_sample_images()
+  rows, origin = [], []
+  for image, file in zip(images.images, images.filenames):
+    height, width = (length // size for length in image.shape[:2])
+    patches = image[:height * size, :width * size].reshape(height, size, width, size, 3).swapaxes(1, 2)
+    rows.append(patches.reshape(height * width, -1) / 255)
+    origin += [Path(file).stem] * (height * width)
+  return _row_dataset(name, np.concatenate(rows), None, {"image": np.array(origin)})
+
+
+def _sklearn_table(name: str, place: Place) -> Dataset:
+  from sklearn import datasets
+
+  table = getattr(datasets, f"load_{name}")()
+  return _row_dataset(name, table.data, list(table.feature_names), {"class": table.target_names[table.target]})
+
+
+def _row_dataset(name: str, rows: np.ndarray, columns: Sequence[str] | None, labels: dict) -> Dataset:
+  rows = np.asarray(rows, np.float32)
+  return Dataset(name, "rows", rows, columns=columns, labels=labels,
+                 fingerprint=content_digest([rows, *labels.values()]))
+
+
+def _pydocs(name: str, place: Place) -> Dataset:
+  from embeddings_jax.data.pydocs import pydocs
+
+  items = pydocs(place.cache_dir)
+  return Dataset(name, "text", items, names=items.names, labels=items.labels, fingerprint=items.fingerprint)
+
+
+def _small_table(name: str, place: Place, labels: Sequence[str] = ()) -> Dataset:
+  """A table whose first column names the rows; rows with a missing measurement are left out."""
+  (path,) = place.files.values()
+  header, *lines = csv.reader(formats.read_lines(path))
+  columns = [column for column in header[1:] if column not in labels]
+  measured = [header.index(column) for column in columns]
+  kept = [line for line in lines if all(line[i] for i in measured)]
+  if len(kept) < len(lines):
+    logging.warning("%s: %d rows of %d lack a value and are left out", name, len(lines) - len(kept), len(lines))
+  rows = np.array([[line[i] for i in measured] for line in kept], np.float32)
+  return Dataset(name, "rows", rows, names=[line[0] for line in kept], columns=columns, fingerprint=place.fingerprint,
+                 labels={label: np.array([line[header.index(label)] for line in kept]) for label in labels})
+
+
+def _fashion_mnist(name: str, place: Place) -> Dataset:
+  rows, labels, split = own.read_idx_pairs(list(place.files.values()))
+  return Dataset(name, "rows", rows, labels=labels, split=split, fingerprint=place.fingerprint)
+
+
+def _enwiki(name: str, place: Place) -> Dataset:
+  (path,) = place.files.values()
+  return text_dataset(name, place.fingerprint, lambda: read_documents(path, place.errors), place.cache_dir)
+
+
+def _wikitext(name: str, place: Place) -> Dataset:
+  """A document is an article, which opens at a line ` = Title = `; the training part is not at hand."""
+
+  def documents() -> Iterator[Document]:
+    for part in ("valid", "test"):
+      title, lines = "", []
+      for line in formats.read_lines(place.files[f"wikitext-2/{part}.txt.gz"], place.errors):
+        if match := re.fullmatch(r" = ([^=].*) = ", line):
+          if lines:
+            yield Document("\n".join(lines), title, {"split": part})
+          title, lines = match[1], []
+        if line.strip():
+          lines.append(line.strip())
+      yield Document("\n".join(lines), title, {"split": part})
+
+  return text_dataset(name, place.fingerprint, documents, place.cache_dir)
+
+
+def _associated_press(name: str, place: Place) -> Dataset:
+  (path,) = place.files.values()
+
+  def documents() -> Iterator[Document]:
+    text = dict(_members(path))["ap/ap.txt"].decode("latin-1")
+    for number, body in re.findall(r"<DOC>\s*<DOCNO>\s*(\S+)\s*</DOCNO>\s*<TEXT>(.*?)</TEXT>", text, re.DOTALL):
+      yield Document(body.strip(), number)
+
+  return text_dataset(name, place.fingerprint, documents, place.cache_dir)
+
+
+def _newsgroups(name: str, place: Place) -> Dataset:
+  """Posts without their headers and without the lines they quote, which give the group away."""
+  (path,) = place.files.values()
+  quoted = re.compile(r"^(\s*[>|].*|In article.*|.*\b(writes|wrote|says|said):\s*)$\n?", re.MULTILINE)
+
+  def documents() -> Iterator[Document]:
+    for member, data in sorted(_members(path)):
+      part, group, number = member.split("/")
+      body = data.decode("latin-1").replace("\r", "").partition("\n\n")[2]
+      labels = {"group": group, "split": part.removeprefix("20news-bydate-")}
+      yield Document(quoted.sub("", body).strip(), f"{group}/{number}", labels)
+
+  return text_dataset(name, place.fingerprint, documents, place.cache_dir)
+
+
+def _spoken_digits(name: str, place: Place) -> Dataset:
+  """Recordings `<digit>_<speaker>_<index>.wav`; the usual test set is index 0 to 4."""
+  (path,) = place.files.values()
+  members = sorted(_members(path))
+  clips, rates = zip(*(formats.read_wav(data, member) for member, data in members))
+  names = [Path(member).stem for member, _ in members]
+  digit, speaker, index = (np.array(part) for part in zip(*(stem.split("_") for stem in names)))
+  labels = {"digit": digit.astype(np.int64), "speaker": speaker, "index": index.astype(np.int64)}
+  test = labels["index"] < 5
+  return Dataset(name, "audio", list(clips), rates[0], names, labels=labels, fingerprint=place.fingerprint,
+                 split={"train": np.flatnonzero(~test), "test": np.flatnonzero(test)})
+
+
+def _members(path: Path) -> Iterator[tuple[str, bytes]]:
+  """Names and bytes of the files of a tar archive, of which nothing is written to the disk."""
+  with formats.opened(path) as file, tarfile.open(fileobj=file, mode="r|") as archive:
+    for member in archive:
+      if member.isfile():
+        yield member.name, archive.extractfile(member).read()
+
+
+_NOT_STATED = "not stated at the origin"
+_WIKIPEDIA = "CC BY-SA 3.0"
+_SKLEARN = "BSD-3-Clause (scikit-learn)"
+
+CATALOG = {
+    "digits": Entry("rows", "1,797 handwritten digits, 8x8, in [0, 1] (UCI)", _SKLEARN, _digits),
+    "photographs": Entry("rows", "8x8 RGB patches of two photographs, in [0, 1]", "CC BY (scikit-learn)", _photographs),
+    "iris": Entry("rows", "150 flowers of 3 species, 4 measurements (Fisher 1936)", _SKLEARN, _sklearn_table),
+    "wine": Entry("rows", "178 wines of 3 cultivars, 13 measurements (UCI)", _SKLEARN, _sklearn_table),
+    "pydocs": Entry(
+        "text", "docstrings of the Python library and of numeric packages", "each package's own", _pydocs),
+    "faithful": Entry(
+        "rows", "Old Faithful: 272 eruptions and waiting times (Azzalini & Bowman 1990)", _NOT_STATED, _small_table,
+        {"small-numeric/faithful.csv": "5043db1e2c51c8e8fd67e0868c768ae589770cc76ad0ac0c5b7afd1fca31fc57"}),
+    "galaxies": Entry(
+        "rows", "velocities of 82 galaxies, km/s (Roeder 1990)", _NOT_STATED, _small_table,
+        {"small-numeric/galaxies.csv": "5c094d8beb8ecc980493de62e9fd4d2cf7f891b07aed6b1c55a5b42879f498d0"}),
+    "penguins": Entry(
+        "rows", "342 penguins of 3 species, 4 measurements (Horst et al. 2020)", "CC0",
+        functools.partial(_small_table, labels=("species", "island", "sex", "year")),
+        {"small-numeric/penguins.csv": "3c4c14fd9d1b3466dff2e046627cc32814ab6226c0e228c55f24e896a93a89b1"}),
+    "fashion-mnist": Entry(
+        "rows", "70,000 pictures of clothes, 28x28, in [0, 1] (Xiao et al. 2017)", "MIT", _fashion_mnist,
+        {"fashion-mnist/train-images-idx3-ubyte.gz":
+             "f46450982819e161325683178a5324fc64e606fb3758c65c6ca7dcc91aa489fd",
+         "fashion-mnist/train-labels-idx1-ubyte.gz":
+             "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+         "fashion-mnist/t10k-images-idx3-ubyte.gz":
+             "55ec2dd7358c56fba81678bf2cd00a44de07bae64c342921600298a2b5eb517d",
+         "fashion-mnist/t10k-labels-idx1-ubyte.gz":
+             "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"}),
+    "enwiki-2015": Entry(
+        "text", "6,514 articles of the English Wikipedia of 2015, 16 M words", _WIKIPEDIA, _enwiki,
+        {"enwiki-2015/enwiki_AA.txt.xz": "969f4e9581d37bd7d6a88d498bc9ad6abfd518fb1e494c473e9dacf718be9c9a"}),
+    "wikitext-2": Entry(
+        "text", "WikiText-2, validation and test part (Merity et al. 2016)", _WIKIPEDIA, _wikitext,
+        {"wikitext-2/valid.txt.gz": "3ac34ae2b6509075d52302c50a04a8a1970739ffe1a904f2cd374fefbea3cbf2",
+         "wikitext-2/test.txt.gz": "a2b26b5d2619cc1f6cd34c8e116a451aed09af51479346aadfbf508ceb8b192e"}),
+    "fsdd": Entry(
+        "audio", "Free Spoken Digit Dataset: 3,000 clips, 6 speakers, 8 kHz", "CC BY-SA 4.0", _spoken_digits,
+        {"fsdd/recordings.tar.xz": "bc7c8b9ded33230354d11d3ac5e7daa70efc8e009877f66f0c2dcf6943835da3"}),
+    "ap": Entry(
+        "text", "2,246 news articles of the Associated Press, 1988 (Blei et al. 2003)", "research use only",
+        _associated_press,
+        {"topics/ap.tgz": "92cbe192631874708540db11969211363cf2f5c0a56b2897e0229925e5d4f2a3"}),
+    "20news": Entry(
+        "text", "20 Newsgroups by date, 18,846 posts without headers and quotes (Lang 1995)", _NOT_STATED,
+        _newsgroups,
+        {"topics/20news-bydate.tar.xz": "cd94d54005d0bf40e0b1efa395e973ca656db9505fcc4b0a15cca2381f3542f9"}),
+}

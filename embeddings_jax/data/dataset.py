@@ -1,0 +1,74 @@
+"""What every data set is once it is loaded."""
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from embeddings_jax.data.cache import cached, digest
+from embeddings_jax.data.documents import Document, Documents, write_documents
+
+VERSION = 1  # Of text that is cached: raise it when the same files would give other documents.
+
+
+class Dataset(NamedTuple):
+  """A data set on the host.
+
+  Attributes:
+    name: as the user gave it.
+    kind: `rows`, `text` or `audio`.
+    items: rows: float32 `[num_rows, num_features]`; text: a sequence of strings, documents (read from
+      the disk as they are asked for); audio: a list of int16 `[num_samples]`.
+    rate: of audio, samples per second.
+    names: of the rows, documents or clips.
+    columns: names of the features.
+    labels: name -> array over the items, of integers or strings. Never shown to a model in training.
+    split: name -> indices of items, where the data set has an official split.
+    fingerprint: SHA-256 (hex) of what determines the content.
+  """
+
+  name: str
+  kind: str
+  items: Sequence[Any]
+  rate: int | None = None
+  names: Sequence[str] | None = None
+  columns: Sequence[str] | None = None
+  labels: Mapping[str, np.ndarray] = {}
+  split: Mapping[str, np.ndarray] = {}
+  fingerprint: str = ""
+
+
+def content_digest(arrays: Iterable[np.ndarray]) -> str:
+  """SHA-256 (hex) over the types, shapes and values of arrays."""
+  content = hashlib.sha256()
+  for value in arrays:
+    content.update(f"{value.dtype.str}{value.shape}".encode())
+    content.update(np.ascontiguousarray(value).data)
+  return content.hexdigest()
+
+
+def text_dataset(
+    name: str,
+    fingerprint: str,
+    documents: Callable[[], Iterable[Document]],
+    cache_dir: Path,
+    by_content: bool = False,
+) -> Dataset:
+  """Text, written to the cache once for every `fingerprint`; a label `split` becomes the split.
+
+  Args:
+    name: of the data set.
+    fingerprint: of the files and options that determine the documents.
+    documents: reads them.
+    cache_dir: where they are kept.
+    by_content: let the text itself be the data set's fingerprint.
+  """
+  path = cached(cache_dir / f"text-{digest(VERSION, fingerprint)[:32]}",
+                lambda folder: write_documents(folder, documents(), name))
+  items = Documents(path)
+  labels = dict(items.labels)
+  parts = labels.pop("split", np.array([]))
+  split = {str(part): np.flatnonzero(parts == part) for part in np.unique(parts)}
+  return Dataset(name, "text", items, names=items.names, labels=labels, split=split,
+                 fingerprint=items.fingerprint if by_content else digest(VERSION, fingerprint))

@@ -1,0 +1,125 @@
+"""Collections of text: one memory-mapped file of UTF-8, with a 0 byte between documents."""
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from embeddings_jax.data import formats
+from embeddings_jax.types import InputError
+
+_DOC = re.compile(r'<doc [^\n]*?title="(.*)"')
+
+
+class Document(NamedTuple):
+  text: str
+  name: str = ""
+  labels: Mapping[str, str] = {}
+
+
+class Documents(Sequence):
+  """Strings read from a folder that `write_documents` made: nothing but the document asked for is in memory.
+
+  Attributes:
+    stream: uint8 `[num_bytes]`, memory-mapped: the documents with a 0 byte between them.
+    starts: int64 `[num_documents]`, the first byte of each.
+    names: one per document, or None.
+    labels: name -> array `[num_documents]` of strings.
+    fingerprint: SHA-256 of the stream.
+  """
+
+  def __init__(self, directory: str | os.PathLike):
+    directory = Path(directory)
+    meta = json.loads((directory / "meta.json").read_text())
+    self.stream = np.memmap(directory / "stream.bin", np.uint8, "r")
+    self.starts = np.load(directory / "starts.npy")
+    self.names = np.load(directory / "names.npy") if meta["names"] else None
+    self.labels = {k: np.load(directory / f"label-{i}.npy") for i, k in enumerate(meta["labels"])}
+    self.fingerprint = meta["fingerprint"]
+    self._ends = np.append(self.starts[1:] - 1, len(self.stream))
+
+  def __len__(self) -> int:
+    return len(self.starts)
+
+  def __getitem__(self, index):
+    if isinstance(index, slice):
+      return [self[i] for i in range(*index.indices(len(self)))]
+    return self.stream[self.starts[index]:self._ends[index]].tobytes().decode()
+
+  def __iter__(self) -> Iterator[str]:
+    return (self[i] for i in range(len(self)))
+
+
+def write_documents(directory: Path, documents: Iterable[Document], source: Any) -> None:
+  """Writes documents as `Documents` reads them; `source` is what an error about an empty collection names."""
+  directory.mkdir()
+  starts, names, labels = [], [], {}
+  content, position = hashlib.sha256(), 0
+  with open(directory / "stream.bin", "wb") as file:
+    for text, name, label in documents:
+      # A string literal may hold lone surrogates, which have no UTF-8.
+      data = text.replace("\0", " ").encode("utf-8", "replace")
+      if starts:
+        data = b"\0" + data
+      starts.append(position + (1 if starts else 0))
+      position += len(data)
+      content.update(data)
+      file.write(data)
+      names.append(name)
+      for key, value in label.items():
+        labels.setdefault(key, []).append(value)
+  if not position:
+    raise InputError(f"{source}: is empty, it has no text")
+  np.save(directory / "starts.npy", np.array(starts, np.int64))
+  if any(names):
+    np.save(directory / "names.npy", np.array(names))
+  for i, values in enumerate(labels.values()):
+    np.save(directory / f"label-{i}.npy", np.array(values))
+  meta = {"names": any(names), "labels": list(labels), "fingerprint": content.hexdigest()}
+  (directory / "meta.json").write_text(json.dumps(meta))
+
+
+def read_documents(path: str | os.PathLike, errors: str = "strict") -> Iterator[Document]:
+  """Documents of a text file: what stands between WikiExtractor's <doc> marks, else each line that is not blank."""
+  lines = formats.read_lines(path, errors)
+  first = next((line for line in lines if line.strip()), None)
+  if first is None:
+    raise InputError(f"{path}: is empty, it has no text")
+  if not first.startswith("<doc "):
+    yield Document(first)
+    yield from (Document(line) for line in lines if line.strip())
+    return
+  title, body = first, []
+  for line in lines:
+    if line.startswith(("<doc ", "</doc>")):
+      if any(body):
+        match = _DOC.match(title)
+        yield Document("\n".join(body).strip("\n"), match[1] if match else "")
+      title, body = line, []
+    else:
+      body.append(line)
+  if any(body):
+    yield Document("\n".join(body).strip("\n"))
+
+
+def byte_stream(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
+  """A text data set as running bytes: `(uint8 [num_bytes], int64 [num_documents] first bytes)`.
+
+  A 0 byte stands between documents. `Documents` give their memory-mapped stream; other strings are
+  joined in memory.
+  """
+  if isinstance(dataset.items, Documents):
+    return dataset.items.stream, dataset.items.starts
+  data = [text.replace("\0", " ").encode("utf-8", "replace") for text in dataset.items]
+  lengths = np.array([len(text) + 1 for text in data], np.int64)
+  return np.frombuffer(b"\0".join(data), np.uint8), np.cumsum(lengths) - lengths
+
+
+def is_validation(text: str) -> bool:
+  """Whether a document of an unlabelled corpus is held out: 1 % of them, for ever the same, by hash."""
+  value = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
+  return int.from_bytes(value, "little") % 100 == 0

@@ -1,0 +1,247 @@
+"""Encoders: items (rows, words, texts, clips) to batches of NumPy arrays, kept as plain files beside a run.
+
+The leading axis of every array is the items'; the second is padded to the longest item rounded up to
+a power of two, so that a compiled function sees few shapes. `mask` is 1 for every item.
+"""
+import hashlib
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from etils import epath
+
+from embeddings_jax.data import formats
+from embeddings_jax.data.words import Vocabulary, split_words
+from embeddings_jax.types import InputError
+
+Batch = dict[str, np.ndarray]
+
+
+class Encoder:
+  """What all encoders share: they are their files.
+
+  A subclass has a `kind`, `encode(items)`, `files()` and `from_files(options, folder)`.
+  """
+
+  kind: ClassVar[str]
+  names: Sequence[str] | None = None  # One per row of the table that is learnt, where there is one.
+
+  def encode(self, items: Sequence[Any]) -> Batch:
+    raise NotImplementedError
+
+  def options(self) -> dict[str, Any]:
+    """What `preprocess.json` says beside the kind."""
+    raise NotImplementedError
+
+  def files(self) -> dict[str, bytes]:
+    """Further files, by name."""
+    return {}
+
+  @classmethod
+  def from_files(cls, options: Mapping[str, Any], folder: epath.Path) -> "Encoder":
+    return cls(**options)
+
+  def save(self, folder: str | os.PathLike) -> None:
+    """Writes the files; `preprocess.json` comes last, so a folder that has it is complete."""
+    folder = epath.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in self._all_files().items():
+      (folder / name).write_bytes(data)
+
+  @classmethod
+  def load(cls, folder: str | os.PathLike) -> "Encoder":
+    encoder = load_encoder(folder)
+    if not isinstance(encoder, cls):
+      raise InputError(f"{folder}: holds an encoder of {encoder.kind}, not of {cls.kind}")
+    return encoder
+
+  @property
+  def fingerprint(self) -> str:
+    """SHA-256 (hex) over the names and bytes of the files."""
+    content = hashlib.sha256()
+    for name, data in sorted(self._all_files().items()):
+      content.update(f"{name}\0{len(data)}\0".encode() + data)
+    return content.hexdigest()
+
+  def _all_files(self) -> dict[str, bytes]:
+    options = json.dumps({"kind": self.kind, **self.options()}, indent=2, sort_keys=True) + "\n"
+    return self.files() | {"preprocess.json": options.encode()}
+
+
+class RowEncoder(Encoder):
+  """Numeric rows -> `x` float32 `[n, num_features]`, shifted by `mean` and divided by `std` if they are given."""
+
+  kind = "rows"
+
+  def __init__(self, num_features: int, mean: Sequence[float] | None = None, std: Sequence[float] | None = None):
+    self.num_features = num_features
+    self.mean = None if mean is None else np.asarray(mean, np.float32)
+    self.std = None if std is None else np.asarray(std, np.float32)
+
+  @classmethod
+  def standardizing(cls, rows: np.ndarray) -> "RowEncoder":
+    """Gives every feature of `rows` mean 0 and deviation 1; constant features keep their scale."""
+    std = rows.std(0, dtype=np.float64)
+    return cls(rows.shape[1], rows.mean(0, dtype=np.float64), np.where(std > 0, std, 1))
+
+  def options(self) -> dict[str, Any]:
+    listed = {k: None if v is None else [float(x) for x in v] for k, v in (("mean", self.mean), ("std", self.std))}
+    return {"num_features": self.num_features, **listed}
+
+  def encode(self, items: Sequence[Any]) -> Batch:
+    _check_some(items)
+    for i, item in enumerate(items):
+      if np.shape(item) != (self.num_features,):
+        raise InputError(f"row {i}: has shape {np.shape(item)}, should have {self.num_features} features")
+    x = np.asarray(items, np.float32)
+    finite = np.isfinite(x)
+    if not finite.all():
+      row, column = np.argwhere(~finite)[0]
+      raise InputError(f"row {row}, column {column} (from 0): {x[row, column]} is not a finite number")
+    if self.mean is not None:
+      x = x - self.mean
+    if self.std is not None:
+      x = x / self.std
+    return {"x": x, "mask": _ones(items)}
+
+
+class WordEncoder(Encoder):
+  """Words or lines -> `tokens` int32 `[n, length]`, padded with -1; words out of the vocabulary are dropped.
+
+  An item that is itself in the vocabulary is that word, so that imported names like `New_York` are found.
+  """
+
+  kind = "words"
+
+  def __init__(self, vocabulary: Vocabulary, normalize: str):
+    self.vocabulary = vocabulary
+    self.normalize = normalize
+
+  @property
+  def names(self) -> list[str]:
+    return self.vocabulary.words
+
+  def options(self) -> dict[str, Any]:
+    return {"normalize": self.normalize}
+
+  def files(self) -> dict[str, bytes]:
+    counts = io.BytesIO()
+    np.save(counts, self.vocabulary.counts)
+    words = "".join(f"{word}\n" for word in self.vocabulary.words)
+    return {"vocabulary.txt": words.encode(), "counts.npy": counts.getvalue()}
+
+  @classmethod
+  def from_files(cls, options: Mapping[str, Any], folder: epath.Path) -> "WordEncoder":
+    # Not splitlines: a word may hold one of the rarer line ends of Unicode.
+    words = (folder / "vocabulary.txt").read_bytes().decode().split("\n")[:-1]
+    counts = np.load(io.BytesIO((folder / "counts.npy").read_bytes()), allow_pickle=False)
+    return cls(Vocabulary(words, counts), **options)
+
+  def encode(self, items: Sequence[str]) -> Batch:
+    index = self.vocabulary.index
+    found = []
+    for item in items:
+      words = [item] if item in index else split_words(item, self.normalize)
+      found.append(np.array([index[word] for word in words if word in index], np.int32))
+    return {"tokens": _padded(found, np.int32, -1), "mask": _ones(items)}
+
+
+class WaveformEncoder(Encoder):
+  """Clips -> `signal` int16 `[n, num_samples]`, padded with 0, and `length` int32 `[n]`.
+
+  Items are int16 arrays at `rate` samples per second, or paths of wav files, which are resampled to it.
+  """
+
+  kind = "waveforms"
+
+  def __init__(self, rate: int):
+    self.rate = rate
+
+  def options(self) -> dict[str, Any]:
+    return {"rate": self.rate}
+
+  def encode(self, items: Sequence[np.ndarray | str | os.PathLike]) -> Batch:
+    return _signals([self._samples(i, item) for i, item in enumerate(items)], np.int16)
+
+  def _samples(self, i: int, item: np.ndarray | str | os.PathLike) -> np.ndarray:
+    if isinstance(item, (str, os.PathLike)):
+      return resampled(*formats.read_wav(item), self.rate)
+    item = np.asarray(item)
+    if item.dtype != np.int16 or item.ndim != 1 or not len(item):
+      raise InputError(f"clip {i}: is {item.dtype} {list(item.shape)}, should be int16 [num_samples] and not empty")
+    return item
+
+
+class ByteEncoder(Encoder):
+  """Strings -> `signal` uint8 `[n, num_bytes]` of UTF-8, cut at `max_length`, padded with 0; `length` int32 `[n]`."""
+
+  kind = "bytes"
+
+  def __init__(self, max_length: int):
+    self.max_length = max_length
+
+  def options(self) -> dict[str, Any]:
+    return {"max_length": self.max_length}
+
+  def encode(self, items: Sequence[str]) -> Batch:
+    # A character has at most four bytes, so a long text need not be encoded to its end.
+    data = [item[:self.max_length].encode("utf-8", "replace")[:self.max_length] for item in items]
+    return _signals([np.frombuffer(item, np.uint8) for item in data], np.uint8, self.max_length)
+
+
+ENCODERS = {cls.kind: cls for cls in (RowEncoder, WordEncoder, WaveformEncoder, ByteEncoder)}
+
+
+def load_encoder(folder: str | os.PathLike) -> Encoder:
+  """The encoder that was saved in a folder."""
+  folder = epath.Path(folder)
+  path = folder / "preprocess.json"
+  if not path.exists():
+    raise InputError(f"{folder}: is no encoder, preprocess.json is missing; give the folder `encoder` of a run")
+  try:
+    options = json.loads(path.read_text())
+    return ENCODERS[options.pop("kind")].from_files(options, folder)
+  except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as e:
+    raise InputError(f"{folder}: damaged encoder ({type(e).__name__}: {e})") from e
+
+
+def resampled(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
+  """int16 `[num_samples]` at another rate, by a polyphase filter."""
+  if rate == new_rate:
+    return samples
+  from scipy.signal import resample_poly
+
+  divisor = int(np.gcd(rate, new_rate))
+  values = resample_poly(samples.astype(np.float64), new_rate // divisor, rate // divisor)
+  return np.clip(np.rint(values), -32768, 32767).astype(np.int16)
+
+
+def bucket(length: int) -> int:
+  """The least power of two that is not below `length`, at least 1."""
+  return 1 << max(0, length - 1).bit_length()
+
+
+def _check_some(items: Sequence[Any]) -> None:
+  if not len(items):
+    raise InputError("no items to encode: the input is empty")
+
+
+def _ones(items: Sequence[Any]) -> np.ndarray:
+  return np.ones(len(items), np.float32)
+
+
+def _padded(rows: Sequence[np.ndarray], dtype: Any, pad: int, limit: int | None = None) -> np.ndarray:
+  _check_some(rows)
+  length = bucket(max(map(len, rows)))
+  table = np.full((len(rows), length if limit is None else min(length, limit)), pad, dtype)
+  for target, row in zip(table, rows):
+    target[:len(row)] = row
+  return table
+
+
+def _signals(rows: Sequence[np.ndarray], dtype: Any, limit: int | None = None) -> Batch:
+  signal = _padded(rows, dtype, 0, limit)
+  return {"signal": signal, "length": np.array([len(row) for row in rows], np.int32), "mask": _ones(rows)}

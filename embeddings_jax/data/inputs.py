@@ -1,0 +1,44 @@
+"""What the user wants embedded: a file, read as the items of a run's encoder."""
+from pathlib import Path
+from typing import Any
+
+from embeddings_jax.data import formats, own
+from embeddings_jax.types import InputError
+
+
+def read_items(path: str, encoder_kind: str, errors: str = "strict") -> list[Any]:
+  """Items of a file for an encoder, in order; each becomes one row of the result.
+
+  Args:
+    path: `rows`: .csv, .tsv or .npy; `words` and `bytes`: text, an item a line (a blank line is an empty
+      item, so that rows stay aligned with lines); `waveforms`: a wav, a folder or glob of them, or a text
+      file with the path of one a line, relative to that file.
+    encoder_kind: `Encoder.kind`.
+    errors: as for `catalog.load`.
+  """
+  path = str(path)
+  if encoder_kind in ("words", "bytes"):
+    items = [line for file in own.list_files(path) for line in formats.read_lines(file, errors)]
+    if not any(items):
+      raise InputError(f"{path}: is empty, it has no text")
+    return items
+  if encoder_kind == "rows":
+    return list(own.read_rows(_one_file(path))[0])
+  if encoder_kind == "waveforms":
+    files = own.list_files(path)
+    if len(files) == 1 and own.file_kind(files[0]) == "text":
+      lines = [line.strip() for line in formats.read_lines(files[0], errors)]
+      clips = [files[0].parent / line for line in lines if line]
+    else:
+      clips = [file for file in files if own.file_kind(file) == "audio"]
+    if not clips:
+      raise InputError(f"{path}: has no wav file, nor a list of them")
+    return [str(clip) for clip in clips]
+  raise InputError(f"{path}: nothing is known of the encoder {encoder_kind!r}")
+
+
+def _one_file(path: str) -> Path:
+  files = own.list_files(path)
+  if len(files) > 1:
+    raise InputError(f"{path}: {len(files)} files, give one")
+  return files[0]

@@ -1,0 +1,127 @@
+"""The user's own data: text files and globs, .csv and .npy rows, wav, idx, and folders of them."""
+import glob
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from embeddings_jax.data import formats
+from embeddings_jax.data.cache import digest
+from embeddings_jax.data.dataset import Dataset, content_digest, text_dataset
+from embeddings_jax.data.documents import Document, read_documents
+from embeddings_jax.types import InputError
+
+_IDX = re.compile(r"(\.idx|idx\d-ubyte)(\.gz|\.xz|\.bz2)?$")
+_ROWS = (".npy", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.xz", ".tsv.xz")
+
+
+def load_path(path: str, cache_dir: Path, errors: str = "strict") -> Dataset:
+  """A data set from a file, a folder or a glob; what it holds follows from the files' names."""
+  files = list_files(path)
+  found = sorted({file_kind(file) for file in files})
+  if len(found) > 1:
+    raise InputError(f"{path}: holds files of several kinds ({', '.join(found)}); choose one by a glob like *.txt")
+  reader = {"rows": _rows, "idx": _idx, "audio": _clips}.get(found[0])
+  if reader:
+    return reader(path, files)
+
+  def documents() -> Iterator[Document]:
+    for file in files:
+      yield from read_documents(file, errors)
+
+  for file in files:
+    if not file.stat().st_size:
+      raise InputError(f"{file}: is empty")
+  key = digest("own", [formats.sha256(file) for file in files], errors)
+  return text_dataset(path, key, documents, cache_dir, by_content=True)
+
+
+def list_files(path: str) -> list[Path]:
+  """The files of a path, a folder (with its subfolders, hidden files left out) or a glob, sorted."""
+  place = Path(path).expanduser()
+  if place.is_dir():
+    files = [file for file in place.rglob("*") if not any(p.startswith(".") for p in file.relative_to(place).parts)]
+  elif place.exists():
+    return [place]
+  else:
+    files = [Path(file) for file in glob.glob(str(place), recursive=True)]
+  files = sorted(file for file in files if file.is_file())
+  if not files:
+    raise InputError(f"{path}: {'the folder has no files' if place.is_dir() else 'no such file'}")
+  return files
+
+
+def file_kind(file: Path) -> str:
+  """`rows`, `idx`, `audio` or `text`, by the name: whatever is nothing else is taken for text."""
+  name = file.name.lower()
+  if name.endswith(_ROWS):
+    return "rows"
+  if _IDX.search(name):
+    return "idx"
+  return "audio" if name.endswith((".wav", ".wave")) else "text"
+
+
+def read_rows(file: Path) -> tuple[np.ndarray, list[str] | None]:
+  """Rows of a .csv, .tsv or .npy file and the names of the columns."""
+  return (formats.read_npy(file), None) if file.name.lower().endswith(".npy") else formats.read_csv(file)
+
+
+def read_idx_pairs(files: Sequence[Path]) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
+  """Images `[n, height * width]` in [0, 1], their labels and split, from files named as MNIST's are."""
+  images = [file for file in files if "labels" not in file.name]
+  images.sort(key=lambda file: (not file.name.startswith("train"), file.name))
+  if not images:
+    raise InputError(f"{files[0]}: holds labels only, there is no idx file with images beside it")
+  by_name = {_stem(file): file for file in files}
+  rows, labels, split, place = [], [], {}, 0
+  for file in images:
+    values = formats.read_idx(file)
+    scale = 255 if values.dtype == np.uint8 else 1
+    rows.append((values.reshape(len(values), -1) / np.float32(scale)).astype(np.float32))
+    partner = by_name.get(_stem(file).replace("images", "labels"))
+    if partner and partner != file:
+      labels.append(formats.read_idx(partner).astype(np.int64))
+      if labels[-1].shape != (len(values),):
+        raise InputError(f"{partner}: has {list(labels[-1].shape)} labels for {len(values)} images of {file.name}")
+    part = {"train": "train", "t10k": "test", "test": "test"}.get(file.name.split("-")[0])
+    if part:
+      split[part] = np.arange(place, place + len(values))
+    place += len(values)
+  if len({part.shape[1] for part in rows}) > 1:
+    raise InputError(f"{images[0].parent}: the idx files have images of several sizes; choose one with a glob")
+  complete = len(labels) == len(images)
+  return np.concatenate(rows), {"class": np.concatenate(labels)} if complete else {}, split if len(split) > 1 else {}
+
+
+def _rows(path: str, files: Sequence[Path]) -> Dataset:
+  tables = [read_rows(file) for file in files]
+  rows, columns = tables[0]
+  for file, (other, _) in zip(files, tables):
+    if other.shape[1] != rows.shape[1]:
+      raise InputError(f"{file}: has {other.shape[1]} columns, {files[0]} has {rows.shape[1]}")
+  if len(tables) > 1:
+    rows = np.concatenate([table for table, _ in tables])
+  return Dataset(path, "rows", rows, columns=columns, fingerprint=content_digest([rows]))
+
+
+def _idx(path: str, files: Sequence[Path]) -> Dataset:
+  rows, labels, split = read_idx_pairs(files)
+  return Dataset(path, "rows", rows, labels=labels, split=split, fingerprint=content_digest([rows, *labels.values()]))
+
+
+def _clips(path: str, files: Sequence[Path]) -> Dataset:
+  clips, rates = zip(*(formats.read_wav(file) for file in files))
+  for file, rate in zip(files, rates):
+    if rate != rates[0]:
+      raise InputError(f"{file}: has {rate} samples per second, {files[0]} has {rates[0]}; convert them to one rate")
+  names = [str(file) for file in files]
+  folders = np.array([file.parent.name for file in files])
+  labels = {"folder": folders} if len(set(folders)) > 1 else {}
+  return Dataset(path, "audio", list(clips), rates[0], names, labels=labels,
+                 fingerprint=content_digest([*clips, np.array(rates[0])]))
+
+
+def _stem(file: Path) -> str:
+  """The name without its compression and the number of axes, by which images find their labels."""
+  return re.sub(r"([-.]idx\d-ubyte)?(\.gz|\.xz|\.bz2)?$", "", file.name)

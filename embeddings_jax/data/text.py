@@ -1,0 +1,121 @@
+"""Running text to running token ids: normalisation, vocabulary, and one pass over the bytes."""
+import itertools
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from embeddings_jax.data.cache import cache_root, cached, digest
+from embeddings_jax.data.documents import byte_stream
+from embeddings_jax.data.encoders import WordEncoder
+from embeddings_jax.data.words import Vocabulary, split_words
+from embeddings_jax.types import InputError
+
+VERSION = 1  # Of what is cached: raise it when the same text would give other tokens.
+BOUNDARY = -1  # Stands between documents in the token stream.
+_SLAB = 1 << 22  # Bytes whose words are Python objects at the same time.
+
+
+class Tokens(NamedTuple):
+  """A tokenised corpus.
+
+  Attributes:
+    encoder: its vocabulary and normalisation.
+    tokens: int32 `[num_tokens]`, memory-mapped; the k-th run between `BOUNDARY`s is document k
+      (possibly empty). Words out of the vocabulary are dropped, as word2vec does.
+    facts: `vocab_size`, `counts` (int64 `[vocab_size]`), `num_words` (in the vocabulary),
+      `num_raw_words` (all), `num_documents`.
+  """
+
+  encoder: WordEncoder
+  tokens: np.ndarray
+  facts: dict[str, Any]
+
+
+def tokenize(
+    dataset: Any,
+    *,
+    normalize: str = "a-z",
+    min_count: int = 5,
+    max_size: int | None = None,
+    cache_dir: str | os.PathLike | None = None,
+) -> Tokens:
+  """Token ids of a text data set, cached by its fingerprint and these options.
+
+  Args:
+    dataset: a `Dataset` of kind `text`.
+    normalize: `a-z`, `lower` or `cased`; see `split_words`.
+    min_count: words that occur less often are left out of the vocabulary.
+    max_size: keep this many of the most frequent words.
+    cache_dir: default `$EMBEDDINGS_CACHE`, then `~/.cache/embeddings_jax`.
+
+  Raises:
+    InputError: not text, an unknown normalisation, or no word is frequent enough.
+  """
+  if dataset.kind != "text":
+    raise InputError(f"{dataset.name}: holds {dataset.kind}, words can only be read from text")
+  split_words("", normalize)
+  key = digest("tokens", VERSION, dataset.fingerprint, normalize, min_count, max_size)
+  path = cached(cache_root(cache_dir) / f"tokens-{key[:32]}",
+                lambda folder: _build(folder, dataset, normalize, min_count, max_size))
+  encoder = WordEncoder.load(path)
+  facts = json.loads((path / "facts.json").read_text())
+  facts |= {"vocab_size": len(encoder.vocabulary), "counts": encoder.vocabulary.counts}
+  return Tokens(encoder, np.load(path / "tokens.npy", mmap_mode="r"), facts)
+
+
+def _slabs(stream: np.ndarray) -> Iterator[str]:
+  """The text in pieces of some megabytes, cut between words."""
+  rest = b""
+  for start in range(0, len(stream), _SLAB):
+    data = rest + stream[start:start + _SLAB].tobytes()
+    cut = len(data)
+    if start + _SLAB < len(stream):
+      # These bytes are never part of another character in UTF-8.
+      cut = 1 + max(data.rfind(b" "), data.rfind(b"\n"), data.rfind(b"\0"))
+    rest = data[cut:]
+    yield data[:cut].decode()
+
+
+def _build(folder: Path, dataset: Any, normalize: str, min_count: int, max_size: int | None) -> None:
+  """One pass gives words provisional ids in the order of their first sight; then NumPy renames them."""
+  folder.mkdir()
+  stream, starts = byte_stream(dataset)
+  ids = defaultdict(itertools.count().__next__)
+  counts = np.zeros(0, np.int64)
+  assert ids["\0"] == 0
+  with open(folder / "provisional.bin", "wb") as file:
+    for slab in _slabs(stream):
+      words = split_words(slab, normalize)
+      found = np.fromiter(map(ids.__getitem__, words), np.int32, len(words))
+      found.tofile(file)
+      counts = np.pad(counts, (0, len(ids) - len(counts))) + np.bincount(found, minlength=len(ids))
+  words = list(ids)
+  kept = sorted((i for i in range(1, len(words)) if counts[i] >= min_count), key=lambda i: (-counts[i], words[i]))
+  kept = np.array(kept[:max_size], np.int64)
+  if not len(kept):
+    raise InputError(f"{dataset.name}: no word occurs {min_count} times in {counts[1:].sum()} words; lower min_count")
+  vocabulary = Vocabulary([words[i] for i in kept], counts[kept])
+  WordEncoder(vocabulary, normalize).save(folder)
+
+  dropped = np.int32(-2)
+  names = np.full(len(words), dropped)
+  names[kept] = np.arange(len(kept))
+  names[0] = BOUNDARY
+  num_words = int(vocabulary.counts.sum())
+  tokens = np.lib.format.open_memmap(folder / "tokens.npy", "w+", np.int32, (num_words + len(starts) - 1,))
+  place = 0
+  with open(folder / "provisional.bin", "rb") as file:
+    while len(found := np.fromfile(file, np.int32, _SLAB)):
+      found = names[found]
+      found = found[found != dropped]
+      tokens[place:place + len(found)] = found
+      place += len(found)
+  tokens.flush()
+  (folder / "provisional.bin").unlink()
+  facts = {"num_words": num_words, "num_raw_words": int(counts[1:].sum()), "num_documents": len(starts)}
+  (folder / "facts.json").write_text(json.dumps(facts))
