@@ -1,0 +1,64 @@
+"""Nearest neighbours by cosine."""
+import difflib
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from embeddings_jax.types import Array, InputError
+
+
+def neighbors(
+    vectors: np.ndarray | Array,
+    names: Sequence[str],
+    words: Sequence[str],
+    *,
+    k: int = 10,
+    block: int = 256,
+) -> dict[str, list[tuple[str, float]]]:
+  """The k rows with the largest cosine to each given row, itself excluded, the nearest first.
+
+  Ties go to the row that comes first; zero vectors have cosine 0 with all others. `block` words are looked up at a
+  time, so that memory holds [block, V] cosines whatever the number of words.
+
+  Args:
+    vectors: [V, d].
+    names: [V] of the rows.
+    words: names to look up.
+    k: neighbours per word (at most V - 1 are there).
+    block: words per matrix product.
+
+  Returns:
+    word -> [(name, cosine), ...].
+  """
+  if len(names) != len(vectors):
+    raise InputError(f"neighbors: {len(names)} names for {len(vectors)} vectors")
+  place = {name: i for i, name in enumerate(names)}
+  for word in words:
+    if word not in place:
+      close = difflib.get_close_matches(word, names, 1)
+      raise InputError(f"{word!r} is not in the vocabulary" + (f"; the nearest name is {close[0]!r}" if close else ""))
+  table = _normalized(jnp.asarray(vectors))
+  k = min(k, len(names) - 1)
+  found = {}
+  for start in range(0, len(words), block):
+    part = list(words[start:start + block])
+    rows = np.array([place[word] for word in part])
+    padded = np.resize(rows, block) if len(words) > block else rows  # One shape, one compilation.
+    cosine, index = jax.device_get(_nearest(table, padded, k))
+    for word, values, ids in zip(part, cosine, index):
+      found[word] = [(names[i], float(value)) for value, i in zip(values, ids)]
+  return found
+
+
+@jax.jit
+def _normalized(vectors: Array) -> Array:
+  return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
+
+
+@jax.jit(static_argnums=2)
+def _nearest(table: Array, rows: Array, k: int) -> tuple[Array, Array]:
+  cosine = jnp.matmul(table[rows], table.T, precision="highest")
+  cosine = cosine.at[jnp.arange(len(rows)), rows].set(-jnp.inf)
+  return jax.lax.top_k(cosine, k)
