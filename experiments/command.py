@@ -31,7 +31,9 @@ DEFAULTS = dict(
     log_every=100,
     eval_every=0,
     save_every=1000,
-    evals=(),
+    evals=(),  # Protocols, as `linear_probe` or `word_similarity:ws353`.
+    eval_items=0,  # Evaluate on a sample of this many items where there is no official split; 0: all.
+    baselines=False,  # Evaluate the untrained model and features without learning too.
     best_metric="",  # Also keep the checkpoint with the best value of this evaluation metric ...
     lower_is_better=False,  # ... the higher the better, unless this says not.
 )

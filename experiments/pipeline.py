@@ -11,14 +11,16 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from embeddings_jax.data import catalog, encoders, text
+from embeddings_jax.data.audio import join_clips
+from embeddings_jax.data.documents import byte_stream
 from embeddings_jax.data.sources import array_source, window_source
 from embeddings_jax.train.checkpoints import Checkpoints
-from embeddings_jax.train.mesh import make_mesh, num_data_shards, state_shardings
+from embeddings_jax.train.mesh import make_mesh, state_shardings
 from embeddings_jax.types import InputError, Model, PyTree, Source
 from experiments import optimizers, workdir
 from experiments.command import check_choice
 
-ENCODERS = ("rows", "words", "bytes", "waveform")
+ITEMS = {"rows": "rows", "words": "text", "bytes": "text", "waveforms": "audio"}  # What each encoder encodes.
 ENCODED_AT_ONCE = 1024  # Items.
 EMBEDDED_AT_ONCE = 1 << 21  # Elements of the encoded items.
 
@@ -36,35 +38,35 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
     raise InputError("--data is missing: a name of --list_data, tfds:NAME, or a path")
   dataset = catalog.load(options["name"], data_dir=data_dir, cache_dir=cache_dir, errors=options["errors"])
   kind = options["encoder"]
-  check_choice("--config.data.encoder", kind, ENCODERS)
-  wanted = {"rows": "rows", "words": "text", "bytes": "text", "waveform": "audio"}[kind]
-  if dataset.kind != wanted:
+  check_choice("--config.data.encoder", kind, list(ITEMS))
+  if dataset.kind != ITEMS[kind]:
     raise InputError(f"--data={options['name']}: holds {dataset.kind}, and --model={config['name']} "
-                     f"({kind}) needs {wanted}")
+                     f"({kind}) needs {ITEMS[kind]}")
   train = np.asarray(dataset.split.get("train", np.arange(len(dataset.items))))
 
   if kind == "rows":
     rows = np.asarray(dataset.items)
-    encoder = encoders.RowEncoder.fit(rows if "train" not in dataset.split else rows[train],
-                                      standardize=options.get("standardize", False))
-    arrays = {"x": encoder.encode(rows[train] if "train" in dataset.split else rows)["x"]}
-    source = array_source(arrays, batch_size or None, seed=seed, remainder="pad", multiple=shards)
+    rows = rows[train] if "train" in dataset.split else rows
+    encoder = (encoders.RowEncoder.standardizing(rows) if options.get("standardize")
+               else encoders.RowEncoder(rows.shape[1]))
+    source = array_source({"x": encoder.encode(rows)["x"]}, batch_size or None, seed=seed, remainder="pad",
+                          multiple=shards)
   elif kind == "words":
     encoder, tokens, facts = text.tokenize(
         dataset, normalize=options["normalize"], min_count=options["min_count"],
         max_size=options.get("max_size", 0) or None, cache_dir=cache_dir)
     source = window_source(tokens, options["window_length"], batch_size, seed=seed, facts=facts)
   elif kind == "bytes":
-    stream, _ = text.byte_stream(dataset)
-    encoder = encoders.ByteEncoder(max_length=options["max_length"])
+    stream, _ = byte_stream(dataset)
+    encoder = encoders.ByteEncoder(options["max_length"])
     source = window_source(stream, options["window_length"], batch_size, name="signal", pad=0, seed=seed)
   else:
-    group = dataset.labels.get(options["group"]) if options.get("group") else None
-    stream, starts = encoders.join_clips(
-        [dataset.items[i] for i in train], None if group is None else group[train], seed, options["window_length"])
-    encoder = encoders.WaveformEncoder(rate=dataset.rate)
-    source = window_source(stream, options["window_length"], batch_size, name="signal", starts=starts,
-                           jitter=options.get("jitter", 0), seed=seed)
+    group = dataset.labels[options["group"]][train] if options.get("group") else np.zeros(len(train), int)
+    jitter = options.get("jitter", 0)
+    stream, starts = join_clips([dataset.items[i] for i in train], group, seed, options["window_length"], jitter=jitter)
+    encoder = encoders.WaveformEncoder(dataset.rate)
+    source = window_source(stream, options["window_length"], batch_size, name="signal", starts=starts, jitter=jitter,
+                           seed=seed)
   return Data(source, encoder, dataset)
 
 
@@ -150,5 +152,3 @@ def load_run(path: str, mesh: jax.sharding.Mesh | None = None) -> Run:
     raise InputError(f"{folder}: there is no complete checkpoint to read")
   return Run(folder, record, model, restored[0], restored[1], encoder)
 
-
-__all__ = ["Data", "Run", "embedder", "load_data", "load_run", "make_model", "num_data_shards"]

@@ -62,6 +62,15 @@ def _differences(old: Any, new: Any, name: str = "") -> list[str]:
   return [] if old == new else [f"{name} was {old!r}, now {new!r}"]
 
 
+def is_finished(path: epath.Path, step: int | None, steps: int) -> bool:
+  """Whether a run whose newest checkpoint is `step` has ended, with its results written."""
+  if step is None or not (path / "results.json").exists():
+    return False
+  results = read_json(path / "results.json")
+  converged = results.get("training", {}).get("converged", 0) > 0
+  return step >= steps or (converged and results["steps"] == step)
+
+
 def read_json(path: epath.Path) -> Any:
   try:
     return json.loads(path.read_text())
@@ -75,28 +84,32 @@ def write_json(path: epath.Path, value: Any) -> None:
   """Writes by way of a draft: a kill leaves the old file or the new one."""
   draft = path.parent / f".{path.name}.draft"
   draft.write_text(json.dumps(value, indent=1) + "\n")
-  draft.rename(path)
+  draft.replace(path)
 
 
 class MetricsLog:
-  """`metrics.jsonl` and TensorBoard events; after a resume it reads as if nothing had happened."""
+  """`metrics.jsonl` and TensorBoard events; after a resume they read as if nothing had happened."""
 
-  def __init__(self, path: epath.Path, step: int):
+  def __init__(self, path: epath.Path):
+    self._path = path
+    self._file = self._events = None
+    self._begun, self._seconds_before = time.perf_counter(), 0.0
+
+  def start(self, step: int) -> None:
     """Opens the log of a run that goes on from `step`: what was logged past it is dropped."""
     from tensorboardX import SummaryWriter
 
-    records = [record for record in read_metrics(path) if record["step"] <= step]
-    draft = path / ".metrics.jsonl.draft"
+    records = [record for record in read_metrics(self._path) if record["step"] <= step]
+    draft = self._path / ".metrics.jsonl.draft"
     draft.write_text("".join(json.dumps(record) + "\n" for record in records))
-    draft.rename(path / "metrics.jsonl")
-    self._seconds_before = records[-1].get("seconds", 0.0) if records else 0.0
-    self._start = time.perf_counter()
-    self._file = (path / "metrics.jsonl").open("a")
-    self._events = SummaryWriter(str(path / "tensorboard"), purge_step=step + 1 if step else None)
+    draft.replace(self._path / "metrics.jsonl")
+    self._seconds_before = max((record.get("seconds", 0.0) for record in records), default=0.0)
+    self._file = (self._path / "metrics.jsonl").open("a")
+    self._events = SummaryWriter(str(self._path / "tensorboard"), purge_step=step + 1 if step else None)
 
   def seconds(self) -> float:
     """Wall time of the run, interruptions not counted."""
-    return self._seconds_before + time.perf_counter() - self._start
+    return self._seconds_before + time.perf_counter() - self._begun
 
   def write(self, step: int, record: Mapping[str, float]) -> None:
     record = {"step": step, **record, "seconds": round(self.seconds(), 3)}
@@ -107,8 +120,9 @@ class MetricsLog:
         self._events.add_scalar(name, value, step)
 
   def close(self) -> None:
-    self._file.close()
-    self._events.close()
+    if self._file:
+      self._file.close()
+      self._events.close()
 
 
 def read_metrics(path: epath.Path) -> list[dict[str, Any]]:

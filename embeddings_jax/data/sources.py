@@ -32,7 +32,7 @@ def array_source(
       once, and `mask` is 0 on the padding.
     multiple: the whole set is padded to a multiple of this (the number of data shards).
     facts: what to add to `num_rows`, `num_features` and `steps_per_epoch`.
-    resident: keep the arrays on the device; by default where they are in memory and small.
+    resident: keep the arrays on the device; by default where they are small.
   """
   num_rows = _common_length(arrays)
   facts = {"num_rows": num_rows, **(facts or {})}
@@ -47,8 +47,7 @@ def array_source(
                   lambda whole, _: dict(whole), padded, whole=True)
 
   if resident is None:
-    in_memory = not any(isinstance(v, np.memmap) for v in arrays.values())
-    resident = in_memory and sum(v.nbytes for v in arrays.values()) <= RESIDENT_BYTES
+    resident = sum(v.nbytes for v in arrays.values()) <= RESIDENT_BYTES
   index_at, steps_per_epoch = _row_order(num_rows, batch_size, seed, order, remainder)
 
   def gather(table, index):
@@ -97,7 +96,7 @@ def window_source(
     raise InputError(f"no window of {length} elements in a stream of {len(stream)}")
   short = int(starts.max()) + jitter + length - len(stream)
   if resident is None:
-    resident = not isinstance(stream, np.memmap) and stream.nbytes <= RESIDENT_BYTES
+    resident = stream.nbytes <= RESIDENT_BYTES
   if short > 0 and resident:
     stream = np.concatenate([stream, np.full(short, pad, stream.dtype)])
   index_at, steps_per_epoch = _row_order(len(starts), batch_size, seed, order, remainder)

@@ -147,7 +147,7 @@ def gmm(
     """What the log density needs: inverse Cholesky factors [k, d, d] and log scales [k]."""
     dim = state.means.shape[1]
     cholesky = jnp.linalg.cholesky(state.covariances + floor * jnp.eye(dim))
-    whitening = jax.vmap(lambda l: jax.scipy.linalg.solve_triangular(l, jnp.eye(dim), lower=True))(cholesky)
+    whitening = jax.vmap(lambda factor: jax.scipy.linalg.solve_triangular(factor, jnp.eye(dim), lower=True))(cholesky)
     log_determinant = jnp.log(jnp.diagonal(cholesky, axis1=1, axis2=2)).sum(1)
     return whitening, jnp.log(state.weights) - log_determinant - 0.5 * dim * LOG_2PI
 

@@ -254,4 +254,4 @@ class _Hasher:
     path = folder / CHECKSUMS.format(jax.process_index())
     draft = path.with_suffix(".draft")
     draft.write_text(text)
-    draft.rename(path)  # So that a kill leaves no half of it.
+    draft.replace(path)  # So that a kill leaves no half of it.

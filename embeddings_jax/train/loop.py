@@ -27,8 +27,10 @@ class Stopped(RuntimeError):
   """A signal asked the run to stop; its state is saved."""
 
   def __init__(self, step: int, signal_name: str):
-    super().__init__(f"{signal_name} received: saved at step {step}")
-    self.step, self.signal_name = step, signal_name
+    super().__init__(f"{signal_name} received: saved at step {step}; the same command goes on from there")
+    self.step = step
+    # 75 (EX_TEMPFAIL) asks a scheduler to start the run again.
+    self.exit_code = 130 if signal_name == "SIGINT" else 75
 
 
 def train(
@@ -47,6 +49,7 @@ def train(
     log_every: int = 100,
     progress: Callable[[int, Mapping[str, float]], None] | None = None,
     signals: Signals | None = None,
+    started: Callable[[int], None] | None = None,
 ) -> PyTree:
   """Trains a model up to an absolute step, from its newest sound checkpoint if there is one.
 
@@ -67,6 +70,7 @@ def train(
     write: `(step, record)`, called with the means over the dispatch that ends at that step.
     progress: the same, for people; called after every dispatch.
     signals: asks the loop to stop.
+    started: told the step that the run goes on from, before the first dispatch.
 
   Returns:
     The state after the last step, sharded.
@@ -114,6 +118,8 @@ def train(
       state = jax.jit(make_state, out_shardings=layout)(seed, resident, first_feeds)
       step, converged_at = 0, None
     del first_feeds
+    if started:
+      started(step)
 
     unread = collections.deque()  # Dispatches whose metrics were not fetched yet.
 

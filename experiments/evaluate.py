@@ -1,0 +1,46 @@
+"""Evaluates a trained model: `python -m experiments.evaluate --workdir=W [--protocols=linear_probe,word_similarity:men]`."""
+from collections.abc import Sequence
+
+from absl import flags
+
+from embeddings_jax.types import InputError
+from experiments import command
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("workdir", "", "Work directory of the run.")
+flags.DEFINE_list("protocols", None, "protocol or protocol:dataset, separated by commas (default: the config's).")
+flags.DEFINE_string("data_dir", None, "Directory of the catalog's files (default: $EMBEDDINGS_DATA).")
+flags.DEFINE_string("cache_dir", None, "Directory of derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
+
+
+def main(argv: Sequence[str]) -> int:
+  command.parse(argv)
+  if not FLAGS.workdir:
+    raise InputError("--workdir is missing")
+  from embeddings_jax.data import catalog
+  from experiments import pipeline, protocols, results, workdir
+
+  run = pipeline.load_run(FLAGS.workdir)
+  config = run.record["config"]
+  names = FLAGS.protocols if FLAGS.protocols is not None else config["evals"]
+
+  def dataset():
+    return catalog.load(config["data"]["name"], data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir,
+                        errors=config["data"]["errors"])
+
+  embed = results.remembering(pipeline.embedder(run.model, run.state, run.encoder))
+  metrics = protocols.evaluate(
+      names, embed, dataset=dataset, vocabulary=run.encoder.names, seed=config["seed"], max_items=config["eval_items"],
+      data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+  for key, value in metrics.items():
+    print(f"{key}: {value:.4f}")
+  path = run.path / "results.json"
+  old = workdir.read_json(path) if path.exists() else {"model": config["name"], "metrics": {}, "seed": config["seed"]}
+  old["metrics"] |= {key: round(float(value), 6) for key, value in metrics.items()}
+  workdir.write_json(path, old | {"steps": run.step})
+  return 0
+
+
+if __name__ == "__main__":
+  command.call(main)

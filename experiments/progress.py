@@ -1,0 +1,39 @@
+"""Progress for people: a bar on a terminal, plain lines elsewhere."""
+import sys
+import time
+from collections.abc import Mapping
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+  """Shows step, loss, rate and remaining time."""
+
+  def __init__(self, steps: int):
+    self._steps, self._bar, self._task = steps, None, None
+    self._shown = time.perf_counter()
+    if sys.stdout.isatty():
+      from rich import progress
+
+      self._bar = progress.Progress(
+          progress.BarColumn(), progress.MofNCompleteColumn(), progress.TextColumn("{task.description}"),
+          progress.TimeRemainingColumn())
+      self._task = self._bar.add_task("", total=steps)
+      self._bar.start()
+
+  def show(self, step: int, record: Mapping[str, float]) -> None:
+    rate = record.get("steps_per_second", 0.0)
+    text = f"loss {record['loss']:.4g}  {rate:.3g} steps/s"
+    if self._bar:
+      self._bar.update(self._task, completed=step, description=text)
+      return
+    now = time.perf_counter()
+    if now - self._shown < SECONDS_BETWEEN_LINES:
+      return
+    self._shown = now
+    left = f"  {(self._steps - step) / rate:.0f} s left" if rate else ""
+    print(f"step {step}/{self._steps}  {text}{left}", flush=True)
+
+  def close(self) -> None:
+    if self._bar:
+      self._bar.stop()

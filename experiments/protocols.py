@@ -1,0 +1,84 @@
+"""Composes what the evaluations see: `embed(items)`, and the data set that they are asked about."""
+import importlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from embeddings_jax.data import catalog, wordsets
+from embeddings_jax.types import InputError
+from experiments.command import check_choice
+
+PROTOCOLS = ("clustering", "linear_probe", "word_similarity")
+
+
+def evaluate(
+    names: Sequence[str],
+    embed: Callable[[Any], np.ndarray],
+    *,
+    dataset: Any,
+    vocabulary: Any = None,
+    seed: int = 0,
+    max_items: int = 0,
+    data_dir: str | None = None,
+    cache_dir: str | None = None,
+    report: Callable[[str], None] = print,
+) -> dict[str, float]:
+  """Runs protocols and merges their metrics; those of another data set have its name in front.
+
+  Args:
+    names: `protocol`, or `protocol:dataset` for one that is not the run's own.
+    embed: items -> [num_items, dim].
+    dataset: the run's own, or a function that loads it when a protocol needs it.
+    vocabulary: names that `embed` knows, where items are words.
+    seed: of the protocols' own randomness.
+    max_items: evaluate on this many items of a set without an official split, drawn with `seed`; 0: all.
+    data_dir, cache_dir: where to find the others.
+    report: told what is left out for want of data.
+  """
+  metrics = {}
+  for name in names:
+    protocol, _, other = name.partition(":")
+    check_choice("--protocols", protocol, PROTOCOLS)
+    function = getattr(importlib.import_module(f"embeddings_jax.eval.{protocol}"), protocol)
+    given: dict[str, Any] = {"seed": seed, "vocabulary": vocabulary}
+    known = inspect.signature(function).parameters
+    if "pairs" in known:
+      if vocabulary is None:
+        raise InputError(f"--protocols={name}: needs a model of words")
+      try:
+        material = wordsets.word_similarity(other or "ws353", data_dir)
+      except InputError as error:
+        report(f"{name} is left out: {error}")
+        continue
+      other = other or "ws353"
+    elif other:
+      material = catalog.load(other, data_dir=data_dir, cache_dir=cache_dir)
+    else:
+      material = subset(dataset() if callable(dataset) else dataset, max_items, seed)
+    found = function(embed, material, **{key: value for key, value in given.items() if key in known})
+    metrics |= {f"{other}/{key}" if other else key: value for key, value in found.items()}
+  return metrics
+
+
+def subset(dataset: Any, max_items: int, seed: int) -> Any:
+  """A seeded sample of a data set that has no official split."""
+  total = len(dataset.items)
+  if not max_items or total <= max_items or dataset.split:
+    return dataset
+  rows = np.sort(np.random.default_rng(seed).choice(total, max_items, replace=False))
+  labels: Mapping[str, np.ndarray] = {name: np.asarray(label)[rows] for name, label in dataset.labels.items()}
+  return dataset._replace(items=[dataset.items[i] for i in rows], labels=labels, names=None)
+
+
+def baselines(dataset: Any, kind: str) -> dict[str, Callable[[Any], np.ndarray]]:
+  """Features without learning, by name, that fit the items of an encoder's kind."""
+  from embeddings_jax.eval import baselines as features
+
+  if kind == "waveforms":
+    return {"mfcc_mean": lambda items: features.mfcc_features(items, dataset.rate, deviation=False),
+            "mfcc_mean_deviation": lambda items: features.mfcc_features(items, dataset.rate)}
+  if kind == "bytes":
+    return {"byte_ngrams": lambda items: features.byte_ngrams(items)}
+  return {}

@@ -1,0 +1,116 @@
+"""What a run leaves behind when it ends: evaluations, embeddings, figures, `results.json`, and a summary."""
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from embeddings_jax.eval.neighbors import neighbors
+from embeddings_jax.types import Model, PyTree
+from experiments import figures, pipeline, protocols, workdir
+
+NEIGHBOR_RANKS = (100, 200, 300, 500, 700, 1000, 1500, 2000)  # Frequent words, past the function words.
+
+
+class Report:
+  """Evaluates states of one run, while it trains and when it is done."""
+
+  def __init__(self, config: Any, data: pipeline.Data, model: Model, mesh: Any, data_dir: str | None,
+               cache_dir: str | None, say: Callable[[str], None]):
+    self._config, self._data, self._model, self._mesh = config, data, model, mesh
+    self._dirs = {"data_dir": data_dir, "cache_dir": cache_dir}
+    self._say = say
+
+  def evaluate(self, state: PyTree, step: int = 0, names: Sequence[str] | None = None) -> dict[str, float]:
+    """The config's protocols on the embeddings of a state."""
+    return self._run(self.embedder(state), names)
+
+  def embedder(self, state: PyTree) -> Callable[[Any], np.ndarray]:
+    return remembering(pipeline.embedder(self._model, state, self._data.encoder))
+
+  def _run(self, embed, names=None) -> dict[str, float]:
+    return protocols.evaluate(
+        self._config.evals if names is None else names, embed, dataset=self._data.dataset,
+        vocabulary=self._data.encoder.names, seed=self._config.seed, max_items=self._config.eval_items,
+        report=self._say, **self._dirs)
+
+  def untrained(self) -> PyTree:
+    """The state of the same model before its first step."""
+    batch = self._data.source.batch_at(0)
+    with jax.set_mesh(self._mesh):
+      replicated = jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec())
+      rng = jax.random.split(jax.random.key(self._config.seed))[0]
+      return jax.jit(self._model.init, out_shardings=replicated)(rng, batch)
+
+  def finish(self, state: PyTree, step: int, path: epath.Path, *, seconds: float, record: Mapping[str, Any],
+             write: bool) -> None:
+    """Final evaluations and everything that is written from them.
+
+    Args:
+      state, step: what training ended with.
+      path: the work directory.
+      seconds: wall time of the training.
+      record: as in `config.json`.
+      write: whether this process is the one that writes.
+    """
+    embed = self.embedder(state)
+    metrics = self._run(embed)
+    if self._config.baselines:
+      rows = {"untrained": self.embedder(self.untrained())}
+      rows |= protocols.baselines(self._data.dataset, self._data.encoder.kind)
+      for name, features in rows.items():
+        metrics |= {f"{name}/{key}": value for key, value in self._run(remembering(features)).items()}
+    names = self._data.encoder.names
+    if names is not None:
+      vectors = embed(names)
+    else:
+      material = protocols.subset(self._data.dataset, self._config.eval_items, self._config.seed)
+      vectors, names = embed(material.items), material.names
+    if not write:
+      return
+    np.save(path / "embeddings.npy", vectors)
+    if names is not None:
+      (path / "vocabulary.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    last = workdir.read_metrics(path)[-1:]
+    training = {key: value for key, value in (last[0] if last else {}).items() if key not in ("step", "seconds")}
+    rate = training.pop("examples_per_second", 0.0)
+    results = {
+        "model": self._config.name, "preset": record["preset"], "data": self._config.data.name,
+        "metrics": {key: round(float(value), 6) for key, value in metrics.items()},
+        "training": training, "seed": self._config.seed, "steps": step, "examples_per_second": rate,
+        "wall_seconds": round(seconds, 1), "command": record["command"], "commit": workdir.commit(),
+        "versions": workdir.versions(), "device": jax.devices()[0].device_kind, "num_devices": jax.device_count(),
+        "mesh": dict(self._mesh.shape), "fingerprint": self._data.dataset.fingerprint,
+    }
+    workdir.write_json(path / "results.json", results)
+    drawn = figures.draw(path, self._model, state, self._data, vectors, names)
+    self._summary(path, results, vectors, names, drawn)
+
+  def _summary(self, path: epath.Path, results: Mapping[str, Any], vectors: np.ndarray, names: Any,
+               drawn: Sequence[str]) -> None:
+    if self._data.encoder.names is not None:
+      words = [names[rank] for rank in NEIGHBOR_RANKS if rank < len(names)] or list(names[:5])
+      for word, near in neighbors(vectors, names, words, k=6).items():
+        self._say(f"  {word:>14}: {', '.join(name for name, _ in near)}")
+    for key, value in results["metrics"].items():
+      self._say(f"  {key}: {value:.4f}")
+    loss = results["training"].get("loss")
+    self._say(f"{results['model']}: {results['steps']} steps in {results['wall_seconds']} s"
+              + (f", loss {loss:.4f}" if loss is not None else ""))
+    self._say(f"{path}: results.json, embeddings.npy [{', '.join(map(str, vectors.shape))}], "
+              f"figures: {', '.join(drawn)}")
+    self._say(f"embed your own: python -m experiments.embed --workdir={shlex.quote(str(path))} --input=FILE --output=OUT.npy")
+
+
+def remembering(embed: Callable[[Any], np.ndarray]) -> Callable[[Any], np.ndarray]:
+  """Embeds the same items once, however many protocols ask for them in a row."""
+  last: list[Any] = [None, None]
+
+  def remembered(items):
+    if last[0] is not items:
+      last[:] = [items, embed(items)]
+    return last[1]
+
+  return remembered

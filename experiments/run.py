@@ -1,0 +1,168 @@
+"""Trains a model: `python -m experiments.run --model=cpc --preset=demo`."""
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags
+
+from embeddings_jax.types import InputError
+from experiments import command
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("model", "", "Model to train; --list_models names them.")
+flags.DEFINE_string("preset", "demo", "demo (embedded data, minutes), tiny (seconds), small or paper.")
+flags.DEFINE_string("config_file", "", "A config from outside the repository: a Python file with get_config(preset).")
+flags.DEFINE_string("data", None, "Data set: a name of --list_data, tfds:NAME, or a path or glob.")
+flags.DEFINE_string("data_dir", None, "Directory of the catalog's files (default: $EMBEDDINGS_DATA).")
+flags.DEFINE_string("cache_dir", None, "Directory of derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
+flags.DEFINE_integer("steps", None, "Updates in all.", lower_bound=1)
+flags.DEFINE_integer("batch_size", None, "Rows of the global batch.", lower_bound=1)
+flags.DEFINE_integer("seed", None, "Of initialisation, order and noise.", lower_bound=0)
+flags.DEFINE_string("mesh", "", "Sizes of the mesh's axes, as data:4,fsdp:2 (default: all devices along data).")
+flags.DEFINE_string("workdir", "", "Where the run is kept (default: runs/MODEL-PRESET-HASH).")
+flags.DEFINE_bool("overwrite", False, "Move what is in the work directory aside and start anew.")
+flags.DEFINE_bool("deterministic", False, "Bit-for-bit reproducible on GPUs too, at some cost.")
+flags.DEFINE_enum("distributed", "auto", ["auto", "off"], "auto: several processes where a scheduler started several.")
+flags.DEFINE_string("coordinator", "", "host:port of process 0, to start several processes by hand.")
+flags.DEFINE_integer("num_processes", None, "Number of processes, with --coordinator.", lower_bound=1)
+flags.DEFINE_integer("process_id", None, "Number of this process from 0, with --coordinator.", lower_bound=0)
+flags.DEFINE_bool("list_models", False, "Name the models and stop.")
+flags.DEFINE_bool("list_data", False, "Name the data sets and stop.")
+flags.DEFINE_bool("print_config", False, "Print the config as JSON and stop.")
+
+
+def main(argv: Sequence[str]) -> int:
+  config = command.parse_with_config(argv)
+  if FLAGS.list_models:
+    print("\n".join(command.model_names()))
+    return 0
+  if FLAGS.list_data:
+    return list_data()
+  apply_flags(config)
+  if FLAGS.print_config:
+    print(config.to_json(indent=1))
+    return 0
+  start_processes()
+  return run(config)
+
+
+def list_data() -> int:
+  from embeddings_jax.data import catalog
+
+  for entry in catalog.available(FLAGS.data_dir):
+    print(f"{entry.name:16} {entry.kind:6} {entry.description} [{entry.licence}] ({entry.where})")
+  return 0
+
+
+def apply_flags(config: Any) -> None:
+  """Flags of a config key's name win over the config."""
+  for key in ("steps", "batch_size", "seed"):
+    if FLAGS[key].value is not None:
+      config[key] = FLAGS[key].value
+  if FLAGS.data is not None:
+    config.data.name = FLAGS.data
+
+
+def start_processes() -> None:
+  """Joins the other processes of the run, before JAX looks at any device."""
+  import jax
+
+  if FLAGS.deterministic:
+    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
+  by_hand = (FLAGS.num_processes, FLAGS.process_id)
+  if FLAGS.coordinator:
+    if None in by_hand or FLAGS.process_id >= FLAGS.num_processes:
+      raise InputError("--coordinator needs --num_processes=N and --process_id from 0 to N - 1")
+    jax.distributed.initialize(FLAGS.coordinator, *by_hand, initialization_timeout=120)
+  elif by_hand != (None, None):
+    raise InputError("--num_processes and --process_id need --coordinator=HOST:PORT")
+  elif FLAGS.distributed == "auto" and several_tasks():
+    jax.distributed.initialize()
+
+
+def several_tasks() -> bool:
+  """Whether a scheduler says that this process is one of several."""
+  counts = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+  hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
+  # In an allocation without srun, SLURM_NTASKS counts tasks that nobody started.
+  started = "SLURM_PROCID" in os.environ or "SLURM_NTASKS" not in os.environ
+  return len(hosts) > 1 or (started and any(int(os.environ.get(name, "1") or 1) > 1 for name in counts))
+
+
+def run(config: Any) -> int:
+  import jax
+  from etils import epath
+
+  from embeddings_jax.train import loop
+  from embeddings_jax.train.checkpoints import Checkpoints
+  from embeddings_jax.train.mesh import make_mesh, num_data_shards
+  from embeddings_jax.train.signals import Signals
+  from experiments import pipeline, results, workdir
+  from experiments.progress import Progress
+
+  alone = jax.process_index() == 0
+  say = print if alone else lambda *_: None
+  mesh = make_mesh(FLAGS.mesh)
+  cache_dir = FLAGS.cache_dir
+  data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=cache_dir, shards=num_data_shards(mesh))
+  steps = config.steps or config.epochs * data.source.facts["steps_per_epoch"]
+  if not steps:
+    raise InputError("--steps is missing: the config has neither `steps` nor `epochs`")
+
+  course = workdir.trajectory(config.to_dict(), data.dataset.fingerprint)
+  path = epath.Path(FLAGS.workdir) if FLAGS.workdir else workdir.default_path(config, FLAGS.preset, course)
+  if alone:
+    workdir.prepare(path, course, overwrite=FLAGS.overwrite)
+    data.encoder.save(path / "encoder")
+  model = pipeline.make_model(config, data.source.facts, steps)
+  record = {
+      "config": json.loads(config.to_json_best_effort()), "preset": FLAGS.preset, "trajectory": course, "steps": steps,
+      "encoder": data.encoder.fingerprint, "facts": workdir.described_facts(data.source.facts),
+      "batch": {k: [list(v.shape), str(v.dtype)] for k, v in data.source.batch_at(0).items()},
+      "command": " ".join(["python -m experiments.run", *sys.argv[1:]]),
+  }
+  metadata = {"trajectory": course, "encoder": data.encoder.fingerprint, "versions": workdir.versions()}
+  checkpoints = Checkpoints(str(path / "checkpoints"), best_metric=config.best_metric or None,
+                            lower_is_better=config.lower_is_better, metadata=metadata, report=say)
+  begun = checkpoints.latest()
+  if workdir.is_finished(path, begun, steps):
+    say(f"{path}: finished at step {begun}" + ("; more --steps continue it" if begun >= steps else ", converged"))
+    return 0
+  if begun:
+    say(f"{path}: going on from step {begun}")
+  if alone:
+    workdir.write_json(path / "config.json", record)
+  if jax.process_count() > 1:  # Process 0 has made the directory before any other writes into it.
+    from jax.experimental import multihost_utils
+    multihost_utils.sync_global_devices("work directory")
+  say(f"{config.name}: {data.source.facts['num_rows']} rows of {data.dataset.name}, {steps} steps of batch "
+      f"{data.source.batch_size}, mesh {dict(mesh.shape)} of {jax.devices()[0].device_kind}; in {path}")
+
+  report = results.Report(config, data, model, mesh, FLAGS.data_dir, cache_dir, say)
+  log = workdir.MetricsLog(path) if alone else None
+  progress = Progress(steps) if alone else None
+  try:
+    with Signals() as signals:
+      state = loop.train(
+          model, data.source, steps=steps, seed=config.seed, mesh=mesh, steps_per_dispatch=config.steps_per_dispatch,
+          checkpoints=checkpoints, save_every=config.save_every,
+          evaluate=report.evaluate if config.eval_every else None, eval_every=config.eval_every,
+          write=log.write if log else None, log_every=config.log_every, started=log.start if log else None,
+          progress=progress.show if progress else None, signals=signals)
+  finally:
+    if progress:
+      progress.close()
+    checkpoints.close()
+    if log:
+      log.close()
+  step = checkpoints.latest()
+  seconds = log.seconds() if log else 0.0
+  report.finish(state, step, path, seconds=seconds, record=record, write=alone)
+  return 0
+
+
+if __name__ == "__main__":
+  command.call(main)
