@@ -142,7 +142,8 @@ def _content(name: str, features: Any) -> tuple[str, str]:
   for kind in ("audio", "rows", "text"):  # Texts beside pictures or clips are their captions or names.
     if kind in found:
       return kind, found[kind]
-  raise InputError(f"--data={name}: has no text, audio, image or vector, only {', '.join(k for k, _ in _features(features))}")
+  others = ", ".join(key for key, _ in _features(features)) or features
+  raise InputError(f"--data={name}: has no text, audio, image or vector, only {others}")
 
 
 def _examples(parts: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
