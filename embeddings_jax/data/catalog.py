@@ -230,7 +230,7 @@ _SKLEARN = "BSD-3-Clause (scikit-learn)"
 
 CATALOG = {
     "digits": Entry("rows", "1,797 handwritten digits, 8x8, in [0, 1] (UCI)", _SKLEARN, _digits),
-    "photographs": Entry("rows", "8x8 RGB patches of two photographs, in [0, 1]", "CC BY (scikit-learn)", _photographs),
+    "photographs": Entry("rows", "8x8 RGB patches of two photographs, in [0, 1]", "CC BY", _photographs),
     "iris": Entry("rows", "150 flowers of 3 species, 4 measurements (Fisher 1936)", _SKLEARN, _sklearn_table),
     "wine": Entry("rows", "178 wines of 3 cultivars, 13 measurements (UCI)", _SKLEARN, _sklearn_table),
     "pydocs": Entry(

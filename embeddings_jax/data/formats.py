@@ -170,7 +170,7 @@ def read_wav(file: str | os.PathLike | bytes, name: str = "") -> tuple[np.ndarra
         raise InputError(f"{name}: {8 * width} bit samples; convert it to 16 bit PCM")
       data = clip.readframes(length)
   except (wave.Error, EOFError, struct.error) as e:
-    raise InputError(f"{name}: not a PCM wav ({e or 'it ends too early'}); convert it to 16 bit PCM") from e
+    raise InputError(f"{name}: not a PCM wav ({str(e) or 'it ends too early'}); convert it to 16 bit PCM") from e
   if not length or not rate:
     raise InputError(f"{name}: has no samples")
   if len(data) != length * channels * width:

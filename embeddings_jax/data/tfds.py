@@ -1,0 +1,158 @@
+"""Sets of TensorFlow Datasets that are prepared on this machine, read without TensorFlow."""
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embeddings_jax.data.cache import cached, digest
+from embeddings_jax.data.dataset import Dataset, text_dataset
+from embeddings_jax.data.documents import Document
+from embeddings_jax.types import InputError
+
+VERSION = 1  # Of what is cached: raise it when the same set would give other rows.
+
+
+def load_tfds(
+    name: str,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    cache_dir: Path,
+) -> Dataset:
+  """Loads `tfds:<name>[/config][:split]`; without a split, `train` and, as the data set's split, `test`.
+
+  The first feature that is text, audio (a feature `Audio`, or a vector of integers of any length), an
+  image or a vector of numbers is what is learnt from; `ClassLabel`s are the labels. Images of uint8 are
+  scaled to [0, 1].
+
+  Args:
+    name: as above; a split may be a slice like `train[:10%]`.
+    data_dir: looked into first; then where TFDS keeps its data ($TFDS_DATA_DIR, ~/tensorflow_datasets).
+    cache_dir: where decoded rows and text are kept.
+
+  Raises:
+    InputError: not prepared here, an unknown split, or features of none of these kinds.
+  """
+  match = re.fullmatch(r"tfds:([\w/.-]+)(?::(.+))?", name)
+  if not match:
+    raise InputError(f"--data={name}: should read tfds:<name>[/config][:split]")
+  builder = _builder(name, match[1], data_dir)
+  splits = [match[2]] if match[2] else [part for part in ("train", "test") if part in builder.info.splits]
+  if not splits:
+    raise InputError(f"--data={name}: no split train; name one of {', '.join(builder.info.splits)}: {name}:<split>")
+  kind, feature = _content(name, builder.info.features)
+  parts = {split: _reader(name, builder, split) for split in splits}
+  label_names = [k for k, v in _features(builder.info.features) if type(v).__name__ == "ClassLabel"]
+  # TFDS does not say what its files' content is, but a version of a set never changes.
+  key = digest("tfds", VERSION, builder.info.full_name, int(builder.info.dataset_size), splits, kind, feature,
+               [len(reader) for reader in parts.values()])
+  ends = np.cumsum([len(reader) for reader in parts.values()])
+  split = {}
+  if len(splits) > 1:
+    split = {part: np.arange(end - len(parts[part]), end) for part, end in zip(splits, ends)}
+
+  if kind == "text":
+    def documents() -> Iterator[Document]:
+      for example in _examples(parts):
+        labels = {label: str(example[label]) for label in label_names}
+        yield Document(example[feature].decode("utf-8", "replace"), labels=labels)
+
+    dataset = text_dataset(name, key, documents, cache_dir)
+    labels = {label: value.astype(np.int64) for label, value in dataset.labels.items()}
+    return dataset._replace(labels=labels, split=split)
+
+  def build(folder: Path) -> None:
+    folder.mkdir()
+    values, labels = [], {label: [] for label in label_names}
+    for example in _examples(parts):
+      values.append(np.asarray(example[feature]))
+      for label in label_names:
+        labels[label].append(example[label])
+    flat = np.concatenate([value.reshape(-1) for value in values])
+    np.save(folder / "lengths.npy", np.array([value.size for value in values], np.int64))
+    np.save(folder / "values.npy", flat)
+    for label, value in labels.items():
+      np.save(folder / f"label-{label}.npy", np.array(value, np.int64))
+
+  path = cached(cache_dir / f"tfds-{key[:32]}", build)
+  values, lengths = np.load(path / "values.npy", mmap_mode="r"), np.load(path / "lengths.npy")
+  labels = {label: np.load(path / f"label-{label}.npy") for label in label_names}
+  if kind == "audio":
+    rate = getattr(dict(_features(builder.info.features))[feature], "sample_rate", None)
+    clips = np.split(_as_int16(name, values), np.cumsum(lengths)[:-1])
+    return Dataset(name, "audio", clips, rate, labels=labels, split=split, fingerprint=key)
+  if len(set(lengths)) > 1:
+    raise InputError(f"--data={name}: the {feature}s have several sizes; a set of one size is needed")
+  rows = values.reshape(len(lengths), -1)
+  rows = rows / np.float32(255) if rows.dtype == np.uint8 else np.asarray(rows, np.float32)
+  if not np.isfinite(rows).all():
+    raise InputError(f"--data={name}: row {np.argwhere(~np.isfinite(rows))[0][0]} has a value that is not finite")
+  return Dataset(name, "rows", rows, labels=labels, split=split, fingerprint=key)
+
+
+def _builder(name: str, path: str, data_dir: str | os.PathLike | None) -> Any:
+  import tensorflow_datasets as tfds
+
+  ours = data_dir or os.environ.get("EMBEDDINGS_DATA")
+  for folder in ([os.path.expanduser(ours)] if ours else []) + [None]:
+    try:
+      builder = tfds.builder(path, data_dir=folder)
+      if builder.info.splits:
+        return builder
+    except Exception as e:  # What TFDS raises for a set it cannot open differs from set to set.
+      if isinstance(e, ImportError) and "tensorflow" in str(e):
+        raise InputError(f"--data={name}: TFDS cannot open this set without TensorFlow; "
+                         "pip install embeddings_jax[tensorflow]") from e
+  raise InputError(
+      f"--data={name}: not prepared on this machine; prepare it once where TensorFlow is (pip install "
+      f"embeddings_jax[tensorflow]) by tfds.builder('{path}', file_format='array_record').download_and_prepare()")
+
+
+def _reader(name: str, builder: Any, split: str) -> Any:
+  try:
+    return builder.as_data_source(split)
+  except NotImplementedError as e:
+    raise InputError(f"--data={name}: is prepared as {builder.info.file_format}, which cannot be read at random; "
+                     "prepare it with file_format='array_record'") from e
+  except Exception as e:
+    raise InputError(f"--data={name}: split {split!r} cannot be opened; there are {', '.join(builder.info.splits)} "
+                     f"({str(e).splitlines()[0]})") from e
+
+
+def _features(features: Any) -> list[tuple[str, Any]]:
+  return list(features.items()) if hasattr(features, "items") else []
+
+
+def _content(name: str, features: Any) -> tuple[str, str]:
+  """Kind and name of the feature that is learnt from."""
+  found = {}
+  for key, feature in _features(features):
+    kind, shape = type(feature).__name__, feature.shape
+    if kind in ("ClassLabel", "Sequence", "FeaturesDict", "Dataset"):
+      continue
+    if kind == "Text":
+      found.setdefault("text", key)
+    elif kind == "Audio" or (len(shape) == 1 and shape[0] is None and np.issubdtype(feature.np_dtype, np.integer)):
+      found.setdefault("audio", key)
+    elif kind == "Image" or (shape and None not in shape
+                             and np.dtype(feature.np_dtype).kind in "fiu"):
+      found.setdefault("rows", key)
+  for kind in ("audio", "rows", "text"):  # Texts beside pictures or clips are their captions or names.
+    if kind in found:
+      return kind, found[kind]
+  others = ", ".join(key for key, _ in _features(features)) or features
+  raise InputError(f"--data={name}: has no text, audio, image or vector, only {others}")
+
+
+def _examples(parts: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+  for reader in parts.values():
+    for i in range(len(reader)):
+      yield reader[i]
+
+
+def _as_int16(name: str, values: np.ndarray) -> np.ndarray:
+  if len(values) and (values.min() < -32768 or values.max() > 32767):
+    raise InputError(f"--data={name}: has samples beyond 16 bits")
+  return np.asarray(values, np.int16)

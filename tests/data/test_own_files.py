@@ -1,0 +1,228 @@
+"""The user's own files: what they become, and one clear line for each way in which they can be wrong."""
+import bz2
+import gzip
+import lzma
+import struct
+import wave
+
+import numpy as np
+import pytest
+
+from embeddings_jax.data.catalog import load
+from embeddings_jax.data.documents import byte_stream, is_validation
+from embeddings_jax.data.inputs import read_items
+from embeddings_jax.types import InputError
+
+
+def write_wav(path, samples, rate=8000, width=2, channels=1):
+  with wave.open(str(path), "wb") as clip:
+    clip.setnchannels(channels)
+    clip.setsampwidth(width)
+    clip.setframerate(rate)
+    clip.writeframes(np.asarray(samples).tobytes())
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+  monkeypatch.setenv("EMBEDDINGS_CACHE", str(tmp_path / "cache"))
+  monkeypatch.delenv("EMBEDDINGS_DATA", raising=False)
+  (tmp_path / "own").mkdir()
+  return tmp_path / "own"
+
+
+@pytest.mark.parametrize("suffix, opener", [("", open), (".gz", gzip.open), (".xz", lzma.open), (".bz2", bz2.open)])
+def test_lines_are_documents(folder, suffix, opener):
+  path = folder / f"a.txt{suffix}"
+  with opener(path, "wb") as file:
+    file.write("\ufeffOne é\r\n\n  \ntwo\0three\nfour".encode())
+  dataset = load(str(path))
+  assert dataset.kind == "text" and list(dataset.items) == ["One é", "two three", "four"]
+  assert dataset.items[1:] == ["two three", "four"] and dataset.items[-1] == "four"
+
+
+def test_wikiextractor_marks_bound_documents(folder):
+  (folder / "w.txt").write_text('<doc id="1" url="u" title="A &quot; B">\nA\n\nfirst\nline\n</doc>\n'
+                                '<doc id="2" url="u" title="C">\nC\n\nsecond\n</doc>\n')
+  dataset = load(str(folder / "w.txt"))
+  assert list(dataset.items) == ["A\n\nfirst\nline", "C\n\nsecond"]
+  assert list(dataset.names) == ["A &quot; B", "C"]
+
+
+def test_glob_and_folder_join_files_in_order(folder):
+  (folder / "b.txt").write_text("b")
+  (folder / "a.txt").write_text("a1\na2\n")
+  for path in (folder / "*.txt", folder):
+    assert list(load(str(path)).items) == ["a1", "a2", "b"]
+
+
+def test_byte_stream_separates_documents_by_zero(folder):
+  (folder / "a.txt").write_text("ab\ncé\n")
+  stream, starts = byte_stream(load(str(folder / "a.txt")))
+  assert bytes(stream) == "ab\0cé".encode() and starts.tolist() == [0, 3]
+  assert isinstance(stream, np.memmap)
+
+
+def test_fingerprint_is_of_the_content(folder):
+  for name, text in (("a", "one\ntwo"), ("b", "one\ntwo\n"), ("c", "one\ntwo!")):
+    (folder / f"{name}.txt").write_text(text)
+  first, same, other = (load(str(folder / f"{name}.txt")).fingerprint for name in "abc")
+  assert first == same != other and len(first) == 64
+
+
+def test_csv_with_and_without_header(folder):
+  (folder / "h.csv").write_text("x,y\n1,2\n\n3,4.5\n")
+  (folder / "n.tsv").write_text("1\t2\n3\t4.5\n")
+  with_header, without = load(str(folder / "h.csv")), load(str(folder / "n.tsv"))
+  assert with_header.columns == ["x", "y"] and without.columns is None
+  np.testing.assert_array_equal(with_header.items, np.array([[1, 2], [3, 4.5]], np.float32))
+  np.testing.assert_array_equal(without.items, with_header.items)
+  assert with_header.items.dtype == np.float32
+
+
+def test_npy_rows(folder):
+  np.save(folder / "a.npy", np.arange(12, dtype=np.int16).reshape(3, 2, 2))
+  np.save(folder / "f.npy", np.ones((3, 4), np.float32))
+  np.testing.assert_array_equal(load(str(folder / "a.npy")).items, np.arange(12, dtype=np.float32).reshape(3, 4))
+  assert isinstance(load(str(folder / "f.npy")).items, np.memmap)
+  assert load(str(folder / "*.npy")).items.shape == (6, 4)
+
+
+def test_wavs(folder):
+  (folder / "s").mkdir()
+  write_wav(folder / "s" / "a.wav", np.array([1, -2, 300], "<i2"))
+  write_wav(folder / "b.wav", np.array([0, 128, 255], np.uint8), width=1)
+  write_wav(folder / "c.wav", np.array([[100, 200], [-4, -6]], "<i2"), channels=2)
+  dataset = load(str(folder))
+  assert dataset.kind == "audio" and dataset.rate == 8000
+  assert [clip.tolist() for clip in dataset.items] == [[-32768, 0, 32512], [150, -5], [1, -2, 300]]
+  assert all(clip.dtype == np.int16 for clip in dataset.items)
+  assert dataset.labels["folder"].tolist() == ["own", "own", "s"]
+
+
+def test_idx_folder_finds_labels_and_split(folder):
+  def write(name, values):
+    header = struct.pack(f">BBBB{values.ndim}I", 0, 0, 8, values.ndim, *values.shape)
+    (folder / name).write_bytes(gzip.compress(header + values.tobytes()))
+
+  write("t10k-images-idx3-ubyte.gz", np.full((1, 2, 2), 255, np.uint8))
+  write("t10k-labels-idx1-ubyte.gz", np.array([7], np.uint8))
+  write("train-images-idx3-ubyte.gz", np.arange(8, dtype=np.uint8).reshape(2, 2, 2))
+  write("train-labels-idx1-ubyte.gz", np.array([3, 4], np.uint8))
+  dataset = load(str(folder))
+  np.testing.assert_allclose(dataset.items * 255, [[0, 1, 2, 3], [4, 5, 6, 7], [255] * 4], rtol=1e-6)
+  assert dataset.labels["class"].tolist() == [3, 4, 7]
+  assert {k: v.tolist() for k, v in dataset.split.items()} == {"train": [0, 1], "test": [2]}
+
+
+def truncated_wav(path):
+  write_wav(path, np.arange(100, dtype="<i2"))
+  path.write_bytes(path.read_bytes()[:-10])
+
+
+def float_wav(path):
+  data = np.ones(4, "<f4").tobytes()
+  chunk = struct.pack("<4sIHHIIHH", b"fmt ", 16, 3, 1, 8000, 32000, 4, 32) + struct.pack("<4sI", b"data", 16) + data
+  path.write_bytes(struct.pack("<4sI4s", b"RIFF", 4 + len(chunk), b"WAVE") + chunk)
+
+
+BAD = {
+    "text not UTF-8": ("a.txt", b"fine\nab\xff\n", r"a\.txt: not UTF-8 at byte 7;.*--config\.data\.errors=replace"),
+    "empty text": ("a.txt", b"", "a.txt: is empty"),
+    "blank text": ("a.txt", b"\n  \n", "a.txt: is empty"),
+    "broken gzip": ("a.txt.gz", gzip.compress(b"hello " * 99)[:-12], "a.txt.gz: broken compressed file"),
+    "not gzip": ("a.txt.gz", b"hello", "a.txt.gz: broken compressed file"),
+    "broken xz": ("a.txt.xz", lzma.compress(b"hello " * 99)[:-12], "a.txt.xz: broken compressed file"),
+    "damaged xz": ("a.txt.xz", b"hello", "a.txt.xz: broken compressed file"),
+    "damaged bz2": ("a.txt.bz2", b"hello", "a.txt.bz2: cannot be read"),
+    "ragged csv": ("a.csv", b"x,y\n1,2\n3\n", "a.csv: line 3 has 1 columns, the lines before have 2"),
+    "NaN in csv": ("a.csv", b"1,2\n\n3,nan\n", "a.csv: line 3, column 2: nan is not a finite number"),
+    "infinite in float32": ("a.csv", b"1,1e39\n", "a.csv: line 1, column 2: inf is not a finite number"),
+    "word in csv": ("a.csv", b"1,2\n3,abc\n", "a.csv: line 2, column 2: 'abc' is not a number"),
+    "word in the first line": ("a.csv", b"1,abc\n3,4\n", "a.csv: line 1, column 2: 'abc' is not a number"),
+    "missing cell": ("a.csv", b"1,2\n3,\n", "a.csv: line 2, column 2: the value is missing"),
+    "empty csv": ("a.csv", b"", "a.csv: is empty"),
+    "header alone": ("a.csv", b"x,y\n", "a.csv: is empty"),
+    "csv not UTF-8": ("a.csv", b"x,y\n\xe9,1\n", "a.csv: not UTF-8 at byte 4"),
+    "not npy": ("a.npy", b"hello world", "a.npy: not a .npy file"),
+    "empty npy": ("a.npy", b"", "a.npy: not a .npy file"),
+    "npy with NaN": ("a.npy", lambda p: np.save(p, np.array([[1, 2], [3, np.nan]])), "a.npy: row 1, column 1"),
+    "npy of strings": ("a.npy", lambda p: np.save(p, np.array([["a"]])), "a.npy: holds <U1"),
+    "npy of objects": ("a.npy", lambda p: np.save(p, np.array([[{}]])), "a.npy: not a .npy file of numbers"),
+    "npy of one axis": ("a.npy", lambda p: np.save(p, np.arange(3)), r"a.npy: has shape \(3,\)"),
+    "npy without rows": ("a.npy", lambda p: np.save(p, np.zeros((0, 3))), r"a.npy: has shape \(0, 3\)"),
+    "truncated npy": ("a.npy", lambda p: (np.save(p, np.ones((9, 9))), p.write_bytes(p.read_bytes()[:-8])),
+                      "a.npy: not a .npy file"),
+    "not a wav": ("a.wav", b"hello", "a.wav: not a PCM wav"),
+    "empty wav": ("a.wav", b"", "a.wav: is empty"),
+    "float wav": ("a.wav", float_wav, "a.wav: not a PCM wav.*16 bit PCM"),
+    "24 bit wav": ("a.wav", lambda p: write_wav(p, np.zeros(6, np.uint8), width=3), "a.wav: 24 bit samples"),
+    "truncated wav": ("a.wav", truncated_wav, "a.wav: truncated wav, 190 of 200 bytes"),
+    "wav without samples": ("a.wav", lambda p: write_wav(p, np.zeros(0, "<i2")), "a.wav: has no samples"),
+    "not idx": ("a.idx", b"hello", "a.idx: not an idx file"),
+    "truncated idx": ("a.idx", struct.pack(">BBBBI", 0, 0, 8, 1, 9) + b"abc", "a.idx: broken idx file"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_file_is_named_in_one_line(folder, case):
+  name, content, message = BAD[case]
+  if callable(content):
+    content(folder / name)
+  else:
+    (folder / name).write_bytes(content)
+  with pytest.raises(InputError, match=message) as error:
+    load(str(folder / name))
+  assert "\n" not in str(error.value) and str(folder) in str(error.value)
+
+
+def test_replace_goes_on(folder):
+  (folder / "a.txt").write_bytes(b"fine\nab\xff\n")
+  assert list(load(str(folder / "a.txt"), errors="replace").items) == ["fine", "ab\ufffd"]
+  with pytest.raises(InputError, match="must be 'strict' or 'replace'"):
+    load(str(folder / "a.txt"), errors="ignore")
+
+
+def test_an_error_leaves_nothing_in_the_cache(folder, tmp_path):
+  (folder / "a.txt").write_bytes(b"\xff")
+  with pytest.raises(InputError):
+    load(str(folder / "a.txt"))
+  assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"]
+
+
+def test_missing_mixed_and_unlike_files(folder):
+  with pytest.raises(InputError, match="no such file"):
+    load(str(folder / "none.txt"))
+  with pytest.raises(InputError, match="no such file"):
+    load(str(folder / "*.txt"))
+  with pytest.raises(InputError, match="the folder has no files"):
+    load(str(folder))
+  write_wav(folder / "a.wav", np.ones(4, "<i2"))
+  write_wav(folder / "b.wav", np.ones(4, "<i2"), rate=16000)
+  with pytest.raises(InputError, match="b.wav: has 16000 samples per second, .*a.wav has 8000"):
+    load(str(folder))
+  (folder / "a.csv").write_text("1,2\n")
+  with pytest.raises(InputError, match="several kinds"):
+    load(str(folder))
+  (folder / "b.csv").write_text("1,2,3\n")
+  with pytest.raises(InputError, match="b.csv: has 3 columns, .*a.csv has 2"):
+    load(str(folder / "*.csv"))
+
+
+def test_read_items(folder):
+  (folder / "a.txt").write_text("king\n\nmy queen\n")
+  assert read_items(folder / "a.txt", "words") == ["king", "", "my queen"]
+  (folder / "a.csv").write_text("1,2\n3,4\n")
+  assert [row.tolist() for row in read_items(folder / "a.csv", "rows")] == [[1, 2], [3, 4]]
+  write_wav(folder / "a.wav", np.ones(4, "<i2"))
+  (folder / "list.txt").write_text("a.wav\na.wav\n")
+  assert read_items(folder / "a.wav", "waveforms") == [str(folder / "a.wav")]
+  assert read_items(folder / "list.txt", "waveforms") == [str(folder / "a.wav")] * 2
+  (folder / "empty.txt").write_text("")
+  for kind, message in (("words", "is empty"), ("waveforms", "no wav")):
+    with pytest.raises(InputError, match=message):
+      read_items(folder / "empty.txt", kind)
+
+
+def test_one_percent_is_held_out_for_ever():
+  held = [i for i in range(20000) if is_validation(f"document {i}")]
+  assert 150 < len(held) < 250 and held[:3] == [72, 117, 273]

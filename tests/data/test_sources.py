@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+
+from embeddings_jax.data.sources import array_source, reader_source, window_source
+from embeddings_jax.types import InputError
+
+ROWS = np.arange(46, dtype=np.float32).reshape(23, 2)
+
+
+def rows_of_pass(source, epoch):
+  steps = source.facts["steps_per_epoch"]
+  batches = [source.batch_at(epoch * steps + step) for step in range(steps)]
+  return np.concatenate([batch["x"][batch["mask"] > 0, 0] for batch in batches])
+
+
+@pytest.mark.parametrize("order", ["shuffled", "sequential"])
+def test_every_row_is_in_each_padded_pass_once(order):
+  source = array_source({"x": ROWS}, 5, order=order, remainder="pad")
+  assert source.facts["steps_per_epoch"] == 5
+  first, second = rows_of_pass(source, 0), rows_of_pass(source, 1)
+  np.testing.assert_array_equal(np.sort(first), ROWS[:, 0])
+  np.testing.assert_array_equal(np.sort(second), ROWS[:, 0])
+  assert (first == second).all() == (order == "sequential")
+  assert source.batch_at(4)["mask"].tolist() == [1, 1, 1, 0, 0]
+
+
+def test_dropping_leaves_out_the_partial_batch():
+  source = array_source({"x": ROWS}, 5, order="sequential")
+  assert source.facts == {"num_rows": 23, "num_features": 2, "steps_per_epoch": 4}
+  assert source.batch_at(4)["x"][0, 0] == 0  # Step 4 opens the second pass.
+
+
+def test_half_batches_by_rows_equal_the_whole():
+  memory = array_source({"x": ROWS}, 6, remainder="pad", seed=3)
+  for step in range(8):
+    whole = memory.batch_at(step)
+    halves = [memory.assemble(memory.resident, memory.feed_at(step, rows)) for rows in (slice(0, 3), slice(3, 6))]
+    for key in whole:
+      np.testing.assert_array_equal(np.concatenate([half[key] for half in halves]), whole[key])
+
+
+def test_memory_mapped_rows_equal_resident_ones(tmp_path):
+  np.save(tmp_path / "x.npy", ROWS)
+  mapped = array_source({"x": np.load(tmp_path / "x.npy", mmap_mode="r")}, 4, seed=1)
+  resident = array_source({"x": ROWS}, 4, seed=1)
+  assert not mapped.resident and set(resident.resident) == {"x"}
+  for step in (0, 3, 17):
+    np.testing.assert_array_equal(mapped.batch_at(step)["x"], resident.batch_at(step)["x"])
+
+
+def test_seed_decides_the_order():
+  first, same, other = (array_source({"x": ROWS}, 23, seed=s).batch_at(2)["x"][:, 0] for s in (1, 1, 2))
+  np.testing.assert_array_equal(first, same)
+  assert (first != other).any()
+
+
+def test_whole_set_is_padded_to_the_shards():
+  source = array_source({"x": ROWS}, None, multiple=8)
+  batch = source.batch_at(5)
+  assert source.whole and source.batch_size == 24 and batch["x"].shape == (24, 2)
+  assert batch["mask"].sum() == 23 and batch["mask"][23] == 0
+
+
+def test_windows_have_each_element_once_and_pad_the_last():
+  source = window_source(np.arange(10), 4, 1, order="sequential")
+  windows = [source.batch_at(step)["tokens"][0].tolist() for step in range(3)]
+  assert windows == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, -1, -1]]
+
+
+def test_jitter_is_reproducible_bounded_and_the_same_by_halves(tmp_path):
+  np.save(tmp_path / "s.npy", np.arange(100))
+  resident = window_source(np.arange(100), 10, 4, jitter=7, seed=2)
+  mapped = window_source(np.load(tmp_path / "s.npy", mmap_mode="r"), 10, 4, jitter=7, seed=2)
+  offsets = set()
+  for step in range(12):
+    whole = resident.batch_at(step)["tokens"]
+    np.testing.assert_array_equal(whole, resident.batch_at(step)["tokens"])
+    np.testing.assert_array_equal(whole, mapped.batch_at(step)["tokens"])
+    half = resident.assemble(resident.resident, resident.feed_at(step, slice(2, 4)))["tokens"]
+    np.testing.assert_array_equal(half, whole[2:])
+    offsets |= set((whole[:, 0] % 10).tolist())
+  assert offsets == set(range(7))
+
+
+def test_reader_is_shuffled_anew_and_repeatable():
+  reader = list(range(12))
+  encode = lambda items: {"x": np.array(items), "mask": np.ones(len(items), np.float32)}
+  source = reader_source(reader, encode, 4, seed=5)
+  passes = [np.concatenate([source.batch_at(3 * e + s)["x"] for s in range(3)]) for e in range(2)]
+  assert all(sorted(rows.tolist()) == reader for rows in passes) and (passes[0] != passes[1]).any()
+  np.testing.assert_array_equal(source.feed_at(1, slice(1, 3))["x"], source.batch_at(1)["x"][1:3])
+
+
+@pytest.mark.parametrize("build, message", [
+    (lambda: array_source({"x": ROWS}, 24), "exceeds the 23 rows"),
+    (lambda: array_source({"x": ROWS}, 0), "at least 1"),
+    (lambda: array_source({"x": ROWS, "y": ROWS[:3]}, 2), "same number of rows"),
+    (lambda: array_source({"x": ROWS[:0]}, 2), "0 rows"),
+    (lambda: array_source({"x": ROWS}, 2, order="random"), "shuffled"),
+    (lambda: array_source({"x": ROWS}, 2, remainder="keep"), "drop"),
+    (lambda: window_source(np.arange(0), 4, 1), "no window"),
+])
+def test_bad_input_is_one_line(build, message):
+  with pytest.raises(InputError, match=message) as error:
+    build()
+  assert "\n" not in str(error.value)

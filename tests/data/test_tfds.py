@@ -1,0 +1,111 @@
+"""Sets built here and now, without TensorFlow and without a network."""
+import io
+import sys
+
+import numpy as np
+import pytest
+
+from embeddings_jax.data.catalog import load
+from embeddings_jax.types import InputError
+
+tfds = pytest.importorskip("tensorflow_datasets")
+features = tfds.features
+LABEL = {"label": features.ClassLabel(num_classes=3)}
+
+
+def png(value):
+  from PIL import Image
+
+  file = io.BytesIO()
+  Image.fromarray(np.full((2, 3), value, np.uint8)).save(file, "PNG")
+  file.seek(0)
+  return file
+
+
+SETS = {
+    "tiny_text": ({"text": features.Text(), **LABEL}, lambda i: {"text": f"text {i} é", "label": i % 3}),
+    "tiny_rows": ({"x": features.Tensor(shape=(2,), dtype=np.float64), "id": features.Text(), **LABEL},
+                  lambda i: {"x": np.array([i, 0.5]), "id": str(i), "label": i % 3}),
+    "tiny_clips": ({"a": features.Tensor(shape=(None,), dtype=np.int64), **LABEL},
+                   lambda i: {"a": np.full(i + 1, -i), "label": i % 3}),
+    "tiny_images": ({"image": features.Image(shape=(2, 3, 1)), **LABEL}, lambda i: {"image": png(i), "label": i % 3}),
+    "tiny_loud": ({"a": features.Tensor(shape=(None,), dtype=np.int64)}, lambda i: {"a": np.array([40000])}),
+    "tiny_nan": ({"x": features.Tensor(shape=(2,), dtype=np.float64)}, lambda i: {"x": np.array([i, np.nan])}),
+    "tiny_scalars": ({"x": features.Scalar(dtype=np.int64)}, lambda i: {"x": i}),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  path = tmp_path_factory.mktemp("tfds")
+  for name, (kinds, make) in SETS.items():
+    class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+      VERSION = tfds.core.Version("1.0.0")
+
+      def _info(self, kinds=kinds):
+        return tfds.core.DatasetInfo(builder=self, features=features.FeaturesDict(kinds))
+
+      def _split_generators(self, manager):
+        return {"train": self._generate_examples(range(5)), "test": self._generate_examples(range(5, 8))}
+
+      def _generate_examples(self, rows, make=make):
+        yield from ((i, make(i)) for i in rows)
+
+    Tiny.name = name
+    tfds.disable_progress_bar()
+    Tiny(data_dir=path, file_format="array_record").download_and_prepare()
+  return path
+
+
+@pytest.fixture
+def get(folder, tmp_path, monkeypatch):
+  monkeypatch.setenv("EMBEDDINGS_CACHE", str(tmp_path))
+  return lambda name: load(name, data_dir=folder)
+
+
+def by_label(dataset, number_of):
+  """Records come in TFDS's order: what belongs together must have stayed so."""
+  numbers = [number_of(item) for item in dataset.items]
+  assert dataset.labels["label"].tolist() == [number % 3 for number in numbers]
+  assert {k: sorted(numbers[i] for i in v) for k, v in dataset.split.items()} == {
+      "train": [0, 1, 2, 3, 4], "test": [5, 6, 7]}
+
+
+def test_kinds_labels_and_splits(get):
+  text = get("tfds:tiny_text")
+  assert text.kind == "text" and sorted(text.items)[7] == "text 7 é"
+  by_label(text, lambda item: int(item.split()[1]))
+  rows = get("tfds:tiny_rows")
+  assert rows.kind == "rows" and rows.items.dtype == np.float32 and set(rows.items[:, 1]) == {0.5}
+  by_label(rows, lambda item: int(item[0]))
+  clips = get("tfds:tiny_clips")
+  assert clips.kind == "audio" and all(clip.dtype == np.int16 for clip in clips.items)
+  assert sorted(clip.tolist() for clip in clips.items)[-2:] == [[-1, -1], [0]]
+  by_label(clips, lambda item: len(item) - 1)
+  images = get("tfds:tiny_images")
+  assert images.kind == "rows" and images.items.shape == (8, 6) and images.items.dtype == np.float32
+  by_label(images, lambda item: round(float(item[0] * 255)))
+  assert "tensorflow" not in sys.modules
+
+
+def test_one_split_and_a_part_of_it(get):
+  test, part, whole = get("tfds:tiny_text:test"), get("tfds:tiny_text:train[:40%]"), get("tfds:tiny_text")
+  assert sorted(test.items) == ["text 5 é", "text 6 é", "text 7 é"] and not test.split
+  assert list(part.items) == list(whole.items)[:2]
+  assert len({test.fingerprint, part.fingerprint, whole.fingerprint}) == 3
+  assert get("tfds:tiny_text").fingerprint == whole.fingerprint
+
+
+@pytest.mark.parametrize("name, message", [
+    ("tfds:absent_set", r"not prepared .*embeddings_jax\[tensorflow\].*file_format='array_record'"),
+    ("tfds:mnist", "not prepared"),
+    ("tfds:tiny_text:validation", "split 'validation' cannot be opened; there are "),
+    ("tfds:", "should read tfds:<name>"),
+    ("tfds:tiny_loud", "beyond 16 bits"),
+    ("tfds:tiny_nan", "row 0 has a value that is not finite"),
+    ("tfds:tiny_scalars", "has no text, audio, image or vector, only x"),
+])
+def test_bad_names(get, name, message):
+  with pytest.raises(InputError, match=message) as error:
+    get(name)
+  assert "\n" not in str(error.value)
