@@ -37,8 +37,8 @@ def neighbors(
   place = {name: i for i, name in enumerate(names)}
   for word in words:
     if word not in place:
-      close = difflib.get_close_matches(word, names, 1)
-      raise InputError(f"{word!r} is not in the vocabulary" + (f"; the nearest name is {close[0]!r}" if close else ""))
+      close = [f"; the nearest name is {name!r}" for name in difflib.get_close_matches(word, names, 1)]
+      raise InputError(f"{word!r} is not in the vocabulary" + "".join(close))
   table = _normalized(jnp.asarray(vectors))
   k = min(k, len(names) - 1)
   found = {}

@@ -27,8 +27,8 @@ a table never exists.
 
 Deviations from the C program. (1) All pairs of a batch see the tables of its start, as if each row's gradients were
 summed before one large step; where that step would overshoot it is shortened: the summed gradient of a row is scaled
-by min(1, max_mass / mass), mass = the weight of the row's pairs and noise words in the batch. Without it frequent words
-diverge. (2) A noise word equal to the pair's own context is not redrawn. (3) Windows end at the block's ends.
+by min(1, max_mass / mass), mass = the weight of the row's pairs and noise words in the batch. Without it frequent
+words diverge. (2) A noise word equal to the pair's own context is not redrawn. (3) Windows end at the block's ends.
 
 Expected: see `experiments/configs/sgns.py`.
 """
@@ -126,6 +126,7 @@ def sgns(
     raise InputError(f"sgns: window={window} exceeds tile={tile}; raise config.model.tile")
   num_rows = -(-vocab_size // ROW_MULTIPLE) * ROW_MULTIPLE
   group = tile * tiles_per_group
+  shape = {"window": window, "num_negatives": num_negatives, "tile": tile}
   keep, noise = _keep_probability(counts, subsample), _noise_bounds(counts, negative_power)
   if callable(learning_rate):
     schedule = learning_rate
@@ -172,9 +173,8 @@ def sgns(
 
   def update(state, batch, rng):
     draws = draw(state, batch, rng)
-    rows = gather_rows(state, draws)
-    loss, gradient, weight = gradients(*rows, draws, window, num_negatives)
-    rate = schedule(state.step).astype(jnp.float32)
+    loss, gradient, weight = gradients(*gather_rows(state, draws), draws, **shape)
+    rate = jnp.asarray(schedule(state.step), jnp.float32)
     pairs = weight.pairs.sum()
 
     # One gather feeds one scatter, so that XLA updates each table in place. Rows and ids are small: gathered by
@@ -208,7 +208,7 @@ def sgns(
   def loss(state, batch, rng):
     del rng  # Held-out text is always seen with the same windows and noise words.
     draws = draw(state, batch, jax.random.key(0))
-    total, _, weight = gradients(*gather_rows(state, draws), draws, window, num_negatives)
+    total, _, weight = gradients(*gather_rows(state, draws), draws, **shape)
     return total / jnp.maximum(weight.pairs.sum(), 1)
 
   def components(state, batch, rng):
@@ -216,7 +216,7 @@ def sgns(
     return {"input": state.input[:vocab_size], "output": state.output[:vocab_size]}
 
   rules = ((r"(^|/)(input|output)$", P("model", None)),)
-  return Model(init, update, embed, {"loss": loss, "components": components}, rules)
+  return Model(init, update, embed, {"loss": loss, "components": components, "draws": draw}, rules)
 
 
 class Gradient(NamedTuple):
@@ -237,7 +237,7 @@ class Weight(NamedTuple):
 
 
 def gradients(
-    inputs: Array, outputs: Array, noise: Array, draws: Draws, window: int, num_negatives: int,
+    inputs: Array, outputs: Array, noise: Array, draws: Draws, *, window: int, num_negatives: int, tile: int,
 ) -> tuple[Array, Gradient, Weight]:
   """The objective (a sum), its gradient by the gathered rows, and the weight behind each of them.
 
@@ -247,11 +247,11 @@ def gradients(
     noise: [B, groups, K, d] rows of the output table at `draws.negatives`.
     draws: the random choices.
     window, num_negatives: c and k.
+    tile: positions of a matrix product; divides the group.
   """
   num_blocks, size, dim = inputs.shape
   num_groups, shared = noise.shape[1:3]
   group = size // num_groups
-  tile = min(group, TILE)
   tiled = lambda x: x.reshape((num_blocks, size // tile, tile) + x.shape[2:])
   centre, context = tiled(inputs), _with_halo(tiled(outputs), window, 0)
 
@@ -282,9 +282,6 @@ def gradients(
       output=_fold_halo(paired.sum(-2)[..., None], window).reshape(num_blocks, size),
       negative=jnp.broadcast_to(each.sum(2), noise.shape[:3]))
   return positive_loss + negative_loss, Gradient(grad_centre, grad_context, grad_noise), weight
-
-
-TILE = 32
 
 
 def _with_halo(x: Array, window: int, fill: float) -> Array:
