@@ -1,0 +1,75 @@
+"""Features without learning, for the rows that an embedding has to be above."""
+from collections.abc import Sequence
+
+import numpy as np
+
+NUM_FILTERS = 40
+NUM_COEFFICIENTS = 20
+
+
+def mfcc(waveform: np.ndarray, rate: int, *, num_coefficients: int = NUM_COEFFICIENTS) -> np.ndarray:
+  """Mel-frequency cepstral coefficients (Davis and Mermelstein 1980).
+
+  Frames of 25 ms every 10 ms (Hamming window), power spectrum, 40 triangular filters equally spaced
+  on the mel scale 2595 log10(1 + f / 700) from 0 Hz to half the rate, logarithm, orthonormal DCT-II.
+
+  Args:
+    waveform: `[num_samples]`, int16 or float in [-1, 1]; one shorter than a frame is filled up with zeros.
+    rate: samples per second.
+
+  Returns:
+    `[num_frames, num_coefficients]`, float32.
+  """
+  import scipy.fft
+
+  scale = 2.0**-15 if np.issubdtype(waveform.dtype, np.integer) else 1.0
+  width, hop = round(0.025 * rate), round(0.010 * rate)
+  waveform = np.pad(waveform.astype(np.float64) * scale, (0, max(0, width - len(waveform))))
+  frames = np.lib.stride_tricks.sliding_window_view(waveform, width)[::hop] * np.hamming(width)
+  size = 1 << (width - 1).bit_length()
+  power = np.square(np.abs(np.fft.rfft(frames, size))) / size
+  energies = np.log(power @ _mel_filters(rate, size).T + 1e-10)
+  return scipy.fft.dct(energies, type=2, norm="ortho")[:, :num_coefficients].astype(np.float32)
+
+
+def mfcc_features(waveforms: Sequence[np.ndarray], rate: int, *, deviation: bool = True) -> np.ndarray:
+  """Mean, and with `deviation` the standard deviation, of the coefficients over time: `[num_waveforms, dim]`."""
+  rows = []
+  for waveform in waveforms:
+    frames = mfcc(np.asarray(waveform), rate)
+    rows.append(np.concatenate([frames.mean(0), frames.std(0)]) if deviation else frames.mean(0))
+  return np.stack(rows)
+
+
+def byte_ngrams(items: Sequence[str | bytes | np.ndarray], *, sizes: Sequence[int] = (1, 2, 3),
+                num_features: int = 4096) -> np.ndarray:
+  """Counts of byte n-grams of every size, hashed, as square roots of shares.
+
+  Returns `[num_items, len(sizes) * num_features]`. Single bytes have a feature each (`num_features` is
+  at least 256); of longer n-grams, those that share a bucket are counted together. Nothing is
+  fitted, so the test rows cannot leak.
+  """
+  rows = np.zeros((len(items), len(sizes), num_features), np.float32)
+  for row, item in zip(rows, items):
+    item = item.encode() if isinstance(item, str) else item
+    data = np.frombuffer(item, np.uint8) if isinstance(item, bytes) else np.asarray(item, np.uint8)
+    for counts, size in zip(row, sizes):
+      if len(data) < size:
+        continue
+      code = np.zeros(len(data) - size + 1, np.uint64)
+      for k in range(size):
+        code = code * np.uint64(256) + data[k:k + len(code)]
+      if size > 1:  # Fibonacci hashing; single bytes are their own bucket.
+        code = (code * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)
+      counts += np.bincount((code % np.uint64(num_features)).astype(np.int64), minlength=num_features)
+      counts /= len(code)
+  return np.sqrt(rows).reshape(len(items), -1)
+
+
+def _mel_filters(rate: int, size: int) -> np.ndarray:
+  """`[NUM_FILTERS, size // 2 + 1]` triangles over the bins of the spectrum."""
+  mel = np.linspace(0, 2595 * np.log10(1 + rate / 2 / 700), NUM_FILTERS + 2)
+  edges = 700 * (10 ** (mel / 2595) - 1)
+  bins = np.arange(size // 2 + 1) * rate / size
+  low, middle, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+  return np.clip(np.minimum((bins - low) / (middle - low), (high - bins) / (high - middle)), 0, None)

@@ -1,0 +1,116 @@
+"""Linear probe: what a linear classifier reads off frozen embeddings.
+
+Protocol. Features are standardised with the mean and the deviation of the training rows (constant
+features stay 0). The classifier is multinomial logistic regression,
+
+  min_{W,b}  1/n Σ_i -log p(y_i | x_i; W, b) + λ/2 |W|²,
+
+fitted by L-BFGS until the largest entry of the gradient is below 1e-4 (at most 5000 iterations). λ is the one of
+`PENALTIES` with the highest accuracy on a fifth of the *training* rows, stratified by class and
+drawn with `seed` (ties: the larger λ); the classifier is then fitted again on all training rows. The
+test rows are used once, for the accuracy that is returned. A set without a `train` or `test` split is
+divided 80 : 20, stratified, with `seed`.
+"""
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from embeddings_jax.types import InputError
+
+PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)
+
+
+def linear_probe(
+    embed: Callable[[Any], np.ndarray],
+    dataset: Any,
+    *,
+    seed: int = 0,
+    penalties: Sequence[float] = PENALTIES,
+) -> dict[str, float]:
+  """Accuracy of a linear probe for every kind of label that the data set has.
+
+  Args:
+    embed: `items -> [num_items, dim]`.
+    dataset: has `items`, `labels` (name -> `[num_items]`) and `split` (name -> row indices).
+    seed: of the held-out part of the training rows.
+    penalties: λ to choose from.
+
+  Returns:
+    `{label}/test/accuracy` for every label.
+  """
+  if not dataset.labels:
+    raise InputError(f"linear_probe: data set {getattr(dataset, 'name', '')!r} has no labels; leave it out of evals")
+  features = np.asarray(embed(dataset.items))
+  results = {}
+  for name, labels in dataset.labels.items():
+    labels = np.asarray(labels)
+    train, test = _split(dataset.split, labels, seed)
+    accuracy = probe_accuracy(features[train], labels[train], features[test], labels[test], seed=seed,
+                              penalties=penalties)
+    results[f"{name}/test/accuracy"] = accuracy
+  return results
+
+
+def probe_accuracy(
+    train_features: np.ndarray,
+    train_labels: np.ndarray,
+    test_features: np.ndarray,
+    test_labels: np.ndarray,
+    *,
+    seed: int = 0,
+    penalties: Sequence[float] = PENALTIES,
+) -> float:
+  """The protocol on arrays: `[num_rows, dim]` features, `[num_rows]` labels of any type."""
+  from sklearn.model_selection import train_test_split
+
+  for name, features in ("train", train_features), ("test", test_features):
+    if not np.isfinite(features).all():
+      row = np.argwhere(~np.isfinite(features))[0][0]
+      raise InputError(f"linear_probe: the embedding of {name} row {row} is not finite")
+  if len(penalties) > 1:
+    rows = np.arange(len(train_labels))
+    stratify = train_labels if _can_stratify(train_labels) else None
+    fit, held_out = train_test_split(rows, test_size=0.2, random_state=seed, stratify=stratify)
+    standardise = _standardiser(train_features[fit])
+    fit_x, held_out_x = standardise(train_features[fit]), standardise(train_features[held_out])
+    classifiers = {penalty: _fit(fit_x, train_labels[fit], penalty) for penalty in penalties}
+    penalty = max(penalties, key=lambda p: (_accuracy(classifiers[p], held_out_x, train_labels[held_out]), p))
+  else:
+    penalty = penalties[0]
+  standardise = _standardiser(train_features)
+  classifier = _fit(standardise(train_features), train_labels, penalty)
+  return _accuracy(classifier, standardise(test_features), test_labels)
+
+
+def _standardiser(features: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+  mean, deviation = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
+  # A feature that only rounding moves is constant.
+  constant = deviation <= 1e-7 * np.maximum(1e-30, np.abs(mean))
+  scale = np.where(constant, 0, 1 / np.where(constant, 1, deviation))
+  return lambda x: (x - mean) * scale
+
+
+def _fit(features: np.ndarray, labels: np.ndarray, penalty: float):
+  from sklearn.linear_model import LogisticRegression
+
+  classifier = LogisticRegression(C=1 / (penalty * len(labels)), tol=1e-4, max_iter=5000)
+  return classifier.fit(features, labels)
+
+
+def _accuracy(classifier, features: np.ndarray, labels: np.ndarray) -> float:
+  return float((classifier.predict(features) == labels).mean())
+
+
+def _split(split, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+  from sklearn.model_selection import train_test_split
+
+  if split and "train" in split and "test" in split:
+    return np.asarray(split["train"]), np.asarray(split["test"])
+  stratify = labels if _can_stratify(labels) else None
+  return train_test_split(np.arange(len(labels)), test_size=0.2, random_state=seed, stratify=stratify)
+
+
+def _can_stratify(labels: np.ndarray) -> bool:
+  counts = np.unique(labels, return_counts=True)[1]
+  return counts.min() >= 2 and len(labels) // 5 >= len(counts)

@@ -1,0 +1,78 @@
+"""Linear probe: optimum of the written objective, perfect and random embeddings, nothing chosen on test rows."""
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import scipy.optimize
+
+from embeddings_jax.eval.linear_probe import _fit, linear_probe, probe_accuracy
+from embeddings_jax.types import InputError
+
+
+class _Data(NamedTuple):
+  name: str
+  items: np.ndarray
+  labels: dict
+  split: dict
+
+
+def _data(num=600, classes=3, seed=0):
+  rng = np.random.default_rng(seed)
+  label = rng.integers(0, classes, num)
+  return _Data("made", np.arange(num), {"digit": label, "name": np.array(["a", "b", "c"])[(label + 1) % 3]},
+               {"train": np.arange(num // 2), "test": np.arange(num // 2, num)})
+
+
+def test_worked_case():
+  # Two classes at -1 and +1: the sign decides, and one of the four test rows is on the wrong side.
+  train, labels = np.array([[-1.0], [1.0]] * 10), np.array([0, 1] * 10)
+  assert probe_accuracy(train, labels, np.array([[-3.0], [-0.2], [0.1], [-0.4]]), np.array([0, 0, 1, 1])) == 0.75
+
+
+def test_fit_is_the_optimum_of_the_objective():
+  rng = np.random.default_rng(0)
+  x, y = rng.normal(size=(60, 4)), rng.integers(0, 3, 60)
+
+  def objective(flat):
+    w, b = flat[:12].reshape(3, 4), flat[12:]
+    logits = x @ w.T + b
+    log_probability = logits - scipy.special.logsumexp(logits, axis=1, keepdims=True)
+    return -log_probability[np.arange(60), y].mean() + 0.05 / 2 * np.square(w).sum()
+
+  best = scipy.optimize.minimize(objective, np.zeros(15), tol=1e-10)
+  classifier = _fit(x, y, 0.05)
+  found = np.concatenate([classifier.coef_.ravel(), classifier.intercept_])
+  assert objective(found) == pytest.approx(best.fun, abs=1e-6)
+  np.testing.assert_allclose(classifier.coef_, best.x[:12].reshape(3, 4), atol=1e-3)
+
+
+def test_perfect_and_random_embeddings():
+  data = _data()
+  noise = np.random.default_rng(1)
+  perfect = linear_probe(lambda items: np.eye(3)[data.labels["digit"]][items] * 1e-6 + 7, data)
+  assert perfect == {"digit/test/accuracy": 1.0, "name/test/accuracy": 1.0}
+  random = linear_probe(lambda items: noise.normal(size=(len(items), 8)), data)
+  assert all(abs(value - 1 / 3) < 0.09 for value in random.values())
+
+
+def test_constant_embedding_gives_the_most_frequent_class():
+  label = np.array([0] * 30 + [1] * 10)
+  data = _Data("made", np.arange(80), {"x": np.tile(label, 2)}, {"train": np.arange(40), "test": np.arange(40, 80)})
+  assert linear_probe(lambda items: np.full((80, 3), 0.3), data)["x/test/accuracy"] == 0.75
+
+
+def test_test_rows_change_no_choice():
+  data, rng = _data(), np.random.default_rng(2)
+  features = np.eye(3)[data.labels["digit"]] + rng.normal(size=(600, 3))
+  train, test = data.split["train"], data.split["test"]
+  labels = data.labels["digit"]
+  whole = probe_accuracy(features[train], labels[train], features[test], labels[test])
+  halves = [probe_accuracy(features[train], labels[train], features[h], labels[h]) for h in np.split(test, 2)]
+  assert np.mean(halves) == pytest.approx(whole)
+
+
+def test_no_labels_and_not_finite_are_refused():
+  with pytest.raises(InputError, match="has no labels"):
+    linear_probe(lambda items: np.ones((3, 2)), _Data("made", np.arange(3), {}, {}))
+  with pytest.raises(InputError, match="train row 1 is not finite"):
+    probe_accuracy(np.array([[0.0], [np.nan]]), np.array([0, 1]), np.zeros((1, 1)), np.array([0]))
