@@ -106,4 +106,5 @@ def _added(call: ast.Call, name: str) -> Iterator[tuple[str, str]]:
   values = [getattr(arg, "value", None) for node in call.args for arg in getattr(node, "elts", [node])]
   texts = [value for value in values if isinstance(value, str)]
   if len(texts) > 1 and texts[-1].strip():
-    yield ".".join([name, *texts[:-1]]), inspect.cleandoc(texts[-1]).strip()
+    names = texts[:-1] if "." in texts[0] else [name, *texts[:-1]]
+    yield ".".join(names), inspect.cleandoc(texts[-1]).strip()

@@ -55,6 +55,11 @@ def test_glob_and_folder_join_files_in_order(folder):
     assert list(load(str(path)).items) == ["a1", "a2", "b"]
 
 
+def test_file_of_unknown_name_is_text(folder):
+  (folder / "text8").write_text("anarchism originated as")
+  assert list(load(str(folder / "text8")).items) == ["anarchism originated as"]
+
+
 def test_byte_stream_separates_documents_by_zero(folder):
   (folder / "a.txt").write_text("ab\ncé\n")
   stream, starts = byte_stream(load(str(folder / "a.txt")))
@@ -89,6 +94,7 @@ def test_npy_rows(folder):
 
 def test_wavs(folder):
   (folder / "s").mkdir()
+  (folder / "LICENSE").write_text("Not data.")
   write_wav(folder / "s" / "a.wav", np.array([1, -2, 300], "<i2"))
   write_wav(folder / "b.wav", np.array([0, 128, 255], np.uint8), width=1)
   write_wav(folder / "c.wav", np.array([[100, 200], [-4, -6]], "<i2"), channels=2)
