@@ -36,6 +36,9 @@ def load_path(path: str, cache_dir: Path, errors: str = "strict") -> Dataset:
   for file in files:
     if not file.stat().st_size:
       raise InputError(f"{file}: is empty")
+    with formats.opened(file) as handle:
+      if found == ["unknown"] and b"\0" in handle.read(1024):
+        raise InputError(f"{file}: is not text, and its name is none of .txt, .csv, .tsv, .npy, .wav, .idx")
   key = digest("own", [formats.sha256(file) for file in files], errors)
   return text_dataset(path, key, documents, cache_dir, by_content=True)
 
