@@ -8,6 +8,7 @@ import wave
 import numpy as np
 import pytest
 
+from embeddings_jax.data import formats
 from embeddings_jax.data.catalog import load
 from embeddings_jax.data.documents import byte_stream, is_validation
 from embeddings_jax.data.inputs import read_items
@@ -84,10 +85,12 @@ def test_csv_with_and_without_header(folder):
   assert with_header.items.dtype == np.float32
 
 
-def test_npy_rows(folder):
+def test_npy_rows(folder, monkeypatch):
   np.save(folder / "a.npy", np.arange(12, dtype=np.int16).reshape(3, 2, 2))
   np.save(folder / "f.npy", np.ones((3, 4), np.float32))
   np.testing.assert_array_equal(load(str(folder / "a.npy")).items, np.arange(12, dtype=np.float32).reshape(3, 4))
+  assert type(load(str(folder / "f.npy")).items) is np.ndarray
+  monkeypatch.setattr(formats, "IN_MEMORY_BYTES", 47)
   assert isinstance(load(str(folder / "f.npy")).items, np.memmap)
   assert load(str(folder / "*.npy")).items.shape == (6, 4)
 
