@@ -95,17 +95,16 @@ def _build(folder: Path, dataset: Dataset, normalize: str, min_count: int, max_s
       found = np.fromiter(map(ids.__getitem__, words), np.int32, len(words))
       file.write(found.data)
       counts = np.pad(counts, (0, len(ids) - len(counts))) + np.bincount(found, minlength=len(ids))
-  words = list(ids)
-  kept = sorted((i for i in range(1, len(words)) if counts[i] >= min_count), key=lambda i: (-counts[i], words[i]))
-  kept = np.array(kept[:max_size], np.int64)
-  if not len(kept):
+  occurred = dict(zip(ids, counts.tolist()))
+  del occurred["\0"]
+  vocabulary = Vocabulary.from_counts(occurred, min_count, max_size)
+  if not len(vocabulary):
     raise InputError(f"{dataset.name}: no word occurs {min_count} times in {counts[1:].sum()} words; lower min_count")
-  vocabulary = Vocabulary([words[i] for i in kept], counts[kept])
   WordEncoder(vocabulary, normalize).save(folder)
 
   dropped = np.int32(-2)
-  names = np.full(len(words), dropped)
-  names[kept] = np.arange(len(kept))
+  names = np.full(len(ids), dropped)
+  names[[ids[word] for word in vocabulary.words]] = np.arange(len(vocabulary))
   names[0] = BOUNDARY
   num_words = int(vocabulary.counts.sum())
   header = {"descr": names.dtype.str, "fortran_order": False, "shape": (num_words + len(starts) - 1,)}
