@@ -56,7 +56,8 @@ def cached(path: str | os.PathLike, build: Callable[[Path], None]) -> Path:
       build(temporary)
       os.rename(temporary, path)
     except OSError as e:
-      if e.errno in (errno.ENOSPC, errno.EDQUOT):
+      # NumPy says "N requested and M written" of a full disk, without an errno.
+      if e.errno in (errno.ENOSPC, errno.EDQUOT) or "requested and" in str(e):
         raise InputError(f"{path.parent}: no space left for the cache; {advice}") from e
       raise
     finally:

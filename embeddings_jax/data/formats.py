@@ -22,6 +22,7 @@ from embeddings_jax.types import InputError
 
 _OPENERS = {".gz": gzip.open, ".tgz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 _IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+IN_MEMORY_BYTES = 1 << 30
 _CHUNK = 1 << 22  # Elements looked at together when a big array is checked.
 
 
@@ -115,7 +116,7 @@ def read_csv(path: str | os.PathLike) -> tuple[np.ndarray, list[str] | None]:
 def read_npy(path: str | os.PathLike) -> np.ndarray:
   """Rows `[num_rows, num_features]` of a .npy file as float32; trailing axes are flattened.
 
-  A file that holds float32 rows stays memory-mapped.
+  More than `IN_MEMORY_BYTES` of float32 rows stay memory-mapped.
   """
   try:
     rows = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -136,7 +137,7 @@ def read_npy(path: str | os.PathLike) -> np.ndarray:
   bad = _first_not_finite(rows)
   if bad:
     raise InputError(f"{path}: row {bad[0]}, column {bad[1]} (from 0): {rows[bad]} is not a finite number")
-  return rows
+  return rows if rows.nbytes > IN_MEMORY_BYTES else np.array(rows)
 
 
 def read_idx(path: str | os.PathLike) -> np.ndarray:

@@ -26,7 +26,7 @@ def read_items(path: str, encoder_kind: str, errors: str = "strict") -> list[Any
     return list(own.read_rows(_one_file(path))[0])
   if encoder_kind == "waveforms":
     files = own.list_files(path)
-    if len(files) == 1 and own.file_kind(files[0]) == "text":
+    if len(files) == 1 and own.file_kind(files[0]) in ("text", "unknown"):
       lines = [line.strip() for line in formats.read_lines(files[0], errors)]
       clips = [files[0].parent / line for line in lines if line]
     else:

@@ -13,12 +13,15 @@ from embeddings_jax.data.documents import Document, read_documents
 from embeddings_jax.types import InputError
 
 _IDX = re.compile(r"(\.idx|idx\d-ubyte)(\.gz|\.xz|\.bz2)?$")
+_TEXT = re.compile(r"\.(txt|text)(\.gz|\.xz|\.bz2)?$")
 _ROWS = (".npy", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.xz", ".tsv.xz")
 
 
 def load_path(path: str, cache_dir: Path, errors: str = "strict") -> Dataset:
   """A data set from a file, a folder or a glob; what it holds follows from the files' names."""
   files = list_files(path)
+  if any(file_kind(file) != "unknown" for file in files):  # A readme or licence beside the data is not data.
+    files = [file for file in files if file_kind(file) != "unknown"]
   found = sorted({file_kind(file) for file in files})
   if len(found) > 1:
     raise InputError(f"{path}: holds files of several kinds ({', '.join(found)}); choose one by a glob like *.txt")
@@ -33,6 +36,9 @@ def load_path(path: str, cache_dir: Path, errors: str = "strict") -> Dataset:
   for file in files:
     if not file.stat().st_size:
       raise InputError(f"{file}: is empty")
+    with formats.opened(file) as handle:
+      if found == ["unknown"] and b"\0" in handle.read(1024):
+        raise InputError(f"{file}: is not text, and its name is none of .txt, .csv, .tsv, .npy, .wav, .idx")
   key = digest("own", [formats.sha256(file) for file in files], errors)
   return text_dataset(path, key, documents, cache_dir, by_content=True)
 
@@ -53,13 +59,15 @@ def list_files(path: str) -> list[Path]:
 
 
 def file_kind(file: Path) -> str:
-  """`rows`, `idx`, `audio` or `text`, by the name: whatever is nothing else is taken for text."""
+  """`rows`, `idx`, `audio`, `text` or, where the name says nothing, `unknown`, which alone is text."""
   name = file.name.lower()
   if name.endswith(_ROWS):
     return "rows"
   if _IDX.search(name):
     return "idx"
-  return "audio" if name.endswith((".wav", ".wave")) else "text"
+  if name.endswith((".wav", ".wave")):
+    return "audio"
+  return "text" if _TEXT.search(name) else "unknown"
 
 
 def read_rows(file: Path) -> tuple[np.ndarray, list[str] | None]:

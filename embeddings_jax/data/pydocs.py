@@ -35,10 +35,7 @@ _SKIPPED = {"test", "tests", "testing", "idle_test", "site-packages", "dist-pack
 
 def pydocs(cache_dir: Path) -> Documents:
   """The corpus, from the cache or built into it; labels: `package`, which is `python` for the standard library."""
-  versions = {}
-  for name, distribution in PACKAGES.items():
-    if _folder(name):
-      versions[name] = importlib.metadata.version(distribution)
+  versions = {name: _version(distribution) for name, distribution in PACKAGES.items() if _folder(name)}
   key = digest("pydocs", VERSION, platform.python_implementation(), platform.python_version(), versions)
   path = cached(cache_dir / f"pydocs-{key[:32]}",
                 lambda folder: write_documents(folder, _documents(versions), "pydocs"))
@@ -56,6 +53,13 @@ def _documents(packages: list[str]) -> Iterator[Document]:
           yield Document(text.strip(), f"topic {topic}", {"package": "python"})
   for name in sorted(packages):
     yield from _docstrings(_folder(name), name, name)
+
+
+def _version(distribution: str) -> str:
+  try:
+    return importlib.metadata.version(distribution)
+  except importlib.metadata.PackageNotFoundError:  # A source tree on the path.
+    return ""
 
 
 def _folder(package: str) -> Path | None:
@@ -106,4 +110,5 @@ def _added(call: ast.Call, name: str) -> Iterator[tuple[str, str]]:
   values = [getattr(arg, "value", None) for node in call.args for arg in getattr(node, "elts", [node])]
   texts = [value for value in values if isinstance(value, str)]
   if len(texts) > 1 and texts[-1].strip():
-    yield ".".join([name, *texts[:-1]]), inspect.cleandoc(texts[-1]).strip()
+    names = texts[:-1] if "." in texts[0] else [name, *texts[:-1]]
+    yield ".".join(names), inspect.cleandoc(texts[-1]).strip()

@@ -97,6 +97,8 @@ def window_source(
   short = int(starts.max()) + jitter + length - len(stream)
   if resident is None:
     resident = stream.nbytes <= RESIDENT_BYTES
+  if stream.dtype.kind == "u" and pad < 0 and (short > 0 or not resident):
+    raise InputError(f"pad={pad} does not fit a stream of {stream.dtype}")
   if short > 0 and resident:
     stream = np.concatenate([stream, np.full(short, pad, stream.dtype)])
   index_at, steps_per_epoch = _row_order(len(starts), batch_size, seed, order, remainder)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from embeddings_jax.data.cache import cache_root, cached, digest
+from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.documents import byte_stream
 from embeddings_jax.data.encoders import WordEncoder
 from embeddings_jax.data.words import Vocabulary, split_words
@@ -37,7 +38,7 @@ class Tokens(NamedTuple):
 
 
 def tokenize(
-    dataset: Any,
+    dataset: Dataset,
     *,
     normalize: str = "a-z",
     min_count: int = 5,
@@ -81,7 +82,7 @@ def _slabs(stream: np.ndarray) -> Iterator[str]:
     yield data[:cut].decode()
 
 
-def _build(folder: Path, dataset: Any, normalize: str, min_count: int, max_size: int | None) -> None:
+def _build(folder: Path, dataset: Dataset, normalize: str, min_count: int, max_size: int | None) -> None:
   """One pass gives words provisional ids in the order of their first sight; then NumPy renames them."""
   folder.mkdir()
   stream, starts = byte_stream(dataset)
@@ -92,30 +93,27 @@ def _build(folder: Path, dataset: Any, normalize: str, min_count: int, max_size:
     for slab in _slabs(stream):
       words = split_words(slab, normalize)
       found = np.fromiter(map(ids.__getitem__, words), np.int32, len(words))
-      found.tofile(file)
+      file.write(found.data)
       counts = np.pad(counts, (0, len(ids) - len(counts))) + np.bincount(found, minlength=len(ids))
-  words = list(ids)
-  kept = sorted((i for i in range(1, len(words)) if counts[i] >= min_count), key=lambda i: (-counts[i], words[i]))
-  kept = np.array(kept[:max_size], np.int64)
-  if not len(kept):
+  occurred = dict(zip(ids, counts.tolist()))
+  del occurred["\0"]
+  vocabulary = Vocabulary.from_counts(occurred, min_count, max_size)
+  if not len(vocabulary):
     raise InputError(f"{dataset.name}: no word occurs {min_count} times in {counts[1:].sum()} words; lower min_count")
-  vocabulary = Vocabulary([words[i] for i in kept], counts[kept])
   WordEncoder(vocabulary, normalize).save(folder)
 
   dropped = np.int32(-2)
-  names = np.full(len(words), dropped)
-  names[kept] = np.arange(len(kept))
+  names = np.full(len(ids), dropped)
+  names[[ids[word] for word in vocabulary.words]] = np.arange(len(vocabulary))
   names[0] = BOUNDARY
   num_words = int(vocabulary.counts.sum())
-  tokens = np.lib.format.open_memmap(folder / "tokens.npy", "w+", np.int32, (num_words + len(starts) - 1,))
-  place = 0
-  with open(folder / "provisional.bin", "rb") as file:
+  header = {"descr": names.dtype.str, "fortran_order": False, "shape": (num_words + len(starts) - 1,)}
+  # Written, not mapped: on a full disk a write is an error, a mapped page kills the process.
+  with open(folder / "provisional.bin", "rb") as file, open(folder / "tokens.npy", "wb") as tokens:
+    np.lib.format.write_array_header_1_0(tokens, header)
     while len(found := np.fromfile(file, np.int32, _SLAB)):
       found = names[found]
-      found = found[found != dropped]
-      tokens[place:place + len(found)] = found
-      place += len(found)
-  tokens.flush()
+      tokens.write(found[found != dropped].data)
   (folder / "provisional.bin").unlink()
   facts = {"num_words": num_words, "num_raw_words": int(counts[1:].sum()), "num_documents": len(starts)}
   (folder / "facts.json").write_text(json.dumps(facts))

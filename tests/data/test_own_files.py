@@ -8,6 +8,7 @@ import wave
 import numpy as np
 import pytest
 
+from embeddings_jax.data import formats
 from embeddings_jax.data.catalog import load
 from embeddings_jax.data.documents import byte_stream, is_validation
 from embeddings_jax.data.inputs import read_items
@@ -55,6 +56,11 @@ def test_glob_and_folder_join_files_in_order(folder):
     assert list(load(str(path)).items) == ["a1", "a2", "b"]
 
 
+def test_file_of_unknown_name_is_text(folder):
+  (folder / "text8").write_text("anarchism originated as")
+  assert list(load(str(folder / "text8")).items) == ["anarchism originated as"]
+
+
 def test_byte_stream_separates_documents_by_zero(folder):
   (folder / "a.txt").write_text("ab\ncé\n")
   stream, starts = byte_stream(load(str(folder / "a.txt")))
@@ -79,16 +85,19 @@ def test_csv_with_and_without_header(folder):
   assert with_header.items.dtype == np.float32
 
 
-def test_npy_rows(folder):
+def test_npy_rows(folder, monkeypatch):
   np.save(folder / "a.npy", np.arange(12, dtype=np.int16).reshape(3, 2, 2))
   np.save(folder / "f.npy", np.ones((3, 4), np.float32))
   np.testing.assert_array_equal(load(str(folder / "a.npy")).items, np.arange(12, dtype=np.float32).reshape(3, 4))
+  assert type(load(str(folder / "f.npy")).items) is np.ndarray
+  monkeypatch.setattr(formats, "IN_MEMORY_BYTES", 47)
   assert isinstance(load(str(folder / "f.npy")).items, np.memmap)
   assert load(str(folder / "*.npy")).items.shape == (6, 4)
 
 
 def test_wavs(folder):
   (folder / "s").mkdir()
+  (folder / "LICENSE").write_text("Not data.")
   write_wav(folder / "s" / "a.wav", np.array([1, -2, 300], "<i2"))
   write_wav(folder / "b.wav", np.array([0, 128, 255], np.uint8), width=1)
   write_wav(folder / "c.wav", np.array([[100, 200], [-4, -6]], "<i2"), channels=2)
@@ -127,6 +136,7 @@ def float_wav(path):
 
 BAD = {
     "text not UTF-8": ("a.txt", b"fine\nab\xff\n", r"a\.txt: not UTF-8 at byte 7;.*--config\.data\.errors=replace"),
+    "binary of unknown kind": ("a.npz", b"PK\3\4\0\0", "a.npz: is not text, and its name is none of"),
     "empty text": ("a.txt", b"", "a.txt: is empty"),
     "blank text": ("a.txt", b"\n  \n", "a.txt: is empty"),
     "broken gzip": ("a.txt.gz", gzip.compress(b"hello " * 99)[:-12], "a.txt.gz: broken compressed file"),

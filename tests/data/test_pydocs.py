@@ -30,7 +30,7 @@ try:
 except E as e:
   def caught():
     """In a handler."""
-add_newdoc("mine.core", "ufunc", """
+add_newdoc("ufunc", """
     Compiled function.
     """)
 mine.add_newdoc("mine.core", ("array", "size"), "Compiled attribute.")
@@ -68,8 +68,8 @@ def test_documents_by_hand_without_importing(package):
       "mine.A.g": "Coroutine g.",
       "mine.h": "Function h.",
       "mine.caught": "In a handler.",
-      "mine.mine.core.ufunc": "Compiled function.",
-      "mine.mine.core.array.size": "Compiled attribute.",
+      "mine.ufunc": "Compiled function.",
+      "mine.core.array.size": "Compiled attribute.",
       "mine.z": "Old \\d escape.",
       "mine.b.a": "Module b.a.",
   }

@@ -98,7 +98,6 @@ def test_one_split_and_a_part_of_it(get):
 
 @pytest.mark.parametrize("name, message", [
     ("tfds:absent_set", r"not prepared .*embeddings_jax\[tensorflow\].*file_format='array_record'"),
-    ("tfds:mnist", "not prepared"),
     ("tfds:tiny_text:validation", "split 'validation' cannot be opened; there are "),
     ("tfds:", "should read tfds:<name>"),
     ("tfds:tiny_loud", "beyond 16 bits"),

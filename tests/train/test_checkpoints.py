@@ -1,0 +1,156 @@
+"""Checkpoints: round trips, other meshes, damage, retention, a full disk."""
+import os
+import pathlib
+import random
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from embeddings_jax.train.checkpoints import CheckpointError, Checkpoints
+from embeddings_jax.train.mesh import make_mesh
+
+
+def layout_of(state, mesh, spec=P()):
+  return jax.tree.map(lambda x: NamedSharding(mesh, spec if x.ndim else P()), state)
+
+
+def make_state(mesh, value=0.0, spec=P()):
+  state = {"table": jnp.arange(4096.0).reshape(64, 64) + value, "step": jnp.int32(value)}
+  return jax.tree.map(jax.device_put, state, layout_of(state, mesh, spec))
+
+
+def restore(directory, mesh, report=print, spec=P(), **options):
+  checkpoints = Checkpoints(str(directory), report=report, **options)
+  state = jax.eval_shape(lambda: make_state.__wrapped__ if False else {
+      "table": jnp.zeros((64, 64)), "step": jnp.int32(0)})
+  found = checkpoints.restore(state, layout_of(state, mesh, spec))
+  checkpoints.close()
+  return found
+
+
+def save_steps(directory, mesh, steps, **options):
+  checkpoints = Checkpoints(str(directory), **options)
+  for step in steps:
+    checkpoints.save(step, make_state(mesh, step))
+  checkpoints.wait()
+  checkpoints.close()
+
+
+def test_round_trip_on_another_mesh(tmp_path):
+  save_steps(tmp_path / "c", make_mesh("data:8"), [3])
+  other = make_mesh("data:2,fsdp:4")
+  state, step, converged_at = restore(tmp_path / "c", other, spec=P("fsdp"))
+  assert (step, converged_at) == (3, None)
+  assert state["table"].sharding.spec == P("fsdp")
+  np.testing.assert_array_equal(state["table"], np.arange(4096.0).reshape(64, 64) + 3)
+
+
+def test_nothing_to_restore(tmp_path):
+  assert restore(tmp_path / "c", make_mesh()) is None
+
+
+def test_retention_keeps_the_latest_and_the_best(tmp_path):
+  checkpoints = Checkpoints(str(tmp_path / "c"), keep=2, best_metric="score")
+  for step, score in [(1, 0.1), (2, 0.9), (3, 0.5), (4, 0.2), (5, 0.3)]:
+    checkpoints.save(step, make_state(make_mesh(), step), scores={"score": score})
+  checkpoints.wait()
+  checkpoints.close()
+  assert sorted(int(p.name) for p in (tmp_path / "c").iterdir() if p.name.isdigit()) == [2, 4, 5]
+
+
+def flip_one_bit(path, rng):
+  data = bytearray(path.read_bytes())
+  place = rng.randrange(len(data))
+  data[place] ^= 1 << rng.randrange(8)
+  path.write_bytes(data)
+
+
+def data_files(folder):
+  return sorted(p for p in folder.rglob("*") if p.is_file() and "/d/" in str(p) and p.stat().st_size)
+
+
+def test_twenty_flipped_bits_are_named_and_the_previous_checkpoint_is_used(tmp_path):
+  mesh, rng = make_mesh(), random.Random(0)
+  import shutil
+  save_steps(tmp_path / "sound", mesh, [1, 2])
+  for trial in range(20):
+    copy = tmp_path / f"c{trial}"
+    shutil.copytree(tmp_path / "sound", copy)
+    victim = rng.choice(data_files(copy / "2"))
+    flip_one_bit(victim, rng)
+    lines = []
+    state, step, _ = restore(copy, mesh, report=lines.append)
+    assert step == 1 and int(state["step"]) == 1
+    assert len(lines) == 1 and "checkpoint 2 is damaged" in lines[0] and victim.name in lines[0]
+    assert (copy / "damaged-2").is_dir() and not (copy / "2").exists()
+
+
+@pytest.mark.parametrize("harm", ["truncate", "delete", "checksums"])
+def test_other_damage_is_named(tmp_path, harm):
+  save_steps(tmp_path / "c", make_mesh(), [1, 2])
+  victim = data_files(tmp_path / "c" / "2")[0]
+  if harm == "truncate":
+    victim.write_bytes(victim.read_bytes()[:-1])
+  elif harm == "delete":
+    victim.unlink()
+  else:
+    victim = tmp_path / "c" / "2" / "checksums.0.json"
+    victim.write_text("{")
+  lines = []
+  assert restore(tmp_path / "c", make_mesh(), report=lines.append)[1] == 1
+  assert victim.name in lines[0]
+
+
+def test_the_step_of_a_damaged_checkpoint_can_be_saved_again(tmp_path):
+  save_steps(tmp_path / "c", make_mesh(), [1, 2])
+  flip_one_bit(data_files(tmp_path / "c" / "2")[0], random.Random(1))
+  assert restore(tmp_path / "c", make_mesh())[1] == 1
+  save_steps(tmp_path / "c", make_mesh(), [2])
+  assert restore(tmp_path / "c", make_mesh())[1] == 2
+
+
+def test_all_damaged_means_a_new_start(tmp_path):
+  save_steps(tmp_path / "c", make_mesh(), [1])
+  flip_one_bit(data_files(tmp_path / "c" / "1")[0], random.Random(1))
+  assert restore(tmp_path / "c", make_mesh()) is None
+
+
+def test_another_shape_is_one_clear_line(tmp_path):
+  save_steps(tmp_path / "c", make_mesh(), [1])
+  checkpoints = Checkpoints(str(tmp_path / "c"))
+  state = jax.eval_shape(lambda: {"other": jnp.zeros(3)})
+  with pytest.raises(CheckpointError, match="could not restore checkpoint 1 in .*complete: 1"):
+    checkpoints.restore(state, layout_of(state, make_mesh()))
+  checkpoints.close()
+
+
+FULL_DISK = """
+import resource, signal, sys
+import jax, jax.numpy as jnp
+from embeddings_jax.train.checkpoints import CheckpointError, Checkpoints
+checkpoints = Checkpoints(sys.argv[1])
+checkpoints.save(1, {"x": jnp.arange(1000.0)})
+checkpoints.wait()
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+state = {"x": jax.random.normal(jax.random.key(0), (100_000,))}
+try:
+  checkpoints.save(2, state)
+  checkpoints.wait()
+except CheckpointError as error:
+  print("CAUGHT", error)
+"""
+
+
+def test_a_disk_that_takes_no_more_is_one_clear_line_and_keeps_what_is_saved(tmp_path):
+  done = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path / "c")], capture_output=True, text=True,
+                        env=os.environ | {"JAX_NUM_CPU_DEVICES": "1"}, timeout=120,
+                        cwd=pathlib.Path(__file__).parents[2])
+  assert "CAUGHT could not save" in done.stdout, done.stdout + done.stderr
+  assert "complete: 1" in done.stdout

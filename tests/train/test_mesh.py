@@ -1,0 +1,43 @@
+"""Meshes, layouts, and which rows a process feeds."""
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from embeddings_jax.train import mesh as mesh_lib
+from embeddings_jax.types import InputError
+
+
+@pytest.mark.parametrize("spec,shape", [("", (8, 1, 1)), ("data:4,fsdp:2", (4, 2, 1)), ("model:2", (4, 1, 2)),
+                                        ("fsdp:8", (1, 8, 1))])
+def test_axes(spec, shape):
+  assert tuple(mesh_lib.make_mesh(spec).shape.values()) == shape
+
+
+@pytest.mark.parametrize("spec", ["data:3", "data:16", "rows:8", "data:0", "data", "data:4,data:2"])
+def test_impossible_meshes_are_refused(spec):
+  with pytest.raises(InputError, match="--mesh="):
+    mesh_lib.make_mesh(spec)
+
+
+def test_rules_then_fsdp_then_replicated():
+  mesh = mesh_lib.make_mesh("data:2,fsdp:2,model:2")
+  state = {"table": jax.ShapeDtypeStruct((640, 100), jnp.float32),
+           "odd_table": jax.ShapeDtypeStruct((641, 100), jnp.float32),
+           "dense": {"kernel": jax.ShapeDtypeStruct((512, 1024), jnp.float32)},
+           "step": jax.ShapeDtypeStruct((), jnp.int32)}
+  layout = mesh_lib.state_shardings(state, mesh, [("table", P("model", None))])
+  assert layout["table"].spec == P("model", None)
+  assert layout["odd_table"].spec == P(None, None)  # 641 rows cannot be halved.
+  assert layout["dense"]["kernel"].spec == P(None, "fsdp")
+  assert layout["step"].spec == P()
+
+
+def test_feeder_places_rows_of_every_step():
+  mesh = mesh_lib.make_mesh("data:4,fsdp:2")
+  feeder = mesh_lib.Feeder(mesh, 16)
+  assert feeder.rows == slice(0, 16)
+  placed = feeder([{"x": np.arange(16) + 100 * step} for step in range(3)])["x"]
+  np.testing.assert_array_equal(placed, np.arange(16) + 100 * np.arange(3)[:, None])
+  assert {shard.data.shape for shard in placed.addressable_shards} == {(3, 2)}
