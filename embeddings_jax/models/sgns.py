@@ -75,6 +75,7 @@ class Draws(NamedTuple):
     radius: [B, N] int32.
     negatives: [B, N / group, K] int32.
     words: [] float32, raw tokens behind the draws, before subsampling.
+    overflow: [] float32, kept tokens for which a block had no room.
   """
 
   tokens: Array
@@ -82,6 +83,7 @@ class Draws(NamedTuple):
   radius: Array
   negatives: Array
   words: Array
+  overflow: Array
 
 
 def sgns(
@@ -95,10 +97,11 @@ def sgns(
     subsample: float = 1e-3,
     negative_power: float = 0.75,
     learning_rate: float | Callable[[Array], Array] = 0.025,
-    shared_negatives: int = 64,
+    shared_negatives: int = 32,
     tile: int = 32,
     tiles_per_group: int = 1,
-    max_mass: float = 64.0,
+    max_mass: float = 128.0,
+    slack: float = 0.06,
 ) -> Model:
   """Skip-gram with negative sampling.
 
@@ -118,15 +121,20 @@ def sgns(
     tile: positions scored by one matrix product.
     tiles_per_group: tiles that share their noise words.
     max_mass: most pairs' worth of gradient that one batch may add to a row; see the docstring above.
+    slack: a block has room for the share of its tokens that subsampling keeps on average, plus this share; what is
+      more goes untrained (the metric `overflow`).
   """
   counts = np.asarray(counts, np.float64)
   if vocab_size < 1 or counts.shape != (vocab_size,):
     raise InputError(f"sgns: counts of shape {counts.shape} do not fit vocab_size={vocab_size}")
+  if not counts.sum() > 0:
+    raise InputError("sgns: all counts are 0, so there is no noise distribution")
   if window > tile:
     raise InputError(f"sgns: window={window} exceeds tile={tile}; raise config.model.tile")
   num_rows = -(-vocab_size // ROW_MULTIPLE) * ROW_MULTIPLE
   group = tile * tiles_per_group
   shape = {"window": window, "num_negatives": num_negatives, "tile": tile}
+  kept_share = float((counts * np.minimum(1, _keep_probability(counts, subsample))).sum() / counts.sum())
   keep, noise = _keep_probability(counts, subsample), _noise_bounds(counts, negative_power)
   if callable(learning_rate):
     schedule = learning_rate
@@ -145,11 +153,12 @@ def sgns(
         keep=jnp.asarray(np.pad(keep, (0, num_rows - vocab_size)), jnp.float32),
         noise=jnp.asarray(np.pad(noise, (0, num_rows - vocab_size), mode="edge"), jnp.uint32))
 
-  def draw(state, batch, rng) -> Draws:
+  def draw(state, batch, rng, room=1.0) -> Draws:
+    """Draws all that is random; `room` is the share of a block's tokens that have a place."""
     keep_rng, radius_rng, noise_rng = jax.random.split(rng, 3)
     tokens = batch["tokens"]
     num_blocks, length = tokens.shape
-    size = -(-length // group) * group
+    size = -(-math.ceil(length * room) // group) * group
     valid = (tokens >= 0) & (batch["mask"][:, None] > 0)
     uniform = jax.random.uniform(keep_rng, tokens.shape)
     kept = valid & (uniform < state.keep.at[tokens].get(mode="fill", fill_value=0, wrap_negative_indices=False))
@@ -167,12 +176,13 @@ def sgns(
         negatives=jnp.minimum(vocab_size - 1, jnp.searchsorted(
             state.noise, jax.random.bits(noise_rng, (num_blocks, size // group, shared_negatives), jnp.uint32),
             side="right")).astype(jnp.int32),
-        words=valid.sum(dtype=jnp.float32))
+        words=valid.sum(dtype=jnp.float32),
+        overflow=(kept & (place >= size)).sum(dtype=jnp.float32))
     return draws._replace(**constrain(
         {k: getattr(draws, k) for k in ("tokens", "document", "radius", "negatives")}, P(DATA_AXES)))
 
   def update(state, batch, rng):
-    draws = draw(state, batch, rng)
+    draws = draw(state, batch, rng, min(1, kept_share + slack))
     loss, gradient, weight = gradients(*gather_rows(state, draws), draws, **shape)
     rate = jnp.asarray(schedule(state.step), jnp.float32)
     pairs = weight.pairs.sum()
@@ -183,7 +193,8 @@ def sgns(
                                      (gradient.output, gradient.negative))]
     new_input = add_rows(state.input, *constrain((draws.tokens, weight.input, gradient.input), P()), rate)
     new_output = add_rows(state.output, *constrain(tuple(outputs), P()), rate)
-    metrics = {"loss": loss / jnp.maximum(pairs, 1), "pairs": pairs, "words": draws.words, "learning_rate": rate}
+    metrics = {"loss": loss / jnp.maximum(pairs, 1), "pairs": pairs, "words": draws.words,
+               "overflow": draws.overflow, "learning_rate": rate}
     return state._replace(step=state.step + 1, input=new_input, output=new_output), metrics
 
   def gather_rows(state, draws):
@@ -261,18 +272,18 @@ def gradients(
   paired &= jnp.abs(distance) <= tiled(draws.radius)[..., None]
   paired = paired.astype(jnp.float32)
 
-  score = jnp.einsum("btid,btjd->btij", centre, context)
-  error = -paired * jax.nn.sigmoid(-score)
-  positive_loss = (paired * jax.nn.softplus(-score)).sum()
+  right = jax.nn.sigmoid(jnp.einsum("btid,btjd->btij", centre, context))
+  error = paired * (right - 1)
+  positive_loss = (paired * _minus_log(right)).sum()
   pairs = paired.sum(-1).reshape(num_blocks, size)
   grad_centre = jnp.einsum("btij,btjd->btid", error, context).reshape(inputs.shape)
   grad_context = _fold_halo(jnp.einsum("btji,btid->btjd", _turned(error), centre), window).reshape(outputs.shape)
 
   grouped = inputs.reshape(num_blocks, num_groups, group, dim)
   each = pairs.reshape(num_blocks, num_groups, group, 1) * (num_negatives / shared)
-  score = jnp.einsum("bgid,bgkd->bgik", grouped, noise)
-  error = each * jax.nn.sigmoid(score)
-  negative_loss = (each * jax.nn.softplus(score)).sum()
+  right = jax.nn.sigmoid(-jnp.einsum("bgid,bgkd->bgik", grouped, noise))
+  error = each * (1 - right)
+  negative_loss = (each * _minus_log(right)).sum()
   grad_centre += jnp.einsum("bgik,bgkd->bgid", error, noise).reshape(inputs.shape)
   grad_noise = jnp.einsum("bgki,bgid->bgkd", _turned(error), grouped)
 
@@ -298,6 +309,11 @@ def _fold_halo(x: Array, window: int) -> Array:
   left = jnp.pad(x[:, 1:, :window], [(0, 0), (0, 1), (tile - window, 0), (0, 0)])
   right = jnp.pad(x[:, :-1, -window:], [(0, 0), (1, 0), (0, tile - window), (0, 0)])
   return x[:, :, window:-window] + left + right
+
+
+def _minus_log(probability: Array) -> Array:
+  # Cheaper than softplus of the score, and finite (87) where the probability underflows.
+  return -jnp.log(jnp.maximum(probability, jnp.finfo(jnp.float32).tiny))
 
 
 def _turned(x: Array) -> Array:

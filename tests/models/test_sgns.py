@@ -12,11 +12,12 @@ from embeddings_jax.ops.sharding import DATA_AXES
 from embeddings_jax.types import InputError
 
 VOCAB = 50
-SMALL = dict(dim=7, window=2, tile=4, tiles_per_group=2, shared_negatives=3)
+SMALL = dict(dim=7, window=2, tile=4, tiles_per_group=2, shared_negatives=3, slack=1.0)
 
 
 def _model(**changes):
   counts = np.arange(VOCAB, 0, -1) ** 2
+  # With room for every token `update` and the output `draws` make the same choices.
   return sgns(**{**dict(vocab_size=VOCAB, counts=counts, **SMALL), **changes})
 
 
@@ -237,6 +238,20 @@ def test_tables_are_updated_in_place():
   compiled = jax.jit(run, donate_argnums=0).lower(state, batches).compile()
   table_bytes = state.input.size * 4
   assert compiled.memory_analysis().temp_size_in_bytes < table_bytes / 2  # No second copy of either table.
+
+
+def test_tokens_without_room_are_counted():
+  counts = np.r_[np.full(4, 10**6), np.ones(46)]  # Of the frequent words some 4 % stay, of the rare ones all.
+  model = sgns(vocab_size=VOCAB, counts=counts, subsample=1e-4, slack=0.25, tile=8, dim=4)
+  state = model.init(jax.random.key(0), None)
+  rare = {"tokens": jnp.full((2, 160), 10), "mask": jnp.ones(2)}
+  usual = {"tokens": jnp.full((2, 160), 1), "mask": jnp.ones(2)}
+  room = 48  # (.02 + .25) * 160 = 43.4, rounded up to tiles of 8.
+  _, metrics = model.update(state, rare, jax.random.key(0))
+  assert (metrics["words"], metrics["overflow"]) == (320, 2 * (160 - room))
+  assert 0 < metrics["pairs"] <= 2 * 10 * room
+  _, metrics = model.update(state, usual, jax.random.key(0))
+  assert (metrics["words"], metrics["overflow"]) == (320, 0)
 
 
 def test_embed_is_the_mean_of_the_valid_words():
