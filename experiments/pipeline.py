@@ -42,6 +42,8 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
   if dataset.kind != ITEMS[kind]:
     raise InputError(f"--data={options['name']}: holds {dataset.kind}, and --model={config['name']} "
                      f"({kind}) needs {ITEMS[kind]}")
+  if options.get("max_documents"):
+    dataset = first_items(dataset, options["max_documents"])
   train = np.asarray(dataset.split.get("train", np.arange(len(dataset.items))))
 
   if kind == "rows":
@@ -68,6 +70,14 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
     source = window_source(stream, options["window_length"], batch_size, name="signal", starts=starts, jitter=jitter,
                            seed=seed)
   return Data(source, encoder, dataset)
+
+
+def first_items(dataset: Any, number: int) -> Any:
+  """The first items of a data set without a split, for tests and trials."""
+  return dataset._replace(
+      items=dataset.items[:number], labels={name: label[:number] for name, label in dataset.labels.items()},
+      names=None if dataset.names is None else dataset.names[:number],
+      fingerprint=f"{dataset.fingerprint}:{number}")
 
 
 def make_model(config: Mapping[str, Any], facts: Mapping[str, Any], num_steps: int) -> Model:

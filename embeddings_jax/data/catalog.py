@@ -135,11 +135,11 @@ def _pydocs(name: str, place: Place) -> Dataset:
   return Dataset(name, "text", items, names=items.names, labels=items.labels, fingerprint=items.fingerprint)
 
 
-def _small_table(name: str, place: Place, labels: Sequence[str] = ()) -> Dataset:
+def _small_table(name: str, place: Place, labels: Sequence[str] = (), left_out: Sequence[str] = ()) -> Dataset:
   """A table whose first column names the rows; rows with a missing measurement are left out."""
   (path,) = place.files.values()
   header, *lines = csv.reader(formats.read_lines(path))
-  columns = [column for column in header[1:] if column not in labels]
+  columns = [column for column in header[1:] if column not in (*labels, *left_out)]
   measured = [header.index(column) for column in columns]
   kept = [line for line in lines if all(line[i] for i in measured)]
   if len(kept) < len(lines):
@@ -210,8 +210,8 @@ def _spoken_digits(name: str, place: Place) -> Dataset:
   clips, rates = zip(*(formats.read_wav(data, member) for member, data in members))
   names = [Path(member).stem for member, _ in members]
   digit, speaker, index = (np.array(part) for part in zip(*(stem.split("_") for stem in names)))
-  labels = {"digit": digit.astype(np.int64), "speaker": speaker, "index": index.astype(np.int64)}
-  test = labels["index"] < 5
+  labels = {"digit": digit.astype(np.int64), "speaker": speaker}
+  test = index.astype(np.int64) < 5
   return Dataset(name, "audio", list(clips), rates[0], names, labels=labels, fingerprint=place.fingerprint,
                  split={"train": np.flatnonzero(~test), "test": np.flatnonzero(test)})
 
@@ -243,7 +243,7 @@ CATALOG = {
         {"small-numeric/galaxies.csv": "5c094d8beb8ecc980493de62e9fd4d2cf7f891b07aed6b1c55a5b42879f498d0"}),
     "penguins": Entry(
         "rows", "342 penguins of 3 species, 4 measurements (Horst et al. 2020)", "CC0",
-        functools.partial(_small_table, labels=("species", "island", "sex", "year")),
+        functools.partial(_small_table, labels=("species", "island", "sex"), left_out=("year",)),
         {"small-numeric/penguins.csv": "3c4c14fd9d1b3466dff2e046627cc32814ab6226c0e228c55f24e896a93a89b1"}),
     "fashion-mnist": Entry(
         "rows", "70,000 pictures of clothes, 28x28, in [0, 1] (Xiao et al. 2017)", "MIT", _fashion_mnist,

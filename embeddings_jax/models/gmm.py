@@ -113,7 +113,7 @@ def gmm(
         means=means + shift,
         covariances=jnp.broadcast_to(pooled, (num_components,) + pooled.shape),
         statistics=_no_statistics(num_components, x.shape[1]),
-        log_likelihood=jnp.array(-jnp.inf),
+        log_likelihood=jnp.float32(-jnp.inf),
         converged=jnp.zeros((), jnp.int32),
     )
 

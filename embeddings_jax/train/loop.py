@@ -205,6 +205,8 @@ def _check_finite(metrics: Mapping[str, np.ndarray], start: int, checkpoints: Ch
   for name in MUST_BE_FINITE:
     bad = np.flatnonzero(~np.isfinite(metrics.get(name, np.zeros(1))))
     if len(bad):
+      if checkpoints:
+        checkpoints.wait()  # The last good one may still be on its way.
       kept = f"; the last good checkpoint is step {checkpoints.latest()}" if checkpoints else ""
       raise NonFiniteLoss(f"{name} is {metrics[name][bad[0]]} in update {start + bad[0] + 1}: look at the batches of "
                           f"steps {max(start + bad[0] - 1, 0)} to {start + bad[0]}, and at the learning rate{kept}")

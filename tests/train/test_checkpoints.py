@@ -2,6 +2,7 @@
 import os
 import pathlib
 import random
+import shutil
 import subprocess
 import sys
 
@@ -27,8 +28,7 @@ def make_state(mesh, value=0.0, spec=P()):
 
 def restore(directory, mesh, report=print, spec=P(), **options):
   checkpoints = Checkpoints(str(directory), report=report, **options)
-  state = jax.eval_shape(lambda: make_state.__wrapped__ if False else {
-      "table": jnp.zeros((64, 64)), "step": jnp.int32(0)})
+  state = jax.eval_shape(lambda: {"table": jnp.zeros((64, 64)), "step": jnp.int32(0)})
   found = checkpoints.restore(state, layout_of(state, mesh, spec))
   checkpoints.close()
   return found
@@ -77,7 +77,6 @@ def data_files(folder):
 
 def test_twenty_flipped_bits_are_named_and_the_previous_checkpoint_is_used(tmp_path):
   mesh, rng = make_mesh(), random.Random(0)
-  import shutil
   save_steps(tmp_path / "sound", mesh, [1, 2])
   for trial in range(20):
     copy = tmp_path / f"c{trial}"
