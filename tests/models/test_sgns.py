@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from embeddings_jax.models.sgns import gradients, sgns
+from embeddings_jax.models.sgns import Draws, gradients, sgns
 from embeddings_jax.ops.sharding import DATA_AXES
 from embeddings_jax.types import InputError
 
@@ -36,6 +36,10 @@ def _trained_state(model, seed=0):
   return state._replace(input=tables[0], output=tables[1])
 
 
+def _draws(model, state, batch, rng):
+  return Draws(**jax.jit(model.outputs["draws"])(state, batch, rng))
+
+
 def _pairs(draws, window):
   """All (block, position, context) of the draws, by plain loops over their definition."""
   tokens, document, radius = (np.asarray(x) for x in (draws.tokens, draws.document, draws.radius))
@@ -58,7 +62,7 @@ def _objective(tables, draws, pairs, num_negatives=5):
 def test_update_is_the_gradient_of_the_written_objective():
   model, batch, rng = _model(learning_rate=0.1, max_mass=1e9), _batch(), jax.random.key(3)
   state = _trained_state(model)
-  draws = model.outputs["draws"](state, batch, rng)
+  draws = _draws(model, state, batch, rng)
   pairs = _pairs(draws, 2)
   tables = {"input": state.input, "output": state.output}
   loss, gradient = jax.value_and_grad(_objective)(tables, draws, pairs)
@@ -74,7 +78,7 @@ def test_update_is_the_gradient_of_the_written_objective():
 def test_heavy_rows_are_shortened_by_their_mass():
   model, batch, rng = _model(learning_rate=0.1, max_mass=20.0), _batch(), jax.random.key(3)
   state = _trained_state(model)
-  draws = model.outputs["draws"](state, batch, rng)
+  draws = _draws(model, state, batch, rng)
   pairs = _pairs(draws, 2)
   gradient = jax.grad(_objective)({"input": state.input, "output": state.output}, draws, pairs)
   mass = {"input": np.zeros(len(state.input)), "output": np.zeros(len(state.input))}
@@ -106,7 +110,7 @@ def test_loss_of_equal_scores_is_six_log_two():
 
 def test_kept_tokens_stay_in_order_and_documents_apart():
   model, batch = _model(subsample=0.02), _batch(num_blocks=8, length=100)
-  draws = model.outputs["draws"](_trained_state(model), batch, jax.random.key(0))
+  draws = _draws(model, _trained_state(model), batch, jax.random.key(0))
   for row, kept, document in zip(np.asarray(batch["tokens"]), np.asarray(draws.tokens), np.asarray(draws.document)):
     size = (document >= 0).sum()
     assert 0 < size < 100 and (document[size:] == -1).all() and (kept[size:] == 64).all()
@@ -121,7 +125,7 @@ def test_no_gradient_crosses_a_document_boundary():
   model = _model(subsample=0, num_negatives=0)
   state = _trained_state(model)
   batch = {"tokens": jnp.array([[1, 2, 3, -1, 4, 5, 6, -1, 7]]), "mask": jnp.ones(1)}
-  draws = model.outputs["draws"](state, batch, jax.random.key(0))
+  draws = _draws(model, state, batch, jax.random.key(0))
   assert draws.document.tolist()[0][:8] == [0, 0, 0, 1, 1, 1, 2, -1]
   before = jax.jit(model.update)(state, batch, jax.random.key(0))[0]
   changed = state._replace(output=state.output.at[4:7].add(1))  # Another second document ...
@@ -137,7 +141,7 @@ def test_subsampling_radius_and_noise_have_their_distributions():
   state = model.init(jax.random.key(0), None)
   length, num_blocks = 2048, 60
   tokens = np.tile(np.arange(length) % 6, (num_blocks, 1)).astype(np.int32)
-  draws = jax.jit(model.outputs["draws"])(state, {"tokens": tokens, "mask": np.ones(num_blocks)}, jax.random.key(1))
+  draws = _draws(model, state, {"tokens": tokens, "mask": np.ones(num_blocks)}, jax.random.key(1))
 
   frequency = counts / counts.sum()
   keep = np.minimum(1, np.sqrt(0.01 / frequency) + 0.01 / frequency)
@@ -196,7 +200,7 @@ def test_masked_blocks_change_nothing():
 def test_tiles_and_groups_are_only_a_layout():
   model, batch = _model(tile=4, tiles_per_group=4), _batch()
   state = _trained_state(model)
-  draws = model.outputs["draws"](state, batch, jax.random.key(0))
+  draws = _draws(model, state, batch, jax.random.key(0))
   rows = (state.input[draws.tokens], state.output[draws.tokens], state.output[draws.negatives])
   small, large = (gradients(*rows, draws, window=2, num_negatives=5, tile=tile) for tile in (2, 16))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), small, large)
