@@ -59,18 +59,22 @@ def _objective(tables, draws, pairs, num_negatives=5):
   return total - num_negatives / shared * jax.nn.log_sigmoid(-jnp.einsum("pd,pkd->pk", v, noise)).sum()
 
 
+def _loss_and_gradient(state, draws, pairs):
+  tables = {"input": state.input, "output": state.output}
+  return jax.jit(jax.value_and_grad(lambda tables: _objective(tables, draws, pairs)))(tables)
+
+
 def test_update_is_the_gradient_of_the_written_objective():
   model, batch, rng = _model(learning_rate=0.1, max_mass=1e9), _batch(), jax.random.key(3)
   state = _trained_state(model)
   draws = _draws(model, state, batch, rng)
   pairs = _pairs(draws, 2)
-  tables = {"input": state.input, "output": state.output}
-  loss, gradient = jax.value_and_grad(_objective)(tables, draws, pairs)
+  loss, gradient = _loss_and_gradient(state, draws, pairs)
   new, metrics = jax.jit(model.update)(state, batch, rng)
   assert metrics["pairs"] == len(pairs) > 50
   np.testing.assert_allclose(metrics["loss"], loss / len(pairs), rtol=1e-5)
-  for name, table in tables.items():
-    step = (table - getattr(new, name)) / 0.1
+  for name in gradient:
+    step = (getattr(state, name) - getattr(new, name)) / 0.1
     assert jnp.abs(gradient[name]).max() > 1
     np.testing.assert_allclose(step, gradient[name], atol=2e-5 * float(jnp.abs(gradient[name]).max()))
 
@@ -80,14 +84,14 @@ def test_heavy_rows_are_shortened_by_their_mass():
   state = _trained_state(model)
   draws = _draws(model, state, batch, rng)
   pairs = _pairs(draws, 2)
-  gradient = jax.grad(_objective)({"input": state.input, "output": state.output}, draws, pairs)
+  _, gradient = _loss_and_gradient(state, draws, pairs)
   mass = {"input": np.zeros(len(state.input)), "output": np.zeros(len(state.input))}
   for b, i, j in pairs:
     mass["input"][draws.tokens[b, i]] += 1 + 5
     mass["output"][draws.tokens[b, j]] += 1
     for word in np.asarray(draws.negatives[b, i // 8]):
       mass["output"][word] += 5 / 3
-  new, _ = model.update(state, batch, rng)
+  new, _ = jax.jit(model.update)(state, batch, rng)
   for name in mass:
     scale = np.minimum(1, 20 / np.maximum(mass[name], 1e-9))
     assert (scale < 1).sum() > 5 and (scale == 1).sum() > 5
@@ -99,12 +103,13 @@ def test_loss_of_equal_scores_is_six_log_two():
   # The output table starts at 0, so every score is 0 and each of a pair's 1 + 5 terms is log 2.
   model = _model()
   state = model.init(jax.random.key(0), None)
-  _, metrics = model.update(state, _batch(), jax.random.key(1))
+  _, metrics = jax.jit(model.update)(state, _batch(), jax.random.key(1))
   np.testing.assert_allclose(metrics["loss"], 6 * np.log(2), rtol=1e-6)
-  held_out = model.outputs["loss"](state, _batch(), jax.random.key(1))
+  output = jax.jit(model.outputs["loss"])
+  held_out = output(state, _batch(), jax.random.key(1))
   np.testing.assert_allclose(held_out, 6 * np.log(2), rtol=1e-6)
   state = _trained_state(model)
-  a, b = (model.outputs["loss"](state, _batch(), jax.random.key(seed)) for seed in (1, 2))
+  a, b = (output(state, _batch(), jax.random.key(seed)) for seed in (1, 2))
   assert a == b  # Held-out text sees the same draws whatever the key.
 
 
@@ -202,7 +207,8 @@ def test_tiles_and_groups_are_only_a_layout():
   state = _trained_state(model)
   draws = _draws(model, state, batch, jax.random.key(0))
   rows = (state.input[draws.tokens], state.output[draws.tokens], state.output[draws.negatives])
-  small, large = (gradients(*rows, draws, window=2, num_negatives=5, tile=tile) for tile in (2, 16))
+  compute = jax.jit(gradients, static_argnames=("window", "num_negatives", "tile"))
+  small, large = (compute(*rows, draws, window=2, num_negatives=5, tile=tile) for tile in (2, 16))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), small, large)
 
 
@@ -251,10 +257,10 @@ def test_tokens_without_room_are_counted():
   rare = {"tokens": jnp.full((2, 160), 10), "mask": jnp.ones(2)}
   usual = {"tokens": jnp.full((2, 160), 1), "mask": jnp.ones(2)}
   room = 48  # (.02 + .25) * 160 = 43.4, rounded up to tiles of 8.
-  _, metrics = model.update(state, rare, jax.random.key(0))
+  _, metrics = jax.jit(model.update)(state, rare, jax.random.key(0))
   assert (metrics["words"], metrics["overflow"]) == (320, 2 * (160 - room))
   assert 0 < metrics["pairs"] <= 2 * 10 * room
-  _, metrics = model.update(state, usual, jax.random.key(0))
+  _, metrics = jax.jit(model.update)(state, usual, jax.random.key(0))
   assert (metrics["words"], metrics["overflow"]) == (320, 0)
 
 
