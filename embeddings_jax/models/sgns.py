@@ -226,8 +226,11 @@ def sgns(
     del batch, rng
     return {"input": state.input[:vocab_size], "output": state.output[:vocab_size]}
 
+  def draws(state, batch, rng):
+    return draw(state, batch, rng)._asdict()
+
   rules = ((r"(^|/)(input|output)$", P("model", None)),)
-  return Model(init, update, embed, {"loss": loss, "components": components, "draws": draw}, rules)
+  return Model(init, update, embed, {"loss": loss, "components": components, "draws": draws}, rules)
 
 
 class Gradient(NamedTuple):

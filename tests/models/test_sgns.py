@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from embeddings_jax.models.sgns import gradients, sgns
+from embeddings_jax.models.sgns import Draws, gradients, sgns
 from embeddings_jax.ops.sharding import DATA_AXES
 from embeddings_jax.types import InputError
 
@@ -36,6 +36,10 @@ def _trained_state(model, seed=0):
   return state._replace(input=tables[0], output=tables[1])
 
 
+def _draws(model, state, batch, rng):
+  return Draws(**jax.jit(model.outputs["draws"])(state, batch, rng))
+
+
 def _pairs(draws, window):
   """All (block, position, context) of the draws, by plain loops over their definition."""
   tokens, document, radius = (np.asarray(x) for x in (draws.tokens, draws.document, draws.radius))
@@ -55,18 +59,22 @@ def _objective(tables, draws, pairs, num_negatives=5):
   return total - num_negatives / shared * jax.nn.log_sigmoid(-jnp.einsum("pd,pkd->pk", v, noise)).sum()
 
 
+def _loss_and_gradient(state, draws, pairs):
+  tables = {"input": state.input, "output": state.output}
+  return jax.jit(jax.value_and_grad(lambda tables: _objective(tables, draws, pairs)))(tables)
+
+
 def test_update_is_the_gradient_of_the_written_objective():
   model, batch, rng = _model(learning_rate=0.1, max_mass=1e9), _batch(), jax.random.key(3)
   state = _trained_state(model)
-  draws = model.outputs["draws"](state, batch, rng)
+  draws = _draws(model, state, batch, rng)
   pairs = _pairs(draws, 2)
-  tables = {"input": state.input, "output": state.output}
-  loss, gradient = jax.value_and_grad(_objective)(tables, draws, pairs)
+  loss, gradient = _loss_and_gradient(state, draws, pairs)
   new, metrics = jax.jit(model.update)(state, batch, rng)
   assert metrics["pairs"] == len(pairs) > 50
   np.testing.assert_allclose(metrics["loss"], loss / len(pairs), rtol=1e-5)
-  for name, table in tables.items():
-    step = (table - getattr(new, name)) / 0.1
+  for name in gradient:
+    step = (getattr(state, name) - getattr(new, name)) / 0.1
     assert jnp.abs(gradient[name]).max() > 1
     np.testing.assert_allclose(step, gradient[name], atol=2e-5 * float(jnp.abs(gradient[name]).max()))
 
@@ -74,16 +82,16 @@ def test_update_is_the_gradient_of_the_written_objective():
 def test_heavy_rows_are_shortened_by_their_mass():
   model, batch, rng = _model(learning_rate=0.1, max_mass=20.0), _batch(), jax.random.key(3)
   state = _trained_state(model)
-  draws = model.outputs["draws"](state, batch, rng)
+  draws = _draws(model, state, batch, rng)
   pairs = _pairs(draws, 2)
-  gradient = jax.grad(_objective)({"input": state.input, "output": state.output}, draws, pairs)
+  _, gradient = _loss_and_gradient(state, draws, pairs)
   mass = {"input": np.zeros(len(state.input)), "output": np.zeros(len(state.input))}
   for b, i, j in pairs:
     mass["input"][draws.tokens[b, i]] += 1 + 5
     mass["output"][draws.tokens[b, j]] += 1
     for word in np.asarray(draws.negatives[b, i // 8]):
       mass["output"][word] += 5 / 3
-  new, _ = model.update(state, batch, rng)
+  new, _ = jax.jit(model.update)(state, batch, rng)
   for name in mass:
     scale = np.minimum(1, 20 / np.maximum(mass[name], 1e-9))
     assert (scale < 1).sum() > 5 and (scale == 1).sum() > 5
@@ -95,18 +103,19 @@ def test_loss_of_equal_scores_is_six_log_two():
   # The output table starts at 0, so every score is 0 and each of a pair's 1 + 5 terms is log 2.
   model = _model()
   state = model.init(jax.random.key(0), None)
-  _, metrics = model.update(state, _batch(), jax.random.key(1))
+  _, metrics = jax.jit(model.update)(state, _batch(), jax.random.key(1))
   np.testing.assert_allclose(metrics["loss"], 6 * np.log(2), rtol=1e-6)
-  held_out = model.outputs["loss"](state, _batch(), jax.random.key(1))
+  output = jax.jit(model.outputs["loss"])
+  held_out = output(state, _batch(), jax.random.key(1))
   np.testing.assert_allclose(held_out, 6 * np.log(2), rtol=1e-6)
   state = _trained_state(model)
-  a, b = (model.outputs["loss"](state, _batch(), jax.random.key(seed)) for seed in (1, 2))
+  a, b = (output(state, _batch(), jax.random.key(seed)) for seed in (1, 2))
   assert a == b  # Held-out text sees the same draws whatever the key.
 
 
 def test_kept_tokens_stay_in_order_and_documents_apart():
   model, batch = _model(subsample=0.02), _batch(num_blocks=8, length=100)
-  draws = model.outputs["draws"](_trained_state(model), batch, jax.random.key(0))
+  draws = _draws(model, _trained_state(model), batch, jax.random.key(0))
   for row, kept, document in zip(np.asarray(batch["tokens"]), np.asarray(draws.tokens), np.asarray(draws.document)):
     size = (document >= 0).sum()
     assert 0 < size < 100 and (document[size:] == -1).all() and (kept[size:] == 64).all()
@@ -121,7 +130,7 @@ def test_no_gradient_crosses_a_document_boundary():
   model = _model(subsample=0, num_negatives=0)
   state = _trained_state(model)
   batch = {"tokens": jnp.array([[1, 2, 3, -1, 4, 5, 6, -1, 7]]), "mask": jnp.ones(1)}
-  draws = model.outputs["draws"](state, batch, jax.random.key(0))
+  draws = _draws(model, state, batch, jax.random.key(0))
   assert draws.document.tolist()[0][:8] == [0, 0, 0, 1, 1, 1, 2, -1]
   before = jax.jit(model.update)(state, batch, jax.random.key(0))[0]
   changed = state._replace(output=state.output.at[4:7].add(1))  # Another second document ...
@@ -137,7 +146,7 @@ def test_subsampling_radius_and_noise_have_their_distributions():
   state = model.init(jax.random.key(0), None)
   length, num_blocks = 2048, 60
   tokens = np.tile(np.arange(length) % 6, (num_blocks, 1)).astype(np.int32)
-  draws = jax.jit(model.outputs["draws"])(state, {"tokens": tokens, "mask": np.ones(num_blocks)}, jax.random.key(1))
+  draws = _draws(model, state, {"tokens": tokens, "mask": np.ones(num_blocks)}, jax.random.key(1))
 
   frequency = counts / counts.sum()
   keep = np.minimum(1, np.sqrt(0.01 / frequency) + 0.01 / frequency)
@@ -196,9 +205,10 @@ def test_masked_blocks_change_nothing():
 def test_tiles_and_groups_are_only_a_layout():
   model, batch = _model(tile=4, tiles_per_group=4), _batch()
   state = _trained_state(model)
-  draws = model.outputs["draws"](state, batch, jax.random.key(0))
+  draws = _draws(model, state, batch, jax.random.key(0))
   rows = (state.input[draws.tokens], state.output[draws.tokens], state.output[draws.negatives])
-  small, large = (gradients(*rows, draws, window=2, num_negatives=5, tile=tile) for tile in (2, 16))
+  compute = jax.jit(gradients, static_argnames=("window", "num_negatives", "tile"))
+  small, large = (compute(*rows, draws, window=2, num_negatives=5, tile=tile) for tile in (2, 16))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), small, large)
 
 
@@ -247,10 +257,10 @@ def test_tokens_without_room_are_counted():
   rare = {"tokens": jnp.full((2, 160), 10), "mask": jnp.ones(2)}
   usual = {"tokens": jnp.full((2, 160), 1), "mask": jnp.ones(2)}
   room = 48  # (.02 + .25) * 160 = 43.4, rounded up to tiles of 8.
-  _, metrics = model.update(state, rare, jax.random.key(0))
+  _, metrics = jax.jit(model.update)(state, rare, jax.random.key(0))
   assert (metrics["words"], metrics["overflow"]) == (320, 2 * (160 - room))
   assert 0 < metrics["pairs"] <= 2 * 10 * room
-  _, metrics = model.update(state, usual, jax.random.key(0))
+  _, metrics = jax.jit(model.update)(state, usual, jax.random.key(0))
   assert (metrics["words"], metrics["overflow"]) == (320, 0)
 
 
