@@ -77,7 +77,7 @@ def test_defaults_are_the_papers():
   assert [shapes["encoder"]["conv"][f"conv_{i}"]["kernel"] for i in range(5)] == [
       (10, 1, 512), (8, 512, 512), (4, 512, 512), (4, 512, 512), (4, 512, 512)]
   assert shapes["encoder"]["gru"]["recurrent"] == (256, 768)
-  assert shapes["predictor"]["kernel"] == (256, 12 * 512)
+  assert shapes["predictor"] == (12, 256, 512)
   assert jax.eval_shape(cpc().embed, state, {"signal": jnp.zeros((2, 20480), jnp.int16)}).shape == (2, 512)
 
 
