@@ -12,7 +12,7 @@ ahead from other codes x_j (equations 3 and 4, in nats, mean over t, k and seque
   symbol  name             shape
   z       frames           [batch, frames, channels[-1]]
   c       context          [batch, frames, context_dim]
-  W_k     predictor        [context_dim, num_predictions * channels[-1]]
+  W_k     predictor        [num_predictions, context_dim, channels[-1]]
   K       num_predictions
   S, N    negatives        `same`: N = frames, `other`: N = batch, `all`: N = batch + frames - 1
                            (`ops/contrastive.py`; all valid sequences of the global batch)
@@ -66,20 +66,21 @@ class Encoder(nn.Module):
 
 
 class _Cpc(nn.Module):
-  """Encoder and predictor: `signal -> (frames, predictions [batch, time, num_predictions, channels])`."""
+  """Encoder and predictors: `signal -> (frames, one prediction [batch, time - k, channels] per step ahead k)`."""
 
   trunk: dict
   num_predictions: int
 
   def setup(self):
     self.encoder = Encoder(**self.trunk)
-    width = self.num_predictions * self.trunk["channels"][-1]
-    self.predictor = nn.Dense(width, use_bias=False, dtype=self.trunk["dtype"])
+    shape = (self.num_predictions, self.trunk["context_dim"], self.trunk["channels"][-1])
+    self.predictor = self.param("predictor", nn.initializers.lecun_normal(batch_axis=0), shape)
 
   def __call__(self, signal):
     frames, context = self.encoder(signal)
-    predictions = self.predictor(context)
-    return frames, predictions.reshape(context.shape[:2] + (self.num_predictions, -1))
+    context, kernels = context.astype(frames.dtype), self.predictor.astype(frames.dtype)
+    # One product per step: slices of a joint one would be padded and summed in the backward pass.
+    return frames, [context[:, :-k] @ kernel for k, kernel in enumerate(kernels, 1)]
 
   def encode(self, signal):
     return self.encoder(signal)
@@ -159,11 +160,8 @@ def cpc(
                        f"{num_predictions} ahead: use longer windows, fewer num_predictions or smaller strides")
     frames, predictions = network.apply({"params": params}, batch["signal"])
     mask = frame_mask(batch)
-    return [
-        sequence_info_nce(predictions[:, :-k, k - 1], frames, offset=k, mask=mask, negatives=negatives,
-                          temperature=temperature)
-        for k in range(1, num_predictions + 1)
-    ]
+    return [sequence_info_nce(prediction, frames, offset=k, mask=mask, negatives=negatives, temperature=temperature)
+            for k, prediction in enumerate(predictions, 1)]
 
   def loss_fn(params, extra, batch, rng):
     del rng
