@@ -29,7 +29,8 @@ def main(argv: Sequence[str]) -> int:
   vectors = pipeline.embedder(run.model, run.state, run.encoder)(items)
   with open(FLAGS.output, "wb") as file:  # Not by name: NumPy would add .npy to it.
     np.save(file, vectors)
-  print(f"{FLAGS.output}: {vectors.shape[0]} x {vectors.shape[1]} {vectors.dtype}, from step {run.step} of {FLAGS.workdir}")
+  print(f"{FLAGS.output}: {vectors.shape[0]} x {vectors.shape[1]} {vectors.dtype}, from step {run.step} "
+        f"of {FLAGS.workdir}")
   return 0
 
 

@@ -1,4 +1,4 @@
-"""Evaluates a trained model: `python -m experiments.evaluate --workdir=W [--protocols=linear_probe,word_similarity:men]`."""
+"""Evaluates a trained model: `python -m experiments.evaluate --workdir=W [--protocols=word_similarity:men]`."""
 from collections.abc import Sequence
 
 from absl import flags
@@ -11,7 +11,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("workdir", "", "Work directory of the run.")
 flags.DEFINE_list("protocols", None, "protocol or protocol:dataset, separated by commas (default: the config's).")
 flags.DEFINE_string("data_dir", None, "Directory of the catalog's files (default: $EMBEDDINGS_DATA).")
-flags.DEFINE_string("cache_dir", None, "Directory of derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
+flags.DEFINE_string("cache_dir", None, "Derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -31,8 +31,8 @@ def main(argv: Sequence[str]) -> int:
 
   embed = results.remembering(pipeline.embedder(run.model, run.state, run.encoder))
   metrics = protocols.evaluate(
-      names, embed, dataset=dataset, vocabulary=run.encoder.names, seed=config["seed"], max_items=config["eval_items"],
-      data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+      names, embed, dataset=dataset, vocabulary=run.encoder.names, seed=config["seed"],
+      max_items=config["eval_items"], data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
   for key, value in metrics.items():
     print(f"{key}: {value:.4f}")
   path = run.path / "results.json"

@@ -96,7 +96,8 @@ def _mixture_1d(plt: Any, parts: dict[str, np.ndarray], x: np.ndarray, columns: 
   axes.hist(x, bins=40, density=True, alpha=0.3)
   grid = np.linspace(x.min(), x.max(), 400)[:, None]
   variance = parts["covariances"][:, 0, 0]
-  density = parts["weights"] / np.sqrt(2 * np.pi * variance) * np.exp(-((grid - parts["means"][:, 0]) ** 2) / (2 * variance))
+  distance = (grid - parts["means"][:, 0]) ** 2 / variance
+  density = parts["weights"] / np.sqrt(2 * np.pi * variance) * np.exp(-distance / 2)
   axes.plot(grid, density, linewidth=1)
   axes.plot(grid, density.sum(1), color="black")
   axes.set(xlabel=columns[0] if columns else "x", ylabel="density", title="Mixture and its components")

@@ -65,7 +65,8 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
   else:
     group = dataset.labels[options["group"]][train] if options.get("group") else np.zeros(len(train), int)
     jitter = options.get("jitter", 0)
-    stream, starts = join_clips([dataset.items[i] for i in train], group, seed, options["window_length"], jitter=jitter)
+    clips = [dataset.items[i] for i in train]
+    stream, starts = join_clips(clips, group, seed, options["window_length"], jitter=jitter)
     encoder = encoders.WaveformEncoder(dataset.rate)
     source = window_source(stream, options["window_length"], batch_size, name="signal", starts=starts, jitter=jitter,
                            seed=seed)
@@ -124,7 +125,8 @@ def embedder(model: Model, state: PyTree, encoder: Any, output: str = "") -> Cal
       for row in range(0, total, size):
         piece = {key: value[row:row + size] for key, value in batch.items()}
         valid = len(piece["mask"])
-        piece = {key: np.pad(value, [(0, size - valid)] + [(0, 0)] * (value.ndim - 1)) for key, value in piece.items()}
+        piece = {key: np.pad(value, [(0, size - valid)] + [(0, 0)] * (value.ndim - 1))
+                 for key, value in piece.items()}
         pieces.append(np.asarray(compiled(state, piece).addressable_data(0))[:valid])
     return np.concatenate(pieces)
 

@@ -101,7 +101,8 @@ class Report:
               + (f", loss {loss:.4f}" if loss is not None else ""))
     self._say(f"{path}: results.json, embeddings.npy [{', '.join(map(str, vectors.shape))}], "
               f"figures: {', '.join(drawn)}")
-    self._say(f"embed your own: python -m experiments.embed --workdir={shlex.quote(str(path))} --input=FILE --output=OUT.npy")
+    self._say("embed your own: python -m experiments.embed "
+              f"--workdir={shlex.quote(str(path))} --input=FILE --output=OUT.npy")
 
 
 def remembering(embed: Callable[[Any], np.ndarray]) -> Callable[[Any], np.ndarray]:

@@ -17,7 +17,7 @@ flags.DEFINE_string("preset", "demo", "demo (embedded data, minutes), tiny (seco
 flags.DEFINE_string("config_file", "", "A config from outside the repository: a Python file with get_config(preset).")
 flags.DEFINE_string("data", None, "Data set: a name of --list_data, tfds:NAME, or a path or glob.")
 flags.DEFINE_string("data_dir", None, "Directory of the catalog's files (default: $EMBEDDINGS_DATA).")
-flags.DEFINE_string("cache_dir", None, "Directory of derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
+flags.DEFINE_string("cache_dir", None, "Derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
 flags.DEFINE_integer("steps", None, "Updates in all.", lower_bound=1)
 flags.DEFINE_integer("batch_size", None, "Rows of the global batch.", lower_bound=1)
 flags.DEFINE_integer("seed", None, "Of initialisation, order and noise.", lower_bound=0)
@@ -25,7 +25,7 @@ flags.DEFINE_string("mesh", "", "Sizes of the mesh's axes, as data:4,fsdp:2 (def
 flags.DEFINE_string("workdir", "", "Where the run is kept (default: runs/MODEL-PRESET-HASH).")
 flags.DEFINE_bool("overwrite", False, "Move what is in the work directory aside and start anew.")
 flags.DEFINE_bool("deterministic", False, "Bit-for-bit reproducible on GPUs too, at some cost.")
-flags.DEFINE_enum("distributed", "auto", ["auto", "off"], "auto: several processes where a scheduler started several.")
+flags.DEFINE_enum("distributed", "auto", ["auto", "off"], "auto: join the tasks that a scheduler started.")
 flags.DEFINE_string("coordinator", "", "host:port of process 0, to start several processes by hand.")
 flags.DEFINE_integer("num_processes", None, "Number of processes, with --coordinator.", lower_bound=1)
 flags.DEFINE_integer("process_id", None, "Number of this process from 0, with --coordinator.", lower_bound=0)
@@ -98,7 +98,7 @@ def run(config: Any) -> int:
 
   from embeddings_jax.train import loop
   from embeddings_jax.train.checkpoints import Checkpoints
-  from embeddings_jax.train.mesh import make_mesh, num_data_shards
+  from embeddings_jax.train.mesh import check_batch_size, make_mesh, num_data_shards
   from embeddings_jax.train.signals import Signals
   from experiments import pipeline, results, workdir
   from experiments.progress import Progress
@@ -112,12 +112,14 @@ def run(config: Any) -> int:
   if not steps:
     raise InputError("--steps is missing: the config has neither `steps` nor `epochs`")
 
+  model = pipeline.make_model(config, data.source.facts, steps)
+  check_batch_size(mesh, data.source.batch_size)
+
   course = workdir.trajectory(config.to_dict(), data.dataset.fingerprint)
   path = epath.Path(FLAGS.workdir) if FLAGS.workdir else workdir.default_path(config, FLAGS.preset, course)
   if alone:
     workdir.prepare(path, course, overwrite=FLAGS.overwrite)
     data.encoder.save(path / "encoder")
-  model = pipeline.make_model(config, data.source.facts, steps)
   record = {
       "config": json.loads(config.to_json_best_effort()), "preset": FLAGS.preset, "trajectory": course, "steps": steps,
       "encoder": data.encoder.fingerprint, "facts": workdir.described_facts(data.source.facts),

@@ -27,8 +27,8 @@ def tiny(name):
 def run(name, mesh, **options):
   config, model, data = tiny(name)
   losses = []
-  state = train(options.pop("model", model), data.source, **{"steps": STEPS, "mesh": mesh, "seed": config.seed, "log_every": 1,
-                "write": lambda step, record: losses.append(record["loss"]), **options})
+  write = lambda step, record: losses.append(record["loss"])
+  state = train(model, data.source, mesh=mesh, seed=config.seed, log_every=1, write=write, **{"steps": STEPS, **options})
   return state, np.array(losses)
 
 

@@ -2,7 +2,6 @@
 import collections
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import numpy as np
@@ -63,12 +62,14 @@ def train(
     seed: of the initialisation and of all noise in `update`.
     mesh: see `make_mesh`; by default all devices, along `data`.
     steps_per_dispatch: updates that one compiled program makes, which small models need to be fast.
-      Whatever is due "every n steps" happens at the end of the dispatch that passes a multiple of n.
+      An evaluation or a save that is due "every n steps" happens at the end of the dispatch that
+      reaches or passes a multiple of n.
     checkpoints: where to save, and to resume from. The last step is always saved.
     save_every, eval_every, log_every: in steps; 0 is never.
     evaluate: `(state, step) -> metrics`.
-    write: `(step, record)`, called with the means over the dispatch that ends at that step.
-    progress: the same, for people; called after every dispatch.
+    write: `(step, record)`, with the means over the steps since the last record, as far as they
+      belong to the dispatch; so records depend on the absolute step alone.
+    progress: the same over a whole dispatch, for people; called after every one.
     signals: asks the loop to stop.
     started: told the step that the run goes on from, before the first dispatch.
 
@@ -89,22 +90,7 @@ def train(
     def feeds_of(span):
       return feeder([source.feed_at(step, feeder.rows) for step in range(*span)])
 
-    def batch_of(resident, feed):
-      return constrain(source.assemble(resident, feed), P(DATA_AXES))
-
-    def make_state(seed, resident, feeds):
-      rng = jax.random.split(jax.random.key(seed))[0]
-      return model.init(rng, batch_of(resident, jax.tree.map(lambda x: x[0], feeds)))
-
-    def many_updates(state, seed, numbers, resident, feeds):
-      root = jax.random.split(jax.random.key(seed))[1]
-
-      def one_update(state, xs):
-        number, feed = xs
-        return model.update(state, batch_of(resident, feed), jax.random.fold_in(root, number))
-
-      return jax.lax.scan(one_update, state, (numbers, feeds))
-
+    make_state, many_updates = programs(model, source)
     seed = np.uint32(seed)
     first_feeds = feeds_of((0, 1))
     abstract = jax.eval_shape(make_state, seed, resident, first_feeds)
@@ -123,24 +109,25 @@ def train(
 
     unread = collections.deque()  # Dispatches whose metrics were not fetched yet.
 
-    def read_metrics(keep: int) -> dict[str, Any]:
-      """Fetches all but the newest `keep` dispatches; returns the means over the last one fetched."""
+    def read_metrics(keep: int) -> None:
+      """Fetches all but the newest `keep` dispatches, checks them and passes them on."""
       nonlocal converged_at
-      record = {}
       while len(unread) > keep:
         start, stop, metrics = unread.popleft()
         metrics = {name: np.asarray(value) for name, value in metrics.items()}
         _check_finite(metrics, start, checkpoints)
         if converged_at is None and metrics.get("converged", np.zeros(1))[-1] > 0:
           converged_at = stop
-        record = {name: float(value.astype(np.float64).mean()) for name, value in metrics.items()}
-        record |= {"converged": float(converged_at is not None)} if "converged" in record else {}
-        record |= clock.rates(stop)
+        rates = clock.rates(stop)
+        table = np.stack([value.astype(np.float64) for value in metrics.values()])
+        means = lambda first, last: dict(zip(metrics, table[:, first - start:last - start].mean(1).tolist()))
         if progress:
-          progress(stop, record)
-        if write and _due(log_every, start, stop):
-          write(stop, record)
-      return record
+          progress(stop, means(start, stop) | rates)
+        if write and log_every:
+          first = start
+          for step in range((start // log_every + 1) * log_every, stop + 1, log_every):
+            write(step, means(first, step) | rates)
+            first = step
 
     def save() -> None:
       if checkpoints:
@@ -150,7 +137,9 @@ def train(
     clock = _Clock(step, source.batch_size)
     saved_at = step if restored else None
     scores: Mapping[str, float] = {}
-    spans = prefetch(_spans(step, steps, steps_per_dispatch), feeds_of)
+    spans = _spans(step, steps, steps_per_dispatch)
+    # There is nothing to read ahead where every batch is the whole set.
+    spans = ((span, {}) for span in spans) if source.whole else prefetch(spans, feeds_of)
     try:
       while converged_at is None or step <= converged_at:
         waiting = time.perf_counter()
@@ -187,6 +176,29 @@ def train(
         save()
       checkpoints.wait()
     return state
+
+
+def programs(model: Model, source: Source) -> tuple[Callable, Callable]:
+  """What the loop compiles: `(seed, resident, feeds) -> state`, and many updates in one dispatch,
+  `(state, seed, numbers, resident, feeds) -> (state, metrics)`, with the steps' `numbers` [k]."""
+
+  def batch_of(resident, feed):
+    return constrain(source.assemble(resident, feed), P(DATA_AXES))
+
+  def make_state(seed, resident, feeds):
+    rng = jax.random.split(jax.random.key(seed))[0]
+    return model.init(rng, batch_of(resident, jax.tree.map(lambda x: x[0], feeds)))
+
+  def many_updates(state, seed, numbers, resident, feeds):
+    root = jax.random.split(jax.random.key(seed))[1]
+
+    def one_update(state, xs):
+      number, feed = xs
+      return model.update(state, batch_of(resident, feed), jax.random.fold_in(root, number))
+
+    return jax.lax.scan(one_update, state, (numbers, feeds))
+
+  return make_state, many_updates
 
 
 def _spans(step: int, steps: int, size: int):

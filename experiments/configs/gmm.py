@@ -13,11 +13,11 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
       model=dict(num_components=3, stepwise=False, power=0.7, floor=1e-3, tolerance=1e-6, chunk_size=16384),
       data=dict(name="wine", encoder="rows", standardize=True, errors="strict"),
-      epochs=200,
+      epochs=500,
       batch_size=0,  # The whole set is one batch.
-      steps_per_dispatch=5,
+      steps_per_dispatch=100,
       log_every=5,
-      save_every=50,
+      save_every=100,
       evals=("clustering",),
   ))
   if preset == "tiny":

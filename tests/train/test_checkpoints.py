@@ -17,16 +17,19 @@ from embeddings_jax.train.checkpoints import CheckpointError, Checkpoints
 from embeddings_jax.train.mesh import make_mesh
 
 
-def layout_of(state, mesh, spec=P()):
+REPLICATED = P()
+
+
+def layout_of(state, mesh, spec=REPLICATED):
   return jax.tree.map(lambda x: NamedSharding(mesh, spec if x.ndim else P()), state)
 
 
-def make_state(mesh, value=0.0, spec=P()):
+def make_state(mesh, value=0.0, spec=REPLICATED):
   state = {"table": jnp.arange(4096.0).reshape(64, 64) + value, "step": jnp.int32(value)}
   return jax.tree.map(jax.device_put, state, layout_of(state, mesh, spec))
 
 
-def restore(directory, mesh, report=print, spec=P(), **options):
+def restore(directory, mesh, report=print, spec=REPLICATED, **options):
   checkpoints = Checkpoints(str(directory), report=report, **options)
   state = jax.eval_shape(lambda: {"table": jnp.zeros((64, 64)), "step": jnp.int32(0)})
   found = checkpoints.restore(state, layout_of(state, mesh, spec))

@@ -1,0 +1,156 @@
+"""Speed and quality beside a peer, in the same process, by turns; ratios and medians, never single times.
+
+  python -m experiments.benchmark loop --model=cpc --preset=small     our loop against its bare dispatches
+  python -m experiments.benchmark sgns --data=enwiki-2015             skip-gram against gensim (extra `parity`)
+
+Each prints one JSON object; README quotes them with these commands.
+"""
+import json
+import os
+import statistics
+import time
+from collections.abc import Sequence
+
+from absl import flags
+
+from embeddings_jax.types import InputError
+from experiments import command
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("model", "", "Model of `loop`.")
+flags.DEFINE_string("preset", "demo", "Preset.")
+flags.DEFINE_string("data", "enwiki-2015", "Corpus of `sgns`.")
+flags.DEFINE_string("data_dir", None, "Directory of the catalog's files (default: $EMBEDDINGS_DATA).")
+flags.DEFINE_string("cache_dir", None, "Derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
+flags.DEFINE_integer("repeats", 5, "Turns of each.", lower_bound=1)
+flags.DEFINE_integer("epochs", 1, "Passes of `sgns`.", lower_bound=1)
+flags.DEFINE_float("seconds", 5.0, "Length of one turn of `loop`, about.")
+flags.DEFINE_integer("seed", 0, "Seed.")
+
+
+def main(argv: Sequence[str]) -> int:
+  verbs = {"loop": loop, "sgns": sgns}
+  if len(argv) < 2:
+    raise InputError(f"which benchmark? one of {', '.join(verbs)}")
+  command.check_choice("benchmark", argv[1], list(verbs))
+  command.parse([argv[0], *argv[2:]])
+  print(json.dumps({"benchmark": argv[1], **verbs[argv[1]](), "cores": os.cpu_count()}, indent=1))
+  return 0
+
+
+def loop() -> dict:
+  """Steps per second of `train` over those of its compiled dispatch, called on data that lies ready.
+
+  Ours includes drawing and placing the batches, fetching and checking the metrics, and a call of
+  `write` for every log; the dispatch alone is the ceiling.
+  """
+  import jax
+  import numpy as np
+  from jax.sharding import NamedSharding
+  from jax.sharding import PartitionSpec as P
+
+  from embeddings_jax.train import loop as loop_lib
+  from embeddings_jax.train import mesh as mesh_lib
+  from experiments import pipeline
+
+  config = command.load_config(FLAGS.model, FLAGS.preset)
+  if "tolerance" in config.model:
+    config.model.tolerance = 0.0  # A model that converged would end the run.
+  mesh = mesh_lib.make_mesh()
+  data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir,
+                            shards=mesh_lib.num_data_shards(mesh))
+  source, size = data.source, config.steps_per_dispatch
+  model = pipeline.make_model(config, source.facts, 100_000)
+
+  with jax.set_mesh(mesh):
+    make_state, many_updates = loop_lib.programs(model, source)
+    feeder = mesh_lib.Feeder(mesh, source.batch_size)
+    resident = mesh_lib.put(source.resident, NamedSharding(mesh, P()))
+    seed, numbers = np.uint32(0), np.arange(size, dtype=np.int32)
+    feeds = feeder([source.feed_at(step) for step in range(size)])
+    state = jax.jit(make_state)(seed, resident, feeds)
+    dispatch = jax.jit(many_updates, donate_argnums=0)
+    state, metrics = jax.block_until_ready(dispatch(state, seed, numbers, resident, feeds))
+    start = time.perf_counter()
+    state, metrics = jax.block_until_ready(dispatch(state, seed, numbers, resident, feeds))
+    count = max(4, int(FLAGS.seconds / (time.perf_counter() - start)))
+
+    def bare() -> float:
+      nonlocal state
+      start = time.perf_counter()
+      for _ in range(count):
+        state, metrics = dispatch(state, seed, numbers, resident, feeds)
+      jax.block_until_ready((state, metrics))
+      return count * size / (time.perf_counter() - start)
+
+    def ours() -> float:
+      began = []  # When the first dispatch, which compiles, was done.
+      trained = loop_lib.train(model, source, steps=(count + 1) * size, mesh=mesh, steps_per_dispatch=size,
+                               log_every=config.log_every, write=lambda step, record: None,
+                               progress=lambda step, record: began or began.append(time.perf_counter()))
+      jax.block_until_ready(trained)
+      return count * size / (time.perf_counter() - began[0])
+
+    turns = [(ours(), bare()) for _ in range(FLAGS.repeats)]
+  return {
+      "model": FLAGS.model, "preset": FLAGS.preset, "steps_per_dispatch": size,
+      "ratio": round(statistics.median(mine / ceiling for mine, ceiling in turns), 4),
+      "ratios": [round(mine / ceiling, 3) for mine, ceiling in turns],
+      "ours_steps_per_second": round(statistics.median(mine for mine, _ in turns), 2),
+      "bare_steps_per_second": round(statistics.median(ceiling for _, ceiling in turns), 2),
+  }
+
+
+def sgns() -> dict:
+  """WordSim-353 and words per second of `sgns` and of gensim on the same tokens with the same settings.
+
+  Gensim gets the words of the documents in lines of at most 10,000, as it wants them; both read text
+  that was normalised beforehand, so that neither is charged for it.
+  """
+  import numpy as np
+
+  try:
+    import gensim
+  except ImportError as error:
+    raise InputError("gensim is missing: pip install -e '.[parity]'") from error
+  from embeddings_jax.data import wordsets
+  from embeddings_jax.eval.word_similarity import word_similarity
+  from embeddings_jax.train.loop import train
+  from experiments import pipeline
+
+  config = command.load_config("sgns", "small")
+  config.data.name, config.epochs, config.seed = FLAGS.data, FLAGS.epochs, FLAGS.seed
+  data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir, shards=1)
+  facts, names = data.source.facts, data.encoder.names
+  steps = FLAGS.epochs * facts["steps_per_epoch"]
+  words = facts["num_words"] * FLAGS.epochs
+  pairs = {name: wordsets.word_similarity(name, FLAGS.data_dir) for name in ("ws353", "simlex999", "men")}
+
+  start = time.perf_counter()
+  state = train(pipeline.make_model(config, facts, steps), data.source, steps=steps, seed=FLAGS.seed,
+                steps_per_dispatch=config.steps_per_dispatch)
+  ours = {"seconds": time.perf_counter() - start, "vectors": np.asarray(state.input)[:len(names)]}
+
+  tokens = np.asarray(data.source.resident["stream"])
+  lines = [[names[i] for i in part[part >= 0]] for document in np.split(tokens, np.flatnonzero(tokens < 0))
+           for part in np.array_split(document, len(document) // 10_000 + 1)]
+  model = config.model
+  start = time.perf_counter()
+  word2vec = gensim.models.Word2Vec(
+      lines, sg=1, hs=0, vector_size=model.dim, window=model.window, negative=model.num_negatives,
+      sample=model.subsample, min_count=1, epochs=FLAGS.epochs, seed=FLAGS.seed + 1, workers=os.cpu_count())
+  theirs = {"seconds": time.perf_counter() - start, "vectors": word2vec.wv[names]}
+
+  place = {name: i for i, name in enumerate(names)}
+  found = {"data": FLAGS.data, "epochs": FLAGS.epochs, "vocabulary": len(names), "words": words, "seed": FLAGS.seed}
+  for who, result in (("ours", ours), ("gensim", theirs)):
+    found[who] = {"words_per_second": round(words / result["seconds"])} | {
+        name: round(word_similarity(lambda asked, v=result["vectors"]: v[[place[w] for w in asked]], listed,
+                                    vocabulary=place)["spearman"], 4) for name, listed in pairs.items()}
+  found["speed_ratio"] = round(theirs["seconds"] / ours["seconds"], 3)
+  return found
+
+
+if __name__ == "__main__":
+  command.call(main)

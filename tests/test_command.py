@@ -1,0 +1,180 @@
+"""The command line as a user meets it: results, resuming, mistakes."""
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def call(module, *arguments, devices=1, timeout=180, **options):
+  env = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": str(ROOT)}
+  return subprocess.run([sys.executable, "-m", f"experiments.{module}", *map(str, arguments)], capture_output=True,
+                        text=True, timeout=timeout, env=env, **options)
+
+
+def start(*arguments, devices=1, **options):
+  env = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": str(ROOT)}
+  return subprocess.Popen([sys.executable, "-m", "experiments.run", *map(str, arguments)], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, text=True, env=env, **options)
+
+
+def records(workdir):
+  return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+  """A finished tiny run of gmm."""
+  workdir = tmp_path_factory.mktemp("run") / "w"
+  done = call("run", "--model=gmm", "--preset=tiny", f"--workdir={workdir}")
+  assert done.returncode == 0, done.stderr
+  return workdir, done.stdout
+
+
+def test_a_run_leaves_all_its_files(finished):
+  workdir, printed = finished
+  names = {path.name for path in workdir.iterdir()}
+  assert names >= {"config.json", "encoder", "metrics.jsonl", "tensorboard", "checkpoints", "results.json",
+                   "embeddings.npy", "figures"}
+  results = json.loads((workdir / "results.json").read_text())
+  assert results["model"] == "gmm" and results["seed"] == 0 and results["steps"] == 20
+  assert results["metrics"]["class/all/nmi"] > 0.6
+  assert results["versions"]["jax"] and results["device"] == "cpu" and results["mesh"]["data"] == 1
+  assert np.load(workdir / "embeddings.npy").shape == (150, 3)
+  assert {path.name for path in (workdir / "figures").iterdir()} == {"loss.png", "mixture.png"}
+  assert [record["step"] for record in records(workdir)] == [5, 10, 15, 20]
+  assert "results.json" in printed and "class/all/nmi" in printed
+
+
+def test_a_finished_run_says_so(finished):
+  done = call("run", "--model=gmm", "--preset=tiny", f"--workdir={finished[0]}")
+  assert done.returncode == 0 and "finished at step 20" in done.stdout
+
+
+def test_embed_and_evaluate_need_the_work_directory_alone(finished, tmp_path):
+  from sklearn.datasets import load_iris
+  workdir, _ = finished
+  rows = load_iris().data.astype(np.float32)
+  np.save(tmp_path / "in.npy", rows)
+  done = call("embed", f"--workdir={workdir}", f"--input={tmp_path / 'in.npy'}", f"--output={tmp_path / 'out.npy'}")
+  assert done.returncode == 0, done.stderr
+  np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), np.load(workdir / "embeddings.npy"))
+  before = json.loads((workdir / "results.json").read_text())
+  done = call("evaluate", f"--workdir={workdir}", "--protocols=clustering")
+  assert done.returncode == 0 and "class/all/nmi" in done.stdout
+  assert json.loads((workdir / "results.json").read_text()) == before
+
+
+MISTAKES = {
+    "model": (["--model=gnm"], "did you mean gmm?"),
+    "no_model": ([], "--model is missing: one of"),
+    "preset": (["--model=gmm", "--preset=smal"], "did you mean small?"),
+    "data": (["--model=gmm", "--data=irs"], "did you mean 'iris'?"),
+    "kind": (["--model=gmm", "--data=pydocs"], "holds text"),
+    "key": (["--model=gmm", "--config.model.num_component=2"], "did you mean num_components?"),
+    "type": (["--model=gmm", "--config.model.num_components=two"], "num_components=two"),
+    "value": (["--model=gmm", "--config.model.num_components=0"], "num_components=0: must be at least 1"),
+    "flag": (["--model=gmm", "--step=3"], "--steps"),
+    "argument": (["--model=gmm", "gmm"], "'gmm' is not a flag"),
+    "mesh": (["--model=gmm", "--mesh=data:3"], "needs 3 devices, and there are 1"),
+    "batch": (["--model=gmm", "--batch_size=0"], "--batch_size"),
+    "missing_file": (["--model=gmm", "--data=./nothing.csv"], "nothing.csv"),
+    "config_file": (["--config_file=nothing.py"], "--config_file=nothing.py: no such file"),
+    "workdir": (["--model=gmm", "--preset=tiny", "--workdir=/proc/nowhere"], "/proc/nowhere: cannot be written"),
+    "coordinator": (["--model=gmm", "--num_processes=2"], "--coordinator=HOST:PORT"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_clear_line(name, tmp_path):
+  arguments, expected = MISTAKES[name]
+  done = call("run", *arguments, cwd=tmp_path)
+  assert done.returncode == 2
+  lines = done.stderr.strip().splitlines()
+  assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
+  assert expected in lines[0].replace("Did", "did")
+  assert not (tmp_path / "runs").exists()
+
+
+def test_another_trajectory_is_refused_and_overwrite_moves_it_aside(finished, tmp_path):
+  import shutil
+  workdir = tmp_path / "w"
+  shutil.copytree(finished[0], workdir)
+  options = ("--model=gmm", "--preset=tiny", f"--workdir={workdir}", "--seed=3", "--config.model.num_components=2")
+  done = call("run", *options)
+  assert done.returncode == 2
+  assert "model.num_components was 3, now 2" in done.stderr and "seed was 0, now 3" in done.stderr
+  done = call("run", *options, "--overwrite")
+  assert done.returncode == 0, done.stderr
+  assert len([path for path in tmp_path.iterdir() if path.name.startswith("w.")]) == 1
+  assert np.load(workdir / "embeddings.npy").shape == (150, 2)
+
+
+def test_a_sigterm_saves_and_exits_75_and_the_same_command_goes_on(tmp_path):
+  arguments = ("--model=gmm", "--preset=tiny", "--steps=4000", "--config.model.tolerance=0.0",
+               "--config.model.floor=0.01", "--config.log_every=100", "--config.steps_per_dispatch=10", "--config.save_every=0")
+  whole = call("run", *arguments, f"--workdir={tmp_path / 'whole'}")
+  assert whole.returncode == 0, whole.stderr
+  process = start(*arguments, f"--workdir={tmp_path / 'w'}")
+  while process.poll() is None:
+    metrics = tmp_path / "w" / "metrics.jsonl"
+    if metrics.exists() and metrics.stat().st_size:
+      process.send_signal(signal.SIGTERM)
+      break
+    time.sleep(0.02)
+  _, errors = process.communicate(timeout=60)
+  assert process.returncode == 75 and "SIGTERM received: saved at step" in errors
+  done = call("run", *arguments, f"--workdir={tmp_path / 'w'}")
+  assert done.returncode == 0 and "going on from step" in done.stdout, done.stderr
+  np.testing.assert_array_equal(np.load(tmp_path / "w" / "embeddings.npy"),
+                                np.load(tmp_path / "whole" / "embeddings.npy"))
+  without_times = lambda folder: [{k: r[k] for k in ("step", "loss", "log_likelihood")} for r in records(folder)]
+  assert without_times(tmp_path / "w") == without_times(tmp_path / "whole")
+
+
+def test_lists_and_config():
+  assert call("run", "--list_models").stdout.split() == ["cpc", "gmm", "sgns"]
+  listed = call("run", "--list_data").stdout
+  assert all(name in listed for name in ("digits", "pydocs", "fsdd", "enwiki-2015"))
+  config = json.loads(call("run", "--model=gmm", "--print_config", "--steps=9").stdout)
+  assert config["steps"] == 9 and config["model"]["num_components"] == 3
+
+
+def test_a_config_from_a_file(tmp_path):
+  (tmp_path / "mine.py").write_text(
+      "def get_config(preset):\n  return dict(name='gmm', model=dict(num_components=2), "
+      "data=dict(name='iris', encoder='rows'), epochs=3, evals=('clustering',))\n")
+  done = call("run", f"--config_file={tmp_path / 'mine.py'}", f"--workdir={tmp_path / 'w'}")
+  assert done.returncode == 0, done.stderr
+  assert np.load(tmp_path / "w" / "embeddings.npy").shape == (150, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["gmm", "sgns", "cpc"])
+def test_two_processes_give_the_losses_of_one(model, tmp_path):
+  """Two processes of two devices on loopback, and one process of four."""
+  import socket
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+  arguments = (f"--model={model}", "--preset=tiny", "--steps=12", "--config.log_every=1",
+               "--config.steps_per_dispatch=2", "--mesh=data:4", "--config.evals=()")
+  one = call("run", *arguments, f"--workdir={tmp_path / 'one'}", devices=4)
+  assert one.returncode == 0, one.stderr
+  both = [start(*arguments, f"--workdir={tmp_path / 'two'}", f"--coordinator=127.0.0.1:{port}", "--num_processes=2",
+                f"--process_id={i}", devices=2) for i in range(2)]
+  for process in both:
+    _, errors = process.communicate(timeout=180)
+    assert process.returncode == 0, errors
+  losses = [np.array([record["loss"] for record in records(tmp_path / name)]) for name in ("one", "two")]
+  assert len(losses[0]) == 12
+  np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+  vectors = [np.load(tmp_path / name / "embeddings.npy") for name in ("one", "two")]
+  np.testing.assert_allclose(vectors[1], vectors[0], rtol=1e-3, atol=1e-4)

@@ -1,0 +1,75 @@
+"""Killed at any moment, a run loses no completed checkpoint and ends where it would have ended."""
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+STEPS, KILLS = 600, 20
+
+
+def start(workdir):
+  arguments = ["--model=sgns", "--preset=tiny", f"--steps={STEPS}", "--config.log_every=1", "--config.save_every=16",
+               "--config.steps_per_dispatch=2", f"--workdir={workdir}"]
+  env = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+  return subprocess.Popen([sys.executable, "-m", "experiments.run", *arguments], env=env, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def committed(workdir):
+  folder = workdir / "checkpoints"
+  names = [path.name for path in folder.iterdir()] if folder.exists() else []
+  return max((int(name) for name in names if name.isdigit()), default=0)
+
+
+def last_step(workdir):
+  try:
+    with open(workdir / "metrics.jsonl", "rb") as file:
+      file.seek(max(0, file.seek(0, os.SEEK_END) - 2000))
+      return max((int(step) for step in re.findall(rb'"step": (\d+),', file.read())), default=0)
+  except FileNotFoundError:
+    return 0
+
+
+def is_saving(workdir):
+  return any("tmp" in path.name for path in (workdir / "checkpoints").iterdir())
+
+
+@pytest.mark.slow
+def test_twenty_kills_change_nothing(tmp_path):
+  """The moments are uniform over the training; in every fourth the kill waits for a save to be under way."""
+  undisturbed = start(tmp_path / "undisturbed")
+  assert undisturbed.wait(timeout=180) == 0, undisturbed.stderr.read()
+
+  workdir = tmp_path / "killed"
+  moments = np.sort(np.random.default_rng(0).integers(1, STEPS - 20, KILLS))
+  saved_before, while_saving, kills = 0, 0, 0
+  for trial, moment in enumerate(moments):
+    process = start(workdir)
+    deadline = time.monotonic() + 120
+    while last_step(workdir) < moment and process.poll() is None and time.monotonic() < deadline:
+      time.sleep(0.001)
+    while trial % 4 == 0 and not is_saving(workdir) and process.poll() is None and time.monotonic() < deadline:
+      time.sleep(0.0005)
+    while_saving += is_saving(workdir)
+    kills += process.poll() is None
+    process.kill()
+    printed = process.communicate()[0]
+    resumed = re.search(r"going on from step (\d+)", printed)
+    assert (int(resumed[1]) if resumed else 0) == saved_before  # The newest completed one, never an older.
+    saved_before = committed(workdir)
+  process = start(workdir)
+  printed, errors = process.communicate(timeout=180)
+  assert process.returncode == 0, errors
+  assert kills == KILLS and while_saving >= KILLS // 4
+  np.testing.assert_array_equal(np.load(workdir / "embeddings.npy"),
+                                np.load(tmp_path / "undisturbed" / "embeddings.npy"))
+  steps = [[json.loads(line)["step"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+           for name in ("killed", "undisturbed")]
+  assert steps[0] == steps[1] == list(range(2, STEPS + 1, 2))
