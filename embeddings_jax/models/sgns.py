@@ -129,6 +129,10 @@ def sgns(
     raise InputError(f"sgns: counts of shape {counts.shape} do not fit vocab_size={vocab_size}")
   if not counts.sum() > 0:
     raise InputError("sgns: all counts are 0, so there is no noise distribution")
+  for name, value in {"dim": dim, "window": window, "tile": tile, "shared_negatives": shared_negatives,
+                      "tiles_per_group": tiles_per_group}.items():
+    if value < 1:
+      raise InputError(f"sgns: {name}={value}: must be at least 1")
   if window > tile:
     raise InputError(f"sgns: window={window} exceeds tile={tile}; raise config.model.tile")
   num_rows = -(-vocab_size // ROW_MULTIPLE) * ROW_MULTIPLE
@@ -167,7 +171,7 @@ def sgns(
     document = jnp.cumsum(tokens < 0, 1)
 
     def compact(values, place, empty):
-      return jnp.full(size, empty, jnp.int32).at[place].set(values, mode="drop", unique_indices=False)
+      return jnp.full(size, empty, jnp.int32).at[place].set(values, mode="drop")
 
     draws = Draws(
         tokens=jax.vmap(compact, (0, 0, None))(tokens, place, num_rows),
