@@ -19,6 +19,9 @@ def mfcc(waveform: np.ndarray, rate: int, *, num_coefficients: int = NUM_COEFFIC
 
   Returns:
     `[num_frames, num_coefficients]`, float32.
+
+  Linear probe of the mean, and of mean and deviation, on `fsdd`: digit .877 and .947, speaker .980 and
+  1.000 (13 coefficients: .857 and .940, .960 and 1.000).
   """
   import scipy.fft
 
@@ -42,7 +45,7 @@ def mfcc_features(waveforms: Sequence[np.ndarray], rate: int, *, deviation: bool
 
 
 def byte_ngrams(items: Sequence[str | bytes | np.ndarray], *, sizes: Sequence[int] = (1, 2, 3),
-                num_features: int = 4096) -> np.ndarray:
+                num_features: int = 1024) -> np.ndarray:
   """Counts of byte n-grams of every size, hashed, as square roots of shares.
 
   Returns `[num_items, len(sizes) * num_features]`. Single bytes have a feature each (`num_features` is

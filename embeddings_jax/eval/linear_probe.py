@@ -1,7 +1,7 @@
 """Linear probe: what a linear classifier reads off frozen embeddings.
 
 Protocol. Features are standardised with the mean and the deviation of the training rows (constant
-features stay 0). The classifier is multinomial logistic regression,
+features are left out). The classifier is multinomial logistic regression,
 
   min_{W,b}  1/n Σ_i -log p(y_i | x_i; W, b) + λ/2 |W|²,
 
@@ -85,10 +85,11 @@ def probe_accuracy(
 
 def _standardiser(features: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
   mean, deviation = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
-  # A feature that only rounding moves is constant.
-  constant = deviation <= 1e-7 * np.maximum(1e-30, np.abs(mean))
-  scale = np.where(constant, 0, 1 / np.where(constant, 1, deviation))
-  return lambda x: (x - mean) * scale
+  # A feature that only rounding moves is constant; its weight would be 0, so it is left out.
+  varies = deviation > 1e-7 * np.maximum(1e-30, np.abs(mean))
+  if not varies.any():
+    return lambda x: np.zeros((len(x), 1))
+  return lambda x: (x[:, varies] - mean[varies]) / deviation[varies]
 
 
 def _fit(features: np.ndarray, labels: np.ndarray, penalty: float):
