@@ -121,7 +121,8 @@ def run(config: Any) -> int:
     workdir.prepare(path, course, overwrite=FLAGS.overwrite)
     data.encoder.save(path / "encoder")
   record = {
-      "config": json.loads(config.to_json_best_effort()), "preset": FLAGS.preset, "trajectory": course, "steps": steps,
+      "config": json.loads(config.to_json_best_effort()), "preset": FLAGS.preset, "trajectory": course,
+      "steps": steps,
       "encoder": data.encoder.fingerprint, "facts": workdir.described_facts(data.source.facts),
       "batch": {k: [list(v.shape), str(v.dtype)] for k, v in data.source.batch_at(0).items()},
       "command": " ".join(["python -m experiments.run", *sys.argv[1:]]),
