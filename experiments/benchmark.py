@@ -3,7 +3,7 @@
   python -m experiments.benchmark loop --model=cpc --preset=small     our loop against its bare dispatches
   python -m experiments.benchmark sgns --data=enwiki-2015             skip-gram against gensim (extra `parity`)
 
-Each prints one JSON object; README quotes them with these commands.
+Each prints one JSON object; `--output` writes it as well, and the README's table is made from such files.
 """
 import json
 import os
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from embeddings_jax.types import InputError
-from experiments import command
+from experiments import command, workdir
 
 FLAGS = flags.FLAGS
 
@@ -27,6 +27,7 @@ flags.DEFINE_integer("repeats", 5, "Turns of each.", lower_bound=1)
 flags.DEFINE_integer("epochs", 1, "Passes of `sgns`.", lower_bound=1)
 flags.DEFINE_float("seconds", 5.0, "Length of one turn of `loop`, about.")
 flags.DEFINE_integer("seed", 0, "Seed.")
+flags.DEFINE_string("output", "", "File to write the result to.")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -35,7 +36,14 @@ def main(argv: Sequence[str]) -> int:
     raise InputError(f"which benchmark? one of {', '.join(verbs)}")
   command.check_choice("benchmark", argv[1], list(verbs))
   command.parse([argv[0], *argv[2:]])
-  print(json.dumps({"benchmark": argv[1], **verbs[argv[1]](), "cores": os.cpu_count()}, indent=1))
+  shown = [argument for argument in argv[1:] if not argument.startswith(("--output", "--data_dir", "--cache_dir"))]
+  found = {"command": " ".join(["python -m experiments.benchmark", *shown]), **verbs[argv[1]](),
+           "device": f"{os.cpu_count()} cores", "versions": workdir.versions(), "commit": workdir.commit()}
+  text = json.dumps(found, indent=1)
+  print(text)
+  if FLAGS.output:
+    with open(FLAGS.output, "w") as file:
+      file.write(text + "\n")
   return 0
 
 
@@ -93,9 +101,10 @@ def loop() -> dict:
       return count * size / (time.perf_counter() - began[0])
 
     turns = [(ours(), bare()) for _ in range(FLAGS.repeats)]
+  ratio = statistics.median(mine / ceiling for mine, ceiling in turns)
   return {
-      "model": FLAGS.model, "preset": FLAGS.preset, "steps_per_dispatch": size,
-      "ratio": round(statistics.median(mine / ceiling for mine, ceiling in turns), 4),
+      "summary": f"{ratio:.3f} of the bare dispatch's steps per second (median of {FLAGS.repeats} turns)",
+      "steps_per_dispatch": size,
       "ratios": [round(mine / ceiling, 3) for mine, ceiling in turns],
       "ours_steps_per_second": round(statistics.median(mine for mine, _ in turns), 2),
       "bare_steps_per_second": round(statistics.median(ceiling for _, ceiling in turns), 2),
@@ -143,12 +152,14 @@ def sgns() -> dict:
   theirs = {"seconds": time.perf_counter() - start, "vectors": word2vec.wv[names]}
 
   place = {name: i for i, name in enumerate(names)}
-  found = {"data": FLAGS.data, "epochs": FLAGS.epochs, "vocabulary": len(names), "words": words, "seed": FLAGS.seed}
+  found = {"vocabulary": len(names), "words": words}
   for who, result in (("ours", ours), ("gensim", theirs)):
     found[who] = {"words_per_second": round(words / result["seconds"])} | {
         name: round(word_similarity(lambda asked, v=result["vectors"]: v[[place[w] for w in asked]], listed,
                                     vocabulary=place)["spearman"], 4) for name, listed in pairs.items()}
   found["speed_ratio"] = round(theirs["seconds"] / ours["seconds"], 3)
+  found["summary"] = ", ".join(f"{name} {found['ours'][name]:.3f} (gensim {found['gensim'][name]:.3f})" for name in pairs)
+  found["summary"] += f"; {found['speed_ratio']:.1f} times gensim's words per second"
   return found
 
 

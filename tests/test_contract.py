@@ -28,7 +28,8 @@ def run(name, mesh, **options):
   config, model, data = tiny(name)
   losses = []
   write = lambda step, record: losses.append(record["loss"])
-  state = train(model, data.source, mesh=mesh, seed=config.seed, log_every=1, write=write, **{"steps": STEPS, **options})
+  options = {"steps": STEPS, **options}
+  state = train(model, data.source, mesh=mesh, seed=config.seed, log_every=1, write=write, **options)
   return state, np.array(losses)
 
 

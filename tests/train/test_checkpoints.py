@@ -16,7 +16,6 @@ from jax.sharding import PartitionSpec as P
 from embeddings_jax.train.checkpoints import CheckpointError, Checkpoints
 from embeddings_jax.train.mesh import make_mesh
 
-
 REPLICATED = P()
 
 

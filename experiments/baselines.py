@@ -1,0 +1,70 @@
+"""Writes the README's tables from `experiments/results/*.json`: `python -m experiments.baselines [--add=WORKDIR]`."""
+import json
+import pathlib
+import re
+import statistics
+from collections.abc import Sequence
+
+from absl import flags
+
+from embeddings_jax.types import InputError
+from experiments import command
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("add", "", "First take over the results.json of this work directory.")
+
+FOLDER = pathlib.Path(__file__).parent / "results"
+README = pathlib.Path(__file__).parents[1] / "README.md"
+
+
+def main(argv: Sequence[str]) -> int:
+  command.parse(argv)
+  if FLAGS.add:
+    path = pathlib.Path(FLAGS.add) / "results.json"
+    if not path.is_file():
+      raise InputError(f"--add={FLAGS.add}: has no results.json")
+    results = json.loads(path.read_text())
+    name = f"{results['model']}-{results['preset']}-{results['data']}-{results['steps']}-seed{results['seed']}.json"
+    (FOLDER / name.replace("/", "_").replace(":", "_")).write_text(json.dumps(results, indent=1) + "\n")
+  README.write_text(filled(README.read_text()))
+  return 0
+
+
+def filled(readme: str) -> str:
+  """The README's text with its tables made anew."""
+  for name, table in (("baselines", baseline_table()), ("benchmarks", benchmark_table())):
+    readme = re.sub(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda m, t=table: m[1] + t + m[2], readme,
+                    flags=re.DOTALL)
+  return readme
+
+
+def baseline_table() -> str:
+  groups: dict[tuple, list[dict]] = {}
+  for path in sorted(FOLDER.glob("*.json")):
+    if not path.name.startswith("benchmark-"):
+      results = json.loads(path.read_text())
+      groups.setdefault((results["model"], results["preset"], results["data"], results["steps"]), []).append(results)
+  lines = ["| model | data | steps | metric | value | seeds | minutes | command |", "|---|---|---|---|---|---|---|---|"]
+  for (model, _, data, steps), runs in groups.items():
+    minutes = f"{statistics.mean(run['wall_seconds'] for run in runs) / 60:.1f}"
+    shown = re.sub(r" --(seed|workdir|data_dir|cache_dir)=\S+", "", runs[0]["command"])
+    row = [f"`{model}`", data, str(steps), None, None, str(len(runs)), minutes, f"`{shown}`"]
+    for metric in runs[0]["metrics"]:
+      values = [run["metrics"][metric] for run in runs]
+      spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+      row[3:5] = metric, f"{statistics.mean(values):.3f}{spread}"
+      lines.append("| " + " | ".join(row) + " |")
+      row = [""] * 8
+  return "\n".join(lines) + "\n"
+
+
+def benchmark_table() -> str:
+  lines = ["| command | result |", "|---|---|"]
+  for path in sorted(FOLDER.glob("benchmark-*.json")):
+    found = json.loads(path.read_text())
+    lines.append(f"| `{found['command']}` | {found['summary']} |")
+  return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+  command.call(main)
