@@ -74,8 +74,11 @@ def probe_accuracy(
     fit, held_out = train_test_split(rows, test_size=0.2, random_state=seed, stratify=stratify)
     standardise = _standardiser(train_features[fit])
     fit_x, held_out_x = standardise(train_features[fit]), standardise(train_features[held_out])
-    classifiers = {penalty: _fit(fit_x, train_labels[fit], penalty) for penalty in penalties}
-    penalty = max(penalties, key=lambda p: (_accuracy(classifiers[p], held_out_x, train_labels[held_out]), p))
+    classifier, scores = None, []
+    for penalty in sorted(penalties, reverse=True):  # Each optimum starts the search for the next.
+      classifier = _fit(fit_x, train_labels[fit], penalty, classifier)
+      scores.append((_accuracy(classifier, held_out_x, train_labels[held_out]), penalty))
+    penalty = max(scores)[1]
   else:
     penalty = penalties[0]
   standardise = _standardiser(train_features)
@@ -92,11 +95,12 @@ def _standardiser(features: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
   return lambda x: (x[:, varies] - mean[varies]) / deviation[varies]
 
 
-def _fit(features: np.ndarray, labels: np.ndarray, penalty: float):
+def _fit(features: np.ndarray, labels: np.ndarray, penalty: float, start=None):
+  """The optimum, looked for from that of `start`, a classifier of the same features, which is moved."""
   from sklearn.linear_model import LogisticRegression
 
-  classifier = LogisticRegression(C=1 / (penalty * len(labels)), tol=1e-4, max_iter=5000)
-  return classifier.fit(features, labels)
+  classifier = start or LogisticRegression(tol=1e-4, max_iter=5000, warm_start=True)
+  return classifier.set_params(C=1 / (penalty * len(labels))).fit(features, labels)
 
 
 def _accuracy(classifier, features: np.ndarray, labels: np.ndarray) -> float:
