@@ -45,7 +45,8 @@ class Source(NamedTuple):
       rows of the global batch of that step.
     assemble: `(resident, feed) -> batch`: pure, on NumPy and on JAX arrays alike.
     resident: arrays that go to the device once. Empty when the feed is the batch itself.
-    whole: every batch is `resident`, with rows sharded over the mesh; the feed is empty.
+    whole: every batch is `resident`, with rows sharded over the mesh; the feed is empty. The loop
+      adds rows with `mask` 0 until the data shards divide them.
   """
 
   facts: Mapping[str, Any]

@@ -44,7 +44,8 @@ def baseline_table() -> str:
     if not path.name.startswith("benchmark-"):
       results = json.loads(path.read_text())
       groups.setdefault((results["model"], results["preset"], results["data"], results["steps"]), []).append(results)
-  lines = ["| model | data | steps | metric | value | seeds | minutes | command |", "|---|---|---|---|---|---|---|---|"]
+  columns = ("model", "data", "steps", "metric", "value", "seeds", "minutes", "command")
+  lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
   for (model, _, data, steps), runs in groups.items():
     minutes = f"{statistics.mean(run['wall_seconds'] for run in runs) / 60:.1f}"
     shown = re.sub(r" --(seed|workdir|data_dir|cache_dir)=\S+", "", runs[0]["command"])
@@ -54,7 +55,7 @@ def baseline_table() -> str:
       spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
       row[3:5] = metric, f"{statistics.mean(values):.3f}{spread}"
       lines.append("| " + " | ".join(row) + " |")
-      row = [""] * 8
+      row = [""] * len(columns)
   return "\n".join(lines) + "\n"
 
 

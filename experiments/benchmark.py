@@ -66,8 +66,7 @@ def loop() -> dict:
   if "tolerance" in config.model:
     config.model.tolerance = 0.0  # A model that converged would end the run.
   mesh = mesh_lib.make_mesh()
-  data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir,
-                            shards=mesh_lib.num_data_shards(mesh))
+  data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
   source, size = data.source, config.steps_per_dispatch
   model = pipeline.make_model(config, source.facts, 100_000)
 
@@ -130,7 +129,7 @@ def sgns() -> dict:
 
   config = command.load_config("sgns", "small")
   config.data.name, config.epochs, config.seed = FLAGS.data, FLAGS.epochs, FLAGS.seed
-  data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir, shards=1)
+  data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
   facts, names = data.source.facts, data.encoder.names
   steps = FLAGS.epochs * facts["steps_per_epoch"]
   words = facts["num_words"] * FLAGS.epochs
@@ -158,7 +157,8 @@ def sgns() -> dict:
         name: round(word_similarity(lambda asked, v=result["vectors"]: v[[place[w] for w in asked]], listed,
                                     vocabulary=place)["spearman"], 4) for name, listed in pairs.items()}
   found["speed_ratio"] = round(theirs["seconds"] / ours["seconds"], 3)
-  found["summary"] = ", ".join(f"{name} {found['ours'][name]:.3f} (gensim {found['gensim'][name]:.3f})" for name in pairs)
+  found["summary"] = ", ".join(f"{name} {found['ours'][name]:.3f} (gensim {found['gensim'][name]:.3f})"
+                               for name in pairs)
   found["summary"] += f"; {found['speed_ratio']:.1f} times gensim's words per second"
   return found
 

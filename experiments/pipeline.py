@@ -31,7 +31,7 @@ class Data(NamedTuple):
   dataset: Any
 
 
-def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str | None, shards: int) -> Data:
+def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str | None) -> Data:
   """The training source of a config, its encoder, and the data set for the evaluations."""
   options, batch_size, seed = config["data"], config["batch_size"], config["seed"]
   if not options["name"]:
@@ -51,8 +51,7 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
     rows = rows[train] if "train" in dataset.split else rows
     encoder = (encoders.RowEncoder.standardizing(rows) if options.get("standardize")
                else encoders.RowEncoder(rows.shape[1]))
-    source = array_source({"x": encoder.encode(rows)["x"]}, batch_size or None, seed=seed, remainder="pad",
-                          multiple=shards)
+    source = array_source({"x": encoder.encode(rows)["x"]}, batch_size or None, seed=seed, remainder="pad")
   elif kind == "words":
     encoder, tokens, facts = text.tokenize(
         dataset, normalize=options["normalize"], min_count=options["min_count"],

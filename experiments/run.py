@@ -98,7 +98,7 @@ def run(config: Any) -> int:
 
   from embeddings_jax.train import loop
   from embeddings_jax.train.checkpoints import Checkpoints
-  from embeddings_jax.train.mesh import check_batch_size, make_mesh, num_data_shards
+  from embeddings_jax.train.mesh import check_batch_size, make_mesh
   from embeddings_jax.train.signals import Signals
   from experiments import pipeline, results, workdir
   from experiments.progress import Progress
@@ -107,13 +107,14 @@ def run(config: Any) -> int:
   say = print if alone else lambda *_: None
   mesh = make_mesh(FLAGS.mesh)
   cache_dir = FLAGS.cache_dir
-  data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=cache_dir, shards=num_data_shards(mesh))
+  data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=cache_dir)
   steps = config.steps or config.epochs * data.source.facts["steps_per_epoch"]
   if not steps:
     raise InputError("--steps is missing: the config has neither `steps` nor `epochs`")
 
   model = pipeline.make_model(config, data.source.facts, steps)
-  check_batch_size(mesh, data.source.batch_size)
+  if not data.source.whole:
+    check_batch_size(mesh, data.source.batch_size)
 
   course = workdir.trajectory(config.to_dict(), data.dataset.fingerprint)
   path = epath.Path(FLAGS.workdir) if FLAGS.workdir else workdir.default_path(config, FLAGS.preset, course)

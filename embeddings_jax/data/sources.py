@@ -17,7 +17,6 @@ def array_source(
     seed: int = 0,
     order: str = "shuffled",
     remainder: str = "drop",
-    multiple: int = 1,
     facts: Mapping[str, Any] | None = None,
     resident: bool | None = None,
 ) -> Source:
@@ -30,7 +29,6 @@ def array_source(
     order: `shuffled` or `sequential`.
     remainder: `drop` the last, partial batch of a pass, or `pad` it: then each pass has every row
       once, and `mask` is 0 on the padding.
-    multiple: the whole set is padded to a multiple of this (the number of data shards).
     facts: what to add to `num_rows`, `num_features` and `steps_per_epoch`.
     resident: keep the arrays on the device; by default where they are small.
   """
@@ -40,11 +38,9 @@ def array_source(
     if value.ndim == 2:
       facts.setdefault("num_features", value.shape[1])
   if batch_size is None:
-    size = -(-num_rows // multiple) * multiple
-    padded = {k: _pad_rows(np.asarray(v), size) for k, v in arrays.items()}
-    padded["mask"] = (np.arange(size) < num_rows).astype(np.float32)
-    return Source(facts | {"steps_per_epoch": 1}, size, lambda step, rows=slice(None): {},
-                  lambda whole, _: dict(whole), padded, whole=True)
+    whole = {k: np.asarray(v) for k, v in arrays.items()} | {"mask": np.ones(num_rows, np.float32)}
+    return Source(facts | {"steps_per_epoch": 1}, num_rows, lambda step, rows=slice(None): {},
+                  lambda resident, _: dict(resident), whole, whole=True)
 
   if resident is None:
     resident = sum(v.nbytes for v in arrays.values()) <= RESIDENT_BYTES
@@ -178,10 +174,6 @@ def _check_batch_size(num_rows: int, batch_size: int) -> None:
     raise InputError(f"--batch_size={batch_size}: must be at least 1")
   if batch_size > num_rows:
     raise InputError(f"--batch_size={batch_size} exceeds the {num_rows} rows of the data set")
-
-
-def _pad_rows(value: np.ndarray, size: int) -> np.ndarray:
-  return np.pad(value, [(0, size - len(value))] + [(0, 0)] * (value.ndim - 1))
 
 
 def _row_order(num_rows: int, batch_size: int, seed: int, order: str, remainder: str):

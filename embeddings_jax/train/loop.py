@@ -81,6 +81,8 @@ def train(
     Stopped: a signal came; the state is saved.
   """
   mesh = mesh_lib.make_mesh() if mesh is None else mesh
+  if source.whole:
+    source = mesh_lib.padded(source, mesh_lib.num_data_shards(mesh))
   mesh_lib.check_batch_size(mesh, source.batch_size)
   with jax.set_mesh(mesh):
     replicated = NamedSharding(mesh, P())

@@ -10,7 +10,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from embeddings_jax.ops.sharding import DATA_AXES
-from embeddings_jax.types import InputError, PyTree, Rule
+from embeddings_jax.types import InputError, PyTree, Rule, Source
 
 AXES = ("data", "fsdp", "model")
 FSDP_MIN_BYTES = 1 << 20  # Splitting smaller leaves costs more messages than it saves memory.
@@ -50,6 +50,13 @@ def check_batch_size(mesh: Mesh, batch_size: int) -> None:
   if batch_size % num_data_shards(mesh):
     raise InputError(f"--batch_size={batch_size}: must be a multiple of the {num_data_shards(mesh)} data shards "
                      f"of the mesh {dict(mesh.shape)}")
+
+
+def padded(source: Source, multiple: int) -> Source:
+  """A source of whole sets with rows of `mask` 0 added, up to a multiple of the data shards."""
+  extra = -source.batch_size % multiple
+  resident = {k: np.pad(v, [(0, extra)] + [(0, 0)] * (v.ndim - 1)) for k, v in source.resident.items()}
+  return source._replace(batch_size=source.batch_size + extra, resident=resident)
 
 
 def path_name(path: Sequence[Any]) -> str:

@@ -41,7 +41,7 @@ def test_half_batches_by_rows_equal_the_whole():
 
 def test_memory_mapped_rows_equal_resident_ones(tmp_path):
   np.save(tmp_path / "x.npy", ROWS)
-  mapped = array_source({"x": np.load(tmp_path / "x.npy", mmap_mode="r")}, 4, seed=1)
+  mapped = array_source({"x": np.load(tmp_path / "x.npy", mmap_mode="r")}, 4, seed=1, resident=False)
   resident = array_source({"x": ROWS}, 4, seed=1)
   assert not mapped.resident and set(resident.resident) == {"x"}
   for step in (0, 3, 17):
@@ -54,11 +54,12 @@ def test_seed_decides_the_order():
   assert (first != other).any()
 
 
-def test_whole_set_is_padded_to_the_shards():
-  source = array_source({"x": ROWS}, None, multiple=8)
-  batch = source.batch_at(5)
-  assert source.whole and source.batch_size == 24 and batch["x"].shape == (24, 2)
-  assert batch["mask"].sum() == 23 and batch["mask"][23] == 0
+def test_whole_set_is_every_batch():
+  source = array_source({"x": ROWS})
+  assert source.whole and source.batch_size == 23 and source.facts["steps_per_epoch"] == 1
+  for step in (0, 5):
+    np.testing.assert_array_equal(source.batch_at(step)["x"], ROWS)
+    np.testing.assert_array_equal(source.batch_at(step)["mask"], np.ones(23))
 
 
 def test_windows_have_each_element_once_and_pad_the_last():
@@ -70,7 +71,7 @@ def test_windows_have_each_element_once_and_pad_the_last():
 def test_jitter_is_reproducible_bounded_and_the_same_by_halves(tmp_path):
   np.save(tmp_path / "s.npy", np.arange(100))
   resident = window_source(np.arange(100), 10, 4, jitter=7, seed=2)
-  mapped = window_source(np.load(tmp_path / "s.npy", mmap_mode="r"), 10, 4, jitter=7, seed=2)
+  mapped = window_source(np.load(tmp_path / "s.npy", mmap_mode="r"), 10, 4, jitter=7, seed=2, resident=False)
   offsets = set()
   for step in range(12):
     whole = resident.batch_at(step)["tokens"]

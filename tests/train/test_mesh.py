@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from embeddings_jax.data.sources import array_source
 from embeddings_jax.train import mesh as mesh_lib
 from embeddings_jax.types import InputError
 
@@ -32,6 +33,13 @@ def test_rules_then_fsdp_then_replicated():
   assert layout["odd_table"].spec == P(None, None)  # 641 rows cannot be halved.
   assert layout["dense"]["kernel"].spec == P(None, "fsdp")
   assert layout["step"].spec == P()
+
+
+def test_whole_sets_are_padded_to_the_shards():
+  source = mesh_lib.padded(array_source({"x": np.arange(23.0)}), 8)
+  batch = source.batch_at(3)
+  assert source.batch_size == 24 and batch["x"][23] == 0
+  np.testing.assert_array_equal(batch["mask"], [1] * 23 + [0])
 
 
 def test_feeder_places_rows_of_every_step():
