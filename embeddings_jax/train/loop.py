@@ -196,6 +196,9 @@ def programs(model: Model, source: Source) -> tuple[Callable, Callable]:
       number, feed = xs
       return model.update(state, batch_of(resident, feed), jax.random.fold_in(root, number))
 
+    if len(numbers) == 1:  # Outside of a loop XLA's CPU convolutions are three times as fast.
+      state, metrics = one_update(state, jax.tree.map(lambda x: x[0], (numbers, feeds)))
+      return state, jax.tree.map(lambda x: x[None], metrics)
     return jax.lax.scan(one_update, state, (numbers, feeds))
 
   return make_state, many_updates
