@@ -7,7 +7,7 @@ Expected: small, linear probe of mean and deviation over time: digit .97, speake
 seed; 1200 steps, another: .953, .993), the same network untrained .53 and .87, MFCC mean and
 deviation .947 and 1.000. demo, package of a passage (of 8, the most
 frequent .28): .635, untrained .445; counts of byte n-grams, which know the packages' words, .785. paper: phones
-.646 and speakers .974 (its tables 1 and 2, other protocols than ours).
+.646 and speakers .974 (its table 1, other protocols than ours).
 One update per dispatch: XLA's CPU convolutions are three times slower inside a loop.
 """
 import ml_collections
