@@ -131,7 +131,7 @@ def _check_overrides(argv: Sequence[str], config: ml_collections.ConfigDict) -> 
 
 def call(main: Callable[[Sequence[str]], int | None]) -> None:
   """Runs a command and exits; what a user can mend ends in one line, not in a traceback."""
-  logging.set_verbosity(logging.ERROR)
+  logging.set_verbosity(logging.FATAL)  # Libraries raise what they log as errors.
   try:
     code = main(sys.argv) or 0
   except InputError as error:

@@ -31,10 +31,12 @@ def records(workdir):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-  """A finished tiny run of gmm."""
-  workdir = tmp_path_factory.mktemp("run") / "w"
-  done = call("run", "--model=gmm", "--preset=tiny", f"--workdir={workdir}")
+  """A finished tiny run of gmm, in its default work directory."""
+  folder = tmp_path_factory.mktemp("run")
+  done = call("run", "--model=gmm", "--preset=tiny", cwd=folder)
   assert done.returncode == 0, done.stderr
+  (workdir,) = (folder / "runs").iterdir()
+  assert workdir.name.startswith("gmm-tiny-")
   return workdir, done.stdout
 
 

@@ -53,7 +53,7 @@ class Checkpoints:
       metadata: JSON to store with each checkpoint (config, fingerprints, versions).
       report: receives the lines that a person should see.
     """
-    self._directory = epath.Path(directory)
+    self._directory = epath.Path(directory).absolute()  # Orbax refuses relative paths.
     self._metadata, self._report = dict(metadata or {}), report
     self._best_metric = best_metric
     newest = policies.LatestN(keep)
@@ -75,8 +75,8 @@ class Checkpoints:
   def _manager(self) -> ocp.CheckpointManager:
     # Opened late: restoring first moves damaged checkpoints out of its sight.
     if self._opened is None:
-      # Orbax's own progress messages are for its developers.
-      logging.getLogger("absl").setLevel(logging.ERROR)
+      # Orbax logs for its developers, with a page of tracebacks for every error that it raises as well.
+      logging.getLogger("absl").setLevel(logging.CRITICAL)
       self._opened = ocp.CheckpointManager(self._directory, options=self._options)
     return self._opened
 
