@@ -1,0 +1,36 @@
+"""Clustering: a case by hand, a perfect and a random embedding."""
+import types
+
+import numpy as np
+import pytest
+
+from embeddings_jax.eval.clustering import clustering
+
+
+def dataset(labels):
+  return types.SimpleNamespace(items=np.arange(len(labels)), labels={"class": np.asarray(labels)})
+
+
+def one_hot(clusters):
+  return lambda items: np.eye(max(clusters) + 1)[np.asarray(clusters)[items]]
+
+
+def test_by_hand():
+  """Clusters {a, a, b}, {b}: purity 3/4; ARI of the contingency table [[2, 0], [1, 1]] is 0."""
+  found = clustering(one_hot([0, 0, 0, 1]), dataset(["a", "a", "b", "b"]))
+  assert found["class/all/purity"] == 0.75
+  assert found["class/all/ari"] == pytest.approx(0.0, abs=1e-12)
+  mutual = 0.5 * np.log(4 / 3) + 0.25 * np.log(2 / 3) + 0.25 * np.log(2)
+  entropies = (np.log(2) + -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))) / 2
+  assert found["class/all/nmi"] == pytest.approx(mutual / entropies)
+
+
+def test_perfect_and_random():
+  labels = np.random.default_rng(0).integers(0, 5, 5000)
+  assert set(clustering(one_hot((labels + 2) % 5), dataset(labels)).values()) == {1.0}
+  found = clustering(lambda items: np.random.default_rng(1).random((len(items), 5)), dataset(labels))
+  assert abs(found["class/all/ari"]) < 0.005 and found["class/all/nmi"] < 0.01
+
+
+def test_without_labels_there_is_nothing_to_say():
+  assert clustering(one_hot([0]), types.SimpleNamespace(items=np.arange(1), labels={})) == {}

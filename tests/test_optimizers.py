@@ -1,0 +1,47 @@
+"""Schedules by their values, optimizers by name, mistakes by one line."""
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from embeddings_jax.types import InputError
+from experiments import optimizers
+
+
+@pytest.mark.parametrize("config,values", [
+    ({"schedule": "constant"}, {0: 1.0, 50: 1.0, 100: 1.0}),
+    ({"schedule": "linear"}, {0: 1.0, 50: 0.5, 100: 0.0}),
+    ({"schedule": "linear", "end_fraction": 0.2}, {0: 1.0, 50: 0.6, 100: 0.2}),
+    ({"schedule": "cosine"}, {0: 1.0, 50: 0.5, 100: 0.0}),
+    ({"schedule": "cosine", "warmup_steps": 20}, {0: 0.0, 10: 0.5, 20: 1.0, 60: 0.5, 100: 0.0}),
+    ({"schedule": "rsqrt", "warmup_steps": 10}, {0: 0.0, 10: 1.0, 40: 0.5}),
+])
+def test_schedules(config, values):
+  schedule = optimizers.schedule({"learning_rate": 1.0, **config}, 100)
+  for step, value in values.items():
+    assert float(schedule(jnp.int32(step))) == pytest.approx(value, abs=1e-6)
+
+
+def test_clipping_comes_before_the_optimizer():
+  tx = optimizers.optimizer({"name": "sgd", "learning_rate": 1.0, "clip_norm": 1.0}, 10)
+  params = {"w": jnp.zeros(2)}
+  updates, _ = tx.update({"w": jnp.array([3.0, 4.0])}, tx.init(params), params)
+  np.testing.assert_allclose(updates["w"], [-0.6, -0.8], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+def test_every_optimizer_goes_downhill(name):
+  tx = optimizers.optimizer({"name": name, "learning_rate": 0.1}, 10)
+  params = {"w": jnp.array([1.0, -2.0])}
+  updates, _ = tx.update(params, tx.init(params), params)
+  assert (np.sign(updates["w"]) == [-1, 1]).all()
+
+
+@pytest.mark.parametrize("config,expected", [
+    ({"name": "adma"}, "did you mean adam?"),
+    ({"schedule": "cosin"}, "did you mean cosine?"),
+    ({"rate": 1}, "unknown rate"),
+    ({"name": "sgd", "weight_decay": 0.1}, "sgd has none"),
+])
+def test_mistakes(config, expected):
+  with pytest.raises(InputError, match=expected.replace("?", r"\?")):
+    optimizers.optimizer({"learning_rate": 1.0, **config}, 10)
