@@ -31,6 +31,9 @@ def main(argv: Sequence[str]) -> int:
     np.save(file, vectors)
   print(f"{FLAGS.output}: {vectors.shape[0]} x {vectors.shape[1]} {vectors.dtype}, from step {run.step} "
         f"of {FLAGS.workdir}")
+  unknown = int((~vectors.any(axis=1)).sum())
+  if unknown:
+    print(f"{unknown} rows are 0: the encoder knows nothing of these items")
   return 0
 
 

@@ -59,7 +59,7 @@ def _bounds(plt: Any, records: Sequence[dict[str, float]]) -> Any:
   if "log_num_candidates" in records[-1]:
     axes.axhline(records[-1]["log_num_candidates"], color="black", linestyle="--", label="log N")
   axes.set(xlabel="step", ylabel="nats", title="InfoNCE's lower bound on the mutual information")
-  axes.legend(fontsize="small", ncols=2)
+  axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))  # Beside: the curves fill the axes.
   axes.grid(alpha=0.3)
   return figure
 

@@ -51,7 +51,9 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
     rows = rows[train] if "train" in dataset.split else rows
     encoder = (encoders.RowEncoder.standardizing(rows) if options.get("standardize")
                else encoders.RowEncoder(rows.shape[1]))
-    source = array_source({"x": encoder.encode(rows)["x"]}, batch_size or None, seed=seed, remainder="pad")
+    # Rows that stay as they are need not be in memory together.
+    x = encoder.encode(rows)["x"] if options.get("standardize") else rows
+    source = array_source({"x": x}, batch_size or None, seed=seed, remainder="pad")
   elif kind == "words":
     encoder, tokens, facts = text.tokenize(
         dataset, normalize=options["normalize"], min_count=options["min_count"],

@@ -13,6 +13,12 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_cpu_collecti
 if "EMBEDDINGS_DATA" in os.environ:
   os.environ["EMBEDDINGS_DATA"] = str(pathlib.Path(os.environ["EMBEDDINGS_DATA"]).resolve())
 
+from jaxtyping import install_import_hook  # noqa: E402
+
+# Annotations of shapes and dtypes are checked wherever the tests call.
+install_import_hook(["embeddings_jax.models", "embeddings_jax.nets", "embeddings_jax.ops", "embeddings_jax.eval"],
+                    "beartype.beartype")
+
 import jax  # noqa: E402
 import pytest  # noqa: E402
 

@@ -31,6 +31,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from embeddings_jax.gradient import gradient_model
@@ -52,7 +53,7 @@ class Encoder(nn.Module):
   context_dim: int
   embedding_dim: int
   norm: bool
-  dtype: jnp.dtype
+  dtype: DTypeLike
 
   @nn.compact
   def __call__(self, signal):

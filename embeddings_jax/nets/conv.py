@@ -3,6 +3,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from embeddings_jax.types import InputError
@@ -31,7 +32,7 @@ class StridedConv(nn.Module):
   kernel_sizes: Sequence[int]
   strides: Sequence[int]
   norm: bool = True
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(self, x: Float[Array, "batch length features"]) -> Float[Array, "batch frames channels"]:

@@ -2,6 +2,7 @@
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 
@@ -19,7 +20,7 @@ class GRU(nn.Module):
   """
 
   dim: int
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
   unroll: int = 1
 
   @nn.compact

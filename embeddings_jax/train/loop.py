@@ -23,10 +23,11 @@ class NonFiniteLoss(RuntimeError):
 
 
 class Stopped(RuntimeError):
-  """A signal asked the run to stop; its state is saved."""
+  """A signal asked the run to stop; its state is saved where there are checkpoints."""
 
-  def __init__(self, step: int, signal_name: str):
-    super().__init__(f"{signal_name} received: saved at step {step}; the same command goes on from there")
+  def __init__(self, step: int, signal_name: str, saved: bool):
+    done = f"saved at step {step}; the same command goes on from there" if saved else f"stopped at step {step}"
+    super().__init__(f"{signal_name} received: {done}")
     self.step = step
     # 75 (EX_TEMPFAIL) asks a scheduler to start the run again.
     self.exit_code = 130 if signal_name == "SIGINT" else 75
@@ -167,7 +168,7 @@ def train(
         if signal_name and step < steps:
           if checkpoints:
             checkpoints.wait()
-          raise Stopped(step, signal_name)
+          raise Stopped(step, signal_name, saved=bool(checkpoints))
     finally:
       spans.close()
     read_metrics(keep=0)
