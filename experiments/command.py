@@ -109,6 +109,10 @@ def parse(argv: Sequence[str]) -> None:
 def _parse(argv: Sequence[str]) -> None:
   try:
     rest = FLAGS(list(argv))[1:]
+  except flags.UnrecognizedFlagError as error:
+    close = difflib.get_close_matches(error.flagname, list(FLAGS), n=1)
+    hint = f"; did you mean --{close[0]}?" if close else ""
+    raise InputError(f"--{error.flagname}: no such flag{hint}") from error
   except (flags.Error, TypeError, ValueError) as error:
     raise InputError(" ".join(str(error).split())) from error
   if rest:

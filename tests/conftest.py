@@ -17,7 +17,7 @@ from jaxtyping import install_import_hook  # noqa: E402
 
 # Annotations of shapes and dtypes are checked wherever the tests call.
 install_import_hook(["embeddings_jax.models", "embeddings_jax.nets", "embeddings_jax.ops", "embeddings_jax.eval"],
-                    "beartype.beartype")
+                    "typecheck.check")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

@@ -83,7 +83,7 @@ MISTAKES = {
     "key": (["--model=gmm", "--config.model.num_component=2"], "did you mean num_components?"),
     "type": (["--model=gmm", "--config.model.num_components=two"], "num_components=two"),
     "value": (["--model=gmm", "--config.model.num_components=0"], "num_components=0: must be at least 1"),
-    "flag": (["--model=gmm", "--step=3"], "--steps"),
+    "flag": (["--model=gmm", "--step=3"], "--step: no such flag; did you mean --steps?"),
     "argument": (["--model=gmm", "gmm"], "'gmm' is not a flag"),
     "mesh": (["--model=gmm", "--mesh=data:3"], "needs 3 devices, and there are 1"),
     "batch": (["--model=gmm", "--batch_size=0"], "--batch_size"),

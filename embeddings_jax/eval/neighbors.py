@@ -61,4 +61,5 @@ def _normalized(vectors: Array) -> Array:
 def _nearest(table: Array, rows: Array, k: int) -> tuple[Array, Array]:
   cosine = jnp.matmul(table[rows], table.T, precision="highest")
   cosine = cosine.at[jnp.arange(len(rows)), rows].set(-jnp.inf)
-  return jax.lax.top_k(cosine, k)
+  values, index = jax.lax.top_k(cosine, k)
+  return values, index

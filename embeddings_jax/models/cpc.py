@@ -26,7 +26,8 @@ valid frames.
 
 Expected: `experiments/configs/cpc.py`.
 """
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import optax
@@ -69,7 +70,7 @@ class Encoder(nn.Module):
 class _Cpc(nn.Module):
   """Encoder and predictors: `signal -> (frames, one prediction [batch, time - k, channels] per step ahead k)`."""
 
-  trunk: dict
+  trunk: Mapping[str, Any]
   num_predictions: int
 
   def setup(self):

@@ -45,7 +45,8 @@ def test_gru_equals_flax_cell():
 
 @pytest.mark.parity
 def test_gru_equals_torch():
-  torch = pytest.importorskip("torch")
+  import torch
+
   reference = torch.nn.GRU(5, 4, batch_first=True)
   weights = {k: v.detach().numpy() for k, v in reference.named_parameters()}
   bias = weights["bias_ih_l0"] + np.concatenate([weights["bias_hh_l0"][:8], np.zeros(4, np.float32)])
@@ -53,16 +54,16 @@ def test_gru_equals_torch():
             "candidate_bias": weights["bias_hh_l0"][8:]}
   x = np.random.default_rng(0).normal(size=(3, 7, 5)).astype(np.float32)
   # torch: n = tanh(W_n x + b_in + r * (U_n h + b_hn)), the same form.
-  np.testing.assert_allclose(GRU(4).apply({"params": params}, x), reference(torch.tensor(x))[0].detach(), atol=1e-6)
+  np.testing.assert_allclose(GRU(4).apply({"params": params}, jnp.asarray(x)), reference(torch.tensor(x))[0].detach(), atol=1e-6)
 
 
 def test_conv_equals_a_loop_over_windows():
   x = np.random.default_rng(0).normal(size=(2, 23, 3)).astype(np.float32)
   conv = StridedConv((4,), (5,), (2,), norm=False)
-  params = conv.init(jax.random.key(0), x)
+  params = conv.init(jax.random.key(0), jnp.asarray(x))
   kernel = np.asarray(params["params"]["conv_0"]["kernel"])
   expected = np.stack([np.einsum("bkc,kcf->bf", x[:, t:t + 5], kernel) for t in range(0, 19, 2)], 1)
-  np.testing.assert_allclose(conv.apply(params, x), np.maximum(expected, 0), atol=1e-5)
+  np.testing.assert_allclose(conv.apply(params, jnp.asarray(x)), np.maximum(expected, 0), atol=1e-5)
 
 
 @pytest.mark.parametrize("kernel_sizes, strides, expected", [
@@ -220,6 +221,6 @@ def test_wrong_arguments_get_one_clear_line(kwargs, message):
 
 def test_short_windows_are_refused():
   model = cpc(**SMALL)
-  batch = _batch(length=30)
+  batch = jax.tree.map(jnp.asarray, _batch(length=30))
   with pytest.raises(InputError, match="windows of 30 elements give 2 frames"):
     jax.eval_shape(lambda: model.update(model.init(jax.random.key(0), batch), batch, jax.random.key(0)))

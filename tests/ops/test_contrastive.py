@@ -12,7 +12,7 @@ NEGATIVES = ("same", "other", "all")
 
 
 def _random(*shape, seed=0):
-  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+  return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
 def _double_loop(queries, keys, offset, mask, negatives, temperature):
@@ -69,7 +69,7 @@ def test_pairs_identical_perfect_and_masked():
 @pytest.mark.parametrize("negatives", NEGATIVES)
 def test_gradient(negatives):
   mask = jnp.ones((3, 5)).at[1, 3:].set(0).at[2].set(0)
-  loss = lambda q, k: sequence_info_nce(q, k, offset=1, mask=mask, negatives=negatives).loss
+  loss = lambda q, k: sequence_info_nce(jnp.asarray(q), jnp.asarray(k), offset=1, mask=mask, negatives=negatives).loss
   queries, keys = _random(3, 4, 2), _random(3, 5, 2, seed=1)
   check_grads(loss, (queries, keys), order=1, modes=["rev"], atol=1e-3, rtol=1e-2, eps=1e-2)
   gradients = jax.grad(loss, (0, 1))(queries, keys)

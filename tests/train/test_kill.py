@@ -38,7 +38,8 @@ def last_step(workdir):
 
 
 def is_saving(workdir):
-  return any("tmp" in path.name for path in (workdir / "checkpoints").iterdir())
+  folder = workdir / "checkpoints"
+  return folder.exists() and any("tmp" in path.name for path in folder.iterdir())
 
 
 @pytest.mark.slow
@@ -72,4 +73,4 @@ def test_twenty_kills_change_nothing(tmp_path):
                                 np.load(tmp_path / "undisturbed" / "embeddings.npy"))
   steps = [[json.loads(line)["step"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
            for name in ("killed", "undisturbed")]
-  assert steps[0] == steps[1] == list(range(2, STEPS + 1, 2))
+  assert steps[0] == steps[1] == list(range(1, STEPS + 1))
