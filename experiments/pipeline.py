@@ -64,6 +64,8 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
     encoder = encoders.ByteEncoder(options["max_length"])
     source = window_source(stream, options["window_length"], batch_size, name="signal", pad=0, seed=seed)
   else:
+    if options.get("group"):
+      check_choice("--config.data.group", options["group"], list(dataset.labels))
     group = dataset.labels[options["group"]][train] if options.get("group") else np.zeros(len(train), int)
     jitter = options.get("jitter", 0)
     clips = [dataset.items[i] for i in train]

@@ -13,6 +13,11 @@ from experiments.command import check_choice
 PROTOCOLS = ("clustering", "linear_probe", "word_similarity")
 
 
+def check(name: str) -> None:
+  """Raises unless there is such a protocol."""
+  check_choice("protocol", name.partition(":")[0], PROTOCOLS)
+
+
 def evaluate(
     names: Sequence[str],
     embed: Callable[[Any], np.ndarray],
@@ -39,8 +44,8 @@ def evaluate(
   """
   metrics = {}
   for name in names:
+    check(name)
     protocol, _, other = name.partition(":")
-    check_choice("--protocols", protocol, PROTOCOLS)
     function = getattr(importlib.import_module(f"embeddings_jax.eval.{protocol}"), protocol)
     given: dict[str, Any] = {"seed": seed, "vocabulary": vocabulary}
     known = inspect.signature(function).parameters

@@ -100,7 +100,7 @@ def run(config: Any) -> int:
   from embeddings_jax.train.checkpoints import Checkpoints
   from embeddings_jax.train.mesh import check_batch_size, make_mesh
   from embeddings_jax.train.signals import Signals
-  from experiments import pipeline, results, workdir
+  from experiments import pipeline, protocols, results, workdir
   from experiments.progress import Progress
 
   alone = jax.process_index() == 0
@@ -113,6 +113,8 @@ def run(config: Any) -> int:
     raise InputError("--steps is missing: the config has neither `steps` nor `epochs`")
 
   model = pipeline.make_model(config, data.source.facts, steps)
+  for name in config.evals:
+    protocols.check(name)
   if not data.source.whole:
     check_batch_size(mesh, data.source.batch_size)
 

@@ -2,7 +2,9 @@
 import json
 import os
 import pathlib
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -90,6 +92,7 @@ MISTAKES = {
     "missing_file": (["--model=gmm", "--data=./nothing.csv"], "nothing.csv"),
     "config_file": (["--config_file=nothing.py"], "--config_file=nothing.py: no such file"),
     "workdir": (["--model=gmm", "--preset=tiny", "--workdir=/proc/nowhere"], "/proc/nowhere: cannot be written"),
+    "protocol": (["--model=gmm", "--config.evals=('clusterin',)"], "did you mean clustering?"),
     "coordinator": (["--model=gmm", "--num_processes=2"], "--coordinator=HOST:PORT"),
 }
 
@@ -159,21 +162,39 @@ def test_a_config_from_a_file(tmp_path):
   assert np.load(tmp_path / "w" / "embeddings.npy").shape == (150, 2)
 
 
+def start_two(*arguments, devices):
+  """Two processes of one run on loopback."""
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+  return [start(*arguments, f"--coordinator=127.0.0.1:{port}", "--num_processes=2", f"--process_id={i}",
+                devices=devices) for i in range(2)]
+
+
+@pytest.mark.slow
+def test_a_sigterm_to_one_of_two_processes_saves_and_stops_both(tmp_path):
+  both = start_two(
+      "--model=gmm", "--preset=tiny", "--steps=100000", "--config.model.tolerance=0.0", "--config.log_every=10",
+      "--config.steps_per_dispatch=10", f"--workdir={tmp_path / 'w'}", devices=1)
+  metrics = tmp_path / "w" / "metrics.jsonl"
+  while not (metrics.exists() and metrics.stat().st_size) and both[1].poll() is None:
+    time.sleep(0.05)
+  both[1].send_signal(signal.SIGTERM)
+  errors = [process.communicate(timeout=120)[1] for process in both]
+  assert [process.returncode for process in both] == [75, 75], errors
+  saved = [re.search(r"SIGTERM received: saved at step (\d+)", text)[1] for text in errors]
+  assert saved[0] == saved[1] and (tmp_path / "w" / "checkpoints" / saved[0]).is_dir()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["gmm", "sgns", "cpc"])
 def test_two_processes_give_the_losses_of_one(model, tmp_path):
   """Two processes of two devices on loopback, and one process of four."""
-  import socket
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    port = free.getsockname()[1]
   arguments = (f"--model={model}", "--preset=tiny", "--steps=12", "--config.log_every=1",
                "--config.steps_per_dispatch=2", "--mesh=data:4", "--config.evals=()")
   one = call("run", *arguments, f"--workdir={tmp_path / 'one'}", devices=4)
   assert one.returncode == 0, one.stderr
-  both = [start(*arguments, f"--workdir={tmp_path / 'two'}", f"--coordinator=127.0.0.1:{port}", "--num_processes=2",
-                f"--process_id={i}", devices=2) for i in range(2)]
-  for process in both:
+  for process in start_two(*arguments, f"--workdir={tmp_path / 'two'}", devices=2):
     _, errors = process.communicate(timeout=180)
     assert process.returncode == 0, errors
   losses = [np.array([record["loss"] for record in records(tmp_path / name)]) for name in ("one", "two")]

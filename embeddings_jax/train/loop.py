@@ -161,7 +161,7 @@ def train(
             scores = evaluate(state, step)
           if write:
             write(step, scores)
-        signal_name = signals.received(step) if signals else None
+        signal_name = signals.received() if signals else None
         if signal_name or _due(save_every, start, step):
           save()
           saved_at = step

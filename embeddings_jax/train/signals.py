@@ -16,6 +16,7 @@ class Signals:
   def __init__(self):
     self._name: str | None = None
     self._previous = {}
+    self._asked = 0
 
   def __enter__(self):
     watched = [signal.SIGUSR1, signal.SIGINT]
@@ -29,11 +30,13 @@ class Signals:
     for number, handler in self._previous.items():
       signal.signal(number, handler)
 
-  def received(self, step: int) -> str | None:
-    """The name of the signal that came, once all processes know of it."""
+  def received(self) -> str | None:
+    """The name of the signal that came, once all processes know of it; ask after every dispatch."""
     if jax.process_count() == 1:
       return self._name
-    return (self._name or "SIGTERM") if multihost_utils.reached_preemption_sync_point(step) else None
+    # The service agrees on the count after the highest one it has seen: ours must not leave any out.
+    self._asked += 1
+    return (self._name or "SIGTERM") if multihost_utils.reached_preemption_sync_point(self._asked) else None
 
   def _note(self, number, frame):
     if number == signal.SIGINT and self._name == "SIGINT":

@@ -54,7 +54,8 @@ def test_gru_equals_torch():
             "candidate_bias": weights["bias_hh_l0"][8:]}
   x = np.random.default_rng(0).normal(size=(3, 7, 5)).astype(np.float32)
   # torch: n = tanh(W_n x + b_in + r * (U_n h + b_hn)), the same form.
-  np.testing.assert_allclose(GRU(4).apply({"params": params}, jnp.asarray(x)), reference(torch.tensor(x))[0].detach(), atol=1e-6)
+  expected = reference(torch.tensor(x))[0].detach()
+  np.testing.assert_allclose(GRU(4).apply({"params": params}, jnp.asarray(x)), expected, atol=1e-6)
 
 
 def test_conv_equals_a_loop_over_windows():

@@ -309,7 +309,8 @@ def test_words_of_a_topic_become_neighbours():
 
 @pytest.mark.parity
 def test_cosines_agree_with_gensim():
-  gensim = pytest.importorskip("gensim")
+  import gensim
+
   # Words on a circle: texts are about a place on it, so that similarity is graded. Frequencies fall as 1 / rank.
   vocab, length, num_blocks, epochs = 300, 512, 600, 2
   noise = np.random.default_rng(0)
