@@ -5,7 +5,8 @@ Presets: `demo` bytes of documentation, three minutes on two cores; `tiny` for t
 digits (`--data=fsdd`), 5 minutes a seed on two cores; `paper` 100 hours of LibriSpeech, an accelerator.
 Expected: small, linear probe of mean and deviation over time: digit .980, speaker .998 (3 seeds); the same network
 untrained .48 and .84, MFCC mean and deviation .947 and 1.000. demo, package of a passage (of 8, the most frequent
-.28): .648, untrained .440 (1 seed); counts of byte n-grams, which know the packages' words, .785. paper: phones .646 and speakers .974 (its tables 1 and 2, other protocols than ours).
+.28): .648, untrained .440 (1 seed); counts of byte n-grams, which know the packages' words, .785. paper: phones
+.646 and speakers .974 (its tables 1 and 2, other protocols than ours).
 One update per dispatch: XLA's CPU convolutions are three times slower inside a loop.
 """
 import ml_collections
