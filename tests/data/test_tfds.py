@@ -4,11 +4,11 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from embeddings_jax.data.catalog import load
 from embeddings_jax.types import InputError
 
-tfds = pytest.importorskip("tensorflow_datasets")
 features = tfds.features
 LABEL = {"label": features.ClassLabel(num_classes=3)}
 
