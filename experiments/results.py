@@ -22,6 +22,8 @@ class Report:
     self._config, self._data, self._model, self._mesh = config, data, model, mesh
     self._dirs = {"data_dir": data_dir, "cache_dir": cache_dir}
     self._say = say
+    # One sample for all protocols and `embeddings.npy`, so that it is embedded once.
+    self._material = protocols.subset(data.dataset, config.eval_items, config.seed)
 
   def evaluate(self, state: PyTree, step: int = 0, names: Sequence[str] | None = None) -> dict[str, float]:
     """The config's protocols on the embeddings of a state."""
@@ -32,9 +34,8 @@ class Report:
 
   def _run(self, embed, names=None) -> dict[str, float]:
     return protocols.evaluate(
-        self._config.evals if names is None else names, embed, dataset=self._data.dataset,
-        vocabulary=self._data.encoder.names, seed=self._config.seed, max_items=self._config.eval_items,
-        report=self._say, **self._dirs)
+        self._config.evals if names is None else names, embed, dataset=self._material,
+        vocabulary=self._data.encoder.names, seed=self._config.seed, report=self._say, **self._dirs)
 
   def untrained(self) -> PyTree:
     """The state of the same model before its first step."""
@@ -66,8 +67,7 @@ class Report:
     if names is not None:
       vectors = embed(names)
     else:
-      material = protocols.subset(self._data.dataset, self._config.eval_items, self._config.seed)
-      vectors, names = embed(material.items), material.names
+      vectors, names = embed(self._material.items), self._material.names
     if not write:
       return
     np.save(path / "embeddings.npy", vectors)

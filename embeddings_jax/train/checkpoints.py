@@ -56,17 +56,14 @@ class Checkpoints:
     self._directory = epath.Path(directory).absolute()  # Orbax refuses relative paths.
     self._metadata, self._report = dict(metadata or {}), report
     self._best_metric = best_metric
-    newest = policies.LatestN(keep)
+    preserved, score = policies.LatestN(keep), None
     if best_metric:
       def score(metrics):
         return metrics.get(best_metric, np.inf if lower_is_better else -np.inf)
       best = policies.BestN(get_metric_fn=score, reverse=lower_is_better, n=1, keep_checkpoints_without_metrics=False)
-      preserved = policies.AnyPreservationPolicy([newest, best])
-    else:
-      preserved = newest
-    self._best_fn = score if best_metric else None
+      preserved = policies.AnyPreservationPolicy([preserved, best])
     self._options = ocp.CheckpointManagerOptions(
-        preservation_policy=preserved, cleanup_tmp_directories=True, best_fn=self._best_fn,
+        preservation_policy=preserved, cleanup_tmp_directories=True, best_fn=score,
         best_mode="min" if lower_is_better else "max", enable_async_checkpointing=True)
     self._opened: ocp.CheckpointManager | None = None
     self._hasher = _Hasher(self._directory)
