@@ -1,9 +1,10 @@
 """Co-occurrence counts of running tokens, out of core: how often two words stand near each other.
 
-Every pair of words within the window becomes one 64-bit record, `first << (a + b) | second << b | weight`. A chunk of
-the text is turned into records, which are sorted and added up to one *run*; the runs are then merged by ranges of
-pairs. Weights are integers (in units of 1 / scale), so that sums are exact and neither the memory limit, nor the
-number of threads, nor an interruption changes a bit of the result.
+The text is read in chunks. In each the places of every word are found by a transposition; the contexts of a frequent
+word are added up in a table of all words, those of rare ones by sorting. What comes of a chunk is a *run* of sorted
+64-bit records, `row << (a + b) | column << b | weight`; the runs are then merged by ranges of pairs. Weights are
+integers (in units of 1 / scale), so that sums are exact and neither the memory limit, nor the number of threads, nor an
+interruption changes a bit of the result.
 """
 import json
 import math
@@ -16,15 +17,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from scipy import sparse
 
 from embeddings_jax.data.cache import cache_root, cached, digest
 from embeddings_jax.types import InputError
 
 VERSION = 1  # Of what is cached: raise it when the same tokens would give other counts.
 MEMORY = 2 << 30  # Bytes.
-_NONE = np.uint64(0xFFFFFFFFFFFFFFFF)  # In place of a record: no such pair. It sorts last.
-_BYTES_PER_RECORD = 48  # At the peak of sorting, adding up and mirroring, whatever the text.
-_SLAB = 1 << 15  # Tokens whose records are computed in the processor's cache.
+_BYTES_PER_RECORD = 56  # At the peak, measured: tests/data/test_cooccurrence.py holds it.
+_BYTES_PER_TOKEN = 40
+_BYTES_PER_WORD = 64
+_MOST_RECORDS = 1 << 21  # One core works on: more of them leave its cache.
+_SLAB = 1 << 15
 _WORKERS = max(1, min(os.cpu_count() or 1, 8))
 
 
@@ -58,7 +63,7 @@ class _Layout(NamedTuple):
   @classmethod
   def of(cls, vocab_size: int, longest: int) -> "_Layout":
     """`longest`: the largest distance by which a weight is divided."""
-    word_bits = vocab_size.bit_length()  # Of all ones there is no word, which tells pairs from `_NONE`.
+    word_bits = vocab_size.bit_length()
     weight_bits = 64 - 2 * word_bits
     if weight_bits < 16:
       raise InputError(f"a vocabulary of {vocab_size} words is too large to count; keep at most {2**24 - 1} "
@@ -124,6 +129,25 @@ def count_cooccurrences(
   return Cooccurrence(row, col, cells, np.load(path / "indptr.npy"), facts)
 
 
+class _Chunk(NamedTuple):
+  """A stretch of the text by which each word's places are found.
+
+  Attributes:
+    text: int64 `[n]`; every break is widened to `window` places, of the id `vocab_size`, so that no context needs to
+      be checked.
+    places: int32 `[num_tokens]`, of the tokens that are counted, grouped by word: where their contexts begin.
+    starts: `[vocab_size + 1]`: word r's are `places[starts[r]:starts[r + 1]]`.
+    first, last: int64 `[n]` or None: the sliding windows (by their first place) in which the token here is the first
+      occurrence of its word.
+  """
+
+  text: np.ndarray
+  places: np.ndarray
+  starts: np.ndarray
+  first: np.ndarray | None
+  last: np.ndarray | None
+
+
 class _Count(NamedTuple):
   """One count: text to runs, runs to cells."""
 
@@ -138,147 +162,178 @@ class _Count(NamedTuple):
 
   def build(self, work: Path, memory: int) -> Path:
     """Counts in the folder `work` and returns the folder in it that holds the result."""
-    chunk = self._chunk_size(memory)
+    chunk, room = self._plan(memory)
     plan = json.dumps({"chunk": chunk, "tokens": len(self.tokens)})
     if not (work / "plan.json").exists() or (work / "plan.json").read_text() != plan:
       shutil.rmtree(work, ignore_errors=True)
       work.mkdir()
       (work / "plan.json").write_text(plan)
-    starts = range(0, len(self.tokens), chunk)
-    paths = [work / f"run-{i:06d}.npy" for i in range(len(starts))]
+    paths = []
+    for start in range(0, len(self.tokens), chunk):
+      paths.append(work / f"run-{len(paths):06d}.npy")
+      stop = min(start + chunk, len(self.tokens))
+      if not paths[-1].exists():
+        run = _Appended(paths[-1].with_suffix(".draft"), np.uint64, 0)
+        for words, records in self._records(start, stop, room):
+          run.write(records)
+          self._progress(start + (stop - start) * words / self.vocab_size, 0)
+        run.close()
+        paths[-1].with_suffix(".draft").rename(paths[-1])
+    return self._merge([np.load(path, mmap_mode="r") for path in paths], work, room)
 
-    def make_run(start: int, path: Path) -> None:
-      if not path.exists():
-        draft = path.with_suffix(".draft")
-        with open(draft, "wb") as file:
-          np.save(file, self._run(start, min(start + chunk, len(self.tokens))))
-        draft.rename(path)
+  def _progress(self, counted: float, merged: float) -> None:
+    """Told in tokens; the merge takes about a third of the time."""
+    total = len(self.tokens)
+    self.report(int(2 * counted + merged * total), 3 * total)
 
-    # The merge costs about as much as half of the counting.
-    for done, _ in enumerate(_in_order(make_run, zip(starts, paths)), 1):
-      self.report(2 * done, 3 * len(starts))
-    return self._merge([np.load(path, mmap_mode="r") for path in paths], work, self._records_at_once(memory))
+  def _plan(self, memory: int) -> tuple[int, int]:
+    """Tokens of a chunk, and records that one core may work on, such that both together stay within the memory."""
+    words = 0
+    for i in range(0, len(self.tokens), _SLAB):
+      words += int((self.tokens[i:i + _SLAB] >= 0).sum())
+    if words < 2:
+      raise InputError(f"a corpus of {words} words has nothing to count")
+    if words < self.window:
+      raise InputError(f"a corpus of {words} words is shorter than window={self.window}; lower --config.data.window")
+    total = len(self.tokens)
+    per_token = _BYTES_PER_TOKEN * (2 if self.windows else 1) * (1 + (self.window - 1) * (1 - words / total))
+    fixed = _BYTES_PER_WORD * self.vocab_size * _WORKERS
+    # Every run must be able to give some records to every range of the merge.
+    chunk = int((memory - fixed) / 2 / per_token)
+    room = int((memory - fixed) / 2 / _WORKERS / _BYTES_PER_RECORD)
+    enough = lambda chunk, room: chunk > 0 and room >= 64 * max(2 * self.window + 1, -(-total // chunk))
+    if not enough(chunk, room):
+      need = fixed
+      while not enough(int((need - fixed) / 2 / per_token), int((need - fixed) / 2 / _WORKERS / _BYTES_PER_RECORD)):
+        need += 1 << 18
+      raise InputError(f"memory={memory} bytes is too little to count {total} tokens with window={self.window}: "
+                       f"give at least {need} (--config.data.memory)")
+    return min(chunk, total), min(room, _MOST_RECORDS)
 
-  def _records_at_once(self, memory: int) -> int:
-    fixed = 64 * self.vocab_size
-    return max(0, memory - fixed) // (_WORKERS * _BYTES_PER_RECORD)
+  def _records(self, start: int, stop: int, room: int) -> Iterator[tuple[int, np.ndarray]]:
+    """`(number of words done, their records)` of the contexts of `tokens[start:stop]`: sorted, one per cell."""
+    chunk = self._chunk(start, stop)
+    width = 2 * self.window + 1
+    most = max(1, room // width)
 
-  def _chunk_size(self, memory: int) -> int:
-    """Tokens of a chunk; every run must be able to give some records to every step of the merge."""
-    num_words = sum(int((self.tokens[i:i + _SLAB] >= 0).sum()) for i in range(0, len(self.tokens), _SLAB))
-    if num_words < 2:
-      raise InputError(f"a corpus of {num_words} words has nothing to count")
-    if num_words < self.window:
-      raise InputError(f"a corpus of {num_words} words is shorter than window={self.window}; lower "
-                       "--config.data.window")
-    distances = self.window + 1
-    least = max(256, math.ceil(8 * math.sqrt(len(self.tokens) / distances)))
-    chunk = self._records_at_once(memory) // distances
-    if chunk < least:
-      needed = _WORKERS * _BYTES_PER_RECORD * (least + 1) * distances + 64 * self.vocab_size
-      raise InputError(f"memory={memory} bytes is too little to count {len(self.tokens)} tokens with "
-                       f"window={self.window}: give at least {needed} (--config.data.memory)")
-    return min(chunk, len(self.tokens))
+    def ranges():
+      first = 0
+      while first < self.vocab_size:
+        last = int(np.searchsorted(chunk.starts, chunk.starts[first] + most, side="right")) - 1
+        last = min(max(last, first + 1), self.vocab_size)
+        yield first, last
+        first = last
 
-  def _run(self, start: int, stop: int) -> np.ndarray:
-    """Sorted records of the pairs whose first word is in `tokens[start:stop]`, one per cell."""
-    halo = self.window
-    distances = range(0 if self.windows else 1, self.window if self.windows else self.window + 1)
-    records = np.full((len(distances), stop - start), _NONE)
-    for first in range(start, stop, _SLAB):
-      last = min(first + _SLAB, stop)
-      left = max(0, first - halo)
-      self._fill(records[:, first - start:last - start], np.asarray(self.tokens[left:last + halo]), first - left,
-                 distances)
-    pairs, sums = self._added_up(records.reshape(-1))
-    del records
-    if self.symmetric:
-      bits = np.uint64(self.layout.word_bits)
-      low = (np.uint64(1) << bits) - np.uint64(1)
-      mirrored = (pairs & low) << bits | pairs >> bits
-      if self.windows:  # The diagonal is the marginals.
-        apart = mirrored != pairs
-        mirrored, other = mirrored[apart], sums[apart]
-      else:
-        other = sums
-      mirrored = self._packed(mirrored, other)
-      records = np.concatenate([self._packed(pairs, sums), mirrored])
-    else:
-      records = self._packed(pairs, sums)
-    records.sort()
-    return records
+    def count(first, last):
+      contexts = int(chunk.starts[last] - chunk.starts[first]) * width
+      # A table of all words per row costs about as much as sorting a twentieth as many records.
+      if contexts * 20 > (last - first) * self.vocab_size:
+        rows = [self._row(chunk, row, most) for row in range(first, last)]
+        return last, np.concatenate(rows)
+      return last, self._rows(chunk, first, last)
 
-  def _fill(self, records: np.ndarray, text: np.ndarray, left: int, distances: range) -> None:
-    """Writes the records `[num_distances, n]` of the pairs that begin at `text[left:left + n]`."""
-    n = records.shape[1]
+    return _in_order(count, ranges())
+
+  def _chunk(self, start: int, stop: int) -> _Chunk:
+    # What a window holds first depends on two windows to either side.
+    window, halo = self.window, 2 * self.window
+    begin = max(0, start - halo)
+    text = np.asarray(self.tokens[begin:stop + halo]).astype(np.int64)
     breaks = np.flatnonzero(text < 0)
-    word_bits, weight_bits, scale = self.layout
-    words = text.astype(np.uint64)
-    low, high = words << np.uint64(weight_bits), words << np.uint64(word_bits + weight_bits)
-    weights = self._window_weights(text, breaks) if self.windows else None
-    for place, distance in zip(records, distances):
-      count = min(n, len(text) - distance - left)
-      if count <= 0:
-        continue
-      place = place[:count]
-      here, there = slice(left, left + count), slice(left + distance, left + distance + count)
-      np.add(high[here], low[there], out=place)
-      if self.symmetric:
-        np.minimum(place, high[there] + low[here], out=place)
-      if weights is None:
-        place += np.uint64(round(scale / distance) if self.weighting == "distance" else scale)
-      else:
-        weight = weights(here, there, distance)
-        place += weight.astype(np.uint64)
-        place[weight <= 0] = _NONE
-      # A pair crosses a break that stands at its first word, its last, or between them.
-      crossing = (breaks[:, None] - np.arange(left, left + distance + 1)).reshape(-1)
-      place[crossing[(crossing >= 0) & (crossing < count)]] = _NONE
+    text[breaks] = self.vocab_size
+    place = lambda i: i + window + (window - 1) * int(np.searchsorted(breaks, i))
+    first, last = place(start - begin), place(stop - begin)
+    text = np.insert(text, np.repeat(breaks, window - 1), self.vocab_size)
+    text = np.pad(text, window, constant_values=self.vocab_size)
+    counted = text[first:last].astype(np.int32)
+    # A transposition groups by word, in linear time.
+    one_hot = sparse.csr_array((np.ones(len(counted), np.int8), counted, np.arange(len(counted) + 1, dtype=np.int32)),
+                               shape=(len(counted), self.vocab_size + 1)).tocsc()
+    places = one_hot.indices
+    places += first - window
+    return _Chunk(text, places, one_hot.indptr[:-1].astype(np.int64),
+                  *(self._first_occurrences(text) if self.windows else (None, None)))
 
-  def _window_weights(self, text: np.ndarray, breaks: np.ndarray) -> Callable:
-    """Number of windows in which both words of a pair of positions have their first occurrence.
-
-    A window that begins at s holds the first occurrences of the words at i <= j where s lies in
-    max(start, j - window + 1, previous(i) + 1, previous(j) + 1) ... min(i, last), with the previous occurrence of the
-    same word, the start of the run of tokens and the last place in it where a window begins.
-    """
+  def _first_occurrences(self, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """First and last of the windows in which each token is the first occurrence of its word."""
     window, index = self.window, np.arange(len(text))
-    # The ends of `text` stand at least a window away from the positions asked for, where a break has no effect.
-    ends = np.concatenate([[-1], breaks, [len(text)]])
+    breaks = np.flatnonzero(text == self.vocab_size)
     run = np.searchsorted(breaks, index)
-    start, stop = ends[run] + 1, ends[run + 1]
-    earliest, last = start, np.maximum(start, stop - window)
-    previous = np.full(len(text), -1)
+    ends = np.append(breaks, len(text))
+    start = np.append(-1, breaks)[run] + 1
+    last = np.minimum(index, np.maximum(start, ends[run] - window))
+    first = np.maximum(start, index - window + 1)
     for distance in range(window - 1, 0, -1):
-      same = np.flatnonzero(text[distance:] == text[:-distance]) + distance
-      previous[same] = same - distance
-    earliest = np.maximum(earliest, previous + 1)
-    latest = np.minimum(index, last)
+      again = np.flatnonzero(text[distance:] == text[:-distance]) + distance
+      first[again] = np.maximum(first[again], again - distance + 1)
+    last[breaks] = first[breaks] - 1
+    return first, last
 
-    def weights(here, there, distance):
-      begin = np.maximum(np.maximum(earliest[here], earliest[there]), index[there] - (window - 1))
-      return latest[here] - begin + 1
-
+  def _weights(self, chunk: _Chunk, places: np.ndarray) -> np.ndarray:
+    """Integer weights of contexts: `[len(places), 2 window + 1]`, or for all places the same `[2 window + 1]`."""
+    window = self.window
+    if self.windows:
+      # As many windows as are common to the two intervals; the word itself is there as often as its own says.
+      first, last = (sliding_window_view(x, 2 * window + 1)[places] for x in (chunk.first, chunk.last))
+      middle = slice(window, window + 1)
+      common = np.minimum(last, last[:, middle])
+      common -= np.maximum(first, first[:, middle], out=first)
+      common += 1
+      return np.maximum(common, 0, out=common)
+    distance = np.abs(np.arange(-window, window + 1))
+    weights = np.full(2 * window + 1, self.layout.scale, np.int64)
+    if self.weighting == "distance":
+      weights = np.round(self.layout.scale / np.maximum(distance, 1)).astype(np.int64)
+    weights[window] = 0
+    if not self.symmetric:
+      weights[:window] = 0
     return weights
 
-  def _added_up(self, records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sorts records, in place, and adds up those of one pair: `(pairs, sums)`. Their weights are left in place."""
+  def _row(self, chunk: _Chunk, row: int, most: int) -> np.ndarray:
+    """Records of one word, by a table of all words."""
+    contexts = sliding_window_view(chunk.text, 2 * self.window + 1)
+    table = np.zeros(self.vocab_size + 1)  # Of integers, which are exact up to 2**53.
+    for begin in range(int(chunk.starts[row]), int(chunk.starts[row + 1]), most):
+      places = chunk.places[begin:min(begin + most, int(chunk.starts[row + 1]))]
+      found = contexts[places]
+      weights = np.broadcast_to(self._weights(chunk, places), found.shape)
+      table += np.bincount(found.reshape(-1), weights.reshape(-1), self.vocab_size + 1)
+    col = np.flatnonzero(table[:-1] > 0)
+    return self._packed(col.astype(np.uint64) + np.uint64(row << self.layout.word_bits), table[col].astype(np.uint64))
+
+  def _rows(self, chunk: _Chunk, first: int, last: int) -> np.ndarray:
+    """Records of a range of words, by sorting."""
+    places = chunk.places[chunk.starts[first]:chunk.starts[last]]
+    found = sliding_window_view(chunk.text, 2 * self.window + 1)[places]
+    weights = np.broadcast_to(self._weights(chunk, places), found.shape)
+    row = np.repeat(np.arange(first, last), np.diff(chunk.starts[first:last + 1]))
+    kept = (weights > 0) & (found < self.vocab_size)
+    found += row[:, None] << self.layout.word_bits
+    found <<= self.layout.weight_bits
+    found |= weights
+    records = found.view(np.uint64)[kept]
+    del found, weights, kept
     records.sort()
-    records = records[:np.searchsorted(records, _NONE)]
-    bits = np.uint64(self.layout.weight_bits)
-    mask = (np.uint64(1) << bits) - np.uint64(1)
+    return self._packed(*self._added_up(records))
+
+  def _added_up(self, records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Adds up sorted records of one pair: `(pairs, sums)`. Overwrites the records."""
     if not len(records):
       return records, records
+    bits = np.uint64(self.layout.weight_bits)
+    mask = (np.uint64(1) << bits) - np.uint64(1)
     new = np.ones(len(records), bool)
     for i in range(1, len(records), _SLAB):
-      np.greater(records[i:i + _SLAB] ^ records[i - 1:i - 1 + len(records[i:i + _SLAB])], mask, out=new[i:i + _SLAB])
+      before = records[i - 1:i - 1 + _SLAB]
+      here = records[i:i + _SLAB]
+      np.greater(here ^ before[:len(here)], mask, out=new[i:i + _SLAB])
     starts = np.flatnonzero(new)
     pairs = records[starts] >> bits
     records &= mask
     return pairs, np.add.reduceat(records, starts)
 
   def _packed(self, pairs: np.ndarray, sums: np.ndarray) -> np.ndarray:
-    """Records, not sorted; a sum that is too large for one is spread over several."""
+    """Sorted records; a sum that is too large for one is spread over several."""
     bits = np.uint64(self.layout.weight_bits)
     most = (np.uint64(1) << bits) - np.uint64(1)
     records = pairs << bits
@@ -289,13 +344,13 @@ class _Count(NamedTuple):
     more = np.repeat(records[large] | most, (sums[large] // most).astype(np.int64))
     rest = sums.copy()
     rest[large] %= most
-    return np.concatenate([records | rest, more])
+    return np.sort(np.concatenate([records | rest, more]), kind="stable")
 
   def _merge(self, runs: list[np.ndarray], work: Path, room: int) -> Path:
     """Adds the runs up to cells, range by range; a journal says how far the files are sound."""
     folder = work / "result"
     folder.mkdir(exist_ok=True)
-    total = sum(map(len, runs))
+    total = sum(map(len, runs)) or 1
     files = {"row": np.int32, "col": np.int32, "count": np.float32}
     journal = {"next": 0, "cells": 0, "marginals": np.zeros(self.vocab_size, np.int64),
                "context_marginals": np.zeros(self.vocab_size, np.int64)}
@@ -304,7 +359,7 @@ class _Count(NamedTuple):
         journal = {k: v if v.ndim else int(v) for k, v in saved.items()}
     handles = {name: _Appended(folder / f"{name}.npy", dtype, journal["cells"]) for name, dtype in files.items()}
     ranges = list(self._ranges(runs, journal["next"], room))
-    left_over = sum(stop - start for cuts, _ in ranges for start, stop in cuts)
+    missing = sum(stop - start for cuts, _ in ranges for start, stop in cuts)
     for (cuts, following), found in zip(ranges, _in_order(lambda cuts, _: self._cells(runs, cuts), ranges)):
       for name, handle in handles.items():
         handle.write(found[name])
@@ -315,8 +370,8 @@ class _Count(NamedTuple):
       with open(work / "journal.draft", "wb") as file:
         np.savez(file, **journal)
       os.replace(work / "journal.draft", work / "journal.npz")
-      left_over -= sum(stop - start for start, stop in cuts)
-      self.report(3 * total - left_over, 3 * total)
+      missing -= sum(stop - start for start, stop in cuts)
+      self._progress(len(self.tokens), 1 - missing / total)
     for handle in handles.values():
       handle.close()
     if not journal["cells"]:
@@ -348,7 +403,10 @@ class _Count(NamedTuple):
 
   def _cells(self, runs: list[np.ndarray], cuts: list[tuple[int, int]]) -> dict[str, np.ndarray]:
     """Cells of one range of pairs, and the integer sums by row and by column."""
-    pairs, sums = self._added_up(np.concatenate([run[start:stop] for run, (start, stop) in zip(runs, cuts)]))
+    records = np.concatenate([run[start:stop] for run, (start, stop) in zip(runs, cuts)])
+    records.sort(kind="stable")  # Merges what is sorted in parts.
+    pairs, sums = self._added_up(records)
+    del records
     bits = np.uint64(self.layout.word_bits)
     row = (pairs >> bits).astype(np.int32)
     pairs &= (np.uint64(1) << bits) - np.uint64(1)
