@@ -3,8 +3,8 @@
 The text is read in chunks. In each the places of every word are found by a transposition; the contexts of a frequent
 word are added up in a table of all words, those of rare ones by sorting. What comes of a chunk is a *run* of sorted
 64-bit records, `row << (a + b) | column << b | weight`; the runs are then merged by ranges of pairs. Weights are
-integers (in units of 1 / scale), so that sums are exact and neither the memory limit, nor the number of threads, nor an
-interruption changes a bit of the result.
+integers (in units of 1 / scale), so that sums are exact and neither the memory limit, nor the number of threads, nor
+an interruption changes a bit of the result.
 """
 import json
 import math
@@ -26,7 +26,7 @@ from embeddings_jax.types import InputError
 VERSION = 1  # Of what is cached: raise it when the same tokens would give other counts.
 MEMORY = 2 << 30  # Bytes.
 _BYTES_PER_RECORD = 56  # At the peak, measured: tests/data/test_cooccurrence.py holds it.
-_BYTES_PER_TOKEN = 40
+_BYTES_PER_TOKEN = 28
 _BYTES_PER_WORD = 64
 _MOST_RECORDS = 1 << 21  # One core works on: more of them leave its cache.
 _SLAB = 1 << 15
@@ -95,8 +95,8 @@ def count_cooccurrences(
     window: `pairs`: the largest distance; `windows`: words of a window.
     weighting: of `pairs`: `distance` gives words at distance d the weight 1 / d (Pennington et al. 2014), `none` 1.
     symmetric: of `pairs`: count both (earlier, later) and (later, earlier); else the earlier word is the row.
-    counting: `pairs` of positions; or `windows`: slide over each run of tokens and count, for two different words, the
-      windows that hold both, however often. A run that is shorter than the window is one window.
+    counting: `pairs` of positions; or `windows`: slide over each run of tokens and count, for two different words,
+      the windows that hold both, however often. A run that is shorter than the window is one window.
     memory: bytes that the count may have in arrays at one time, in all threads together.
     cache_dir: default `$EMBEDDINGS_CACHE`, then `~/.cache/embeddings_jax`.
     report: told `(done, total)`, in units of work of about the same cost.
@@ -188,9 +188,7 @@ class _Count(NamedTuple):
 
   def _plan(self, memory: int) -> tuple[int, int]:
     """Tokens of a chunk, and records that one core may work on, such that both together stay within the memory."""
-    words = 0
-    for i in range(0, len(self.tokens), _SLAB):
-      words += int((self.tokens[i:i + _SLAB] >= 0).sum())
+    words = sum(int((self.tokens[i:i + _SLAB] >= 0).sum()) for i in range(0, len(self.tokens), _SLAB))
     if words < 2:
       raise InputError(f"a corpus of {words} words has nothing to count")
     if words < self.window:
@@ -384,7 +382,8 @@ class _Count(NamedTuple):
     np.save(folder / "context_marginals.npy",
             (marginals if self.windows else journal["context_marginals"]) / self.layout.scale)
     row = np.load(folder / "row.npy", mmap_mode="r")
-    np.save(folder / "indptr.npy", np.searchsorted(row, np.arange(self.vocab_size + 1)))
+    # Of the same type, or NumPy would convert all rows.
+    np.save(folder / "indptr.npy", np.searchsorted(row, np.arange(self.vocab_size + 1, dtype=np.int32)))
     (folder / "facts.json").write_text(json.dumps(facts))
     return folder
 
@@ -392,11 +391,12 @@ class _Count(NamedTuple):
     """`(start and stop in every run, the pair that follows)`, of at most about `room` records in all."""
     bits = self.layout.weight_bits
     share = max(1, room // len(runs))
-    place = lambda run, pair: int(np.searchsorted(run, np.uint64(pair << bits))) if pair < 1 << 64 - bits else len(run)
+    end = 1 << 64 - bits
+    place = lambda run, pair: int(np.searchsorted(run, np.uint64(pair << bits))) if pair < end else len(run)
     starts = [place(run, pair) for run in runs]
     while any(start < len(run) for start, run in zip(starts, runs)):
       ahead = [int(run[start + share]) >> bits for start, run in zip(starts, runs) if start + share < len(run)]
-      pair = max(pair + 1, min(ahead)) if ahead else 1 << 64 - bits
+      pair = max(pair + 1, min(ahead)) if ahead else end
       stops = [place(run, pair) for run in runs]
       yield list(zip(starts, stops)), pair
       starts = stops
@@ -404,7 +404,8 @@ class _Count(NamedTuple):
   def _cells(self, runs: list[np.ndarray], cuts: list[tuple[int, int]]) -> dict[str, np.ndarray]:
     """Cells of one range of pairs, and the integer sums by row and by column."""
     records = np.concatenate([run[start:stop] for run, (start, stop) in zip(runs, cuts)])
-    records.sort(kind="stable")  # Merges what is sorted in parts.
+    if len(runs) > 1:
+      records.sort(kind="stable")  # Merges what is sorted in parts.
     pairs, sums = self._added_up(records)
     del records
     bits = np.uint64(self.layout.word_bits)

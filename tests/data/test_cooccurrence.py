@@ -25,7 +25,7 @@ def ids(sentences):
   return np.array([i for run in runs for i in [*run, -1]][:-1], np.int32), words
 
 
-def corpus(num_tokens=4000, vocab_size=60, seed=0, boundary=0.05):
+def corpus(num_tokens=1500, vocab_size=60, seed=0, boundary=0.05):
   """Zipfian noise; some documents are shorter than any window and some are empty."""
   rng = np.random.default_rng(seed)
   tokens = rng.choice(vocab_size, num_tokens, p=(share := 1 / np.arange(1, vocab_size + 1)) / share.sum())
@@ -132,7 +132,7 @@ def same(one, other):
     np.testing.assert_array_equal(one.facts[name], other.facts[name])
 
 
-LARGE = dict(num_tokens=400_000, vocab_size=3000, boundary=0.001)
+LARGE = dict(num_tokens=200_000, vocab_size=3000, boundary=0.001)
 
 
 @pytest.mark.parametrize("counting", ["pairs", "windows"])
@@ -141,7 +141,7 @@ def test_the_memory_limit_is_held_and_changes_no_bit(tmp_path, counting):
   count = lambda memory: count_cooccurrences(tokens, 3000, key="k", window=8, counting=counting, memory=memory,
                                              cache_dir=tmp_path / str(memory))
   expected = count(1 << 30)
-  memory = 12 << 20
+  memory = 8 << 20
   tracemalloc.start()
   found = count(memory)
   peak = tracemalloc.get_traced_memory()[1]
@@ -153,7 +153,7 @@ def test_the_memory_limit_is_held_and_changes_no_bit(tmp_path, counting):
 
 def test_a_killed_count_goes_on_and_ends_alike(tmp_path):
   """Killed in the text and then in the merge; what was finished is not made again."""
-  arguments = dict(key="k", window=8, memory=12 << 20)
+  arguments = dict(key="k", window=8, memory=8 << 20)
   script = f"""
 import os, signal, sys
 sys.path.insert(0, {os.path.dirname(__file__)!r})
@@ -181,10 +181,10 @@ count_cooccurrences(corpus(**LARGE), 3000, cache_dir={str(tmp_path / 'a')!r}, re
 
 
 def test_sums_larger_than_a_record_and_two_words(tmp_path):
-  tokens = np.zeros(300_000, np.int32)  # With ten million ids a record has 16 bits for the weight.
-  tokens[1] = 9_999_999
-  found = count_cooccurrences(tokens, 10_000_000, key="k", window=1, weighting="none", cache_dir=tmp_path)
-  assert as_dict(found) == {(0, 0): 2 * 299_997, (0, 9_999_999): 2, (9_999_999, 0): 2}
+  tokens = np.zeros(300_000, np.int32)  # With five million ids a record has 18 bits for the weight.
+  tokens[1] = 4_999_999
+  found = count_cooccurrences(tokens, 5_000_000, key="k", window=1, weighting="none", cache_dir=tmp_path)
+  assert as_dict(found) == {(0, 0): 2 * 299_997, (0, 4_999_999): 2, (4_999_999, 0): 2}
 
 
 @pytest.mark.parametrize("tokens,options,words", [
