@@ -10,8 +10,9 @@ from etils import epath
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from embeddings_jax.data import catalog, encoders, text
+from embeddings_jax.data import catalog, encoders, matrix, text
 from embeddings_jax.data.audio import join_clips
+from embeddings_jax.data.cooccurrence import MEMORY, Cooccurrence, count_cooccurrences
 from embeddings_jax.data.documents import byte_stream
 from embeddings_jax.data.sources import array_source, window_source
 from embeddings_jax.train.checkpoints import Checkpoints
@@ -19,7 +20,10 @@ from embeddings_jax.train.mesh import make_mesh, state_shardings
 from embeddings_jax.types import InputError, Model, PyTree, Source
 from experiments import optimizers, workdir
 from experiments.command import check_choice
+from experiments.progress import Progress
 
+# What the word models read: running tokens in blocks, or the cells of a matrix of co-occurrences.
+FORMS = ("blocks", "cells")
 ITEMS = {"rows": "rows", "words": "text", "bytes": "text", "waveforms": "audio"}  # What each encoder encodes.
 ENCODED_AT_ONCE = 1024  # Items.
 EMBEDDED_AT_ONCE = 1 << 21  # Elements of the encoded items.
@@ -39,7 +43,7 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
   dataset = catalog.load(options["name"], data_dir=data_dir, cache_dir=cache_dir, errors=options["errors"])
   kind = options["encoder"]
   check_choice("--config.data.encoder", kind, list(ITEMS))
-  if dataset.kind != ITEMS[kind]:
+  if dataset.kind != ITEMS[kind] and not (dataset.kind == "matrix" and options.get("form") == "cells"):
     raise InputError(f"--data={options['name']}: holds {dataset.kind}, and --model={config['name']} "
                      f"({kind}) needs {ITEMS[kind]}")
   if options.get("max_documents"):
@@ -55,10 +59,7 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
     x = encoder.encode(rows)["x"] if options.get("standardize") else rows
     source = array_source({"x": x}, batch_size or None, seed=seed, remainder="pad")
   elif kind == "words":
-    encoder, tokens, facts = text.tokenize(
-        dataset, normalize=options["normalize"], min_count=options["min_count"],
-        max_size=options.get("max_size", 0) or None, cache_dir=cache_dir)
-    source = window_source(tokens, options["window_length"], batch_size, seed=seed, facts=facts)
+    source, encoder = load_words(dataset, options, batch_size=batch_size, seed=seed, cache_dir=cache_dir)
   elif kind == "bytes":
     stream, _ = byte_stream(dataset)
     encoder = encoders.ByteEncoder(options["max_length"])
@@ -74,6 +75,43 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
     source = window_source(stream, options["window_length"], batch_size, name="signal", starts=starts, jitter=jitter,
                            seed=seed)
   return Data(source, encoder, dataset)
+
+
+def load_words(dataset: Any, options: Mapping[str, Any], *, batch_size: int, seed: int,
+               cache_dir: str | None) -> tuple[Source, Any]:
+  """The source of a model of words, in the form that `options` (the config's `data`) ask for, and its encoder."""
+  form = options.get("form", "blocks")
+  check_choice("--config.data.form", form, FORMS)
+  if dataset.kind == "matrix":
+    return cell_source(dataset.items.cells), matrix.encoder(dataset.items)
+  tokens = text.tokenize(
+      dataset, normalize=options["normalize"], min_count=options["min_count"],
+      max_size=options.get("max_size", 0) or None, boundaries=options.get("boundaries", "document"),
+      cache_dir=cache_dir)
+  if form == "blocks":
+    source = window_source(tokens.tokens, options["window_length"], batch_size, seed=seed, facts=tokens.facts)
+  else:
+    source = cell_source(counted(tokens, options, cache_dir), tokens.facts)
+  return source, tokens.encoder
+
+
+def counted(tokens: text.Tokens, options: Mapping[str, Any], cache_dir: str | None) -> Cooccurrence:
+  """Counts as the config's `data` says: `window`, `weighting`, `symmetric`, `counting`; `memory` in MiB, 0: 2,048."""
+  progress = Progress(3 * len(tokens.tokens), unit="counted")
+  try:
+    return count_cooccurrences(
+        tokens.tokens, tokens.facts["vocab_size"], key=tokens.fingerprint, window=options["window"],
+        weighting=options.get("weighting", "distance"), symmetric=options.get("symmetric", True),
+        counting=options.get("counting", "pairs"), memory=int(options.get("memory", 0) * 2**20) or MEMORY,
+        cache_dir=cache_dir, report=lambda done, total: progress.show(done, {}))
+  finally:
+    progress.close()
+
+
+def cell_source(counts: Cooccurrence, facts: Mapping[str, Any] | None = None) -> Source:
+  """All cells as the one batch of every step: `row`, `col`, `count` and `mask` `[num_cells]`, sorted by row."""
+  return array_source({"row": counts.row, "col": counts.col, "count": counts.count},
+                      facts={**(facts or {}), **counts.facts})
 
 
 def first_items(dataset: Any, number: int) -> Any:

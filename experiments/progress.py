@@ -7,10 +7,10 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress:
-  """Shows step, loss, rate and remaining time."""
+  """Shows step, loss, rate and remaining time; of other work than training the share that is done."""
 
-  def __init__(self, steps: int):
-    self._steps, self._bar, self._task = steps, None, None
+  def __init__(self, steps: int, unit: str = "steps"):
+    self._steps, self._unit, self._bar, self._task = steps, unit, None, None
     self._shown = time.perf_counter()
     if sys.stdout.isatty():
       from rich import progress
@@ -23,7 +23,7 @@ class Progress:
 
   def show(self, step: int, record: Mapping[str, float]) -> None:
     rate = record.get("steps_per_second", 0.0)
-    text = f"loss {record['loss']:.4g}  {rate:.3g} steps/s"
+    text = f"loss {record['loss']:.4g}  {rate:.3g} steps/s" if record else f"{self._unit} {step / self._steps:.0%}"
     if self._bar:
       self._bar.update(self._task, completed=step, description=text)
       return
@@ -32,7 +32,7 @@ class Progress:
       return
     self._shown = now
     left = f"  {(self._steps - step) / rate:.0f} s left" if rate else ""
-    print(f"step {step}/{self._steps}  {text}{left}", flush=True)
+    print(f"step {step}/{self._steps}  {text}{left}" if record else text, flush=True)
 
   def close(self) -> None:
     if self._bar:

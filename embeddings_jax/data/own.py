@@ -1,4 +1,4 @@
-"""The user's own data: text files and globs, .csv and .npy rows, wav, idx, and folders of them."""
+"""The user's own data: text files and globs, .csv and .npy rows, .npz matrices, wav, idx, and folders of them."""
 import glob
 import re
 from collections.abc import Iterator, Sequence
@@ -10,6 +10,7 @@ from embeddings_jax.data import formats
 from embeddings_jax.data.cache import digest
 from embeddings_jax.data.dataset import Dataset, content_digest, text_dataset
 from embeddings_jax.data.documents import Document, read_documents
+from embeddings_jax.data.matrix import load_matrix
 from embeddings_jax.types import InputError
 
 _IDX = re.compile(r"(\.idx|idx\d-ubyte)(\.gz|\.xz|\.bz2)?$")
@@ -25,7 +26,7 @@ def load_path(path: str, cache_dir: Path, errors: str = "strict") -> Dataset:
   found = sorted({file_kind(file) for file in files})
   if len(found) > 1:
     raise InputError(f"{path}: holds files of several kinds ({', '.join(found)}); choose one by a glob like *.txt")
-  reader = {"rows": _rows, "idx": _idx, "audio": _clips}.get(found[0])
+  reader = {"rows": _rows, "idx": _idx, "audio": _clips, "matrix": load_matrix}.get(found[0])
   if reader:
     return reader(path, files)
 
@@ -59,10 +60,12 @@ def list_files(path: str) -> list[Path]:
 
 
 def file_kind(file: Path) -> str:
-  """`rows`, `idx`, `audio`, `text` or, where the name says nothing, `unknown`, which alone is text."""
+  """`rows`, `matrix`, `idx`, `audio`, `text` or, where the name says nothing, `unknown`, which alone is text."""
   name = file.name.lower()
   if name.endswith(_ROWS):
     return "rows"
+  if name.endswith(".npz"):
+    return "matrix"
   if _IDX.search(name):
     return "idx"
   if name.endswith((".wav", ".wave")):

@@ -2,6 +2,7 @@
 import itertools
 import json
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,8 @@ from embeddings_jax.types import InputError
 VERSION = 1  # Of what is cached: raise it when the same text would give other tokens.
 BOUNDARY = -1  # Stands between documents in the token stream.
 _SLAB = 1 << 22  # Bytes whose words are Python objects at the same time.
+_BREAK = {"document": None, "line": re.compile(r"\n"), "sentence": re.compile(r"(?<=[.!?])\s|\n"),
+          "none": re.compile(r"\0")}
 
 
 class Tokens(NamedTuple):
@@ -26,15 +29,17 @@ class Tokens(NamedTuple):
 
   Attributes:
     encoder: its vocabulary and normalisation.
-    tokens: int32 `[num_tokens]`, memory-mapped; the k-th run between `BOUNDARY`s is document k
-      (possibly empty). Words out of the vocabulary are dropped, as word2vec does.
+    tokens: int32 `[num_tokens]`, memory-mapped; the k-th run between `BOUNDARY`s is document (line,
+      sentence) k, possibly empty. Words out of the vocabulary are dropped, as word2vec does.
     facts: `vocab_size`, `counts` (int64 `[vocab_size]`), `num_words` (in the vocabulary),
-      `num_raw_words` (all), `num_documents`.
+      `num_raw_words` (all), `num_documents` (runs).
+    fingerprint: SHA-256 (hex) of what determines the tokens.
   """
 
   encoder: WordEncoder
   tokens: np.ndarray
   facts: dict[str, Any]
+  fingerprint: str
 
 
 def tokenize(
@@ -43,30 +48,37 @@ def tokenize(
     normalize: str = "a-z",
     min_count: int = 5,
     max_size: int | None = None,
+    boundaries: str = "document",
     cache_dir: str | os.PathLike | None = None,
 ) -> Tokens:
   """Token ids of a text data set, cached by its fingerprint and these options.
 
   Args:
     dataset: a `Dataset` of kind `text`.
-    normalize: `a-z`, `lower` or `cased`; see `split_words`.
+    normalize: `a-z`, `lower`, `cased` or `spaces`; see `split_words`.
     min_count: words that occur less often are left out of the vocabulary.
     max_size: keep this many of the most frequent words.
+    boundaries: where a `BOUNDARY` stands: after each `document`, also after each `line`, also after each `sentence`
+      (which ends with a line, or at one of . ! ? before white space), or nowhere (`none`: all is one running text).
     cache_dir: default `$EMBEDDINGS_CACHE`, then `~/.cache/embeddings_jax`.
 
   Raises:
-    InputError: not text, an unknown normalisation, or no word is frequent enough.
+    InputError: not text, an unknown option, or no word is frequent enough.
   """
   if dataset.kind != "text":
     raise InputError(f"{dataset.name}: holds {dataset.kind}, words can only be read from text")
   split_words("", normalize)
-  key = digest("tokens", VERSION, dataset.fingerprint, normalize, min_count, max_size)
+  if boundaries not in _BREAK:
+    raise InputError(f"boundaries={boundaries!r}: must be one of {', '.join(_BREAK)}")
+  # Documents are left out of the key, which is older than the option.
+  key = digest("tokens", VERSION, dataset.fingerprint, normalize, min_count, max_size,
+               *([] if boundaries == "document" else [boundaries]))
   path = cached(cache_root(cache_dir) / f"tokens-{key[:32]}",
-                lambda folder: _build(folder, dataset, normalize, min_count, max_size))
+                lambda folder: _build(folder, dataset, normalize, min_count, max_size, boundaries))
   encoder = WordEncoder.load(path)
   facts = json.loads((path / "facts.json").read_text())
   facts |= {"vocab_size": len(encoder.vocabulary), "counts": encoder.vocabulary.counts}
-  return Tokens(encoder, np.load(path / "tokens.npy", mmap_mode="r"), facts)
+  return Tokens(encoder, np.load(path / "tokens.npy", mmap_mode="r"), facts, key)
 
 
 def _slabs(stream: np.ndarray) -> Iterator[str]:
@@ -82,15 +94,18 @@ def _slabs(stream: np.ndarray) -> Iterator[str]:
     yield data[:cut].decode()
 
 
-def _build(folder: Path, dataset: Dataset, normalize: str, min_count: int, max_size: int | None) -> None:
+def _build(folder: Path, dataset: Dataset, normalize: str, min_count: int, max_size: int | None,
+           boundaries: str) -> None:
   """One pass gives words provisional ids in the order of their first sight; then NumPy renames them."""
   folder.mkdir()
-  stream, starts = byte_stream(dataset)
+  stream, _ = byte_stream(dataset)
   ids = defaultdict(itertools.count().__next__)
   counts = np.zeros(0, np.int64)
   assert ids["\0"] == 0
   with open(folder / "provisional.bin", "wb") as file:
     for slab in _slabs(stream):
+      if boundaries != "document":
+        slab = _BREAK[boundaries].sub(" " if boundaries == "none" else "\0", slab)
       words = split_words(slab, normalize)
       found = np.fromiter(map(ids.__getitem__, words), np.int32, len(words))
       file.write(found.data)
@@ -106,8 +121,8 @@ def _build(folder: Path, dataset: Dataset, normalize: str, min_count: int, max_s
   names = np.full(len(ids), dropped)
   names[[ids[word] for word in vocabulary.words]] = np.arange(len(vocabulary))
   names[0] = BOUNDARY
-  num_words = int(vocabulary.counts.sum())
-  header = {"descr": names.dtype.str, "fortran_order": False, "shape": (num_words + len(starts) - 1,)}
+  num_words, num_boundaries = int(vocabulary.counts.sum()), int(counts[0])
+  header = {"descr": names.dtype.str, "fortran_order": False, "shape": (num_words + num_boundaries,)}
   # Written, not mapped: on a full disk a write is an error, a mapped page kills the process.
   with open(folder / "provisional.bin", "rb") as file, open(folder / "tokens.npy", "wb") as tokens:
     np.lib.format.write_array_header_1_0(tokens, header)
@@ -115,5 +130,5 @@ def _build(folder: Path, dataset: Dataset, normalize: str, min_count: int, max_s
       found = names[found]
       tokens.write(found[found != dropped].data)
   (folder / "provisional.bin").unlink()
-  facts = {"num_words": num_words, "num_raw_words": int(counts[1:].sum()), "num_documents": len(starts)}
+  facts = {"num_words": num_words, "num_raw_words": int(counts[1:].sum()), "num_documents": num_boundaries + 1}
   (folder / "facts.json").write_text(json.dumps(facts))

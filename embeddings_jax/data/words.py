@@ -15,7 +15,8 @@ def split_words(text: str, normalize: str) -> list[str]:
   """Words of a text.
 
   `a-z` is that of text8: letters a to z in lower case, digits spelled out one by one, all else is
-  space. `lower` and `cased` keep letters and digits of every script, and apostrophes within words.
+  space. `lower` and `cased` keep letters and digits of every script, and apostrophes within words. `spaces` takes
+  what stands between white space as it is, for text whose words and full stops were separated beforehand.
   The character NUL, which separates documents, is kept as a word of its own.
   """
   if normalize == "a-z":
@@ -24,8 +25,10 @@ def split_words(text: str, normalize: str) -> list[str]:
     for digit, word in enumerate(_DIGITS):
       data = data.replace(b"%d" % digit, f" {word} ".encode())
     return data.replace(b"\0", b" \0 ").decode("ascii").split()
+  if normalize == "spaces":
+    return text.replace("\0", " \0 ").split()
   if normalize not in ("lower", "cased"):
-    raise InputError(f"normalize={normalize!r}: must be 'a-z', 'lower' or 'cased'")
+    raise InputError(f"normalize={normalize!r}: must be 'a-z', 'lower', 'cased' or 'spaces'")
   text = text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
   return _WORD.findall(text.lower() if normalize == "lower" else text)
 

@@ -37,7 +37,32 @@ def test_max_size_keeps_the_most_frequent(tmp_path):
   assert tokens.facts["num_words"] == 4 and tokens.facts["num_raw_words"] == 5
 
 
-@pytest.mark.parametrize("normalize", ["a-z", "lower", "cased"])
+LINES = "It is 1 a.m. in NYC! Is it?\nYes ."
+ONE, TWO = ["it is one a m", "in nyc", "is it"], ["yes"]
+
+
+@pytest.mark.parametrize("boundaries,runs", [
+    ("document", [" ".join(ONE + TWO), "no"]),
+    ("line", [" ".join(ONE), *TWO, "no"]),
+    ("sentence", [*ONE, *TWO, "no"]),
+    ("none", [" ".join([*ONE, *TWO, "no"])]),
+])
+def test_boundaries(tmp_path, boundaries, runs):
+  tokens = tokenize(corpus(LINES, "No"), min_count=1, boundaries=boundaries, cache_dir=tmp_path)
+  text = " ".join("|" if i < 0 else tokens.encoder.names[i] for i in tokens.tokens)
+  assert text.split() == " | ".join(runs).split()
+  assert tokens.facts["num_documents"] == len(runs)
+
+
+def test_words_between_spaces_stay_as_they_are(tmp_path):
+  dataset = corpus("I like deep learning . I like NLP . I enjoy flying .")
+  tokens = tokenize(dataset, normalize="spaces", boundaries="sentence", min_count=1, cache_dir=tmp_path)
+  text = [tokens.encoder.names[i] if i >= 0 else "|" for i in tokens.tokens]
+  assert text == "I like deep learning . | I like NLP . | I enjoy flying .".split()
+  assert tokens.encoder.encode(["NLP .", "nlp"])["tokens"].tolist()[1] == [-1, -1]
+
+
+@pytest.mark.parametrize("normalize", ["a-z", "lower", "cased", "spaces"])
 def test_pieces_never_cut_words(tmp_path, monkeypatch, normalize):
   rng = np.random.default_rng(0)
   words = np.array(["naïve", "Straße", "x", "don't", "日本語", "10", "longerword", "\u2019"])
@@ -70,5 +95,7 @@ def test_bad_input(tmp_path):
     tokenize(corpus("a b"), cache_dir=tmp_path)
   with pytest.raises(InputError, match="must be 'a-z'"):
     tokenize(corpus("a b"), normalize="a-Z", cache_dir=tmp_path)
+  with pytest.raises(InputError, match="boundaries='page': must be one of document, line"):
+    tokenize(corpus("a b"), boundaries="page", cache_dir=tmp_path)
   with pytest.raises(InputError, match="holds rows"):
     tokenize(corpus("a b")._replace(kind="rows"), cache_dir=tmp_path)
