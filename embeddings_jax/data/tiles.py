@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from embeddings_jax.data.cache import cache_root, cached, digest
+from embeddings_jax.data.cooccurrence import MEMORY, Cooccurrence
 from embeddings_jax.data.sources import RESIDENT_BYTES
 from embeddings_jax.types import InputError, Source
 
@@ -26,28 +27,26 @@ _BYTES_PER_CELL = 64  # Of what is dealt out at the same time.
 
 
 def tile_source(
-    cells: Any,
+    cells: Cooccurrence,
     batch_size: int = 1,
     *,
-    key: str,
     seed: int = 0,
     cells_per_tile: int = CELLS_PER_TILE,
-    memory: int = 2 << 30,
+    memory: int = MEMORY,
     cache_dir: str | os.PathLike | None = None,
     report: Callable[[int, int], None] | None = None,
     resident: bool | None = None,
 ) -> Source:
   """A source of tiles; one pass has every cell once.
 
-  A batch is `{"row_group", "col_group": int32 [B], "row", "col": uint16 [B, M] places in their groups, sorted by
-  row, "count": float32 [B, M], 0 = padding, "turned": [B, M] the order that sorts by column, "row_start",
-  "col_start": int32 [B, R + 1] where a row's cells (a column's, in the turned order) begin, "mask": [B]}`, with M cells
-  of the fullest tile and R words of a group. Word i is number i // n of group i % n, n = `facts["num_groups"]`.
+  A batch is `{"row_group", "col_group": int32 [B], "row", "col": uint16 [B, M] places in their groups, sorted by row,
+  "count": float32 [B, M], 0 = padding, "turned": [B, M] the order that sorts by column, "row_start",
+  "col_start": int32 [B, R + 1] where a row's cells (a column's, in the turned order) begin, "mask": [B]}`, with M
+  cells of the fullest tile and R words of a group. Word i is number i // n of group i % n, n = `facts["num_groups"]`.
 
   Args:
-    cells: has `row`, `col` int `[num_cells]`, sorted by row, `count`, and `facts` (as `Cooccurrence`).
+    cells: has `row`, `col` int `[num_cells]`, sorted by row, `count`, `facts` and `fingerprint` (a `Cooccurrence`).
     batch_size: tiles of a batch; divides the number of groups, which is a multiple of 8.
-    key: fingerprint of the cells.
     seed: of the order.
     cells_per_tile: about how many; fewer of them are more and smaller updates.
     memory: bytes that may be in arrays while the tiles are made.
@@ -66,7 +65,7 @@ def tile_source(
   if batch_size < 1 or num_groups % batch_size:
     fit = [size for size in range(1, num_groups + 1) if num_groups % size == 0]
     raise InputError(f"--batch_size={batch_size}: must divide the {num_groups} groups of words; one of {fit}")
-  name = digest("tiles", VERSION, key, num_groups)[:32]
+  name = digest("tiles", VERSION, cells.fingerprint, num_groups)[:32]
   place = cache_root(cache_dir) / f"tiles-{name}"
   work = place.with_name(place.name + ".work")  # Outlives a kill.
   path = cached(place, lambda folder: os.rename(
@@ -110,9 +109,9 @@ def group_size(vocab_size: int, num_groups: int) -> int:
   return -(-vocab_size // (num_groups * GROUP_MULTIPLE)) * GROUP_MULTIPLE
 
 
-def _build(work: Path, cells: Any, vocab_size: int, num_groups: int, memory: int,
+def _build(work: Path, cells: Cooccurrence, vocab_size: int, num_groups: int, memory: int,
            report: Callable[[int, int], None]) -> Path:
-  """Deals the cells out, chunk by chunk, and returns the folder of the tiles; a journal says how far they are sound."""
+  """Deals the cells out, chunk by chunk, into a folder, which is returned; a journal says how far it is sound."""
   num_cells, num_tiles, size = len(cells.row), num_groups**2, group_size(vocab_size, num_groups)
   chunk = min(1 << 22, memory // _BYTES_PER_CELL)
   if chunk < 1024:

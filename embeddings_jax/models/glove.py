@@ -17,15 +17,15 @@ AdaGrad as in the authors' C program: sums of squares start at 1; those of the v
 [-100, 100], and the step is eta g / sqrt(sum); the biases do the same with a rate of 1, whatever eta.
 `accumulators="row"` keeps one sum per vector, the mean over its coordinates: half the memory of the state.
 
-How it is computed: a batch is one tile or several (`data/tiles.py`), each with some 16,000 cells of a thousand rows and
-columns, the tiles of a batch sharing none. Errors are computed cell by cell; sums over a row's or a column's cells
-(of g, of g^2) are products of sparse matrices with the tile's vectors. Rows are read and written once per tile.
+How it is computed: a batch is one tile or several (`data/tiles.py`), each with some 16,000 cells of a thousand rows
+and columns, the tiles of a batch sharing none. Errors are computed cell by cell; sums over a row's or a column's
+cells (of g, of g^2) are products of sparse matrices with the tile's vectors. Rows are read and written once per tile.
 
 Deviations from the C program. (1) A row's cells in a tile make one step: with G = sum g and S = sum g^2 over them,
 first sum += eta^2 S, then the step eta G / sqrt(sum). For a frequent word a thousand steps made as one would
-overshoot, so it is bounded by `max_newton` times G / sum_j f_ij (|w~_j|^2 + 1), which is the largest step that is sure
-not to raise J along a row alone; without it J explodes in the first pass. (2) The order of cells is that of tiles.
-(3) A loss is the mean over cells of f (...)^2, without the C program's factor 1/2.
+overshoot, so it is bounded by `max_newton` times G / sum_j f_ij (|w~_j|^2 + 1): up to 2, the rows' step cannot raise
+the tile's part of J while the columns stand still. Without it J explodes in the first pass. (2) The order of cells is
+that of tiles. (3) The loss is the mean over cells of f (...)^2, without the C program's factor 1/2.
 
 Expected: see `experiments/configs/glove.py`.
 """

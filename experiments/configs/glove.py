@@ -14,7 +14,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
                  accumulators="coordinate", max_newton=2.0),
       data=dict(name="pydocs", encoder="words", normalize="lower", min_count=5, max_size=0, boundaries="document",
                 max_documents=0, errors="strict", form="tiles", window=15, weighting="distance", symmetric=True,
-                counting="pairs", memory=2 << 30, cells_per_tile=16384),
+                counting="pairs", memory=2048, cells_per_tile=16384),
       steps=0,
       epochs=15,
       batch_size=1,  # Tiles; more of them keep as many devices busy and learn the same.
@@ -33,7 +33,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.evals = ("word_similarity:ws353", "word_similarity:simlex999", "word_similarity:men", "analogies")
   elif preset == "paper":
     config.model.update(dict(dim=300, x_max=100.0))
-    config.data.update(dict(name="tfds:lm1b", normalize="cased", max_size=400000, window=10, memory=16 << 30))
+    config.data.update(dict(name="tfds:lm1b", normalize="cased", max_size=400000, window=10, memory=16384))
     config.update(dict(epochs=50))
     config.evals = ("word_similarity:ws353", "word_similarity:simlex999", "word_similarity:men", "analogies")
   return config
