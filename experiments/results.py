@@ -80,13 +80,22 @@ class Report:
         "model": self._config.name, "preset": record["preset"], "data": self._config.data.name,
         "metrics": {key: round(float(value), 6) for key, value in metrics.items()},
         "training": training, "seed": self._config.seed, "steps": step, "examples_per_second": rate,
-        "wall_seconds": round(seconds, 1), "command": record["command"], "commit": workdir.commit(),
+        **self._words_per_second(step, seconds), "wall_seconds": round(seconds, 1), "command": record["command"], "commit": workdir.commit(),
         "versions": workdir.versions(), "device": jax.devices()[0].device_kind, "num_devices": jax.device_count(),
         "mesh": dict(self._mesh.shape), "fingerprint": self._data.dataset.fingerprint,
     }
     workdir.write_json(path / "results.json", results)
     drawn = figures.draw(path, self._model, state, self._data, vectors, names)
     self._summary(path, results, vectors, names, drawn)
+
+  def _words_per_second(self, step: int, seconds: float) -> dict[str, float]:
+    """Words of the text as it was read, in or out of the vocabulary, that went through training; for text."""
+    source = self._data.source
+    if "num_raw_words" not in source.facts or not seconds:
+      return {}
+    # A closed form reads the text once, however many steps it takes.
+    passes = 1 if source.whole else step / source.facts["steps_per_epoch"]
+    return {"words_per_second": round(passes * source.facts["num_raw_words"] / seconds)}
 
   def _summary(self, path: epath.Path, results: Mapping[str, Any], vectors: np.ndarray, names: Any,
                drawn: Sequence[str]) -> None:
@@ -98,7 +107,8 @@ class Report:
       self._say(f"  {key}: {value:.4f}")
     loss = results["training"].get("loss")
     self._say(f"{results['model']}: {results['steps']} steps in {results['wall_seconds']} s"
-              + (f", loss {loss:.4f}" if loss is not None else ""))
+              + (f", loss {loss:.4f}" if loss is not None else "")
+              + (f", {results['words_per_second']:,} words/s" if "words_per_second" in results else ""))
     self._say(f"{path}: results.json, embeddings.npy [{', '.join(map(str, vectors.shape))}], "
               f"figures: {', '.join(drawn)}")
     self._say("embed your own: python -m experiments.embed "

@@ -13,6 +13,7 @@ from embeddings_jax.data.tiles import tile_source
 from embeddings_jax.models.glove import glove
 from embeddings_jax.ops.sharding import DATA_AXES
 from embeddings_jax.train.loop import train
+from embeddings_jax.train.mesh import state_shardings
 from embeddings_jax.types import InputError
 
 
@@ -211,7 +212,7 @@ def test_no_collective_moves_a_table_and_tables_stay_in_place(mesh_of):
       rows = NamedSharding(mesh, P(DATA_AXES))
       tiles = {name: jax.ShapeDtypeStruct(*x, sharding=rows) for name, x in batch.items()}
       abstract = jax.eval_shape(lambda: model.init(jax.random.key(0), None))
-      layout = jax.tree.map(lambda x: NamedSharding(mesh, P("model") if x.ndim else P()), abstract)
+      layout = state_shardings(abstract, mesh, model.rules)
       state = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, layout)
 
       def many(state, tiles):
