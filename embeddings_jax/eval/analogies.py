@@ -28,11 +28,12 @@ def analogies(
 
   with cos' = (1 + cos) / 2, their footnote 7, and epsilon = .001 as theirs (gensim: 1e-6).
 
-  Protocol (that of word2vec's `compute-accuracy` with its threshold 30000, and of gensim's `evaluate_word_analogies`):
-  only the first `restrict_vocabulary` words are asked for and can be answers. Words are matched without regard to
-  case; of several forms of a word the first, so the most frequent, counts. a, b and c are never the answer, in none of
-  their forms. A question with an unknown word is left out and counted in `out_of_vocabulary`. Ties go to the word that
-  comes first. A zero vector has cosine 0 with all others. There is no split and nothing is fitted.
+  Protocol (that of word2vec's `compute-accuracy` with its threshold 30000, and of gensim's
+  `evaluate_word_analogies`): only the first `restrict_vocabulary` words are asked for and can be answers. Words are
+  matched without regard to case; of several forms of a word the first, so the most frequent, counts. a, b and c are
+  never the answer, in none of their forms. A question with an unknown word is left out and counted in
+  `out_of_vocabulary`. Ties go to the word that comes first. A zero vector has cosine 0 with all others. There is no
+  split and nothing is fitted.
 
   The Google set (Mikolov et al. 2013a; `data/wordsets.py` has its checksum): 19,544 questions, of which 8,869 are in
   the five semantic sections and 10,675 in the nine syntactic ones, named `gram...`. Known figures, 3CosAdd: gensim's

@@ -30,7 +30,7 @@ def word_similarity(
   """
   known, ratings, missing = [], [], 0
   for first, second, rating in pairs:
-    words = [_known_form(word.strip(), vocabulary) for word in (first, second)]
+    words = [known_form(word.strip(), vocabulary) for word in (first, second)]
     if None in words:
       missing += 1
       continue
@@ -49,7 +49,8 @@ def word_similarity(
   return {"spearman": spearman, "pairs": float(len(known)), "out_of_vocabulary": float(missing)}
 
 
-def _known_form(word: str, vocabulary: Container[str]) -> str | None:
+def known_form(word: str, vocabulary: Container[str]) -> str | None:
+  """The word as written or in lower case, whichever is in the vocabulary first; None where neither is."""
   for form in (word, word.lower()):
     if form in vocabulary:
       return form
