@@ -88,3 +88,24 @@ def test_a_mistake_is_one_clear_line(name, tmp_path):
   lines = done.stderr.strip().splitlines()
   assert len(lines) == 1 and lines[0].startswith("error: ") and expected in lines[0], done.stderr
   assert not (tmp_path / "o").exists()
+
+
+def test_lines_are_pooled(run, tmp_path):
+  path, vectors = run
+  (tmp_path / "lines.txt").write_text("king queen\n\nman king unheard king\n")
+  table = {word: np.array(vector, float) for word, vector in vectors.items()}
+  done = call("embed", f"--workdir={path}", f"--input={tmp_path / 'lines.txt'}", f"--output={tmp_path / 'o.npy'}",
+              "--pooling=concatenation", "--num_words=2")
+  assert done.returncode == 0 and "1 rows are 0" in done.stdout, done.stderr
+  pairs = [table["king"], table["queen"], np.zeros(4), np.zeros(4), table["man"], table["king"]]
+  np.testing.assert_allclose(np.load(tmp_path / "o.npy"), np.reshape(pairs, (3, 8)), rtol=1e-5)
+  done = call("embed", f"--workdir={path}", f"--input={tmp_path / 'lines.txt'}", f"--output={tmp_path / 'o.npy'}",
+              "--pooling=sif", "--sif_a=0.5")
+  assert done.returncode == 0, done.stderr
+  left = np.load(tmp_path / "o.npy")
+  counts = {word: 9 for word in table} | {"Jazz": 3, "jazz": 3}
+  weighted = {word: 0.5 / (0.5 + counts[word] / 42) * vector for word, vector in table.items()}
+  both = [(weighted["king"] + weighted["queen"]) / 2, (weighted["man"] + 2 * weighted["king"]) / 3]
+  rows = np.stack([both[0], np.zeros(4), both[1]])
+  u = np.linalg.svd(rows)[2][0]
+  np.testing.assert_allclose(left, rows - np.outer(rows @ u, u), atol=1e-5)
