@@ -1,10 +1,19 @@
-"""Embeds a file with a trained model: `python -m experiments.embed --workdir=W --input=FILE --output=OUT.npy`."""
+"""Embeds a file with a trained model: `python -m experiments.embed --workdir=W --input=FILE --output=OUT.npy`.
+
+With a model of words, --pooling makes a line's vector from those of its words
+(`embeddings_jax/ops/sentence_vectors.py`): mean; idf and sif, weighted means (idf's counts are of the input's lines,
+sif's of the training text; of sif the input's first component is removed); concatenation of the first --num_words
+vectors; the first --num_components principal components.
+"""
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 
 from embeddings_jax.types import InputError
 from experiments import command
+
+POOLINGS = ("mean", "idf", "sif", "concatenation", "components")
 
 FLAGS = flags.FLAGS
 
@@ -12,6 +21,10 @@ flags.DEFINE_string("workdir", "", "Work directory of the run.")
 flags.DEFINE_string("input", "", "Words or lines of text; .npy or .csv rows; a wav, or a text file that lists them.")
 flags.DEFINE_string("output", "", "Where to write [num_items, dim] float32, as .npy.")
 flags.DEFINE_enum("errors", "strict", ["strict", "replace"], "What to do with text that is not UTF-8.")
+flags.DEFINE_enum("pooling", None, POOLINGS, "Makes a line's vector from its words' (default: the model's way).")
+flags.DEFINE_float("sif_a", 1e-3, "The a of --pooling=sif's a / (a + p(w)).")
+flags.DEFINE_integer("num_words", 16, "Words of a line that --pooling=concatenation joins.", lower_bound=1)
+flags.DEFINE_integer("num_components", 2, "Components that --pooling=components joins.", lower_bound=1)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -26,7 +39,10 @@ def main(argv: Sequence[str]) -> int:
 
   run = pipeline.load_run(FLAGS.workdir)
   items = read_items(FLAGS.input, run.encoder.kind, FLAGS.errors)
-  vectors = pipeline.embedder(run.model, run.state, run.encoder)(items)
+  embed = pipeline.embedder(run.model, run.state, run.encoder)
+  if FLAGS.pooling and run.encoder.kind != "words":
+    raise InputError(f"--pooling={FLAGS.pooling}: needs a model of words, and this one is of {run.encoder.kind}")
+  vectors = pooled(embed(run.encoder.names), items, run.encoder) if FLAGS.pooling else embed(items)
   with open(FLAGS.output, "wb") as file:  # Not by name: NumPy would add .npy to it.
     np.save(file, vectors)
   print(f"{FLAGS.output}: {vectors.shape[0]} x {vectors.shape[1]} {vectors.dtype}, from step {run.step} "
@@ -35,6 +51,34 @@ def main(argv: Sequence[str]) -> int:
   if unknown:
     print(f"{unknown} rows are 0: the encoder knows nothing of these items")
   return 0
+
+
+def pooled(table: Any, lines: Sequence[str], encoder: Any) -> Any:
+  """The flags' sentence vectors, [num_lines, dim], from the vectors of the encoder's words, [num_words, d]."""
+  import jax
+  import jax.numpy as jnp
+  import numpy as np
+
+  from embeddings_jax.ops import sentence_vectors
+  from experiments.pipeline import ENCODED_AT_ONCE
+
+  table, weights = jnp.asarray(table), None
+  batches = [jnp.asarray(encoder.encode(lines[first:first + ENCODED_AT_ONCE])["tokens"])
+             for first in range(0, len(lines), ENCODED_AT_ONCE)]
+  if FLAGS.pooling == "idf":
+    frequency = sum(sentence_vectors.document_frequency(tokens, len(table)) for tokens in batches)
+    weights = sentence_vectors.idf_weights(frequency, len(lines))
+  elif FLAGS.pooling == "sif":
+    weights = sentence_vectors.sif_weights(jnp.asarray(encoder.vocabulary.counts, jnp.float32), FLAGS.sif_a)
+  fn = {"concatenation": lambda tokens: sentence_vectors.concatenation(table, tokens, FLAGS.num_words),
+        "components": lambda tokens: sentence_vectors.components(table, tokens, FLAGS.num_components),
+        }.get(FLAGS.pooling, lambda tokens: sentence_vectors.mean(table, tokens, weights))
+  compiled = jax.jit(fn)
+  vectors = np.concatenate([np.asarray(compiled(tokens)) for tokens in batches])
+  if FLAGS.pooling == "sif":
+    vectors = jnp.asarray(vectors)
+    vectors = sentence_vectors.remove_component(vectors, sentence_vectors.first_component(vectors))
+  return np.asarray(vectors)
 
 
 if __name__ == "__main__":

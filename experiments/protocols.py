@@ -1,6 +1,7 @@
 """Composes what the evaluations see: `embed(items)`, and the data set that they are asked about."""
 import importlib
 import inspect
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,12 +11,26 @@ from embeddings_jax.data import catalog, wordsets
 from embeddings_jax.types import InputError
 from experiments.command import check_choice
 
-PROTOCOLS = ("clustering", "linear_probe", "word_similarity")
+PROTOCOLS = ("analogies", "categorization", "clustering", "linear_probe", "synonyms", "word_similarity")
+# Protocols on lists of words: the lists there are, the first is the default, and whether a file of the user's will
+# do.
+WORD_SETS = {"analogies": (("google",), True), "categorization": (tuple(wordsets.CATEGORIZATION), False),
+             "synonyms": ((), True), "word_similarity": (tuple(wordsets.WORD_SIMILARITY), False)}
 
 
 def check(name: str) -> None:
-  """Raises unless there is such a protocol."""
-  check_choice("protocol", name.partition(":")[0], PROTOCOLS)
+  """Raises unless there is such a protocol and, for one on words, such a list of words."""
+  protocol, _, other = name.partition(":")
+  check_choice("protocol", protocol, PROTOCOLS)
+  lists, files = WORD_SETS.get(protocol, ((), True))
+  if protocol not in WORD_SETS or other in lists or (lists and not other):
+    return
+  if files and pathlib.Path(other).is_file():
+    return
+  if files:
+    raise InputError(f"--protocols={name}: " + (f"there is no file {other!r}" if other else
+                                                f"needs a file of questions, as {protocol}:FILE"))
+  check_choice(f"--protocols={protocol}", other, lists)
 
 
 def evaluate(
@@ -33,7 +48,9 @@ def evaluate(
   """Runs protocols and merges their metrics; those of another data set have its name in front.
 
   Args:
-    names: `protocol`, or `protocol:dataset` for one that is not the run's own.
+    names: `protocol`, or `protocol:dataset` for one that is not the run's own; for protocols on words `dataset` is
+    one
+      of `data/wordsets.py`, or the path of a file of synonyms or analogies.
     embed: items -> [num_items, dim].
     dataset: the run's own, or a function that loads it when a protocol needs it.
     vocabulary: names that `embed` knows, where items are words.
@@ -43,21 +60,26 @@ def evaluate(
     report: told what is left out for want of data.
   """
   metrics = {}
+  vocabulary = None if vocabulary is None else dict.fromkeys(vocabulary)  # In their order, and quick to look up.
   for name in names:
     check(name)
     protocol, _, other = name.partition(":")
     function = getattr(importlib.import_module(f"embeddings_jax.eval.{protocol}"), protocol)
     given: dict[str, Any] = {"seed": seed, "vocabulary": vocabulary}
     known = inspect.signature(function).parameters
-    if "pairs" in known:
-      if vocabulary is None:
-        raise InputError(f"--protocols={name}: needs a model of words")
+    if "vocabulary" in known and vocabulary is None:
+      raise InputError(f"--protocols={name}: needs a model of words")
+    if protocol in WORD_SETS:
+      lists, _ = WORD_SETS[protocol]
+      other = other or lists[0]
       try:
-        material = wordsets.word_similarity(other or "ws353", data_dir)
+        material = word_set(protocol, other, data_dir)
       except InputError as error:
+        if other not in lists:  # A file of the user's.
+          raise
         report(f"{name} is left out: {error}")
         continue
-      other = other or "ws353"
+      other = pathlib.Path(other).stem
     elif other:
       material = catalog.load(other, data_dir=data_dir, cache_dir=cache_dir)
     else:
@@ -65,6 +87,13 @@ def evaluate(
     found = function(embed, material, **{key: value for key, value in given.items() if key in known})
     metrics |= {f"{other}/{key}" if other else key: value for key, value in found.items()}
   return metrics
+
+
+def word_set(protocol: str, name: str, data_dir: str | None) -> Any:
+  """What a protocol on lists of words asks about."""
+  if protocol == "synonyms":
+    return wordsets.synonyms(name)
+  return getattr(wordsets, protocol)(name, data_dir)
 
 
 def subset(dataset: Any, max_items: int, seed: int) -> Any:

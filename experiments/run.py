@@ -15,7 +15,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "", "Model to train; --list_models names them.")
 flags.DEFINE_string("preset", "demo", "demo (embedded data, minutes), tiny (seconds), small or paper.")
 flags.DEFINE_string("config_file", "", "A config from outside the repository: a Python file with get_config(preset).")
-flags.DEFINE_string("data", None, "Data set: a name of --list_data, tfds:NAME, or a path or glob.")
+flags.DEFINE_string("data", None, "Data set: a name of --list_data, tfds:NAME, a path or glob, or FILE.py:FUNCTION.")
 flags.DEFINE_string("data_dir", None, "Directory of the catalog's files (default: $EMBEDDINGS_DATA).")
 flags.DEFINE_string("cache_dir", None, "Derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
 flags.DEFINE_integer("steps", None, "Updates in all.", lower_bound=1)

@@ -1,6 +1,7 @@
 """Every data set by name: its files, their checksums, its licence, where it comes from and how it is read.
 
-A name is looked up here, then as `tfds:<name>[/config][:split]`, then as a path or a glob of the user's own files.
+A name is looked up here, then as `tfds:<name>[/config][:split]`, then as a path or a glob of the user's own files, or
+as `FILE.py:FUNCTION`, which yields documents.
 """
 import csv
 import difflib
@@ -59,7 +60,7 @@ def load(
   """Loads a data set.
 
   Args:
-    name: of the catalog (`available()`), `tfds:<name>[/config][:split]`, or a path or glob.
+    name: of the catalog (`available()`), `tfds:<name>[/config][:split]`, a path or glob, or `FILE.py:FUNCTION`.
     data_dir: folder of the catalog's files; default `$EMBEDDINGS_DATA`.
     cache_dir: folder of what is derived; default `$EMBEDDINGS_CACHE`, then `~/.cache/embeddings_jax`.
     errors: `strict` refuses text that is not UTF-8, `replace` puts replacement characters.
@@ -77,6 +78,8 @@ def load(
     from embeddings_jax.data.tfds import load_tfds  # TFDS takes a while to import.
 
     return load_tfds(name, data_dir=data_dir, cache_dir=cache_dir)
+  if re.search(r"\.py:\w+$", name):
+    return own.load_function(name, cache_dir)
   if os.path.exists(os.path.expanduser(name)) or re.search(r"[/\\*?\[]|\.\w{1,5}$", name):
     return own.load_path(name, cache_dir, errors)
   near = difflib.get_close_matches(name.lower(), CATALOG, n=1, cutoff=0.4)

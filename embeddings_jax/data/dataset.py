@@ -1,13 +1,16 @@
 """What every data set is once it is loaded."""
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from embeddings_jax.data.cache import cached, digest
+from embeddings_jax.data.cache import cache_root, cached, digest
 from embeddings_jax.data.documents import Document, Documents, write_documents
+from embeddings_jax.types import InputError
 
 VERSION = 1  # Of text that is cached: raise it when the same files would give other documents.
 
@@ -72,3 +75,34 @@ def text_dataset(
   split = {str(part): np.flatnonzero(parts == part) for part in np.unique(parts)}
   return Dataset(name, "text", items, names=items.names, labels=labels, split=split,
                  fingerprint=items.fingerprint if by_content else digest(VERSION, fingerprint))
+
+
+def from_texts(texts: Iterable[str], name: str = "texts", cache_dir: str | os.PathLike | None = None) -> Dataset:
+  """A text data set from any iterable of strings, such as a generator; each is a document.
+
+  The iterable is read to its end, once, and written to the cache, so it may be larger than memory. What the cache
+  has of equal texts is used again; nothing is taken for known because of its name.
+
+  Args:
+    texts: the documents.
+    name: of the data set.
+    cache_dir: default `$EMBEDDINGS_CACHE`, then `~/.cache/embeddings_jax`.
+
+  Raises:
+    InputError: there is no text, or something that is not a string.
+  """
+
+  def documents() -> Iterator[Document]:
+    for i, text in enumerate(texts):
+      if not isinstance(text, str):
+        raise InputError(f"{name}: document {i} is of type {type(text).__name__}, should be str")
+      yield Document(text)
+
+  root = cache_root(cache_dir)
+  root.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(dir=root, prefix="texts-") as folder:
+    draft = Path(folder) / "text"
+    write_documents(draft, documents(), name)
+    fingerprint = Documents(draft).fingerprint
+    path = cached(root / f"text-{digest(VERSION, 'texts', fingerprint)[:32]}", draft.rename)
+  return Dataset(name, "text", Documents(path), fingerprint=fingerprint)

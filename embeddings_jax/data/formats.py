@@ -20,7 +20,51 @@ import numpy as np
 
 from embeddings_jax.types import InputError
 
-_OPENERS = {".gz": gzip.open, ".tgz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
+
+class _Zstandard(io.RawIOBase):
+  """The bytes of a .zst file, one frame after another. Unlike zstandard's reader it tells of one that was cut short."""
+
+  def __init__(self, path: str | os.PathLike, mode: str):
+    try:
+      import zstandard
+    except ImportError as e:
+      raise InputError(f"{path}: the package zstandard is missing, which reads .zst; pip install zstandard") from e
+    self._zstandard, self._file = zstandard, open(path, mode)
+    self._frame, self._data, self._found = None, b"", memoryview(b"")
+
+  def readable(self) -> bool:
+    return True
+
+  def readinto(self, buffer: memoryview) -> int:
+    while not self._found:
+      self._data = self._data or self._file.read(1 << 14)
+      if not self._data:
+        if self._frame is not None:
+          raise EOFError("it ends within a frame")
+        return 0
+      if self._frame is None:
+        # Frames of `zstd --ultra --long=31` have windows of 2 GB.
+        self._frame = self._zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
+      try:
+        self._found = memoryview(self._frame.decompress(self._data))
+      except self._zstandard.ZstdError as e:
+        raise zlib.error(str(e)) from e
+      self._data = b""
+      if self._frame.eof:
+        self._data, self._frame = self._frame.unused_data, None
+    size = min(len(buffer), len(self._found))
+    buffer[:size] = self._found[:size]
+    self._found = self._found[size:]
+    return size
+
+  def close(self) -> None:
+    if not self.closed:
+      self._file.close()
+    super().close()
+
+
+_OPENERS = {".gz": gzip.open, ".tgz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open,
+            ".zst": lambda path, mode: io.BufferedReader(_Zstandard(path, mode), 1 << 16)}
 _IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 IN_MEMORY_BYTES = 1 << 30
 _CHUNK = 1 << 22  # Elements looked at together when a big array is checked.
@@ -48,7 +92,7 @@ def checked_file(data_dir: str | os.PathLike | None, name: str, checksum: str) -
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike, decompress: bool = True) -> Iterator[BinaryIO]:
-  """A binary file, decompressed by its suffix (.gz, .xz, .bz2); errors while it is read name it."""
+  """A binary file, decompressed by its suffix (.gz, .xz, .bz2, .zst); errors while it is read name it."""
   opener = _OPENERS.get(Path(path).suffix, open) if decompress else open
   try:
     with opener(path, "rb") as file:

@@ -1,5 +1,6 @@
 """The user's own data: text files and globs, .csv and .npy rows, .npz matrices, wav, idx, and folders of them."""
 import glob
+import importlib.util
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,14 +9,14 @@ import numpy as np
 
 from embeddings_jax.data import formats
 from embeddings_jax.data.cache import digest
-from embeddings_jax.data.dataset import Dataset, content_digest, text_dataset
+from embeddings_jax.data.dataset import Dataset, content_digest, from_texts, text_dataset
 from embeddings_jax.data.documents import Document, read_documents
 from embeddings_jax.data.matrix import load_matrix
 from embeddings_jax.types import InputError
 
-_IDX = re.compile(r"(\.idx|idx\d-ubyte)(\.gz|\.xz|\.bz2)?$")
-_TEXT = re.compile(r"\.(txt|text)(\.gz|\.xz|\.bz2)?$")
-_ROWS = (".npy", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.xz", ".tsv.xz")
+_IDX = re.compile(r"(\.idx|idx\d-ubyte)(\.gz|\.xz|\.bz2|\.zst)?$")
+_TEXT = re.compile(r"\.(txt|text)(\.gz|\.xz|\.bz2|\.zst)?$")
+_ROWS = (".npy", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.xz", ".tsv.xz", ".csv.zst", ".tsv.zst")
 
 
 def load_path(path: str, cache_dir: Path, errors: str = "strict") -> Dataset:
@@ -42,6 +43,19 @@ def load_path(path: str, cache_dir: Path, errors: str = "strict") -> Dataset:
         raise InputError(f"{file}: is not text, and its name is none of .txt, .csv, .tsv, .npy, .wav, .idx")
   key = digest("own", [formats.sha256(file) for file in files], errors)
   return text_dataset(path, key, documents, cache_dir, by_content=True)
+
+
+def load_function(name: str, cache_dir: Path) -> Dataset:
+  """Text from `FILE.py:FUNCTION`: a function of the user's without arguments that yields documents, strings."""
+  file, _, function = name.rpartition(":")
+  if not Path(file).expanduser().is_file():
+    raise InputError(f"{name}: there is no file {file}")
+  spec = importlib.util.spec_from_file_location("data", Path(file).expanduser())
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  if not callable(getattr(module, function, None)):
+    raise InputError(f"{name}: {file} defines no function {function}")
+  return from_texts(getattr(module, function)(), name, cache_dir)
 
 
 def list_files(path: str) -> list[Path]:
@@ -135,4 +149,4 @@ def _clips(path: str, files: Sequence[Path]) -> Dataset:
 
 def _stem(file: Path) -> str:
   """The name without its compression and the number of axes, by which images find their labels."""
-  return re.sub(r"([-.]idx\d-ubyte)?(\.gz|\.xz|\.bz2)?$", "", file.name)
+  return re.sub(r"([-.]idx\d-ubyte)?(\.gz|\.xz|\.bz2|\.zst)?$", "", file.name)

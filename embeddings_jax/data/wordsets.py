@@ -1,4 +1,5 @@
-"""Lists of words that people have judged: pairs by similarity, and analogies."""
+"""Lists of words that people have judged: pairs by similarity, analogies, synonyms and categories."""
+import csv
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +34,14 @@ WORD_SIMILARITY = {
 }
 _ANALOGIES = _File("word-analogy/questions-words.txt",
                    "8c29b3332afc46f3fb8be04cb5297bf96f39aa7131272dff57869b4485b22a36", "Mikolov et al. 2013")
+CATEGORIZATION = {
+    "ap": _File("word-categorization/ap.csv",
+                "0efdcdf298946620f4d3db17743483b45ac09169c3ef943761d52ff9a0de8974", "Almuhareb & Poesio 2006"),
+    "bless": _File("word-categorization/bless.csv",
+                   "cf14ae0c0feeb78a7d85e0a3ca725ab5f573677ceaa950b7417db749a7012cc3", "Baroni & Lenci 2011"),
+    "essli-2008": _File("word-categorization/essli-2008.csv",
+                        "b41a8437ea6165bb3f96751f1fb51b4be5a200c02cf28ae7ca7b42ddc631c320", "ESSLLI workshop 2008"),
+}
 
 
 def word_similarity(name: str, data_dir: str | os.PathLike | None = None) -> list[tuple[str, str, float]]:
@@ -44,15 +53,56 @@ def word_similarity(name: str, data_dir: str | os.PathLike | None = None) -> lis
   return [(first, second, float(score)) for first, second, score in pairs]
 
 
-def analogies(data_dir: str | os.PathLike | None = None) -> dict[str, list[tuple[str, str, str, str]]]:
-  """Section -> questions `(a, b, c, d)`: a is to b as c is to d. Sections `gram...` are the syntactic ones."""
-  sections = {}
-  for line in formats.read_lines(_checked(_ANALOGIES, data_dir)):
+def analogies(name: str = "google", data_dir: str | os.PathLike | None = None) -> dict[str, list[tuple[str, ...]]]:
+  """Section -> questions `(a, b, c, d)`: a is to b as c is to d. Sections `gram...` are the syntactic ones.
+
+  `name` is `google` or the path of a file of the same form: lines `: section`, and lines of four words.
+  """
+  path = _checked(_ANALOGIES, data_dir) if name == "google" else Path(name)
+  sections: dict[str, list[tuple[str, ...]]] = {}
+  for number, line in enumerate(formats.read_lines(path), 1):
+    words = tuple(line.split())
     if line.startswith(":"):
       questions = sections.setdefault(line[1:].strip(), [])
-    elif line.strip():
-      questions.append(tuple(line.split()))
+    elif len(words) == 4 and sections:
+      questions.append(words)
+    elif words:
+      raise InputError(f"{path}: line {number}: {line.strip()!r} should be four words, below a line `: section`")
+  if not any(sections.values()):
+    raise InputError(f"{path}: is empty, it has no question")
   return sections
+
+
+def synonyms(path: str | os.PathLike) -> list[tuple[str, list[str], str]]:
+  """Questions `(word, candidates, answer)` of a file of the user's, one a line.
+
+  A line is the word, its candidates and, again, the one that is right: `rug sofa ottoman carpet hallway carpet`. The
+  fields stand between tabs, so that they may hold spaces; a line without a tab is divided at white space. Blank lines
+  are skipped.
+  """
+  questions = []
+  for number, line in enumerate(formats.read_lines(path), 1):
+    fields = [field.strip() for field in line.strip().split("\t" if "\t" in line.strip() else None)]
+    if not any(fields):
+      continue
+    word, candidates, answer = fields[0], fields[1:-1], fields[-1]
+    if len(candidates) < 2 or answer not in candidates or len(set(candidates)) < len(candidates):
+      raise InputError(f"{path}: line {number}: should be a word, two or more different candidates, and the "
+                       f"one of them that is right, not {line.strip()!r}")
+    questions.append((word, candidates, answer))
+  if not questions:
+    raise InputError(f"{path}: is empty, it has no question")
+  return questions
+
+
+def categorization(name: str, data_dir: str | os.PathLike | None = None) -> list[tuple[str, str]]:
+  """Words and their category."""
+  if name not in CATEGORIZATION:
+    raise InputError(f"categorization {name!r}: unknown; there are {', '.join(CATEGORIZATION)}")
+  lines = csv.DictReader(formats.read_lines(_checked(CATEGORIZATION[name], data_dir)))
+  # The empty words of `ap` and `bless` stand for their categories; without them there are the 402 and 200 of the
+  # papers.
+  return [(line["word"], line["category"]) for line in lines if line["word"]]
 
 
 def _checked(file: _File, data_dir: str | os.PathLike | None) -> Path:

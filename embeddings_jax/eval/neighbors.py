@@ -1,6 +1,6 @@
 """Nearest neighbours by cosine."""
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -36,9 +36,7 @@ def neighbors(
     raise InputError(f"neighbors: {len(names)} names for {len(vectors)} vectors")
   place = {name: i for i, name in enumerate(names)}
   for word in words:
-    if word not in place:
-      close = [f"; the nearest name is {name!r}" for name in difflib.get_close_matches(word, names, 1)]
-      raise InputError(f"{word!r} is not in the vocabulary" + "".join(close))
+    _row(word, place)
   table = _normalized(jnp.asarray(vectors))
   k = min(k, len(names) - 1)
   found = {}
@@ -50,6 +48,55 @@ def neighbors(
     for word, values, ids in zip(part, cosine, index):
       found[word] = [(names[i], float(value)) for value, i in zip(values, ids)]
   return found
+
+
+def combination(
+    vectors: np.ndarray | Array,
+    names: Sequence[str],
+    *,
+    positive: Sequence[str],
+    negative: Sequence[str] = (),
+    k: int = 10,
+) -> list[tuple[str, float]]:
+  """The k rows with the largest cosine to the sum of the unit vectors of `positive` less those of `negative`.
+
+  With b and c against a this is an analogy by 3CosAdd (`eval/analogies.py`). The rows asked with are left out; ties
+  go to the row that comes first.
+
+  Args:
+    vectors: [V, d].
+    names: [V] of the rows.
+    positive, negative: names.
+    k: at most as many as are left.
+
+  Returns:
+    [(name, cosine), ...].
+  """
+  if len(names) != len(vectors):
+    raise InputError(f"neighbors: {len(names)} names for {len(vectors)} vectors")
+  place = {name: i for i, name in enumerate(names)}
+  rows = [_row(word, place) for word in (*positive, *negative)]
+  if not rows:
+    raise InputError("neighbors: no word is asked with")
+  sign = jnp.array([1.0] * len(positive) + [-1.0] * len(negative))
+  values, index = jax.device_get(_combined(jnp.asarray(vectors), jnp.array(rows), sign,
+                                           min(k, len(names) - len(set(rows)))))
+  return [(names[i], float(value)) for value, i in zip(values, index)]
+
+
+def _row(word: str, place: Mapping[str, int]) -> int:
+  if word not in place:
+    close = [f"; the nearest name is {name!r}" for name in difflib.get_close_matches(word, place, 1)]
+    raise InputError(f"{word!r} is not in the vocabulary" + "".join(close))
+  return place[word]
+
+
+@jax.jit(static_argnums=3)
+def _combined(vectors: Array, rows: Array, sign: Array, k: int) -> tuple[Array, Array]:
+  query = sign @ _normalized(vectors[rows])
+  cosine = jnp.matmul(_normalized(vectors), query, precision="highest") / jnp.maximum(jnp.linalg.norm(query), 1e-30)
+  values, index = jax.lax.top_k(cosine.at[rows].set(-jnp.inf), k)
+  return values, index
 
 
 @jax.jit

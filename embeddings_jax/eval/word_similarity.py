@@ -28,28 +28,39 @@ def word_similarity(
   Returns:
     `spearman`, `pairs` (that counted) and `out_of_vocabulary` (pairs left out).
   """
-  known, ratings, missing = [], [], 0
+  pairs = list(pairs)
+  known, cosine, ratings = scored_pairs(embed, pairs, vocabulary=vocabulary)
+  spearman = _pearson(_ranks(cosine), _ranks(ratings)) if len(known) > 1 else float("nan")
+  return {"spearman": spearman, "pairs": float(len(known)), "out_of_vocabulary": float(len(pairs) - len(known))}
+
+
+def scored_pairs(
+    embed: Callable[[Sequence[str]], np.ndarray],
+    pairs: Iterable[tuple[str, str, float]],
+    *,
+    vocabulary: Container[str],
+) -> tuple[list[list[str]], np.ndarray, np.ndarray]:
+  """The pairs whose words are known, in their known forms, with their cosines and ratings, [num_known] each."""
+  known, ratings = [], []
   for first, second, rating in pairs:
-    words = [_known_form(word.strip(), vocabulary) for word in (first, second)]
-    if None in words:
-      missing += 1
-      continue
-    known.append(words)
-    ratings.append(float(rating))
-  spearman = float("nan")
-  if len(known) > 1:
-    words = sorted({word for pair in known for word in pair})
-    vectors = np.asarray(embed(words), np.float64)
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
-    place = {word: i for i, word in enumerate(words)}
-    index = np.array([[place[word] for word in pair] for pair in known])
-    # Rounding must not break the ties of pairs that have the same vectors.
-    cosine = np.round((vectors[index[:, 0]] * vectors[index[:, 1]]).sum(1), 12)
-    spearman = _pearson(_ranks(cosine), _ranks(np.asarray(ratings)))
-  return {"spearman": spearman, "pairs": float(len(known)), "out_of_vocabulary": float(missing)}
+    words = [known_form(word.strip(), vocabulary) for word in (first, second)]
+    if None not in words:
+      known.append(words)
+      ratings.append(float(rating))
+  if not known:
+    return [], np.zeros(0), np.zeros(0)
+  words = sorted({word for pair in known for word in pair})
+  vectors = np.asarray(embed(words), np.float64)
+  vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
+  place = {word: i for i, word in enumerate(words)}
+  index = np.array([[place[word] for word in pair] for pair in known])
+  # Rounding must not break the ties of pairs that have the same vectors.
+  cosine = np.round((vectors[index[:, 0]] * vectors[index[:, 1]]).sum(1), 12)
+  return known, cosine, np.asarray(ratings)
 
 
-def _known_form(word: str, vocabulary: Container[str]) -> str | None:
+def known_form(word: str, vocabulary: Container[str]) -> str | None:
+  """The word as written or in lower case, whichever is in the vocabulary first; None where neither is."""
   for form in (word, word.lower()):
     if form in vocabulary:
       return form

@@ -3,13 +3,16 @@ import bz2
 import gzip
 import lzma
 import struct
+import sys
 import wave
 
 import numpy as np
 import pytest
+import zstandard
 
 from embeddings_jax.data import formats
 from embeddings_jax.data.catalog import load
+from embeddings_jax.data.dataset import from_texts
 from embeddings_jax.data.documents import byte_stream, is_validation
 from embeddings_jax.data.inputs import read_items
 from embeddings_jax.types import InputError
@@ -31,7 +34,8 @@ def folder(tmp_path, monkeypatch):
   return tmp_path / "own"
 
 
-@pytest.mark.parametrize("suffix, opener", [("", open), (".gz", gzip.open), (".xz", lzma.open), (".bz2", bz2.open)])
+@pytest.mark.parametrize("suffix, opener", [
+    ("", open), (".gz", gzip.open), (".xz", lzma.open), (".bz2", bz2.open), (".zst", zstandard.open)])
 def test_lines_are_documents(folder, suffix, opener):
   path = folder / f"a.txt{suffix}"
   with opener(path, "wb") as file:
@@ -134,6 +138,10 @@ def float_wav(path):
   path.write_bytes(struct.pack("<4sI4s", b"RIFF", 4 + len(chunk), b"WAVE") + chunk)
 
 
+def zst(data):
+  return zstandard.ZstdCompressor(write_checksum=True).compress(data)
+
+
 BAD = {
     "text not UTF-8": ("a.txt", b"fine\nab\xff\n", r"a\.txt: not UTF-8 at byte 7;.*--config\.data\.errors=replace"),
     "binary of unknown kind": ("a.npz", b"PK\3\4\0\0", "a.npz: is not text, and its name is none of"),
@@ -144,6 +152,8 @@ BAD = {
     "broken xz": ("a.txt.xz", lzma.compress(b"hello " * 99)[:-12], "a.txt.xz: broken compressed file"),
     "damaged xz": ("a.txt.xz", b"hello", "a.txt.xz: broken compressed file"),
     "damaged bz2": ("a.txt.bz2", b"hello", "a.txt.bz2: cannot be read"),
+    "broken zst": ("a.txt.zst", zst(b"hello " * 99)[:-5], "a.txt.zst: broken compressed file"),
+    "damaged zst": ("a.txt.zst", b"hello", "a.txt.zst: broken compressed file"),
     "ragged csv": ("a.csv", b"x,y\n1,2\n3\n", "a.csv: line 3 has 1 columns, the lines before have 2"),
     "NaN in csv": ("a.csv", b"1,2\n\n3,nan\n", "a.csv: line 3, column 2: nan is not a finite number"),
     "infinite in float32": ("a.csv", b"1,1e39\n", "a.csv: line 1, column 2: inf is not a finite number"),
@@ -183,6 +193,51 @@ def test_bad_file_is_named_in_one_line(folder, case):
   with pytest.raises(InputError, match=message) as error:
     load(str(folder / name))
   assert "\n" not in str(error.value) and str(folder) in str(error.value)
+
+
+def test_zst_of_several_frames_in_small_reads(folder):
+  """As `cat a.zst b.zst` and pzstd make them: a reader of the first frame alone would lose the rest."""
+  lines = [f"line {i} " + "x" * (i % 977) for i in range(3000)]
+  text = "\n".join(lines).encode()
+  (folder / "a.txt.zst").write_bytes(zst(text[:70001]) + zst(b"") + zst(text[70001:]))
+  assert list(load(str(folder / "a.txt.zst")).items) == lines
+  (folder / "b.csv.zst").write_bytes(zst(b"x,y\n1,2\n"))
+  assert load(str(folder / "b.csv.zst")).items.tolist() == [[1, 2]]
+  (folder / "c.txt.zst").write_bytes(zst(text[:70001]) + zst(text)[:-9])
+  with pytest.raises(InputError, match="c.txt.zst: broken compressed file"):
+    load(str(folder / "c.txt.zst"))
+
+
+def test_without_zstandard_its_name_is_said(folder, monkeypatch):
+  (folder / "a.txt.zst").write_bytes(b"x")
+  monkeypatch.setitem(sys.modules, "zstandard", None)
+  with pytest.raises(InputError, match="a.txt.zst: the package zstandard is missing.*pip install zstandard"):
+    load(str(folder / "a.txt.zst"))
+
+
+def test_a_generator_is_a_corpus(folder, tmp_path):
+  dataset = from_texts((f"text {i}\nü\0" for i in range(3)), "mine")
+  assert (dataset.name, dataset.kind) == ("mine", "text")
+  assert list(dataset.items) == [f"text {i}\nü " for i in range(3)]
+  again = from_texts([f"text {i}\nü\0" for i in range(3)], "another name")
+  other = from_texts(["text 0\nü\0"], "mine")
+  assert again.fingerprint == dataset.fingerprint != other.fingerprint
+  assert again.items.stream.filename == dataset.items.stream.filename
+  with pytest.raises(InputError, match="mine: is empty"):
+    from_texts(iter(()), "mine")
+  with pytest.raises(InputError, match="mine: document 1 is of type bytes, should be str"):
+    from_texts(["a", b"b"], "mine")
+  kept = [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"]
+  assert len(kept) == 2  # Drafts, whole and broken, are gone.
+
+
+def test_a_function_of_a_file_is_a_corpus(folder):
+  (folder / "mine.py").write_text("def articles():\n  yield 'one'\n  yield 'two'\nsize = 3\n")
+  dataset = load(f"{folder / 'mine.py'}:articles")
+  assert list(dataset.items) == ["one", "two"] and dataset.name.endswith("mine.py:articles")
+  for name, message in (("mine.py:size", "mine.py defines no function size"), ("none.py:f", "there is no file")):
+    with pytest.raises(InputError, match=message):
+      load(str(folder / name))
 
 
 def test_replace_goes_on(folder):

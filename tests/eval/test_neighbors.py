@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from embeddings_jax.eval.neighbors import neighbors
+from embeddings_jax.eval.neighbors import combination, neighbors
 from embeddings_jax.types import InputError
 
 
@@ -42,3 +42,16 @@ def test_unknown_word_names_the_nearest():
     neighbors(np.eye(2), ["north", "south"], ["nroth"])
   with pytest.raises(InputError, match="2 names for 3 vectors"):
     neighbors(np.eye(3), ["north", "south"], ["north"])
+
+
+def test_combination_by_hand():
+  names = ["king", "queen", "man", "woman", "far"]
+  vectors = np.array([[3, 0, 3], [1, 0, 0], [0, 0, 1], [0, 0.2, 0], [-1, 0, 0]], np.float32)
+  # The unit vectors of king less man: (.707, 0, -.293), whose cosine to queen is .924.
+  (first, value), second, *_ = combination(vectors, names, positive=["king"], negative=["man"])
+  assert first == "queen" and value == pytest.approx(np.cos(np.pi / 8)) and second == ("woman", 0)
+  assert len(combination(vectors, names, positive=["king", "man"], k=99)) == 3  # Those asked with are left out.
+  with pytest.raises(InputError, match="'kin' is not in the vocabulary; the nearest name is 'king'"):
+    combination(vectors, names, positive=["kin"])
+  with pytest.raises(InputError, match="no word"):
+    combination(vectors, names, positive=[])

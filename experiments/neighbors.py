@@ -1,0 +1,46 @@
+"""Nearest words by cosine: `python -m experiments.neighbors --workdir=W --word=king`.
+
+Several words: `--word=king,queen`. An analogy, man : king :: woman : ?, is `--positive=king,woman --negative=man`.
+With --vectors=FILE the words of a file are asked instead of a run's. A word is looked up as written, then in lower
+case.
+"""
+from collections.abc import Sequence
+
+from absl import flags
+
+from embeddings_jax.types import InputError
+from experiments import command, vectors
+
+FLAGS = flags.FLAGS
+
+vectors.define_flags()
+flags.DEFINE_list("word", [], "Words whose neighbours are wanted, separated by commas.")
+flags.DEFINE_list("positive", [], "Words to add up, separated by commas.")
+flags.DEFINE_list("negative", [], "Words to take away from them.")
+flags.DEFINE_integer("k", 10, "Number of neighbours.", lower_bound=1)
+
+
+def main(argv: Sequence[str]) -> int:
+  command.parse(argv)
+  if not (FLAGS.word or FLAGS.positive or FLAGS.negative):
+    raise InputError("--word is missing, or --positive and --negative")
+  from embeddings_jax.eval.neighbors import combination, neighbors
+  from embeddings_jax.eval.word_similarity import known_form
+
+  found, _ = vectors.load()
+  vocabulary = dict.fromkeys(found.words)
+  known = lambda words: [known_form(word.strip(), vocabulary) or word.strip() for word in words]
+  answers = neighbors(found.vectors, found.words, known(FLAGS.word), k=FLAGS.k) if FLAGS.word else {}
+  if FLAGS.positive or FLAGS.negative:
+    positive, negative = known(FLAGS.positive), known(FLAGS.negative)
+    title = " + ".join(positive) + "".join(f" - {word}" for word in negative)
+    answers[title.strip()] = combination(found.vectors, found.words, positive=positive, negative=negative, k=FLAGS.k)
+  for title, near in answers.items():
+    print(title)
+    for name, cosine in near:
+      print(f"  {cosine:6.3f}  {name}")
+  return 0
+
+
+if __name__ == "__main__":
+  command.call(main)

@@ -1,0 +1,55 @@
+"""Which material a protocol is asked about, and what becomes of what is not there."""
+import numpy as np
+import pytest
+
+from embeddings_jax.types import InputError
+from experiments import protocols
+
+TABLE = {"rug": [1, 0.1], "sofa": [0.3, 1], "ottoman": [-0.2, 1], "carpet": [2, 0.1], "hallway": [0, -1]}
+
+
+def _evaluate(*names, vocabulary=TABLE, report=print, **options):
+  embed = lambda words: np.array([TABLE.get(word, [0, 0]) for word in words], np.float32)
+  return protocols.evaluate(names, embed, dataset=None, vocabulary=vocabulary, report=report, **options)
+
+
+def test_a_list_of_the_users_gives_its_name_to_the_metrics(tmp_path):
+  (tmp_path / "mine.txt").write_text("rug sofa ottoman carpet hallway carpet\n")
+  (tmp_path / "mine2.txt").write_text(": s\nrug sofa carpet ottoman\n")
+  names = f"synonyms:{tmp_path / 'mine.txt'}", f"analogies:{tmp_path / 'mine2.txt'}"
+  found = _evaluate(*names, vocabulary=list(TABLE))
+  assert found["mine/accuracy"] == 1 and found["mine/questions"] == 1
+  assert found["mine2/total/questions"] == 1 and found["mine2/out_of_vocabulary"] == 0
+
+
+def test_missing_data_is_left_out_and_reported(tmp_path):
+  said = []
+  names = ["analogies", "categorization:bless", "word_similarity"]
+  assert _evaluate(*names, report=said.append, data_dir=tmp_path) == {}
+  assert [line.partition(" is left out: ")[0] for line in said] == names
+  assert "questions-words.txt: no such file" in said[0] and "bless.csv: no such file" in said[1]
+
+
+@pytest.mark.parametrize("name, message", [
+    ("analogie", "protocol=analogie: unknown; did you mean analogies"),
+    ("synonyms", "needs a file of questions, as synonyms:FILE"),
+    ("synonyms:none.txt", "there is no file 'none.txt'"),
+    ("analogies:gogle", "there is no file 'gogle'"),
+    ("categorization:blss", "did you mean bless"),
+    ("word_similarity:mem", "did you mean men"),
+])
+def test_a_misspelt_protocol_is_an_error_and_not_left_out(name, message):
+  with pytest.raises(InputError, match=message):
+    protocols.check(name)
+
+
+def test_a_broken_file_of_the_users_is_an_error(tmp_path):
+  (tmp_path / "bad.txt").write_text("rug sofa\n")
+  for name, message in (("synonyms", "bad.txt: line 1"), ("analogies", "bad.txt: line 1.*four words")):
+    with pytest.raises(InputError, match=message):
+      _evaluate(f"{name}:{tmp_path / 'bad.txt'}")
+
+
+def test_words_need_a_vocabulary():
+  with pytest.raises(InputError, match="--protocols=analogies: needs a model of words"):
+    _evaluate("analogies", vocabulary=None)
