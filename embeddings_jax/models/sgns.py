@@ -42,7 +42,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from embeddings_jax.ops import word_blocks
-from embeddings_jax.ops.word_blocks import Draws, fold_halo, joined, minus_log, turned, with_halo
+from embeddings_jax.ops.word_blocks import Draws, fold_halo, joined, minus_log, tiled, turned, window_pairs, with_halo
 from embeddings_jax.types import Array, InputError, Model
 
 
@@ -196,14 +196,8 @@ def gradients(
   num_blocks, size, dim = inputs.shape
   num_groups, shared = noise.shape[1:3]
   group = size // num_groups
-  tiled = lambda x: x.reshape((num_blocks, size // tile, tile) + x.shape[2:])
-  centre, context = tiled(inputs), with_halo(tiled(outputs), window, 0)
-
-  here, there = tiled(draws.document), with_halo(tiled(draws.document), window, -1)
-  distance = jnp.arange(tile + 2 * window) - window - jnp.arange(tile)[:, None]
-  paired = (here[..., None] == there[..., None, :]) & (here >= 0)[..., None] & (distance != 0)
-  paired &= jnp.abs(distance) <= tiled(draws.radius)[..., None]
-  paired = paired.astype(jnp.float32)
+  centre, context = tiled(inputs, tile), with_halo(tiled(outputs, tile), window, 0)
+  paired = window_pairs(draws.document, draws.radius, window=window, tile=tile)
 
   right = jax.nn.sigmoid(jnp.einsum("btid,btjd->btij", centre, context))
   error = paired * (right - 1)

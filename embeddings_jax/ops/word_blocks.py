@@ -182,6 +182,59 @@ def mean_of_words(table: Array, tokens: Array, vocab_size: int) -> Array:
   return rows.sum(-2) / jnp.maximum(valid.sum(-1, keepdims=True), 1)
 
 
+def window_pairs(document: Array, radius: Array, *, window: int, tile: int, span: int = 1) -> Array:
+  """Which positions are in each other's windows, in tiles.
+
+  Position i looks at its document's words up to radius_i before i and up to radius_i after i + span - 1.
+
+  Args:
+    document, radius: [B, N] of `Draws`; N is a multiple of `tile`.
+    window: largest radius.
+    tile: positions of a tile.
+    span: words from i on that are no context.
+
+  Returns:
+    [B, N / tile, tile, tile + 2 halo] float32 of 0 and 1, halo = window + span - 1: row i of a tile, column j stands
+    for the position `j - halo` after the tile's first.
+  """
+  halo = window + span - 1
+  here, there = tiled(document, tile), with_halo(tiled(document, tile), halo, -1)
+  distance = jnp.arange(tile + 2 * halo) - halo - jnp.arange(tile)[:, None]
+  reach = jnp.maximum(-distance, distance - (span - 1))  # Distance from the span; 0 and less is inside it.
+  paired = (here[..., None] == there[..., None, :]) & (here >= 0)[..., None]
+  paired &= ((distance < 0) | (distance >= span)) & (reach <= tiled(radius, tile)[..., None])
+  return paired.astype(jnp.float32)
+
+
+def window_sums(paired: Array, rows: Array) -> Array:
+  """[B, N, d] rows -> [B, N, d], the sum over each position's window; `paired` as `window_pairs` gives it."""
+  tile, reach = paired.shape[2:]
+  context = with_halo(tiled(rows, tile), (reach - tile) // 2, 0)
+  return jnp.einsum("btij,btjd->btid", paired, context).reshape(rows.shape)
+
+
+def document_sums(document: Array, rows: Array, span: int = 1) -> Array:
+  """[B, N, d] rows -> [B, N, d], the sum over each position's document without positions i ... i + span - 1."""
+  size = document.shape[1]
+  place = jnp.where(document >= 0, document, size)
+  totals = jax.vmap(lambda x, i: jnp.zeros_like(x).at[i].add(x, mode="drop"))(rows, place)
+  sums = jax.vmap(lambda x, i: x.at[i].get(mode="fill", fill_value=0))(totals, place)
+  for offset in range(span):
+    same = (shifted(document, offset, -1) == document) & (document >= 0)
+    sums -= jnp.where(same[..., None], shifted(rows, offset, 0), 0)
+  return sums
+
+
+def shifted(x: Array, offset: int, fill: float) -> Array:
+  """[B, N, ...] -> the same, position i holding what was at i + offset >= i."""
+  return jnp.pad(x[:, offset:], [(0, 0), (0, offset)] + [(0, 0)] * (x.ndim - 2), constant_values=fill)
+
+
+def tiled(x: Array, tile: int) -> Array:
+  """[B, N, ...] -> [B, N / tile, tile, ...]."""
+  return x.reshape((x.shape[0], -1, tile) + x.shape[2:])
+
+
 def with_halo(x: Array, window: int, fill: float) -> Array:
   """[B, tiles, tile, ...] -> [B, tiles, tile + 2 window, ...]: each tile with the ends of its neighbours."""
   edge = [(0, 0)] * (x.ndim - 2)
