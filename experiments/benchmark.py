@@ -2,6 +2,7 @@
 
   python -m experiments.benchmark loop --model=cpc --preset=small     our loop against its bare dispatches
   python -m experiments.benchmark sgns --data=enwiki-2015             skip-gram against gensim (extra `parity`)
+  python -m experiments.benchmark cbow --data=enwiki-2015             continuous bag of words against gensim
 
 Each prints one JSON object; `--output` writes it as well, and the README's table is made from such files.
 """
@@ -20,18 +21,18 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_string("model", "", "Model of `loop`.")
 flags.DEFINE_string("preset", "demo", "Preset.")
-flags.DEFINE_string("data", "enwiki-2015", "Corpus of `sgns`.")
+flags.DEFINE_string("data", "enwiki-2015", "Corpus of `sgns` and `cbow`.")
 flags.DEFINE_string("data_dir", None, "Directory of the catalog's files (default: $EMBEDDINGS_DATA).")
 flags.DEFINE_string("cache_dir", None, "Derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
 flags.DEFINE_integer("repeats", 5, "Turns of each.", lower_bound=1)
-flags.DEFINE_integer("epochs", 1, "Passes of `sgns`.", lower_bound=1)
+flags.DEFINE_integer("epochs", 1, "Passes of `sgns` and `cbow`.", lower_bound=1)
 flags.DEFINE_float("seconds", 5.0, "Length of one turn of `loop`, about.")
 flags.DEFINE_integer("seed", 0, "Seed.")
 flags.DEFINE_string("output", "", "File to write the result to.")
 
 
 def main(argv: Sequence[str]) -> int:
-  verbs = {"loop": loop, "sgns": sgns}
+  verbs = {"loop": loop, "sgns": lambda: word2vec("sgns"), "cbow": lambda: word2vec("cbow")}
   if len(argv) < 2:
     raise InputError(f"which benchmark? one of {', '.join(verbs)}")
   command.check_choice("benchmark", argv[1], list(verbs))
@@ -110,9 +111,10 @@ def loop() -> dict:
   }
 
 
-def sgns() -> dict:
-  """WordSim-353 and words per second of `sgns` and of gensim on the same tokens with the same settings.
+def word2vec(name: str) -> dict:
+  """Word similarity and words per second of `sgns` or `cbow` and of gensim, on the same tokens.
 
+  Gensim has our settings, apart from the learning rate, which is its default (CBOW's differs, see `models.cbow`).
   Gensim gets the words of the documents in lines of at most 10,000, as it wants them; both read text
   that was normalised beforehand, so that neither is charged for it.
   """
@@ -127,7 +129,7 @@ def sgns() -> dict:
   from embeddings_jax.train.loop import train
   from experiments import pipeline
 
-  config = command.load_config("sgns", "small")
+  config = command.load_config(name, "small")
   config.data.name, config.epochs, config.seed = FLAGS.data, FLAGS.epochs, FLAGS.seed
   data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
   facts, names = data.source.facts, data.encoder.names
@@ -145,10 +147,11 @@ def sgns() -> dict:
            for part in np.array_split(document, len(document) // 10_000 + 1)]
   model = config.model
   start = time.perf_counter()
-  word2vec = gensim.models.Word2Vec(
-      lines, sg=1, hs=0, vector_size=model.dim, window=model.window, negative=model.num_negatives,
-      sample=model.subsample, min_count=1, epochs=FLAGS.epochs, seed=FLAGS.seed + 1, workers=os.cpu_count())
-  theirs = {"seconds": time.perf_counter() - start, "vectors": word2vec.wv[names]}
+  peer = gensim.models.Word2Vec(
+      lines, sg=int(name == "sgns"), cbow_mean=1, hs=0, alpha=0.025, vector_size=model.dim, window=model.window,
+      negative=model.num_negatives, sample=model.subsample, min_count=1, epochs=FLAGS.epochs, seed=FLAGS.seed + 1,
+      workers=os.cpu_count())
+  theirs = {"seconds": time.perf_counter() - start, "vectors": peer.wv[names]}
 
   place = {name: i for i, name in enumerate(names)}
   found = {"vocabulary": len(names), "words": words}

@@ -145,7 +145,7 @@ def make_model(config: Mapping[str, Any], facts: Mapping[str, Any], num_steps: i
   given: dict[str, Any] = {"num_steps": num_steps, **facts}
   if "optimizer" in known:
     given["optimizer"] = optimizers.optimizer(config["optimizer"], num_steps)
-  elif "learning_rate" in known and config["optimizer"]:
+  if "learning_rate" in known and config["optimizer"]:
     given["learning_rate"] = optimizers.schedule(config["optimizer"], num_steps)
   return factory(**{key: value for key, value in given.items() if key in known} | arguments)
 

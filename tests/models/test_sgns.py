@@ -8,8 +8,9 @@ import scipy.stats
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from embeddings_jax.models.sgns import Draws, gradients, sgns
+from embeddings_jax.models.sgns import gradients, sgns
 from embeddings_jax.ops.sharding import DATA_AXES
+from embeddings_jax.ops.word_blocks import Draws
 from embeddings_jax.types import InputError
 
 VOCAB = 50

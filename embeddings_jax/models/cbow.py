@@ -1,0 +1,316 @@
+"""Continuous bag of words (Mikolov et al. 2013a, "Efficient Estimation of Word Representations in Vector Space";
+negative sampling from Mikolov et al. 2013b): a word is predicted from the words around it.
+
+Running text is thinned by subsampling as in `sgns`. Position i of the rest has a context C_i of n_i words, a query
+
+  z_i = sum_{j in C_i} v_{w_j}   (`context="sum"`)      or the same divided by n_i   (`context="mean"`),
+
+and the targets S_i: `num_masked` words from i on (as far as their document goes; usually i alone), none of them in
+C_i. With `context_unit="window"`, C_i are the words of i's document up to r_i before the targets and up to r_i after
+them, r_i uniform on 1 ... c; with "sentence" or "document" it is the whole run of words between two boundaries (or
+ends of the block), without the targets. What the boundaries stand for is the data's choice: lines, documents; so the
+two names are one computation. One update lowers, over all positions that have a context,
+
+  negative sampling: L = - sum_i sum_{t in S_i} [ log sigma(z_i . v'_{w_t}) + (k / K) sum_m log sigma(-z_i . v'_m) ]
+  softmax:           L = - sum_i sum_{t in S_i} log softmax(V' z_i)_{w_t}
+
+with K noise words m ~ P_n(w) = unigram(w)^{3/4} / Z that a group of neighbouring positions shares (in expectation k
+noise words per target). `tied=True` has one table, v' = v: with `objective="softmax"` and `context="sum"` it is the
+textbook form.
+
+| paper | here | shape |
+|---|---|---|
+| v_w, v'_w | `input`, `output` | [V', d], V' = vocabulary padded to a multiple of 64 |
+| c, r_i | `window`, `draws.radius` | [], [B, N] |
+| t (threshold) | `subsample` (`keep`: sqrt(t / f) + t / f) | [V'] |
+| k | `num_negatives` | [] |
+| K, m | `shared_negatives`, `draws.negatives` | [], [B, N / group, K] |
+| P_n | `noise`: cumulative, in units of 2**-32 | [V'] |
+
+How it is computed: once per position, as in `sgns`: rows are gathered once, contexts are summed by products with 0/1
+bands (or over documents), gradients are scattered once. With negative sampling a dense gradient of a table never
+exists, and a step is word2vec's, the rate times the sum over the batch; the full softmax has a dense gradient by
+nature, here of the mean over targets, and takes any optimizer.
+
+Deviations from the C program. (1) The gradient is that of the formula: where the context is a mean, a context word
+gets 1 / n_i of the query's gradient. The C program and gensim's `cbow_mean=1` pass it on undivided, which
+`undivided=True` does too; Irsoy, Benton & Stratos 2021 ("Corrected CBOW performs as well as skip-gram") show it to
+explain much of CBOW's bad name. The divided gradient wants a larger rate: .1 instead of .025. (2) All positions of a
+batch see the tables of its start, and the summed step of a row is shortened by min(1, max_mass / mass), see
+`ops.word_blocks.add_rows`. (3) A noise word that equals the target is not redrawn. (4) Windows end at the block's
+ends.
+
+Expected: see `experiments/configs/cbow.py`.
+"""
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import PartitionSpec as P
+
+from embeddings_jax.gradient import gradient_model
+from embeddings_jax.ops import word_blocks
+from embeddings_jax.ops.softmax import check_affordable, weighted_log_partition
+from embeddings_jax.ops.word_blocks import Draws, joined, minus_log, shifted, turned
+from embeddings_jax.types import Array, InputError, Model
+
+CHOICES = {"objective": ("negative_sampling", "softmax"), "context": ("mean", "sum"),
+           "context_unit": ("window", "sentence", "document")}
+
+
+class CbowState(NamedTuple):
+  """Tables, and what the vocabulary's counts determine (with negative sampling).
+
+  Attributes:
+    step: [] int32, updates made.
+    input: [V', d] word vectors v; rows past the vocabulary stay 0.
+    output: [V', d] target vectors v'; () where they are tied to v.
+    keep: [V'] probability that subsampling keeps a token (above 1: always), 0 past the vocabulary.
+    noise: [V'] uint32, upper ends of the words' shares of [0, 2**32) in the noise distribution.
+  """
+
+  step: Array
+  input: Array
+  output: Any
+  keep: Array
+  noise: Array
+
+
+def cbow(
+    *,
+    vocab_size: int,
+    counts: Any,
+    num_steps: int | None = None,
+    dim: int = 100,
+    objective: str = "negative_sampling",
+    context: str = "mean",
+    context_unit: str = "window",
+    undivided: bool = False,
+    tied: bool = False,
+    num_masked: int = 1,
+    window: int = 5,
+    num_negatives: int = 5,
+    subsample: float = 1e-3,
+    negative_power: float = 0.75,
+    learning_rate: float | Callable[[Array], Array] = 0.1,
+    optimizer: optax.GradientTransformation | None = None,
+    shared_negatives: int = 32,
+    tile: int = 32,
+    tiles_per_group: int = 1,
+    max_mass: float = 128.0,
+    slack: float = 0.06,
+    chunk: int = 512,
+    max_memory: float = 4.0,
+) -> Model:
+  """Continuous bag of words.
+
+  A batch is `{"tokens": int32 [B, T], "mask": [B]}`: blocks of running tokens, -1 = document boundary or padding.
+
+  Args:
+    vocab_size: number of words.
+    counts: [vocab_size] occurrences in the training text.
+    num_steps: updates of the whole run, for the linear decay.
+    dim: of the vectors.
+    objective: `negative_sampling` or `softmax`, over the whole vocabulary.
+    context: `mean` or `sum` of the context's vectors.
+    context_unit: `window`, or `sentence` or `document`: all words between two boundaries of the data.
+    undivided: with a mean and negative sampling, give each context word the query's whole gradient, as gensim does.
+    tied: one table for contexts and targets.
+    num_masked: consecutive words that are hidden from a context and predicted from it.
+    window: largest distance between the masked words and their context.
+    num_negatives: weight of the noise words, per target (the paper's k).
+    subsample: threshold of the relative frequency above which tokens are thinned; 0 keeps all.
+    negative_power: exponent of the unigram distribution for noise words.
+    learning_rate: of negative sampling: a schedule, or the start of a linear decay to 1e-4 of it over `num_steps`.
+    optimizer: of the softmax; by default SGD with `learning_rate`.
+    shared_negatives: noise words drawn per group of positions.
+    tile: positions whose contexts are summed by one matrix product.
+    tiles_per_group: tiles that share their noise words.
+    max_mass: most targets' worth of gradient that one batch may add to a row (negative sampling).
+    slack: a block has room for the share of its tokens that subsampling keeps on average, plus this share; what is
+      more goes untrained (the metric `overflow`).
+    chunk: positions whose scores of the whole vocabulary are held at the same time (softmax).
+    max_memory: GB that the full softmax may need.
+  """
+  words = word_blocks.count_words("cbow", vocab_size, counts, subsample, negative_power)
+  given = {"objective": objective, "context": context, "context_unit": context_unit}
+  for name, value in given.items():
+    if value not in CHOICES[name]:
+      raise InputError(f"cbow: {name}={value!r}: must be one of {', '.join(CHOICES[name])}")
+  for name, value in {"dim": dim, "window": window, "tile": tile, "shared_negatives": shared_negatives,
+                      "tiles_per_group": tiles_per_group, "num_masked": num_masked, "chunk": chunk}.items():
+    if value < 1:
+      raise InputError(f"cbow: {name}={value}: must be at least 1")
+  halo = window + num_masked - 1
+  if halo > tile:
+    raise InputError(f"cbow: window + num_masked - 1 = {halo} exceeds tile={tile}; raise config.model.tile")
+  sampled = objective == "negative_sampling"
+  room = min(1, words.kept_share + slack)
+  schedule = word_blocks.linear_decay(learning_rate, num_steps)
+
+  def draw(keep, noise, batch, rng, room=1.0) -> Draws:
+    return word_blocks.draw_blocks(
+        keep, noise, batch, rng, vocab_size=vocab_size, window=window, group=tile * tiles_per_group,
+        shared_negatives=shared_negatives if sampled else 0, room=room)
+
+  def contexts(draws) -> tuple[Callable[[Array], Array], Array]:
+    """The sum over contexts, a linear function of rows [B, N, d]; and what makes it the query z, [B, N] (0: none)."""
+    if context_unit == "window":
+      paired = word_blocks.window_pairs(draws.document, draws.radius, window=window, tile=tile, span=num_masked)
+      number = paired.sum(-1).reshape(draws.tokens.shape)
+      total = lambda rows: word_blocks.window_sums(paired, rows)
+    else:
+      total = lambda rows: word_blocks.document_sums(draws.document, rows, num_masked)
+      number = total((draws.document >= 0)[..., None].astype(jnp.float32))[..., 0]
+    scale = jnp.where(number > 0, 1 / jnp.maximum(number, 1) if context == "mean" else 1.0, 0)
+    return total, scale
+
+  def targets(draws, scale) -> list[Array]:
+    """For each of the masked words: [B, N] float32, 1 where position i has a context and predicts word i + s."""
+    return [((shifted(draws.document, s, -1) == draws.document) & (draws.document >= 0) & (scale > 0)
+             ).astype(jnp.float32) for s in range(num_masked)]
+
+  def tables(rng):
+    first = word_blocks.random_table(rng, words.num_rows, vocab_size, dim)
+    return first, () if tied else jnp.zeros((words.num_rows, dim))
+
+  def embed_rows(table, batch):
+    return word_blocks.mean_of_words(table, batch["tokens"], vocab_size)
+
+  rules = ((r"(^|/)(input|output)$", P("model", None)),)
+
+  # ---- The full softmax: a dense gradient and any optimizer.
+
+  def softmax_init(rng, batch):
+    del batch
+    first, second = tables(rng)
+    return {"input": first, "output": second}, {"keep": jnp.asarray(words.keep), "noise": jnp.asarray(words.noise)}
+
+  def softmax_loss(params, extra, batch, rng, room=room):
+    draws = draw(extra["keep"], extra["noise"], batch, rng, room)
+    output = params["input"] if tied else params["output"]
+    total_of, scale = contexts(draws)
+    query = scale[..., None] * total_of(word_blocks.take_rows(params["input"], draws.tokens))
+    rows, predicted = word_blocks.take_rows(output, draws.tokens), targets(draws, scale)
+    total = weighted_log_partition(query, output, sum(predicted), vocab_size, chunk)
+    for s, valid in enumerate(predicted):
+      total -= (valid * (query * shifted(rows, s, 0)).sum(-1)).sum()
+    number = sum(predicted).sum()
+    metrics = {"targets": number, "words": draws.words, "overflow": draws.overflow}
+    return total / jnp.maximum(number, 1), (metrics, extra)
+
+  if not sampled:
+    check_affordable("cbow", vocab_size, dim, 2 - tied, chunk, max_memory)
+    held_out = lambda params, extra, batch, rng: softmax_loss(params, extra, batch, jax.random.key(0), 1.0)[0]
+    listed = lambda params, extra, batch, rng: {
+        name: table[:vocab_size] for name, table in params.items() if not isinstance(table, tuple)}
+    drawn = lambda params, extra, batch, rng: draw(extra["keep"], extra["noise"], batch, rng)._asdict()
+    return gradient_model(
+        softmax_init, softmax_loss, lambda params, extra, batch: embed_rows(params["input"], batch),
+        optax.sgd(schedule) if optimizer is None else optimizer,
+        outputs={"loss": held_out, "components": listed, "draws": drawn}, rules=rules)
+
+  # ---- Negative sampling: rows are gathered and scattered.
+
+  def init(rng, batch):
+    del batch
+    return CbowState(jnp.zeros((), jnp.int32), *tables(rng), jnp.asarray(words.keep), jnp.asarray(words.noise))
+
+  def gather_rows(state, draws):
+    """Rows of the contexts, of the targets and of the noise words."""
+    size = draws.tokens.shape[1]
+    outputs = word_blocks.take_rows(state.input if tied else state.output, joined(draws.tokens, draws.negatives))
+    noise = outputs[:, size:].reshape(draws.negatives.shape + (dim,))
+    outputs = outputs[:, :size]
+    return outputs if tied else word_blocks.take_rows(state.input, draws.tokens), outputs, noise
+
+  def gradients(inputs, outputs, noise, draws):
+    """The objective (a sum), its number of targets, and for each of the rows its gradient and their weights."""
+    total_of, scale = contexts(draws)
+    query = scale[..., None] * total_of(inputs)
+    predicted = targets(draws, scale)
+    loss, grad_query, grad_outputs, grad_noise, each = sampled_terms(query, outputs, noise, predicted, num_negatives)
+    number = sum(predicted)
+    share = (scale > 0)[..., None] if undivided else scale[..., None]
+    to_rows = lambda x: jax.linear_transpose(total_of, jnp.zeros(x.shape))(share * x)[0]
+    grad_inputs = to_rows(grad_query)
+    # A weight flows back to the contexts as a gradient does.
+    spread = lambda x: to_rows(x[..., None])[..., 0]
+    weight = (spread((1 + num_negatives) * number),
+              sum(_unshifted(valid, s) for s, valid in enumerate(predicted)),
+              jnp.broadcast_to(each, noise.shape[:3]))
+    return loss, number.sum(), (grad_inputs, grad_outputs, grad_noise), weight
+
+  def update(state, batch, rng):
+    draws = draw(state.keep, state.noise, batch, rng, room)
+    loss, number, gradient, weight = gradients(*gather_rows(state, draws), draws)
+    rate = jnp.asarray(schedule(state.step), jnp.float32)
+    ids = joined(draws.tokens, draws.negatives)
+    if tied:
+      new = (word_blocks.add_rows(state.input, ids, joined(weight[0] + weight[1], weight[2]),
+                                  joined(gradient[0] + gradient[1], gradient[2]), rate, max_mass), ())
+    else:
+      new = (word_blocks.add_rows(state.input, draws.tokens, weight[0], gradient[0], rate, max_mass),
+             word_blocks.add_rows(state.output, ids, joined(*weight[1:]), joined(*gradient[1:]), rate, max_mass))
+    metrics = {"loss": loss / jnp.maximum(number, 1), "targets": number, "words": draws.words,
+               "overflow": draws.overflow, "learning_rate": rate}
+    return state._replace(step=state.step + 1, input=new[0], output=new[1]), metrics
+
+  def loss(state, batch, rng):
+    del rng  # Held-out text is always seen with the same windows and noise words.
+    draws = draw(state.keep, state.noise, batch, jax.random.key(0))
+    total, number, _, _ = gradients(*gather_rows(state, draws), draws)
+    return total / jnp.maximum(number, 1)
+
+  def components(state, batch, rng):
+    del batch, rng
+    return {"input": state.input[:vocab_size]} | ({} if tied else {"output": state.output[:vocab_size]})
+
+  def draws(state, batch, rng):
+    return draw(state.keep, state.noise, batch, rng)._asdict()
+
+  return Model(init, update, lambda state, batch: embed_rows(state.input, batch),
+               {"loss": loss, "components": components, "draws": draws}, rules)
+
+
+def sampled_terms(
+    query: Array, outputs: Array, noise: Array, predicted: list[Array], num_negatives: int,
+) -> tuple[Array, Array, Array, Array, Array]:
+  """The objective given the queries, and its gradients.
+
+  Args:
+    query: [B, N, d] z.
+    outputs: [B, N, d] rows of the target table at the positions' words.
+    noise: [B, groups, K, d] rows of that table at the noise words.
+    predicted: for s = 0, 1, ...: [B, N], 1 where position i predicts word i + s.
+    num_negatives: k.
+
+  Returns:
+    The sum of the objective, its gradients by query, outputs and noise, and the noise words' weight [B, groups, 1].
+  """
+  num_blocks, size, dim = query.shape
+  num_groups, shared = noise.shape[1:3]
+  loss, grad_query, grad_outputs = 0.0, jnp.zeros(()), jnp.zeros(())
+  for s, valid in enumerate(predicted):
+    rows = shifted(outputs, s, 0)
+    right = jax.nn.sigmoid((query * rows).sum(-1))
+    error = (valid * (right - 1))[..., None]
+    loss += (valid * minus_log(right)).sum()
+    grad_query += error * rows
+    grad_outputs += _unshifted(error * query, s)
+
+  grouped = query.reshape(num_blocks, num_groups, size // num_groups, dim)
+  each = sum(predicted).reshape(num_blocks, num_groups, -1, 1) * (num_negatives / shared)
+  right = jax.nn.sigmoid(-jnp.einsum("bgid,bgkd->bgik", grouped, noise))
+  error = each * (1 - right)
+  loss += (each * minus_log(right)).sum()
+  grad_query += jnp.einsum("bgik,bgkd->bgid", error, noise).reshape(query.shape)
+  grad_noise = jnp.einsum("bgki,bgid->bgkd", turned(error), grouped)
+  return loss, grad_query, grad_outputs, grad_noise, each.sum(2)
+
+
+def _unshifted(x: Array, offset: int) -> Array:
+  """The transpose of `shifted`."""
+  return jnp.pad(x, [(0, 0), (offset, 0)] + [(0, 0)] * (x.ndim - 2))[:, :x.shape[1]]

@@ -1,0 +1,75 @@
+"""The full softmax over a vocabulary, without ever holding all of its scores."""
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from embeddings_jax.types import Array, InputError
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def weighted_log_partition(queries: Array, table: Array, weight: Array, vocab_size: int, chunk: int) -> Array:
+  """sum_i weight_i log sum_{w < vocab_size} exp(q_i . t_w), a scalar in nats.
+
+  The cross entropy of any targets is this, minus the targets' own scores: the scores of a position are computed once
+  however many words it has to predict. Value and gradient come from one pass over the positions, in chunks.
+
+  Args:
+    queries: [B, N, d]; chunks are cut along N, so that B may be sharded.
+    table: [V', d], V' >= vocab_size; rows past the vocabulary take no part. May be sharded by rows.
+    weight: [B, N] how many words each position predicts; it gets no gradient.
+    vocab_size: V.
+    chunk: positions of all blocks whose scores are held at the same time.
+  """
+  return _value_and_gradient(queries, table, weight, vocab_size, chunk)[0]
+
+
+def _value_and_gradient(queries, table, weight, vocab_size, chunk):
+  num_blocks, size, dim = queries.shape
+  width = max(1, min(size, chunk // num_blocks))
+  number = -(-size // width)
+
+  def in_chunks(x):
+    x = jnp.pad(x, [(0, 0), (0, number * width - size)] + [(0, 0)] * (x.ndim - 2))
+    return jnp.moveaxis(x.reshape((num_blocks, number, width) + x.shape[2:]), 1, 0)
+
+  outside = jnp.where(jnp.arange(len(table)) < vocab_size, 0.0, -jnp.inf)
+
+  def one(carry, part):
+    total, grad_table = carry
+    query, share = part
+    scores = jnp.einsum("bnd,vd->bnv", query, table) + outside
+    top = scores.max(-1, keepdims=True)
+    unnormalised = jnp.exp(scores - top)
+    partition = unnormalised.sum(-1, keepdims=True)
+    error = unnormalised * (share[..., None] / partition)
+    total += (share * (top + jnp.log(partition))[..., 0]).sum()
+    grad_table += jnp.einsum("bnv,bnd->vd", error, query)
+    return (total, grad_table), jnp.einsum("bnv,vd->bnd", error, table)
+
+  start = jnp.zeros(()), jnp.zeros_like(table)
+  (total, grad_table), grad_queries = jax.lax.scan(one, start, (in_chunks(queries), in_chunks(weight)))
+  grad_queries = jnp.moveaxis(grad_queries, 0, 1).reshape(num_blocks, number * width, dim)[:, :size]
+  return total, (grad_queries, grad_table)
+
+
+def _backward(vocab_size, chunk, gradient, cotangent):
+  del vocab_size, chunk
+  return cotangent * gradient[0], cotangent * gradient[1], None
+
+
+weighted_log_partition.defvjp(_value_and_gradient, _backward)
+
+
+def check_affordable(name: str, vocab_size: int, dim: int, num_tables: int, chunk: int, max_memory: float) -> None:
+  """Refuses a vocabulary whose full softmax needs more than `max_memory` GB, and says what it would need.
+
+  Counted are the tables with their gradients and two moments of an optimizer, and the scores of a chunk of positions
+  with their exponentials, in float32.
+  """
+  tables, scores = 4 * 4 * num_tables * vocab_size * dim / 1e9, 2 * 4 * chunk * vocab_size / 1e9
+  if tables + scores > max_memory:
+    raise InputError(
+        f"{name}: the full softmax over {vocab_size} words of {dim} dimensions needs about {tables + scores:.1f} GB "
+        f"({tables:.1f} for tables and optimizer, {scores:.1f} for the scores of {chunk} positions), more than "
+        f"max_memory={max_memory:g}; limit the vocabulary (data.max_size), lower chunk, or sample negatives")

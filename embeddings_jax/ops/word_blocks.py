@@ -1,0 +1,268 @@
+"""Blocks of running words as word2vec's models see them: random choices, neighbouring positions, rows of tables.
+
+A batch is `{"tokens": int32 [B, T], "mask": [B]}`: blocks of running tokens, -1 = document boundary or padding. What
+subsampling leaves of a block is moved to its front: N positions, of which each knows its word, its document and the
+radius of its window. Models gather rows once per position, work on positions, and scatter once per position; a dense
+gradient of a table never exists.
+"""
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import PartitionSpec as P
+
+from embeddings_jax.ops.sharding import DATA_AXES, constrain
+from embeddings_jax.types import Array, InputError
+
+ROW_MULTIPLE = 64  # Tables are padded to this, so that their rows can be split over `model`.
+
+
+class Draws(NamedTuple):
+  """One batch after all random choices: B blocks of N positions, the kept tokens at the front.
+
+  Attributes:
+    tokens: [B, N] int32, V' where there is none.
+    document: [B, N] int32, number of the document in the block, -1 where there is no token.
+    radius: [B, N] int32.
+    negatives: [B, N / group, K] int32.
+    words: [] float32, raw tokens behind the draws, before subsampling.
+    overflow: [] float32, kept tokens for which a block had no room.
+  """
+
+  tokens: Array
+  document: Array
+  radius: Array
+  negatives: Array
+  words: Array
+  overflow: Array
+
+
+class Words(NamedTuple):
+  """What the counts of a vocabulary of V words determine; V' = V padded to a multiple of 64.
+
+  Attributes:
+    size: V.
+    num_rows: V'.
+    keep: [V'] probability that subsampling keeps a token (above 1: always), 0 past the vocabulary.
+    noise: [V'] uint32, upper ends of the words' shares of [0, 2**32) in the noise distribution.
+    kept_share: of running text, that subsampling keeps on average.
+  """
+
+  size: int
+  num_rows: int
+  keep: np.ndarray
+  noise: np.ndarray
+  kept_share: float
+
+
+def count_words(name: str, vocab_size: int, counts: Any, subsample: float, negative_power: float) -> Words:
+  """`Words` of a vocabulary.
+
+  Args:
+    name: of the model, for errors.
+    vocab_size: number of words.
+    counts: [vocab_size] occurrences in the training text.
+    subsample: threshold t of the relative frequency f; a token stays with probability sqrt(t / f) + t / f, as in
+      word2vec's C program. 0 keeps all.
+    negative_power: exponent of the unigram distribution for noise words.
+
+  Raises:
+    InputError: the counts do not fit the vocabulary, or all are 0.
+  """
+  counts = np.asarray(counts, np.float64)
+  if vocab_size < 1 or counts.shape != (vocab_size,):
+    raise InputError(f"{name}: counts of shape {counts.shape} do not fit vocab_size={vocab_size}")
+  if not counts.sum() > 0:
+    raise InputError(f"{name}: all counts are 0, so there is no noise distribution")
+  ratio = subsample * counts.sum() / np.maximum(counts, 1)
+  keep = np.sqrt(ratio) + ratio if subsample else np.full(vocab_size, 2.0)
+  # 32-bit integers: floats would distort the words whose share is near 2**-24.
+  share = np.where(counts > 0, counts, 0) ** negative_power
+  bounds = np.minimum(np.round(np.cumsum(share) / math.fsum(share) * 2.0**32), 2.0**32 - 1).astype(np.uint32)
+  num_rows = -(-vocab_size // ROW_MULTIPLE) * ROW_MULTIPLE
+  padding = (0, num_rows - vocab_size)
+  return Words(vocab_size, num_rows, np.pad(keep, padding).astype(np.float32), np.pad(bounds, padding, mode="edge"),
+               float((counts * np.minimum(1, keep)).sum() / counts.sum()))
+
+
+def linear_decay(learning_rate: float | Callable[[Array], Array], num_steps: int | None) -> Callable[[Array], Array]:
+  """The schedule given, or word2vec's: from `learning_rate` down to 1e-4 of it over `num_steps`."""
+  if callable(learning_rate):
+    return learning_rate
+  if num_steps:
+    return optax.linear_schedule(learning_rate, learning_rate * 1e-4, num_steps)
+  return optax.constant_schedule(learning_rate)
+
+
+def random_table(rng: Array, num_rows: int, vocab_size: int, dim: int) -> Array:
+  """[num_rows, dim] uniform on +- 1 / (2 dim), as word2vec starts; rows past the vocabulary are 0."""
+  vectors = jax.random.uniform(rng, (num_rows, dim), jnp.float32, -0.5 / dim, 0.5 / dim)
+  return jnp.where(jnp.arange(num_rows)[:, None] < vocab_size, vectors, 0)
+
+
+def draw_blocks(
+    keep: Array, noise: Array, batch: Any, rng: Array, *, vocab_size: int, window: int, shared_negatives: int,
+    group: int, room: float = 1.0,
+) -> Draws:
+  """Draws all that is random in an update.
+
+  Args:
+    keep, noise: [V'] of `Words`.
+    batch: tokens [B, T] and mask [B].
+    rng: a key.
+    vocab_size: V.
+    window: radii are uniform on 1 ... window.
+    shared_negatives: noise words of a group.
+    group: positions that share their noise words; N is a multiple of it.
+    room: share of a block's tokens that have a place.
+  """
+  num_rows = len(keep)
+  keep_rng, radius_rng, noise_rng = jax.random.split(rng, 3)
+  tokens = batch["tokens"]
+  num_blocks, length = tokens.shape
+  size = -(-math.ceil(length * room) // group) * group
+  valid = (tokens >= 0) & (batch["mask"][:, None] > 0)
+  uniform = jax.random.uniform(keep_rng, tokens.shape)
+  kept = valid & (uniform < keep.at[tokens].get(mode="fill", fill_value=0, wrap_negative_indices=False))
+  # The place of a kept token is the number of kept ones before it; the others fall off the end.
+  place = jnp.where(kept, jnp.cumsum(kept, 1) - 1, size)
+  document = jnp.cumsum(tokens < 0, 1)
+
+  def compact(values, place, empty):
+    return jnp.full(size, empty, jnp.int32).at[place].set(values, mode="drop")
+
+  draws = Draws(
+      tokens=jax.vmap(compact, (0, 0, None))(tokens, place, num_rows),
+      document=jax.vmap(compact, (0, 0, None))(document, place, -1),
+      radius=1 + jnp.floor(window * jax.random.uniform(radius_rng, (num_blocks, size))).astype(jnp.int32),
+      negatives=jnp.minimum(vocab_size - 1, jnp.searchsorted(
+          noise, jax.random.bits(noise_rng, (num_blocks, size // group, shared_negatives), jnp.uint32),
+          side="right")).astype(jnp.int32),
+      words=valid.sum(dtype=jnp.float32),
+      overflow=(kept & (place >= size)).sum(dtype=jnp.float32))
+  return draws._replace(**constrain(
+      {k: getattr(draws, k) for k in ("tokens", "document", "radius", "negatives")}, P(DATA_AXES)))
+
+
+def take_rows(table: Array, ids: Array) -> Array:
+  """[..., d] rows of a table; ids of V' and more give zeros."""
+  return table.at[ids].get(mode="fill", fill_value=0)
+
+
+def add_rows(table: Array, ids: Array, weight: Array, gradient: Array, rate: Array, max_mass: float) -> Array:
+  """`table - rate * (sum of each row's gradients, shortened where its mass exceeds max_mass)`.
+
+  All terms of a batch see the tables of its start, as if each row's gradients were summed before one large step;
+  where that step would overshoot it is scaled by min(1, max_mass / mass), mass = the summed `weight` of the row.
+
+  Args:
+    table: [V', d].
+    ids: [B, N] rows; V' and more are dropped.
+    weight: [B, N] how many terms of the objective are in each gradient.
+    gradient: [B, N, d].
+    rate: [] learning rate.
+    max_mass: most terms whose gradients a row takes in full.
+  """
+  # Small rows and ids, gathered by every device, spare an all-reduce of whole tables.
+  ids, weight, gradient = constrain((ids, weight, gradient), P())
+  mass = jnp.zeros(len(table)).at[ids].add(weight, mode="drop")
+  scale = rate * jnp.minimum(1, max_mass / jnp.maximum(mass, 1e-9))
+  scale = scale.at[ids].get(mode="fill", fill_value=0)
+  return table.at[ids].add(-scale[..., None] * gradient, mode="drop")
+
+
+def mean_of_words(table: Array, tokens: Array, vocab_size: int) -> Array:
+  """[..., T] word ids -> [..., d], the mean of the rows of valid ids (0 where there is none)."""
+  valid = (tokens >= 0) & (tokens < vocab_size)
+  rows = take_rows(table, jnp.where(valid, tokens, len(table)))
+  return rows.sum(-2) / jnp.maximum(valid.sum(-1, keepdims=True), 1)
+
+
+def window_pairs(document: Array, radius: Array, *, window: int, tile: int, span: int = 1) -> Array:
+  """Which positions are in each other's windows, in tiles.
+
+  Position i looks at its document's words up to radius_i before i and up to radius_i after i + span - 1.
+
+  Args:
+    document, radius: [B, N] of `Draws`; N is a multiple of `tile`.
+    window: largest radius.
+    tile: positions of a tile.
+    span: words from i on that are no context.
+
+  Returns:
+    [B, N / tile, tile, tile + 2 halo] float32 of 0 and 1, halo = window + span - 1: row i of a tile, column j stands
+    for the position `j - halo` after the tile's first.
+  """
+  halo = window + span - 1
+  here, there = tiled(document, tile), with_halo(tiled(document, tile), halo, -1)
+  distance = jnp.arange(tile + 2 * halo) - halo - jnp.arange(tile)[:, None]
+  reach = jnp.maximum(-distance, distance - (span - 1))  # Distance from the span; 0 and less is inside it.
+  paired = (here[..., None] == there[..., None, :]) & (here >= 0)[..., None]
+  paired &= ((distance < 0) | (distance >= span)) & (reach <= tiled(radius, tile)[..., None])
+  return paired.astype(jnp.float32)
+
+
+def window_sums(paired: Array, rows: Array) -> Array:
+  """[B, N, d] rows -> [B, N, d], the sum over each position's window; `paired` as `window_pairs` gives it."""
+  tile, reach = paired.shape[2:]
+  context = with_halo(tiled(rows, tile), (reach - tile) // 2, 0)
+  return jnp.einsum("btij,btjd->btid", paired, context).reshape(rows.shape)
+
+
+def document_sums(document: Array, rows: Array, span: int = 1) -> Array:
+  """[B, N, d] rows -> [B, N, d], the sum over each position's document without positions i ... i + span - 1."""
+  size = document.shape[1]
+  place = jnp.where(document >= 0, document, size)
+  totals = jax.vmap(lambda x, i: jnp.zeros_like(x).at[i].add(x, mode="drop"))(rows, place)
+  sums = jax.vmap(lambda x, i: x.at[i].get(mode="fill", fill_value=0))(totals, place)
+  for offset in range(span):
+    same = (shifted(document, offset, -1) == document) & (document >= 0)
+    sums -= jnp.where(same[..., None], shifted(rows, offset, 0), 0)
+  return sums
+
+
+def shifted(x: Array, offset: int, fill: float) -> Array:
+  """[B, N, ...] -> the same, position i holding what was at i + offset >= i."""
+  return jnp.pad(x[:, offset:], [(0, 0), (0, offset)] + [(0, 0)] * (x.ndim - 2), constant_values=fill)
+
+
+def tiled(x: Array, tile: int) -> Array:
+  """[B, N, ...] -> [B, N / tile, tile, ...]."""
+  return x.reshape((x.shape[0], -1, tile) + x.shape[2:])
+
+
+def with_halo(x: Array, window: int, fill: float) -> Array:
+  """[B, tiles, tile, ...] -> [B, tiles, tile + 2 window, ...]: each tile with the ends of its neighbours."""
+  edge = [(0, 0)] * (x.ndim - 2)
+  left = jnp.pad(x[:, :-1, -window:], [(0, 0), (1, 0)] + edge, constant_values=fill)
+  right = jnp.pad(x[:, 1:, :window], [(0, 0), (0, 1)] + edge, constant_values=fill)
+  return jnp.concatenate([left, x, right], 2)
+
+
+def fold_halo(x: Array, window: int) -> Array:
+  """The transpose of `with_halo`: adds what fell on a halo to the tile that it was taken from."""
+  tile = x.shape[2] - 2 * window
+  left = jnp.pad(x[:, 1:, :window], [(0, 0), (0, 1), (tile - window, 0), (0, 0)])
+  right = jnp.pad(x[:, :-1, -window:], [(0, 0), (1, 0), (0, tile - window), (0, 0)])
+  return x[:, :, window:-window] + left + right
+
+
+def minus_log(probability: Array) -> Array:
+  """-log p: cheaper than softplus of the score, and finite (87) where the probability underflows."""
+  return -jnp.log(jnp.maximum(probability, jnp.finfo(jnp.float32).tiny))
+
+
+def turned(x: Array) -> Array:
+  """The last two axes swapped, for a product with the result."""
+  # XLA would fold the transpose into the product, whose form without one is 1.4 times as fast on CPU.
+  return jax.lax.optimization_barrier(x.swapaxes(-1, -2))
+
+
+def joined(positions: Array, negatives: Array) -> Array:
+  """[B, N, ...] and [B, groups, K, ...] -> [B, N + groups K, ...]: one gather or scatter for both."""
+  flat = negatives.reshape((negatives.shape[0], -1) + negatives.shape[3:])
+  return jnp.concatenate([positions, flat], 1)

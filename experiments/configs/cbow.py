@@ -1,0 +1,38 @@
+"""Continuous bag of words (Mikolov et al. 2013a, arXiv:1301.3781; negative sampling from arXiv:1310.4546).
+
+Command: `python -m experiments.run --model=cbow`
+"""
+import ml_collections
+
+
+def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
+  config = ml_collections.ConfigDict(dict(
+      model=dict(dim=100, objective="negative_sampling", context="mean", context_unit="window", undivided=False,
+                 tied=False, num_masked=1, window=5, num_negatives=5, subsample=1e-3, negative_power=0.75, shared_negatives=32,
+                 tile=32, tiles_per_group=1, max_mass=128.0, slack=0.06, chunk=512, max_memory=4.0),
+      data=dict(name="pydocs", encoder="words", normalize="lower", min_count=5, max_size=0, window_length=512,
+                max_documents=0, errors="strict"),
+      optimizer=dict(name="sgd", schedule="linear", learning_rate=0.1, end_fraction=1e-4),
+      steps=0,
+      epochs=8,
+      batch_size=8,
+      steps_per_dispatch=64,
+      log_every=512,
+      eval_every=0,
+      save_every=4096,
+      evals=(),
+  ))
+  if preset == "tiny":
+    config.model.update(dict(dim=16))
+    config.data.update(dict(window_length=128, min_count=2, max_documents=400))
+    config.update(dict(epochs=0, steps=40, steps_per_dispatch=4, log_every=4, save_every=20))
+  elif preset == "small":
+    config.data.update(dict(name="enwiki-2015", normalize="a-z"))
+    config.update(dict(epochs=5, save_every=8192))
+    config.evals = ("word_similarity:ws353", "word_similarity:simlex999", "word_similarity:men")
+  elif preset == "paper":
+    config.model.update(dict(dim=300, subsample=1e-5))
+    config.data.update(dict(name="tfds:lm1b", normalize="cased"))
+    config.update(dict(epochs=1, save_every=32768))
+    config.evals = ("word_similarity:ws353", "word_similarity:simlex999", "word_similarity:men")
+  return config
