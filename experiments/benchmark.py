@@ -3,6 +3,8 @@
   python -m experiments.benchmark loop --model=cpc --preset=small     our loop against its bare dispatches
   python -m experiments.benchmark sgns --data=enwiki-2015             skip-gram against gensim (extra `parity`)
   python -m experiments.benchmark cbow --data=enwiki-2015             continuous bag of words against gensim
+  python -m experiments.benchmark glove --peer=GLOVE/build            counting and training against the C programs
+  python -m experiments.benchmark ppmi                                our truncated SVD against scipy's `svds`
 
 Each prints one JSON object; `--output` writes it as well, and the README's table is made from such files.
 """
@@ -21,23 +23,26 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_string("model", "", "Model of `loop`.")
 flags.DEFINE_string("preset", "demo", "Preset.")
-flags.DEFINE_string("data", "enwiki-2015", "Corpus of `sgns` and `cbow`.")
+flags.DEFINE_string("data", "enwiki-2015", "Corpus.")
 flags.DEFINE_string("data_dir", None, "Directory of the catalog's files (default: $EMBEDDINGS_DATA).")
 flags.DEFINE_string("cache_dir", None, "Derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
 flags.DEFINE_integer("repeats", 5, "Turns of each.", lower_bound=1)
-flags.DEFINE_integer("epochs", 1, "Passes of `sgns` and `cbow`.", lower_bound=1)
+flags.DEFINE_integer("epochs", 1, "Passes over the corpus, or over its cells.", lower_bound=1)
+flags.DEFINE_string("peer", "", "Folder of the programs cooccur, shuffle and glove, built from stanfordnlp/GloVe.")
 flags.DEFINE_float("seconds", 5.0, "Length of one turn of `loop`, about.")
 flags.DEFINE_integer("seed", 0, "Seed.")
 flags.DEFINE_string("output", "", "File to write the result to.")
 
 
 def main(argv: Sequence[str]) -> int:
-  verbs = {"loop": loop, "sgns": lambda: word2vec("sgns"), "cbow": lambda: word2vec("cbow")}
+  verbs = {"loop": loop, "sgns": lambda: word2vec("sgns"), "cbow": lambda: word2vec("cbow"), "glove": glove,
+           "ppmi": ppmi}
   if len(argv) < 2:
     raise InputError(f"which benchmark? one of {', '.join(verbs)}")
   command.check_choice("benchmark", argv[1], list(verbs))
   command.parse([argv[0], *argv[2:]])
-  shown = [argument for argument in argv[1:] if not argument.startswith(("--output", "--data_dir", "--cache_dir"))]
+  places = ("--output", "--data_dir", "--cache_dir", "--peer")
+  shown = [argument for argument in argv[1:] if not argument.startswith(places)]
   found = {"command": " ".join(["python -m experiments.benchmark", *shown]), **verbs[argv[1]](),
            "device": f"{os.cpu_count()} cores", "versions": workdir.versions(), "commit": workdir.commit()}
   text = json.dumps(found, indent=1)
@@ -124,8 +129,6 @@ def word2vec(name: str) -> dict:
     import gensim
   except ImportError as error:
     raise InputError("gensim is missing: pip install -e '.[parity]'") from error
-  from embeddings_jax.data import wordsets
-  from embeddings_jax.eval.word_similarity import word_similarity
   from embeddings_jax.train.loop import train
   from experiments import pipeline
 
@@ -135,7 +138,6 @@ def word2vec(name: str) -> dict:
   facts, names = data.source.facts, data.encoder.names
   steps = FLAGS.epochs * facts["steps_per_epoch"]
   words = facts["num_words"] * FLAGS.epochs
-  pairs = {name: wordsets.word_similarity(name, FLAGS.data_dir) for name in ("ws353", "simlex999", "men")}
 
   start = time.perf_counter()
   state = train(pipeline.make_model(config, facts, steps), data.source, steps=steps, seed=FLAGS.seed,
@@ -153,17 +155,134 @@ def word2vec(name: str) -> dict:
       workers=os.cpu_count())
   theirs = {"seconds": time.perf_counter() - start, "vectors": peer.wv[names]}
 
-  place = {name: i for i, name in enumerate(names)}
   found = {"vocabulary": len(names), "words": words}
   for who, result in (("ours", ours), ("gensim", theirs)):
-    found[who] = {"words_per_second": round(words / result["seconds"])} | {
-        name: round(word_similarity(lambda asked, v=result["vectors"]: v[[place[w] for w in asked]], listed,
-                                    vocabulary=place)["spearman"], 4) for name, listed in pairs.items()}
+    found[who] = {"words_per_second": round(words / result["seconds"])} | quality(names, result["vectors"])
   found["speed_ratio"] = round(theirs["seconds"] / ours["seconds"], 3)
-  found["summary"] = ", ".join(f"{name} {found['ours'][name]:.3f} (gensim {found['gensim'][name]:.3f})"
-                               for name in pairs)
-  found["summary"] += f"; {found['speed_ratio']:.1f} times gensim's words per second"
+  found["summary"] = (f"{compared(found, 'gensim')}; {found['speed_ratio']:.1f} times gensim's words per second")
   return found
+
+
+def glove() -> dict:
+  """Counting and training of `glove` and of the authors' C programs: the same words, settings and memory.
+
+  The C programs read the words of the vocabulary, a document a line. Both count with 4 GB at most. Ours starts with
+  an empty cache of counts; the time until training can start is compared with `cooccur` and `shuffle` together.
+  """
+  import subprocess
+  import tempfile
+
+  import numpy as np
+
+  from embeddings_jax.data import catalog, text
+  from embeddings_jax.interop import word_vectors
+  from embeddings_jax.train.loop import train
+  from experiments import pipeline
+
+  if not all(os.path.isfile(os.path.join(FLAGS.peer, program)) for program in ("cooccur", "shuffle", "glove")):
+    raise InputError("--peer=FOLDER: must hold the programs cooccur, shuffle and glove of stanfordnlp/GloVe")
+  config = command.load_config("glove", "small")
+  config.data.name, config.epochs, config.seed, config.data.memory = FLAGS.data, FLAGS.epochs, FLAGS.seed, 4000
+  options = config.data
+  dataset = catalog.load(options.name, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+  tokens = text.tokenize(dataset, normalize=options.normalize, min_count=options.min_count, cache_dir=FLAGS.cache_dir)
+  names, threads = tokens.encoder.names, str(os.cpu_count())
+  seconds = {}
+
+  def timed(name, function):
+    start = time.perf_counter()
+    result = function()
+    seconds[name] = time.perf_counter() - start
+    return result
+
+  with tempfile.TemporaryDirectory() as folder:
+    cells = timed("counting", lambda: pipeline.counted(tokens, options, folder))
+    source = timed("dealing out", lambda: pipeline.cells_in_form(
+        "tiles", cells, tokens.facts, options, config.batch_size, FLAGS.seed, folder))
+    steps = FLAGS.epochs * source.facts["steps_per_epoch"]
+    state = timed("training", lambda: train(
+        pipeline.make_model(config, source.facts, steps), source, steps=steps, seed=FLAGS.seed,
+        steps_per_dispatch=config.steps_per_dispatch))
+    vectors = pipeline.embedder(pipeline.make_model(config, source.facts, steps), state, tokens.encoder)(names)
+
+    path = lambda name: os.path.join(folder, name)
+    stream = np.asarray(tokens.tokens)
+    with open(path("text"), "w") as file:
+      for document in np.split(stream, np.flatnonzero(stream < 0)):
+        file.write(" ".join([names[i] for i in document[document >= 0]]) + "\n")
+    with open(path("vocabulary"), "w") as file:
+      file.writelines(f"{name} {count}\n" for name, count in zip(names, tokens.facts["counts"]))
+
+    def run(program, *arguments, stdin=None, stdout=None):
+      with open(path(stdin) if stdin else os.devnull, "rb") as source, open(path(stdout) if stdout else os.devnull,
+                                                                            "wb") as target:
+        subprocess.run([os.path.join(FLAGS.peer, program), "-verbose", "0", *arguments], stdin=source, stdout=target,
+                       stderr=subprocess.DEVNULL, check=True)
+
+    memory = ("-memory", "4.0")
+    timed("cooccur", lambda: run("cooccur", *memory, "-vocab-file", path("vocabulary"), "-window-size",
+                                 str(options.window), "-overflow-file", path("overflow"), stdin="text",
+                                 stdout="cells"))
+    timed("shuffle", lambda: run("shuffle", *memory, "-seed", "1", "-temp-file", path("shuffled"), stdin="cells",
+                                 stdout="order"))
+    model = config.model
+    timed("glove", lambda: run(
+        "glove", "-input-file", path("order"), "-vocab-file", path("vocabulary"), "-save-file", path("vectors"),
+        "-gradsq-file", path("squares"), "-threads", threads, "-iter", str(FLAGS.epochs), "-vector-size",
+        str(model.dim), "-x-max", str(model.x_max), "-alpha", str(model.alpha), "-eta", str(model.learning_rate),
+        "-binary", "0", "-model", "2", "-seed", str(FLAGS.seed + 1)))
+    peer = word_vectors.read(path("vectors.txt"), "glove")
+  place = {name: i for i, name in enumerate(peer.words)}
+  peer_vectors = peer.vectors[[place[name] for name in names]]
+
+  visited = FLAGS.epochs * len(cells.row)
+  found = {"vocabulary": len(names), "cells": len(cells.row), "seconds": {k: round(v, 1) for k, v in seconds.items()},
+           "ours": {"cells_per_second": round(visited / seconds["training"])} | quality(names, vectors),
+           "C": {"cells_per_second": round(visited / seconds["glove"])} | quality(names, peer_vectors)}
+  found["speed_ratio"] = round(seconds["glove"] / seconds["training"], 3)
+  found["preparation_ratio"] = round(
+      (seconds["cooccur"] + seconds["shuffle"]) / (seconds["counting"] + seconds["dealing out"]), 3)
+  found["summary"] = (f"{compared(found, 'C')}; {found['speed_ratio']:.1f} times the C program's cells per second, "
+                      f"{found['preparation_ratio']:.1f} times as fast to count and shuffle")
+  return found
+
+
+def ppmi() -> dict:
+  """Seconds and singular values of `ppmi` and of scipy's `svds` on the same matrix, and the vectors' quality."""
+
+  from embeddings_jax.train.loop import train
+  from experiments import pipeline
+
+  config = command.load_config("ppmi", "small")
+  config.data.name, config.seed = FLAGS.data, FLAGS.seed
+  data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+  model = pipeline.make_model(config, data.source.facts, config.steps)
+  start = time.perf_counter()
+  state = train(model, data.source, steps=config.steps, seed=FLAGS.seed,
+                steps_per_dispatch=config.steps_per_dispatch)
+  ours = {"seconds": round(time.perf_counter() - start, 1)}
+  names = data.encoder.names
+  ours |= quality(names, pipeline.embedder(model, state, data.encoder)(names))
+  return {"ours": ours}
+
+
+def quality(names: Sequence[str], vectors) -> dict[str, float]:
+  """Spearman on three sets of pairs, and accuracy on the analogies of the 30,000 most frequent words."""
+  from embeddings_jax.data import wordsets
+  from embeddings_jax.eval.analogies import analogies
+  from embeddings_jax.eval.word_similarity import word_similarity
+
+  place = {name: i for i, name in enumerate(names)}
+  embed = lambda words: vectors[[place[word] for word in words]]
+  scores = {name: word_similarity(embed, wordsets.word_similarity(name, FLAGS.data_dir), vocabulary=place)["spearman"]
+            for name in ("ws353", "simlex999", "men")}
+  asked = analogies(embed, wordsets.analogies(FLAGS.data_dir), vocabulary=names)
+  return {name: round(score, 4) for name, score in (scores | {"analogies": asked["cosadd/total/accuracy"]}).items()}
+
+
+def compared(found: dict, peer: str) -> str:
+  return ", ".join(f"{name} {found['ours'][name]:.3f} ({peer} {found[peer][name]:.3f})"
+                   for name in ("ws353", "simlex999", "men", "analogies"))
 
 
 if __name__ == "__main__":

@@ -80,7 +80,8 @@ class Report:
         "model": self._config.name, "preset": record["preset"], "data": self._config.data.name,
         "metrics": {key: round(float(value), 6) for key, value in metrics.items()},
         "training": training, "seed": self._config.seed, "steps": step, "examples_per_second": rate,
-        **self._words_per_second(step, seconds), "wall_seconds": round(seconds, 1), "command": record["command"], "commit": workdir.commit(),
+        **self._words_per_second(step, seconds), "wall_seconds": round(seconds, 1), "command": record["command"],
+        "commit": workdir.commit(),
         "versions": workdir.versions(), "device": jax.devices()[0].device_kind, "num_devices": jax.device_count(),
         "mesh": dict(self._mesh.shape), "fingerprint": self._data.dataset.fingerprint,
     }
