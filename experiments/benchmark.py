@@ -276,7 +276,7 @@ def quality(names: Sequence[str], vectors) -> dict[str, float]:
   embed = lambda words: vectors[[place[word] for word in words]]
   scores = {name: word_similarity(embed, wordsets.word_similarity(name, FLAGS.data_dir), vocabulary=place)["spearman"]
             for name in ("ws353", "simlex999", "men")}
-  asked = analogies(embed, wordsets.analogies(FLAGS.data_dir), vocabulary=names)
+  asked = analogies(embed, wordsets.analogies(data_dir=FLAGS.data_dir), vocabulary=names)
   return {name: round(score, 4) for name, score in (scores | {"analogies": asked["cosadd/total/accuracy"]}).items()}
 
 

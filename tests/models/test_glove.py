@@ -198,6 +198,16 @@ def test_words_of_a_topic_become_neighbours(source_of, mesh_of):
   assert (topic[nearest] == topic[:, None]).mean() > 0.95
 
 
+def test_rows_split_over_devices_learn_the_same(source_of, mesh_of):
+  source = source_of(counts(3, 200), batch_size=2)
+  model = model_of(source, dim=6)
+  one, eight = (train(model, source, steps=64, steps_per_dispatch=32, log_every=0, mesh=mesh_of(spec))
+                for spec in ("data:1", "data:2,model:4"))
+  assert eight.word.sharding.spec == P("model") and len(eight.word.addressable_shards[0].data) == len(one.word) // 4
+  for name, table in tables_of(model, one).items():
+    np.testing.assert_allclose(tables_of(model, eight)[name], table, atol=1e-5 * np.abs(table).max())
+
+
 def test_no_collective_moves_a_table_and_tables_stay_in_place(mesh_of):
   """With a table 64 times as large as a tile's rows: the bytes of every collective, in loops too, and temporaries."""
   vocab_size, num_groups, dim, width, size = 64 * 512, 64, 16, 256, 512
