@@ -11,7 +11,8 @@ from embeddings_jax.data import catalog, wordsets
 from embeddings_jax.types import InputError
 from experiments.command import check_choice
 
-PROTOCOLS = ("analogies", "categorization", "clustering", "linear_probe", "synonyms", "word_similarity")
+PROTOCOLS = ("analogies", "categorization", "clustering", "linear_probe", "synonyms", "text_classification",
+             "word_similarity")
 # Protocols on lists of words: the lists there are, the first is the default, and whether a file of the user's will
 # do.
 WORD_SETS = {"analogies": (("google",), True), "categorization": (tuple(wordsets.CATEGORIZATION), False),
@@ -81,7 +82,13 @@ def evaluate(
         continue
       other = pathlib.Path(other).stem
     elif other:
-      material = catalog.load(other, data_dir=data_dir, cache_dir=cache_dir)
+      try:
+        material = catalog.load(other, data_dir=data_dir, cache_dir=cache_dir)
+      except InputError as error:
+        if protocol != "text_classification" or other not in catalog.CATALOG:
+          raise
+        report(f"{name} is left out: {error}")
+        continue
     else:
       material = subset(dataset() if callable(dataset) else dataset, max_items, seed)
     found = function(embed, material, **{key: value for key, value in given.items() if key in known})

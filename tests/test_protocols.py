@@ -24,7 +24,7 @@ def test_a_list_of_the_users_gives_its_name_to_the_metrics(tmp_path):
 
 def test_missing_data_is_left_out_and_reported(tmp_path):
   said = []
-  names = ["analogies", "categorization:bless", "word_similarity"]
+  names = ["analogies", "categorization:bless", "word_similarity", "text_classification:sst2"]
   assert _evaluate(*names, report=said.append, data_dir=tmp_path) == {}
   assert [line.partition(" is left out: ")[0] for line in said] == names
   assert "questions-words.txt: no such file" in said[0] and "bless.csv: no such file" in said[1]
@@ -48,6 +48,11 @@ def test_a_broken_file_of_the_users_is_an_error(tmp_path):
   for name, message in (("synonyms", "bad.txt: line 1"), ("analogies", "bad.txt: line 1.*four words")):
     with pytest.raises(InputError, match=message):
       _evaluate(f"{name}:{tmp_path / 'bad.txt'}")
+
+
+def test_a_misspelt_data_set_is_an_error(tmp_path):
+  with pytest.raises(InputError, match="did you mean 'sst2'"):
+    _evaluate("text_classification:sst", data_dir=tmp_path)
 
 
 def test_words_need_a_vocabulary():

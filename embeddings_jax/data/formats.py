@@ -22,7 +22,7 @@ from embeddings_jax.types import InputError
 
 
 class _Zstandard(io.RawIOBase):
-  """The bytes of a .zst file, one frame after another. Unlike zstandard's reader it tells of one that was cut short."""
+  """The bytes of a .zst file, frame after frame. Unlike zstandard's own reader it tells of one that was cut short."""
 
   def __init__(self, path: str | os.PathLike, mode: str):
     try:
