@@ -13,9 +13,8 @@ from experiments.command import check_choice
 
 PROTOCOLS = ("analogies", "categorization", "clustering", "linear_probe", "synonyms", "text_classification",
              "word_similarity")
-# Protocols on lists of words: the lists there are, the first is the default, and whether a file of the user's will
-# do.
-WORD_SETS = {"analogies": (("google",), True), "categorization": (tuple(wordsets.CATEGORIZATION), False),
+# Protocols on lists of words: the lists there are, the first is the default, and whether a file will do.
+WORD_SETS = {"analogies": (("google", "google-all"), True), "categorization": (tuple(wordsets.CATEGORIZATION), False),
              "synonyms": ((), True), "word_similarity": (tuple(wordsets.WORD_SIMILARITY), False)}
 
 
@@ -80,6 +79,8 @@ def evaluate(
           raise
         report(f"{name} is left out: {error}")
         continue
+      if other == "google-all":  # Asked of all words, not of the most frequent alone.
+        given["restrict_vocabulary"] = 0
       other = pathlib.Path(other).stem
     elif other:
       try:
@@ -100,6 +101,8 @@ def word_set(protocol: str, name: str, data_dir: str | None) -> Any:
   """What a protocol on lists of words asks about."""
   if protocol == "synonyms":
     return wordsets.synonyms(name)
+  if name == "google-all":
+    name = "google"
   return getattr(wordsets, protocol)(name, data_dir)
 
 

@@ -22,6 +22,18 @@ def test_a_list_of_the_users_gives_its_name_to_the_metrics(tmp_path):
   assert found["mine2/total/questions"] == 1 and found["mine2/out_of_vocabulary"] == 0
 
 
+@pytest.mark.data
+def test_google_all_asks_of_every_word():
+  from embeddings_jax.data import wordsets
+
+  words = list(dict.fromkeys(word for listed in wordsets.analogies().values() for q in listed for word in q))
+  names = [f"frequent{i}" for i in range(30000)] + words[:40]
+  evaluate = lambda name: protocols.evaluate(
+      [name], lambda asked: np.ones((len(asked), 2), np.float32), dataset=None, vocabulary=names)
+  assert evaluate("analogies")["google/total/questions"] == 0
+  assert evaluate("analogies:google-all")["google-all/total/questions"] > 100
+
+
 def test_missing_data_is_left_out_and_reported(tmp_path):
   said = []
   names = ["analogies", "categorization:bless", "word_similarity", "text_classification:sst2"]

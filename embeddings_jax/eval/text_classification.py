@@ -47,16 +47,16 @@ def text_classification(
   Protocol. Words are letters and digits, with apostrophes inside; they are looked up as written, then in lower case.
   The first `MAX_LENGTH` known words of a text count, and of all words the `MAX_WORDS` most frequent in all parts (of
   `task`: in the training part, in lower case). Given vectors are divided by their mean length, noise has length 1 on
-  average. Adam, batches of 128 drawn with `seed`; 6000 updates of W and b alone, 1500 where vectors are learnt. Of two
-  learning rates (.01 and .1 for W and b alone, .001 and .01 with vectors) and ten moments of the training the pair with
-  the highest accuracy on held-out texts is taken, ties: the first. Held out is the part `dev` or `valid`, else a tenth
-  of the training part, drawn with `seed`. The test part is looked at once for each row of the table.
+  average. Adam, batches of 128 drawn with `seed`; 6000 updates of W and b alone, 1500 where vectors are learnt. Of
+  two learning rates (.01 and .1 for W and b alone, .001 and .01 with vectors) and ten moments of the training the
+  pair with the highest accuracy on held-out texts is taken, ties: the first. Held out is the part `dev` or `valid`,
+  else a tenth of the training part, drawn with `seed`. The test part is looked at once for each row of the table.
 
-  Sets: `sst2` (Socher et al. 2013, as in GLUE, whose development part is the test part here), `20news` (Lang 1995, by
-  date, without headers and quotes); their checksums are in `data/catalog.py`. Known figures, in the table's order, with
-  skip-gram vectors of `enwiki-2015` (one epoch, d 100): `sst2` .70 .79 .60 .79 .80, majority .51; `20news` .44 .71 .26
-  .71 .72, majority .05. So such vectors help a linear classifier where they are all that it has; with tens of
-  thousands of labelled texts it learns as good ones by itself.
+  Sets: `sst2` (Socher et al. 2013, as in GLUE, whose development part is the test part here), `20news` (Lang 1995,
+  by date, without headers and quotes); their checksums are in `data/catalog.py`. Known figures, in the table's
+  order, with skip-gram vectors of `enwiki-2015` (one epoch, d 100): `sst2` .70 .79 .60 .79 .80, majority .51;
+  `20news` .44 .71 .26 .71 .72, majority .05. So such vectors help a linear classifier where they are all that it
+  has; with tens of thousands of labelled texts it learns as good ones by itself.
 
   Args:
     embed: words -> [num_words, dim].
