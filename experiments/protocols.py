@@ -9,7 +9,7 @@ import numpy as np
 
 from embeddings_jax.data import catalog, wordsets
 from embeddings_jax.types import InputError
-from experiments.command import check_choice
+from experiments.command import check_choice, nearest
 
 PROTOCOLS = ("analogies", "categorization", "clustering", "linear_probe", "synonyms", "text_classification",
              "word_similarity")
@@ -30,7 +30,7 @@ def check(name: str) -> None:
   if files:
     raise InputError(f"--protocols={name}: " + (f"there is no file {other!r}" if other else
                                                 f"needs a file of questions, as {protocol}:FILE"))
-  check_choice(f"--protocols={protocol}", other, lists)
+  raise InputError(f"--protocols={name}: unknown; {nearest(other, lists)}one of {', '.join(lists)}")
 
 
 def evaluate(
