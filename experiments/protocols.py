@@ -9,12 +9,12 @@ import numpy as np
 
 from embeddings_jax.data import catalog, wordsets
 from embeddings_jax.types import InputError
-from experiments.command import check_choice
+from experiments.command import check_choice, nearest
 
-PROTOCOLS = ("analogies", "categorization", "clustering", "linear_probe", "synonyms", "word_similarity")
-# Protocols on lists of words: the lists there are, the first is the default, and whether a file of the user's will
-# do.
-WORD_SETS = {"analogies": (("google",), True), "categorization": (tuple(wordsets.CATEGORIZATION), False),
+PROTOCOLS = ("analogies", "categorization", "clustering", "linear_probe", "synonyms", "text_classification",
+             "word_similarity")
+# Protocols on lists of words: the lists there are, the first is the default, and whether a file will do.
+WORD_SETS = {"analogies": (("google", "google-all"), True), "categorization": (tuple(wordsets.CATEGORIZATION), False),
              "synonyms": ((), True), "word_similarity": (tuple(wordsets.WORD_SIMILARITY), False)}
 
 
@@ -30,7 +30,7 @@ def check(name: str) -> None:
   if files:
     raise InputError(f"--protocols={name}: " + (f"there is no file {other!r}" if other else
                                                 f"needs a file of questions, as {protocol}:FILE"))
-  check_choice(f"--protocols={protocol}", other, lists)
+  raise InputError(f"--protocols={name}: unknown; {nearest(other, lists)}one of {', '.join(lists)}")
 
 
 def evaluate(
@@ -79,9 +79,17 @@ def evaluate(
           raise
         report(f"{name} is left out: {error}")
         continue
+      if other == "google-all":  # Asked of all words, not of the most frequent alone.
+        given["restrict_vocabulary"] = 0
       other = pathlib.Path(other).stem
     elif other:
-      material = catalog.load(other, data_dir=data_dir, cache_dir=cache_dir)
+      try:
+        material = catalog.load(other, data_dir=data_dir, cache_dir=cache_dir)
+      except InputError as error:
+        if protocol != "text_classification" or other not in catalog.CATALOG:
+          raise
+        report(f"{name} is left out: {error}")
+        continue
     else:
       material = subset(dataset() if callable(dataset) else dataset, max_items, seed)
     found = function(embed, material, **{key: value for key, value in given.items() if key in known})
@@ -93,6 +101,8 @@ def word_set(protocol: str, name: str, data_dir: str | None) -> Any:
   """What a protocol on lists of words asks about."""
   if protocol == "synonyms":
     return wordsets.synonyms(name)
+  if name == "google-all":
+    name = "google"
   return getattr(wordsets, protocol)(name, data_dir)
 
 

@@ -78,7 +78,8 @@ class Report:
     rate = training.pop("examples_per_second", 0.0)
     results = {
         "model": self._config.name, "preset": record["preset"], "data": self._config.data.name,
-        "metrics": {key: round(float(value), 6) for key, value in metrics.items()},
+        # What could not be asked is nan, which JSON does not know.
+        "metrics": {key: round(float(value), 6) for key, value in metrics.items() if np.isfinite(value)},
         "training": training, "seed": self._config.seed, "steps": step, "examples_per_second": rate,
         **self._words_per_second(step, seconds), "wall_seconds": round(seconds, 1), "command": record["command"],
         "commit": workdir.commit(),

@@ -22,9 +22,21 @@ def test_a_list_of_the_users_gives_its_name_to_the_metrics(tmp_path):
   assert found["mine2/total/questions"] == 1 and found["mine2/out_of_vocabulary"] == 0
 
 
+@pytest.mark.data
+def test_google_all_asks_of_every_word():
+  from embeddings_jax.data import wordsets
+
+  words = list(dict.fromkeys(word for listed in wordsets.analogies().values() for q in listed for word in q))
+  names = [f"frequent{i}" for i in range(30000)] + words[:40]
+  evaluate = lambda name: protocols.evaluate(
+      [name], lambda asked: np.ones((len(asked), 2), np.float32), dataset=None, vocabulary=names)
+  assert evaluate("analogies")["google/total/questions"] == 0
+  assert evaluate("analogies:google-all")["google-all/total/questions"] > 100
+
+
 def test_missing_data_is_left_out_and_reported(tmp_path):
   said = []
-  names = ["analogies", "categorization:bless", "word_similarity"]
+  names = ["analogies", "categorization:bless", "word_similarity", "text_classification:sst2"]
   assert _evaluate(*names, report=said.append, data_dir=tmp_path) == {}
   assert [line.partition(" is left out: ")[0] for line in said] == names
   assert "questions-words.txt: no such file" in said[0] and "bless.csv: no such file" in said[1]
@@ -48,6 +60,11 @@ def test_a_broken_file_of_the_users_is_an_error(tmp_path):
   for name, message in (("synonyms", "bad.txt: line 1"), ("analogies", "bad.txt: line 1.*four words")):
     with pytest.raises(InputError, match=message):
       _evaluate(f"{name}:{tmp_path / 'bad.txt'}")
+
+
+def test_a_misspelt_data_set_is_an_error(tmp_path):
+  with pytest.raises(InputError, match="did you mean 'sst2'"):
+    _evaluate("text_classification:sst", data_dir=tmp_path)
 
 
 def test_words_need_a_vocabulary():

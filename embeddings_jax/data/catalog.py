@@ -206,6 +206,20 @@ def _newsgroups(name: str, place: Place) -> Dataset:
   return text_dataset(name, place.fingerprint, documents, place.cache_dir)
 
 
+def _sst2(name: str, place: Place) -> Dataset:
+  """Phrases (train, dev) and sentences (test) of film reviews; `test` is the development part of GLUE."""
+
+  def documents() -> Iterator[Document]:
+    for part in ("train", "dev", "test"):
+      lines = formats.read_lines(place.files[f"sst2/{part}.tsv.gz"], place.errors)
+      next(lines)
+      for line in lines:
+        text, _, label = line.rpartition("\t")
+        yield Document(text.strip(), "", {"sentiment": ("negative", "positive")[int(label)], "split": part})
+
+  return text_dataset(name, place.fingerprint, documents, place.cache_dir)
+
+
 def _spoken_digits(name: str, place: Place) -> Dataset:
   """Recordings `<digit>_<speaker>_<index>.wav`; the usual test set is index 0 to 4."""
   (path,) = place.files.values()
@@ -272,6 +286,12 @@ CATALOG = {
         "text", "2,246 news articles of the Associated Press, 1988 (Blei et al. 2003)", "research use only",
         _associated_press,
         {"topics/ap.tgz": "92cbe192631874708540db11969211363cf2f5c0a56b2897e0229925e5d4f2a3"}),
+    "sst2": Entry(
+        "text", "Stanford Sentiment Treebank as in GLUE: 68,221 phrases, 2 classes (Socher et al. 2013)", _NOT_STATED,
+        _sst2,
+        {"sst2/train.tsv.gz": "6ca4e5263d501878f4d62f077157b7bb7d9963542c55bc6800442efc42ffa92e",
+         "sst2/dev.tsv.gz": "154c711e8e71f1bb16d35f7cf2d0fe802da59a499d45cb421626abbc621e394c",
+         "sst2/test.tsv.gz": "19553efc6f7bac0b7fdd37d4e29dc37c15e9e779767249a16f857fbfcedb23fa"}),
     "20news": Entry(
         "text", "20 Newsgroups by date, 18,846 posts without headers and quotes (Lang 1995)", _NOT_STATED,
         _newsgroups,

@@ -44,7 +44,7 @@ def analogies(
     embed: words -> [num_words, dim].
     questions: section -> (a, b, c, d), d the right answer.
     vocabulary: the words that `embed` knows, in their order, the most frequent first.
-    restrict_vocabulary: how many of them count; 0: all.
+    restrict_vocabulary: how many of them count; 0: all (on the command line `analogies:google-all`).
     epsilon: of 3CosMul.
 
   Returns:

@@ -120,6 +120,16 @@ def test_newsgroups():
 
 
 @pytest.mark.data
+def test_sst2():
+  dataset = load("sst2")
+  assert {k: len(v) for k, v in dataset.split.items()} == {"train": 60614, "dev": 6735, "test": 872}
+  first = dataset.split["test"][0]
+  assert dataset.items[first] == "it 's a charming and often affecting journey ."
+  assert dataset.labels["sentiment"][first] == "positive"
+  assert (dataset.labels["sentiment"][dataset.split["test"]] == "positive").sum() == 444
+
+
+@pytest.mark.data
 def test_spoken_digits():
   dataset = load("fsdd")
   assert len(dataset.items) == 3000 and dataset.rate == 8000
