@@ -107,7 +107,7 @@ def ppmi(
     power: p, exponent of the values in the vectors.
     vectors: what `embed` gives: `w` [n, d], `w+c` [n, d] or `both` [n, 2 d], next to each other.
     block, blocks, spare: b, their number in a cycle, and triplets that are kept beyond d.
-    tolerance: of the residuals, relative.
+    tolerance: converged when all residuals are below this, relative to their value; 0 never converges.
   """
   _check_choice("similarity", similarity, SIMILARITIES)
   _check_choice("factorization", factorization, ("svd", "eigen"))
@@ -168,7 +168,7 @@ def ppmi(
       found, size = jnp.maximum(new.values, 0), jnp.maximum((values * values).sum(), 1e-30)
       residual = (new.residual / jnp.maximum(found, 1e-6 * found[0] + 1e-30))[:dim].max()
       return new._replace(unexplained=jnp.maximum(1 - (found[:dim] ** 2).sum() / size, 0), residual=residual,
-                          converged=(residual <= tolerance).astype(jnp.int32))
+                          converged=(residual < tolerance).astype(jnp.int32))
 
     state = jax.lax.cond(state.converged > 0, lambda state: state, one_cycle, state)
     return state, {"loss": state.unexplained, "residual": state.residual, "largest": state.values[0],
