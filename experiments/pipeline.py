@@ -12,9 +12,10 @@ from jax.sharding import PartitionSpec as P
 
 from embeddings_jax.data import catalog, encoders, matrix, text
 from embeddings_jax.data.audio import join_clips
-from embeddings_jax.data.cooccurrence import MEMORY, Cooccurrence, count_cooccurrences
+from embeddings_jax.data.cooccurrence import Cooccurrence, count_cooccurrences
 from embeddings_jax.data.documents import byte_stream
 from embeddings_jax.data.sources import array_source, window_source
+from embeddings_jax.data.tiles import tile_source
 from embeddings_jax.train.checkpoints import Checkpoints
 from embeddings_jax.train.mesh import make_mesh, state_shardings
 from embeddings_jax.types import InputError, Model, PyTree, Source
@@ -22,8 +23,8 @@ from experiments import optimizers, workdir
 from experiments.command import check_choice
 from experiments.progress import Progress
 
-# What the word models read: running tokens in blocks, or the cells of a matrix of co-occurrences.
-FORMS = ("blocks", "cells")
+# What the word models read: running tokens in blocks, or the cells of a matrix of co-occurrences, all or in tiles.
+FORMS = ("blocks", "cells", "tiles")
 ITEMS = {"rows": "rows", "words": "text", "bytes": "text", "waveforms": "audio"}  # What each encoder encodes.
 ENCODED_AT_ONCE = 1024  # Items.
 EMBEDDED_AT_ONCE = 1 << 21  # Elements of the encoded items.
@@ -43,7 +44,7 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
   dataset = catalog.load(options["name"], data_dir=data_dir, cache_dir=cache_dir, errors=options["errors"])
   kind = options["encoder"]
   check_choice("--config.data.encoder", kind, list(ITEMS))
-  if dataset.kind != ITEMS[kind] and not (dataset.kind == "matrix" and options.get("form") == "cells"):
+  if dataset.kind != ITEMS[kind] and not (dataset.kind == "matrix" and options.get("form") in ("cells", "tiles")):
     raise InputError(f"--data={options['name']}: holds {dataset.kind}, and --model={config['name']} "
                      f"({kind}) needs {ITEMS[kind]}")
   if options.get("max_documents"):
@@ -83,7 +84,8 @@ def load_words(dataset: Any, options: Mapping[str, Any], *, batch_size: int, see
   form = options.get("form", "blocks")
   check_choice("--config.data.form", form, FORMS)
   if dataset.kind == "matrix":
-    return cell_source(dataset.items.cells), matrix.encoder(dataset.items)
+    cells, encoder, facts = dataset.items.cells, matrix.encoder(dataset.items), {}
+    return cells_in_form(form, cells, facts, options, batch_size, seed, cache_dir), encoder
   tokens = text.tokenize(
       dataset, normalize=options["normalize"], min_count=options["min_count"],
       max_size=options.get("max_size", 0) or None, boundaries=options.get("boundaries", "document"),
@@ -91,27 +93,31 @@ def load_words(dataset: Any, options: Mapping[str, Any], *, batch_size: int, see
   if form == "blocks":
     source = window_source(tokens.tokens, options["window_length"], batch_size, seed=seed, facts=tokens.facts)
   else:
-    source = cell_source(counted(tokens, options, cache_dir), tokens.facts)
+    cells = counted(tokens, options, cache_dir)
+    source = cells_in_form(form, cells, tokens.facts, options, batch_size, seed, cache_dir)
   return source, tokens.encoder
 
 
 def counted(tokens: text.Tokens, options: Mapping[str, Any], cache_dir: str | None) -> Cooccurrence:
-  """Counts as the config's `data` says: `window`, `weighting`, `symmetric`, `counting`; `memory` in MiB, 0: 2,048."""
-  progress = Progress(3 * len(tokens.tokens), unit="counted")
-  try:
+  """Counts as the config's `data` says: `window`, `weighting`, `symmetric`, `counting`; `memory` in MiB."""
+  with Progress(3 * len(tokens.tokens), unit="counted") as progress:
     return count_cooccurrences(
         tokens.tokens, tokens.facts["vocab_size"], key=tokens.fingerprint, window=options["window"],
-        weighting=options.get("weighting", "distance"), symmetric=options.get("symmetric", True),
-        counting=options.get("counting", "pairs"), memory=int(options.get("memory", 0) * 2**20) or MEMORY,
-        cache_dir=cache_dir, report=lambda done, total: progress.show(done, {}))
-  finally:
-    progress.close()
+        weighting=options["weighting"], symmetric=options["symmetric"], counting=options["counting"],
+        memory=options["memory"] << 20, cache_dir=cache_dir, report=lambda done, total: progress.show(done, {}))
 
 
-def cell_source(counts: Cooccurrence, facts: Mapping[str, Any] | None = None) -> Source:
-  """All cells as the one batch of every step: `row`, `col`, `count` and `mask` `[num_cells]`, sorted by row."""
-  return array_source({"row": counts.row, "col": counts.col, "count": counts.count},
-                      facts={**(facts or {}), **counts.facts})
+def cells_in_form(form: str, cells: Cooccurrence, facts: Mapping[str, Any], options: Mapping[str, Any],
+                  batch_size: int, seed: int, cache_dir: str | None) -> Source:
+  """`cells`: all of them are the one batch of every step, `row`, `col`, `count` and `mask` `[num_cells]`, sorted by
+  row; `tiles`: see `tile_source`."""
+  if form == "cells":
+    return array_source({"row": cells.row, "col": cells.col, "count": cells.count}, facts={**facts, **cells.facts})
+  with Progress(2 * len(cells.row), unit="dealt out") as progress:
+    source = tile_source(cells, batch_size, seed=seed, cells_per_tile=options["cells_per_tile"],
+                         memory=options["memory"] << 20, cache_dir=cache_dir,
+                         report=lambda done, total: progress.show(done, {}))
+  return source._replace(facts={**facts, **source.facts})
 
 
 def first_items(dataset: Any, number: int) -> Any:

@@ -34,6 +34,12 @@ class Progress:
     left = f"  {(self._steps - step) / rate:.0f} s left" if rate else ""
     print(f"step {step}/{self._steps}  {text}{left}" if record else text, flush=True)
 
+  def __enter__(self) -> "Progress":
+    return self
+
+  def __exit__(self, *exc: object) -> None:
+    self.close()
+
   def close(self) -> None:
     if self._bar:
       self._bar.stop()

@@ -44,6 +44,7 @@ class Cooccurrence(NamedTuple):
       `marginals` `[vocab_size]`: row sums, or of sliding windows the number that hold the word;
       `context_marginals` `[vocab_size]`: column sums, or the same as `marginals`;
       `total`: the sum of all counts, or the number of windows.
+    fingerprint: of what determines the cells.
   """
 
   row: np.ndarray
@@ -51,6 +52,7 @@ class Cooccurrence(NamedTuple):
   count: np.ndarray
   indptr: np.ndarray
   facts: dict[str, Any]
+  fingerprint: str
 
 
 class _Layout(NamedTuple):
@@ -126,7 +128,7 @@ def count_cooccurrences(
   facts = json.loads((path / "facts.json").read_text())
   facts |= {name: np.load(path / f"{name}.npy") for name in ("marginals", "context_marginals")}
   row, col, cells = (np.load(path / f"{name}.npy", mmap_mode="r") for name in ("row", "col", "count"))
-  return Cooccurrence(row, col, cells, np.load(path / "indptr.npy"), facts)
+  return Cooccurrence(row, col, cells, np.load(path / "indptr.npy"), facts, name)
 
 
 class _Chunk(NamedTuple):

@@ -69,9 +69,9 @@ def load_matrix(path: str, files: Sequence[Path]) -> Dataset:
   rows = np.repeat(np.arange(table.shape[0], dtype=np.int32), np.diff(table.indptr))
   facts = {"vocab_size": table.shape[0], "num_cells": table.nnz, "symmetric": (abs(table - table.T) > 0).nnz == 0,
            "marginals": table.sum(1), "context_marginals": table.sum(0), "total": float(table.sum())}
-  cells = Cooccurrence(rows, table.indices.astype(np.int32), table.data.astype(np.float32),
-                       table.indptr.astype(np.int64), facts)
-  fingerprint = content_digest([cells.row, cells.col, cells.count, np.array(names)])
+  columns, values = table.indices.astype(np.int32), table.data.astype(np.float32)
+  fingerprint = content_digest([rows, columns, values, np.array(names)])
+  cells = Cooccurrence(rows, columns, values, table.indptr.astype(np.int64), facts, fingerprint)
   return Dataset(path, "matrix", Matrix(names, cells), names=names, fingerprint=fingerprint)
 
 

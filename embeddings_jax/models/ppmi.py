@@ -39,10 +39,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import sparse
 from jax.sharding import PartitionSpec as P
 
 from embeddings_jax.ops.sharding import DATA_AXES, num_data_shards
+from embeddings_jax.ops.sparse import csr_matmul
 from embeddings_jax.types import Array, InputError, Model
 
 SIMILARITIES = ("ppmi", "pmi", "ratio", "log", "raw")
@@ -271,9 +271,7 @@ def _product(values: Array, row: Array, col: Array, x: Array, transposed: bool =
   def local(values, row, col, x):
     if transposed:
       return _scattered(values, row, col, x)
-    # Compressed rows: of all forms the one that has a fast kernel on CPU.
-    starts = jnp.searchsorted(row, jnp.arange(num_rows + 1)).astype(jnp.int32)
-    return sparse.BCSR((values, col, starts), shape=(num_rows, num_rows)) @ x
+    return csr_matmul(values, col, jnp.searchsorted(row, jnp.arange(num_rows + 1)).astype(jnp.int32), x)
 
   if num_data_shards() == 1:
     return local(values, row, col, x)
