@@ -4,9 +4,9 @@ Command: `python -m experiments.run --model=ppmi`
 Presets: `demo` documentation of Python and its libraries, seconds on two cores; `tiny` for tests; `small` English
 Wikipedia of 2015 as a-z text (17 M words, `--data_dir`), half a minute on two cores; `paper` a setting of the paper's
 (500 dimensions, words that occur 100 times, 2 words to either side) on about a billion words (`tfds:lm1b`).
-Expected: `small` WordSim-353 .69, SimLex-999 .28, MEN .67. There, unweighted counts at window 5 gave .68, .27, .66, at
-window 2 .60, .25, .58; no smoothing .68, .28, .68; power 0 .69, .28, .67 and 1/2 .67, .28, .67; w alone .68, .28, .66;
-shift 5 (unweighted, window 5) .65, .27, .66.
+Expected: `small` WordSim-353 .69, SimLex-999 .28, MEN .67. There, unweighted counts at window 5 gave .68, .27, .66,
+at window 2 .60, .25, .58; no smoothing .68, .28, .68; power 0 .69, .28, .67 and 1/2 .67, .28, .67; w alone .68, .28,
+.66; shift 5 (unweighted, window 5) .65, .27, .66.
 A matrix of your own, square, as `scipy.sparse.save_npz` writes it: `--data=matrix.npz --config.model.similarity=raw`.
 """
 import ml_collections
