@@ -146,7 +146,6 @@ def test_the_memory_limit_is_held_and_changes_no_bit(tmp_path, counting):
   found = count(memory)
   peak = tracemalloc.get_traced_memory()[1]
   tracemalloc.stop()
-  print("peak", peak / memory)
   assert peak <= memory
   same(found, expected)
 

@@ -15,6 +15,8 @@ from embeddings_jax.train.loop import train
 from embeddings_jax.types import InputError
 from experiments import command, pipeline
 
+PARK = ("The girl walks to her dog to the park. It can take a long time to park your car in NYC. "
+        "The dog park is always crowded on Saturdays.")
 LIKE = "I like deep learning . I like NLP . I enjoy flying ."
 
 
@@ -241,7 +243,7 @@ def test_a_text_and_a_matrix_from_files(tmp_path):
   (tmp_path / "like.txt").write_text(LIKE)
   config = command.load_config("ppmi", "tiny")
   config.data.update(dict(name=str(tmp_path / "like.txt"), normalize="spaces", boundaries="sentence", min_count=1,
-                          window=1, max_documents=0))
+                          window=1))
   data = pipeline.load_data(config, data_dir=None, cache_dir=tmp_path)
   facts, place = data.source.facts, data.encoder.vocabulary.index
   assert facts["vocab_size"] == 8 and facts["total"] == 20 and facts["num_rows"] == facts["num_cells"] == 18
@@ -262,6 +264,21 @@ def test_a_text_and_a_matrix_from_files(tmp_path):
   config.data.form = "blocks"
   with pytest.raises(InputError, match="holds matrix"):
     pipeline.load_data(config, data_dir=None, cache_dir=tmp_path)
+
+
+def test_ratios_of_sliding_windows(tmp_path):
+  """The issue's worked case, from text to M: p(i, j) / (p(i) p(j))."""
+  (tmp_path / "park.txt").write_text(PARK)
+  config = command.load_config("ppmi", "tiny")
+  config.data.update(dict(name=str(tmp_path / "park.txt"), boundaries="sentence", min_count=1, counting="windows",
+                          window=4))
+  data = pipeline.load_data(config, data_dir=None, cache_dir=tmp_path)
+  config.model.update(dict(dim=data.source.facts["vocab_size"], similarity="ratio", smoothing=1.0))
+  state, _ = run(pipeline.make_model(config, data.source.facts, 1), data.source.batch_at(0))
+  product, place = np.asarray((state.left * state.values) @ state.right.T), data.encoder.vocabulary.index
+  for first, second, ratio in (("dog", "park", 1.25), ("dog", "the", 2.5), ("park", "crowded", 1 / 1.2),
+                               ("girl", "park", 0)):
+    assert product[place[first], place[second]] == pytest.approx(ratio, abs=1e-3)
 
 
 def test_bad_arguments_are_named():
@@ -287,5 +304,4 @@ def test_word_similarity_on_real_text(tmp_path):
   state = train(pipeline.make_model(config, data.source.facts, 2), data.source, steps=2, mesh=one_device())
   embed = pipeline.embedder(pipeline.make_model(config, data.source.facts, 2), state, data.encoder)
   found = word_similarity(embed, wordsets.word_similarity("ws353", None), vocabulary=data.encoder.vocabulary)
-  print(found)
   assert found["spearman"] > 0.4
