@@ -16,7 +16,8 @@ flags.DEFINE_string("add", "", "First take over the results.json of this work di
 FOLDER = pathlib.Path(__file__).parent / "results"
 README = pathlib.Path(__file__).parents[1] / "README.md"
 # Numbers of questions, and sections of the analogies, are in the files alone.
-LEFT_OUT = re.compile(r"(^|/)((pairs|questions|words|out_of_vocabulary)$|cos(add|mul)/(?!total/|semantic/|syntactic/))")
+LEFT_OUT = re.compile(
+    r"(^|/)((pairs|questions|words|out_of_vocabulary)$|cos(add|mul)/(?!total/|semantic/|syntactic/))")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -47,7 +47,7 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
   if dataset.kind != ITEMS[kind] and not (dataset.kind == "matrix" and options.get("form") in ("cells", "tiles")):
     raise InputError(f"--data={options['name']}: holds {dataset.kind}, and --model={config['name']} "
                      f"({kind}) needs {ITEMS[kind]}")
-  if options.get("max_documents"):
+  if options.get("max_documents") and dataset.kind != "matrix":
     dataset = first_items(dataset, options["max_documents"])
   train = np.asarray(dataset.split.get("train", np.arange(len(dataset.items))))
 

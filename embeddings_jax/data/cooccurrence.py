@@ -29,6 +29,7 @@ _BYTES_PER_RECORD = 56  # At the peak, measured: tests/data/test_cooccurrence.py
 _BYTES_PER_TOKEN = 28
 _BYTES_PER_WORD = 64
 _MOST_RECORDS = 1 << 21  # One core works on: more of them leave its cache.
+_MOST_TOKENS = 1 << 29  # Of a chunk, whose places are int32.
 _SLAB = 1 << 15
 _WORKERS = max(1, min(os.cpu_count() or 1, 8))
 
@@ -106,10 +107,10 @@ def count_cooccurrences(
   Raises:
     InputError: an unknown option, too little memory (says how much is needed), or nothing to count.
   """
-  for name, value, choices in (("weighting", weighting, ("distance", "none")), ("counting", counting,
-                                                                                ("pairs", "windows"))):
-    if value not in choices:
-      raise InputError(f"{name}={value!r}: must be {' or '.join(map(repr, choices))}")
+  choices = {"weighting": ("distance", "none"), "counting": ("pairs", "windows")}
+  for name, value in (("weighting", weighting), ("counting", counting)):
+    if value not in choices[name]:
+      raise InputError(f"{name}={value!r}: must be {' or '.join(map(repr, choices[name]))}")
   windows = counting == "windows"
   if windows and not symmetric:
     raise InputError("counting='windows' knows no order of two words; set symmetric=True")
@@ -122,8 +123,7 @@ def count_cooccurrences(
   layout = _Layout.of(vocab_size, window if weighting == "distance" else 1)
   count = _Count(tokens, vocab_size, window, weighting, symmetric, windows, layout, report or (lambda *_: None))
   path = cached(place, lambda folder: os.rename(count.build(work, memory), folder))
-  if work.exists():
-    shutil.rmtree(work)
+  shutil.rmtree(work, ignore_errors=True)
 
   facts = json.loads((path / "facts.json").read_text())
   facts |= {name: np.load(path / f"{name}.npy") for name in ("marginals", "context_marginals")}
@@ -208,7 +208,7 @@ class _Count(NamedTuple):
         need += 1 << 18
       raise InputError(f"memory={memory} bytes is too little to count {total} tokens with window={self.window}: "
                        f"give at least {need} (--config.data.memory)")
-    return min(chunk, total), min(room, _MOST_RECORDS)
+    return min(chunk, total, _MOST_TOKENS), min(room, _MOST_RECORDS)
 
   def _records(self, start: int, stop: int, room: int) -> Iterator[tuple[int, np.ndarray]]:
     """`(number of words done, their records)` of the contexts of `tokens[start:stop]`: sorted, one per cell."""

@@ -39,10 +39,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import sparse
 from jax.sharding import PartitionSpec as P
 
 from embeddings_jax.ops.sharding import DATA_AXES, num_data_shards
+from embeddings_jax.ops.sparse import csr_matmul
 from embeddings_jax.types import Array, InputError, Model
 
 SIMILARITIES = ("ppmi", "pmi", "ratio", "log", "raw")
@@ -107,7 +107,7 @@ def ppmi(
     power: p, exponent of the values in the vectors.
     vectors: what `embed` gives: `w` [n, d], `w+c` [n, d] or `both` [n, 2 d], next to each other.
     block, blocks, spare: b, their number in a cycle, and triplets that are kept beyond d.
-    tolerance: of the residuals, relative.
+    tolerance: converged when all residuals are below this, relative to their value; 0 never converges.
   """
   _check_choice("similarity", similarity, SIMILARITIES)
   _check_choice("factorization", factorization, ("svd", "eigen"))
@@ -168,7 +168,7 @@ def ppmi(
       found, size = jnp.maximum(new.values, 0), jnp.maximum((values * values).sum(), 1e-30)
       residual = (new.residual / jnp.maximum(found, 1e-6 * found[0] + 1e-30))[:dim].max()
       return new._replace(unexplained=jnp.maximum(1 - (found[:dim] ** 2).sum() / size, 0), residual=residual,
-                          converged=(residual <= tolerance).astype(jnp.int32))
+                          converged=(residual < tolerance).astype(jnp.int32))
 
     state = jax.lax.cond(state.converged > 0, lambda state: state, one_cycle, state)
     return state, {"loss": state.unexplained, "residual": state.residual, "largest": state.values[0],
@@ -271,9 +271,7 @@ def _product(values: Array, row: Array, col: Array, x: Array, transposed: bool =
   def local(values, row, col, x):
     if transposed:
       return _scattered(values, row, col, x)
-    # Compressed rows: of all forms the one that has a fast kernel on CPU.
-    starts = jnp.searchsorted(row, jnp.arange(num_rows + 1)).astype(jnp.int32)
-    return sparse.BCSR((values, col, starts), shape=(num_rows, num_rows)) @ x
+    return csr_matmul(values, col, jnp.searchsorted(row, jnp.arange(num_rows + 1)).astype(jnp.int32), x)
 
   if num_data_shards() == 1:
     return local(values, row, col, x)

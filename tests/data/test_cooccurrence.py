@@ -141,19 +141,18 @@ def test_the_memory_limit_is_held_and_changes_no_bit(tmp_path, counting):
   count = lambda memory: count_cooccurrences(tokens, 3000, key="k", window=8, counting=counting, memory=memory,
                                              cache_dir=tmp_path / str(memory))
   expected = count(1 << 30)
-  memory = 8 << 20
+  memory = 5 << 20
   tracemalloc.start()
   found = count(memory)
   peak = tracemalloc.get_traced_memory()[1]
   tracemalloc.stop()
-  print("peak", peak / memory)
   assert peak <= memory
   same(found, expected)
 
 
 def test_a_killed_count_goes_on_and_ends_alike(tmp_path):
   """Killed in the text and then in the merge; what was finished is not made again."""
-  arguments = dict(key="k", window=8, memory=8 << 20)
+  arguments = dict(key="k", window=8, memory=5 << 20)
   script = f"""
 import os, signal, sys
 sys.path.insert(0, {os.path.dirname(__file__)!r})

@@ -144,7 +144,7 @@ def zst(data):
 
 BAD = {
     "text not UTF-8": ("a.txt", b"fine\nab\xff\n", r"a\.txt: not UTF-8 at byte 7;.*--config\.data\.errors=replace"),
-    "binary of unknown kind": ("a.npz", b"PK\3\4\0\0", "a.npz: is not text, and its name is none of"),
+    "binary of unknown kind": ("a.bin", b"PK\3\4\0\0", "a.bin: is not text, and its name is none of"),
     "empty text": ("a.txt", b"", "a.txt: is empty"),
     "blank text": ("a.txt", b"\n  \n", "a.txt: is empty"),
     "broken gzip": ("a.txt.gz", gzip.compress(b"hello " * 99)[:-12], "a.txt.gz: broken compressed file"),
