@@ -206,8 +206,8 @@ class _Count(NamedTuple):
       need = fixed
       while not enough(int((need - fixed) / 2 / per_token), int((need - fixed) / 2 / _WORKERS / _BYTES_PER_RECORD)):
         need += 1 << 18
-      raise InputError(f"memory={memory} bytes is too little to count {total} tokens with window={self.window}: "
-                       f"give at least {need} (--config.data.memory)")
+      raise InputError(f"{memory / 2**20:.4g} MiB of memory are too little to count {total} tokens with window="
+                       f"{self.window}: give at least {-(-need // 2**20)} MiB (--config.data.memory)")
     return min(chunk, total, _MOST_TOKENS), min(room, _MOST_RECORDS)
 
   def _records(self, start: int, stop: int, room: int) -> Iterator[tuple[int, np.ndarray]]:

@@ -1,4 +1,4 @@
-"""Co-occurrence counts: the issue's worked cases, a plain double loop, memory limits, interruption."""
+"""Co-occurrence counts: two worked cases, a plain double loop, memory limits, interruption."""
 import collections
 import itertools
 import os
@@ -207,5 +207,5 @@ def test_the_memory_that_an_error_names_is_enough(tmp_path):
   with pytest.raises(InputError, match="give at least") as error:
     count_cooccurrences(tokens, 60, key="k", memory=1, cache_dir=tmp_path)
   needed = int(str(error.value).split("at least ")[1].split()[0])
-  same(count_cooccurrences(tokens, 60, key="k", memory=needed, cache_dir=tmp_path / "a"),
+  same(count_cooccurrences(tokens, 60, key="k", memory=needed << 20, cache_dir=tmp_path / "a"),
        count_cooccurrences(tokens, 60, key="k", cache_dir=tmp_path / "b"))
