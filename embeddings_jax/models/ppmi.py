@@ -193,8 +193,13 @@ def ppmi(
     words, contexts = tables(state)
     return {"input": words, "output": contexts, "values": state.values[:dim]}
 
+  def similarities(state, batch, rng):
+    """Values of the matrix at the batch's cells: [num_cells]."""
+    del rng
+    return matrix(state, batch, batch["row"], batch["col"])
+
   rules = ((r"(^|/)(left|right|block)$", P("model", None)),)
-  return Model(init, update, embed, {"components": components}, rules)
+  return Model(init, update, embed, {"components": components, "similarities": similarities}, rules)
 
 
 def _svd_cycle(state: PpmiState, multiply: Callable, multiply_transposed: Callable, blocks: int) -> PpmiState:
