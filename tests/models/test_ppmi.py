@@ -68,6 +68,10 @@ def test_full_rank_gives_the_matrix_back(similarity, symmetric, options):
   model = ppmi(**facts, dim=24, spare=3, block=8, blocks=4, similarity=similarity, **options)
   state, metrics = run(model, batch)
   expected = dense(counts, similarity, **options)
+  there = batch["mask"] > 0
+  values = jax.jit(model.outputs["similarities"])(state, jax.tree.map(jnp.asarray, batch), None)
+  np.testing.assert_allclose(values[there], expected[batch["row"], batch["col"]][there], rtol=1e-4, atol=1e-5)
+  assert (values[~there] == 0).all()
   product = np.asarray((state.left * state.values) @ state.right.T)
   np.testing.assert_allclose(product, expected, atol=2e-5 * np.abs(expected).max())
   values = np.linalg.svd(expected, compute_uv=False)
