@@ -20,7 +20,7 @@ textbook form.
 
 | paper | here | shape |
 |---|---|---|
-| v_w, v'_w | `input`, `output` | [V', d], V' = vocabulary padded to a multiple of 64 |
+| v_w, v'_w | `input`, `output` | [V', d], V' > V, a multiple of 64 |
 | c, r_i | `window`, `draws.radius` | [], [B, N] |
 | t (threshold) | `subsample` (`keep`: sqrt(t / f) + t / f) | [V'] |
 | k | `num_negatives` | [] |

@@ -13,7 +13,7 @@ For K = k n_i and a group of one position this is the paper's equation 4; sharin
 
 | paper | here | shape |
 |---|---|---|
-| v_w, v'_w | `state.input`, `state.output` | [V', d], V' = vocabulary padded to a multiple of 64 |
+| v_w, v'_w | `state.input`, `state.output` | [V', d], V' > V, a multiple of 64 |
 | c, r_i | `window`, `draws.radius` | [], [B, N] |
 | t | `subsample` (`state.keep`: sqrt(t / f) + t / f) | [V'] |
 | k | `num_negatives` | [] |
