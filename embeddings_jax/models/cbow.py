@@ -28,16 +28,17 @@ textbook form.
 | P_n | `noise`: an alias table, in units of 2**-32 | [V'] twice |
 
 How it is computed: once per position, as in `sgns`: rows are gathered once, contexts are summed by products with 0/1
-bands (or over documents), gradients are scattered once. With negative sampling a dense gradient of a table never
-exists, and a step is word2vec's, the rate times the sum over the batch; the full softmax has a dense gradient by
-nature, here of the mean over targets, and takes any optimizer.
+bands (or over documents), steps are scattered once. With negative sampling a dense gradient of a table never exists,
+and a step is word2vec's, the rate times the sum over the batch; the full softmax has a dense gradient by nature, here
+of the mean over targets, and takes any optimizer.
 
 Deviations from the C program. (1) The gradient is that of the formula: where the context is a mean, a context word
 gets 1 / n_i of the query's gradient. The C program and gensim's `cbow_mean=1` pass it on undivided, which
 `undivided=True` does too; Irsoy, Benton & Stratos 2021 ("Corrected CBOW performs as well as skip-gram") show it to
 explain much of CBOW's bad name. The divided gradient wants a larger rate: .1 instead of .025. (2) All positions of a
 batch see the tables of its start, and the summed step of a row is shortened by min(1, max_mass / mass), see
-`ops.word_blocks.add_rows`. (3) A noise word that equals the target is not redrawn. (4) Windows end at the block's
+`ops.word_blocks.step_sizes`. A batch of 16,384 words at max_mass 64, or of 8,192 at 128, diverged; the defaults, 8,192
+at 32, leave room. (3) A noise word that equals the target is not redrawn. (4) Windows end at the block's
 ends.
 
 Expected: see `experiments/configs/cbow.py`.
@@ -96,10 +97,10 @@ def cbow(
     negative_power: float = 0.75,
     learning_rate: float | Callable[[Array], Array] = 0.1,
     optimizer: optax.GradientTransformation | None = None,
-    shared_negatives: int = 32,
-    tile: int = 16,
-    tiles_per_group: int = 0,
-    max_mass: float = 64.0,
+    shared_negatives: int = 16,
+    tile: int = 26,
+    tiles_per_group: int = 4,
+    max_mass: float = 32.0,
     slack: float = 0.06,
     chunk: int = 512,
     max_memory: float = 4.0,
@@ -153,7 +154,8 @@ def cbow(
   def draw(keep, noise, batch, rng, room=1.0) -> Draws:
     return word_blocks.draw_blocks(
         keep, noise, batch, rng, vocab_size=vocab_size, window=window, tile=tile,
-        tiles_per_group=tiles_per_group, shared_negatives=shared_negatives if sampled else 0, room=room)
+        tiles_per_group=tiles_per_group if sampled else 0, shared_negatives=shared_negatives if sampled else 0,
+        room=room)
 
   def contexts(draws) -> tuple[Array, Callable[[Array], Array], Callable[[Array], Array], Array]:
     """The ids [B, ...] of contexts, the sum over them and its transpose, and what makes a sum the query.

@@ -9,7 +9,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
       model=dict(dim=100, objective="negative_sampling", context="mean", context_unit="window", undivided=False,
                  tied=False, num_masked=1, window=5, num_negatives=5, subsample=1e-3, negative_power=0.75,
-                 shared_negatives=32, tile=16, tiles_per_group=0, max_mass=64.0, slack=0.06, chunk=512,
+                 shared_negatives=16, tile=26, tiles_per_group=4, max_mass=32.0, slack=0.06, chunk=512,
                  max_memory=4.0),
       data=dict(name="pydocs", encoder="words", normalize="lower", min_count=5, max_size=0, window_length=512,
                 max_documents=0, errors="strict"),
