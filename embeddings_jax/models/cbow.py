@@ -20,24 +20,25 @@ textbook form.
 
 | paper | here | shape |
 |---|---|---|
-| v_w, v'_w | `input`, `output` | [V', d], V' = vocabulary padded to a multiple of 64 |
+| v_w, v'_w | `input`, `output` | [V', d], V' > V, a multiple of 64 |
 | c, r_i | `window`, `draws.radius` | [], [B, N] |
 | t (threshold) | `subsample` (`keep`: sqrt(t / f) + t / f) | [V'] |
 | k | `num_negatives` | [] |
 | K, m | `shared_negatives`, `draws.negatives` | [], [B, N / group, K] |
-| P_n | `noise`: cumulative, in units of 2**-32 | [V'] |
+| P_n | `noise`: an alias table, in units of 2**-32 | [V'] twice |
 
 How it is computed: once per position, as in `sgns`: rows are gathered once, contexts are summed by products with 0/1
-bands (or over documents), gradients are scattered once. With negative sampling a dense gradient of a table never
-exists, and a step is word2vec's, the rate times the sum over the batch; the full softmax has a dense gradient by
-nature, here of the mean over targets, and takes any optimizer.
+bands (or over documents), steps are scattered once. With negative sampling a dense gradient of a table never exists,
+and a step is word2vec's, the rate times the sum over the batch; the full softmax has a dense gradient by nature, here
+of the mean over targets, and takes any optimizer.
 
 Deviations from the C program. (1) The gradient is that of the formula: where the context is a mean, a context word
 gets 1 / n_i of the query's gradient. The C program and gensim's `cbow_mean=1` pass it on undivided, which
 `undivided=True` does too; Irsoy, Benton & Stratos 2021 ("Corrected CBOW performs as well as skip-gram") show it to
 explain much of CBOW's bad name. The divided gradient wants a larger rate: .1 instead of .025. (2) All positions of a
 batch see the tables of its start, and the summed step of a row is shortened by min(1, max_mass / mass), see
-`ops.word_blocks.add_rows`. (3) A noise word that equals the target is not redrawn. (4) Windows end at the block's
+`ops.word_blocks.step_sizes`. A batch of 16,384 words at max_mass 64, or of 8,192 at 128, diverged; the defaults, 8,192
+at 32, leave room. (3) A noise word that equals the target is not redrawn. (4) Windows end at the block's
 ends.
 
 Expected: see `experiments/configs/cbow.py`.
@@ -53,7 +54,7 @@ from jax.sharding import PartitionSpec as P
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.ops import word_blocks
 from embeddings_jax.ops.softmax import check_affordable, weighted_log_partition
-from embeddings_jax.ops.word_blocks import Draws, joined, minus_log, shifted, turned
+from embeddings_jax.ops.word_blocks import Draws, Noise, minus_log, shifted, turned, unshifted
 from embeddings_jax.types import Array, InputError, Model
 
 CHOICES = {"objective": ("negative_sampling", "softmax"), "context": ("mean", "sum"),
@@ -68,14 +69,14 @@ class CbowState(NamedTuple):
     input: [V', d] word vectors v; rows past the vocabulary stay 0.
     output: [V', d] target vectors v'; () where they are tied to v.
     keep: [V'] probability that subsampling keeps a token (above 1: always), 0 past the vocabulary.
-    noise: [V'] uint32, upper ends of the words' shares of [0, 2**32) in the noise distribution.
+    noise: the noise distribution, two arrays [V'].
   """
 
   step: Array
   input: Array
   output: Any
   keep: Array
-  noise: Array
+  noise: Noise
 
 
 def cbow(
@@ -96,10 +97,10 @@ def cbow(
     negative_power: float = 0.75,
     learning_rate: float | Callable[[Array], Array] = 0.1,
     optimizer: optax.GradientTransformation | None = None,
-    shared_negatives: int = 32,
-    tile: int = 32,
-    tiles_per_group: int = 1,
-    max_mass: float = 128.0,
+    shared_negatives: int = 16,
+    tile: int = 26,
+    tiles_per_group: int = 4,
+    max_mass: float = 32.0,
     slack: float = 0.06,
     chunk: int = 512,
     max_memory: float = 4.0,
@@ -127,7 +128,7 @@ def cbow(
     optimizer: of the softmax; by default SGD with `learning_rate`.
     shared_negatives: noise words drawn per group of positions.
     tile: positions whose contexts are summed by one matrix product.
-    tiles_per_group: tiles that share their noise words.
+    tiles_per_group: tiles that share their noise words; 0: all of a block.
     max_mass: most targets' worth of gradient that one batch may add to a row (negative sampling).
     slack: a block has room for the share of its tokens that subsampling keeps on average, plus this share; what is
       more goes untrained (the metric `overflow`).
@@ -140,7 +141,7 @@ def cbow(
     if value not in CHOICES[name]:
       raise InputError(f"cbow: {name}={value!r}: must be one of {', '.join(CHOICES[name])}")
   for name, value in {"dim": dim, "window": window, "tile": tile, "shared_negatives": shared_negatives,
-                      "tiles_per_group": tiles_per_group, "num_masked": num_masked, "chunk": chunk}.items():
+                      "num_masked": num_masked, "chunk": chunk}.items():
     if value < 1:
       raise InputError(f"cbow: {name}={value}: must be at least 1")
   halo = window + num_masked - 1
@@ -152,20 +153,29 @@ def cbow(
 
   def draw(keep, noise, batch, rng, room=1.0) -> Draws:
     return word_blocks.draw_blocks(
-        keep, noise, batch, rng, vocab_size=vocab_size, window=window, group=tile * tiles_per_group,
-        shared_negatives=shared_negatives if sampled else 0, room=room)
+        keep, noise, batch, rng, vocab_size=vocab_size, window=window, tile=tile,
+        tiles_per_group=tiles_per_group if sampled else 0, shared_negatives=shared_negatives if sampled else 0,
+        room=room)
 
-  def contexts(draws) -> tuple[Callable[[Array], Array], Array]:
-    """The sum over contexts, a linear function of rows [B, N, d]; and what makes it the query z, [B, N] (0: none)."""
+  def contexts(draws) -> tuple[Array, Callable[[Array], Array], Callable[[Array], Array], Array]:
+    """The ids [B, ...] of contexts, the sum over them and its transpose, and what makes a sum the query.
+
+    The sum is a linear function from their rows [B, ..., d] to [B, N, d]; times the last result [B, N] (0 where there
+    is no context) it is z.
+    """
+    per_position = lambda x: x.reshape(draws.tokens.shape + x.shape[3:])
     if context_unit == "window":
       paired = word_blocks.window_pairs(draws.document, draws.radius, window=window, tile=tile, span=num_masked)
-      number = paired.sum(-1).reshape(draws.tokens.shape)
-      total = lambda rows: word_blocks.window_sums(paired, rows)
+      number = per_position(paired.sum(-1))
+      ids = word_blocks.with_halo(word_blocks.tiled(draws.tokens, tile), halo, vocab_size)
+      total = lambda rows: per_position(jnp.einsum("btij,btjd->btid", paired, rows))
+      spread = lambda x: jnp.einsum("btji,btid->btjd", turned(paired), word_blocks.tiled(x, tile))
     else:
+      ids = draws.tokens
       total = lambda rows: word_blocks.document_sums(draws.document, rows, num_masked)
+      spread = lambda x: jax.linear_transpose(total, x)(x)[0]  # It has the shape of its argument.
       number = total((draws.document >= 0)[..., None].astype(jnp.float32))[..., 0]
-    scale = jnp.where(number > 0, 1 / jnp.maximum(number, 1) if context == "mean" else 1.0, 0)
-    return total, scale
+    return ids, total, spread, jnp.where(number > 0, 1 / jnp.maximum(number, 1) if context == "mean" else 1.0, 0)
 
   def targets(draws, scale) -> list[Array]:
     """For each of the masked words: [B, N] float32, 1 where position i has a context and predicts word i + s."""
@@ -186,13 +196,14 @@ def cbow(
   def softmax_init(rng, batch):
     del batch
     first, second = tables(rng)
-    return {"input": first, "output": second}, {"keep": jnp.asarray(words.keep), "noise": jnp.asarray(words.noise)}
+    return {"input": first, "output": second}, {
+        "keep": jnp.asarray(words.keep), "noise": jax.tree.map(jnp.asarray, words.noise)}
 
   def softmax_loss(params, extra, batch, rng, room=room):
     draws = draw(extra["keep"], extra["noise"], batch, rng, room)
     output = params["input"] if tied else params["output"]
-    total_of, scale = contexts(draws)
-    query = scale[..., None] * total_of(word_blocks.take_rows(params["input"], draws.tokens))
+    ids, total_of, _, scale = contexts(draws)
+    query = scale[..., None] * total_of(word_blocks.take_rows(params["input"], ids))
     rows, predicted = word_blocks.take_rows(output, draws.tokens), targets(draws, scale)
     total = weighted_log_partition(query, output, sum(predicted), vocab_size, chunk)
     for s, valid in enumerate(predicted):
@@ -216,53 +227,64 @@ def cbow(
 
   def init(rng, batch):
     del batch
-    return CbowState(jnp.zeros((), jnp.int32), *tables(rng), jnp.asarray(words.keep), jnp.asarray(words.noise))
+    return CbowState(jnp.zeros((), jnp.int32), *tables(rng), jnp.asarray(words.keep),
+                     jax.tree.map(jnp.asarray, words.noise))
 
-  def gather_rows(state, draws):
-    """Rows of the contexts, of the targets and of the noise words."""
-    size = draws.tokens.shape[1]
-    outputs = word_blocks.take_rows(state.input if tied else state.output, joined(draws.tokens, draws.negatives))
-    noise = outputs[:, size:].reshape(draws.negatives.shape + (dim,))
-    outputs = outputs[:, :size]
-    return outputs if tied else word_blocks.take_rows(state.input, draws.tokens), outputs, noise
-
-  def gradients(inputs, outputs, noise, draws):
-    """The objective (a sum), its number of targets, and for each of the rows its gradient and their weights."""
-    total_of, scale = contexts(draws)
-    query = scale[..., None] * total_of(inputs)
+  def scored(table, output, draws, ids, total_of, scale):
+    """Rows of the targets and of the noise words, the queries, and their scores' sigma and weights; the mean loss."""
+    row_targets, row_noise = (word_blocks.take_rows(output, x) for x in (draws.tokens, draws.negatives))
+    query = scale[..., None] * total_of(word_blocks.take_rows(table, ids))
     predicted = targets(draws, scale)
-    loss, grad_query, grad_outputs, grad_noise, each = sampled_terms(query, outputs, noise, predicted, num_negatives)
-    number = sum(predicted)
-    share = (scale > 0)[..., None] if undivided else scale[..., None]
-    to_rows = lambda x: jax.linear_transpose(total_of, jnp.zeros(x.shape))(share * x)[0]
-    grad_inputs = to_rows(grad_query)
-    # A weight flows back to the contexts as a gradient does.
-    spread = lambda x: to_rows(x[..., None])[..., 0]
-    weight = (spread((1 + num_negatives) * number),
-              sum(_unshifted(valid, s) for s, valid in enumerate(predicted)),
-              jnp.broadcast_to(each, noise.shape[:3]))
-    return loss, number.sum(), (grad_inputs, grad_outputs, grad_noise), weight
+    found = [jax.nn.sigmoid((query * shifted(row_targets, s, 0)).sum(-1)) for s in range(num_masked)]
+    each = grouped(sum(predicted)[..., None], draws) * (num_negatives / shared_negatives)
+    refused = jax.nn.sigmoid(-jnp.einsum("bgid,bgdk->bgik", grouped(query, draws), turned(row_noise)))
+    loss = sum((valid * minus_log(right)).sum() for valid, right in zip(predicted, found))
+    loss = (loss + (each * minus_log(refused)).sum()) / jnp.maximum(sum(predicted).sum(), 1)
+    errors = [valid * (1 - right) for valid, right in zip(predicted, found)]
+    return row_targets, row_noise, query, predicted, each, errors, each * (1 - refused), loss
+
+  def grouped(x, draws):
+    """[B, N, ...] -> [B, groups, N / groups, ...]."""
+    return x.reshape((x.shape[0], draws.negatives.shape[1], -1) + x.shape[2:])
 
   def update(state, batch, rng):
     draws = draw(state.keep, state.noise, batch, rng, room)
-    loss, number, gradient, weight = gradients(*gather_rows(state, draws), draws)
+    context_ids, total_of, spread, scale = contexts(draws)
+    output = state.input if tied else state.output
+    row_targets, row_noise, query, predicted, each, errors, noise_error, loss = scored(
+        state.input, output, draws, context_ids, total_of, scale)
+    share = ((scale > 0) if undivided else scale)[..., None]
+    grad_query = -jnp.einsum("bgik,bgkd->bgid", noise_error, row_noise).reshape(query.shape)
+    for s, error in enumerate(errors):
+      grad_query += error[..., None] * shifted(row_targets, s, 0)
+    from_targets = sum(unshifted(error[..., None] * query, s) for s, error in enumerate(errors))
+    from_noise = -jnp.einsum("bgki,bgid->bgkd", turned(noise_error), grouped(query, draws))
+
+    # What is written: the contexts' rows, and those of targets and noise words; each with its terms of the objective.
+    flat = lambda x, tail: x.reshape((x.shape[0], -1) + tail)
+    ids = [flat(context_ids, ()), draws.tokens, flat(draws.negatives, ())]
+    weight = [flat(spread((1 + num_negatives) * share * sum(predicted)[..., None]), ()),
+              sum(unshifted(valid, s) for s, valid in enumerate(predicted)),
+              flat(jnp.broadcast_to(each.sum(2), draws.negatives.shape), ())]
+    gradient = [flat(x, (dim,)) for x in (spread(share * grad_query), from_targets, from_noise)]
     rate = jnp.asarray(schedule(state.step), jnp.float32)
-    ids = joined(draws.tokens, draws.negatives)
-    if tied:
-      new = (word_blocks.add_rows(state.input, ids, joined(weight[0] + weight[1], weight[2]),
-                                  joined(gradient[0] + gradient[1], gradient[2]), rate, max_mass), ())
-    else:
-      new = (word_blocks.add_rows(state.input, draws.tokens, weight[0], gradient[0], rate, max_mass),
-             word_blocks.add_rows(state.output, ids, joined(*weight[1:]), joined(*gradient[1:]), rate, max_mass))
-    metrics = {"loss": loss / jnp.maximum(number, 1), "targets": number, "words": draws.words,
-               "overflow": draws.overflow, "learning_rate": rate}
+
+    def moved(table, which):
+      """One scatter after all the gathers, so that XLA updates the table in place."""
+      part_ids, part_weight, part = (jnp.concatenate([x[i] for i in which], 1) for x in (ids, weight, gradient))
+      size = word_blocks.step_sizes(words.num_rows, part_ids, part_weight, rate, max_mass)
+      return word_blocks.add_rows(table, part_ids, size[..., None] * part)
+
+    new = (moved(state.input, (0, 1, 2)), ()) if tied else (moved(state.input, (0,)), moved(state.output, (1, 2)))
+    metrics = {"loss": loss, "targets": sum(predicted).sum(), "words": draws.words, "overflow": draws.overflow,
+               "learning_rate": rate}
     return state._replace(step=state.step + 1, input=new[0], output=new[1]), metrics
 
   def loss(state, batch, rng):
     del rng  # Held-out text is always seen with the same windows and noise words.
     draws = draw(state.keep, state.noise, batch, jax.random.key(0))
-    total, number, _, _ = gradients(*gather_rows(state, draws), draws)
-    return total / jnp.maximum(number, 1)
+    ids, total_of, _, scale = contexts(draws)
+    return scored(state.input, state.input if tied else state.output, draws, ids, total_of, scale)[-1]
 
   def components(state, batch, rng):
     del batch, rng
@@ -273,44 +295,3 @@ def cbow(
 
   return Model(init, update, lambda state, batch: embed_rows(state.input, batch),
                {"loss": loss, "components": components, "draws": draws}, rules)
-
-
-def sampled_terms(
-    query: Array, outputs: Array, noise: Array, predicted: list[Array], num_negatives: int,
-) -> tuple[Array, Array, Array, Array, Array]:
-  """The objective given the queries, and its gradients.
-
-  Args:
-    query: [B, N, d] z.
-    outputs: [B, N, d] rows of the target table at the positions' words.
-    noise: [B, groups, K, d] rows of that table at the noise words.
-    predicted: for s = 0, 1, ...: [B, N], 1 where position i predicts word i + s.
-    num_negatives: k.
-
-  Returns:
-    The sum of the objective, its gradients by query, outputs and noise, and the noise words' weight [B, groups, 1].
-  """
-  num_blocks, size, dim = query.shape
-  num_groups, shared = noise.shape[1:3]
-  loss, grad_query, grad_outputs = 0.0, jnp.zeros(()), jnp.zeros(())
-  for s, valid in enumerate(predicted):
-    rows = shifted(outputs, s, 0)
-    right = jax.nn.sigmoid((query * rows).sum(-1))
-    error = (valid * (right - 1))[..., None]
-    loss += (valid * minus_log(right)).sum()
-    grad_query += error * rows
-    grad_outputs += _unshifted(error * query, s)
-
-  grouped = query.reshape(num_blocks, num_groups, size // num_groups, dim)
-  each = sum(predicted).reshape(num_blocks, num_groups, -1, 1) * (num_negatives / shared)
-  right = jax.nn.sigmoid(-jnp.einsum("bgid,bgkd->bgik", grouped, noise))
-  error = each * (1 - right)
-  loss += (each * minus_log(right)).sum()
-  grad_query += jnp.einsum("bgik,bgkd->bgid", error, noise).reshape(query.shape)
-  grad_noise = jnp.einsum("bgki,bgid->bgkd", turned(error), grouped)
-  return loss, grad_query, grad_outputs, grad_noise, each.sum(2)
-
-
-def _unshifted(x: Array, offset: int) -> Array:
-  """The transpose of `shifted`."""
-  return jnp.pad(x, [(0, 0), (offset, 0)] + [(0, 0)] * (x.ndim - 2))[:, :x.shape[1]]

@@ -13,24 +13,26 @@ For K = k n_i and a group of one position this is the paper's equation 4; sharin
 
 | paper | here | shape |
 |---|---|---|
-| v_w, v'_w | `state.input`, `state.output` | [V', d], V' = vocabulary padded to a multiple of 64 |
+| v_w, v'_w | `state.input`, `state.output` | [V', d], V' > V, a multiple of 64 |
 | c, r_i | `window`, `draws.radius` | [], [B, N] |
 | t | `subsample` (`state.keep`: sqrt(t / f) + t / f) | [V'] |
 | k | `num_negatives` | [] |
 | K, m | `shared_negatives`, `draws.negatives` | [], [B, N / group, K] |
-| P_n | `state.noise`: cumulative, in units of 2**-32 | [V'] |
+| P_n | `state.noise`: an alias table, in units of 2**-32 | [V'] twice |
 
-How it is computed: each row of a batch is a block of running tokens. What subsampling leaves is moved to its front,
-the rows of both tables are gathered once per position, windows are scored as tiles (`tile` positions by
-`tile` + 2 c contexts) by matrix products, gradients are added up per position and scattered once. A dense gradient of
-a table never exists.
+How it is computed: each row of a batch is a block of running tokens. What subsampling leaves is moved to its front and
+cut into tiles. A tile's rows are gathered once: `tile` centres, and side by side its `tile` + 2 c contexts and K noise
+words, so that one matrix product scores all, and two more give the rows' steps, which are scattered once. A dense
+gradient of a table never exists. On CPU the products are fastest where tile + 2 c + K is a multiple of 16.
 
 Deviations from the C program. (1) All pairs of a batch see the tables of its start, as if each row's gradients were
 summed before one large step; where that step would overshoot it is shortened: the summed gradient of a row is scaled
 by min(1, max_mass / mass), mass = the weight of the row's pairs and noise words in the batch. Without it frequent
 words diverge already in batches of 1,024 words (rows grew to 100 times their length). Beyond 4,096 words it costs
-quality: WordSim-353 after one epoch of 17 M words .53 at 4,096 and .49 at 16,384. (2) A noise word equal to the
-pair's own context is not redrawn. (3) Windows end at the block's ends.
+quality: WordSim-353 after one epoch of 17 M words .53 at 4,096 and .49 at 16,384. (2) K noise words are shared by a
+group. Fewer of them cost quality before they cost loss: SimLex-999 after five epochs .296 with 16 for 22 positions,
+.278 with 6 for 16. (3) A noise word equal to the pair's own context is not redrawn. (4) Windows end at the block's
+ends.
 
 Expected: see `experiments/configs/sgns.py`.
 """
@@ -39,10 +41,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from embeddings_jax.ops import word_blocks
-from embeddings_jax.ops.word_blocks import Draws, fold_halo, joined, minus_log, tiled, turned, window_pairs, with_halo
+from embeddings_jax.ops.word_blocks import Noise, minus_log, tiled, turned, window_pairs, with_halo
 from embeddings_jax.types import Array, InputError, Model
 
 
@@ -54,14 +57,14 @@ class SgnsState(NamedTuple):
     input: [V', d] word vectors v; rows past the vocabulary stay 0.
     output: [V', d] context vectors v'.
     keep: [V'] probability that subsampling keeps a token (above 1: always), 0 past the vocabulary.
-    noise: [V'] uint32, upper ends of the words' shares of [0, 2**32) in the noise distribution.
+    noise: the noise distribution, two arrays [V'].
   """
 
   step: Array
   input: Array
   output: Array
   keep: Array
-  noise: Array
+  noise: Noise
 
 
 def sgns(
@@ -75,8 +78,8 @@ def sgns(
     subsample: float = 1e-3,
     negative_power: float = 0.75,
     learning_rate: float | Callable[[Array], Array] = 0.025,
-    shared_negatives: int = 32,
-    tile: int = 32,
+    shared_negatives: int = 16,
+    tile: int = 22,
     tiles_per_group: int = 1,
     max_mass: float = 128.0,
     slack: float = 0.06,
@@ -109,48 +112,64 @@ def sgns(
       raise InputError(f"sgns: {name}={value}: must be at least 1")
   if window > tile:
     raise InputError(f"sgns: window={window} exceeds tile={tile}; raise config.model.tile")
-  shape = {"window": window, "num_negatives": num_negatives, "tile": tile}
   schedule = word_blocks.linear_decay(learning_rate, num_steps)
+  sign = np.where(np.arange(tile + 2 * window + shared_negatives) < tile + 2 * window, 1.0, -1.0).astype(np.float32)
 
   def init(rng, batch):
     del batch
     return SgnsState(
         step=jnp.zeros((), jnp.int32), input=word_blocks.random_table(rng, words.num_rows, vocab_size, dim),
-        output=jnp.zeros((words.num_rows, dim)), keep=jnp.asarray(words.keep), noise=jnp.asarray(words.noise))
+        output=jnp.zeros((words.num_rows, dim)), keep=jnp.asarray(words.keep),
+        noise=jax.tree.map(jnp.asarray, words.noise))
 
   def draw(state, batch, rng, room=1.0):
     return word_blocks.draw_blocks(
         state.keep, state.noise, batch, rng, vocab_size=vocab_size, window=window, shared_negatives=shared_negatives,
-        group=tile * tiles_per_group, room=room)
+        tile=tile, tiles_per_group=tiles_per_group, room=room)
+
+  def arranged(draws):
+    """Ids of a tile's centres and of what they are scored with; the pairs and all terms of the objective.
+
+    Contexts and noise words stand side by side and share each product: [B, tiles, tile + 2 c + K]; terms are the
+    weights of log sigma(sign * score) in -L, [B, tiles, tile, tile + 2 c + K].
+    """
+    centre = tiled(draws.tokens, tile)
+    others = jnp.concatenate([with_halo(centre, window, vocab_size),
+                              jnp.repeat(draws.negatives, tiles_per_group, 1)], 2)
+    paired = window_pairs(draws.document, draws.radius, window=window, tile=tile, extra=shared_negatives)
+    noise_weight = paired.sum(-1, keepdims=True) * (num_negatives / shared_negatives)
+    return centre, others, paired.sum(), jnp.where(sign > 0, paired, noise_weight)
+
+  def scored(state, centre, others, terms, pairs):
+    """Rows of both tables, sigma(sign * score), and the mean loss of a pair."""
+    rows = word_blocks.take_rows(state.input, centre), word_blocks.take_rows(state.output, others)
+    right = jax.nn.sigmoid(sign * jnp.einsum("btid,btdj->btij", rows[0], turned(rows[1])))
+    return rows, right, (terms * minus_log(right)).sum() / jnp.maximum(pairs, 1)
 
   def update(state, batch, rng):
     draws = draw(state, batch, rng, min(1, words.kept_share + slack))
-    loss, gradient, weight = gradients(*gather_rows(state, draws), draws, **shape)
+    centre, others, pairs, terms = arranged(draws)
+    (row_centre, row_others), right, loss = scored(state, centre, others, terms, pairs)
     rate = jnp.asarray(schedule(state.step), jnp.float32)
-    pairs = weight.pairs.sum()
+    size_centre, size_others = (word_blocks.step_sizes(words.num_rows, ids, terms.sum(axis), rate, max_mass)
+                                for ids, axis in ((centre, -1), (others, -2)))
+    # Step sizes go into the small matrices, not into the rows.
+    error = sign * terms * (1 - right)
+    step_centre = jnp.einsum("btij,btjd->btid", error * size_centre[..., None], row_others)
+    step_others = jnp.einsum("btji,btid->btjd", turned(error * size_others[:, :, None]), row_centre)
     # One gather feeds one scatter, so that XLA updates each table in place.
-    new_input = word_blocks.add_rows(state.input, draws.tokens, weight.input, gradient.input, rate, max_mass)
-    new_output = word_blocks.add_rows(
-        state.output, joined(draws.tokens, draws.negatives), joined(weight.output, weight.negative),
-        joined(gradient.output, gradient.negative), rate, max_mass)
-    metrics = {"loss": loss / jnp.maximum(pairs, 1), "pairs": pairs, "words": draws.words,
-               "overflow": draws.overflow, "learning_rate": rate}
-    return state._replace(step=state.step + 1, input=new_input, output=new_output), metrics
-
-  def gather_rows(state, draws):
-    inputs = word_blocks.take_rows(state.input, draws.tokens)
-    outputs = word_blocks.take_rows(state.output, joined(draws.tokens, draws.negatives))
-    size = draws.tokens.shape[1]
-    return inputs, outputs[:, :size], outputs[:, size:].reshape(draws.negatives.shape + (dim,))
+    new = state._replace(step=state.step + 1, input=word_blocks.add_rows(state.input, centre, step_centre),
+                         output=word_blocks.add_rows(state.output, others, step_others))
+    return new, {"loss": loss, "pairs": pairs, "words": draws.words, "overflow": draws.overflow,
+                 "learning_rate": rate}
 
   def embed(state, batch):
     return word_blocks.mean_of_words(state.input, batch["tokens"], vocab_size)
 
   def loss(state, batch, rng):
     del rng  # Held-out text is always seen with the same windows and noise words.
-    draws = draw(state, batch, jax.random.key(0))
-    total, _, weight = gradients(*gather_rows(state, draws), draws, **shape)
-    return total / jnp.maximum(weight.pairs.sum(), 1)
+    centre, others, pairs, terms = arranged(draw(state, batch, jax.random.key(0)))
+    return scored(state, centre, others, terms, pairs)[2]
 
   def components(state, batch, rng):
     del batch, rng
@@ -161,62 +180,3 @@ def sgns(
 
   rules = ((r"(^|/)(input|output)$", P("model", None)),)
   return Model(init, update, embed, {"loss": loss, "components": components, "draws": draws}, rules)
-
-
-class Gradient(NamedTuple):
-  """Of the objective by the gathered rows: [B, N, d], [B, N, d] and [B, groups, K, d]."""
-
-  input: Array
-  output: Array
-  negative: Array
-
-
-class Weight(NamedTuple):
-  """How many pairs and noise words went into each row of `Gradient`; `pairs` [B, N] is the paper's n_i."""
-
-  pairs: Array
-  input: Array
-  output: Array
-  negative: Array
-
-
-def gradients(
-    inputs: Array, outputs: Array, noise: Array, draws: Draws, *, window: int, num_negatives: int, tile: int,
-) -> tuple[Array, Gradient, Weight]:
-  """The objective (a sum), its gradient by the gathered rows, and the weight behind each of them.
-
-  Args:
-    inputs: [B, N, d] rows of the input table at `draws.tokens`.
-    outputs: [B, N, d] rows of the output table there.
-    noise: [B, groups, K, d] rows of the output table at `draws.negatives`.
-    draws: the random choices.
-    window, num_negatives: c and k.
-    tile: positions of a matrix product; divides the group.
-  """
-  num_blocks, size, dim = inputs.shape
-  num_groups, shared = noise.shape[1:3]
-  group = size // num_groups
-  centre, context = tiled(inputs, tile), with_halo(tiled(outputs, tile), window, 0)
-  paired = window_pairs(draws.document, draws.radius, window=window, tile=tile)
-
-  right = jax.nn.sigmoid(jnp.einsum("btid,btjd->btij", centre, context))
-  error = paired * (right - 1)
-  positive_loss = (paired * minus_log(right)).sum()
-  pairs = paired.sum(-1).reshape(num_blocks, size)
-  grad_centre = jnp.einsum("btij,btjd->btid", error, context).reshape(inputs.shape)
-  grad_context = fold_halo(jnp.einsum("btji,btid->btjd", turned(error), centre), window).reshape(outputs.shape)
-
-  grouped = inputs.reshape(num_blocks, num_groups, group, dim)
-  each = pairs.reshape(num_blocks, num_groups, group, 1) * (num_negatives / shared)
-  right = jax.nn.sigmoid(-jnp.einsum("bgid,bgkd->bgik", grouped, noise))
-  error = each * (1 - right)
-  negative_loss = (each * minus_log(right)).sum()
-  grad_centre += jnp.einsum("bgik,bgkd->bgid", error, noise).reshape(inputs.shape)
-  grad_noise = jnp.einsum("bgki,bgid->bgkd", turned(error), grouped)
-
-  weight = Weight(
-      pairs=pairs,
-      input=(1 + num_negatives) * pairs,
-      output=fold_halo(paired.sum(-2)[..., None], window).reshape(num_blocks, size),
-      negative=jnp.broadcast_to(each.sum(2), noise.shape[:3]))
-  return positive_loss + negative_loss, Gradient(grad_centre, grad_context, grad_noise), weight

@@ -25,10 +25,10 @@ class Draws(NamedTuple):
   """One batch after all random choices: B blocks of N positions, the kept tokens at the front.
 
   Attributes:
-    tokens: [B, N] int32, V' where there is none.
+    tokens: [B, N] int32, V where there is none: the number of a row of zeros.
     document: [B, N] int32, number of the document in the block, -1 where there is no token.
     radius: [B, N] int32.
-    negatives: [B, N / group, K] int32.
+    negatives: [B, groups, K] int32.
     words: [] float32, raw tokens behind the draws, before subsampling.
     overflow: [] float32, kept tokens for which a block had no room.
   """
@@ -41,21 +41,33 @@ class Draws(NamedTuple):
   overflow: Array
 
 
+class Noise(NamedTuple):
+  """A distribution over the words of a vocabulary as an alias table (Walker 1977): a draw is two look-ups.
+
+  Attributes:
+    accept: [V'] uint32, probability in units of 2**-32 that the place w gives the word w ...
+    alias: [V'] int32, ... and not this one.
+  """
+
+  accept: Array
+  alias: Array
+
+
 class Words(NamedTuple):
-  """What the counts of a vocabulary of V words determine; V' = V padded to a multiple of 64.
+  """What the counts of a vocabulary of V words determine; V' = V + 1 padded to a multiple of 64.
 
   Attributes:
     size: V.
     num_rows: V'.
     keep: [V'] probability that subsampling keeps a token (above 1: always), 0 past the vocabulary.
-    noise: [V'] uint32, upper ends of the words' shares of [0, 2**32) in the noise distribution.
+    noise: the distribution of noise words.
     kept_share: of running text, that subsampling keeps on average.
   """
 
   size: int
   num_rows: int
   keep: np.ndarray
-  noise: np.ndarray
+  noise: Noise
   kept_share: float
 
 
@@ -80,13 +92,27 @@ def count_words(name: str, vocab_size: int, counts: Any, subsample: float, negat
     raise InputError(f"{name}: all counts are 0, so there is no noise distribution")
   ratio = subsample * counts.sum() / np.maximum(counts, 1)
   keep = np.sqrt(ratio) + ratio if subsample else np.full(vocab_size, 2.0)
-  # 32-bit integers: floats would distort the words whose share is near 2**-24.
-  share = np.where(counts > 0, counts, 0) ** negative_power
-  bounds = np.minimum(np.round(np.cumsum(share) / math.fsum(share) * 2.0**32), 2.0**32 - 1).astype(np.uint32)
-  num_rows = -(-vocab_size // ROW_MULTIPLE) * ROW_MULTIPLE
+  num_rows = (vocab_size // ROW_MULTIPLE + 1) * ROW_MULTIPLE
   padding = (0, num_rows - vocab_size)
-  return Words(vocab_size, num_rows, np.pad(keep, padding).astype(np.float32), np.pad(bounds, padding, mode="edge"),
+  noise = Noise(*(np.pad(x, padding) for x in _alias_table(np.where(counts > 0, counts, 0) ** negative_power)))
+  return Words(vocab_size, num_rows, np.pad(keep, padding).astype(np.float32), noise,
                float((counts * np.minimum(1, keep)).sum() / counts.sum()))
+
+
+def _alias_table(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """`Noise` of [V] weights: places of more than the mean share give what exceeds it to those of less."""
+  share = weights * (len(weights) / math.fsum(weights))
+  accept, alias = np.ones(len(share)), np.arange(len(share), dtype=np.int32)
+  small, large = (list(np.flatnonzero(which)) for which in (share < 1, share >= 1))
+  share = share.tolist()
+  while small and large:
+    low, high = small.pop(), large[-1]
+    accept[low], alias[low] = share[low], high
+    share[high] -= 1 - share[low]
+    if share[high] < 1:
+      small.append(large.pop())
+  # 32-bit integers: floats would distort the words whose share is near 2**-24.
+  return np.minimum(np.round(accept * 2.0**32), 2.0**32 - 1).astype(np.uint32), alias
 
 
 def linear_decay(learning_rate: float | Callable[[Array], Array], num_steps: int | None) -> Callable[[Array], Array]:
@@ -105,28 +131,28 @@ def random_table(rng: Array, num_rows: int, vocab_size: int, dim: int) -> Array:
 
 
 def draw_blocks(
-    keep: Array, noise: Array, batch: Any, rng: Array, *, vocab_size: int, window: int, shared_negatives: int,
-    group: int, room: float = 1.0,
+    keep: Array, noise: Noise, batch: Any, rng: Array, *, vocab_size: int, window: int, shared_negatives: int,
+    tile: int, tiles_per_group: int, room: float = 1.0,
 ) -> Draws:
   """Draws all that is random in an update.
 
   Args:
-    keep, noise: [V'] of `Words`.
+    keep, noise: of `Words`.
     batch: tokens [B, T] and mask [B].
     rng: a key.
     vocab_size: V.
     window: radii are uniform on 1 ... window.
     shared_negatives: noise words of a group.
-    group: positions that share their noise words; N is a multiple of it.
+    tile: N is a multiple of it.
+    tiles_per_group: tiles that share their noise words; 0: all of a block.
     room: share of a block's tokens that have a place.
   """
-  num_rows = len(keep)
-  keep_rng, radius_rng, noise_rng = jax.random.split(rng, 3)
   tokens = batch["tokens"]
   num_blocks, length = tokens.shape
+  group = tile * max(tiles_per_group, 1)
   size = -(-math.ceil(length * room) // group) * group
   valid = (tokens >= 0) & (batch["mask"][:, None] > 0)
-  uniform = jax.random.uniform(keep_rng, tokens.shape)
+  uniform = (hashed_bits(rng, 0, tokens.shape) >> 8).astype(jnp.float32) * 2.0**-24
   kept = valid & (uniform < keep.at[tokens].get(mode="fill", fill_value=0, wrap_negative_indices=False))
   # The place of a kept token is the number of kept ones before it; the others fall off the end.
   place = jnp.where(kept, jnp.cumsum(kept, 1) - 1, size)
@@ -135,54 +161,83 @@ def draw_blocks(
   def compact(values, place, empty):
     return jnp.full(size, empty, jnp.int32).at[place].set(values, mode="drop")
 
+  negatives = (num_blocks, size // group if tiles_per_group else 1, shared_negatives)
+  noise_place = (hashed_bits(rng, 2, negatives) % vocab_size).astype(jnp.int32)
+  accepted = hashed_bits(rng, 3, negatives) < noise.accept[noise_place]
   draws = Draws(
-      tokens=jax.vmap(compact, (0, 0, None))(tokens, place, num_rows),
+      tokens=jax.vmap(compact, (0, 0, None))(tokens, place, vocab_size),
       document=jax.vmap(compact, (0, 0, None))(document, place, -1),
-      radius=1 + jnp.floor(window * jax.random.uniform(radius_rng, (num_blocks, size))).astype(jnp.int32),
-      negatives=jnp.minimum(vocab_size - 1, jnp.searchsorted(
-          noise, jax.random.bits(noise_rng, (num_blocks, size // group, shared_negatives), jnp.uint32),
-          side="right")).astype(jnp.int32),
+      radius=1 + (hashed_bits(rng, 1, (num_blocks, size)) % window).astype(jnp.int32),
+      negatives=jnp.where(accepted, noise_place, noise.alias[noise_place]),
       words=valid.sum(dtype=jnp.float32),
       overflow=(kept & (place >= size)).sum(dtype=jnp.float32))
   return draws._replace(**constrain(
       {k: getattr(draws, k) for k in ("tokens", "document", "radius", "negatives")}, P(DATA_AXES)))
 
 
+def hashed_bits(rng: Array, stream: int, shape: tuple[int, ...]) -> Array:
+  """uint32 of `shape`, uniform, a function of the key, the stream's number and the place alone.
+
+  MurmurHash3's finaliser, once with each half of the key: on CPU a fraction of threefry's cost, fused into what uses
+  it, and the same on every mesh.
+  """
+  def mixed(x):
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
+
+  halves = jax.random.key_data(rng).astype(jnp.uint32).ravel()
+  first, second = mixed(halves[0] + jnp.uint32(stream)), halves[-1]
+  place = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
+  return mixed(mixed(place * jnp.uint32(0x9E3779B9) + first) ^ second)
+
+
 def take_rows(table: Array, ids: Array) -> Array:
-  """[..., d] rows of a table; ids of V' and more give zeros."""
-  return table.at[ids].get(mode="fill", fill_value=0)
+  """Ids [B, ...] in [0, V'), as those of `Draws` are, to rows [B, ..., d] of a table."""
+  return constrain(table.at[ids].get(mode="promise_in_bounds"), P(DATA_AXES))
 
 
-def add_rows(table: Array, ids: Array, weight: Array, gradient: Array, rate: Array, max_mass: float) -> Array:
-  """`table - rate * (sum of each row's gradients, shortened where its mass exceeds max_mass)`.
+def step_sizes(num_rows: int, ids: Array, weight: Array, rate: Array, max_mass: float) -> Array:
+  """What to multiply gradients by: the learning rate, less where a row would get too long a step.
 
   All terms of a batch see the tables of its start, as if each row's gradients were summed before one large step;
   where that step would overshoot it is scaled by min(1, max_mass / mass), mass = the summed `weight` of the row.
 
   Args:
-    table: [V', d].
-    ids: [B, N] rows; V' and more are dropped.
-    weight: [B, N] how many terms of the objective are in each gradient.
-    gradient: [B, N, d].
+    num_rows: V'.
+    ids: [B, ...] rows in [0, V').
+    weight: [B, ...] how many terms of the objective are in each gradient.
     rate: [] learning rate.
     max_mass: most terms whose gradients a row takes in full.
+
+  Returns:
+    [B, ...].
   """
-  # Small rows and ids, gathered by every device, spare an all-reduce of whole tables.
-  ids, weight, gradient = constrain((ids, weight, gradient), P())
-  mass = jnp.zeros(len(table)).at[ids].add(weight, mode="drop")
-  scale = rate * jnp.minimum(1, max_mass / jnp.maximum(mass, 1e-9))
-  scale = scale.at[ids].get(mode="fill", fill_value=0)
-  return table.at[ids].add(-scale[..., None] * gradient, mode="drop")
+  # Gathered by every device: the sums are over the whole batch.
+  ids, weight = constrain((ids, weight), P())
+  mass = jnp.zeros(num_rows).at[ids].add(weight, mode="promise_in_bounds")
+  sizes = rate * jnp.minimum(1, max_mass / jnp.maximum(mass, 1e-9))
+  return constrain(sizes.at[ids].get(mode="promise_in_bounds"), P(DATA_AXES))
+
+
+def add_rows(table: Array, ids: Array, steps: Array) -> Array:
+  """`table` with `steps` [B, ..., d] added to the rows `ids` [B, ...] in [0, V')."""
+  # Small rows and ids, gathered by every device, spare an all-reduce of whole tables. They are computed where the
+  # batch is: without the first constraint each device would compute all of them.
+  ids, steps = constrain(constrain((ids, steps), P(DATA_AXES)), P())
+  return table.at[ids].add(steps, mode="promise_in_bounds")
 
 
 def mean_of_words(table: Array, tokens: Array, vocab_size: int) -> Array:
   """[..., T] word ids -> [..., d], the mean of the rows of valid ids (0 where there is none)."""
   valid = (tokens >= 0) & (tokens < vocab_size)
-  rows = take_rows(table, jnp.where(valid, tokens, len(table)))
+  rows = table.at[jnp.where(valid, tokens, vocab_size)].get(mode="promise_in_bounds")
   return rows.sum(-2) / jnp.maximum(valid.sum(-1, keepdims=True), 1)
 
 
-def window_pairs(document: Array, radius: Array, *, window: int, tile: int, span: int = 1) -> Array:
+def window_pairs(
+    document: Array, radius: Array, *, window: int, tile: int, span: int = 1, extra: int = 0,
+) -> Array:
   """Which positions are in each other's windows, in tiles.
 
   Position i looks at its document's words up to radius_i before i and up to radius_i after i + span - 1.
@@ -192,25 +247,20 @@ def window_pairs(document: Array, radius: Array, *, window: int, tile: int, span
     window: largest radius.
     tile: positions of a tile.
     span: words from i on that are no context.
+    extra: columns of zeros at the end (cheaper here than padding afterwards).
 
   Returns:
-    [B, N / tile, tile, tile + 2 halo] float32 of 0 and 1, halo = window + span - 1: row i of a tile, column j stands
-    for the position `j - halo` after the tile's first.
+    [B, N / tile, tile, tile + 2 halo + extra] float32 of 0 and 1, halo = window + span - 1: row i of a tile, column j
+    stands for the position `j - halo` after the tile's first.
   """
   halo = window + span - 1
-  here, there = tiled(document, tile), with_halo(tiled(document, tile), halo, -1)
-  distance = jnp.arange(tile + 2 * halo) - halo - jnp.arange(tile)[:, None]
+  here = tiled(document, tile)
+  there = jnp.pad(with_halo(here, halo, -1), [(0, 0), (0, 0), (0, extra)], constant_values=-1)
+  distance = jnp.arange(tile + 2 * halo + extra) - halo - jnp.arange(tile)[:, None]
   reach = jnp.maximum(-distance, distance - (span - 1))  # Distance from the span; 0 and less is inside it.
   paired = (here[..., None] == there[..., None, :]) & (here >= 0)[..., None]
-  paired &= ((distance < 0) | (distance >= span)) & (reach <= tiled(radius, tile)[..., None])
+  paired &= (reach > 0) & (reach <= tiled(radius, tile)[..., None])
   return paired.astype(jnp.float32)
-
-
-def window_sums(paired: Array, rows: Array) -> Array:
-  """[B, N, d] rows -> [B, N, d], the sum over each position's window; `paired` as `window_pairs` gives it."""
-  tile, reach = paired.shape[2:]
-  context = with_halo(tiled(rows, tile), (reach - tile) // 2, 0)
-  return jnp.einsum("btij,btjd->btid", paired, context).reshape(rows.shape)
 
 
 def document_sums(document: Array, rows: Array, span: int = 1) -> Array:
@@ -223,6 +273,11 @@ def document_sums(document: Array, rows: Array, span: int = 1) -> Array:
     same = (shifted(document, offset, -1) == document) & (document >= 0)
     sums -= jnp.where(same[..., None], shifted(rows, offset, 0), 0)
   return sums
+
+
+def unshifted(x: Array, offset: int) -> Array:
+  """The transpose of `shifted`."""
+  return jnp.pad(x, [(0, 0), (offset, 0)] + [(0, 0)] * (x.ndim - 2))[:, :x.shape[1]]
 
 
 def shifted(x: Array, offset: int, fill: float) -> Array:
@@ -243,14 +298,6 @@ def with_halo(x: Array, window: int, fill: float) -> Array:
   return jnp.concatenate([left, x, right], 2)
 
 
-def fold_halo(x: Array, window: int) -> Array:
-  """The transpose of `with_halo`: adds what fell on a halo to the tile that it was taken from."""
-  tile = x.shape[2] - 2 * window
-  left = jnp.pad(x[:, 1:, :window], [(0, 0), (0, 1), (tile - window, 0), (0, 0)])
-  right = jnp.pad(x[:, :-1, -window:], [(0, 0), (1, 0), (0, tile - window), (0, 0)])
-  return x[:, :, window:-window] + left + right
-
-
 def minus_log(probability: Array) -> Array:
   """-log p: cheaper than softplus of the score, and finite (87) where the probability underflows."""
   return -jnp.log(jnp.maximum(probability, jnp.finfo(jnp.float32).tiny))
@@ -260,9 +307,3 @@ def turned(x: Array) -> Array:
   """The last two axes swapped, for a product with the result."""
   # XLA would fold the transpose into the product, whose form without one is 1.4 times as fast on CPU.
   return jax.lax.optimization_barrier(x.swapaxes(-1, -2))
-
-
-def joined(positions: Array, negatives: Array) -> Array:
-  """[B, N, ...] and [B, groups, K, ...] -> [B, N + groups K, ...]: one gather or scatter for both."""
-  flat = negatives.reshape((negatives.shape[0], -1) + negatives.shape[3:])
-  return jnp.concatenate([positions, flat], 1)

@@ -8,9 +8,10 @@ import scipy.stats
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from embeddings_jax.models.sgns import gradients, sgns
+from embeddings_jax.models.sgns import sgns
 from embeddings_jax.ops.sharding import DATA_AXES
 from embeddings_jax.ops.word_blocks import Draws
+from embeddings_jax.train.mesh import path_name
 from embeddings_jax.types import InputError
 
 VOCAB = 50
@@ -120,7 +121,7 @@ def test_kept_tokens_stay_in_order_and_documents_apart():
   draws = _draws(model, _trained_state(model), batch, jax.random.key(0))
   for row, kept, document in zip(np.asarray(batch["tokens"]), np.asarray(draws.tokens), np.asarray(draws.document)):
     size = (document >= 0).sum()
-    assert 0 < size < 100 and (document[size:] == -1).all() and (kept[size:] == 64).all()
+    assert 0 < size < 100 and (document[size:] == -1).all() and (kept[size:] == VOCAB).all()
     texts = np.split(row, np.flatnonzero(row < 0))
     for number, text in enumerate(texts):
       whole, part = [w for w in text if w >= 0], kept[document == number]
@@ -172,10 +173,22 @@ def test_rare_noise_words_keep_their_share():
   # In 24-bit floats a share of 2e-8 would be 0 or 6e-8.
   counts = np.ones(100_000)
   counts[0] = 1e11
-  bounds = np.asarray(sgns(vocab_size=100_000, counts=counts, dim=2).init(jax.random.key(0), None).noise, np.float64)
-  share = 1 / (1e11**0.75 + 99_999)
-  assert bounds[-1] == 2**32 - 1
-  np.testing.assert_allclose((bounds[99_000] - bounds[50_000]) / 2**32, 49_000 * share, rtol=1e-3)
+  noise = sgns(vocab_size=100_000, counts=counts, dim=2).init(jax.random.key(0), None).noise
+  accept = np.asarray(noise.accept, np.float64)[:100_000] / 2**32
+  share = (accept + np.bincount(noise.alias[:100_000], 1 - accept, 100_000)) / 100_000
+  expected = counts**0.75 / (counts**0.75).sum()
+  np.testing.assert_allclose(share[1:].sum(), expected[1:].sum(), rtol=1e-3)
+  np.testing.assert_allclose(share[50_000:99_000], expected[1], rtol=1e-3)
+
+
+def test_shares_of_noise_words_are_those_of_the_distribution():
+  counts = np.random.default_rng(0).pareto(1, 1000) + 1
+  counts[7] = 0
+  noise = sgns(vocab_size=1000, counts=counts, dim=2).init(jax.random.key(0), None).noise
+  accept = np.asarray(noise.accept, np.float64)[:1000] / 2**32
+  share = (accept + np.bincount(noise.alias[:1000], 1 - accept, 1000)) / 1000
+  np.testing.assert_allclose(share, counts**0.75 / (counts**0.75).sum(), rtol=1e-4, atol=1e-9)
+  assert (noise.accept[1000:] == 0).all() and share[7] < 1e-9
 
 
 def test_no_row_past_the_vocabulary_moves():
@@ -204,14 +217,15 @@ def test_masked_blocks_change_nothing():
   np.testing.assert_array_equal(a.output, b.output)
 
 
-def test_tiles_and_groups_are_only_a_layout():
-  model, batch = _model(tile=4, tiles_per_group=4), _batch()
-  state = _trained_state(model)
-  draws = _draws(model, state, batch, jax.random.key(0))
-  rows = (state.input[draws.tokens], state.output[draws.tokens], state.output[draws.negatives])
-  compute = jax.jit(gradients, static_argnames=("window", "num_negatives", "tile"))
-  small, large = (compute(*rows, draws, window=2, num_negatives=5, tile=tile) for tile in (2, 16))
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), small, large)
+def test_tiles_are_only_a_layout():
+  # A block of 32 positions with one set of noise words, cut into tiles of 4, 16 and 32.
+  batch, rng, new = _batch(), jax.random.key(0), []
+  for tile in (4, 16, 32):
+    model = _model(tile=tile, tiles_per_group=32 // tile)
+    new.append(jax.jit(model.update)(_trained_state(model), batch, rng))
+  assert jnp.abs(new[0][0].input - _trained_state(_model()).input).max() > 0.01
+  for other in new[1:]:
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5), new[0], other)
 
 
 def test_update_is_closed_and_traced_once_in_a_scan():
@@ -359,8 +373,8 @@ def _mesh(shape):
 def _compiled(model, mesh, num_blocks, length):
   rule = re.compile(model.rules[0][0])
   state = jax.eval_shape(lambda key: model.init(key, None), jax.random.key(0))
-  specs = [model.rules[0][1] if rule.search(name) else P() for name in state._fields]
-  layout = type(state)(*(NamedSharding(mesh, spec) for spec in specs))
+  layout = jax.tree_util.tree_map_with_path(
+      lambda path, _: NamedSharding(mesh, model.rules[0][1] if rule.search(path_name(path)) else P()), state)
   rows = NamedSharding(mesh, P(DATA_AXES))
   batch = {"tokens": jax.ShapeDtypeStruct((num_blocks, length), jnp.int32, sharding=rows),
            "mask": jax.ShapeDtypeStruct((num_blocks,), jnp.float32, sharding=rows)}
@@ -393,9 +407,9 @@ def test_eight_devices_equal_one(shape):
 @pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2), (1, 1, 8)])
 def test_no_collective_moves_a_table(shape):
   num_blocks, length, dim = 8, 32, 8
-  update_rows = num_blocks * (length + 8)  # Positions and noise words of the whole batch.
+  update_rows = num_blocks * (length + 2 * 5 + 8)  # Rows of a batch's tiles: positions, their halo, noise words.
   vocab = 64 * update_rows
-  model = sgns(vocab_size=vocab, counts=np.ones(vocab), dim=dim, shared_negatives=8)
+  model = sgns(vocab_size=vocab, counts=np.ones(vocab), dim=dim, shared_negatives=8, tile=32)
   text = _compiled(model, _mesh(shape), num_blocks, length)[0].as_text()
   moved = []
   for line in text.splitlines():
@@ -415,5 +429,5 @@ def test_bad_arguments_are_named():
     sgns(vocab_size=4, counts=np.zeros(4))
   with pytest.raises(InputError, match="shared_negatives=0: must be at least 1"):
     sgns(vocab_size=4, counts=np.ones(4), shared_negatives=0)
-  with pytest.raises(InputError, match="window=40 exceeds tile=32"):
+  with pytest.raises(InputError, match="window=40 exceeds tile=22"):
     sgns(vocab_size=4, counts=np.ones(4), window=40)

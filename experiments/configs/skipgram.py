@@ -1,0 +1,36 @@
+"""Skip-gram with the full softmax (Mikolov et al. 2013a, arXiv:1301.3781).
+
+Command: `python -m experiments.run --model=skipgram`
+"""
+import ml_collections
+
+
+def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
+  config = ml_collections.ConfigDict(dict(
+      model=dict(dim=100, window=5, tied=False, subsample=1e-3, tile=16, slack=0.06, chunk=512, max_memory=4.0),
+      data=dict(name="pydocs", encoder="words", normalize="lower", min_count=5, max_size=2000, window_length=512,
+                max_documents=0, errors="strict"),
+      optimizer=dict(name="adam", schedule="linear", learning_rate=2e-3, warmup_steps=0, end_fraction=1e-4),
+      steps=0,
+      epochs=3,
+      batch_size=8,
+      steps_per_dispatch=16,
+      log_every=64,
+      eval_every=0,
+      save_every=1024,
+      evals=(),
+  ))
+  if preset == "tiny":
+    config.model.update(dict(dim=16))
+    config.data.update(dict(window_length=128, min_count=2, max_size=500, max_documents=400))
+    config.update(dict(epochs=0, steps=40, steps_per_dispatch=4, log_every=4, save_every=20))
+  elif preset == "small":
+    config.data.update(dict(name="enwiki-2015", normalize="a-z", max_size=10_000))
+    config.update(dict(epochs=1, batch_size=16))
+    config.evals = ("word_similarity:ws353", "word_similarity:simlex999", "word_similarity:men")
+  elif preset == "paper":
+    config.model.update(dict(dim=300, subsample=1e-5, chunk=4096, max_memory=16.0))
+    config.data.update(dict(name="tfds:lm1b", normalize="cased", max_size=30_000))
+    config.update(dict(epochs=1, batch_size=64, save_every=32768))
+    config.evals = ("word_similarity:ws353", "word_similarity:simlex999", "word_similarity:men")
+  return config

@@ -1,0 +1,57 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from embeddings_jax.ops.sharding import DATA_AXES
+from embeddings_jax.ops.softmax import check_affordable, weighted_log_partition
+from embeddings_jax.types import InputError
+
+
+def _inputs(num_blocks=4, size=11, rows=64, dim=5):
+  keys = jax.random.split(jax.random.key(0), 3)
+  return (3 * jax.random.normal(keys[0], (num_blocks, size, dim)), jax.random.normal(keys[1], (rows, dim)),
+          jnp.floor(5 * jax.random.uniform(keys[2], (num_blocks, size))))
+
+
+def _plain(queries, table, weight, vocab_size):
+  return (weight * jax.nn.logsumexp(queries @ table[:vocab_size].T, -1)).sum()
+
+
+@pytest.mark.parametrize("chunk", [1, 12, 1000])
+def test_value_and_gradient_are_those_of_log_softmax(chunk):
+  queries, table, weight = _inputs()
+  ours = jax.jit(jax.value_and_grad(lambda q, t: 2 * weighted_log_partition(q, t, weight, 50, chunk), (0, 1)))
+  plain = jax.value_and_grad(lambda q, t: 2 * _plain(q, t, weight, 50), (0, 1))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-4),
+               ours(queries, table), plain(queries, table))
+  assert (ours(queries, table)[1][1][50:] == 0).all()
+
+
+def test_large_scores_stay_finite():
+  queries, table, weight = _inputs()
+  value, gradient = jax.value_and_grad(weighted_log_partition)(1e3 * queries, table, weight, 50, 16)
+  np.testing.assert_allclose(value, _plain(1e3 * queries, table, weight, 50), rtol=1e-5)
+  assert np.isfinite(gradient).all()
+
+
+def test_sharded_over_blocks_and_rows_moves_neither_scores_nor_table(mesh_of):
+  mesh = mesh_of("data:4,model:2")
+  queries, table, weight = _inputs(size=32, rows=4096, dim=8)
+  expected = jax.grad(_plain, (0, 1))(queries, table, weight, 4000)
+  layout = [NamedSharding(mesh, spec) for spec in (P(DATA_AXES), P("model", None), P(DATA_AXES))]
+  with jax.set_mesh(mesh):
+    compiled = jax.jit(jax.grad(weighted_log_partition, (0, 1)), static_argnums=(3, 4), in_shardings=layout,
+                       out_shardings=tuple(layout[:2])).lower(queries, table, weight, 4000, 32).compile()
+    found = compiled(*(jax.device_put(x, s) for x, s in zip((queries, table, weight), layout)))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected)
+  # Gradients of the table are summed over the data's shards; nothing is gathered.
+  assert "all-gather" not in compiled.as_text()
+
+
+def test_what_a_vocabulary_would_need():
+  check_affordable("x", 10_000, 100, 2, 512, 4.0)
+  with pytest.raises(InputError, match=r"x: .*over 1000000 words of 100 dimensions needs about 7.3 GB \(3.2 .* 4.1"):
+    check_affordable("x", 1_000_000, 100, 2, 512, 4.0)

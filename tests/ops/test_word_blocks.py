@@ -1,0 +1,48 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from embeddings_jax.ops import word_blocks
+
+
+def test_hashed_bits_look_random():
+  size = 1 << 14
+  words = np.stack([word_blocks.hashed_bits(jax.random.key(seed), stream, (size,))
+                    for seed in (0, 1) for stream in (0, 1, 2)]).astype(np.uint32)
+  assert all(len(np.unique(row)) > size - 200 for row in words)  # Some 32 collisions are expected.
+  bits = (words[:, :, None] >> np.arange(32, dtype=np.uint32)) & 1
+  error = 0.5 / np.sqrt(size)
+  assert np.abs(bits.mean(1) - 0.5).max() < 5 * error
+  # No bit follows another of its word, of its neighbours, or of the other keys and streams at its place.
+  signs = 2.0 * bits - 1
+  columns = [signs.transpose(1, 0, 2).reshape(size, -1)] + [np.roll(signs[0], shift, 0) for shift in (1, 2)]
+  columns = np.concatenate(columns, 1)
+  correlation = columns.T @ columns / size - np.eye(columns.shape[1])
+  assert np.abs(correlation).max() < 6 / np.sqrt(size)
+
+
+def test_hashed_bits_depend_on_place_and_not_on_shape():
+  key = jax.random.key(3)
+  whole = word_blocks.hashed_bits(key, 1, (4, 6))
+  np.testing.assert_array_equal(whole.ravel(), word_blocks.hashed_bits(key, 1, (24,)))
+  assert whole.dtype == jnp.uint32 and (whole != word_blocks.hashed_bits(key, 2, (4, 6))).all()
+
+
+def test_halo_is_the_neighbours_ends():
+  x = jnp.arange(12).reshape(1, 12)
+  found = word_blocks.with_halo(word_blocks.tiled(x, 4), 2, -1)
+  np.testing.assert_array_equal(found[0], [[-1, -1, 0, 1, 2, 3, 4, 5], [2, 3, 4, 5, 6, 7, 8, 9],
+                                           [6, 7, 8, 9, 10, 11, -1, -1]])
+
+
+def test_shifts_are_transposes():
+  x, y = jnp.arange(1.0, 7).reshape(1, 6), jnp.array([[3.0, 1, 4, 1, 5, 9]])
+  for offset in (0, 1, 4):
+    assert (word_blocks.shifted(x, offset, 0) * y).sum() == (x * word_blocks.unshifted(y, offset)).sum()
+  np.testing.assert_array_equal(word_blocks.shifted(x, 2, -1), [[3, 4, 5, 6, -1, -1]])
+
+
+def test_steps_are_shortened_by_the_mass_of_the_whole_batch():
+  ids, weight = jnp.array([[0, 1, 1], [2, 1, 3]]), jnp.array([[2.0, 3, 3], [1, 4, 0]])
+  sizes = word_blocks.step_sizes(64, ids, weight, jnp.float32(0.5), 5.0)
+  np.testing.assert_allclose(sizes, [[0.5, 0.25, 0.25], [0.5, 0.25, 0.5]])
