@@ -37,9 +37,9 @@ gets 1 / n_i of the query's gradient. The C program and gensim's `cbow_mean=1` p
 `undivided=True` does too; Irsoy, Benton & Stratos 2021 ("Corrected CBOW performs as well as skip-gram") show it to
 explain much of CBOW's bad name. The divided gradient wants a larger rate: .1 instead of .025. (2) All positions of a
 batch see the tables of its start, and the summed step of a row is shortened by min(1, max_mass / mass), see
-`ops.word_blocks.step_sizes`. A batch of 16,384 words at max_mass 64, or of 8,192 at 128, diverged; the defaults, 8,192
-at 32, leave room. (3) A noise word that equals the target is not redrawn. (4) Windows end at the block's
-ends.
+`ops.word_blocks.step_sizes`. Batches of 8,192 words at max_mass 128 and rate .1, or of 16,384 at 64 and .15,
+diverged; the defaults, 8,192 at 32, leave room. (3) A noise word that equals the target is not redrawn. (4) Windows
+end at the block's ends.
 
 Expected: see `experiments/configs/cbow.py`.
 """

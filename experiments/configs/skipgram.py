@@ -25,7 +25,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.data.update(dict(window_length=128, min_count=2, max_size=500, max_documents=400))
     config.update(dict(epochs=0, steps=40, steps_per_dispatch=4, log_every=4, save_every=20))
   elif preset == "small":
-    config.data.update(dict(name="enwiki-2015", normalize="a-z", max_size=10_000))
+    config.data.update(dict(name="enwiki-2015", normalize="a-z", max_size=5000))
     config.update(dict(epochs=1, batch_size=16))
     config.evals = ("word_similarity:ws353", "word_similarity:simlex999", "word_similarity:men")
   elif preset == "paper":

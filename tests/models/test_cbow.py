@@ -247,7 +247,9 @@ def test_cosines_agree_with_gensim():
   rows = np.stack(rows).astype(np.int32)
   rows[:, 0] = -1
   model = cbow(vocab_size=vocab, counts=np.bincount(rows[rows >= 0], minlength=vocab), dim=16, subsample=0.01,
-               num_steps=epochs * num_blocks, undivided=True, max_mass=512.0)  # 300 words: each is often in a batch.
+               num_steps=epochs * num_blocks, undivided=True, learning_rate=0.025,
+               shared_negatives=32, tile=32, tiles_per_group=1,
+               max_mass=512.0)  # 300 words: each is often in a batch.
 
   @jax.jit
   def run(state, batches):
