@@ -135,7 +135,6 @@ def cbow(
     chunk: positions whose scores of the whole vocabulary are held at the same time (softmax).
     max_memory: GB that the full softmax may need.
   """
-  words = word_blocks.count_words("cbow", vocab_size, counts, subsample, negative_power)
   given = {"objective": objective, "context": context, "context_unit": context_unit}
   for name, value in given.items():
     if value not in CHOICES[name]:
@@ -148,6 +147,9 @@ def cbow(
   if halo > tile:
     raise InputError(f"cbow: window + num_masked - 1 = {halo} exceeds tile={tile}; raise config.model.tile")
   sampled = objective == "negative_sampling"
+  if not sampled:
+    check_affordable("cbow", vocab_size, dim, 2 - tied, chunk, max_memory)
+  words = word_blocks.count_words("cbow", vocab_size, counts, subsample, negative_power)
   room = min(1, words.kept_share + slack)
   schedule = word_blocks.linear_decay(learning_rate, num_steps)
 
@@ -213,7 +215,6 @@ def cbow(
     return total / jnp.maximum(number, 1), (metrics, extra)
 
   if not sampled:
-    check_affordable("cbow", vocab_size, dim, 2 - tied, chunk, max_memory)
     held_out = lambda params, extra, batch, rng: softmax_loss(params, extra, batch, jax.random.key(0), 1.0)[0]
     listed = lambda params, extra, batch, rng: {
         name: table[:vocab_size] for name, table in params.items() if not isinstance(table, tuple)}

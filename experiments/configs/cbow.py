@@ -31,7 +31,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
       evals=(),
   ))
   if preset == "tiny":
-    config.model.update(dict(dim=16))
+    config.model.update(dict(dim=16, tiles_per_group=1))
     config.data.update(dict(window_length=128, min_count=2, max_documents=400))
     config.update(dict(epochs=0, steps=40, steps_per_dispatch=4, log_every=4, save_every=20))
   elif preset == "small":
