@@ -37,9 +37,9 @@ gets 1 / n_i of the query's gradient. The C program and gensim's `cbow_mean=1` p
 `undivided=True` does too; Irsoy, Benton & Stratos 2021 ("Corrected CBOW performs as well as skip-gram") show it to
 explain much of CBOW's bad name. The divided gradient wants a larger rate: .1 instead of .025. (2) All positions of a
 batch see the tables of its start, and the summed step of a row is shortened by min(1, max_mass / mass), see
-`ops.word_blocks.step_sizes`. A batch of 16,384 words at max_mass 64, or of 8,192 at 128, diverged; the defaults, 8,192
-at 32, leave room. (3) A noise word that equals the target is not redrawn. (4) Windows end at the block's
-ends.
+`ops.word_blocks.step_sizes`. Batches of 8,192 words at max_mass 128 and rate .1, or of 16,384 at 64 and .15,
+diverged; the defaults, 8,192 at 32, leave room. (3) A noise word that equals the target is not redrawn. (4) Windows
+end at the block's ends.
 
 Expected: see `experiments/configs/cbow.py`.
 """
@@ -135,7 +135,6 @@ def cbow(
     chunk: positions whose scores of the whole vocabulary are held at the same time (softmax).
     max_memory: GB that the full softmax may need.
   """
-  words = word_blocks.count_words("cbow", vocab_size, counts, subsample, negative_power)
   given = {"objective": objective, "context": context, "context_unit": context_unit}
   for name, value in given.items():
     if value not in CHOICES[name]:
@@ -148,6 +147,9 @@ def cbow(
   if halo > tile:
     raise InputError(f"cbow: window + num_masked - 1 = {halo} exceeds tile={tile}; raise config.model.tile")
   sampled = objective == "negative_sampling"
+  if not sampled:
+    check_affordable("cbow", vocab_size, dim, 2 - tied, chunk, max_memory)
+  words = word_blocks.count_words("cbow", vocab_size, counts, subsample, negative_power)
   room = min(1, words.kept_share + slack)
   schedule = word_blocks.linear_decay(learning_rate, num_steps)
 
@@ -213,7 +215,6 @@ def cbow(
     return total / jnp.maximum(number, 1), (metrics, extra)
 
   if not sampled:
-    check_affordable("cbow", vocab_size, dim, 2 - tied, chunk, max_memory)
     held_out = lambda params, extra, batch, rng: softmax_loss(params, extra, batch, jax.random.key(0), 1.0)[0]
     listed = lambda params, extra, batch, rng: {
         name: table[:vocab_size] for name, table in params.items() if not isinstance(table, tuple)}

@@ -20,10 +20,10 @@ For K = k n_i and a group of one position this is the paper's equation 4; sharin
 | K, m | `shared_negatives`, `draws.negatives` | [], [B, N / group, K] |
 | P_n | `state.noise`: an alias table, in units of 2**-32 | [V'] twice |
 
-How it is computed: each row of a batch is a block of running tokens. What subsampling leaves is moved to its front and
-cut into tiles. A tile's rows are gathered once: `tile` centres, and side by side its `tile` + 2 c contexts and K noise
-words, so that one matrix product scores all, and two more give the rows' steps, which are scattered once. A dense
-gradient of a table never exists. On CPU the products are fastest where tile + 2 c + K is a multiple of 16.
+How it is computed: each row of a batch is a block of running tokens. What subsampling leaves is moved to its front
+and cut into tiles. A tile's rows are gathered once: `tile` centres, and side by side its `tile` + 2 c contexts and K
+noise words, so that one matrix product scores all, and two more give the rows' steps, which are scattered once. A
+dense gradient of a table never exists. On CPU the products are fastest where tile + 2 c + K is a multiple of 16.
 
 Deviations from the C program. (1) All pairs of a batch see the tables of its start, as if each row's gradients were
 summed before one large step; where that step would overshoot it is shortened: the summed gradient of a row is scaled

@@ -68,13 +68,13 @@ def skipgram(
     chunk: positions whose scores of the whole vocabulary are held at the same time.
     max_memory: GB that the full softmax may need.
   """
-  words = word_blocks.count_words("skipgram", vocab_size, counts, subsample, 1.0)
   for name, value in {"dim": dim, "window": window, "tile": tile, "chunk": chunk}.items():
     if value < 1:
       raise InputError(f"skipgram: {name}={value}: must be at least 1")
   if window > tile:
     raise InputError(f"skipgram: window={window} exceeds tile={tile}; raise config.model.tile")
   check_affordable("skipgram", vocab_size, dim, 2 - tied, chunk, max_memory)
+  words = word_blocks.count_words("skipgram", vocab_size, counts, subsample, 1.0)
 
   def init_params(rng, batch):
     del batch

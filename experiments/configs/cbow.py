@@ -1,6 +1,13 @@
 """Continuous bag of words (Mikolov et al. 2013a, arXiv:1301.3781; negative sampling from arXiv:1310.4546).
 
 Command: `python -m experiments.run --model=cbow`
+Presets: `demo` documentation of Python and its libraries (2.7 M words), about a minute on two cores; `tiny` for
+tests; `small` English Wikipedia of 2015 as a-z text (17 M words, `--data_dir`), five epochs, about a minute on two
+cores; `paper` about a billion words (`tfds:lm1b`) in 300 dimensions, on an accelerator. The textbook form is
+`--config.model.objective=softmax --config.model.context=sum --config.model.tied=True --config.data.max_size=2000
+--config.optimizer.name=adam --config.optimizer.learning_rate=0.002`.
+Expected: demo neighbours such as iterable -> iterator, iterables; `small` WordSim-353 .64, SimLex-999 .30, MEN .57
+(one seed), where gensim's CBOW has .58, .27, .54, and after one epoch .46, .25, .41, where it has .41, .20, .29.
 """
 import ml_collections
 
@@ -24,7 +31,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
       evals=(),
   ))
   if preset == "tiny":
-    config.model.update(dict(dim=16))
+    config.model.update(dict(dim=16, tiles_per_group=1))
     config.data.update(dict(window_length=128, min_count=2, max_documents=400))
     config.update(dict(epochs=0, steps=40, steps_per_dispatch=4, log_every=4, save_every=20))
   elif preset == "small":

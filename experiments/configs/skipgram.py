@@ -10,9 +10,9 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
       model=dict(dim=100, window=5, tied=False, subsample=1e-3, tile=16, slack=0.06, chunk=512, max_memory=4.0),
       data=dict(name="pydocs", encoder="words", normalize="lower", min_count=5, max_size=2000, window_length=512,
                 max_documents=0, errors="strict"),
-      optimizer=dict(name="adam", schedule="linear", learning_rate=2e-3, warmup_steps=0, end_fraction=1e-4),
+      optimizer=dict(name="adam", schedule="linear", learning_rate=0.03, warmup_steps=0, end_fraction=1e-4),
       steps=0,
-      epochs=3,
+      epochs=2,
       batch_size=8,
       steps_per_dispatch=16,
       log_every=64,
@@ -25,7 +25,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.data.update(dict(window_length=128, min_count=2, max_size=500, max_documents=400))
     config.update(dict(epochs=0, steps=40, steps_per_dispatch=4, log_every=4, save_every=20))
   elif preset == "small":
-    config.data.update(dict(name="enwiki-2015", normalize="a-z", max_size=10_000))
+    config.data.update(dict(name="enwiki-2015", normalize="a-z", max_size=5000))
     config.update(dict(epochs=1, batch_size=16))
     config.evals = ("word_similarity:ws353", "word_similarity:simlex999", "word_similarity:men")
   elif preset == "paper":

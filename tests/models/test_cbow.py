@@ -247,7 +247,9 @@ def test_cosines_agree_with_gensim():
   rows = np.stack(rows).astype(np.int32)
   rows[:, 0] = -1
   model = cbow(vocab_size=vocab, counts=np.bincount(rows[rows >= 0], minlength=vocab), dim=16, subsample=0.01,
-               num_steps=epochs * num_blocks, undivided=True, max_mass=512.0)  # 300 words: each is often in a batch.
+               num_steps=epochs * num_blocks, undivided=True, learning_rate=0.025,
+               shared_negatives=32, tile=32, tiles_per_group=1,
+               max_mass=512.0)  # 300 words: each is often in a batch.
 
   @jax.jit
   def run(state, batches):
@@ -281,7 +283,8 @@ def test_no_collective_moves_a_table(tied):
   # Rows of the contexts, with the halo of a tile, and of targets and noise words.
   update_rows = num_blocks * max(length + 2 * 5, length + 8 + (length + 2 * 5) * tied)
   vocab = 64 * update_rows
-  model = cbow(vocab_size=vocab, counts=np.ones(vocab), dim=dim, shared_negatives=8, tile=32, tied=tied)
+  model = cbow(vocab_size=vocab, counts=np.ones(vocab), dim=dim, shared_negatives=8, tile=32, tiles_per_group=1,
+               tied=tied)
   state = jax.eval_shape(lambda key: model.init(key, None), jax.random.key(0))
   layout = jax.tree_util.tree_map_with_path(lambda path, _: NamedSharding(
       mesh, model.rules[0][1] if re.search(model.rules[0][0], path_name(path)) else P()), state)
