@@ -201,5 +201,9 @@ def test_two_processes_give_the_losses_of_one(model, tmp_path):
   losses = [np.array([record["loss"] for record in records(tmp_path / name)]) for name in ("one", "two")]
   assert len(losses[0]) == 12
   np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+  if model == "sgns":
+    facts, results = (json.loads((tmp_path / "one" / f"{name}.json").read_text()) for name in ("config", "results"))
+    words = 12 / facts["facts"]["steps_per_epoch"] * facts["facts"]["num_raw_words"]
+    assert results["words_per_second"] * results["wall_seconds"] == pytest.approx(words, rel=0.05)
   vectors = [np.load(tmp_path / name / "embeddings.npy") for name in ("one", "two")]
   np.testing.assert_allclose(vectors[1], vectors[0], rtol=1e-3, atol=1e-4)

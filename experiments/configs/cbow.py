@@ -37,10 +37,10 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   elif preset == "small":
     config.data.update(dict(name="enwiki-2015", normalize="a-z"))
     config.update(dict(epochs=5, save_every=8192))
-    config.evals = ("word_similarity:ws353", "word_similarity:simlex999", "word_similarity:men")
+    config.evals = ("word_similarity:ws353", "word_similarity:simlex999", "word_similarity:men", "analogies")
   elif preset == "paper":
     config.model.update(dict(dim=300, subsample=1e-5))
     config.data.update(dict(name="tfds:lm1b", normalize="cased"))
     config.update(dict(epochs=1, save_every=32768))
-    config.evals = ("word_similarity:ws353", "word_similarity:simlex999", "word_similarity:men")
+    config.evals = ("word_similarity:ws353", "word_similarity:simlex999", "word_similarity:men", "analogies")
   return config

@@ -32,9 +32,9 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.update(dict(steps=40))
   elif preset == "small":
     config.data.update(dict(name="enwiki-2015", normalize="a-z"))
-    config.evals = ("word_similarity:ws353", "word_similarity:simlex999", "word_similarity:men")
+    config.evals = ("word_similarity:ws353", "word_similarity:simlex999", "word_similarity:men", "analogies")
   elif preset == "paper":
     config.model.update(dict(dim=500, power=0.5))
     config.data.update(dict(name="tfds:lm1b", normalize="lower", min_count=100, window=2, weighting="none"))
-    config.evals = ("word_similarity:ws353", "word_similarity:simlex999", "word_similarity:men")
+    config.evals = ("word_similarity:ws353", "word_similarity:simlex999", "word_similarity:men", "analogies")
   return config

@@ -34,10 +34,10 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   elif preset == "small":
     config.data.update(dict(name="enwiki-2015", normalize="a-z", max_size=5000))
     config.update(dict(epochs=1, batch_size=16))
-    config.evals = ("word_similarity:ws353", "word_similarity:simlex999", "word_similarity:men")
+    config.evals = ("word_similarity:ws353", "word_similarity:simlex999", "word_similarity:men", "analogies")
   elif preset == "paper":
     config.model.update(dict(dim=300, subsample=1e-5, chunk=4096, max_memory=16.0))
     config.data.update(dict(name="tfds:lm1b", normalize="cased", max_size=30_000))
     config.update(dict(epochs=1, batch_size=64, save_every=32768))
-    config.evals = ("word_similarity:ws353", "word_similarity:simlex999", "word_similarity:men")
+    config.evals = ("word_similarity:ws353", "word_similarity:simlex999", "word_similarity:men", "analogies")
   return config
