@@ -106,7 +106,7 @@ def test_buckets():
     (lambda: RowEncoder(2).encode(np.array([[1, 2], [np.nan, 3]])), "row 1, column 0 .*not a finite number"),
     (lambda: RowEncoder(2).encode([]), "no items"),
     (lambda: WordEncoder(VOCABULARY, "lower").encode([]), "no items"),
-    (lambda: WordEncoder(VOCABULARY, "upper").encode(["unheard"]), "must be 'a-z', 'lower' or 'cased'"),
+    (lambda: WordEncoder(VOCABULARY, "upper").encode(["unheard"]), "must be 'a-z', 'lower', 'cased' or 'spaces'"),
     (lambda: WaveformEncoder(8000).encode([np.ones(3)]), r"clip 0: is float64 \[3\], should be int16"),
     (lambda: WaveformEncoder(8000).encode([np.ones(0, np.int16)]), "not empty"),
     (lambda: Vocabulary(["a", "a"], [1, 1]), "listed twice"),
