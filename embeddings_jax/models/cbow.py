@@ -159,25 +159,22 @@ def cbow(
         tiles_per_group=tiles_per_group if sampled else 0, shared_negatives=shared_negatives if sampled else 0,
         room=room)
 
-  def contexts(draws) -> tuple[Array, Callable[[Array], Array], Callable[[Array], Array], Array]:
-    """The ids [B, ...] of contexts, the sum over them and its transpose, and what makes a sum the query.
+  def contexts(draws) -> tuple[Callable[[Array], Array], Callable[[Array], Array], Array]:
+    """The sum over contexts, its transpose, and what makes a sum the query.
 
-    The sum is a linear function from their rows [B, ..., d] to [B, N, d]; times the last result [B, N] (0 where there
-    is no context) it is z.
+    The sum is a linear function from the positions' rows [B, N, d] to [B, N, d]; times the last result [B, N] (0
+    where there is no context) it is z.
     """
-    per_position = lambda x: x.reshape(draws.tokens.shape + x.shape[3:])
     if context_unit == "window":
-      paired = word_blocks.window_pairs(draws.document, draws.radius, window=window, tile=tile, span=num_masked)
-      number = per_position(paired.sum(-1))
-      ids = word_blocks.with_halo(word_blocks.tiled(draws.tokens, tile), halo, vocab_size)
-      total = lambda rows: per_position(jnp.einsum("btij,btjd->btid", paired, rows))
-      spread = lambda x: jnp.einsum("btji,btid->btjd", turned(paired), word_blocks.tiled(x, tile))
+      masks = word_blocks.window_masks(draws.document, draws.radius, window=window, span=num_masked)
+      number = sum(masks.values())
+      total = lambda rows: word_blocks.window_sums(masks, rows)
+      spread = lambda x: word_blocks.window_spread(masks, x)
     else:
-      ids = draws.tokens
       total = lambda rows: word_blocks.document_sums(draws.document, rows, num_masked)
       spread = lambda x: jax.linear_transpose(total, x)(x)[0]  # It has the shape of its argument.
       number = total((draws.document >= 0)[..., None].astype(jnp.float32))[..., 0]
-    return ids, total, spread, jnp.where(number > 0, 1 / jnp.maximum(number, 1) if context == "mean" else 1.0, 0)
+    return total, spread, jnp.where(number > 0, 1 / jnp.maximum(number, 1) if context == "mean" else 1.0, 0)
 
   def targets(draws, scale) -> list[Array]:
     """For each of the masked words: [B, N] float32, 1 where position i has a context and predicts word i + s."""
@@ -204,8 +201,8 @@ def cbow(
   def softmax_loss(params, extra, batch, rng, room=room):
     draws = draw(extra["keep"], extra["noise"], batch, rng, room)
     output = params["input"] if tied else params["output"]
-    ids, total_of, _, scale = contexts(draws)
-    query = scale[..., None] * total_of(word_blocks.take_rows(params["input"], ids))
+    total_of, _, scale = contexts(draws)
+    query = scale[..., None] * total_of(word_blocks.take_rows(params["input"], draws.tokens))
     rows, predicted = word_blocks.take_rows(output, draws.tokens), targets(draws, scale)
     total = weighted_log_partition(query, output, sum(predicted), vocab_size, chunk)
     for s, valid in enumerate(predicted):
@@ -231,10 +228,11 @@ def cbow(
     return CbowState(jnp.zeros((), jnp.int32), *tables(rng), jnp.asarray(words.keep),
                      jax.tree.map(jnp.asarray, words.noise))
 
-  def scored(table, output, draws, ids, total_of, scale):
+  def scored(table, output, draws, total_of, scale):
     """Rows of the targets and of the noise words, the queries, and their scores' sigma and weights; the mean loss."""
     row_targets, row_noise = (word_blocks.take_rows(output, x) for x in (draws.tokens, draws.negatives))
-    query = scale[..., None] * total_of(word_blocks.take_rows(table, ids))
+    # Left to itself, XLA would sum the windows anew for everything that reads the queries.
+    query = jax.lax.optimization_barrier(scale[..., None] * total_of(word_blocks.take_rows(table, draws.tokens)))
     predicted = targets(draws, scale)
     found = [jax.nn.sigmoid((query * shifted(row_targets, s, 0)).sum(-1)) for s in range(num_masked)]
     each = grouped(sum(predicted)[..., None], draws) * (num_negatives / shared_negatives)
@@ -250,10 +248,10 @@ def cbow(
 
   def update(state, batch, rng):
     draws = draw(state.keep, state.noise, batch, rng, room)
-    context_ids, total_of, spread, scale = contexts(draws)
+    total_of, spread, scale = contexts(draws)
     output = state.input if tied else state.output
     row_targets, row_noise, query, predicted, each, errors, noise_error, loss = scored(
-        state.input, output, draws, context_ids, total_of, scale)
+        state.input, output, draws, total_of, scale)
     share = ((scale > 0) if undivided else scale)[..., None]
     grad_query = -jnp.einsum("bgik,bgkd->bgid", noise_error, row_noise).reshape(query.shape)
     for s, error in enumerate(errors):
@@ -263,11 +261,11 @@ def cbow(
 
     # What is written: the contexts' rows, and those of targets and noise words; each with its terms of the objective.
     flat = lambda x, tail: x.reshape((x.shape[0], -1) + tail)
-    ids = [flat(context_ids, ()), draws.tokens, flat(draws.negatives, ())]
-    weight = [flat(spread((1 + num_negatives) * share * sum(predicted)[..., None]), ()),
+    ids = [draws.tokens, draws.tokens, flat(draws.negatives, ())]
+    weight = [spread((1 + num_negatives) * share * sum(predicted)[..., None])[..., 0],
               sum(unshifted(valid, s) for s, valid in enumerate(predicted)),
               flat(jnp.broadcast_to(each.sum(2), draws.negatives.shape), ())]
-    gradient = [flat(x, (dim,)) for x in (spread(share * grad_query), from_targets, from_noise)]
+    gradient = [spread(share * grad_query), from_targets, flat(from_noise, (dim,))]
     rate = jnp.asarray(schedule(state.step), jnp.float32)
 
     def moved(table, which):
@@ -284,8 +282,8 @@ def cbow(
   def loss(state, batch, rng):
     del rng  # Held-out text is always seen with the same windows and noise words.
     draws = draw(state.keep, state.noise, batch, jax.random.key(0))
-    ids, total_of, _, scale = contexts(draws)
-    return scored(state.input, state.input if tied else state.output, draws, ids, total_of, scale)[-1]
+    total_of, _, scale = contexts(draws)
+    return scored(state.input, state.input if tied else state.output, draws, total_of, scale)[-1]
 
   def components(state, batch, rng):
     del batch, rng

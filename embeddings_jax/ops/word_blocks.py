@@ -263,6 +263,45 @@ def window_pairs(
   return paired.astype(jnp.float32)
 
 
+def window_masks(document: Array, radius: Array, *, window: int, span: int = 1) -> dict[int, Array]:
+  """Offset o -> [B, N] float32, 1 where position i + o is in position i's window; arguments as of `window_pairs`."""
+  masks = {}
+  for offset in (*range(-window, 0), *range(span, span + window)):
+    there = neighbours(document, offset, -1)
+    reach = -offset if offset < 0 else offset - (span - 1)
+    masks[offset] = ((there == document) & (document >= 0) & (reach <= radius)).astype(jnp.float32)
+  return masks
+
+
+def window_sums(masks: dict[int, Array], rows: Array) -> Array:
+  """[B, N, d] rows -> [B, N, d], the sum over each position's window.
+
+  Shifted sums, one loop over positions to the compiler: for rows that are only added up several times as fast on CPU
+  as products with the bands of `window_pairs`.
+  """
+  return _sum_of_shifted(rows, masks)
+
+
+def window_spread(masks: dict[int, Array], x: Array) -> Array:
+  """The transpose of `window_sums`: each position's x [B, N, d] goes to all of its window."""
+  return _sum_of_shifted(x, {-offset: neighbours(mask, -offset, 0) for offset, mask in masks.items()})
+
+
+def _sum_of_shifted(x: Array, weights: dict[int, Array]) -> Array:
+  """sum_o weights[o][:, i] * x[:, i + o]."""
+  size, reach = x.shape[1], max(map(abs, weights))
+  # Padded once and for all: within the loop it would be a branch for each element.
+  padded = jax.lax.optimization_barrier(jnp.pad(x, [(0, 0), (reach, reach), (0, 0)]))
+  part = lambda offset: padded[:, reach + offset:reach + offset + size]
+  return sum(weight[..., None] * part(offset) for offset, weight in weights.items())
+
+
+def neighbours(x: Array, offset: int, fill: float) -> Array:
+  """[B, N] -> the same, position i holding what was at i + offset."""
+  size, reach = x.shape[1], abs(offset)
+  return jnp.pad(x, [(0, 0), (reach, reach)], constant_values=fill)[:, reach + offset:reach + offset + size]
+
+
 def document_sums(document: Array, rows: Array, span: int = 1) -> Array:
   """[B, N, d] rows -> [B, N, d], the sum over each position's document without positions i ... i + span - 1."""
   size = document.shape[1]
