@@ -27,10 +27,10 @@ textbook form.
 | K, m | `shared_negatives`, `draws.negatives` | [], [B, N / group, K] |
 | P_n | `noise`: an alias table, in units of 2**-32 | [V'] twice |
 
-How it is computed: once per position, as in `sgns`: rows are gathered once, contexts are summed by products with 0/1
-bands (or over documents), steps are scattered once. With negative sampling a dense gradient of a table never exists,
-and a step is word2vec's, the rate times the sum over the batch; the full softmax has a dense gradient by nature, here
-of the mean over targets, and takes any optimizer.
+How it is computed: rows are gathered once per position, contexts are summed by shifting them along the positions (or
+over documents), steps are scattered once. With negative sampling a dense gradient of a table never exists, and a step
+is word2vec's, the rate times the sum over the batch; the full softmax has a dense gradient by nature, here of the
+mean over targets, and takes any optimizer.
 
 Deviations from the C program. (1) The gradient is that of the formula: where the context is a mean, a context word
 gets 1 / n_i of the query's gradient. The C program and gensim's `cbow_mean=1` pass it on undivided, which
@@ -98,8 +98,7 @@ def cbow(
     learning_rate: float | Callable[[Array], Array] = 0.1,
     optimizer: optax.GradientTransformation | None = None,
     shared_negatives: int = 16,
-    tile: int = 26,
-    tiles_per_group: int = 4,
+    group: int = 104,
     max_mass: float = 32.0,
     slack: float = 0.06,
     chunk: int = 512,
@@ -126,9 +125,8 @@ def cbow(
     negative_power: exponent of the unigram distribution for noise words.
     learning_rate: of negative sampling: a schedule, or the start of a linear decay to 1e-4 of it over `num_steps`.
     optimizer: of the softmax; by default SGD with `learning_rate`.
-    shared_negatives: noise words drawn per group of positions.
-    tile: positions whose contexts are summed by one matrix product.
-    tiles_per_group: tiles that share their noise words; 0: all of a block.
+    shared_negatives: noise words that a group of positions shares.
+    group: positions of a group.
     max_mass: most targets' worth of gradient that one batch may add to a row (negative sampling).
     slack: a block has room for the share of its tokens that subsampling keeps on average, plus this share; what is
       more goes untrained (the metric `overflow`).
@@ -139,13 +137,10 @@ def cbow(
   for name, value in given.items():
     if value not in CHOICES[name]:
       raise InputError(f"cbow: {name}={value!r}: must be one of {', '.join(CHOICES[name])}")
-  for name, value in {"dim": dim, "window": window, "tile": tile, "shared_negatives": shared_negatives,
+  for name, value in {"dim": dim, "window": window, "group": group, "shared_negatives": shared_negatives,
                       "num_masked": num_masked, "chunk": chunk}.items():
     if value < 1:
       raise InputError(f"cbow: {name}={value}: must be at least 1")
-  halo = window + num_masked - 1
-  if halo > tile:
-    raise InputError(f"cbow: window + num_masked - 1 = {halo} exceeds tile={tile}; raise config.model.tile")
   sampled = objective == "negative_sampling"
   if not sampled:
     check_affordable("cbow", vocab_size, dim, 2 - tied, chunk, max_memory)
@@ -155,9 +150,8 @@ def cbow(
 
   def draw(keep, noise, batch, rng, room=1.0) -> Draws:
     return word_blocks.draw_blocks(
-        keep, noise, batch, rng, vocab_size=vocab_size, window=window, tile=tile,
-        tiles_per_group=tiles_per_group if sampled else 0, shared_negatives=shared_negatives if sampled else 0,
-        room=room)
+        keep, noise, batch, rng, vocab_size=vocab_size, window=window, tile=group,
+        tiles_per_group=1 if sampled else 0, shared_negatives=shared_negatives if sampled else 0, room=room)
 
   def contexts(draws) -> tuple[Callable[[Array], Array], Callable[[Array], Array], Array]:
     """The sum over contexts, its transpose, and what makes a sum the query.

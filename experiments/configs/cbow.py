@@ -16,7 +16,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
       model=dict(dim=100, objective="negative_sampling", context="mean", context_unit="window", undivided=False,
                  tied=False, num_masked=1, window=5, num_negatives=5, subsample=1e-3, negative_power=0.75,
-                 shared_negatives=16, tile=26, tiles_per_group=4, max_mass=32.0, slack=0.06, chunk=512,
+                 shared_negatives=16, group=104, max_mass=32.0, slack=0.06, chunk=512,
                  max_memory=4.0),
       data=dict(name="pydocs", encoder="words", normalize="lower", min_count=5, max_size=0, window_length=512,
                 max_documents=0, errors="strict"),
@@ -31,7 +31,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
       evals=(),
   ))
   if preset == "tiny":
-    config.model.update(dict(dim=16, tiles_per_group=1))
+    config.model.update(dict(dim=16, group=26))
     config.data.update(dict(window_length=128, min_count=2, max_documents=400))
     config.update(dict(epochs=0, steps=40, steps_per_dispatch=4, log_every=4, save_every=20))
   elif preset == "small":

@@ -16,7 +16,7 @@ from embeddings_jax.train.mesh import path_name
 from embeddings_jax.types import InputError
 
 VOCAB = 50
-SMALL = dict(dim=7, window=2, tile=4, tiles_per_group=2, shared_negatives=3, slack=1.0, max_mass=1e9,
+SMALL = dict(dim=7, window=2, group=8, shared_negatives=3, slack=1.0, max_mass=1e9,
              subsample=0.02)
 
 
@@ -248,7 +248,7 @@ def test_cosines_agree_with_gensim():
   rows[:, 0] = -1
   model = cbow(vocab_size=vocab, counts=np.bincount(rows[rows >= 0], minlength=vocab), dim=16, subsample=0.01,
                num_steps=epochs * num_blocks, undivided=True, learning_rate=0.025,
-               shared_negatives=32, tile=32, tiles_per_group=1,
+               shared_negatives=32, group=32,
                max_mass=512.0)  # 300 words: each is often in a batch.
 
   @jax.jit
@@ -280,11 +280,9 @@ def test_cosines_agree_with_gensim():
 def test_no_collective_moves_a_table(tied):
   mesh = jax.make_mesh((2, 2, 2), ("data", "fsdp", "model"), axis_types=(AxisType.Auto,) * 3)
   num_blocks, length, dim = 8, 32, 8
-  # Rows of the contexts, with the halo of a tile, and of targets and noise words.
-  update_rows = num_blocks * max(length + 2 * 5, length + 8 + (length + 2 * 5) * tied)
+  update_rows = num_blocks * (length + 8 + length * tied)  # Of targets and noise words, and of contexts in one table.
   vocab = 64 * update_rows
-  model = cbow(vocab_size=vocab, counts=np.ones(vocab), dim=dim, shared_negatives=8, tile=32, tiles_per_group=1,
-               tied=tied)
+  model = cbow(vocab_size=vocab, counts=np.ones(vocab), dim=dim, shared_negatives=8, group=32, tied=tied)
   state = jax.eval_shape(lambda key: model.init(key, None), jax.random.key(0))
   layout = jax.tree_util.tree_map_with_path(lambda path, _: NamedSharding(
       mesh, model.rules[0][1] if re.search(model.rules[0][0], path_name(path)) else P()), state)
@@ -310,7 +308,7 @@ def test_bad_arguments_are_named():
     _model(context="median")
   with pytest.raises(InputError, match="num_masked=0: must be at least 1"):
     _model(num_masked=0)
-  with pytest.raises(InputError, match=r"window \+ num_masked - 1 = 5 exceeds tile=4"):
-    _model(num_masked=4)
+  with pytest.raises(InputError, match="group=0: must be at least 1"):
+    _model(group=0)
   with pytest.raises(InputError, match=r"full softmax over 5000000 words of 100 dimensions needs about 36.5 GB"):
     cbow(vocab_size=5_000_000, counts=np.ones(5_000_000), objective="softmax")
