@@ -54,7 +54,7 @@ def baseline_table() -> str:
     shown = re.sub(r" --(seed|workdir|data_dir|cache_dir)=\S+", "", runs[0]["command"])
     row = [f"`{model}`", data, str(steps), None, None, str(len(runs)), minutes, f"`{shown}`"]
     for metric in (name for name in runs[0]["metrics"] if not LEFT_OUT.search(name)):
-      values = [run["metrics"][metric] for run in runs]
+      values = [run["metrics"][metric] for run in runs if metric in run["metrics"]]  # One may lack a protocol's data.
       spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
       row[3:5] = metric, f"{statistics.mean(values):.3f}{spread}"
       lines.append("| " + " | ".join(row) + " |")
