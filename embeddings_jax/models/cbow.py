@@ -54,7 +54,7 @@ from jax.sharding import PartitionSpec as P
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.ops import word_blocks
 from embeddings_jax.ops.softmax import check_affordable, weighted_log_partition
-from embeddings_jax.ops.word_blocks import Draws, Noise, minus_log, shifted, turned, unshifted
+from embeddings_jax.ops.word_blocks import Draws, Noise, minus_log, shifted, turned
 from embeddings_jax.types import Array, InputError, Model
 
 CHOICES = {"objective": ("negative_sampling", "softmax"), "context": ("mean", "sum"),
@@ -250,14 +250,14 @@ def cbow(
     grad_query = -jnp.einsum("bgik,bgkd->bgid", noise_error, row_noise).reshape(query.shape)
     for s, error in enumerate(errors):
       grad_query += error[..., None] * shifted(row_targets, s, 0)
-    from_targets = sum(unshifted(error[..., None] * query, s) for s, error in enumerate(errors))
+    from_targets = sum(shifted(error[..., None] * query, -s, 0) for s, error in enumerate(errors))
     from_noise = -jnp.einsum("bgki,bgid->bgkd", turned(noise_error), grouped(query, draws))
 
     # What is written: the contexts' rows, and those of targets and noise words; each with its terms of the objective.
     flat = lambda x, tail: x.reshape((x.shape[0], -1) + tail)
     ids = [draws.tokens, draws.tokens, flat(draws.negatives, ())]
     weight = [spread((1 + num_negatives) * share * sum(predicted)[..., None])[..., 0],
-              sum(unshifted(valid, s) for s, valid in enumerate(predicted)),
+              sum(shifted(valid, -s, 0) for s, valid in enumerate(predicted)),
               flat(jnp.broadcast_to(each.sum(2), draws.negatives.shape), ())]
     gradient = [spread(share * grad_query), from_targets, flat(from_noise, (dim,))]
     rate = jnp.asarray(schedule(state.step), jnp.float32)

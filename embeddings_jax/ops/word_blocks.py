@@ -236,38 +236,38 @@ def mean_of_words(table: Array, tokens: Array, vocab_size: int) -> Array:
 
 
 def window_pairs(
-    document: Array, radius: Array, *, window: int, tile: int, span: int = 1, extra: int = 0,
+    document: Array, radius: Array, *, window: int, tile: int, extra: int = 0,
 ) -> Array:
   """Which positions are in each other's windows, in tiles.
 
-  Position i looks at its document's words up to radius_i before i and up to radius_i after i + span - 1.
+  Position i looks at its document's words up to radius_i before and after it.
 
   Args:
     document, radius: [B, N] of `Draws`; N is a multiple of `tile`.
     window: largest radius.
     tile: positions of a tile.
-    span: words from i on that are no context.
     extra: columns of zeros at the end (cheaper here than padding afterwards).
 
   Returns:
-    [B, N / tile, tile, tile + 2 halo + extra] float32 of 0 and 1, halo = window + span - 1: row i of a tile, column j
-    stands for the position `j - halo` after the tile's first.
+    [B, N / tile, tile, tile + 2 window + extra] float32 of 0 and 1: row i of a tile, column j stands for the position
+    `j - window` after the tile's first.
   """
-  halo = window + span - 1
   here = tiled(document, tile)
-  there = jnp.pad(with_halo(here, halo, -1), [(0, 0), (0, 0), (0, extra)], constant_values=-1)
-  distance = jnp.arange(tile + 2 * halo + extra) - halo - jnp.arange(tile)[:, None]
-  reach = jnp.maximum(-distance, distance - (span - 1))  # Distance from the span; 0 and less is inside it.
+  there = jnp.pad(with_halo(here, window, -1), [(0, 0), (0, 0), (0, extra)], constant_values=-1)
+  distance = jnp.abs(jnp.arange(tile + 2 * window + extra) - window - jnp.arange(tile)[:, None])
   paired = (here[..., None] == there[..., None, :]) & (here >= 0)[..., None]
-  paired &= (reach > 0) & (reach <= tiled(radius, tile)[..., None])
+  paired &= (distance > 0) & (distance <= tiled(radius, tile)[..., None])
   return paired.astype(jnp.float32)
 
 
 def window_masks(document: Array, radius: Array, *, window: int, span: int = 1) -> dict[int, Array]:
-  """Offset o -> [B, N] float32, 1 where position i + o is in position i's window; arguments as of `window_pairs`."""
+  """Offset o -> [B, N] float32, 1 where position i + o is in the window of position i.
+
+  Position i looks at its document's words up to radius_i before i and up to radius_i after i + span - 1.
+  """
   masks = {}
   for offset in (*range(-window, 0), *range(span, span + window)):
-    there = neighbours(document, offset, -1)
+    there = shifted(document, offset, -1)
     reach = -offset if offset < 0 else offset - (span - 1)
     masks[offset] = ((there == document) & (document >= 0) & (reach <= radius)).astype(jnp.float32)
   return masks
@@ -284,7 +284,7 @@ def window_sums(masks: dict[int, Array], rows: Array) -> Array:
 
 def window_spread(masks: dict[int, Array], x: Array) -> Array:
   """The transpose of `window_sums`: each position's x [B, N, d] goes to all of its window."""
-  return _sum_of_shifted(x, {-offset: neighbours(mask, -offset, 0) for offset, mask in masks.items()})
+  return _sum_of_shifted(x, {-offset: shifted(mask, -offset, 0) for offset, mask in masks.items()})
 
 
 def _sum_of_shifted(x: Array, weights: dict[int, Array]) -> Array:
@@ -294,12 +294,6 @@ def _sum_of_shifted(x: Array, weights: dict[int, Array]) -> Array:
   padded = jax.lax.optimization_barrier(jnp.pad(x, [(0, 0), (reach, reach), (0, 0)]))
   part = lambda offset: padded[:, reach + offset:reach + offset + size]
   return sum(weight[..., None] * part(offset) for offset, weight in weights.items())
-
-
-def neighbours(x: Array, offset: int, fill: float) -> Array:
-  """[B, N] -> the same, position i holding what was at i + offset."""
-  size, reach = x.shape[1], abs(offset)
-  return jnp.pad(x, [(0, 0), (reach, reach)], constant_values=fill)[:, reach + offset:reach + offset + size]
 
 
 def document_sums(document: Array, rows: Array, span: int = 1) -> Array:
@@ -314,14 +308,11 @@ def document_sums(document: Array, rows: Array, span: int = 1) -> Array:
   return sums
 
 
-def unshifted(x: Array, offset: int) -> Array:
-  """The transpose of `shifted`."""
-  return jnp.pad(x, [(0, 0), (offset, 0)] + [(0, 0)] * (x.ndim - 2))[:, :x.shape[1]]
-
-
 def shifted(x: Array, offset: int, fill: float) -> Array:
-  """[B, N, ...] -> the same, position i holding what was at i + offset >= i."""
-  return jnp.pad(x[:, offset:], [(0, 0), (0, offset)] + [(0, 0)] * (x.ndim - 2), constant_values=fill)
+  """[B, N, ...] -> the same, position i holding what was at i + offset. Filled with 0, -offset is its transpose."""
+  size, reach = x.shape[1], abs(offset)
+  padded = jnp.pad(x, [(0, 0), (reach, reach)] + [(0, 0)] * (x.ndim - 2), constant_values=fill)
+  return padded[:, reach + offset:reach + offset + size]
 
 
 def tiled(x: Array, tile: int) -> Array:

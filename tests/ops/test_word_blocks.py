@@ -38,8 +38,9 @@ def test_halo_is_the_neighbours_ends():
 def test_shifts_are_transposes():
   x, y = jnp.arange(1.0, 7).reshape(1, 6), jnp.array([[3.0, 1, 4, 1, 5, 9]])
   for offset in (0, 1, 4):
-    assert (word_blocks.shifted(x, offset, 0) * y).sum() == (x * word_blocks.unshifted(y, offset)).sum()
+    assert (word_blocks.shifted(x, offset, 0) * y).sum() == (x * word_blocks.shifted(y, -offset, 0)).sum()
   np.testing.assert_array_equal(word_blocks.shifted(x, 2, -1), [[3, 4, 5, 6, -1, -1]])
+  np.testing.assert_array_equal(word_blocks.shifted(x, -2, -1), [[-1, -1, 1, 2, 3, 4]])
 
 
 def test_steps_are_shortened_by_the_mass_of_the_whole_batch():
