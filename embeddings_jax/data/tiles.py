@@ -96,7 +96,8 @@ def tile_source(
     index = tile["row_group"] * num_groups + tile["col_group"]
     return {**tile, **{name: x[index] for name, x in table.items()}}
 
-  facts = {**cells.facts, "num_rows": num_groups**2, "num_groups": num_groups, "num_cells": num_cells,
+  facts = {**cells.facts, "num_rows": num_groups**2, "num_groups": num_groups,
+           "group_size": group_size(vocab_size, num_groups), "num_cells": num_cells,
            "steps_per_epoch": num_strata * per_stratum}
   if resident:
     return Source(facts, batch_size, tile_at, gather, arrays)

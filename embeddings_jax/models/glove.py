@@ -74,6 +74,7 @@ def glove(
     *,
     vocab_size: int,
     num_groups: int,
+    group_size: int,
     marginals: Any = None,
     dim: int = 100,
     weighting: str = "power",
@@ -88,7 +89,7 @@ def glove(
 
   Args:
     vocab_size: number of words.
-    num_groups: n, of the tiles.
+    num_groups, group_size: n and R, of the tiles.
     marginals: [vocab_size] row sums of X, for `biases="marginals"`.
     dim: of the vectors.
     weighting: `power` (f above) or `none` (f = 1).
@@ -102,12 +103,12 @@ def glove(
                                "marginals")), ("accumulators", accumulators, ("coordinate", "row"))):
     if value not in choices:
       raise InputError(f"glove: {name}={value!r}: must be {' or '.join(choices)}")
-  if dim < 1 or vocab_size < 1 or num_groups < 1:
-    raise InputError(f"glove: dim={dim}, vocab_size={vocab_size}, num_groups={num_groups}: must be at least 1")
+  if dim < 1 or not 1 <= vocab_size <= num_groups * group_size:
+    raise InputError(f"glove: dim={dim}, vocab_size={vocab_size}: must be at least 1, and there is room for "
+                     f"{num_groups * group_size} words")
   if weighting == "power" and not x_max > 0:
     raise InputError(f"glove: x_max={x_max}: must be above 0")
-  size = -(-vocab_size // (num_groups * 8)) * 8  # `data.tiles.group_size`
-  num_rows = num_groups * size
+  size, num_rows = group_size, num_groups * group_size
   place = np.arange(vocab_size) % num_groups * size + np.arange(vocab_size) // num_groups
   if biases == "marginals":
     marginals = np.asarray(marginals, np.float64)

@@ -41,7 +41,7 @@ def source_of(tmp_path):
 
 
 def model_of(source, **options):
-  facts = {name: source.facts[name] for name in ("vocab_size", "num_groups", "marginals")}
+  facts = {name: source.facts[name] for name in ("vocab_size", "num_groups", "group_size", "marginals")}
   return glove(**facts, **{"dim": 5, "x_max": 10.0, **options})
 
 
@@ -211,7 +211,7 @@ def test_rows_split_over_devices_learn_the_same(source_of, mesh_of):
 def test_no_collective_moves_a_table_and_tables_stay_in_place(mesh_of):
   """With a table 64 times as large as a tile's rows: the bytes of every collective, in loops too, and temporaries."""
   vocab_size, num_groups, dim, width, size = 64 * 512, 64, 16, 256, 512
-  model = glove(vocab_size=vocab_size, num_groups=num_groups, dim=dim)
+  model = glove(vocab_size=vocab_size, num_groups=num_groups, group_size=size, dim=dim)
   batch = {"row_group": ((4,), np.int32), "col_group": ((4,), np.int32), "row": ((4, width), np.uint16),
            "col": ((4, width), np.uint16), "count": ((4, width), np.float32), "turned": ((4, width), np.uint16),
            "row_start": ((4, size + 1), np.int32), "col_start": ((4, size + 1), np.int32), "mask": ((4,), np.float32)}
@@ -243,8 +243,8 @@ def test_no_collective_moves_a_table_and_tables_stay_in_place(mesh_of):
 
 @pytest.mark.parametrize("options,message", [
     (dict(weighting="log"), "weighting='log'"), (dict(x_max=0.0), "x_max=0.0"), (dict(dim=0), "dim=0"),
-    (dict(accumulators="all"), "accumulators='all'"),
+    (dict(accumulators="all"), "accumulators='all'"), (dict(group_size=1), "there is room for 8 words"),
     (dict(biases="marginals", marginals=np.ones(3)), "marginals of shape (3,)")])
 def test_wrong_options_are_named(options, message):
   with pytest.raises(InputError, match=re.escape(message)):
-    glove(**{"vocab_size": 10, "num_groups": 8, **options})
+    glove(**{"vocab_size": 10, "num_groups": 8, "group_size": 8, **options})
