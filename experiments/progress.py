@@ -12,18 +12,22 @@ class Progress:
   def __init__(self, steps: int, unit: str = "steps"):
     self._steps, self._unit, self._bar, self._task = steps, unit, None, None
     self._shown = time.perf_counter()
-    if sys.stdout.isatty():
-      from rich import progress
 
-      self._bar = progress.Progress(
-          progress.BarColumn(), progress.MofNCompleteColumn(), progress.TextColumn("{task.description}"),
-          progress.TimeRemainingColumn())
-      self._task = self._bar.add_task("", total=steps)
-      self._bar.start()
+  def _start(self) -> None:
+    """Not before there is something to show: what is found in the cache draws no bar."""
+    from rich import progress
+
+    self._bar = progress.Progress(
+        progress.BarColumn(), progress.MofNCompleteColumn(), progress.TextColumn("{task.description}"),
+        progress.TimeRemainingColumn())
+    self._task = self._bar.add_task("", total=self._steps)
+    self._bar.start()
 
   def show(self, step: int, record: Mapping[str, float]) -> None:
     rate = record.get("steps_per_second", 0.0)
     text = f"loss {record['loss']:.4g}  {rate:.3g} steps/s" if record else f"{self._unit} {step / self._steps:.0%}"
+    if not self._bar and sys.stdout.isatty():
+      self._start()
     if self._bar:
       self._bar.update(self._task, completed=step, description=text)
       return
