@@ -178,7 +178,7 @@ class _Rows:
   def finish(self) -> WordVectors:
     if not self.seen:
       raise InputError(f"{self.path}: is empty, it has no word vectors")
-    self.vectors.resize((len(self.seen), self.dim), refcheck=False)  # In place.
+    self.vectors = self.vectors[:len(self.seen)]  # A view: NumPy's resize copies from 2.5 on.
     for first in range(0, len(self.vectors), _BLOCK_ROWS):
       bad = ~np.isfinite(self.vectors[first:first + _BLOCK_ROWS]).all(1)
       if bad.any():
