@@ -80,20 +80,20 @@ def loop() -> dict:
     make_state, many_updates = loop_lib.programs(model, source)
     feeder = mesh_lib.Feeder(mesh, source.batch_size)
     resident = mesh_lib.put(source.resident, NamedSharding(mesh, P()))
-    seed, numbers = np.uint32(0), np.arange(size, dtype=np.int32)
+    seed, numbers, whole = np.uint32(0), np.arange(size, dtype=np.int32), np.int32(size)
     feeds = feeder([source.feed_at(step) for step in range(size)])
     state = jax.jit(make_state)(seed, resident, feeds)
     dispatch = jax.jit(many_updates, donate_argnums=0)
-    state, metrics = jax.block_until_ready(dispatch(state, seed, numbers, resident, feeds))
+    state, metrics = jax.block_until_ready(dispatch(state, seed, numbers, whole, resident, feeds))
     start = time.perf_counter()
-    state, metrics = jax.block_until_ready(dispatch(state, seed, numbers, resident, feeds))
+    state, metrics = jax.block_until_ready(dispatch(state, seed, numbers, whole, resident, feeds))
     count = max(4, int(FLAGS.seconds / (time.perf_counter() - start)))
 
     def bare() -> float:
       nonlocal state
       start = time.perf_counter()
       for _ in range(count):
-        state, metrics = dispatch(state, seed, numbers, resident, feeds)
+        state, metrics = dispatch(state, seed, numbers, whole, resident, feeds)
       jax.block_until_ready((state, metrics))
       return count * size / (time.perf_counter() - start)
 

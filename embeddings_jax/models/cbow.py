@@ -225,8 +225,7 @@ def cbow(
   def scored(table, output, draws, total_of, scale):
     """Rows of the targets and of the noise words, the queries, and their scores' sigma and weights; the mean loss."""
     row_targets, row_noise = (word_blocks.take_rows(output, x) for x in (draws.tokens, draws.negatives))
-    # Left to itself, XLA would sum the windows anew for everything that reads the queries.
-    query = jax.lax.optimization_barrier(scale[..., None] * total_of(word_blocks.take_rows(table, draws.tokens)))
+    query = word_blocks.computed_once(scale[..., None] * total_of(word_blocks.take_rows(table, draws.tokens)))
     predicted = targets(draws, scale)
     found = [jax.nn.sigmoid((query * shifted(row_targets, s, 0)).sum(-1)) for s in range(num_masked)]
     each = grouped(sum(predicted)[..., None], draws) * (num_negatives / shared_negatives)

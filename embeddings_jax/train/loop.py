@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -91,11 +92,12 @@ def train(
     resident = mesh_lib.put(source.resident, NamedSharding(mesh, P(DATA_AXES)) if source.whole else replicated)
 
     def feeds_of(span):
-      return feeder([source.feed_at(step, feeder.rows) for step in range(*span)])
+      feeds = [source.feed_at(step, feeder.rows) for step in range(*span)]
+      return feeder(feeds + [feeds[-1]] * (steps_per_dispatch - len(feeds)))
 
     make_state, many_updates = programs(model, source)
     seed = np.uint32(seed)
-    first_feeds = feeds_of((0, 1))
+    first_feeds = feeder([source.feed_at(0, feeder.rows)])
     abstract = jax.eval_shape(make_state, seed, resident, first_feeds)
     layout = mesh_lib.state_shardings(abstract, mesh, model.rules)
     dispatch = jax.jit(many_updates, donate_argnums=0, out_shardings=(layout, replicated))
@@ -117,7 +119,7 @@ def train(
       nonlocal converged_at
       while len(unread) > keep:
         start, stop, metrics = unread.popleft()
-        metrics = {name: np.asarray(value) for name, value in metrics.items()}
+        metrics = {name: np.asarray(value)[:stop - start] for name, value in metrics.items()}
         _check_finite(metrics, start, checkpoints)
         if converged_at is None and metrics.get("converged", np.zeros(1))[-1] > 0:
           converged_at = stop
@@ -149,8 +151,8 @@ def train(
           break
         clock.waited += time.perf_counter() - waiting
         start, step = start_stop
-        numbers = np.arange(start, step, dtype=np.int32)
-        state, metrics = dispatch(state, seed, numbers, resident, feeds)
+        numbers = np.arange(start, start + steps_per_dispatch, dtype=np.int32)
+        state, metrics = dispatch(state, seed, numbers, np.int32(step - start), resident, feeds)
         unread.append((start, step, metrics))
         read_metrics(keep=1)  # One dispatch late: the device never waits for the host.
 
@@ -181,7 +183,8 @@ def train(
 
 def programs(model: Model, source: Source) -> tuple[Callable, Callable]:
   """What the loop compiles: `(seed, resident, feeds) -> state`, and many updates in one dispatch,
-  `(state, seed, numbers, resident, feeds) -> (state, metrics)`, with the steps' `numbers` [k]."""
+  `(state, seed, numbers, count, resident, feeds) -> (state, metrics)`, of the first `count` of k steps `numbers`
+  [k], so that one program serves the shorter dispatches too; metrics are [k]."""
 
   def batch_of(resident, feed):
     return constrain(source.assemble(resident, feed), P(DATA_AXES))
@@ -190,17 +193,28 @@ def programs(model: Model, source: Source) -> tuple[Callable, Callable]:
     rng = jax.random.split(jax.random.key(seed))[0]
     return model.init(rng, batch_of(resident, jax.tree.map(lambda x: x[0], feeds)))
 
-  def many_updates(state, seed, numbers, resident, feeds):
+  def many_updates(state, seed, numbers, count, resident, feeds):
     root = jax.random.split(jax.random.key(seed))[1]
 
-    def one_update(state, xs):
-      number, feed = xs
+    @jax.jit  # Traced once.
+    def one_update(state, number, feed):
       return model.update(state, batch_of(resident, feed), jax.random.fold_in(root, number))
 
+    def step_at(i):
+      return jax.tree.map(lambda x: x[i], (numbers, feeds))
+
     if len(numbers) == 1:  # Outside of a loop XLA's CPU convolutions are three times as fast.
-      state, metrics = one_update(state, jax.tree.map(lambda x: x[0], (numbers, feeds)))
+      state, metrics = one_update(state, *step_at(0))
       return state, jax.tree.map(lambda x: x[None], metrics)
-    return jax.lax.scan(one_update, state, (numbers, feeds))
+
+    def body(i, carry):
+      state, metrics = carry
+      state, new = one_update(state, *step_at(i))
+      return state, jax.tree.map(lambda all, one: all.at[i].set(one), metrics, new)
+
+    shapes = jax.eval_shape(one_update, state, *step_at(0))[1]
+    metrics = jax.tree.map(lambda x: jnp.zeros((len(numbers), *x.shape), x.dtype), shapes)
+    return jax.lax.fori_loop(0, count, body, (state, metrics))
 
   return make_state, many_updates
 
