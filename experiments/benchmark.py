@@ -31,6 +31,7 @@ flags.DEFINE_integer("epochs", 1, "Passes over the corpus, or over its cells.", 
 flags.DEFINE_string("peer", "", "Folder of the programs cooccur, shuffle and glove, built from stanfordnlp/GloVe.")
 flags.DEFINE_float("seconds", 5.0, "Length of one turn of `loop`, about.")
 flags.DEFINE_integer("seed", 0, "Seed.")
+flags.DEFINE_integer("seeds", 1, "Seeds of `sgns` and `cbow`, from --seed on.", lower_bound=1)
 flags.DEFINE_string("output", "", "File to write the result to.")
 
 
@@ -117,12 +118,13 @@ def loop() -> dict:
 
 
 def word2vec(name: str) -> dict:
-  """Word similarity and words per second of `sgns` or `cbow` and of gensim, on the same tokens.
+  """Word similarity and words per second of `sgns` or `cbow` and of gensim, on the same tokens, seed by seed.
 
   Gensim has our settings, apart from the learning rate, which is its default (CBOW's differs, see `models.cbow`).
   Gensim gets the words of the documents in lines of at most 10,000, as it wants them; both read text
-  that was normalised beforehand, so that neither is charged for it.
+  that was normalised beforehand, so that neither is charged for it. Ours is charged for compiling.
   """
+  import jax
   import numpy as np
 
   try:
@@ -133,34 +135,40 @@ def word2vec(name: str) -> dict:
   from experiments import pipeline
 
   config = command.load_config(name, "small")
-  config.data.name, config.epochs, config.seed = FLAGS.data, FLAGS.epochs, FLAGS.seed
-  data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
-  facts, names = data.source.facts, data.encoder.names
-  steps = FLAGS.epochs * facts["steps_per_epoch"]
-  words = facts["num_words"] * FLAGS.epochs
-
-  start = time.perf_counter()
-  state = train(pipeline.make_model(config, facts, steps), data.source, steps=steps, seed=FLAGS.seed,
-                steps_per_dispatch=config.steps_per_dispatch)
-  ours = {"seconds": time.perf_counter() - start, "vectors": np.asarray(state.input)[:len(names)]}
-
-  tokens = np.asarray(data.source.resident["stream"])
-  lines = [[names[i] for i in part[part >= 0]] for document in np.split(tokens, np.flatnonzero(tokens < 0))
-           for part in np.array_split(document, len(document) // 10_000 + 1)]
+  config.data.name, config.epochs = FLAGS.data, FLAGS.epochs
   model = config.model
-  start = time.perf_counter()
-  peer = gensim.models.Word2Vec(
-      lines, sg=int(name == "sgns"), cbow_mean=1, hs=0, alpha=0.025, vector_size=model.dim, window=model.window,
-      negative=model.num_negatives, sample=model.subsample, min_count=1, epochs=FLAGS.epochs, seed=FLAGS.seed + 1,
-      workers=os.cpu_count())
-  theirs = {"seconds": time.perf_counter() - start, "vectors": peer.wv[names]}
+  found = {"ours": [], "gensim": []}
+  for seed in range(FLAGS.seed, FLAGS.seed + FLAGS.seeds):
+    config.seed = seed
+    data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+    facts, names = data.source.facts, data.encoder.names
+    steps, words = FLAGS.epochs * facts["steps_per_epoch"], FLAGS.epochs * facts["num_words"]
 
-  found = {"vocabulary": len(names), "words": words}
-  for who, result in (("ours", ours), ("gensim", theirs)):
-    found[who] = {"words_per_second": round(words / result["seconds"])} | quality(names, result["vectors"])
-  found["speed_ratio"] = round(theirs["seconds"] / ours["seconds"], 3)
-  found["summary"] = (f"{compared(found, 'gensim')}; {found['speed_ratio']:.1f} times gensim's words per second")
-  return found
+    jax.clear_caches()
+    start = time.perf_counter()
+    state = train(pipeline.make_model(config, facts, steps), data.source, steps=steps, seed=seed,
+                  steps_per_dispatch=config.steps_per_dispatch)
+    vectors = np.asarray(state.input)[:len(names)]
+    seconds = time.perf_counter() - start
+    found["ours"].append({"words_per_second": round(words / seconds)} | quality(names, vectors))
+
+    tokens = np.asarray(data.source.resident["stream"])
+    lines = [[names[i] for i in part[part >= 0]] for document in np.split(tokens, np.flatnonzero(tokens < 0))
+             for part in np.array_split(document, len(document) // 10_000 + 1)]
+    start = time.perf_counter()
+    peer = gensim.models.Word2Vec(
+        lines, sg=int(name == "sgns"), cbow_mean=1, hs=0, alpha=0.025, vector_size=model.dim, window=model.window,
+        negative=model.num_negatives, sample=model.subsample, min_count=1, epochs=FLAGS.epochs, seed=seed + 1,
+        workers=os.cpu_count())
+    seconds = time.perf_counter() - start
+    found["gensim"].append({"words_per_second": round(words / seconds)} | quality(names, peer.wv[names]))
+
+  ratios = [ours["words_per_second"] / peer["words_per_second"] for ours, peer in zip(*found.values())]
+  return {
+      "summary": f"{compared(*found.values(), 'gensim')}; {statistics.median(ratios):.1f} times gensim's words per "
+                 f"second ({FLAGS.seeds} seeds: means and deviations, median)",
+      "vocabulary": len(names), "words": words, **found, "speed_ratios": [round(ratio, 3) for ratio in ratios],
+  }
 
 
 def glove() -> dict:
@@ -242,7 +250,8 @@ def glove() -> dict:
   found["speed_ratio"] = round(seconds["glove"] / seconds["training"], 3)
   found["preparation_ratio"] = round(
       (seconds["cooccur"] + seconds["shuffle"]) / (seconds["counting"] + seconds["dealing out"]), 3)
-  found["summary"] = (f"{compared(found, 'C')}; {found['speed_ratio']:.1f} times the C program's cells per second, "
+  scores = compared([found["ours"]], [found["C"]], "C")
+  found["summary"] = (f"{scores}; {found['speed_ratio']:.1f} times the C program's cells per second, "
                       f"{found['preparation_ratio']:.1f} times as fast to count and shuffle")
   return found
 
@@ -302,8 +311,13 @@ def quality(names: Sequence[str], vectors) -> dict[str, float]:
   return {name: round(score, 4) for name, score in (scores | {"analogies": asked["cosadd/total/accuracy"]}).items()}
 
 
-def compared(found: dict, peer: str) -> str:
-  return ", ".join(f"{name} {found['ours'][name]:.3f} ({peer} {found[peer][name]:.3f})"
+def compared(ours: Sequence[dict], theirs: Sequence[dict], peer: str) -> str:
+  """Scores of runs with several seeds beside a peer's."""
+  def score(runs, name):
+    values = [run[name] for run in runs]
+    return f"{statistics.mean(values):.3f}" + (f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else "")
+
+  return ", ".join(f"{name} {score(ours, name)} ({peer} {score(theirs, name)})"
                    for name in ("ws353", "simlex999", "men", "analogies"))
 
 

@@ -150,8 +150,8 @@ def cbow(
 
   def draw(keep, noise, batch, rng, room=1.0) -> Draws:
     return word_blocks.draw_blocks(
-        keep, noise, batch, rng, vocab_size=vocab_size, window=window, tile=group,
-        tiles_per_group=1 if sampled else 0, shared_negatives=shared_negatives if sampled else 0, room=room)
+        keep, noise, batch, rng, vocab_size=vocab_size, window=window, group=group,
+        shared_negatives=shared_negatives, room=room)
 
   def contexts(draws) -> tuple[Callable[[Array], Array], Callable[[Array], Array], Array]:
     """The sum over contexts, its transpose, and what makes a sum the query.
@@ -190,10 +190,10 @@ def cbow(
     del batch
     first, second = tables(rng)
     return {"input": first, "output": second}, {
-        "keep": jnp.asarray(words.keep), "noise": jax.tree.map(jnp.asarray, words.noise)}
+        "keep": jnp.asarray(words.keep)}
 
   def softmax_loss(params, extra, batch, rng, room=room):
-    draws = draw(extra["keep"], extra["noise"], batch, rng, room)
+    draws = draw(extra["keep"], None, batch, rng, room)
     output = params["input"] if tied else params["output"]
     total_of, _, scale = contexts(draws)
     query = scale[..., None] * total_of(word_blocks.take_rows(params["input"], draws.tokens))
@@ -209,7 +209,7 @@ def cbow(
     held_out = lambda params, extra, batch, rng: softmax_loss(params, extra, batch, jax.random.key(0), 1.0)[0]
     listed = lambda params, extra, batch, rng: {
         name: table[:vocab_size] for name, table in params.items() if not isinstance(table, tuple)}
-    drawn = lambda params, extra, batch, rng: draw(extra["keep"], extra["noise"], batch, rng)._asdict()
+    drawn = lambda params, extra, batch, rng: draw(extra["keep"], None, batch, rng)._asdict()
     return gradient_model(
         softmax_init, softmax_loss, lambda params, extra, batch: embed_rows(params["input"], batch),
         optax.sgd(schedule) if optimizer is None else optimizer,

@@ -30,12 +30,13 @@ summed before one large step; where that step would overshoot it is shortened: t
 by min(1, max_mass / mass), mass = the weight of the row's pairs and noise words in the batch. Without it frequent
 words diverge already in batches of 1,024 words (rows grew to 100 times their length). Beyond 4,096 words it costs
 quality: WordSim-353 after one epoch of 17 M words .53 at 4,096 and .49 at 16,384. (2) K noise words are shared by a
-group. Fewer of them cost quality before they cost loss: SimLex-999 after five epochs .296 with 16 for 22 positions,
-.278 with 6 for 16. (3) A noise word equal to the pair's own context is not redrawn. (4) Windows end at the block's
-ends.
+group. Fewer of them, or larger groups, cost quality before they cost loss: SimLex-999 after five epochs is .300 with
+22 for 32 positions, .296 with 16 for 22, .278 with 6 for 16, .255 with 16 for 88. (3) A noise word equal to the
+pair's own context is not redrawn. (4) Windows end at the block's ends.
 
 Expected: see `experiments/configs/sgns.py`.
 """
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -78,11 +79,12 @@ def sgns(
     subsample: float = 1e-3,
     negative_power: float = 0.75,
     learning_rate: float | Callable[[Array], Array] = 0.025,
-    shared_negatives: int = 16,
-    tile: int = 22,
+    shared_negatives: int = 22,
+    tile: int = 32,
     tiles_per_group: int = 1,
     max_mass: float = 128.0,
     slack: float = 0.06,
+    dtype: str = "float32",
 ) -> Model:
   """Skip-gram with negative sampling.
 
@@ -104,7 +106,10 @@ def sgns(
     max_mass: most pairs' worth of gradient that one batch may add to a row; see the docstring above.
     slack: a block has room for the share of its tokens that subsampling keeps on average, plus this share; what is
       more goes untrained (the metric `overflow`).
+    dtype: of the factors of the products, float32 or bfloat16; sums, tables and steps are float32.
   """
+  if dtype not in ("float32", "bfloat16"):
+    raise InputError(f"sgns: dtype={dtype!r}: must be one of float32, bfloat16")
   words = word_blocks.count_words("sgns", vocab_size, counts, subsample, negative_power)
   for name, value in {"dim": dim, "window": window, "tile": tile, "shared_negatives": shared_negatives,
                       "tiles_per_group": tiles_per_group}.items():
@@ -113,6 +118,7 @@ def sgns(
   if window > tile:
     raise InputError(f"sgns: window={window} exceeds tile={tile}; raise config.model.tile")
   schedule = word_blocks.linear_decay(learning_rate, num_steps)
+  product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
   sign = np.where(np.arange(tile + 2 * window + shared_negatives) < tile + 2 * window, 1.0, -1.0).astype(np.float32)
 
   def init(rng, batch):
@@ -125,7 +131,7 @@ def sgns(
   def draw(state, batch, rng, room=1.0):
     return word_blocks.draw_blocks(
         state.keep, state.noise, batch, rng, vocab_size=vocab_size, window=window, shared_negatives=shared_negatives,
-        tile=tile, tiles_per_group=tiles_per_group, room=room)
+        group=tile * tiles_per_group, room=room)
 
   def arranged(draws):
     """Ids of a tile's centres and of what they are scored with; the pairs and all terms of the objective.
@@ -142,8 +148,9 @@ def sgns(
 
   def scored(state, centre, others, terms, pairs):
     """Rows of both tables, sigma(sign * score), and the mean loss of a pair."""
-    rows = word_blocks.take_rows(state.input, centre), word_blocks.take_rows(state.output, others)
-    right = jax.nn.sigmoid(sign * jnp.einsum("btid,btdj->btij", rows[0], turned(rows[1])))
+    rows = (word_blocks.take_rows(state.input, centre).astype(dtype),
+            word_blocks.take_rows(state.output, others).astype(dtype))
+    right = jax.nn.sigmoid(sign * product("btid,btdj->btij", rows[0], turned(rows[1])))
     return rows, right, (terms * minus_log(right)).sum() / jnp.maximum(pairs, 1)
 
   def update(state, batch, rng):
@@ -155,8 +162,8 @@ def sgns(
                                 for ids, axis in ((centre, -1), (others, -2)))
     # Step sizes go into the small matrices, not into the rows.
     error = sign * terms * (1 - right)
-    step_centre = jnp.einsum("btij,btjd->btid", error * size_centre[..., None], row_others)
-    step_others = jnp.einsum("btji,btid->btjd", turned(error * size_others[:, :, None]), row_centre)
+    step_centre = product("btij,btjd->btid", (error * size_centre[..., None]).astype(dtype), row_others)
+    step_others = product("btji,btid->btjd", turned((error * size_others[:, :, None]).astype(dtype)), row_centre)
     # One gather feeds one scatter, so that XLA updates each table in place.
     new = state._replace(step=state.step + 1, input=word_blocks.add_rows(state.input, centre, step_centre),
                          output=word_blocks.add_rows(state.output, others, step_others))

@@ -45,7 +45,6 @@ def skipgram(
     window: int = 5,
     tied: bool = False,
     subsample: float = 1e-3,
-    tile: int = 16,
     slack: float = 0.06,
     chunk: int = 512,
     max_memory: float = 4.0,
@@ -62,17 +61,14 @@ def skipgram(
     window: largest distance between a word and its context.
     tied: one table for words and contexts.
     subsample: threshold of the relative frequency above which tokens are thinned; 0 keeps all.
-    tile: positions whose contexts are summed by one matrix product.
     slack: a block has room for the share of its tokens that subsampling keeps on average, plus this share; what is
       more goes untrained (the metric `overflow`).
     chunk: positions whose scores of the whole vocabulary are held at the same time.
     max_memory: GB that the full softmax may need.
   """
-  for name, value in {"dim": dim, "window": window, "tile": tile, "chunk": chunk}.items():
+  for name, value in {"dim": dim, "window": window, "chunk": chunk}.items():
     if value < 1:
       raise InputError(f"skipgram: {name}={value}: must be at least 1")
-  if window > tile:
-    raise InputError(f"skipgram: window={window} exceeds tile={tile}; raise config.model.tile")
   check_affordable("skipgram", vocab_size, dim, 2 - tied, chunk, max_memory)
   words = word_blocks.count_words("skipgram", vocab_size, counts, subsample, 1.0)
 
@@ -80,21 +76,18 @@ def skipgram(
     del batch
     table = word_blocks.random_table(rng, words.num_rows, vocab_size, dim)
     return ({"input": table} if tied else {"input": table, "output": jnp.zeros_like(table)},
-            {"keep": jnp.asarray(words.keep), "noise": jax.tree.map(jnp.asarray, words.noise)})
+            {"keep": jnp.asarray(words.keep)})
 
   def draw(extra, batch, rng, room=1.0):
     return word_blocks.draw_blocks(
-        extra["keep"], extra["noise"], batch, rng, vocab_size=vocab_size, window=window, shared_negatives=0,
-        tile=tile, tiles_per_group=0, room=room)
+        extra["keep"], None, batch, rng, vocab_size=vocab_size, window=window, room=room)
 
   def mean_loss(params, draws):
     """The mean over the pairs, and their number."""
-    centre = word_blocks.tiled(draws.tokens, tile)
-    paired = word_blocks.window_pairs(draws.document, draws.radius, window=window, tile=tile)
+    masks = word_blocks.window_masks(draws.document, draws.radius, window=window)
     query, output = word_blocks.take_rows(params["input"], draws.tokens), params["input" if tied else "output"]
-    contexts = word_blocks.take_rows(output, word_blocks.with_halo(centre, window, vocab_size))
-    together = jnp.einsum("btij,btjd->btid", paired, contexts).reshape(query.shape)
-    number = paired.sum(-1).reshape(draws.tokens.shape)
+    together = word_blocks.window_sums(masks, word_blocks.take_rows(output, draws.tokens))
+    number = sum(masks.values())
     total = weighted_log_partition(query, output, number, vocab_size, chunk) - (query * together).sum()
     return total / jnp.maximum(number.sum(), 1), number.sum()
 

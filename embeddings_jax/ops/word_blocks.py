@@ -131,25 +131,23 @@ def random_table(rng: Array, num_rows: int, vocab_size: int, dim: int) -> Array:
 
 
 def draw_blocks(
-    keep: Array, noise: Noise, batch: Any, rng: Array, *, vocab_size: int, window: int, shared_negatives: int,
-    tile: int, tiles_per_group: int, room: float = 1.0,
+    keep: Array, noise: Noise | None, batch: Any, rng: Array, *, vocab_size: int, window: int,
+    shared_negatives: int = 0, group: int = 1, room: float = 1.0,
 ) -> Draws:
   """Draws all that is random in an update.
 
   Args:
-    keep, noise: of `Words`.
+    keep, noise: of `Words`; noise words are drawn where it is given.
     batch: tokens [B, T] and mask [B].
     rng: a key.
     vocab_size: V.
     window: radii are uniform on 1 ... window.
     shared_negatives: noise words of a group.
-    tile: N is a multiple of it.
-    tiles_per_group: tiles that share their noise words; 0: all of a block.
+    group: positions that share them; N is a multiple of it.
     room: share of a block's tokens that have a place.
   """
   tokens = batch["tokens"]
   num_blocks, length = tokens.shape
-  group = tile * max(tiles_per_group, 1)
   size = -(-math.ceil(length * room) // group) * group
   valid = (tokens >= 0) & (batch["mask"][:, None] > 0)
   uniform = (hashed_bits(rng, 0, tokens.shape) >> 8).astype(jnp.float32) * 2.0**-24
@@ -161,14 +159,18 @@ def draw_blocks(
   def compact(values, place, empty):
     return jnp.full(size, empty, jnp.int32).at[place].set(values, mode="drop")
 
-  negatives = (num_blocks, size // group if tiles_per_group else 1, shared_negatives)
-  noise_place = (hashed_bits(rng, 2, negatives) % vocab_size).astype(jnp.int32)
-  accepted = hashed_bits(rng, 3, negatives) < noise.accept[noise_place]
+  if noise is None:
+    negatives = jnp.zeros((num_blocks, size // group, 0), jnp.int32)
+  else:
+    shape = (num_blocks, size // group, shared_negatives)
+    noise_place = (hashed_bits(rng, 2, shape) % vocab_size).astype(jnp.int32)
+    accepted = hashed_bits(rng, 3, shape) < noise.accept[noise_place]
+    negatives = jnp.where(accepted, noise_place, noise.alias[noise_place])
   draws = Draws(
       tokens=jax.vmap(compact, (0, 0, None))(tokens, place, vocab_size),
       document=jax.vmap(compact, (0, 0, None))(document, place, -1),
       radius=1 + (hashed_bits(rng, 1, (num_blocks, size)) % window).astype(jnp.int32),
-      negatives=jnp.where(accepted, noise_place, noise.alias[noise_place]),
+      negatives=negatives,
       words=valid.sum(dtype=jnp.float32),
       overflow=(kept & (place >= size)).sum(dtype=jnp.float32))
   return draws._replace(**constrain(

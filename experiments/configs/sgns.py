@@ -12,8 +12,8 @@ import ml_collections
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
-      model=dict(dim=100, window=5, num_negatives=5, subsample=1e-3, negative_power=0.75, shared_negatives=16,
-                 tile=22, tiles_per_group=1, max_mass=128.0, slack=0.06),
+      model=dict(dim=100, window=5, num_negatives=5, subsample=1e-3, negative_power=0.75, shared_negatives=22,
+                 tile=32, tiles_per_group=1, max_mass=128.0, slack=0.06, dtype="bfloat16"),
       data=dict(name="pydocs", encoder="words", normalize="lower", min_count=5, max_size=0, window_length=512,
                 max_documents=0, errors="strict"),
       # word2vec ends at 1e-4 of the rate it starts with.

@@ -228,6 +228,18 @@ def test_tiles_are_only_a_layout():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5), new[0], other)
 
 
+def test_bfloat16_rounds_the_factors_only():
+  steps = {}
+  for dtype in ("float32", "bfloat16"):
+    model = _model(dtype=dtype)
+    state = _trained_state(model)
+    new, _ = model.update(state, _batch(), jax.random.key(3))
+    assert new.input.dtype == new.output.dtype == jnp.float32
+    steps[dtype] = np.asarray(new.input - state.input)
+  error = np.abs(steps["bfloat16"] - steps["float32"]).max() / np.abs(steps["float32"]).max()
+  assert 1e-5 < error < 1e-2  # bfloat16 has 8 bits.
+
+
 def test_update_is_closed_and_traced_once_in_a_scan():
   model = _model(num_steps=10)
   state = model.init(jax.random.key(0), None)
@@ -429,5 +441,7 @@ def test_bad_arguments_are_named():
     sgns(vocab_size=4, counts=np.zeros(4))
   with pytest.raises(InputError, match="shared_negatives=0: must be at least 1"):
     sgns(vocab_size=4, counts=np.ones(4), shared_negatives=0)
-  with pytest.raises(InputError, match="window=40 exceeds tile=22"):
+  with pytest.raises(InputError, match="dtype=.float16.: must be one of"):
+    sgns(vocab_size=4, counts=np.ones(4), dtype="float16")
+  with pytest.raises(InputError, match="window=40 exceeds tile=32"):
     sgns(vocab_size=4, counts=np.ones(4), window=40)

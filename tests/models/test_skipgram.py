@@ -13,7 +13,7 @@ VOCAB = 50
 
 def _model(**changes):
   given = dict(vocab_size=VOCAB, counts=np.arange(VOCAB, 0, -1) ** 2, optimizer=optax.sgd(0.1), dim=7, window=2,
-               tile=4, slack=1.0, chunk=10, subsample=0.02)
+               slack=1.0, chunk=10, subsample=0.02)
   return skipgram(**{**given, **changes})
 
 
@@ -85,5 +85,5 @@ def test_the_loss_reaches_the_entropy_of_the_text():
 def test_bad_arguments_are_named():
   with pytest.raises(InputError, match=r"skipgram: .*over 5000000 words of 100 dimensions needs about 36.5 GB"):
     skipgram(vocab_size=5_000_000, counts=np.ones(5_000_000), optimizer=optax.sgd(1.0))
-  with pytest.raises(InputError, match="window=5 exceeds tile=4"):
-    _model(window=5)
+  with pytest.raises(InputError, match="skipgram: window=0: must be at least 1"):
+    _model(window=0)
