@@ -25,7 +25,7 @@ textbook form.
 | t (threshold) | `subsample` (`keep`: sqrt(t / f) + t / f) | [V'] |
 | k | `num_negatives` | [] |
 | K, m | `shared_negatives`, `draws.negatives` | [], [B, N / group, K] |
-| P_n | `noise`: an alias table, in units of 2**-32 | [V'] twice |
+| P_n | `noise`: cumulative, in units of 2**-32 | [V'] |
 
 How it is computed: rows are gathered once per position, contexts are summed by shifting them along the positions (or
 over documents), steps are scattered once. With negative sampling a dense gradient of a table never exists, and a step
@@ -54,7 +54,7 @@ from jax.sharding import PartitionSpec as P
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.ops import word_blocks
 from embeddings_jax.ops.softmax import check_affordable, weighted_log_partition
-from embeddings_jax.ops.word_blocks import Draws, Noise, minus_log, shifted, turned
+from embeddings_jax.ops.word_blocks import Draws, minus_log, shifted, turned
 from embeddings_jax.types import Array, InputError, Model
 
 CHOICES = {"objective": ("negative_sampling", "softmax"), "context": ("mean", "sum"),
@@ -69,14 +69,14 @@ class CbowState(NamedTuple):
     input: [V', d] word vectors v; rows past the vocabulary stay 0.
     output: [V', d] target vectors v'; () where they are tied to v.
     keep: [V'] probability that subsampling keeps a token (above 1: always), 0 past the vocabulary.
-    noise: the noise distribution, two arrays [V'].
+    noise: [V'] uint32, 2**32 sum_{u <= w} P_n(u).
   """
 
   step: Array
   input: Array
   output: Any
   keep: Array
-  noise: Noise
+  noise: Array
 
 
 def cbow(
@@ -220,7 +220,7 @@ def cbow(
   def init(rng, batch):
     del batch
     return CbowState(jnp.zeros((), jnp.int32), *tables(rng), jnp.asarray(words.keep),
-                     jax.tree.map(jnp.asarray, words.noise))
+                     jnp.asarray(words.noise))
 
   def scored(table, output, draws, total_of, scale):
     """Rows of the targets and of the noise words, the queries, and their scores' sigma and weights; the mean loss."""

@@ -41,18 +41,6 @@ class Draws(NamedTuple):
   overflow: Array
 
 
-class Noise(NamedTuple):
-  """A distribution over the words of a vocabulary as an alias table (Walker 1977): a draw is two look-ups.
-
-  Attributes:
-    accept: [V'] uint32, probability in units of 2**-32 that the place w gives the word w ...
-    alias: [V'] int32, ... and not this one.
-  """
-
-  accept: Array
-  alias: Array
-
-
 class Words(NamedTuple):
   """What the counts of a vocabulary of V words determine; V' = V + 1 padded to a multiple of 64.
 
@@ -60,14 +48,14 @@ class Words(NamedTuple):
     size: V.
     num_rows: V'.
     keep: [V'] probability that subsampling keeps a token (above 1: always), 0 past the vocabulary.
-    noise: the distribution of noise words.
+    noise: [V'] uint32, the noise distribution P_n: 2**32 sum_{u <= w} P_n(u).
     kept_share: of running text, that subsampling keeps on average.
   """
 
   size: int
   num_rows: int
   keep: np.ndarray
-  noise: Noise
+  noise: np.ndarray
   kept_share: float
 
 
@@ -94,25 +82,11 @@ def count_words(name: str, vocab_size: int, counts: Any, subsample: float, negat
   keep = np.sqrt(ratio) + ratio if subsample else np.full(vocab_size, 2.0)
   num_rows = (vocab_size // ROW_MULTIPLE + 1) * ROW_MULTIPLE
   padding = (0, num_rows - vocab_size)
-  noise = Noise(*(np.pad(x, padding) for x in _alias_table(np.where(counts > 0, counts, 0) ** negative_power)))
-  return Words(vocab_size, num_rows, np.pad(keep, padding).astype(np.float32), noise,
-               float((counts * np.minimum(1, keep)).sum() / counts.sum()))
-
-
-def _alias_table(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """`Noise` of [V] weights: places of more than the mean share give what exceeds it to those of less."""
-  share = weights * (len(weights) / math.fsum(weights))
-  accept, alias = np.ones(len(share)), np.arange(len(share), dtype=np.int32)
-  small, large = (list(np.flatnonzero(which)) for which in (share < 1, share >= 1))
-  share = share.tolist()
-  while small and large:
-    low, high = small.pop(), large[-1]
-    accept[low], alias[low] = share[low], high
-    share[high] -= 1 - share[low]
-    if share[high] < 1:
-      small.append(large.pop())
+  weights = np.cumsum(np.where(counts > 0, counts, 0) ** negative_power)
   # 32-bit integers: floats would distort the words whose share is near 2**-24.
-  return np.minimum(np.round(accept * 2.0**32), 2.0**32 - 1).astype(np.uint32), alias
+  noise = np.minimum(np.round(weights / weights[-1] * 2.0**32), 2.0**32 - 1).astype(np.uint32)
+  return Words(vocab_size, num_rows, np.pad(keep, padding).astype(np.float32), np.pad(noise, padding, mode="edge"),
+               float((counts * np.minimum(1, keep)).sum() / counts.sum()))
 
 
 def linear_decay(learning_rate: float | Callable[[Array], Array], num_steps: int | None) -> Callable[[Array], Array]:
@@ -131,7 +105,7 @@ def random_table(rng: Array, num_rows: int, vocab_size: int, dim: int) -> Array:
 
 
 def draw_blocks(
-    keep: Array, noise: Noise | None, batch: Any, rng: Array, *, vocab_size: int, window: int,
+    keep: Array, noise: Array | None, batch: Any, rng: Array, *, vocab_size: int, window: int,
     shared_negatives: int = 0, group: int = 1, room: float = 1.0,
 ) -> Draws:
   """Draws all that is random in an update.
@@ -162,10 +136,12 @@ def draw_blocks(
   if noise is None:
     negatives = jnp.zeros((num_blocks, size // group, 0), jnp.int32)
   else:
+    # One from each K-th of the distribution, in the order of the vocabulary, which is that of frequency: systematic
+    # sampling. It leaves the expectation as it is and takes much of the variance away.
     shape = (num_blocks, size // group, shared_negatives)
-    noise_place = (hashed_bits(rng, 2, shape) % vocab_size).astype(jnp.int32)
-    accepted = hashed_bits(rng, 3, shape) < noise.accept[noise_place]
-    negatives = jnp.where(accepted, noise_place, noise.alias[noise_place])
+    share = jnp.arange(shared_negatives, dtype=jnp.uint32) * jnp.uint32(2**32 // shared_negatives)
+    share = jnp.minimum(share + hashed_bits(rng, 2, shape) // jnp.uint32(shared_negatives), jnp.uint32(2**32 - 2))
+    negatives = jnp.searchsorted(noise, share, side="right", method="scan_unrolled").astype(jnp.int32)
   draws = Draws(
       tokens=jax.vmap(compact, (0, 0, None))(tokens, place, vocab_size),
       document=jax.vmap(compact, (0, 0, None))(document, place, -1),
