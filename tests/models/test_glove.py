@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hlo import collectives
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from scipy import sparse
@@ -232,13 +233,8 @@ def test_no_collective_moves_a_table_and_tables_stay_in_place(mesh_of):
     if spec == "data:1":
       assert compiled.memory_analysis().temp_size_in_bytes < table_bytes
       continue
-    moved = []
-    for line in compiled.as_text().splitlines():
-      found = re.match(r"\s*(?:ROOT )?%\S+ = (.*?) (all-\w+|reduce-scatter|collective-\w+)(?:-start)?\(", line)
-      if found:
-        shapes = re.findall(r"[fsu](?:16|32)\[([\d,]*)\]", found[1])
-        moved += [4 * np.prod([int(n) for n in shape.split(",") if n]) for shape in shapes]
-    assert moved and max(moved) <= table_bytes / 8  # Four tiles' rows are a sixteenth of a table.
+    moved = [size for _, sizes in collectives(compiled) for size in sizes]
+    assert max(moved) <= table_bytes / 8  # Four tiles' rows are a sixteenth of a table.
 
 
 @pytest.mark.parametrize("options,message", [
