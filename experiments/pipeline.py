@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from embeddings_jax.data import catalog, encoders, matrix, text
 from embeddings_jax.data.audio import join_clips
+from embeddings_jax.data.bags import Bags, bag_source, count_documents
 from embeddings_jax.data.cooccurrence import Cooccurrence, count_cooccurrences
 from embeddings_jax.data.documents import byte_stream
 from embeddings_jax.data.sources import array_source, window_source
@@ -25,7 +26,9 @@ from experiments.progress import Progress
 
 # What the word models read: running tokens in blocks, or the cells of a matrix of co-occurrences, all or in tiles.
 FORMS = ("blocks", "cells", "tiles")
-ITEMS = {"rows": "rows", "words": "text", "bytes": "text", "waveforms": "audio"}  # What each encoder encodes.
+# What each encoder encodes, first what it is meant for.
+ITEMS = {"rows": ("rows",), "words": ("text",), "bags": ("text", "bags", "matrix"), "bytes": ("text",),
+         "waveforms": ("audio",)}
 ENCODED_AT_ONCE = 1024  # Items.
 EMBEDDED_AT_ONCE = 1 << 21  # Elements of the encoded items.
 
@@ -44,10 +47,10 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
   dataset = catalog.load(options["name"], data_dir=data_dir, cache_dir=cache_dir, errors=options["errors"])
   kind = options["encoder"]
   check_choice("--config.data.encoder", kind, list(ITEMS))
-  if dataset.kind != ITEMS[kind] and not (dataset.kind == "matrix" and options.get("form") in ("cells", "tiles")):
+  if dataset.kind not in ITEMS[kind] and not (dataset.kind == "matrix" and options.get("form") in ("cells", "tiles")):
     raise InputError(f"--data={options['name']}: holds {dataset.kind}, and --model={config['name']} "
-                     f"({kind}) needs {ITEMS[kind]}")
-  if options.get("max_documents") and dataset.kind != "matrix":
+                     f"({kind}) needs {ITEMS[kind][0]}")
+  if options.get("max_documents") and dataset.kind not in ("bags", "matrix"):
     dataset = first_items(dataset, options["max_documents"])
   train = np.asarray(dataset.split.get("train", np.arange(len(dataset.items))))
 
@@ -61,6 +64,10 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
     source = array_source({"x": x}, batch_size or None, seed=seed, remainder="pad")
   elif kind == "words":
     source, encoder = load_words(dataset, options, batch_size=batch_size, seed=seed, cache_dir=cache_dir)
+  elif kind == "bags":
+    bags = counted_documents(dataset, options, cache_dir)
+    encoder = bags.encoder
+    source = bag_source(bags, batch_size, blocks=options["blocks"], held_out=options.get("held_out", 0), seed=seed)
   elif kind == "bytes":
     stream, _ = byte_stream(dataset)
     encoder = encoders.ByteEncoder(options["max_length"])
@@ -118,6 +125,20 @@ def cells_in_form(form: str, cells: Cooccurrence, facts: Mapping[str, Any], opti
                          memory=options["memory"] << 20, cache_dir=cache_dir,
                          report=lambda done, total: progress.show(done, {}))
   return source._replace(facts={**facts, **source.facts})
+
+
+def counted_documents(dataset: Any, options: Mapping[str, Any], cache_dir: str | None) -> Bags:
+  """Bags of words as the config's `data` says; of the training part where there is one, unless `part` is `all`."""
+  part = options.get("part", "train")
+  check_choice("--config.data.part", part, ("train", "all"))
+  if part in dataset.split:
+    dataset = dataset._replace(items=[dataset.items[i] for i in dataset.split[part]],
+                               fingerprint=f"{dataset.fingerprint}:{part}")
+  return count_documents(
+      dataset, normalize=options["normalize"], min_count=options["min_count"],
+      min_documents=options["min_documents"], max_share=options["max_share"], min_length=options.get("min_length", 1),
+      max_size=options.get("max_size", 0) or None, stop_words=options["stop_words"], unit=options["unit"],
+      window=options["window"], cache_dir=cache_dir)
 
 
 def first_items(dataset: Any, number: int) -> Any:

@@ -1,4 +1,4 @@
-"""The user's own data: text files and globs, .csv and .npy rows, .npz matrices, wav, idx, and folders of them."""
+"""The user's own data: text files and globs, .csv and .npy rows, .npz matrices, lda-c, wav, idx, folders of them."""
 import glob
 import importlib.util
 import re
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from embeddings_jax.data import formats
+from embeddings_jax.data.bags import load_lda_c
 from embeddings_jax.data.cache import digest
 from embeddings_jax.data.dataset import Dataset, content_digest, from_texts, text_dataset
 from embeddings_jax.data.documents import Document, read_documents
@@ -27,7 +28,8 @@ def load_path(path: str, cache_dir: Path, errors: str = "strict") -> Dataset:
   found = sorted({file_kind(file) for file in files})
   if len(found) > 1:
     raise InputError(f"{path}: holds files of several kinds ({', '.join(found)}); choose one by a glob like *.txt")
-  reader = {"rows": _rows, "idx": _idx, "audio": _clips, "matrix": load_matrix}.get(found[0])
+  reader = {"rows": _rows, "idx": _idx, "audio": _clips, "matrix": load_matrix,
+            "bags": load_lda_c}.get(found[0])
   if reader:
     return reader(path, files)
 
@@ -74,12 +76,14 @@ def list_files(path: str) -> list[Path]:
 
 
 def file_kind(file: Path) -> str:
-  """`rows`, `matrix`, `idx`, `audio`, `text` or, where the name says nothing, `unknown`, which alone is text."""
+  """`rows`, `matrix`, `bags`, `idx`, `audio`, `text` or, where the name says nothing, `unknown` (that alone: text)."""
   name = file.name.lower()
   if name.endswith(_ROWS):
     return "rows"
   if name.endswith(".npz"):
     return "matrix"
+  if name.endswith((".dat", ".ldac")):
+    return "bags"
   if _IDX.search(name):
     return "idx"
   if name.endswith((".wav", ".wave")):
