@@ -76,7 +76,7 @@ def list_files(path: str) -> list[Path]:
 
 
 def file_kind(file: Path) -> str:
-  """`rows`, `matrix`, `bags`, `idx`, `audio`, `text` or, where the name says nothing, `unknown` (that alone: text)."""
+  """`rows`, `matrix`, `bags`, `idx`, `audio`, `text`, or `unknown` by the name; what is all unknown is text."""
   name = file.name.lower()
   if name.endswith(_ROWS):
     return "rows"

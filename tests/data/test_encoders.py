@@ -60,7 +60,8 @@ def test_rows():
 
 def test_bags():
   batch = EXAMPLES["bags"][0].encode(EXAMPLES["bags"][1])
-  assert batch["words"].tolist() == [[0, 2], [1, 3], [-1, -1]] and batch["counts"].tolist() == [[2, 1], [1.5, 2], [0, 0]]
+  assert batch["words"].tolist() == [[0, 2], [1, 3], [-1, -1]]
+  assert batch["counts"].tolist() == [[2, 1], [1.5, 2], [0, 0]]
   assert EXAMPLES["bags"][0].encode(["cat! the the"])["counts"].tolist() == [[2, 1]]  # The order counts for nothing.
 
 
