@@ -33,13 +33,14 @@ New documents are folded in: theta by EM from equal shares with beta held, at th
 
 One update is one batch, in one of two ways:
 - EM on the whole set, whose theta is part of the state;
-- `stepwise=True` (Cappe & Moulines 2009), for streams of documents: theta of the batch's documents by folding in, then
-  an M step with the running averages s <- (1 - eta_t) s + eta_t s_batch of the topics' words, eta_t = (t + 2)^-power.
+- `stepwise=True` (Cappe & Moulines 2009), for streams of documents: theta of the batch's documents by folding in,
+  then an M step with the running averages s <- (1 - eta_t) s + eta_t s_batch of the topics' words,
+  eta_t = (t + 2)^-power.
 
-How it is computed: with T = theta^b and B = beta^b the sums over a cell's topics, s_dw = sum_k T_dk B_wk, are products
-sampled at the cells; with Q = n / s the M step is theta ~ T (Q B), beta ~ B (Q' T), two sparse products. Nothing of
-the size documents x words, or cells x topics, ever exists. Blocks of documents are shared out to the data shards; one
-all-reduce adds the words' sums up.
+How it is computed: with T = theta^b and B = beta^b the sums over a cell's topics, s_dw = sum_k T_dk B_wk, are
+products sampled at the cells; with Q = n / s the M step is theta ~ T (Q B), beta ~ B (Q' T), two sparse products.
+Nothing of the size documents x words, or cells x topics, ever exists. Blocks of documents are shared out to the data
+shards; one all-reduce adds the words' sums up.
 
 Deviations: a probability below 1e-30 counts as 1e-30 in the likelihood; a document without words has equal shares; a
 topic without occurrences keeps its words. The loss is -L / sum n: nats per occurrence (its exponential: perplexity).
@@ -111,21 +112,24 @@ def plsa(
     num_topics: k.
     tempering: factor of b, from 0 to 1; 1 is plain EM. Below 1 needs occurrences that are held out.
     early_stopping: stop by the held-out occurrences, where there are any; else by the likelihood of the others.
-    tolerance: an iteration is an improvement where the log likelihood per occurrence rises by more than this, relative
-      to its size. EM has converged at the first that is none; stepwise EM does not converge.
+    tolerance: an iteration is an improvement where the log likelihood per occurrence rises by more than this,
+      relative to its size. EM has converged at the first that is none; stepwise EM does not converge, nor does EM
+      that is judged by its own likelihood where this is 0.
     stepwise: make an M step after every batch.
     power: of the decay of the stepwise rate, in (0.5, 1].
     fold_in_steps: EM steps of folding in.
 
   Returns:
-    A `Model`. `embed` takes `words` [n, L] int32, padded with -1, and `counts` [n, L], and gives theta [n, k]. Outputs
-    for the same batches: `log_likelihood` [n], sums over a document's occurrences, and `loss`; and `components`:
-    `beta` [k, V], `weights` [k] and, unless stepwise, `theta` [num_documents, k].
+    A `Model`. `embed` takes `words` [n, L] int32, padded with -1, and `counts` [n, L], and gives theta [n, k].
+    Outputs for the same batches: `log_likelihood` [n], sums over a document's occurrences, and `loss`; and
+    `components`: `beta` [k, V], `weights` [k] and, unless stepwise, `theta` [num_documents, k].
   """
   if num_topics < 1:
     raise InputError(f"plsa: num_topics={num_topics}: must be at least 1")
   if not 0 < tempering <= 1:
     raise InputError(f"plsa: tempering={tempering}: must be above 0 and at most 1")
+  if tempering < 1 and not early_stopping:
+    raise InputError(f"plsa: tempering={tempering} goes by the held-out occurrences, as early_stopping=True does")
   if stepwise and (tempering < 1 or not 0.5 < power <= 1):
     raise InputError(f"plsa: stepwise EM converges for powers in (0.5, 1], not {power}, and is not tempered")
   if tolerance < 0 or fold_in_steps < 1:
@@ -168,7 +172,7 @@ def plsa(
       score = -held_loss if early_stopping else score
     # A score after b was lowered is that of the same parameters as before.
     better = (score > state.score + tolerance * jnp.abs(state.score)) | (state.fresh > 0)
-    better |= tolerance == 0 and "held" not in batch  # Exact fixed points are for the caller to find.
+    better |= tolerance == 0 and not ("held" in batch and early_stopping)
     lower = ~better & (state.gained > 0) & (tempering < 1)
     new = PlsaState(
         step=state.step + 1, theta=theta, beta=beta, weights=weights, document=state.document,
@@ -257,7 +261,8 @@ def _em_sums(
       topics = _tempered(theta, power)
       sums = cells(topics, tempered)
       share = block["count"] / jnp.maximum(sums, LEAST)
-      return topics, sums, share, _shares(topics * csr_matmul(share, block["col"], block["row_start"], tempered), theta)
+      new = topics * csr_matmul(share, block["col"], block["row_start"], tempered)
+      return topics, sums, share, _shares(new, theta)
 
     if fold_in_steps:
       theta = jax.lax.fori_loop(0, fold_in_steps, lambda _, theta: document_side(theta)[3], theta)
