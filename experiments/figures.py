@@ -56,7 +56,8 @@ def draw(
   if data.encoder.kind == "bags":
     parts = model.outputs["components"](state, None, None) if "components" in model.outputs else {}
     if {"beta", "weights"} <= parts.keys():
-      made["topics"] = _topics(plt, np.asarray(parts["beta"]), np.asarray(parts["weights"]), data.encoder.vocabulary.words)
+      made["topics"] = _topics(plt, *(np.asarray(parts[name]) for name in ("beta", "weights")),
+                               data.encoder.vocabulary.words)
     labels = next(iter(data.dataset.labels.items()), None)
     if labels and len(labels[1]) == len(vectors):
       made["documents"] = _document_map(plt, np.sqrt(vectors) if "topics" in made else vectors, *labels)
@@ -172,7 +173,7 @@ def _document_map(plt: Any, vectors: np.ndarray, label: str, classes: np.ndarray
   """A sample of documents by t-SNE of the cosine distances of their vectors, coloured by a label."""
   from sklearn.manifold import TSNE
 
-  known = np.flatnonzero(np.ptp(vectors, axis=1) > 1e-6)  # Of documents without a known word there is nothing to show.
+  known = np.flatnonzero(np.ptp(vectors, axis=1) > 1e-6)  # Not those without a known word.
   if len(known) < 5:
     known = np.arange(len(vectors))
   rows = np.sort(np.random.default_rng(0).permutation(known)[:NUM_DOCUMENTS])

@@ -208,7 +208,7 @@ def embedder(model: Model, state: PyTree, encoder: Any, output: str = "") -> Cal
 
 
 def topics_of(model: Model, state: PyTree, encoder: Any) -> dict[str, Any] | None:
-  """What the protocol `topics` asks a model of topics for: `topics` [k, V], p(w|z), and the `encoder` of its words."""
+  """What the protocol `topics` asks a model of topics for: `topics` [k, V], p(w|z), and the `encoder` of words."""
   if encoder.kind != "bags" or "components" not in model.outputs:
     return None
   parts = model.outputs["components"](state, None, None)
