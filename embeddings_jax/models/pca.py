@@ -103,8 +103,8 @@ def pca(
     center: take the mean away; without it C is the sum of x x' (and m is 0).
     whiten: divide the coordinates by their deviations, so that each has variance 1 over the data; those of a
       component without variance are 0.
-    passes: of `randomized`, between two looks at its residuals; the first of them is the random one, the others are
-      power iterations.
+    passes: of `randomized` until it looks at its residuals, the first with random vectors, the others power
+      iterations; where it has to go on, one fewer.
     spare: vectors beyond k that `randomized` and `incremental` carry along.
     tolerance: of `randomized`; 0 never converges.
     chunk_size: rows of one product on one device.
@@ -118,7 +118,7 @@ def pca(
   if not 1 <= dim <= min(num_features, num_rows):
     raise InputError(f"pca: dim={dim}: must be from 1 to {min(num_features, num_rows)}, for the data has {num_rows} "
                      f"rows of {num_features} features")
-  for name, value, least in (("passes", passes, 1), ("spare", spare, 0), ("chunk_size", chunk_size, 1)):
+  for name, value, least in (("passes", passes, 2), ("spare", spare, 0), ("chunk_size", chunk_size, 1)):
     if value < least:
       raise InputError(f"pca: {name}={value}: must be at least {least}")
   small = num_features <= EXACT_FEATURES
@@ -135,7 +135,7 @@ def pca(
     search = ()
     if solver == "randomized":
       block = lanczos.orthonormal(jax.random.normal(rng, (num_features, width)), jnp.zeros((num_features, 1)))
-      search = lanczos.start(jnp.zeros((width, num_features)), jnp.zeros(width), block, passes)
+      search = lanczos.fresh(block, passes * width)
     return PCAState(
         step=jnp.zeros((), jnp.int32), mean=mean, components=jnp.zeros((dim, num_features)),
         variances=jnp.zeros(dim), total=square / jnp.maximum(count - 1, 1), loss=square / count,
@@ -183,15 +183,14 @@ def pca(
     if solver == "exact":
       return found(state, count, *_largest(image, dim))._replace(converged=jnp.ones((), jnp.int32))
     state = state._replace(search=lanczos.extend(state.search, image))
-    full = state.search.size >= state.search.basis.shape[0]
-    return jax.lax.cond(full, lambda state: end_of_search(state, count), lambda state: state, state)
+    return jax.lax.cond(lanczos.full(state.search), lambda state: end_of_search(state, count), lambda state: state, state)
 
   def end_of_search(state, count):
     vectors, values, residual, block = lanczos.restart(state.search, width)
     relative = residual[:dim] / jnp.maximum(values[:dim], 1e-6 * values[0] + 1e-30)
     state = found(state, count, vectors[:dim], values[:dim])
     return state._replace(residual=relative.max(), converged=(relative.max() < tolerance).astype(jnp.int32),
-                          search=lanczos.start(vectors, values, block, passes))
+                          search=lanczos.start(vectors, values, block, passes * width))
 
   def found(state, count, components, values):
     values = jnp.maximum(values, 0)
@@ -220,7 +219,7 @@ def pca(
     else:
       start = jnp.concatenate([state.components.T, jax.random.normal(rng, (num_features, width))], 1)
       block = lanczos.orthonormal(start, jnp.zeros((num_features, 1)))
-      search = lanczos.start(jnp.zeros((0, num_features)), jnp.zeros(0), block, 2)
+      search = lanczos.fresh(block, 2 * block.shape[1])
       for _ in range(2):
         sums, delta, lost, image = image_of(search.block)
         search = lanczos.extend(search, image)

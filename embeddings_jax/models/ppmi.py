@@ -234,9 +234,10 @@ def _svd_cycle(state: PpmiState, multiply: Callable, multiply_transposed: Callab
 def _eigen_cycle(state: PpmiState, multiply: Callable, multiply_transposed: Callable, blocks: int) -> PpmiState:
   """The same for a symmetric matrix, by one product a block."""
   del multiply_transposed
-  process = lanczos.start(state.right.T, state.values, state.block, blocks)
+  kept, size = state.values.shape[0], state.block.shape[1]
+  process = lanczos.start(state.right.T, state.values, state.block, kept + blocks * size)
   process = jax.lax.fori_loop(0, blocks, lambda _, process: lanczos.extend(process, multiply(process.block)), process)
-  vectors, values, residual, block = lanczos.restart(process, state.values.shape[0])
+  vectors, values, residual, block = lanczos.restart(process, kept)
   return state._replace(left=vectors.T, right=vectors.T, values=values, block=block, residual=residual)
 
 

@@ -1,8 +1,8 @@
 """The largest eigenvalues of a symmetric operator that is known by its products alone: block Lanczos (Golub &
 Underwood 1977) with thick restarts (Wu & Simon 2000), in float32 with full orthogonalisation.
 
-  process = start(vectors, values, block, blocks)
-  for _ in range(blocks): process = extend(process, operator @ process.block)
+  process = fresh(block, capacity), or later start(vectors, values, block, capacity)
+  while not full(process): process = extend(process, operator @ process.block)
   vectors, values, residual, block = restart(process, kept)
 
 From a random block and without a restart this is the block Krylov method of Halko, Martinsson, Shkolnisky & Tygert
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from embeddings_jax.types import Array
 
@@ -29,15 +29,26 @@ class Process(NamedTuple):
   size: Int[Array, ""]  # Rows of the basis in use.
 
 
-def start(vectors: Float[Array, "r n"], values: Float[Array, "r"], block: Float[Array, "n b"], blocks: int) -> Process:
+def fresh(block: Float[Array, "n b"], capacity: int) -> Process:
+  """A process that knows nothing yet but an orthonormal block; its basis will have `capacity` rows."""
+  return start(jnp.zeros((0, block.shape[0])), jnp.zeros(0), block, capacity)
+
+
+def start(vectors: Float[Array, "r n"], values: Float[Array, "r"], block: Float[Array, "n b"],
+          capacity: int) -> Process:
   """A process that begins with what is known: `vectors`, orthonormal (or 0), on which C is diagonal, and a `block`
-  orthonormal to them that holds what C leads to beyond them. `blocks` is how often it will be extended."""
+  orthonormal to them that holds what C leads to beyond them."""
   kept, size = values.shape[0], block.shape[1]
-  m = kept + blocks * size
+  diagonal = jnp.arange(kept)
   return Process(
-      basis=jnp.pad(vectors, ((0, blocks * size), (0, 0))),
-      core=jnp.zeros((m, m)).at[jnp.arange(kept), jnp.arange(kept)].set(values),
+      basis=jnp.pad(vectors, ((0, capacity - kept), (0, 0))),
+      core=jnp.zeros((capacity, capacity)).at[diagonal, diagonal].set(values),
       block=block, beyond=jnp.zeros((size, size)), size=jnp.asarray(kept, jnp.int32))
+
+
+def full(process: Process) -> Bool[Array, ""]:
+  """Whether there is no room for a further block."""
+  return process.size + process.block.shape[1] > process.basis.shape[0]
 
 
 def extend(process: Process, image: Float[Array, "n b"]) -> Process:
@@ -51,7 +62,7 @@ def extend(process: Process, image: Float[Array, "n b"]) -> Process:
 
 
 def restart(process: Process, kept: int) -> tuple[Array, Array, Array, Array]:
-  """The best that the basis holds, once it is full.
+  """The best that the basis holds, after at least one extension.
 
   Returns:
     vectors [kept, n]; values [kept], descending; the norms of their residuals C v - value v [kept]; the block
@@ -60,7 +71,8 @@ def restart(process: Process, kept: int) -> tuple[Array, Array, Array, Array]:
   size = process.block.shape[1]
   values, turn = jnp.linalg.eigh(jnp.triu(process.core) + jnp.triu(process.core, 1).T)
   values, turn = values[::-1][:kept], turn[:, ::-1][:, :kept]
-  residual = jnp.linalg.norm(process.beyond @ turn[-size:], axis=0)
+  last = jax.lax.dynamic_slice_in_dim(turn, process.size - size, size)
+  residual = jnp.linalg.norm(process.beyond @ last, axis=0)
   vectors = jnp.matmul(turn.T, process.basis, precision="highest")
   return vectors * signs(vectors.T)[:, None], values, residual, process.block
 
