@@ -60,7 +60,9 @@ class Report:
     metrics = self._run(embed)
     if self._config.baselines:
       rows = {"untrained": self.embedder(self.untrained())}
-      rows |= protocols.baselines(self._data.dataset, self._data.encoder.kind)
+      if not rows["untrained"](self._material.items).any():
+        rows = {}  # A closed form knows nothing before its first step.
+      rows |= protocols.baselines(self._data.dataset, self._data.encoder)
       for name, features in rows.items():
         metrics |= {f"{name}/{key}": value for key, value in self._run(remembering(features)).items()}
     names = self._data.encoder.names

@@ -72,7 +72,7 @@ class LSAState(NamedTuple):
     values: [k] singular values, descending.
     weights: [V] global weights of the words.
     square: [] |A|^2, of the pass under way.
-    image: [V, b] A'A block, of the pass under way.
+    image: [V, b] A'A block, of the pass under way; () where the batch is the whole set.
     search: the Lanczos process.
     unexplained, residual: [] the loss; the largest residual of k, relative to its value.
     converged: [] int32.
@@ -83,7 +83,7 @@ class LSAState(NamedTuple):
   values: Array
   weights: Array
   square: Array
-  image: Array
+  image: Any
   search: lanczos.Process
   unexplained: Array
   residual: Array
@@ -147,7 +147,7 @@ def lsa(
     zero, one = jnp.zeros(()), jnp.ones(())
     return LSAState(
         step=jnp.zeros((), jnp.int32), components=jnp.zeros((dim, vocab_size)), values=jnp.zeros(dim),
-        weights=weights, square=zero, image=jnp.zeros((vocab_size, 0 if whole else block)), search=search,
+        weights=weights, square=zero, image=() if whole else jnp.zeros((vocab_size, block)), search=search,
         unexplained=one, residual=one, converged=jnp.zeros((), jnp.int32))
 
   def local_weight(count):

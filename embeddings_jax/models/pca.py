@@ -62,7 +62,7 @@ class PCAState(NamedTuple):
     total: the variance of all d features together.
     loss: mean squared distance of a row to its reconstruction.
     residual: the largest |C v - l v| / l.
-    sums: of the pass under way (`incremental`: of all rows so far; its image is not used).
+    sums: of the pass under way (`incremental`: all rows' count, no more).
     search: of `randomized`, else ().
   """
 
@@ -142,7 +142,7 @@ def pca(
         residual=jnp.ones(()), converged=jnp.zeros((), jnp.int32), sums=_no_sums(), search=search)
 
   def _no_sums():
-    columns = {"exact": num_features, "randomized": width, "incremental": 0}[solver]
+    columns = {"exact": num_features, "randomized": width, "incremental": 1}[solver]
     return Sums(jnp.zeros(()), jnp.zeros(num_features), jnp.zeros(()), jnp.zeros((num_features, columns)))
 
   def batch_sums(state, batch, block):
