@@ -58,7 +58,7 @@ def evaluate_file() -> int:
     raise InputError("--protocols is missing, as --protocols=word_similarity,analogies")
   for name in names:
     protocols.check(name)
-    if name in ("clustering", "linear_probe", "text_classification"):
+    if name in (*protocols.LABELLED, "text_classification"):
       raise InputError(f"--protocols={name}: --vectors has no data set of its own; name one, as {name}:sst2")
   found, _ = vectors.load()
   metrics = protocols.evaluate(

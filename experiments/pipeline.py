@@ -151,7 +151,7 @@ def first_items(dataset: Any, number: int) -> Any:
 
 def make_model(config: Mapping[str, Any], facts: Mapping[str, Any], num_steps: int) -> Model:
   """Calls the model's factory with the config's keyword arguments and the facts that it names."""
-  name = config["name"]
+  name = config.get("factory") or config["name"]
   try:
     factory = getattr(importlib.import_module(f"embeddings_jax.models.{name}"), name)
   except ModuleNotFoundError as error:

@@ -11,8 +11,9 @@ from embeddings_jax.data import catalog, wordsets
 from embeddings_jax.types import InputError
 from experiments.command import check_choice, nearest
 
-PROTOCOLS = ("analogies", "categorization", "clustering", "linear_probe", "synonyms", "text_classification", "topics",
-             "word_similarity")
+PROTOCOLS = ("analogies", "categorization", "clustering", "knn", "linear_probe", "retrieval", "synonyms",
+             "text_classification", "topics", "word_similarity")
+LABELLED = ("clustering", "knn", "linear_probe", "retrieval")  # They ask about the labels of a data set's items.
 # Protocols on lists of words: the lists there are, the first is the default, and whether a file will do.
 WORD_SETS = {"analogies": (("google", "google-all"), True), "categorization": (tuple(wordsets.CATEGORIZATION), False),
              "synonyms": ((), True), "word_similarity": (tuple(wordsets.WORD_SIMILARITY), False)}
@@ -96,6 +97,9 @@ def evaluate(
         continue
     else:
       material = subset(dataset() if callable(dataset) else dataset, max_items, seed)
+    if protocol in LABELLED and not material.labels:
+      report(f"{name} is left out: {material.name!r} has no labels")
+      continue
     found = function(embed, material, **{key: value for key, value in given.items() if key in known})
     metrics |= {f"{other}/{key}" if other else key: value for key, value in found.items()}
   return metrics
@@ -120,13 +124,18 @@ def subset(dataset: Any, max_items: int, seed: int) -> Any:
   return dataset._replace(items=[dataset.items[i] for i in rows], labels=labels, names=None)
 
 
-def baselines(dataset: Any, kind: str) -> dict[str, Callable[[Any], np.ndarray]]:
-  """Features without learning, by name, that fit the items of an encoder's kind."""
+def baselines(dataset: Any, encoder: Any) -> dict[str, Callable[[Any], Any]]:
+  """Features without learning, by name, that fit the items of an encoder."""
   from embeddings_jax.eval import baselines as features
 
+  kind = encoder.kind
   if kind == "waveforms":
     return {"mfcc_mean": lambda items: features.mfcc_features(items, dataset.rate, deviation=False),
             "mfcc_mean_deviation": lambda items: features.mfcc_features(items, dataset.rate)}
+  if kind == "bags":
+    # Frequencies are of the training part, as far as it is asked about the set itself.
+    fit = lambda items: dataset.split.get("train") if items is dataset.items else None
+    return {"tf_idf": lambda items: features.tf_idf(items, encoder.encode, len(encoder.vocabulary), fit=fit(items))}
   if kind == "bytes":
     return {"byte_ngrams": lambda items: features.byte_ngrams(items)}
   return {}

@@ -64,9 +64,11 @@ class Report:
     embed = self.embedder(state)
     metrics = self._run(embed, state=state)
     if self._config.baselines:
-      untrained = self.untrained()
-      found = {"untrained": self._run(self.embedder(untrained), state=untrained)}
-      for name, features in protocols.baselines(self._data.dataset, self._data.encoder.kind).items():
+      first, found = self.untrained(), {}
+      embed_first = remembering(self.embedder(first))
+      if embed_first(self._material.items).any():  # A closed form knows nothing before its first step.
+        found["untrained"] = self._run(embed_first, state=first)
+      for name, features in protocols.baselines(self._data.dataset, self._data.encoder).items():
         found[name] = self._run(remembering(features))
       metrics |= {f"{name}/{key}": value for name, values in found.items() for key, value in values.items()}
     names = self._data.encoder.names

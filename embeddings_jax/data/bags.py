@@ -19,7 +19,7 @@ from embeddings_jax.data.text import tokenize
 from embeddings_jax.data.words import Vocabulary, split_words
 from embeddings_jax.types import InputError, Source
 
-VERSION = 1  # Of what is cached: raise it when the same documents would give other counts.
+VERSION = 2  # Of what is cached: raise it when the same documents would give other counts.
 UNITS = ("document", "paragraph", "window")
 _SLAB = 1 << 22  # Tokens, or cells, that are counted at a time.
 
@@ -32,7 +32,8 @@ class Bags(NamedTuple):
     count: float32 `[num_cells]`, above 0.
     indptr: int64 `[num_documents + 1]`: document i's cells are `indptr[i]:indptr[i + 1]`, none if it is empty.
     facts: `vocab_size`, `num_documents`, `num_cells`, `num_empty` (documents without a word that is known), and
-      float64 `counts` and int64 `document_frequency` `[vocab_size]`; of text also `num_raw_words` (all words).
+      float64 `counts` and `entropy` (of a word's occurrences over the documents, nats) and int64 `document_frequency`
+      `[vocab_size]`; of text also `num_raw_words` (all words).
     encoder: the vocabulary, by count (descending) and then alphabetically.
     fingerprint: SHA-256 (hex) of what determines the counts.
   """
@@ -123,9 +124,10 @@ def count_documents(
                unit, window if unit == "window" else 0, sorted(stop))
 
   def build(folder: Path) -> None:
-    counts, frequency, total = np.zeros(len(words)), np.zeros(len(words), np.int64), 0
+    counts, logs, frequency, total = np.zeros(len(words)), np.zeros(len(words)), np.zeros(len(words), np.int64), 0
     for _, number, col, count in source.slabs():
       counts += np.bincount(col, count, len(words))
+      logs += np.bincount(col, count * np.log(count), len(words))
       frequency += np.bincount(col, minlength=len(words))
       total += number
     kept = (counts >= max(min_count, 1e-30)) & (frequency >= min_documents) & (frequency <= max_share * total)
@@ -137,6 +139,7 @@ def count_documents(
     folder.mkdir()
     BagEncoder(Vocabulary([words[i] for i in order], counts[order].astype(np.int64)), normalize).save(folder)
     np.save(folder / "totals.npy", counts[order])
+    np.save(folder / "entropy.npy", np.log(counts[order]) - logs[order] / counts[order])
     np.save(folder / "document_frequency.npy", frequency[order])
     names = np.full(len(words), -1)
     names[order] = np.arange(len(order))
@@ -152,6 +155,7 @@ def count_documents(
   encoder, indptr = BagEncoder.load(path), np.load(path / "indptr.npy", mmap_mode="r")
   facts = {"vocab_size": len(encoder.vocabulary), "num_documents": len(indptr) - 1, "num_cells": int(indptr[-1]),
            "num_empty": int((np.diff(indptr) == 0).sum()), "counts": np.load(path / "totals.npy"),
+           "entropy": np.load(path / "entropy.npy"),
            "document_frequency": np.load(path / "document_frequency.npy")}
   if not given:
     facts["num_raw_words"] = tokens.facts["num_raw_words"]

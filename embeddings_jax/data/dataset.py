@@ -30,6 +30,7 @@ class Dataset(NamedTuple):
     labels: name -> array over the items, of integers or strings. Never shown to a model in training.
     split: name -> indices of items, where the data set has an official split.
     fingerprint: SHA-256 (hex) of what determines the content.
+    picture: `(height, width)` or `(height, width, 3)` where a row is the pixels of a picture.
   """
 
   name: str
@@ -41,6 +42,7 @@ class Dataset(NamedTuple):
   labels: Mapping[str, np.ndarray] = {}
   split: Mapping[str, np.ndarray] = {}
   fingerprint: str = ""
+  picture: tuple[int, ...] | None = None
 
 
 def content_digest(arrays: Iterable[np.ndarray]) -> str:

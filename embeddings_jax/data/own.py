@@ -96,8 +96,10 @@ def read_rows(file: Path) -> tuple[np.ndarray, list[str] | None]:
   return (formats.read_npy(file), None) if file.name.lower().endswith(".npy") else formats.read_csv(file)
 
 
-def read_idx_pairs(files: Sequence[Path]) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
-  """Images `[n, height * width]` in [0, 1], their labels and split, from files named as MNIST's are."""
+def read_idx_pairs(
+    files: Sequence[Path],
+) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray], tuple[int, ...]]:
+  """Images `[n, height * width]` in [0, 1], their labels, split and shape, from files named as MNIST's are."""
   images = [file for file in files if "labels" not in file.name]
   images.sort(key=lambda file: (not file.name.startswith("train"), file.name))
   if not images:
@@ -120,7 +122,8 @@ def read_idx_pairs(files: Sequence[Path]) -> tuple[np.ndarray, dict[str, np.ndar
   if len({part.shape[1] for part in rows}) > 1:
     raise InputError(f"{images[0].parent}: the idx files have images of several sizes; choose one with a glob")
   complete = len(labels) == len(images)
-  return np.concatenate(rows), {"class": np.concatenate(labels)} if complete else {}, split if len(split) > 1 else {}
+  return (np.concatenate(rows), {"class": np.concatenate(labels)} if complete else {}, split if len(split) > 1 else {},
+          values.shape[1:])
 
 
 def _rows(path: str, files: Sequence[Path]) -> Dataset:
@@ -135,8 +138,9 @@ def _rows(path: str, files: Sequence[Path]) -> Dataset:
 
 
 def _idx(path: str, files: Sequence[Path]) -> Dataset:
-  rows, labels, split = read_idx_pairs(files)
-  return Dataset(path, "rows", rows, labels=labels, split=split, fingerprint=content_digest([rows, *labels.values()]))
+  rows, labels, split, picture = read_idx_pairs(files)
+  return Dataset(path, "rows", rows, labels=labels, split=split, fingerprint=content_digest([rows, *labels.values()]),
+                 picture=picture if len(picture) == 2 else None)
 
 
 def _clips(path: str, files: Sequence[Path]) -> Dataset:
