@@ -24,7 +24,8 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
       steps_per_dispatch=5,
       log_every=5,
       save_every=100,
-      evals=("clustering", "topics"),
+      evals=("clustering", "retrieval", "topics"),
+      eval_items=4000,
   ))
   if preset == "tiny":
     config.model.update(dict(num_topics=4, tempering=1.0, early_stopping=False, tolerance=0.0, fold_in_steps=5))
