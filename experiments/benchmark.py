@@ -379,8 +379,7 @@ def topics() -> dict:
   Perplexity of a tenth of the occurrences of the training part, which is held out: of the words' frequencies, of
   plain EM (the best of its iterations, and its last), of tempered EM, for every number of topics. Mean average
   precision of the training part's documents, the test part's being the queries (`eval/retrieval.py`), by the cosines
-  of tf-idf, of `lsa`, and of the square roots of `plsa`'s theta; and where its cosines are added up over the numbers
-  of topics, as Hofmann does.
+  of tf-idf, of `lsa`, and of `plsa`'s theta; and where these are added up over the numbers of topics, as Hofmann does.
   """
   import numpy as np
 
@@ -412,7 +411,7 @@ def topics() -> dict:
     perplexity[num_topics] = {"plain, best": min(plain), "plain, after 100": plain[-1],
                               "tempered": tempered[-1]["held_out_perplexity"], "iterations": len(tempered),
                               "inverse_temperature": tempered[-1]["inverse_temperature"]}
-    vectors[f"plsa {num_topics}"] = np.sqrt(embed(data.dataset.items))
+    vectors[f"plsa {num_topics}"] = embed(data.dataset.items)
   batch = data.source.batch_at(0)
   share = data.source.facts["counts"] / data.source.facts["counts"].sum()
   frequencies = float(np.exp(-(batch["held"] * np.log(share[batch["col"]])).sum() / batch["held"].sum()))
