@@ -379,7 +379,7 @@ def topics() -> dict:
   Perplexity of a tenth of the occurrences of the training part, which is held out: of the words' frequencies, of
   plain EM (the best of its iterations, and its last), of tempered EM, for every number of topics. Mean average
   precision of the training part's documents, the test part's being the queries (`eval/retrieval.py`), by the cosines
-  of tf-idf, of `lsa`, and of `plsa`'s theta; and where these are added up over the numbers of topics, as Hofmann does.
+  of tf-idf, of `lsa`, and of `plsa`'s theta; and by these, added up over the numbers of topics, as Hofmann does.
   """
   import numpy as np
 
