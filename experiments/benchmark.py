@@ -376,13 +376,16 @@ def plsa() -> dict:
 def topics() -> dict:
   """What Hofmann (1999) reports, on 20 Newsgroups (his collections are not at hand).
 
-  Perplexity of a tenth of the occurrences of the training part, which is held out: of the words' frequencies, of
-  plain EM (the best of its iterations, and its last), of tempered EM, for every number of topics. Mean average
+  Perplexity, by the words' frequencies, by plain EM, stopped early or after 100 iterations, and by tempered EM, for
+  every number of topics: `held out`, of a tenth of the occurrences of the training part, by which early stopping and
+  tempering go; and `test`, of one half of each test document given the other (`eval/topics.py`). Mean average
   precision of the training part's documents, the test part's being the queries (`eval/retrieval.py`), by the cosines
-  of tf-idf, of `lsa`, and of `plsa`'s theta; and by these, added up over the numbers of topics, as Hofmann does.
+  of tf-idf, of `lsa`, and of tempered `plsa`'s theta; and by these, added up over the numbers of topics, as Hofmann
+  does.
   """
   import numpy as np
 
+  from embeddings_jax.eval import topics as topic_scores
   from embeddings_jax.eval.baselines import tf_idf
   from embeddings_jax.eval.retrieval import retrieval, unit_rows
   from embeddings_jax.train.loop import train
@@ -397,39 +400,40 @@ def topics() -> dict:
     model, records = pipeline.make_model(config, data.source.facts, steps), []
     state = train(model, data.source, steps=steps, seed=FLAGS.seed, log_every=1, steps_per_dispatch=5,
                   write=lambda step, record: records.append(record))
-    return data, pipeline.embedder(model, state, data.encoder), records
+    found = pipeline.topics_of(model, state, data.encoder)
+    return data, pipeline.embedder(model, state, data.encoder), found, records
 
   shared = dict(command.load_config("plsa", "small").data, held_out=0.0)
   shared = {key: shared[key] for key in ("name", "part", "unit", "normalize", "min_count", "min_documents",
                                          "max_share", "min_length", "max_size", "stop_words")}
-  perplexity, vectors = {}, {}
+  perplexities, vectors = {}, {}
   for num_topics in (20, 50, 128):
-    _, _, plain = trained("plsa", num_topics=num_topics, held_out=0.1, tempering=1.0, early_stopping=False,
-                          tolerance=0.0, steps=100)
-    data, embed, tempered = trained("plsa", num_topics=num_topics, held_out=0.1)
-    plain = [record["held_out_perplexity"] for record in plain]
-    perplexity[num_topics] = {"plain, best": min(plain), "plain, after 100": plain[-1],
-                              "tempered": tempered[-1]["held_out_perplexity"], "iterations": len(tempered),
-                              "inverse_temperature": tempered[-1]["inverse_temperature"]}
+    for name, options in {
+        "stopped": dict(tempering=1.0), "100 iterations": dict(tempering=1.0, early_stopping=False, tolerance=0.0,
+                                                               steps=100), "tempered": {}}.items():
+      data, embed, found, records = trained("plsa", num_topics=num_topics, held_out=0.1, **options)
+      test = [data.encoder.bag(data.dataset.items[i]) for i in data.dataset.split["test"]]
+      scores = topic_scores.perplexity(embed, test, found["topics"], data.encoder.vocabulary, FLAGS.seed)
+      perplexities[f"{num_topics} topics, {name}"] = {
+          "held out": records[-1]["held_out_perplexity"], "test": scores["perplexity"], "iterations": len(records)}
     vectors[f"plsa {num_topics}"] = embed(data.dataset.items)
   batch = data.source.batch_at(0)
   share = data.source.facts["counts"] / data.source.facts["counts"].sum()
   frequencies = float(np.exp(-(batch["held"] * np.log(share[batch["col"]])).sum() / batch["held"].sum()))
+  perplexities["frequencies"] = {"held out": frequencies, "test": scores["unigram/perplexity"], "iterations": 0}
   vectors["plsa, all"] = np.concatenate([unit_rows(found, "plsa") for found in vectors.values()], 1)
-  _, embed, _ = trained("lsa")
+  _, embed, _, _ = trained("lsa")
   vectors["lsa"] = embed(data.dataset.items)
   words = tf_idf(data.dataset.items, data.encoder.encode, len(data.encoder.vocabulary),
                  fit=data.dataset.split["train"])
   score = lambda found: retrieval(lambda items: found, data.dataset)["group/test/map"]
   precision = {"tf-idf": score(words)} | {name: score(found) for name, found in vectors.items()}
-  rounded = {k: {name: round(value, 4) for name, value in row.items()} for k, row in perplexity.items()}
+  listed = [f"{name} {row['held out']:.0f} ({row['test']:.0f})" for name, row in perplexities.items()]
   return {
-      "summary": "; ".join(
-          f"{k} topics: perplexity {row['tempered']:.0f} tempered, {row['plain, best']:.0f} stopped, "
-          f"{row['plain, after 100']:.0f} after 100 iterations" for k, row in perplexity.items())
-                 + f", {frequencies:.0f} of frequencies; average precision "
+      "summary": f"perplexity held out (of test documents): {', '.join(listed)}; mean average precision: "
                  + ", ".join(f"{name} {value:.3f}" for name, value in precision.items()),
-      "perplexity": rounded | {"frequencies": round(frequencies, 1)},
+      "perplexity": {name: {part: round(value, 1) for part, value in row.items()}
+                     for name, row in perplexities.items()},
       "average_precision": {name: round(value, 4) for name, value in precision.items()},
   }
 
