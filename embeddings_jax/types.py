@@ -47,6 +47,7 @@ class Source(NamedTuple):
     resident: arrays that go to the device once. Empty when the feed is the batch itself.
     whole: every batch is `resident`, with rows sharded over the mesh; the feed is empty. The loop
       adds rows with `mask` 0 until the data shards divide them.
+    may_pad: whether it may; not where models keep a state per row, which must not depend on the mesh.
   """
 
   facts: Mapping[str, Any]
@@ -55,6 +56,7 @@ class Source(NamedTuple):
   assemble: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
   resident: Mapping[str, Any] = {}
   whole: bool = False
+  may_pad: bool = True
 
   def batch_at(self, step: int) -> dict[str, Any]:
     """The global batch of `step` on the host."""

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from embeddings_jax.data import catalog, encoders, matrix, text
 from embeddings_jax.data.audio import join_clips
+from embeddings_jax.data.bags import Bags, as_bags, bag_source, count_documents
 from embeddings_jax.data.cooccurrence import Cooccurrence, count_cooccurrences
 from embeddings_jax.data.documents import byte_stream
 from embeddings_jax.data.sources import array_source, window_source
@@ -25,7 +26,9 @@ from experiments.progress import Progress
 
 # What the word models read: running tokens in blocks, or the cells of a matrix of co-occurrences, all or in tiles.
 FORMS = ("blocks", "cells", "tiles")
-ITEMS = {"rows": "rows", "words": "text", "bytes": "text", "waveforms": "audio"}  # What each encoder encodes.
+# What each encoder encodes, first what it is meant for.
+ITEMS = {"rows": ("rows",), "words": ("text",), "bags": ("text", "bags", "matrix"), "bytes": ("text",),
+         "waveforms": ("audio",)}
 ENCODED_AT_ONCE = 1024  # Items.
 EMBEDDED_AT_ONCE = 1 << 21  # Elements of the encoded items.
 
@@ -44,10 +47,12 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
   dataset = catalog.load(options["name"], data_dir=data_dir, cache_dir=cache_dir, errors=options["errors"])
   kind = options["encoder"]
   check_choice("--config.data.encoder", kind, list(ITEMS))
-  if dataset.kind != ITEMS[kind] and not (dataset.kind == "matrix" and options.get("form") in ("cells", "tiles")):
+  if dataset.kind not in ITEMS[kind] and not (dataset.kind == "matrix" and options.get("form") in ("cells", "tiles")):
     raise InputError(f"--data={options['name']}: holds {dataset.kind}, and --model={config['name']} "
-                     f"({kind}) needs {ITEMS[kind]}")
-  if options.get("max_documents") and dataset.kind != "matrix":
+                     f"({kind}) needs {ITEMS[kind][0]}")
+  if kind == "bags":
+    dataset = as_bags(dataset)
+  if options.get("max_documents") and dataset.kind not in ("bags", "matrix"):
     dataset = first_items(dataset, options["max_documents"])
   train = np.asarray(dataset.split.get("train", np.arange(len(dataset.items))))
 
@@ -61,6 +66,10 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
     source = array_source({"x": x}, batch_size or None, seed=seed, remainder="pad")
   elif kind == "words":
     source, encoder = load_words(dataset, options, batch_size=batch_size, seed=seed, cache_dir=cache_dir)
+  elif kind == "bags":
+    bags = counted_documents(dataset, options, cache_dir)
+    encoder = bags.encoder
+    source = bag_source(bags, batch_size, blocks=options["blocks"], held_out=options.get("held_out", 0), seed=seed)
   elif kind == "bytes":
     stream, _ = byte_stream(dataset)
     encoder = encoders.ByteEncoder(options["max_length"])
@@ -120,6 +129,20 @@ def cells_in_form(form: str, cells: Cooccurrence, facts: Mapping[str, Any], opti
   return source._replace(facts={**facts, **source.facts})
 
 
+def counted_documents(dataset: Any, options: Mapping[str, Any], cache_dir: str | None) -> Bags:
+  """Bags of words as the config's `data` says; of the training part where there is one, unless `part` is `all`."""
+  part = options.get("part", "train")
+  check_choice("--config.data.part", part, ("train", "all"))
+  if part in dataset.split:
+    dataset = dataset._replace(items=[dataset.items[i] for i in dataset.split[part]],
+                               fingerprint=f"{dataset.fingerprint}:{part}")
+  return count_documents(
+      dataset, normalize=options["normalize"], min_count=options["min_count"],
+      min_documents=options["min_documents"], max_share=options["max_share"], min_length=options.get("min_length", 1),
+      max_size=options.get("max_size", 0) or None, stop_words=options["stop_words"], unit=options["unit"],
+      window=options["window"], cache_dir=cache_dir)
+
+
 def first_items(dataset: Any, number: int) -> Any:
   """The first items of a data set without a split, for tests and trials."""
   return dataset._replace(
@@ -130,7 +153,7 @@ def first_items(dataset: Any, number: int) -> Any:
 
 def make_model(config: Mapping[str, Any], facts: Mapping[str, Any], num_steps: int) -> Model:
   """Calls the model's factory with the config's keyword arguments and the facts that it names."""
-  name = config["name"]
+  name = config.get("factory") or config["name"]
   try:
     factory = getattr(importlib.import_module(f"embeddings_jax.models.{name}"), name)
   except ModuleNotFoundError as error:
@@ -163,8 +186,11 @@ def embedder(model: Model, state: PyTree, encoder: Any, output: str = "") -> Cal
 
   def embed(items: Sequence[Any]) -> np.ndarray:
     pieces = []
+    # Documents of a piece are padded to its longest, so that the long ones had better be together.
+    order = np.argsort([len(item) for item in items], kind="stable") if encoder.kind == "bags" else None
     for first in range(0, len(items), ENCODED_AT_ONCE):
-      batch = encoder.encode(items[first:first + ENCODED_AT_ONCE])
+      chosen = slice(first, first + ENCODED_AT_ONCE)
+      batch = encoder.encode(items[chosen] if order is None else [items[i] for i in order[chosen]])
       total = len(batch["mask"])
       per_row = sum(np.prod(value.shape[1:], dtype=int) for value in batch.values())
       size = max(1, min(ENCODED_AT_ONCE, EMBEDDED_AT_ONCE // int(per_row)))
@@ -175,9 +201,20 @@ def embedder(model: Model, state: PyTree, encoder: Any, output: str = "") -> Cal
         piece = {key: np.pad(value, [(0, size - valid)] + [(0, 0)] * (value.ndim - 1))
                  for key, value in piece.items()}
         pieces.append(np.asarray(compiled(state, piece).addressable_data(0))[:valid])
-    return np.concatenate(pieces)
+    found = np.concatenate(pieces)
+    if order is not None:
+      found[order] = found.copy()
+    return found
 
   return embed
+
+
+def topics_of(model: Model, state: PyTree, encoder: Any) -> dict[str, Any] | None:
+  """What the protocol `topics` asks a model of topics for: `topics` [k, V], p(w|z), and the `encoder` of words."""
+  if encoder.kind != "bags" or "components" not in model.outputs:
+    return None
+  parts = model.outputs["components"](state, None, None)
+  return {"topics": np.asarray(parts["beta"]), "encoder": encoder} if "beta" in parts else None
 
 
 class Run(NamedTuple):

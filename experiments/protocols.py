@@ -11,8 +11,9 @@ from embeddings_jax.data import catalog, wordsets
 from embeddings_jax.types import InputError
 from experiments.command import check_choice, nearest
 
-PROTOCOLS = ("analogies", "categorization", "clustering", "linear_probe", "synonyms", "text_classification",
-             "word_similarity")
+PROTOCOLS = ("analogies", "categorization", "clustering", "knn", "linear_probe", "retrieval", "synonyms",
+             "text_classification", "topics", "word_similarity")
+LABELLED = ("clustering", "knn", "linear_probe", "retrieval")  # They ask about the labels of a data set's items.
 # Protocols on lists of words: the lists there are, the first is the default, and whether a file will do.
 WORD_SETS = {"analogies": (("google", "google-all"), True), "categorization": (tuple(wordsets.CATEGORIZATION), False),
              "synonyms": ((), True), "word_similarity": (tuple(wordsets.WORD_SIMILARITY), False)}
@@ -39,6 +40,7 @@ def evaluate(
     *,
     dataset: Any,
     vocabulary: Any = None,
+    topics: Mapping[str, Any] | None = None,
     seed: int = 0,
     max_items: int = 0,
     data_dir: str | None = None,
@@ -54,6 +56,7 @@ def evaluate(
     embed: items -> [num_items, dim].
     dataset: the run's own, or a function that loads it when a protocol needs it.
     vocabulary: names that `embed` knows, where items are words.
+    topics: of a model of topics, what `pipeline.topics_of` gives.
     seed: of the protocols' own randomness.
     max_items: evaluate on this many items of a set without an official split, drawn with `seed`; 0: all.
     data_dir, cache_dir: where to find the others.
@@ -65,10 +68,12 @@ def evaluate(
     check(name)
     protocol, _, other = name.partition(":")
     function = getattr(importlib.import_module(f"embeddings_jax.eval.{protocol}"), protocol)
-    given: dict[str, Any] = {"seed": seed, "vocabulary": vocabulary}
+    given: dict[str, Any] = {"seed": seed, "vocabulary": vocabulary, **(topics or {})}
     known = inspect.signature(function).parameters
     if "vocabulary" in known and vocabulary is None:
       raise InputError(f"--protocols={name}: needs a model of words")
+    if "topics" in known and topics is None:
+      raise InputError(f"--protocols={name}: needs a model of topics")
     if protocol in WORD_SETS:
       lists, _ = WORD_SETS[protocol]
       other = other or lists[0]
@@ -92,6 +97,9 @@ def evaluate(
         continue
     else:
       material = subset(dataset() if callable(dataset) else dataset, max_items, seed)
+    if protocol in LABELLED and not material.labels:
+      report(f"{name} is left out: {material.name!r} has no labels")
+      continue
     found = function(embed, material, **{key: value for key, value in given.items() if key in known})
     metrics |= {f"{other}/{key}" if other else key: value for key, value in found.items()}
   return metrics
@@ -116,13 +124,18 @@ def subset(dataset: Any, max_items: int, seed: int) -> Any:
   return dataset._replace(items=[dataset.items[i] for i in rows], labels=labels, names=None)
 
 
-def baselines(dataset: Any, kind: str) -> dict[str, Callable[[Any], np.ndarray]]:
-  """Features without learning, by name, that fit the items of an encoder's kind."""
+def baselines(dataset: Any, encoder: Any) -> dict[str, Callable[[Any], Any]]:
+  """Features without learning, by name, that fit the items of an encoder."""
   from embeddings_jax.eval import baselines as features
 
+  kind = encoder.kind
   if kind == "waveforms":
     return {"mfcc_mean": lambda items: features.mfcc_features(items, dataset.rate, deviation=False),
             "mfcc_mean_deviation": lambda items: features.mfcc_features(items, dataset.rate)}
+  if kind == "bags":
+    # Frequencies are of the training part, as far as it is asked about the set itself.
+    fit = lambda items: dataset.split.get("train") if items is dataset.items else None
+    return {"tf_idf": lambda items: features.tf_idf(items, encoder.encode, len(encoder.vocabulary), fit=fit(items))}
   if kind == "bytes":
     return {"byte_ngrams": lambda items: features.byte_ngrams(items)}
   return {}

@@ -102,7 +102,8 @@ def _digits(name: str, place: Place) -> Dataset:
   from sklearn import datasets
 
   digits = datasets.load_digits()
-  return _row_dataset(name, digits.data / 16, list(digits.feature_names), {"class": digits.target})
+  found = _row_dataset(name, digits.data / 16, list(digits.feature_names), {"class": digits.target})
+  return found._replace(picture=(8, 8))
 
 
 def _photographs(name: str, place: Place, size: int = 8) -> Dataset:
@@ -115,7 +116,8 @@ def _photographs(name: str, place: Place, size: int = 8) -> Dataset:
     patches = image[:height * size, :width * size].reshape(height, size, width, size, 3).swapaxes(1, 2)
     rows.append(patches.reshape(height * width, -1) / 255)
     origin += [Path(file).stem] * (height * width)
-  return _row_dataset(name, np.concatenate(rows), None, {"image": np.array(origin)})
+  found = _row_dataset(name, np.concatenate(rows), None, {"image": np.array(origin)})
+  return found._replace(picture=(size, size, 3))
 
 
 def _sklearn_table(name: str, place: Place) -> Dataset:
@@ -153,8 +155,8 @@ def _small_table(name: str, place: Place, labels: Sequence[str] = (), left_out: 
 
 
 def _fashion_mnist(name: str, place: Place) -> Dataset:
-  rows, labels, split = own.read_idx_pairs(list(place.files.values()))
-  return Dataset(name, "rows", rows, labels=labels, split=split, fingerprint=place.fingerprint)
+  rows, labels, split, picture = own.read_idx_pairs(list(place.files.values()))
+  return Dataset(name, "rows", rows, labels=labels, split=split, fingerprint=place.fingerprint, picture=picture)
 
 
 def _enwiki(name: str, place: Place) -> Dataset:

@@ -20,15 +20,17 @@ class Dataset(NamedTuple):
 
   Attributes:
     name: as the user gave it.
-    kind: `rows`, `text`, `audio` or `matrix`.
+    kind: `rows`, `text`, `audio`, `bags` or `matrix`.
     items: rows: float32 `[num_rows, num_features]`; text: a sequence of strings, documents (read from
-      the disk as they are asked for); audio: a list of int16 `[num_samples]`; matrix: see `matrix.py`.
+      the disk as they are asked for); audio: a list of int16 `[num_samples]`; bags: see `bags.py`; matrix: see
+      `matrix.py`.
     rate: of audio, samples per second.
     names: of the rows, documents or clips.
     columns: names of the features.
     labels: name -> array over the items, of integers or strings. Never shown to a model in training.
     split: name -> indices of items, where the data set has an official split.
     fingerprint: SHA-256 (hex) of what determines the content.
+    picture: `(height, width)` or `(height, width, 3)` where a row is the pixels of a picture.
   """
 
   name: str
@@ -40,6 +42,7 @@ class Dataset(NamedTuple):
   labels: Mapping[str, np.ndarray] = {}
   split: Mapping[str, np.ndarray] = {}
   fingerprint: str = ""
+  picture: tuple[int, ...] | None = None
 
 
 def content_digest(arrays: Iterable[np.ndarray]) -> str:

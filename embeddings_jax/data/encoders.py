@@ -149,6 +149,37 @@ class WordEncoder(Encoder):
     return {"tokens": _padded(found, np.int32, -1), "mask": _ones(items)}
 
 
+class BagEncoder(WordEncoder):
+  """Documents -> `words` int32 `[n, length]`, sorted, padded with -1, and `counts` float32 `[n, length]`.
+
+  An item is a text, or a mapping from words to counts. Words out of the vocabulary are dropped; a document without a
+  known word is all padding.
+  """
+
+  kind = "bags"
+  names = None
+
+  def tokens(self, text: str) -> np.ndarray:
+    """The known words of a text in their order: int32 `[num_tokens]`."""
+    index = self.vocabulary.index
+    return np.array([index[word] for word in split_words(text, self.normalize) if word in index], np.int32)
+
+  def encode(self, items: Sequence[str | Mapping[str, float]]) -> Batch:
+    words, counts = zip(*(self.bag(item, i) for i, item in enumerate(items))) if len(items) else ((), ())
+    return {"words": _padded(words, np.int32, -1), "counts": _padded(counts, np.float32, 0), "mask": _ones(items)}
+
+  def bag(self, item: str | Mapping[str, float], i: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """The known words of one item, sorted, and their counts; `i` is what an error calls it."""
+    if isinstance(item, str):
+      return np.unique(self.tokens(item), return_counts=True)
+    index = self.vocabulary.index
+    for word, count in item.items():
+      if not 0 <= count < np.inf:
+        raise InputError(f"document {i}: a count of {count} for {word!r}; it must be a number and not negative")
+    known = sorted((index[word], count) for word, count in item.items() if count and word in index)
+    return np.array([word for word, _ in known], np.int32), np.array([count for _, count in known], np.float32)
+
+
 class WaveformEncoder(Encoder):
   """Clips -> `signal` int16 `[n, num_samples]`, padded with 0, and `length` int32 `[n]`.
 
@@ -192,7 +223,7 @@ class ByteEncoder(Encoder):
     return _signals([np.frombuffer(item, np.uint8) for item in data], np.uint8, self.max_length)
 
 
-ENCODERS = {cls.kind: cls for cls in (RowEncoder, WordEncoder, WaveformEncoder, ByteEncoder)}
+ENCODERS = {cls.kind: cls for cls in (RowEncoder, WordEncoder, BagEncoder, WaveformEncoder, ByteEncoder)}
 
 
 def load_encoder(folder: str | os.PathLike) -> Encoder:

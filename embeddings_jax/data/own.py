@@ -1,4 +1,4 @@
-"""The user's own data: text files and globs, .csv and .npy rows, .npz matrices, wav, idx, and folders of them."""
+"""The user's own data: text files and globs, .csv and .npy rows, .npz matrices, lda-c, wav, idx, folders of them."""
 import glob
 import importlib.util
 import re
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from embeddings_jax.data import formats
+from embeddings_jax.data.bags import load_lda_c
 from embeddings_jax.data.cache import digest
 from embeddings_jax.data.dataset import Dataset, content_digest, from_texts, text_dataset
 from embeddings_jax.data.documents import Document, read_documents
@@ -27,7 +28,8 @@ def load_path(path: str, cache_dir: Path, errors: str = "strict") -> Dataset:
   found = sorted({file_kind(file) for file in files})
   if len(found) > 1:
     raise InputError(f"{path}: holds files of several kinds ({', '.join(found)}); choose one by a glob like *.txt")
-  reader = {"rows": _rows, "idx": _idx, "audio": _clips, "matrix": load_matrix}.get(found[0])
+  reader = {"rows": _rows, "idx": _idx, "audio": _clips, "matrix": load_matrix,
+            "bags": load_lda_c}.get(found[0])
   if reader:
     return reader(path, files)
 
@@ -74,12 +76,14 @@ def list_files(path: str) -> list[Path]:
 
 
 def file_kind(file: Path) -> str:
-  """`rows`, `matrix`, `idx`, `audio`, `text` or, where the name says nothing, `unknown`, which alone is text."""
+  """`rows`, `matrix`, `bags`, `idx`, `audio`, `text`, or `unknown` by the name; what is all unknown is text."""
   name = file.name.lower()
   if name.endswith(_ROWS):
     return "rows"
   if name.endswith(".npz"):
     return "matrix"
+  if name.endswith((".dat", ".ldac")):
+    return "bags"
   if _IDX.search(name):
     return "idx"
   if name.endswith((".wav", ".wave")):
@@ -92,8 +96,10 @@ def read_rows(file: Path) -> tuple[np.ndarray, list[str] | None]:
   return (formats.read_npy(file), None) if file.name.lower().endswith(".npy") else formats.read_csv(file)
 
 
-def read_idx_pairs(files: Sequence[Path]) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
-  """Images `[n, height * width]` in [0, 1], their labels and split, from files named as MNIST's are."""
+def read_idx_pairs(
+    files: Sequence[Path],
+) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray], tuple[int, ...]]:
+  """Images `[n, height * width]` in [0, 1], their labels, split and shape, from files named as MNIST's are."""
   images = [file for file in files if "labels" not in file.name]
   images.sort(key=lambda file: (not file.name.startswith("train"), file.name))
   if not images:
@@ -116,7 +122,8 @@ def read_idx_pairs(files: Sequence[Path]) -> tuple[np.ndarray, dict[str, np.ndar
   if len({part.shape[1] for part in rows}) > 1:
     raise InputError(f"{images[0].parent}: the idx files have images of several sizes; choose one with a glob")
   complete = len(labels) == len(images)
-  return np.concatenate(rows), {"class": np.concatenate(labels)} if complete else {}, split if len(split) > 1 else {}
+  return (np.concatenate(rows), {"class": np.concatenate(labels)} if complete else {}, split if len(split) > 1 else {},
+          values.shape[1:])
 
 
 def _rows(path: str, files: Sequence[Path]) -> Dataset:
@@ -131,8 +138,9 @@ def _rows(path: str, files: Sequence[Path]) -> Dataset:
 
 
 def _idx(path: str, files: Sequence[Path]) -> Dataset:
-  rows, labels, split = read_idx_pairs(files)
-  return Dataset(path, "rows", rows, labels=labels, split=split, fingerprint=content_digest([rows, *labels.values()]))
+  rows, labels, split, picture = read_idx_pairs(files)
+  return Dataset(path, "rows", rows, labels=labels, split=split, fingerprint=content_digest([rows, *labels.values()]),
+                 picture=picture if len(picture) == 2 else None)
 
 
 def _clips(path: str, files: Sequence[Path]) -> Dataset:

@@ -44,7 +44,7 @@ def array_source(
 
   if resident is None:
     resident = sum(v.nbytes for v in arrays.values()) <= RESIDENT_BYTES
-  index_at, steps_per_epoch = _row_order(num_rows, batch_size, seed, order, remainder)
+  index_at, steps_per_epoch = row_order(num_rows, batch_size, seed, order, remainder)
 
   def gather(table, index):
     batch = {k: v[index["row"]] for k, v in table.items()}
@@ -97,7 +97,7 @@ def window_source(
     raise InputError(f"pad={pad} does not fit a stream of {stream.dtype}")
   if short > 0 and resident:
     stream = np.concatenate([stream, np.full(short, pad, stream.dtype)])
-  index_at, steps_per_epoch = _row_order(len(starts), batch_size, seed, order, remainder)
+  index_at, steps_per_epoch = row_order(len(starts), batch_size, seed, order, remainder)
 
   def window_at(step, rows=slice(None)):
     index = index_at(step, rows)
@@ -176,8 +176,8 @@ def _check_batch_size(num_rows: int, batch_size: int) -> None:
     raise InputError(f"--batch_size={batch_size} exceeds the {num_rows} rows of the data set")
 
 
-def _row_order(num_rows: int, batch_size: int, seed: int, order: str, remainder: str):
-  """Returns `(step, rows) -> {row, mask}` and the number of steps of a pass."""
+def row_order(num_rows: int, batch_size: int, seed: int, order: str, remainder: str):
+  """Returns `(step, rows) -> {row, mask}` (see `array_source`) and the number of steps of a pass."""
   if order not in ("shuffled", "sequential"):
     raise InputError(f"order={order!r}: must be 'shuffled' or 'sequential'")
   if remainder not in ("drop", "pad"):

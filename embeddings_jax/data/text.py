@@ -21,7 +21,7 @@ VERSION = 1  # Of what is cached: raise it when the same text would give other t
 BOUNDARY = -1  # Stands between documents in the token stream.
 _SLAB = 1 << 22  # Bytes whose words are Python objects at the same time.
 _BREAK = {"document": None, "line": re.compile(r"\n"), "sentence": re.compile(r"(?<=[.!?])\s|\n"),
-          "none": re.compile(r"\0")}
+          "paragraph": re.compile(r"\n\s*\n"), "none": re.compile(r"\0")}
 
 
 class Tokens(NamedTuple):
@@ -58,8 +58,9 @@ def tokenize(
     normalize: `a-z`, `lower`, `cased` or `spaces`; see `split_words`.
     min_count: words that occur less often are left out of the vocabulary.
     max_size: keep this many of the most frequent words.
-    boundaries: where a `BOUNDARY` stands: after each `document`, also after each `line`, also after each `sentence`
-      (which ends with a line, or at one of . ! ? before white space), or nowhere (`none`: all is one running text).
+    boundaries: where a `BOUNDARY` stands: after each `document`, also after each `paragraph` (at a blank line), also
+      after each `line`, also after each `sentence` (which ends with a line, or at one of . ! ? before white space),
+      or nowhere (`none`: all is one running text).
     cache_dir: default `$EMBEDDINGS_CACHE`, then `~/.cache/embeddings_jax`.
 
   Raises:
@@ -88,8 +89,9 @@ def _slabs(stream: np.ndarray) -> Iterator[str]:
     data = rest + stream[start:start + _SLAB].tobytes()
     cut = len(data)
     if start + _SLAB < len(stream):
-      # These bytes are never part of another character in UTF-8.
-      cut = 1 + max(data.rfind(b" "), data.rfind(b"\n"), data.rfind(b"\0"))
+      # These bytes are never part of another character in UTF-8. Before a word: white space is not torn apart.
+      body = data.rstrip(b" \n\0")
+      cut = 1 + max(body.rfind(b" "), body.rfind(b"\n"), body.rfind(b"\0"))
     rest = data[cut:]
     yield data[:cut].decode()
 

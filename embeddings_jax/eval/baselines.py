@@ -1,5 +1,6 @@
 """Features without learning, for the rows that an embedding has to be above."""
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -67,6 +68,39 @@ def byte_ngrams(items: Sequence[str | bytes | np.ndarray], *, sizes: Sequence[in
       counts += np.bincount((code % np.uint64(num_features)).astype(np.int64), minlength=num_features)
       counts /= len(code)
   return np.sqrt(rows).reshape(len(items), -1)
+
+
+def tf_idf(
+    items: Sequence[Any], encode: Callable[[Sequence[Any]], Mapping[str, np.ndarray]], num_words: int, *,
+    fit: np.ndarray | None = None,
+) -> Any:
+  """(1 + log c) (1 + log (1 + n) / (1 + n_w)), in rows of length 1: a sparse matrix of scipy [num_items, num_words].
+
+  Scikit-learn's `TfidfVectorizer(sublinear_tf=True)`; what `lsa` takes apart where it is asked for tf-idf.
+
+  Args:
+    items: documents.
+    encode: makes `words` and `counts` [n, length] of some of them, padded with -1 and 0.
+    num_words: of the vocabulary.
+    fit: rows of which n is the number and n_w the number with a word; by default all.
+  """
+  from scipy import sparse
+
+  cols, values, ends = [], [], [np.zeros(1, np.int32)]
+  for first in range(0, len(items), 256):
+    batch = encode(items[first:first + 256])
+    there = batch["words"] >= 0
+    cols.append(batch["words"][there])
+    values.append(batch["counts"][there])
+    ends.append(ends[-1][-1] + np.cumsum(there.sum(1), dtype=np.int32))
+  col, count, indptr = (np.concatenate(part) for part in (cols, values, ends))
+  row = np.repeat(np.arange(len(items)), np.diff(indptr))
+  known = col if fit is None else col[np.isin(row, fit)]
+  number = len(items) if fit is None else len(fit)
+  idf = 1 + np.log((1 + number) / (1 + np.bincount(known, minlength=num_words)))
+  value = np.where(count >= 1, 1 + np.log(np.maximum(count, 1)), count) * idf[col]
+  length = np.sqrt(np.bincount(row, value ** 2, len(items)))
+  return sparse.csr_array(((value / length[row]).astype(np.float32), col, indptr), shape=(len(items), num_words))
 
 
 def _mel_filters(rate: int, size: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Linear probe: what a linear classifier reads off frozen embeddings.
 
 Protocol. Features are standardised with the mean and the deviation of the training rows (constant
-features are left out). The classifier is multinomial logistic regression,
+features are left out); those of a sparse matrix are divided by their deviation alone. The classifier is multinomial logistic regression,
 
   min_{W,b}  1/n Σ_i -log p(y_i | x_i; W, b) + λ/2 |W|²,
 
@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
 from embeddings_jax.types import InputError
 
@@ -31,7 +32,7 @@ def linear_probe(
   """Accuracy of a linear probe for every kind of label that the data set has.
 
   Args:
-    embed: `items -> [num_items, dim]`.
+    embed: `items -> [num_items, dim]`, an array or a sparse matrix of scipy.
     dataset: has `items`, `labels` (name -> `[num_items]`) and `split` (name -> row indices).
     seed: of the held-out part of the training rows.
     penalties: λ to choose from.
@@ -41,11 +42,12 @@ def linear_probe(
   """
   if not dataset.labels:
     raise InputError(f"linear_probe: data set {getattr(dataset, 'name', '')!r} has no labels; leave it out of evals")
-  features = np.asarray(embed(dataset.items))
+  features = embed(dataset.items)
+  features = features if sparse.issparse(features) else np.asarray(features)
   results = {}
   for name, labels in dataset.labels.items():
     labels = np.asarray(labels)
-    train, test = _split(dataset.split, labels, seed)
+    train, test = split_rows(dataset.split, labels, seed)
     accuracy = probe_accuracy(features[train], labels[train], features[test], labels[test], seed=seed,
                               penalties=penalties)
     results[f"{name}/test/accuracy"] = accuracy
@@ -65,8 +67,9 @@ def probe_accuracy(
   from sklearn.model_selection import train_test_split
 
   for name, features in ("train", train_features), ("test", test_features):
-    if not np.isfinite(features).all():
-      row = np.argwhere(~np.isfinite(features))[0][0]
+    bad = ~np.isfinite(features.sum(1))
+    if bad.any():
+      row = np.flatnonzero(bad)[0]
       raise InputError(f"linear_probe: the embedding of {name} row {row} is not finite")
   if len(penalties) > 1:
     rows = np.arange(len(train_labels))
@@ -87,6 +90,10 @@ def probe_accuracy(
 
 
 def _standardiser(features: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+  if sparse.issparse(features):
+    from sklearn.preprocessing import StandardScaler
+
+    return StandardScaler(with_mean=False).fit(features).transform
   mean, deviation = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
   # A feature that only rounding moves is constant; its weight would be 0, so it is left out.
   varies = deviation > 1e-7 * np.maximum(1e-30, np.abs(mean))
@@ -107,7 +114,8 @@ def _accuracy(classifier, features: np.ndarray, labels: np.ndarray) -> float:
   return float((classifier.predict(features) == labels).mean())
 
 
-def _split(split, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split_rows(split, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+  """Rows of the official training and test part, or of an 80 : 20 division, stratified where that is possible."""
   from sklearn.model_selection import train_test_split
 
   if split and "train" in split and "test" in split:

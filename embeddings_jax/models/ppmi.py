@@ -41,6 +41,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
+from embeddings_jax.ops import lanczos
+from embeddings_jax.ops.lanczos import orthonormal, signs
 from embeddings_jax.ops.sharding import DATA_AXES, num_data_shards
 from embeddings_jax.ops.sparse import csr_matmul
 from embeddings_jax.types import Array, InputError, Model
@@ -225,7 +227,7 @@ def _svd_cycle(state: PpmiState, multiply: Callable, multiply_transposed: Callab
   first, values, second = jnp.linalg.svd(core)
   residual = jnp.linalg.norm(beyond @ first[-size:, :kept], axis=0)
   left, right = left @ first[:, :kept], right @ second.T[:, :kept]
-  sign = _signs(right)
+  sign = signs(right)
   return state._replace(left=left * sign, right=right * sign, values=values[:kept], block=block, residual=residual)
 
 
@@ -233,40 +235,10 @@ def _eigen_cycle(state: PpmiState, multiply: Callable, multiply_transposed: Call
   """The same for a symmetric matrix, by one product a block."""
   del multiply_transposed
   kept, size = state.values.shape[0], state.block.shape[1]
-  core = jnp.zeros((kept + blocks * size,) * 2).at[jnp.arange(kept), jnp.arange(kept)].set(state.values)
-
-  def one_block(j, carry):
-    right, core, block, _ = carry
-    place = (0, kept + j * size)
-    right = jax.lax.dynamic_update_slice(right, block, place)
-    image = multiply(block)
-    core = jax.lax.dynamic_update_slice(core, right.T @ image, place)
-    block = orthonormal(image, right)
-    return right, core, block, block.T @ image
-
-  start = (jnp.pad(state.right, ((0, 0), (0, blocks * size))), core, state.block, jnp.zeros((size, size)))
-  right, core, block, beyond = jax.lax.fori_loop(0, blocks, one_block, start)
-  values, vectors = jnp.linalg.eigh(jnp.triu(core) + jnp.triu(core, 1).T)
-  values, vectors = values[::-1][:kept], vectors[:, ::-1][:, :kept]
-  residual = jnp.linalg.norm(beyond @ vectors[-size:], axis=0)
-  right = right @ vectors
-  right *= _signs(right)
-  return state._replace(left=right, right=right, values=values, block=block, residual=residual)
-
-
-def orthonormal(x: Array, basis: Array) -> Array:
-  """An orthonormal basis [n, b] of what the columns of x [n, b] add to those of `basis` [n, m]; 0 where nothing.
-
-  By the eigenvectors of the Gram matrix (Stathopoulos & Wu 2002), which tell the rank; a second turn makes up for
-  what rounding left of the first.
-  """
-  size = jnp.linalg.norm(x, axis=0).max()
-  for least in (1e-5 * size, 0.5):
-    x = x - basis @ (basis.T @ x)
-    squares, turn = jnp.linalg.eigh(x.T @ x)
-    length = jnp.sqrt(jnp.maximum(squares, 0))
-    x = x @ (turn * jnp.where(length > least, 1 / jnp.maximum(length, 1e-30), 0))
-  return x
+  process = lanczos.start(state.right.T, state.values, state.block, kept + blocks * size)
+  process = jax.lax.fori_loop(0, blocks, lambda _, process: lanczos.extend(process, multiply(process.block)), process)
+  vectors, values, residual, block = lanczos.restart(process, kept)
+  return state._replace(left=vectors.T, right=vectors.T, values=values, block=block, residual=residual)
 
 
 def _product(values: Array, row: Array, col: Array, x: Array, transposed: bool = False) -> Array:
@@ -298,12 +270,6 @@ def _scattered(values: Array, row: Array, col: Array, x: Array) -> Array:
   if num_data_shards() > 1:
     total = jax.lax.pcast(total, DATA_AXES, to="varying")
   return jax.lax.scan(add, total, tuple(chunks))[0]
-
-
-def _signs(vectors: Array) -> Array:
-  """Makes the largest component of each column positive, so that the sign is not left to rounding."""
-  largest = jnp.take_along_axis(vectors, jnp.abs(vectors).argmax(0)[None], 0)[0]
-  return jnp.where(largest < 0, -1.0, 1.0)
 
 
 def _log_probabilities(marginals: Any, context_marginals: Any, total: float,

@@ -53,8 +53,15 @@ def check_batch_size(mesh: Mesh, batch_size: int) -> None:
 
 
 def padded(source: Source, multiple: int) -> Source:
-  """A source of whole sets with rows of `mask` 0 added, up to a multiple of the data shards."""
+  """A source of whole sets with rows of `mask` 0 added, up to a multiple of the data shards.
+
+  Raises:
+    InputError: rows are missing and may not be added.
+  """
   extra = -source.batch_size % multiple
+  if extra and not source.may_pad:
+    raise InputError(f"the {source.batch_size} blocks of the data cannot be shared out to {multiple} data shards; "
+                     f"--config.data.blocks={source.batch_size + extra} can")
   resident = {k: np.pad(v, [(0, extra)] + [(0, 0)] * (v.ndim - 1)) for k, v in source.resident.items()}
   return source._replace(batch_size=source.batch_size + extra, resident=resident)
 

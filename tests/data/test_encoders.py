@@ -6,6 +6,7 @@ import pytest
 
 from embeddings_jax.data.audio import join_clips
 from embeddings_jax.data.encoders import (
+    BagEncoder,
     ByteEncoder,
     Encoder,
     RowEncoder,
@@ -22,6 +23,7 @@ EXAMPLES = {
     "rows": (RowEncoder(2), [[1, 2], [3, 4]]),
     "standardized": (RowEncoder.standardizing(np.array([[1., 5], [3, 5]])), [[1, 5], [5, 6]]),
     "words": (WordEncoder(VOCABULARY, "lower"), ["the cat, the!", "ant", "nothing", "New_York"]),
+    "bags": (BagEncoder(VOCABULARY, "lower"), ["the cat, the!", {"ant": 1.5, "New_York": 2, "no": 1}, "nothing"]),
     "waveforms": (WaveformEncoder(8000), [np.array([1, 2, 3], np.int16), np.array([4], np.int16)]),
     "bytes": (ByteEncoder(6), ["abc", "é"]),
 }
@@ -54,6 +56,13 @@ def test_rows():
   np.testing.assert_array_equal(x, np.array([[1, 2], [3, 4]], np.float32), strict=True)
   encoder, rows = EXAMPLES["standardized"]  # Means 2 and 5, deviation 1; the constant feature keeps its scale.
   np.testing.assert_array_equal(encoder.encode(rows)["x"], np.array([[-1, 0], [3, 1]], np.float32), strict=True)
+
+
+def test_bags():
+  batch = EXAMPLES["bags"][0].encode(EXAMPLES["bags"][1])
+  assert batch["words"].tolist() == [[0, 2], [1, 3], [-1, -1]]
+  assert batch["counts"].tolist() == [[2, 1], [1.5, 2], [0, 0]]
+  assert EXAMPLES["bags"][0].encode(["cat! the the"])["counts"].tolist() == [[2, 1]]  # The order counts for nothing.
 
 
 def test_words():

@@ -11,7 +11,8 @@ from jax.sharding import PartitionSpec as P
 
 from embeddings_jax.data.sources import array_source
 from embeddings_jax.models import ppmi as ppmi_module
-from embeddings_jax.models.ppmi import orthonormal, ppmi
+from embeddings_jax.models.ppmi import ppmi
+from embeddings_jax.ops.lanczos import orthonormal
 from embeddings_jax.train.loop import train
 from embeddings_jax.types import InputError
 from experiments import command, pipeline

@@ -1,0 +1,105 @@
+"""The largest eigenvalues of a symmetric operator that is known by its products alone: block Lanczos (Golub &
+Underwood 1977) with thick restarts (Wu & Simon 2000), in float32 with full orthogonalisation.
+
+  process = fresh(block, capacity), or later start(vectors, values, block, capacity)
+  while not full(process): process = extend(process, operator @ process.block)
+  vectors, values, residual, block = restart(process, kept)
+
+From a random block and without a restart this is the block Krylov method of Halko, Martinsson, Shkolnisky & Tygert
+(2011): all the blocks that power iterations go through are kept, not the last alone, so that the same number of
+passes over the data gives far more exact values. Directions that the span has already become 0, which is harmless,
+so that operators of any rank and size may come.
+"""
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Bool, Float, Int
+
+from embeddings_jax.types import Array
+
+
+class Process(NamedTuple):
+  """A growing basis and what the operator C is on it."""
+
+  basis: Float[Array, "m n"]  # Orthonormal rows; 0 where there is none yet.
+  core: Float[Array, "m m"]  # Upper triangle: basis C basis'.
+  block: Float[Array, "n b"]  # What comes next: orthonormal, and so to the basis.
+  beyond: Float[Array, "b b"]  # block' C (the basis' last b rows)'.
+  size: Int[Array, ""]  # Rows of the basis in use.
+
+
+def fresh(block: Float[Array, "n b"], capacity: int) -> Process:
+  """A process that knows nothing yet but an orthonormal block; its basis will have `capacity` rows."""
+  return start(jnp.zeros((0, block.shape[0])), jnp.zeros(0), block, capacity)
+
+
+def start(vectors: Float[Array, "r n"], values: Float[Array, "r"], block: Float[Array, "n b"],
+          capacity: int) -> Process:
+  """A process that begins with what is known: `vectors`, orthonormal (or 0), on which C is diagonal, and a `block`
+  orthonormal to them that holds what C leads to beyond them."""
+  kept, size = values.shape[0], block.shape[1]
+  diagonal = jnp.arange(kept)
+  return Process(
+      basis=jnp.pad(vectors, ((0, capacity - kept), (0, 0))),
+      core=jnp.zeros((capacity, capacity)).at[diagonal, diagonal].set(values),
+      block=block, beyond=jnp.zeros((size, size)), size=jnp.asarray(kept, jnp.int32))
+
+
+def full(process: Process) -> Bool[Array, ""]:
+  """Whether there is no room for a further block."""
+  return process.size + process.block.shape[1] > process.basis.shape[0]
+
+
+def extend(process: Process, image: Float[Array, "n b"]) -> Process:
+  """Takes the block into the basis; `image` is C block."""
+  basis = jax.lax.dynamic_update_slice(process.basis, process.block.T, (process.size, 0))
+  column = jnp.matmul(basis, image, precision="highest")
+  core = jax.lax.dynamic_update_slice(process.core, column, (0, process.size))
+  block = orthonormal(image, basis.T)
+  return Process(basis, core, block, jnp.matmul(block.T, image, precision="highest"),
+                 process.size + process.block.shape[1])
+
+
+def restart(process: Process, kept: int) -> tuple[Array, Array, Array, Array]:
+  """The best that the basis holds, after at least one extension.
+
+  Returns:
+    vectors [kept, n]; values [kept], descending; the norms of their residuals C v - value v [kept]; the block
+    [n, b] to go on with.
+  """
+  size = process.block.shape[1]
+  values, turn = jnp.linalg.eigh(jnp.triu(process.core) + jnp.triu(process.core, 1).T)
+  values, turn = values[::-1][:kept], turn[:, ::-1][:, :kept]
+  last = jax.lax.dynamic_slice_in_dim(turn, process.size - size, size)
+  residual = jnp.linalg.norm(process.beyond @ last, axis=0)
+  vectors = jnp.matmul(turn.T, process.basis, precision="highest")
+  return vectors * signs(vectors.T)[:, None], values, residual, process.block
+
+
+def orthonormal(x: Float[Array, "n b"], basis: Float[Array, "n m"]) -> Float[Array, "n b"]:
+  """An orthonormal basis [n, b] of what the columns of x [n, b] add to those of `basis` [n, m]; 0 where nothing.
+
+  By the eigenvectors of the Gram matrix (Stathopoulos & Wu 2002), which tell the rank; a second turn makes up for
+  what rounding left of the first. It goes over the basis again only where much was cancelled, for what is left of
+  that then lies across it no more ("twice is enough", Daniel et al. 1976).
+  """
+  product = lambda a, b: jnp.matmul(a, b, precision="highest")
+  across = lambda x: x - product(basis, product(basis.T, x))
+
+  def turned(x, least):
+    squares, turn = jnp.linalg.eigh(product(x.T, x))
+    length = jnp.sqrt(jnp.maximum(squares, 0))
+    kept = length > least
+    return product(x, turn * jnp.where(kept, 1 / jnp.maximum(length, 1e-30), 0)), jnp.where(kept, length, jnp.inf)
+
+  size = jnp.linalg.norm(x, axis=0).max()
+  x, length = turned(across(x), 1e-5 * size)
+  x = jax.lax.cond(length.min() < 1e-2 * size, across, lambda x: x, x)
+  return turned(x, 0.5)[0]
+
+
+def signs(vectors: Float[Array, "n b"]) -> Float[Array, "b"]:
+  """Factors that make the largest component of each column positive, so that the sign is not left to rounding."""
+  largest = jnp.take_along_axis(vectors, jnp.abs(vectors).argmax(0)[None], 0)[0]
+  return jnp.where(largest < 0, -1.0, 1.0)

@@ -1,0 +1,38 @@
+"""Latent semantic analysis (Deerwester et al. 1990): truncated SVD of weighted counts of words in documents.
+
+Command: `python -m experiments.run --model=lsa`
+Presets: `demo` documentation of Python and its libraries, seconds on two cores; `tiny` for tests; `small` 20 Newsgroups
+(`--data_dir`), its training part, 100 dimensions; `paper` for a collection that is larger than memory, blocks of
+documents read from the disk: `--preset=paper --data='articles/*.txt'`.
+Documents nearest to a text: `python -m experiments.neighbors --workdir=W --query='orbit of a satellite'`.
+"""
+import ml_collections
+
+
+def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
+  config = ml_collections.ConfigDict(dict(
+      model=dict(dim=100, weighting="tf-idf", unit=True, power=1.0, block=16, basis=464, spare=10, tolerance=5e-3),
+      # unit: document, paragraph or window (of so many words); part: train, where there is one, or all.
+      data=dict(name="pydocs", encoder="bags", normalize="lower", min_count=2, min_documents=2, max_share=0.5,
+                min_length=2, max_size=20000, stop_words="english", unit="document", window=100, part="train",
+                blocks=8, max_documents=0, errors="strict"),
+      epochs=40,  # At most: it ends when it has converged.
+      batch_size=0,  # All blocks are one batch.
+      log_every=1,
+      save_every=0,
+      evals=("retrieval", "knn", "clustering", "linear_probe"),
+      eval_items=4000,
+      baselines=True,
+  ))
+  if preset == "tiny":
+    # As many vectors as words: exact after one search, whatever the text, and equal on all meshes.
+    config.model.update(dict(dim=4, block=16, basis=112, spare=4, tolerance=1e-3))
+    config.data.update(dict(max_size=100, max_documents=200))
+    config.update(dict(epochs=3, evals=(), baselines=False))
+  elif preset == "small":
+    config.data.update(dict(name="20news"))
+  elif preset == "paper":
+    config.model.update(dict(dim=300, block=310, basis=1240, weighting="log-entropy"))
+    config.data.update(dict(name="", blocks=256, max_size=100000))
+    config.update(dict(batch_size=8, evals=(), baselines=False))
+  return config
