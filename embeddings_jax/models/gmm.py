@@ -25,17 +25,19 @@ One update is one batch, in one of three ways:
 
 A batch may say more of its rows than `x`: `weight`, how often a row counts (any number from 0 up); `label`, its
 component where that is observed, else -1 (with all of them, one M step is the closed-form supervised fit, and the log
-likelihood is that of x and z). With `missing=True` an entry of `x` that is NaN is one that was not observed: the E step
+likelihood is that of x and z). With `missing=True` an entry of `x` that is NaN was not observed: the E step
 integrates it out, exactly, and the M step gets its expected moments (Ghahramani & Jordan 1994).
 
-Float32. Rows are shifted by `centre`, the mean of the first batch, and means are kept as offsets from it, so that data
-far from 0 loses nothing. Sums of squares are taken around the current mean, S_k = sum_n r_nk (x_n - mu_k)(x_n - mu_k)',
-and moved to the new one, Sigma_k = S_k / N_k - delta_k delta_k', delta_k = mu_k^new - mu_k: the same M step, but it
-subtracts no two large numbers. A covariance that rounding has left indefinite (many features, few rows) gets 1e-4 of
-its diagonal on top. Singular covariances are bounded by `floor`, which is added to the diagonal wherever a covariance
-is used (as in scikit-learn; the state holds the bare one). A component without rows keeps its place and shape with a
-weight of almost nothing. The metrics `empty` (components with less than one row's weight) and `collapsed` (those of
-which some direction has only the floor for a variance) count both kinds. K is found by sweeping it: `bic` and `aic`.
+Float32. Rows are shifted by `centre`, the mean of the first batch, and means are kept as offsets from it, so that
+data far from 0 loses nothing. Sums of squares are taken around the current mean,
+S_k = sum_n r_nk (x_n - mu_k)(x_n - mu_k)', and moved to the new one, Sigma_k = S_k / N_k - delta_k delta_k',
+delta_k = mu_k^new - mu_k: the same M step, but it subtracts no two large numbers. A covariance that rounding has left
+indefinite (many features, few rows) gets 1e-4 of its diagonal on top.
+
+Singular covariances are bounded by `floor`, which is added to the diagonal wherever a covariance is used (as in
+scikit-learn; the state holds the bare one). A component without rows keeps its place and shape with a weight of
+almost nothing. The metrics `empty` (components with less than one row's weight) and `collapsed` (those of which some
+direction has only the floor for a variance) count both kinds. K is found by sweeping it: metrics `bic` and `aic`.
 
 Expected: scikit-learn's log likelihood of every iteration from the same start, to float error, for all covariances
 (tests/models/test_gmm.py). Command: `python -m experiments.run --model=gmm`.
@@ -45,13 +47,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from embeddings_jax.ops.centres import squared_distances, starting_centres
+from embeddings_jax.ops.centres import given_start, row_weight, squared_distances, starting_centres
 from embeddings_jax.ops.chunks import sum_over_chunks
 from embeddings_jax.ops.restarts import restarts
-from embeddings_jax.types import Batch, InputError, Model
+from embeddings_jax.types import InputError, Model
 
 LOG_2PI = 1.8378770664093453
 COVARIANCES = ("full", "tied", "diagonal", "spherical")
@@ -119,7 +120,7 @@ def gmm(
     start: `kmeans++` or `random` rows of the first batch as means, moved to the mean of the rows that are nearest to
       each, with the pooled covariance; components that have labels start at the mean of theirs.
     weights, means, covariances: to start from instead; without `means` the others are not looked at.
-    num_init: starts, trained together; the one with the best log likelihood (of a pass; stepwise: of the batch) is kept.
+    num_init: starts, trained together; the one with the best log likelihood (of a pass; stepwise: a batch) is kept.
     missing: entries of `x` may be NaN, which costs a Cholesky factor for every row and component.
     num_labels: labels there are (the data's fact); they are 0 to `num_labels - 1`.
     steps_per_epoch: batches of a pass; exact EM makes its M step after the last of them.
@@ -148,7 +149,7 @@ def gmm(
     raise InputError(f"num_components={num_components}: the data has {num_labels} labels, each is a component")
 
   def init(rng, batch):
-    weight = _row_weight(batch)
+    weight = row_weight(batch)
     x, k, dim = batch["x"], num_components, batch["x"].shape[1]
     seen = ~jnp.isnan(x) if missing else jnp.ones_like(x, bool)
     number = jnp.maximum((seen * weight[:, None]).sum(0), 1e-30)
@@ -157,7 +158,7 @@ def gmm(
     for _ in range(2):
       centre += (jnp.where(seen, x - centre, 0) * weight[:, None]).sum(0) / number
     x = jnp.where(seen, x - centre, 0)
-    given = None if means is None else _given("means", means, (k, dim)) - centre
+    given = None if means is None else given_start("means", means, (k, dim)) - centre
     centres = starting_centres(rng, start, x, weight, k, batch.get("label")) if given is None else given
     nearest = squared_distances(x.T, centres).argmin(0)
     if "label" in batch:
@@ -172,9 +173,9 @@ def gmm(
     start_weights = (count + 1) / (weight.sum() + k)
     start_covariances = _shaped(jnp.broadcast_to(pooled, (k, dim, dim)), jnp.full(k, 1 / k))
     if given is not None and weights is not None:
-      start_weights = _given("weights", weights, (k,))
+      start_weights = given_start("weights", weights, (k,))
     if given is not None and covariances is not None:
-      start_covariances = _given("covariances", covariances, start_covariances.shape)
+      start_covariances = given_start("covariances", covariances, start_covariances.shape)
     return GMMState(
         step=jnp.zeros((), jnp.int32), centre=centre, weights=start_weights, offsets=centres,
         covariances=start_covariances,
@@ -207,14 +208,15 @@ def gmm(
   def _criteria(log_likelihood, rows, dim):
     """Akaike's and Schwarz's, the lower the better; nats, of all rows."""
     k = num_components
-    of_covariance = {"full": k * dim * (dim + 1) / 2, "tied": dim * (dim + 1) / 2, "diagonal": k * dim, "spherical": k}
-    num_parameters = k - 1 + k * dim + of_covariance[covariance]
+    triangle = dim * (dim + 1) / 2
+    free = {"full": k * triangle, "tied": triangle, "diagonal": k * dim, "spherical": k}[covariance]
+    num_parameters = k - 1 + k * dim + free
     return {"aic": 2 * num_parameters - 2 * log_likelihood * rows,
             "bic": num_parameters * jnp.log(rows) - 2 * log_likelihood * rows}
 
   def _e_step(state, density, batch):
     k, dim = num_components, state.centre.shape[0]
-    rows = {"x": batch["x"], "weight": _row_weight(batch)}
+    rows = {"x": batch["x"], "weight": row_weight(batch)}
     if "label" in batch:
       rows["label"] = batch["label"]
 
@@ -240,7 +242,7 @@ def gmm(
     """Inverse Cholesky factors, or inverse deviations, and log scales of the covariances with their floor."""
     dim = state.centre.shape[0]
     if covariance in ("full", "tied"):
-      cholesky = _cholesky(state.covariances)
+      cholesky = _cholesky(state.covariances + floor * jnp.eye(dim))
       pivots = jnp.diagonal(cholesky, axis1=-2, axis2=-1)
       whitening = jax.scipy.linalg.solve_triangular(cholesky, jnp.broadcast_to(jnp.eye(dim), cholesky.shape),
                                                     lower=True)
@@ -255,11 +257,9 @@ def gmm(
     return Density(state.offsets, whitening, jnp.log(state.weights) - log_determinant - 0.5 * dim * LOG_2PI, least)
 
   def _cholesky(covariances):
-    """Lower factors of the covariances with their floor, [..., d, d]."""
-    dim = covariances.shape[-1]
-    exact = jnp.linalg.cholesky(covariances + floor * jnp.eye(dim))
-    diagonal = jnp.diagonal(covariances, axis1=-2, axis2=-1)[..., None] * jnp.eye(dim)
-    more = jnp.linalg.cholesky(covariances + floor * jnp.eye(dim) + 1e-4 * jnp.abs(diagonal))
+    """Lower factors [..., d, d], of covariances that rounding has left indefinite with 1e-4 of the diagonal added."""
+    diagonal = jnp.diagonal(covariances, axis1=-2, axis2=-1)[..., None] * jnp.eye(covariances.shape[-1])
+    exact, more = (jnp.linalg.cholesky(x) for x in (covariances, covariances + 1e-4 * diagonal))
     return jnp.where(jnp.isfinite(exact).all((-2, -1), keepdims=True), exact, more)
 
   def _log_joint(density, xt):
@@ -405,7 +405,7 @@ def gmm(
     return jax.nn.softmax(log_joint(state, batch), axis=1)
 
   def mean_log_likelihood(state, batch):
-    weight = _row_weight(batch)
+    weight = row_weight(batch)
     return (log_likelihood(state, batch) * weight).sum() / weight.sum()
 
   def loss(state, batch, rng=None):
@@ -413,12 +413,12 @@ def gmm(
 
   def criterion(name):
     return lambda state, batch, rng=None: _criteria(
-        mean_log_likelihood(state, batch), _row_weight(batch).sum(), batch["x"].shape[1])[name]
+        mean_log_likelihood(state, batch), row_weight(batch).sum(), batch["x"].shape[1])[name]
 
   def sample(state, batch, rng):
     pick, noise = jax.random.split(rng)
     component = jax.random.categorical(pick, jnp.log(state.weights), shape=batch["x"].shape[:1])
-    cholesky = _cholesky(_full_covariances(state))
+    cholesky = _cholesky(_full_covariances(state) + floor * jnp.eye(state.centre.shape[0]))
     normal = jax.random.normal(noise, batch["x"].shape)
     return state.centre + state.offsets[component] + jnp.einsum("nde,ne->nd", cholesky[component], normal)
 
@@ -432,21 +432,6 @@ def gmm(
   return restarts(model, num_init, lambda states: states.log_likelihood)
 
 
-def _row_weight(batch: Batch) -> Float[Array, "n"]:
-  """How often each row counts: 0 where it is padding."""
-  weight = jnp.ones(batch["x"].shape[0]) if "mask" not in batch else jnp.asarray(batch["mask"])
-  return weight * batch["weight"] if "weight" in batch else weight
-
-
 def _along(values: Float[Array, "k"] | Bool[Array, "k"], table: Float[Array, "k ..."]) -> Array:
   """[k, 1, ...], to go with a table of as many axes."""
   return values.reshape((-1,) + (1,) * (table.ndim - 1))
-
-
-def _given(name: str, value: Sequence, shape: tuple[int, ...]) -> Array:
-  value = np.asarray(value, np.float32)
-  if value.shape != shape:
-    raise InputError(f"{name}: to start from has shape {list(value.shape)}, should have {list(shape)}")
-  if not np.isfinite(value).all():
-    raise InputError(f"{name}: to start from holds a number that is not finite")
-  return jnp.asarray(value)

@@ -1,11 +1,31 @@
-"""Centres of clusters: squared distances to them, and rows to start from. Shared by hard and soft clustering."""
+"""Centres of clusters: squared distances to them, and what to start from. Shared by hard and soft clustering."""
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
-from embeddings_jax.types import InputError
+from embeddings_jax.types import Batch, InputError
 
 STARTS = ("kmeans++", "random")
+
+
+def row_weight(batch: Batch) -> Float[Array, "n"]:
+  """How often each row of a batch counts: `weight`, 1 by default, and 0 where `mask` says that it is padding."""
+  weight = jnp.ones(batch["x"].shape[0]) if "mask" not in batch else jnp.asarray(batch["mask"])
+  return weight * batch["weight"] if "weight" in batch else weight
+
+
+def given_start(name: str, value: Sequence[Any] | np.ndarray, shape: tuple[int, ...]) -> Array:
+  """Parameters to start from, float32; an `InputError` unless they are finite and have this shape."""
+  value = np.asarray(value, np.float32)
+  if value.shape != shape:
+    raise InputError(f"{name} to start from: of shape {list(value.shape)}, should be {list(shape)}")
+  if not np.isfinite(value).all():
+    raise InputError(f"{name} to start from: hold a number that is not finite")
+  return jnp.asarray(value)
 
 
 def squared_distances(x: Float[Array, "d n"], centres: Float[Array, "k d"]) -> Float[Array, "k n"]:
