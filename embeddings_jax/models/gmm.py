@@ -42,8 +42,7 @@ direction has only the floor for a variance) count both kinds. K is found by swe
 Expected: scikit-learn's log likelihood of every iteration from the same start, to float error, for all covariances
 (tests/models/test_gmm.py). Command: `python -m experiments.run --model=gmm`.
 """
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -99,9 +98,9 @@ def gmm(
     num_components: int,
     covariance: str = "full",
     start: str = "kmeans++",
-    weights: Sequence[float] | None = None,
-    means: Sequence[Sequence[float]] | None = None,
-    covariances: Sequence | None = None,
+    weights: Any = None,
+    means: Any = None,
+    covariances: Any = None,
     num_init: int = 1,
     missing: bool = False,
     num_labels: int = 0,
@@ -119,7 +118,7 @@ def gmm(
     covariance: `full`, `tied` (one for all components), `diagonal` or `spherical` (one variance each).
     start: `kmeans++` or `random` rows of the first batch as means, moved to the mean of the rows that are nearest to
       each, with the pooled covariance; components that have labels start at the mean of theirs.
-    weights, means, covariances: to start from instead; without `means` the others are not looked at.
+    weights, means, covariances: arrays to start from instead; without `means` the others are not looked at.
     num_init: starts, trained together; the one with the best log likelihood (of a pass; stepwise: a batch) is kept.
     missing: entries of `x` may be NaN, which costs a Cholesky factor for every row and component.
     num_labels: labels there are (the data's fact); they are 0 to `num_labels - 1`.

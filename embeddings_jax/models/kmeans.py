@@ -23,8 +23,7 @@ A centre without rows stays where it is, and the metric `empty` counts those (sc
 rows). Expected: scikit-learn's centres and inertia from the same start (tests/models/test_kmeans.py).
 Command: `python -m experiments.run --model=kmeans`.
 """
-from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +61,7 @@ def kmeans(
     *,
     num_components: int,
     start: str = "kmeans++",
-    means: Sequence[Sequence[float]] | None = None,
+    means: Any = None,
     num_init: int = 1,
     steps_per_epoch: int = 1,
     stepwise: bool = False,
@@ -75,7 +74,7 @@ def kmeans(
   Args:
     num_components: k.
     start: `kmeans++` or `random` rows of the first batch.
-    means: to start from instead.
+    means: [k, d] to start from instead.
     num_init: starts, trained together; the one with the least inertia is kept.
     steps_per_epoch: batches of a pass; the centres move after the last of them.
     stepwise: move them after every batch instead.

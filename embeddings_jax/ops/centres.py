@@ -1,5 +1,4 @@
 """Centres of clusters: squared distances to them, and what to start from. Shared by hard and soft clustering."""
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -18,7 +17,7 @@ def row_weight(batch: Batch) -> Float[Array, "n"]:
   return weight * batch["weight"] if "weight" in batch else weight
 
 
-def given_start(name: str, value: Sequence[Any] | np.ndarray, shape: tuple[int, ...]) -> Array:
+def given_start(name: str, value: Any, shape: tuple[int, ...]) -> Array:
   """Parameters to start from, float32; an `InputError` unless they are finite and have this shape."""
   value = np.asarray(value, np.float32)
   if value.shape != shape:

@@ -35,10 +35,11 @@ def sum_over_chunks(fn: Callable[[Any, PyTree], PyTree], args: Any, batch: PyTre
     padded = jax.tree.map(
         lambda x: jnp.pad(x, [(0, num_chunks * size - num_rows)] + [(0, 0)] * (x.ndim - 1)), batch)
     chunks = jax.tree.map(lambda x: x.reshape((num_chunks, size) + x.shape[1:]), padded)
-    first = fn(args, jax.tree.map(lambda x: x[0], chunks))
-    total, _ = jax.lax.scan(lambda total, chunk: (jax.tree.map(jnp.add, total, fn(args, chunk)), None),
-                            first, jax.tree.map(lambda x: x[1:], chunks))
-    return total
+    shapes = jax.eval_shape(fn, args, jax.tree.map(lambda x: x[0], chunks))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    if num_data_shards() > 1:
+      zeros = jax.lax.pcast(zeros, DATA_AXES, to="varying")
+    return jax.lax.scan(lambda total, chunk: (jax.tree.map(jnp.add, total, fn(args, chunk)), None), zeros, chunks)[0]
 
   if num_data_shards() == 1:
     return local_sum(args, batch)
