@@ -52,7 +52,8 @@ def test_a_run_leaves_all_its_files(finished):
   assert results["metrics"]["class/all/nmi"] > 0.6
   assert results["versions"]["jax"] and results["device"] == "cpu" and results["mesh"]["data"] == 1
   assert np.load(workdir / "embeddings.npy").shape == (150, 3)
-  assert {path.name for path in (workdir / "figures").iterdir()} == {"loss.png", "mixture.png"}
+  assert {path.name for path in (workdir / "figures").iterdir()} == {
+      "loss.png", "mixture.png", "mixture_course.png", "responsibilities.png"}
   assert [record["step"] for record in records(workdir)] == [5, 10, 15, 20]
   assert "results.json" in printed and "class/all/nmi" in printed
 

@@ -35,7 +35,8 @@ delta_k = mu_k^new - mu_k: the same M step, but it subtracts no two large number
 indefinite (many features, few rows) gets 1e-4 of its diagonal on top.
 
 Singular covariances are bounded by `floor`, which is added to the diagonal wherever a covariance is used (as in
-scikit-learn; the state holds the bare one). A component without rows keeps its place and shape with a weight of
+scikit-learn; the state holds the bare one; where it matters the M step is no longer the exact maximum, so that the
+likelihood may fall a little, as theirs does). A component without rows keeps its place and shape with a weight of
 almost nothing. The metrics `empty` (components with less than one row's weight) and `collapsed` (those of which some
 direction has only the floor for a variance) count both kinds. K is found by sweeping it: metrics `bic` and `aic`.
 
@@ -57,7 +58,7 @@ LOG_2PI = 1.8378770664093453
 COVARIANCES = ("full", "tied", "diagonal", "spherical")
 HIGHEST = jax.lax.Precision.HIGHEST  # GPUs and TPUs would round the factors of a product to fewer bits.
 # Floats of the largest array of an E step: what a CPU's cache holds, or enough to keep an accelerator busy.
-CHUNK_FLOATS = {"cpu": 1 << 18}
+CHUNK_FLOATS = {"cpu": 1 << 17}
 ACCELERATOR_CHUNK_FLOATS = 1 << 27
 
 
@@ -264,21 +265,21 @@ def gmm(
   def _log_joint(density, xt):
     """log pi_k N(x_n; mu_k, Sigma_k) [k, n] of shifted rows, which come last: reductions run over whole vectors."""
     offsets, whitening, log_scale, _ = density
-    k, dim = offsets.shape
+    k = len(offsets)
     if covariance == "full":
-      whitened = jnp.matmul(whitening.reshape(k * dim, dim), xt, precision=HIGHEST).reshape(k, dim, -1)
-      shift = jnp.einsum("kde,ke->kd", whitening, offsets, precision=HIGHEST)
-      distance = ((whitened - shift[:, :, None]) ** 2).sum(1)
+      whitened = jnp.matmul(whitening, xt[None] - offsets[:, :, None], precision=HIGHEST)
+      distance = (whitened ** 2).sum(1)
     elif covariance == "tied":
-      whitened = jnp.matmul(whitening, xt, precision=HIGHEST)
-      distance = squared_distances(whitened, jnp.einsum("de,ke->kd", whitening, offsets, precision=HIGHEST))
+      # One product for rows and means: of two of them, jaxlib 0.10 on CPUs computes wrong distances.
+      whitened = jnp.matmul(whitening, jnp.concatenate([xt, offsets.T], 1), precision=HIGHEST)
+      distance = squared_distances(whitened[:, :-k], whitened[:, -k:].T)
     else:
       scale = whitening[:, :, None] if covariance == "diagonal" else whitening[:, None, None]
       distance = (((xt[None] - offsets[:, :, None]) * scale) ** 2).sum(1)
     return log_scale[:, None] - 0.5 * distance
 
   def _moments(state, density, x):
-    """The log joint densities [k, n] of shifted rows [n, d], and responsibilities [k, n] -> first and second sums.
+    """The log joint densities [k, n] of shifted rows [n, d]; and a function, responsibilities [k, n] -> moments.
 
     Sums over rows are products of matrices, with all the components in one. For full and tied covariances only one
     factor is taken around the means, for sum r (x - mu) x' - [sum r (x - mu)] mu' is that of both.

@@ -89,7 +89,10 @@ def compare_with_scikit_learn(x, k, floor, covariance):
   assert relative(found["means"], reference.means_) < 1e-3
   floored = state.covariances + (floor * np.eye(x.shape[1]) if covariance in ("full", "tied") else floor)
   assert relative(floored, reference.covariances_) < 1e-3
-  assert np.all(np.diff(log_likelihoods) > -1e-5 * np.abs(expected).max())
+  # A floor that matters is no part of the maximum, so that scikit-learn's may fall as well.
+  assert np.all(np.diff(log_likelihoods) > np.minimum(0, np.diff(expected)) - 2e-6 * np.abs(expected).max())
+  if floor <= 1e-6:
+    assert np.diff(expected).min() > -1e-9
   batch = {"x": jnp.asarray(x)}
   # On the average: a variance of 1e-6 makes a thousandth of the rounding of single rows visible.
   log_joint = np.asarray(jax.jit(model.outputs["log_joint"])(state, batch))
@@ -103,7 +106,7 @@ def compare_with_scikit_learn(x, k, floor, covariance):
 
 
 @pytest.mark.parametrize("k,floor,covariance", [
-    (10, 1e-3, "full"), (10, 1e-6, "full"), (5, 1e-2, "full"), (10, 1e-3, "tied"), (10, 1e-3, "diagonal"),
+    (10, 1e-3, "full"), (10, 1e-6, "full"), (10, 1e-3, "tied"), (10, 1e-6, "diagonal"), (10, 1e-3, "diagonal"),
     (10, 1e-3, "spherical")])
 def test_digits_equal_scikit_learn(k, floor, covariance):
   compare_with_scikit_learn(catalog.load("digits").items, k, floor, covariance)
@@ -151,16 +154,33 @@ def test_data_far_from_zero_loses_nothing(offset):
 
 
 def test_128_features_are_safe_in_float32():
-  """Rows of 8 clusters far apart and far from 0, in 128 correlated dimensions; scikit-learn has them in float64."""
+  """3 clusters in 128 correlated dimensions (condition 1e5), 1e4 from 0; scikit-learn has them in float64."""
   rng = np.random.default_rng(0)
-  label = rng.integers(8, size=3000)
-  x = 100 * rng.normal(size=(8, 128))[label] + rng.normal(size=(3000, 128)) @ rng.normal(size=(128, 128)) + 1e4
+  label = rng.integers(3, size=3000)
+  mixing = rng.normal(size=(128, 128))
+  x = 30 * rng.normal(size=(3, 128))[label] + rng.normal(size=(3000, 128)) @ mixing + 1e4
   x = x.astype(np.float32)
-  reference, model = scikit_learn(x, 8, 1e-3, "full", 8)
+  reference, model = scikit_learn(x, 3, 1e-3, "full", 8)
   state, log_likelihoods = run_em(model, x, 8)
-  np.testing.assert_allclose(log_likelihoods, reference.lower_bounds_, rtol=1e-4)
-  assert relative(state.covariances, reference.covariances_) < 1e-3
+  np.testing.assert_allclose(log_likelihoods, reference.lower_bounds_, rtol=1e-5)
+  assert relative(state.covariances + 1e-3 * np.eye(128), reference.covariances_) < 1e-3
   assert np.all(np.diff(log_likelihoods) > -1e-6 * np.abs(log_likelihoods).max())
+
+
+@pytest.mark.parametrize("covariance", COVARIANCES)
+def test_compiled_densities_are_those_of_scipy(covariance):
+  """In one piece: fused kernels differ with the shapes."""
+  from scipy.stats import multivariate_normal
+
+  x = np.random.default_rng(0).normal(size=(1797, 32)).astype(np.float32)
+  model = gmm(num_components=4, covariance=covariance)
+  state = jax.jit(model.init)(jax.random.key(0), {"x": jnp.asarray(x)})
+  parts = model.outputs["components"](state)
+  expected = [np.log(weight) + multivariate_normal.logpdf(x.astype(np.float64), mean, sigma)
+              for weight, mean, sigma in zip(*(np.asarray(parts[name], np.float64) for name in
+                                               ("weights", "means", "covariances")))]
+  found = jax.jit(model.outputs["log_joint"])(state, {"x": jnp.asarray(x)})
+  np.testing.assert_allclose(found, np.stack(expected, 1), rtol=1e-5)
 
 
 def test_fewer_rows_than_features_stay_finite():
@@ -336,9 +356,9 @@ def test_one_m_step_with_all_labels_is_the_supervised_fit():
 
 @pytest.mark.parametrize("start", ["kmeans++", "random"])
 def test_a_few_labels_say_which_component_is_which(start):
+  """One row in 20 is labelled."""
   x, label = planted()
-  partial = np.where(np.arange(len(x)) % 50 == 0, label, -1)
-  partial[partial == 1] = -1  # Nothing is known of the second.
+  partial = np.where(np.arange(len(x)) % 20 == 0, label, -1)
   state, _ = run_em(model := gmm(num_components=3, start=start), x, 60, label=jnp.asarray(partial, jnp.int32))
   assert (np.asarray(model.embed(state, {"x": jnp.asarray(x)})).argmax(1) == label).mean() > 0.98
 
@@ -421,11 +441,13 @@ def test_of_several_starts_the_best_is_kept():
 def test_the_least_bic_finds_the_number_of_components():
   x = planted()[0]
   bics = []
-  for k in (1, 2, 3, 4):
-    model = gmm(num_components=k, num_init=3)
-    state, _ = run_em(model, x, 60)
-    bics.append(float(model.outputs["bic"](state, {"x": jnp.asarray(x)})))
-  assert np.argmin(bics) == 2
+  for k in (2, 3, 4):
+    state, log_likelihoods = run_em(gmm(num_components=k), x, 60)
+    bics.append((6 * k - 1) * np.log(600) - 2 * 600 * log_likelihoods[-1])
+  metrics = jax.jit(gmm(num_components=4).update)(state, {"x": jnp.asarray(x)}, None)[1]
+  assert float(metrics["bic"]) == pytest.approx(bics[-1], rel=1e-4)
+  assert float(metrics["aic"]) == pytest.approx(bics[-1] + 23 * (2 - np.log(600)), rel=1e-4)
+  assert np.argmin(bics) == 1
 
 
 def test_empty_and_collapsing_components_are_counted():
