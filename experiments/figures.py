@@ -134,6 +134,10 @@ def _mixture_course(plt: Any, model: Model, state: PyTree, data: Any, seed: int,
     at = step
     shown.append((step, current))
   shown.append((steps, state))
+  if "best_start" in model.outputs:  # Of several starts, the course of the one that is best in the end.
+    best = int(model.outputs["best_start"](state))
+    shown = [(step, jax.tree.map(lambda x: np.repeat(np.asarray(x)[best:best + 1], len(x), 0), at_step))
+             for step, at_step in shown]
   x = resident["x"]
   filled = _filled(x)
   centre, basis, labels = _plane(filled, data.dataset.columns)
