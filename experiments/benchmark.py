@@ -427,9 +427,10 @@ def gmm_memory() -> dict:
                              / np.linalg.norm(getattr(whole, name)))
                  for name in ("log_likelihood", "weights", "offsets", "covariances")}
   return {
-      "summary": f"{FLAGS.rows:,} rows x {FLAGS.features} of a file ({FLAGS.rows * FLAGS.features * 4 / 2**30:.1f} GiB"
-                 f"), {FLAGS.components} components: RssAnon at most {largest:.0f} MiB, {rate / 1e6:.2f} M rows a "
-                 f"second; the same as in memory to {max(differences.values()):.0e}",
+      "summary": f"{FLAGS.rows:,} rows x {FLAGS.features} of a file of "
+                 f"{FLAGS.rows * FLAGS.features * 4 / 2**30:.1f} GiB, {FLAGS.components} components: RssAnon at most "
+                 f"{largest:.0f} MiB, {rate / 1e6:.2f} M rows a second; "
+                 f"the same as in memory to {max(differences.values()):.0e}",
       "rows": FLAGS.rows, "features": FLAGS.features, "components": FLAGS.components, "covariance": FLAGS.covariance,
       "batch_size": data.source.batch_size, "passes": FLAGS.epochs, "log_likelihood": float(state.log_likelihood),
       "anonymous_mib": round(largest, 1), "anonymous_mib_before": round(memory[0], 1),

@@ -58,7 +58,7 @@ LOG_2PI = 1.8378770664093453
 COVARIANCES = ("full", "tied", "diagonal", "spherical")
 HIGHEST = jax.lax.Precision.HIGHEST  # GPUs and TPUs would round the factors of a product to fewer bits.
 # Floats of the largest array of an E step: what a CPU's cache holds, or enough to keep an accelerator busy.
-CHUNK_FLOATS = {"cpu": 1 << 17}
+CHUNK_FLOATS = {"cpu": 1 << 19}
 ACCELERATOR_CHUNK_FLOATS = 1 << 27
 
 
@@ -222,7 +222,8 @@ def gmm(
 
     def one_chunk(params, chunk):
       state, density = params
-      log_joint, moments = (_missing_moments if missing else _moments)(state, density, chunk["x"] - state.centre)
+      log_joint, moments = (_missing_moments if missing else _moments)(
+          state, density, chunk["x"] - state.centre[:, None])
       if "label" in chunk:
         other = _observed(chunk["label"]) & (chunk["label"] != jnp.arange(k)[:, None])
         log_joint = jnp.where(other, -1e30, log_joint)
@@ -236,7 +237,7 @@ def gmm(
     per_row = num_init * k * dim * (5 * dim if missing else 1)
     floats = CHUNK_FLOATS.get(jax.default_backend(), ACCELERATOR_CHUNK_FLOATS)
     size = chunk_size or max(128, floats // per_row // 128 * 128)
-    return sum_over_chunks(one_chunk, (state, density), rows, size)
+    return sum_over_chunks(one_chunk, (state, density), rows, size, rows_last=True)
 
   def _density(state):
     """Inverse Cholesky factors, or inverse deviations, and log scales of the covariances with their floor."""
@@ -244,8 +245,7 @@ def gmm(
     if covariance in ("full", "tied"):
       cholesky = _cholesky(state.covariances + floor * jnp.eye(dim))
       pivots = jnp.diagonal(cholesky, axis1=-2, axis2=-1)
-      whitening = jax.scipy.linalg.solve_triangular(cholesky, jnp.broadcast_to(jnp.eye(dim), cholesky.shape),
-                                                    lower=True)
+      whitening = _inverse_of_lower(cholesky)
       log_determinant, least = jnp.log(pivots).sum(-1), (pivots ** 2).min(-1)
     else:
       variances = state.covariances + floor
@@ -278,25 +278,24 @@ def gmm(
       distance = (((xt[None] - offsets[:, :, None]) * scale) ** 2).sum(1)
     return log_scale[:, None] - 0.5 * distance
 
-  def _moments(state, density, x):
-    """The log joint densities [k, n] of shifted rows [n, d]; and a function, responsibilities [k, n] -> moments.
+  def _moments(state, density, xt):
+    """The log joint densities [k, n] of shifted rows [d, n]; and a function, responsibilities [k, n] -> moments.
 
     Sums over rows are products of matrices, with all the components in one. For full and tied covariances only one
     factor is taken around the means, for sum r (x - mu) x' - [sum r (x - mu)] mu' is that of both.
     """
-    xt = x.T
     k, dim = state.offsets.shape
 
     def moments(resp):
       offset = xt[None] - state.offsets[:, :, None]
       weighted = resp[:, None] * offset
-      over_rows = lambda table: jnp.matmul(table.reshape(k * dim, -1), jnp.ones(len(x)), precision=HIGHEST)
+      over_rows = lambda table: jnp.matmul(table.reshape(k * dim, -1), jnp.ones(xt.shape[1]), precision=HIGHEST)
       first = over_rows(weighted).reshape(k, dim)
       if covariance == "full":
-        around = jnp.matmul(weighted.reshape(k * dim, -1), x, precision=HIGHEST).reshape(k, dim, dim)
+        around = jnp.matmul(weighted.reshape(k * dim, -1), xt.T, precision=HIGHEST).reshape(k, dim, dim)
         return first, around - first[:, :, None] * state.offsets[:, None]
       if covariance == "tied":
-        around = jnp.matmul(weighted.sum(0), x, precision=HIGHEST)
+        around = jnp.matmul(weighted.sum(0), xt.T, precision=HIGHEST)
         return first, around - jnp.matmul(first.T, state.offsets, precision=HIGHEST)
       second = over_rows(weighted * offset).reshape(k, dim)
       return first, second if covariance == "diagonal" else second.mean(1)
@@ -319,7 +318,7 @@ def gmm(
     diagonal = jnp.diagonal(second, axis1=1, axis2=2)
     return diagonal if covariance == "diagonal" else diagonal.mean(1)
 
-  def _missing_moments(state, density, x):
+  def _missing_moments(state, density, xt):
     """The same where some entries are NaN, by the conditional Gaussian of what is missing given what is not.
 
     With o a row's observed entries and C a covariance: log N(x_o; mu_o, C_oo), x - mu completed to
@@ -327,6 +326,7 @@ def gmm(
     """
     del density
     k, dim = state.offsets.shape
+    x = xt.T
     seen = ~jnp.isnan(x)
     full = _full_covariances(state) + floor * jnp.eye(dim)
     both = seen[:, None, :, None] & seen[:, None, None, :]
@@ -395,7 +395,7 @@ def gmm(
     return state._replace(weights=weights / weights.sum(), offsets=state.offsets + delta, covariances=second)
 
   def log_joint(state, batch, rng=None):
-    of_rows, _ = (_missing_moments if missing else _moments)(state, _density(state), batch["x"] - state.centre)
+    of_rows, _ = (_missing_moments if missing else _moments)(state, _density(state), (batch["x"] - state.centre).T)
     return of_rows.T
 
   def log_likelihood(state, batch, rng=None):
@@ -430,6 +430,20 @@ def gmm(
       "loss": loss, "log_likelihood": log_likelihood, "log_joint": log_joint, "aic": criterion("aic"),
       "bic": criterion("bic"), "sample": sample, "components": components})
   return restarts(model, num_init, lambda states: states.log_likelihood)
+
+
+def _inverse_of_lower(factor: Float[Array, "*k d d"]) -> Float[Array, "*k d d"]:
+  """Inverses of lower triangular matrices, row by row.
+
+  On CPUs a triangular solve is OpenBLAS's, whose threads go on spinning and slow down what XLA does after it.
+  """
+  unit = jnp.eye(factor.shape[-1])
+
+  def row(i, inverse):
+    rest = jnp.einsum("...e,...ed->...d", factor[..., i, :], inverse, precision=HIGHEST)
+    return inverse.at[..., i, :].set((unit[i] - rest) / factor[..., i, i, None])
+
+  return jax.lax.fori_loop(0, factor.shape[-1], row, jnp.zeros_like(factor))
 
 
 def _along(values: Float[Array, "k"] | Bool[Array, "k"], table: Float[Array, "k ..."]) -> Array:
