@@ -77,11 +77,11 @@ def scikit_learn(x, k, floor, covariance, iterations):
   return reference, model
 
 
-def compare_with_scikit_learn(x, k, floor, covariance):
-  """30 iterations from the same start: the bounds are 1e-4 per iteration and 1e-3 for parameters."""
+def compare_with_scikit_learn(x, k, floor, covariance, iterations):
+  """Iterations from the same start: the bounds are 1e-4 per iteration and 1e-3 for parameters."""
   x = np.asarray(x, np.float32)
-  reference, model = scikit_learn(x, k, floor, covariance, 30)
-  state, log_likelihoods = run_em(model, x, 30)
+  reference, model = scikit_learn(x, k, floor, covariance, iterations)
+  state, log_likelihoods = run_em(model, x, iterations)
   expected = np.array(reference.lower_bounds_)
   assert np.max(np.abs(log_likelihoods - expected) / np.maximum(1, np.abs(expected))) < 1e-4
   found = model.outputs["components"](state)
@@ -109,7 +109,7 @@ def compare_with_scikit_learn(x, k, floor, covariance):
     (10, 1e-3, "full"), (10, 1e-6, "full"), (10, 1e-3, "tied"), (10, 1e-6, "diagonal"), (10, 1e-3, "diagonal"),
     (10, 1e-3, "spherical")])
 def test_digits_equal_scikit_learn(k, floor, covariance):
-  compare_with_scikit_learn(catalog.load("digits").items, k, floor, covariance)
+  compare_with_scikit_learn(catalog.load("digits").items, k, floor, covariance, 12)
 
 
 @pytest.mark.data
@@ -118,7 +118,7 @@ def test_digits_equal_scikit_learn(k, floor, covariance):
     *[("penguins", 3, form) for form in COVARIANCES]])
 def test_small_sets_equal_scikit_learn(name, k, covariance):
   data = catalog.load(name, data_dir=os.environ["EMBEDDINGS_DATA"])
-  compare_with_scikit_learn(data.items, k, 1e-6, covariance)
+  compare_with_scikit_learn(data.items, k, 1e-6, covariance, 30)
 
 
 def test_one_component_is_the_mean_and_covariance():
