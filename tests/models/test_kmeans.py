@@ -58,8 +58,9 @@ def test_is_the_hard_limit_of_a_mixture(digits):
   assert clear.sum() > 1790
   np.testing.assert_array_equal(resp.argmax(1)[clear], assigned.argmax(1)[clear])
   assert (jnp.abs(resp - assigned).max(1) < 1e-6).mean() > 0.99
+  batch["weight"] = jnp.asarray(clear, jnp.float32)  # A row between two centres goes to both, or to the first.
   states = [jax.jit(model.update)(state, batch, None)[0] for model, state in zip((hard, soft), states)]
-  np.testing.assert_allclose(states[1].offsets, states[0].offsets, atol=2e-3)
+  np.testing.assert_allclose(states[1].offsets, states[0].offsets, atol=1e-3)
 
 
 @pytest.mark.parametrize("offset", [0, 1e5])
