@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
   from experiments import pipeline
 
   run = pipeline.load_run(FLAGS.workdir)
-  items = read_items(FLAGS.input, run.encoder.kind, FLAGS.errors)
+  items = read_items(FLAGS.input, run.encoder.kind, FLAGS.errors, getattr(run.encoder, "gaps", False))
   embed = pipeline.embedder(run.model, run.state, run.encoder)
   if FLAGS.pooling and run.encoder.kind != "words":
     raise InputError(f"--pooling={FLAGS.pooling}: needs a model of words, and this one is of {run.encoder.kind}")

@@ -24,7 +24,6 @@ def main(argv: Sequence[str]) -> int:
     return evaluate_file()
   if not FLAGS.workdir:
     raise InputError("--workdir is missing")
-  from embeddings_jax.data import catalog
   from experiments import pipeline, protocols, results, workdir
 
   run = pipeline.load_run(FLAGS.workdir)
@@ -32,8 +31,7 @@ def main(argv: Sequence[str]) -> int:
   names = FLAGS.protocols if FLAGS.protocols is not None else config["evals"]
 
   def dataset():
-    return catalog.load(config["data"]["name"], data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir,
-                        errors=config["data"]["errors"])
+    return pipeline.load_dataset(config["data"], data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)[0]
 
   embed = results.remembering(pipeline.embedder(run.model, run.state, run.encoder))
   metrics = protocols.evaluate(

@@ -1,6 +1,7 @@
 """Wiring: from a config to a source, an encoder and a model, and from a state to `embed(items)`."""
 import importlib
 import inspect
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,10 +11,12 @@ from etils import epath
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from embeddings_jax.data import catalog, encoders, matrix, text
+from embeddings_jax.data import catalog, encoders, formats, matrix, own, text
 from embeddings_jax.data.audio import join_clips
 from embeddings_jax.data.bags import Bags, as_bags, bag_source, count_documents
+from embeddings_jax.data.cache import digest
 from embeddings_jax.data.cooccurrence import Cooccurrence, count_cooccurrences
+from embeddings_jax.data.dataset import take_columns
 from embeddings_jax.data.documents import byte_stream
 from embeddings_jax.data.sources import array_source, window_source
 from embeddings_jax.data.tiles import tile_source
@@ -44,7 +47,7 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
   options, batch_size, seed = config["data"], config["batch_size"], config["seed"]
   if not options["name"]:
     raise InputError("--data is missing: a name of --list_data, tfds:NAME, or a path")
-  dataset = catalog.load(options["name"], data_dir=data_dir, cache_dir=cache_dir, errors=options["errors"])
+  dataset, extra = load_dataset(options, data_dir=data_dir, cache_dir=cache_dir)
   kind = options["encoder"]
   check_choice("--config.data.encoder", kind, list(ITEMS))
   if dataset.kind not in ITEMS[kind] and not (dataset.kind == "matrix" and options.get("form") in ("cells", "tiles")):
@@ -57,13 +60,7 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
   train = np.asarray(dataset.split.get("train", np.arange(len(dataset.items))))
 
   if kind == "rows":
-    rows = np.asarray(dataset.items)
-    rows = rows[train] if "train" in dataset.split else rows
-    encoder = (encoders.RowEncoder.standardizing(rows) if options.get("standardize")
-               else encoders.RowEncoder(rows.shape[1]))
-    # Rows that stay as they are need not be in memory together.
-    x = encoder.encode(rows)["x"] if options.get("standardize") else rows
-    source = array_source({"x": x}, batch_size or None, seed=seed, remainder="pad")
+    source, encoder = load_rows(dataset, extra, options, batch_size=batch_size, seed=seed)
   elif kind == "words":
     source, encoder = load_words(dataset, options, batch_size=batch_size, seed=seed, cache_dir=cache_dir)
   elif kind == "bags":
@@ -85,6 +82,63 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
     source = window_source(stream, options["window_length"], batch_size, name="signal", starts=starts, jitter=jitter,
                            seed=seed)
   return Data(source, encoder, dataset)
+
+
+def load_dataset(options: Mapping[str, Any], *, data_dir: str | None,
+                 cache_dir: str | None) -> tuple[Any, dict[str, np.ndarray]]:
+  """The data set that a config's `data` names, and the arrays beside its items: `weight` and `label` [num_rows].
+
+  `weight` is a column; `label` one of the data set's labels, or a column of whole numbers, of which those below 0 and
+  those that are missing are not known (-1).
+  """
+  dataset = catalog.load(options["name"], data_dir=data_dir, cache_dir=cache_dir, errors=options["errors"],
+                         missing=options.get("missing", ""))
+  roles = {role: options[role] for role in ("label", "weight") if options.get(role)}
+  columns = [name for name in roles.values() if name not in dataset.labels]
+  dataset, values = take_columns(dataset, columns) if columns else (dataset, [])
+  values = {role: dataset.labels[name] if name in dataset.labels else values[columns.index(name)]
+            for role, name in roles.items()}
+  if "label" in values:
+    label = values["label"]
+    if label.dtype.kind == "f":
+      label = np.where(np.isnan(label), -1, label)
+      if (label != np.rint(label)).any():
+        raise InputError(f"--config.data.label={roles['label']}: row {(label != np.rint(label)).argmax()} has "
+                         f"{label[(label != np.rint(label)).argmax()]}, labels are whole numbers")
+    known = label >= 0 if label.dtype.kind in "fi" else np.ones(len(label), bool)
+    if not known.any():
+      raise InputError(f"--config.data.label={roles['label']}: no row has one; leave the option out")
+    values["label"] = np.full(len(label), -1, np.int32)
+    values["label"][known] = np.unique(label[known], return_inverse=True)[1]
+  if "weight" in values:
+    weight = values["weight"]
+    bad = ~(np.isfinite(weight) & (weight >= 0))
+    if bad.any() or not weight.any():
+      raise InputError(f"--config.data.weight={roles['weight']}: row {bad.argmax()} has {weight[bad.argmax()]}; "
+                       "weights are numbers from 0 up, and not all 0")
+  if options.get("start"):  # A file of means, which determine the course as well.
+    dataset = dataset._replace(fingerprint=digest(dataset.fingerprint, formats.sha256(options["start"])))
+  return dataset, values
+
+
+def load_rows(dataset: Any, extra: Mapping[str, np.ndarray], options: Mapping[str, Any], *, batch_size: int,
+              seed: int) -> tuple[Source, Any]:
+  """The source of a model of rows, `extra` arrays beside them, and its encoder."""
+  rows = np.asarray(dataset.items)
+  if "train" in dataset.split:
+    rows, extra = rows[dataset.split["train"]], {name: x[dataset.split["train"]] for name, x in extra.items()}
+  gaps = options.get("missing") == "marginalize"
+  encoder = (encoders.RowEncoder.standardizing(rows, gaps) if options.get("standardize")
+             else encoders.RowEncoder(rows.shape[1], gaps=gaps))
+  # Rows that stay as they are need not be in memory together.
+  x = encoder.encode(rows)["x"] if options.get("standardize") else rows
+  facts = {"missing": True} if gaps else {}
+  if "label" in extra:
+    facts["num_labels"] = int(extra["label"].max()) + 1
+  if options.get("start"):
+    facts["means"] = encoder.encode(own.read_rows(pathlib.Path(options["start"]))[0])["x"]
+  return array_source({"x": x, **extra}, batch_size or None, seed=seed, order=options.get("order", "shuffled"),
+                      remainder="pad", facts=facts), encoder
 
 
 def load_words(dataset: Any, options: Mapping[str, Any], *, batch_size: int, seed: int,
@@ -165,6 +219,8 @@ def make_model(config: Mapping[str, Any], facts: Mapping[str, Any], num_steps: i
   unknown = set(arguments) - set(known)
   if unknown:
     raise InputError(f"--config.model: {name} has no {', '.join(sorted(unknown))}; it has {', '.join(known)}")
+  if facts.get("missing") and "missing" not in known:
+    raise InputError(f"--config.data.missing=marginalize: {name} needs every value; use drop")
   given: dict[str, Any] = {"num_steps": num_steps, **facts}
   if "optimizer" in known:
     given["optimizer"] = optimizers.optimizer(config["optimizer"], num_steps)

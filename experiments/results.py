@@ -96,7 +96,7 @@ class Report:
     }
     workdir.write_json(path / "results.json", results)
     drawn = figures.draw(path, self._model, state, self._data._replace(dataset=self._material), vectors, names,
-                         evals=self._config.evals, data_dir=self._dirs["data_dir"])
+                         evals=self._config.evals, data_dir=self._dirs["data_dir"], seed=self._config.seed)
     self._summary(path, results, vectors, names, drawn, pipeline.topics_of(self._model, state, self._data.encoder))
 
   def _words_per_second(self, step: int, seconds: float) -> dict[str, float]:
@@ -119,6 +119,9 @@ class Report:
     for key, value in results["metrics"].items():
       self._say(f"  {key}: {value:.4f}")
     loss = results["training"].get("loss")
+    for name in ("aic", "bic"):
+      if name in results["training"]:
+        self._say(f"  {name}: {results['training'][name]:.1f}")
     self._say(f"{results['model']}: {results['steps']} steps in {results['wall_seconds']} s"
               + (f", loss {loss:.4f}" if loss is not None else "")
               + (f", {results['words_per_second']:,} words/s" if "words_per_second" in results else ""))

@@ -52,7 +52,8 @@ def test_a_run_leaves_all_its_files(finished):
   assert results["metrics"]["class/all/nmi"] > 0.6
   assert results["versions"]["jax"] and results["device"] == "cpu" and results["mesh"]["data"] == 1
   assert np.load(workdir / "embeddings.npy").shape == (150, 3)
-  assert {path.name for path in (workdir / "figures").iterdir()} == {"loss.png", "mixture.png"}
+  assert {path.name for path in (workdir / "figures").iterdir()} == {
+      "loss.png", "mixture.png", "mixture_course.png", "responsibilities.png"}
   assert [record["step"] for record in records(workdir)] == [5, 10, 15, 20]
   assert "results.json" in printed and "class/all/nmi" in printed
 
@@ -147,7 +148,7 @@ def test_a_sigterm_saves_and_exits_75_and_the_same_command_goes_on(tmp_path):
 
 def test_lists_and_config():
   assert call("run", "--list_models").stdout.split() == [
-      "cbow", "cpc", "glove", "gmm", "plsa", "ppmi", "sgns", "skipgram"]
+      "cbow", "cpc", "glove", "gmm", "kmeans", "plsa", "ppmi", "sgns", "skipgram"]
   listed = call("run", "--list_data").stdout
   assert all(name in listed for name in ("digits", "pydocs", "fsdd", "enwiki-2015"))
   config = json.loads(call("run", "--model=gmm", "--print_config", "--steps=9").stdout)

@@ -6,7 +6,6 @@ as `FILE.py:FUNCTION`, which yields documents.
 import csv
 import difflib
 import functools
-import logging
 import os
 import re
 import tarfile
@@ -18,7 +17,7 @@ import numpy as np
 
 from embeddings_jax.data import formats, own
 from embeddings_jax.data.cache import cache_root, digest
-from embeddings_jax.data.dataset import Dataset, content_digest, text_dataset
+from embeddings_jax.data.dataset import Dataset, content_digest, text_dataset, without_gaps
 from embeddings_jax.data.documents import Document, read_documents
 from embeddings_jax.types import InputError
 
@@ -30,6 +29,7 @@ class Place(NamedTuple):
   cache_dir: Path
   errors: str
   fingerprint: str
+  missing: str = ""
 
 
 class Entry(NamedTuple):
@@ -56,6 +56,7 @@ def load(
     data_dir: str | os.PathLike | None = None,
     cache_dir: str | os.PathLike | None = None,
     errors: str = "strict",
+    missing: str = "",
 ) -> Dataset:
   """Loads a data set.
 
@@ -64,6 +65,8 @@ def load(
     data_dir: folder of the catalog's files; default `$EMBEDDINGS_DATA`.
     cache_dir: folder of what is derived; default `$EMBEDDINGS_CACHE`, then `~/.cache/embeddings_jax`.
     errors: `strict` refuses text that is not UTF-8, `replace` puts replacement characters.
+    missing: what to do with rows that lack a value: `error`, `drop` (leave them out) or `marginalize` (keep them,
+      with NaN); by default the tables of the catalog are without such rows, and files that have some are refused.
 
   Raises:
     InputError: an unknown name, a missing, damaged or empty file.
@@ -73,7 +76,8 @@ def load(
   if name in CATALOG:
     entry = CATALOG[name]
     files = {file: formats.checked_file(data_dir, file, checksum) for file, checksum in entry.files.items()}
-    return entry.load(name, Place(files, cache_dir, errors, digest(name, dict(entry.files), errors)))
+    return entry.load(name, Place(files, cache_dir, errors, digest(name, dict(entry.files), errors),
+                                  missing))
   if name.startswith("tfds:"):
     from embeddings_jax.data.tfds import load_tfds  # TFDS takes a while to import.
 
@@ -81,7 +85,7 @@ def load(
   if re.search(r"\.py:\w+$", name):
     return own.load_function(name, cache_dir)
   if os.path.exists(os.path.expanduser(name)) or re.search(r"[/\\*?\[]|\.\w{1,5}$", name):
-    return own.load_path(name, cache_dir, errors)
+    return own.load_path(name, cache_dir, errors, missing)
   near = difflib.get_close_matches(name.lower(), CATALOG, n=1, cutoff=0.4)
   hint = f"did you mean {near[0]!r}? " if near else ""
   raise InputError(f"--data={name}: unknown data set; {hint}--list_data lists them; files are given by their path")
@@ -141,17 +145,16 @@ def _pydocs(name: str, place: Place) -> Dataset:
 
 
 def _small_table(name: str, place: Place, labels: Sequence[str] = (), left_out: Sequence[str] = ()) -> Dataset:
-  """A table whose first column names the rows; rows with a missing measurement are left out."""
+  """A table whose first column names the rows."""
   (path,) = place.files.values()
   header, *lines = csv.reader(formats.read_lines(path))
   columns = [column for column in header[1:] if column not in (*labels, *left_out)]
   measured = [header.index(column) for column in columns]
-  kept = [line for line in lines if all(line[i] for i in measured)]
-  if len(kept) < len(lines):
-    logging.warning("%s: %d rows of %d lack a value and are left out", name, len(lines) - len(kept), len(lines))
-  rows = np.array([[line[i] for i in measured] for line in kept], np.float32)
-  return Dataset(name, "rows", rows, names=[line[0] for line in kept], columns=columns, fingerprint=place.fingerprint,
-                 labels={label: np.array([line[header.index(label)] for line in kept]) for label in labels})
+  rows = np.array([[line[i] or "nan" for i in measured] for line in lines], np.float32)
+  return without_gaps(
+      Dataset(name, "rows", rows, names=[line[0] for line in lines], columns=columns, fingerprint=place.fingerprint,
+              labels={label: np.array([line[header.index(label)] for line in lines]) for label in labels}),
+      place.missing or "drop")
 
 
 def _fashion_mnist(name: str, place: Place) -> Dataset:
@@ -261,7 +264,7 @@ CATALOG = {
         "rows", "velocities of 82 galaxies, km/s (Roeder 1990)", _NOT_STATED, _small_table,
         {"small-numeric/galaxies.csv": "5c094d8beb8ecc980493de62e9fd4d2cf7f891b07aed6b1c55a5b42879f498d0"}),
     "penguins": Entry(
-        "rows", "342 penguins of 3 species, 4 measurements (Horst et al. 2020)", "CC0",
+        "rows", "342 penguins of 3 species, 4 measurements; 2 more lack them (Horst et al. 2020)", "CC0",
         functools.partial(_small_table, labels=("species", "island", "sex"), left_out=("year",)),
         {"small-numeric/penguins.csv": "3c4c14fd9d1b3466dff2e046627cc32814ab6226c0e228c55f24e896a93a89b1"}),
     "fashion-mnist": Entry(

@@ -1,5 +1,6 @@
 """What every data set is once it is loaded."""
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ from embeddings_jax.data.cache import cache_root, cached, digest
 from embeddings_jax.data.documents import Document, Documents, write_documents
 from embeddings_jax.types import InputError
 
+MISSING = ("", "error", "drop", "marginalize")
 VERSION = 1  # Of text that is cached: raise it when the same files would give other documents.
 
 
@@ -52,6 +54,59 @@ def content_digest(arrays: Iterable[np.ndarray]) -> str:
     content.update(f"{value.dtype.str}{value.shape}".encode())
     content.update(np.ascontiguousarray(value).data)
   return content.hexdigest()
+
+
+def without_gaps(dataset: Dataset, missing: str) -> Dataset:
+  """Rows that may have NaN where a value is missing, treated as `missing` says.
+
+  Args:
+    dataset: rows.
+    missing: `error` refuses them; `drop` leaves out the rows that lack a value, and says so; `marginalize` lets them
+      be, for models that can do with what there is.
+  """
+  if missing not in MISSING:
+    raise InputError(f"--config.data.missing={missing}: must be one of {', '.join(MISSING[1:])}")
+  if missing == "marginalize":
+    return dataset
+  gaps = np.isnan(dataset.items)
+  whole = ~gaps.any(1)
+  if whole.all():
+    return dataset
+  if missing == "error":
+    row, column = np.argwhere(gaps)[0]
+    raise InputError(f"{dataset.name}: row {row}, column {column} (from 0): the value is missing; leave such rows "
+                     "out by --config.data.missing=drop, or let gmm do with the others by marginalize")
+  if not whole.any():
+    raise InputError(f"{dataset.name}: every row lacks a value; --config.data.missing=drop leaves none")
+  logging.warning("%s: %d rows of %d lack a value and are left out", dataset.name, (~whole).sum(), len(whole))
+  place = np.cumsum(whole) - 1
+  return dataset._replace(
+      items=dataset.items[whole],
+      names=None if dataset.names is None else [name for name, kept in zip(dataset.names, whole) if kept],
+      labels={name: label[whole] for name, label in dataset.labels.items()},
+      split={name: place[rows[whole[rows]]] for name, rows in dataset.split.items()})
+
+
+def take_columns(dataset: Dataset, names: Sequence[str]) -> tuple[Dataset, list[np.ndarray]]:
+  """Rows without some of their columns, and those columns, [num_rows] each; by name, or by number from 0."""
+  columns, width = dataset.columns, np.shape(dataset.items)[1]
+  taken = []
+  for name in names:
+    if columns is not None and name in columns:
+      taken.append(list(columns).index(name))
+    elif name.isdecimal() and int(name) < width:
+      taken.append(int(name))
+    else:
+      known = ", ".join(columns) if columns else f"they are 0 to {width - 1}"
+      raise InputError(f"{dataset.name}: has no column {name!r}; {known}")
+  kept = [i for i in range(width) if i not in taken]
+  if not kept:
+    raise InputError(f"{dataset.name}: has no column but {', '.join(names)}")
+  # A slice is a view, so that rows on the disk stay there.
+  consecutive = kept == list(range(kept[0], kept[-1] + 1))
+  items = dataset.items[:, kept[0]:kept[-1] + 1] if consecutive else dataset.items[:, kept]
+  columns = None if columns is None else [columns[i] for i in kept]
+  return dataset._replace(items=items, columns=columns), [np.array(dataset.items[:, i]) for i in taken]
 
 
 def text_dataset(

@@ -72,24 +72,32 @@ class Encoder:
 
 
 class RowEncoder(Encoder):
-  """Numeric rows -> `x` float32 `[n, num_features]`, shifted by `mean` and divided by `std` if they are given."""
+  """Numeric rows -> `x` float32 `[n, num_features]`, shifted by `mean` and divided by `std` if they are given.
+
+  With `gaps`, entries may be NaN: values that are missing, and stay so.
+  """
 
   kind = "rows"
 
-  def __init__(self, num_features: int, mean: Sequence[float] | None = None, std: Sequence[float] | None = None):
+  def __init__(self, num_features: int, mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
+               gaps: bool = False):
     self.num_features = num_features
     self.mean = None if mean is None else np.asarray(mean, np.float32)
     self.std = None if std is None else np.asarray(std, np.float32)
+    self.gaps = gaps
 
   @classmethod
-  def standardizing(cls, rows: np.ndarray) -> "RowEncoder":
+  def standardizing(cls, rows: np.ndarray, gaps: bool = False) -> "RowEncoder":
     """Gives every feature of `rows` mean 0 and deviation 1; constant features keep their scale."""
-    std = rows.std(0, dtype=np.float64)
-    return cls(rows.shape[1], rows.mean(0, dtype=np.float64), np.where(std > 0, std, 1))
+    if gaps and np.isnan(rows).all(0).any():
+      raise InputError(f"column {np.isnan(rows).all(0).argmax()} (from 0): has no value in any row; leave it out")
+    mean, std = (np.nanmean, np.nanstd) if gaps else (np.mean, np.std)
+    deviation = std(rows, 0, dtype=np.float64)
+    return cls(rows.shape[1], mean(rows, 0, dtype=np.float64), np.where(deviation > 0, deviation, 1), gaps)
 
   def options(self) -> dict[str, Any]:
     listed = {k: None if v is None else [float(x) for x in v] for k, v in (("mean", self.mean), ("std", self.std))}
-    return {"num_features": self.num_features, **listed}
+    return {"num_features": self.num_features, **listed, **({"gaps": True} if self.gaps else {})}
 
   def encode(self, items: Sequence[Any]) -> Batch:
     _check_some(items)
@@ -97,9 +105,9 @@ class RowEncoder(Encoder):
       if np.shape(item) != (self.num_features,):
         raise InputError(f"row {i}: has shape {np.shape(item)}, should have {self.num_features} features")
     x = np.asarray(items, np.float32)
-    finite = np.isfinite(x)
-    if not finite.all():
-      row, column = np.argwhere(~finite)[0]
+    bad = np.isinf(x) if self.gaps else ~np.isfinite(x)
+    if bad.any():
+      row, column = np.argwhere(bad)[0]
       raise InputError(f"row {row}, column {column} (from 0): {x[row, column]} is not a finite number")
     if self.mean is not None:
       x = x - self.mean

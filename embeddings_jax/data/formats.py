@@ -67,6 +67,7 @@ _OPENERS = {".gz": gzip.open, ".tgz": gzip.open, ".xz": lzma.open, ".bz2": bz2.o
             ".zst": lambda path, mode: io.BufferedReader(_Zstandard(path, mode), 1 << 16)}
 _IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 IN_MEMORY_BYTES = 1 << 30
+GAPS = ("", "na", "nan", "null", "?")  # Cells without a value, in small letters.
 _CHUNK = 1 << 22  # Elements looked at together when a big array is checked.
 
 
@@ -119,10 +120,11 @@ def read_lines(path: str | os.PathLike, errors: str = "strict") -> Iterator[str]
       offset += len(raw)
 
 
-def read_csv(path: str | os.PathLike) -> tuple[np.ndarray, list[str] | None]:
+def read_csv(path: str | os.PathLike, gaps: bool = False) -> tuple[np.ndarray, list[str] | None]:
   """Numeric rows of a .csv or .tsv file: `(float32 [num_rows, num_columns], header or None)`.
 
-  The first line is a header if it has words only; a line that mixes words and numbers is an error.
+  The first line is a header if it has words only; a line that mixes words and numbers is an error. With `gaps`, a
+  cell that is empty, NA, NaN, null or ? is a missing value, NaN.
   """
   delimiter = "\t" if ".tsv" in Path(path).suffixes else ","
   reader = csv.reader(read_lines(path), delimiter=delimiter)
@@ -139,6 +141,8 @@ def read_csv(path: str | os.PathLike) -> tuple[np.ndarray, list[str] | None]:
       if len(cells) != width:
         raise InputError(f"{path}: line {reader.line_num} has {len(cells)} columns, the lines before have {width}")
       try:
+        if gaps:
+          cells = ["nan" if cell.strip().lower() in GAPS else cell for cell in cells]
         values.extend(map(float, cells))
       except ValueError:
         at = next(i for i, cell in enumerate(cells) if not _is_number(cell))
@@ -150,17 +154,17 @@ def read_csv(path: str | os.PathLike) -> tuple[np.ndarray, list[str] | None]:
   if not places:
     raise InputError(f"{path}: is empty, it has no row of numbers")
   rows = np.array(values, np.float32).reshape(-1, width)
-  bad = _first_not_finite(rows)
+  bad = _first_not_finite(rows, gaps)
   if bad:
     row, column = bad
     raise InputError(f"{path}: line {places[row]}, column {column + 1}: {rows[bad]} is not a finite number")
   return rows, columns
 
 
-def read_npy(path: str | os.PathLike) -> np.ndarray:
+def read_npy(path: str | os.PathLike, gaps: bool = False) -> np.ndarray:
   """Rows `[num_rows, num_features]` of a .npy file as float32; trailing axes are flattened.
 
-  More than `IN_MEMORY_BYTES` of float32 rows stay memory-mapped.
+  With `gaps`, NaN is a missing value. More than `IN_MEMORY_BYTES` of float32 rows stay memory-mapped.
   """
   try:
     rows = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -178,7 +182,7 @@ def read_npy(path: str | os.PathLike) -> np.ndarray:
   if rows.dtype != np.float32:
     with np.errstate(over="ignore"):  # A number too great for float32 is reported as infinite below.
       rows = rows.astype(np.float32)
-  bad = _first_not_finite(rows)
+  bad = _first_not_finite(rows, gaps)
   if bad:
     raise InputError(f"{path}: row {bad[0]}, column {bad[1]} (from 0): {rows[bad]} is not a finite number")
   return rows if rows.nbytes > IN_MEMORY_BYTES else np.array(rows)
@@ -237,10 +241,12 @@ def _is_number(cell: str) -> bool:
   return True
 
 
-def _first_not_finite(rows: np.ndarray) -> tuple[int, int] | None:
+def _first_not_finite(rows: np.ndarray, gaps: bool = False) -> tuple[int, int] | None:
+  """Row and column of the first infinite or, without `gaps`, NaN entry."""
   step = max(1, _CHUNK // rows.shape[1])
   for start in range(0, len(rows), step):
-    bad = np.argwhere(~np.isfinite(rows[start:start + step]))
+    part = rows[start:start + step]
+    bad = np.argwhere(np.isinf(part) if gaps else ~np.isfinite(part))
     if len(bad):
       return start + int(bad[0, 0]), int(bad[0, 1])
   return None

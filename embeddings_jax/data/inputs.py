@@ -6,7 +6,7 @@ from embeddings_jax.data import formats, own
 from embeddings_jax.types import InputError
 
 
-def read_items(path: str, encoder_kind: str, errors: str = "strict") -> list[Any]:
+def read_items(path: str, encoder_kind: str, errors: str = "strict", gaps: bool = False) -> list[Any]:
   """Items of a file for an encoder, in order; each becomes one row of the result.
 
   Args:
@@ -15,6 +15,7 @@ def read_items(path: str, encoder_kind: str, errors: str = "strict") -> list[Any
       file with the path of one a line, relative to that file.
     encoder_kind: `Encoder.kind`.
     errors: as for `catalog.load`.
+    gaps: rows may lack values.
   """
   path = str(path)
   if encoder_kind in ("words", "bags", "bytes"):
@@ -23,7 +24,7 @@ def read_items(path: str, encoder_kind: str, errors: str = "strict") -> list[Any
       raise InputError(f"{path}: is empty, it has no text")
     return items
   if encoder_kind == "rows":
-    return list(own.read_rows(_one_file(path))[0])
+    return list(own.read_rows(_one_file(path), gaps)[0])
   if encoder_kind == "waveforms":
     files = own.list_files(path)
     if len(files) == 1 and own.file_kind(files[0]) in ("text", "unknown"):

@@ -10,7 +10,7 @@ import numpy as np
 from embeddings_jax.data import formats
 from embeddings_jax.data.bags import load_lda_c
 from embeddings_jax.data.cache import digest
-from embeddings_jax.data.dataset import Dataset, content_digest, from_texts, text_dataset
+from embeddings_jax.data.dataset import Dataset, content_digest, from_texts, text_dataset, without_gaps
 from embeddings_jax.data.documents import Document, read_documents
 from embeddings_jax.data.matrix import load_matrix
 from embeddings_jax.types import InputError
@@ -20,7 +20,7 @@ _TEXT = re.compile(r"\.(txt|text)(\.gz|\.xz|\.bz2|\.zst)?$")
 _ROWS = (".npy", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.xz", ".tsv.xz", ".csv.zst", ".tsv.zst")
 
 
-def load_path(path: str, cache_dir: Path, errors: str = "strict") -> Dataset:
+def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str = "") -> Dataset:
   """A data set from a file, a folder or a glob; what it holds follows from the files' names."""
   files = list_files(path)
   if any(file_kind(file) != "unknown" for file in files):  # A readme or licence beside the data is not data.
@@ -28,8 +28,9 @@ def load_path(path: str, cache_dir: Path, errors: str = "strict") -> Dataset:
   found = sorted({file_kind(file) for file in files})
   if len(found) > 1:
     raise InputError(f"{path}: holds files of several kinds ({', '.join(found)}); choose one by a glob like *.txt")
-  reader = {"rows": _rows, "idx": _idx, "audio": _clips, "matrix": load_matrix,
-            "bags": load_lda_c}.get(found[0])
+  if found == ["rows"]:
+    return _rows(path, files, missing or "error")
+  reader = {"idx": _idx, "audio": _clips, "matrix": load_matrix, "bags": load_lda_c}.get(found[0])
   if reader:
     return reader(path, files)
 
@@ -91,9 +92,9 @@ def file_kind(file: Path) -> str:
   return "text" if _TEXT.search(name) else "unknown"
 
 
-def read_rows(file: Path) -> tuple[np.ndarray, list[str] | None]:
-  """Rows of a .csv, .tsv or .npy file and the names of the columns."""
-  return (formats.read_npy(file), None) if file.name.lower().endswith(".npy") else formats.read_csv(file)
+def read_rows(file: Path, gaps: bool = False) -> tuple[np.ndarray, list[str] | None]:
+  """Rows of a .csv, .tsv or .npy file and the names of the columns; with `gaps`, values may be missing (NaN)."""
+  return (formats.read_npy(file, gaps), None) if file.name.lower().endswith(".npy") else formats.read_csv(file, gaps)
 
 
 def read_idx_pairs(
@@ -126,15 +127,16 @@ def read_idx_pairs(
           values.shape[1:])
 
 
-def _rows(path: str, files: Sequence[Path]) -> Dataset:
-  tables = [read_rows(file) for file in files]
+def _rows(path: str, files: Sequence[Path], missing: str) -> Dataset:
+  tables = [read_rows(file, gaps=missing != "error") for file in files]
   rows, columns = tables[0]
   for file, (other, _) in zip(files, tables):
     if other.shape[1] != rows.shape[1]:
       raise InputError(f"{file}: has {other.shape[1]} columns, {files[0]} has {rows.shape[1]}")
   if len(tables) > 1:
     rows = np.concatenate([table for table, _ in tables])
-  return Dataset(path, "rows", rows, columns=columns, fingerprint=content_digest([rows]))
+  dataset = Dataset(path, "rows", rows, columns=columns, fingerprint=content_digest([rows]))
+  return dataset if missing == "error" else without_gaps(dataset, missing)
 
 
 def _idx(path: str, files: Sequence[Path]) -> Dataset:

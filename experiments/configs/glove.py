@@ -5,8 +5,8 @@ Presets: `demo` documentation of Python and its libraries (2.7 M words), half a 
 `small` English Wikipedia of 2015 as a-z text (17 M words, 61 M cells, `--data_dir`), 15 passes, two to three minutes
 on two cores; `paper` the settings of section 4.2 on about a billion words (`tfds:lm1b`) in 300 dimensions.
 Expected: `small`, three seeds, WordSim-353 .513 ± .018, SimLex-999 .243 ± .008, MEN .518 ± .002,
-analogies .359 ± .004, where the authors' C program has .492, .214, .494, .352 (one seed, in the same run as our first);
-the same with `--config.model.accumulators=row`.
+analogies .359 ± .004, where the authors' C program has .492, .214, .494, .352 (one seed, in the same run as our
+first); the same with `--config.model.accumulators=row`.
 """
 import ml_collections
 

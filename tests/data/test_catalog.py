@@ -80,6 +80,11 @@ def test_small_tables():
   np.testing.assert_allclose(galaxies.items[:2, 0], [9172, 9350])
   assert penguins.items.shape == (342, 4) and penguins.items[0].tolist() == pytest.approx([39.1, 18.7, 181, 3750])
   assert "4" not in penguins.names  # The fourth row has no measurements.
+  whole = load("penguins", missing="marginalize")
+  assert whole.items.shape == (344, 4) and np.isnan(whole.items[3]).all() and len(whole.names) == 344
+  assert len(whole.labels["species"]) == 344
+  with pytest.raises(InputError, match="penguins: row 3, column 0 .* missing; .*--config.data.missing=drop"):
+    load("penguins", missing="error")
   assert np.unique(penguins.labels["species"], return_counts=True)[1].tolist() == [151, 68, 123]
 
 

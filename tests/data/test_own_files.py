@@ -12,7 +12,7 @@ import zstandard
 
 from embeddings_jax.data import formats
 from embeddings_jax.data.catalog import load
-from embeddings_jax.data.dataset import from_texts
+from embeddings_jax.data.dataset import Dataset, from_texts, take_columns
 from embeddings_jax.data.documents import byte_stream, is_validation
 from embeddings_jax.data.inputs import read_items
 from embeddings_jax.types import InputError
@@ -291,3 +291,34 @@ def test_read_items(folder):
 def test_one_percent_is_held_out_for_ever():
   held = [i for i in range(20000) if is_validation(f"document {i}")]
   assert 150 < len(held) < 250 and held[:3] == [72, 117, 273]
+
+
+def test_missing_values_are_refused_left_out_or_kept(folder):
+  (folder / "a.csv").write_text("x,y\n1,2\n3,\nNA,4\n5,6\n")
+  np.save(folder / "a.npy", np.array([[1, 2], [3, np.nan], [5, 6]]))
+  with pytest.raises(InputError, match="a.csv: line 3, column 2: the value is missing"):
+    load(str(folder / "a.csv"), missing="error")
+  assert load(str(folder / "a.csv"), missing="drop").items.tolist() == [[1, 2], [5, 6]]
+  assert load(str(folder / "a.npy"), missing="drop").items.tolist() == [[1, 2], [5, 6]]
+  kept = load(str(folder / "a.csv"), missing="marginalize").items
+  np.testing.assert_array_equal(kept, [[1, 2], [3, np.nan], [np.nan, 4], [5, 6]])
+  assert np.isnan(load(str(folder / "a.npy"), missing="marginalize").items).sum() == 1
+  for name, text, missing, message in (
+      ("inf.csv", "1,inf\n", "marginalize", "inf is not a finite number"),
+      ("gaps.csv", "1,\n,2\n", "drop", "every row lacks a value"),
+      ("a.csv", "1,2\n", "ignore", "--config.data.missing=ignore: must be one of error, drop, marginalize")):
+    (folder / name).write_text(text)
+    with pytest.raises(InputError, match=message):
+      load(str(folder / name), missing=missing)
+
+
+def test_columns_are_taken_out(folder):
+  rows = np.arange(12, dtype=np.float32).reshape(3, 4)
+  dataset = Dataset("d", "rows", rows, columns=["a", "b", "c", "e"])
+  rest, (c, first) = take_columns(dataset, ["c", "0"])
+  assert rest.columns == ["b", "e"] and rest.items.tolist() == [[1, 3], [5, 7], [9, 11]]
+  assert c.tolist() == [2, 6, 10] and first.tolist() == [0, 4, 8]
+  assert take_columns(dataset, ["e"])[0].items.base is not None  # A view.
+  for names, message in (("f", "d: has no column 'f'; a, b, c, e"), ("abce", "has no column but a, b, c, e")):
+    with pytest.raises(InputError, match=message):
+      take_columns(dataset, list(names))

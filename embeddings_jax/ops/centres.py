@@ -1,0 +1,93 @@
+"""Centres of clusters: squared distances to them, and what to start from. Shared by hard and soft clustering."""
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from embeddings_jax.types import Batch, InputError
+
+STARTS = ("kmeans++", "random")
+
+
+def row_weight(batch: Batch) -> Float[Array, "n"]:
+  """How often each row of a batch counts: `weight`, 1 by default, and 0 where `mask` says that it is padding."""
+  weight = jnp.ones(batch["x"].shape[0]) if "mask" not in batch else jnp.asarray(batch["mask"])
+  return weight * batch["weight"] if "weight" in batch else weight
+
+
+def given_start(name: str, value: Any, shape: tuple[int, ...]) -> Array:
+  """Parameters to start from, float32; an `InputError` unless they are finite and have this shape."""
+  value = np.asarray(value, np.float32)
+  if value.shape != shape:
+    raise InputError(f"{name} to start from: of shape {list(value.shape)}, should be {list(shape)}")
+  if not np.isfinite(value).all():
+    raise InputError(f"{name} to start from: hold a number that is not finite")
+  return jnp.asarray(value)
+
+
+def squared_distances(x: Float[Array, "d n"], centres: Float[Array, "k d"]) -> Float[Array, "k n"]:
+  """Squared Euclidean distances, by differences: |x|^2 - 2 x'c + |c|^2 would lose small ones to rounding in float32.
+
+  Features lead and rows come last, so that a CPU's vector units work on rows; nothing of [k, d, n] is kept.
+  """
+  return ((x[None] - centres[:, :, None]) ** 2).sum(1)
+
+
+def starting_centres(
+    rng: Array,
+    start: str,
+    x: Float[Array, "n d"],
+    weight: Float[Array, "n"],
+    num: int,
+    label: Int[Array, "n"] | None = None,
+) -> Float[Array, "k d"]:
+  """Rows to start from, with a weight above 0.
+
+  Args:
+    rng: a key.
+    start: `kmeans++` (Arthur & Vassilvitskii 2007): one after another, each with a probability in proportion to its
+      weight and its squared distance from those before; `random`: rows with a probability in proportion to their
+      weight, none twice.
+    x: rows.
+    weight: of the rows, 0 for those that are not there.
+    num: k, the number of centres.
+    label: of rows whose cluster is known, else -1; a cluster with such rows starts at their mean.
+
+  Raises:
+    InputError: fewer rows than centres, or an unknown start.
+  """
+  if start not in STARTS:
+    raise InputError(f"start={start!r}: must be one of {', '.join(STARTS)}, or means must be given")
+  if num > len(x):
+    raise InputError(f"num_components={num}: exceeds the {len(x)} rows that the centres start from")
+  known = jnp.zeros(num, bool)
+  centres = jnp.zeros((num, x.shape[1]))
+  if label is not None:
+    member = (label == jnp.arange(num)[:, None]) * weight
+    known = member.sum(1) > 0
+    centres = member @ x / jnp.where(known, member.sum(1), 1)[:, None]
+  if start == "random":
+    # The largest of log weight + Gumbel noise: a draw without replacement (Vieira 2014).
+    keys = jnp.where(weight > 0, jnp.log(weight) + jax.random.gumbel(rng, weight.shape), -jnp.inf)
+    return jnp.where(known[:, None], centres, x[jax.lax.top_k(keys, num)[1]])
+
+  def distance(centre):
+    return ((x - centre) ** 2).sum(1)
+
+  def draw(rng, score):
+    # Rows that coincide with all others have a score of 0: any row with a weight will do then.
+    score = jnp.where((score * weight).sum() > 0, score * weight, weight)
+    return x[jax.random.categorical(rng, jnp.log(score))]
+
+  def body(index, carry):
+    centres, nearest = carry
+    centre = jnp.where(known[index], centres[index],
+                       draw(jax.random.fold_in(rng, index), jnp.where(jnp.isinf(nearest), 1, nearest)))
+    return centres.at[index].set(centre), jnp.minimum(nearest, distance(centre))
+
+  nearest = jnp.full(len(x), jnp.inf)
+  if label is not None:
+    nearest = jnp.where(known[:, None], squared_distances(x.T, centres), jnp.inf).min(0)
+  return jax.lax.fori_loop(0, num, body, (centres, nearest))[0]

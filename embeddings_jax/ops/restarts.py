@@ -1,0 +1,51 @@
+"""Several starts of one model as one compiled run."""
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from embeddings_jax.types import InputError, Model, PyTree
+
+
+class Restarts(NamedTuple):
+  states: PyTree  # Every leaf has a leading axis, one entry a start.
+
+
+def restarts(model: Model, num: int, score: Callable[[PyTree], Float[Array, "num"]]) -> Model:
+  """Trains `num` copies that differ in the key of `init`, on the same batches; the best one is what is seen.
+
+  Args:
+    model: any model whose metrics say `converged`.
+    num: of copies; 1 is the model itself.
+    score: of the states; the copy with the highest gives the embedding, the outputs and the metrics, and the output
+      `best_start` is its number. The run has converged when all copies have.
+  """
+  if num < 1:
+    raise InputError(f"num_init={num}: must be at least 1")
+  if num == 1:
+    return model
+
+  def best_start(state, batch=None, rng=None):
+    return jnp.argmax(score(state.states))
+
+  def best(state):
+    place = best_start(state)
+    return jax.tree.map(lambda x: x[place], state.states)
+
+  def init(rng, batch):
+    return Restarts(jax.vmap(model.init, (0, None))(jax.random.split(rng, num), batch))
+
+  def update(state, batch, rng):
+    states, metrics = jax.vmap(model.update, (0, None, None))(state.states, batch, rng)
+    place = best_start(Restarts(states))
+    chosen = {name: value[place] for name, value in metrics.items()}
+    return Restarts(states), {**chosen, "converged": metrics["converged"].min()}
+
+  def of_the_best(fn):
+    return lambda state, batch=None, rng=None: fn(best(state), batch, rng)
+
+  outputs = {name: of_the_best(fn) for name, fn in model.outputs.items()}
+  return Model(init, update, lambda state, batch: model.embed(best(state), batch),
+               outputs | {"best_start": best_start}, model.rules)

@@ -1,0 +1,34 @@
+"""k-means (Lloyd 1982), the hard limit of a Gaussian mixture.
+
+Command: `python -m experiments.run --model=kmeans`
+Presets: `demo` scikit-learn's wine, 3 clusters, the best of 10 starts, seconds on two cores; `tiny` for tests;
+`small` Fashion-MNIST (`--data_dir`), 10 clusters, a minute or two on two cores; `paper` any matrix that is larger
+than memory, over the batches of a pass: `--preset=paper --data=rows.npy --config.model.num_components=256`.
+"""
+import ml_collections
+
+
+def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
+  config = ml_collections.ConfigDict(dict(
+      model=dict(num_components=3, start="kmeans++", num_init=10, stepwise=False, power=0.7, tolerance=1e-6,
+                 chunk_size=0),
+      # As for gmm.
+      data=dict(name="wine", encoder="rows", standardize=True, missing="", weight="", start="", order="shuffled",
+                errors="strict"),
+      epochs=300,
+      batch_size=0,  # The whole set is one batch.
+      steps_per_dispatch=20,
+      log_every=1,
+      save_every=0,
+      evals=("clustering",),
+  ))
+  if preset == "tiny":
+    config.update(dict(model=dict(num_init=2), data=dict(name="iris", standardize=False), epochs=20))
+  elif preset == "small":
+    config.update(dict(model=dict(num_components=10, num_init=1, tolerance=1e-4)))
+    config.data.update(dict(name="fashion-mnist", standardize=False))
+  elif preset == "paper":
+    config.update(dict(model=dict(num_components=256, num_init=1), batch_size=65536, steps_per_dispatch=1, evals=(),
+                       eval_items=10_000))
+    config.data.update(dict(name="", standardize=False))
+  return config
