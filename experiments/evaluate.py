@@ -37,7 +37,8 @@ def main(argv: Sequence[str]) -> int:
 
   embed = results.remembering(pipeline.embedder(run.model, run.state, run.encoder))
   metrics = protocols.evaluate(
-      names, embed, dataset=dataset, vocabulary=run.encoder.names, seed=config["seed"],
+      names, embed, dataset=dataset, vocabulary=run.encoder.names,
+      topics=pipeline.topics_of(run.model, run.state, run.encoder), seed=config["seed"],
       max_items=config["eval_items"], data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
   for key, value in metrics.items():
     print(f"{key}: {value:.4f}")

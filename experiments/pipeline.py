@@ -184,8 +184,11 @@ def embedder(model: Model, state: PyTree, encoder: Any, output: str = "") -> Cal
 
   def embed(items: Sequence[Any]) -> np.ndarray:
     pieces = []
+    # Documents of a piece are padded to its longest, so that the long ones had better be together.
+    order = np.argsort([len(item) for item in items], kind="stable") if encoder.kind == "bags" else None
     for first in range(0, len(items), ENCODED_AT_ONCE):
-      batch = encoder.encode(items[first:first + ENCODED_AT_ONCE])
+      chosen = slice(first, first + ENCODED_AT_ONCE)
+      batch = encoder.encode(items[chosen] if order is None else [items[i] for i in order[chosen]])
       total = len(batch["mask"])
       per_row = sum(np.prod(value.shape[1:], dtype=int) for value in batch.values())
       size = max(1, min(ENCODED_AT_ONCE, EMBEDDED_AT_ONCE // int(per_row)))
@@ -196,9 +199,20 @@ def embedder(model: Model, state: PyTree, encoder: Any, output: str = "") -> Cal
         piece = {key: np.pad(value, [(0, size - valid)] + [(0, 0)] * (value.ndim - 1))
                  for key, value in piece.items()}
         pieces.append(np.asarray(compiled(state, piece).addressable_data(0))[:valid])
-    return np.concatenate(pieces)
+    found = np.concatenate(pieces)
+    if order is not None:
+      found[order] = found.copy()
+    return found
 
   return embed
+
+
+def topics_of(model: Model, state: PyTree, encoder: Any) -> dict[str, Any] | None:
+  """What the protocol `topics` asks a model of topics for: `topics` [k, V], p(w|z), and the `encoder` of words."""
+  if encoder.kind != "bags" or "components" not in model.outputs:
+    return None
+  parts = model.outputs["components"](state, None, None)
+  return {"topics": np.asarray(parts["beta"]), "encoder": encoder} if "beta" in parts else None
 
 
 class Run(NamedTuple):

@@ -8,6 +8,7 @@ import numpy as np
 from etils import epath
 
 from embeddings_jax.eval.neighbors import neighbors
+from embeddings_jax.eval.topics import top_words
 from embeddings_jax.types import Model, PyTree
 from experiments import figures, pipeline, protocols, workdir
 
@@ -27,15 +28,19 @@ class Report:
 
   def evaluate(self, state: PyTree, step: int = 0, names: Sequence[str] | None = None) -> dict[str, float]:
     """The config's protocols on the embeddings of a state."""
-    return self._run(self.embedder(state), names)
+    return self._run(self.embedder(state), names, state)
 
   def embedder(self, state: PyTree) -> Callable[[Any], np.ndarray]:
     return remembering(pipeline.embedder(self._model, state, self._data.encoder))
 
-  def _run(self, embed, names=None) -> dict[str, float]:
+  def _run(self, embed, names=None, state=None) -> dict[str, float]:
+    names = self._config.evals if names is None else names
+    topics = None if state is None else pipeline.topics_of(self._model, state, self._data.encoder)
+    if state is None:  # Features without learning have no topics.
+      names = [name for name in names if name.partition(":")[0] != "topics"]
     return protocols.evaluate(
-        self._config.evals if names is None else names, embed, dataset=self._material,
-        vocabulary=self._data.encoder.names, seed=self._config.seed, report=self._say, **self._dirs)
+        names, embed, dataset=self._material, vocabulary=self._data.encoder.names, topics=topics,
+        seed=self._config.seed, report=self._say, **self._dirs)
 
   def untrained(self) -> PyTree:
     """The state of the same model before its first step."""
@@ -57,14 +62,15 @@ class Report:
       write: whether this process is the one that writes.
     """
     embed = self.embedder(state)
-    metrics = self._run(embed)
+    metrics = self._run(embed, state=state)
     if self._config.baselines:
-      rows = {"untrained": self.embedder(self.untrained())}
-      if not rows["untrained"](self._material.items).any():
-        rows = {}  # A closed form knows nothing before its first step.
-      rows |= protocols.baselines(self._data.dataset, self._data.encoder)
-      for name, features in rows.items():
-        metrics |= {f"{name}/{key}": value for key, value in self._run(remembering(features)).items()}
+      untrained, found = self.untrained(), {}
+      features = self.embedder(untrained)
+      if features(self._material.items).any():  # A closed form knows nothing before its first step.
+        found["untrained"] = self._run(features, state=untrained)
+      for name, features in protocols.baselines(self._data.dataset, self._data.encoder).items():
+        found[name] = self._run(remembering(features))
+      metrics |= {f"{name}/{key}": value for name, values in found.items() for key, value in values.items()}
     names = self._data.encoder.names
     if names is not None:
       vectors = embed(names)
@@ -91,7 +97,7 @@ class Report:
     workdir.write_json(path / "results.json", results)
     drawn = figures.draw(path, self._model, state, self._data, vectors, names, evals=self._config.evals,
                          data_dir=self._dirs["data_dir"])
-    self._summary(path, results, vectors, names, drawn)
+    self._summary(path, results, vectors, names, drawn, pipeline.topics_of(self._model, state, self._data.encoder))
 
   def _words_per_second(self, step: int, seconds: float) -> dict[str, float]:
     """Words of the text as it was read, in or out of the vocabulary, that went through training; for text."""
@@ -103,11 +109,13 @@ class Report:
     return {"words_per_second": round(passes * source.facts["num_raw_words"] / seconds)}
 
   def _summary(self, path: epath.Path, results: Mapping[str, Any], vectors: np.ndarray, names: Any,
-               drawn: Sequence[str]) -> None:
+               drawn: Sequence[str], topics: Mapping[str, Any] | None) -> None:
     if self._data.encoder.names is not None:
       words = [names[rank] for rank in NEIGHBOR_RANKS if rank < len(names)] or list(names[:5])
       for word, near in neighbors(vectors, names, words, k=6).items():
         self._say(f"  {word:>14}: {', '.join(name for name, _ in near)}")
+    for number, words in enumerate(top_words(topics["topics"], 10) if topics else ()):
+      self._say(f"  topic {number}: {' '.join(self._data.encoder.vocabulary.words[i] for i in words)}")
     for key, value in results["metrics"].items():
       self._say(f"  {key}: {value:.4f}")
     loss = results["training"].get("loss")

@@ -165,10 +165,11 @@ class BagEncoder(WordEncoder):
     return np.array([index[word] for word in split_words(text, self.normalize) if word in index], np.int32)
 
   def encode(self, items: Sequence[str | Mapping[str, float]]) -> Batch:
-    words, counts = zip(*(self._bag(i, item) for i, item in enumerate(items))) if len(items) else ((), ())
+    words, counts = zip(*(self.bag(item, i) for i, item in enumerate(items))) if len(items) else ((), ())
     return {"words": _padded(words, np.int32, -1), "counts": _padded(counts, np.float32, 0), "mask": _ones(items)}
 
-  def _bag(self, i: int, item: str | Mapping[str, float]) -> tuple[np.ndarray, np.ndarray]:
+  def bag(self, item: str | Mapping[str, float], i: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """The known words of one item, sorted, and their counts; `i` is what an error calls it."""
     if isinstance(item, str):
       return np.unique(self.tokens(item), return_counts=True)
     index = self.vocabulary.index

@@ -238,7 +238,7 @@ def pca(
   def embed(state, batch):
     coordinates = project(state, batch["x"])
     if whiten:
-      there = state.variances > 1e-7 * state.variances[0]
+      there = state.variances > num_features * jnp.finfo(jnp.float32).eps * state.variances[0]  # More than rounding.
       coordinates *= jnp.where(there, 1 / jnp.sqrt(jnp.maximum(state.variances, 1e-30)), 0)
     return coordinates
 

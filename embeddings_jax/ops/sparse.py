@@ -30,4 +30,6 @@ def sampled_products(
   """
   # Left to itself, XLA would make the tables anew for every cell that reads them.
   first, second, rows, columns = jax.lax.optimization_barrier((first, second, rows, columns))
-  return (first[rows] * second[columns]).sum(-1)
+  # The sum as a product with ones: XLA's own reduction of short rows is four times as slow on a CPU.
+  products = jax.lax.optimization_barrier(first[rows] * second[columns])
+  return jnp.dot(products, jnp.ones(products.shape[1], products.dtype), precision="highest")
