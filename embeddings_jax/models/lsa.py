@@ -44,6 +44,7 @@ from embeddings_jax.ops.sharding import DATA_AXES, num_data_shards
 from embeddings_jax.ops.sparse import csr_matmul
 from embeddings_jax.types import Array, InputError, Model
 
+STAGES = 4  # A step costs what the basis has room for, so that it grows by stages.
 WEIGHTINGS = ("tf-idf", "log-entropy", "count")
 
 
@@ -189,10 +190,11 @@ def lsa(
     cells = each_block(state.weights, batch)
     first = lambda tree: jax.tree.map(lambda x: x[0], tree)
     multiply = lambda x: sum_over_chunks(lambda x, cells: normal_product(first(cells), x), x, cells, 1)
-    old = state.search
-    search = lanczos.start(old.basis, jnp.diagonal(old.core), old.block, basis)._replace(size=old.size)
-    search = jax.lax.while_loop(lambda search: ~lanczos.full(search),
-                                lambda search: lanczos.extend(search, multiply(search.block)), search)
+    search = state.search
+    for capacity in np.linspace(kept, basis, STAGES + 1).astype(int)[1:]:
+      search = jax.lax.while_loop(lambda search: ~lanczos.full(search),
+                                  lambda search: lanczos.extend(search, multiply(search.block)),
+                                  lanczos.grown(search, int(capacity)))
     return found(state._replace(step=state.step + 1), search, (cells.values ** 2).sum(), kept)
 
   def accumulate(state, batch):

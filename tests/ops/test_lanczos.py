@@ -57,7 +57,16 @@ def test_a_rank_below_the_capacity_does_no_harm(search):
   assert float(residual.max()) < 1e-4
 
 
-def test_orthonormal_goes_over_the_basis_again_where_much_was_cancelled():
+def test_many_restarts_keep_the_basis_orthonormal(search):
+  """Long after it has converged: errors that grow from block to block would have reached 1 by then."""
+  values = np.r_[30, 20, 15, 10, np.linspace(1.2, 0.1, 76)]
+  matrix, _ = operator(values)
+  vectors, found, _ = search(matrix, 40, 10, 15)
+  np.testing.assert_allclose(vectors @ vectors.T, np.eye(10), atol=1e-4)
+  np.testing.assert_allclose(found[:6], values[:6], rtol=1e-5)
+
+
+def test_orthonormal_where_much_is_cancelled():
   rng = np.random.default_rng(0)
   basis = np.linalg.qr(rng.normal(size=(60, 5)))[0]
   new = rng.normal(size=(60, 2))
