@@ -5,6 +5,8 @@
   python -m experiments.benchmark cbow --data=enwiki-2015             continuous bag of words against gensim
   python -m experiments.benchmark glove --peer=GLOVE/build            counting and training against the C programs
   python -m experiments.benchmark ppmi                                our truncated SVD against scipy's `svds`
+  python -m experiments.benchmark lsa --data=20news                   ours against scikit-learn's randomised one
+  python -m experiments.benchmark lsa_stream                          a collection beyond memory: RssAnon
 
 Each prints one JSON object; `--output` writes it as well, and the README's table is made from such files.
 """
@@ -36,7 +38,7 @@ flags.DEFINE_string("output", "", "File to write the result to.")
 
 def main(argv: Sequence[str]) -> int:
   verbs = {"loop": loop, "sgns": lambda: word2vec("sgns"), "cbow": lambda: word2vec("cbow"), "glove": glove,
-           "ppmi": ppmi}
+           "ppmi": ppmi, "lsa": lsa, "lsa_stream": lsa_stream}
   if len(argv) < 2:
     raise InputError(f"which benchmark? one of {', '.join(verbs)}")
   command.check_choice("benchmark", argv[1], list(verbs))
@@ -285,6 +287,137 @@ def ppmi() -> dict:
                  + f"; {ratio:.1f} times as fast as `svds` (median of {FLAGS.repeats} turns), singular values within "
                    f"{error:.0e}",
       "cells": int(matrix.nnz), "ours": ours, "seconds": seconds, "ratio": round(ratio, 3), "largest_error": error,
+  }
+
+
+def lsa() -> dict:
+  """Seconds and singular values of `lsa` and of scikit-learn's randomised TruncatedSVD on the same matrix, by turns.
+
+  All documents, k = 100. Ours is timed from `init` to the end of training, compiled beforehand, weights included;
+  what compiling costs is told as well. Theirs is given the weighted matrix. Exact values are those of `svds`.
+  """
+  import jax
+  import numpy as np
+  from scipy import sparse
+  from scipy.sparse.linalg import svds
+  from sklearn.decomposition import TruncatedSVD
+
+  from experiments import pipeline
+
+  config = command.load_config("lsa", "small")
+  config.data.name, config.data.part, config.data.blocks = FLAGS.data, "all", 1
+  data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+  facts, batch = data.source.facts, data.source.batch_at(0)
+  model = pipeline.make_model(config, facts, config.epochs)
+  batch = jax.tree.map(jax.numpy.asarray, batch)
+  init, update = jax.jit(model.init), jax.jit(model.update, donate_argnums=0)
+
+  def ours(seed):
+    state, converged = init(jax.random.key(seed), batch), 0
+    while not converged:
+      state, metrics = update(state, batch, None)
+      converged = float(metrics["converged"])
+    return np.asarray(state.values), state
+
+  start = time.perf_counter()
+  _, state = ours(FLAGS.seed)
+  compiling = time.perf_counter() - start
+  values = np.asarray(jax.jit(model.outputs["weighted"])(state, batch, None))[0]
+  there = np.asarray(batch["count"][0]) > 0
+  row = np.asarray(batch["document"][0])[np.asarray(batch["row"][0])]
+  matrix = sparse.csr_array((values[there], (row[there], np.asarray(batch["col"][0])[there])),
+                            shape=(facts["num_rows"], facts["vocab_size"]))
+  exact = np.sort(svds(matrix.astype(np.float64), k=config.model.dim)[1])[::-1]
+  seconds, errors = {"ours": [], "scikit-learn": []}, {"ours": [], "scikit-learn": []}
+  for turn in range(FLAGS.repeats):
+    peer = TruncatedSVD(config.model.dim, random_state=FLAGS.seed + turn)
+    for who, fit in (("ours", lambda: ours(FLAGS.seed + turn)[0]),
+                     ("scikit-learn", lambda: peer.fit(matrix).singular_values_)):
+      start = time.perf_counter()
+      found = fit()
+      seconds[who].append(round(time.perf_counter() - start, 3))
+      errors[who].append(float(np.abs(np.sort(found)[::-1] / exact - 1).max()))
+  ratio = statistics.median(theirs / mine for mine, theirs in zip(*seconds.values()))
+  error = {who: statistics.median(found) for who, found in errors.items()}
+  return {
+      "summary": f"{statistics.median(seconds['ours']):.2f} s, {ratio:.2f} times as fast as scikit-learn's randomised "
+                 f"TruncatedSVD (median of {FLAGS.repeats} turns); singular values within {max(errors['ours']):.0e} "
+                 f"(scikit-learn: {error['scikit-learn']:.0e})",
+      "documents": facts["num_rows"], "words": facts["vocab_size"], "cells": int(matrix.nnz), "seconds": seconds,
+      "with_compiling": round(compiling, 2), "ratio": round(ratio, 3), "largest_error": error,
+  }
+
+
+def lsa_stream(num_documents: int = 4_000_000, num_cells: int = 100, num_words: int = 50_000) -> dict:
+  """`lsa` of a made-up collection that is read from the disk batch by batch, and how much memory that takes.
+
+  Documents of `num_cells` words of a Zipf distribution, half of them of one of 50 subjects; 3.2 GB of cells. RssAnon
+  is what the process has beyond the files that it maps; its peak while it trains is watched by a thread.
+  """
+  import tempfile
+  import threading
+
+  import jax
+  import numpy as np
+
+  from embeddings_jax.data.bags import Bags, bag_source
+  from embeddings_jax.models.lsa import lsa as make_lsa
+  from embeddings_jax.train.loop import train
+
+  def resident() -> float:
+    with open("/proc/self/status") as file:
+      return next(int(line.split()[1]) for line in file if line.startswith("RssAnon")) / 1024
+
+  noise = np.random.default_rng(FLAGS.seed)
+  frequency, logs, counts = np.zeros(num_words, np.int64), np.zeros(num_words), np.zeros(num_words)
+  with tempfile.TemporaryDirectory(dir=FLAGS.cache_dir) as folder:
+    paths = [os.path.join(folder, name) for name in ("col", "count")]
+    ends = [np.zeros(1, np.int64)]
+    with open(paths[0], "wb") as cols, open(paths[1], "wb") as values:
+      for first in range(0, num_documents, 20_000):
+        number = min(20_000, num_documents - first)
+        word = (num_words ** noise.random((number, num_cells))).astype(np.int64) - 1
+        subject = noise.integers(0, 50, (number, 1))
+        word[:, ::2] = word[:, ::2] // 50 * 50 + subject  # Every fiftieth word belongs to the same subject.
+        cell, count = np.unique(np.arange(number)[:, None] * num_words + word % num_words, return_counts=True)
+        document, word = cell // num_words, cell % num_words
+        word.astype(np.int32).tofile(cols)
+        count.astype(np.float32).tofile(values)
+        ends.append(ends[-1][-1] + np.searchsorted(document, np.arange(1, number + 1)))
+        frequency += np.bincount(word, minlength=num_words)
+        counts += np.bincount(word, count, num_words)
+        logs += np.bincount(word, count * np.log(count), num_words)
+    indptr = np.concatenate(ends)
+    entropy = np.log(np.maximum(counts, 1)) - logs / np.maximum(counts, 1)
+    facts = {"vocab_size": num_words, "num_documents": num_documents, "num_cells": int(indptr[-1]), "num_empty": 0,
+             "counts": counts, "entropy": entropy, "document_frequency": frequency}
+    bags = Bags(np.memmap(paths[0], np.int32, "r"), np.memmap(paths[1], np.float32, "r"), indptr, facts, None, "")
+    size = sum(os.path.getsize(path) for path in paths)
+    source = bag_source(bags, 1, blocks=200, seed=FLAGS.seed, resident=False)
+    steps = source.facts["steps_per_epoch"]
+    known = {name: facts[name] for name in ("vocab_size", "num_documents", "document_frequency", "entropy")}
+    model = make_lsa(**known, steps_per_epoch=steps, dim=40, block=50, basis=200, tolerance=0.0)
+    before, peak, done = resident(), [0.0], threading.Event()
+
+    def watch():
+      while not done.wait(0.05):
+        peak[0] = max(peak[0], resident())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    start = time.perf_counter()
+    try:
+      state = train(model, source, steps=4 * steps, seed=FLAGS.seed)
+      values = np.asarray(jax.device_get(state.values))
+    finally:
+      done.set()
+      watcher.join()
+    taken = time.perf_counter() - start
+  return {
+      "summary": f"{size / 1e9:.1f} GB of cells, four passes in {taken:.0f} s: RssAnon at most {peak[0]:.0f} MB",
+      "documents": num_documents, "words": num_words, "cells": facts["num_cells"], "bytes": size,
+      "rss_anon_mb": {"before": round(before), "peak": round(peak[0])}, "seconds": round(taken, 1),
+      "values": [round(float(value), 3) for value in values[:5]], "residual": float(state.residual),
   }
 
 

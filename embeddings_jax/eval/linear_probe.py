@@ -121,7 +121,8 @@ def split_rows(split, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.nda
   if split and "train" in split and "test" in split:
     return np.asarray(split["train"]), np.asarray(split["test"])
   stratify = labels if _can_stratify(labels) else None
-  return train_test_split(np.arange(len(labels)), test_size=0.2, random_state=seed, stratify=stratify)
+  train, test = train_test_split(np.arange(len(labels)), test_size=0.2, random_state=seed, stratify=stratify)
+  return train, test
 
 
 def _can_stratify(labels: np.ndarray) -> bool:

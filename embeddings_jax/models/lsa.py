@@ -44,7 +44,7 @@ from embeddings_jax.ops.sharding import DATA_AXES, num_data_shards
 from embeddings_jax.ops.sparse import csr_matmul
 from embeddings_jax.types import Array, InputError, Model
 
-STAGES = 4  # A step costs what the basis has room for, so that it grows by stages.
+STAGES, LARGE = 4, 1 << 20  # A step costs what the basis has room for: a large one grows by stages.
 WEIGHTINGS = ("tf-idf", "log-entropy", "count")
 
 
@@ -191,7 +191,8 @@ def lsa(
     first = lambda tree: jax.tree.map(lambda x: x[0], tree)
     multiply = lambda x: sum_over_chunks(lambda x, cells: normal_product(first(cells), x), x, cells, 1)
     search = state.search
-    for capacity in np.linspace(kept, basis, STAGES + 1).astype(int)[1:]:
+    stages = STAGES if basis * vocab_size > LARGE else 1
+    for capacity in np.linspace(max(kept, block), basis, stages + 1).astype(int)[1:]:
       search = jax.lax.while_loop(lambda search: ~lanczos.full(search),
                                   lambda search: lanczos.extend(search, multiply(search.block)),
                                   lanczos.grown(search, int(capacity)))

@@ -44,7 +44,8 @@ def test_restarts_sharpen_what_was_found(search):
 def test_residuals_are_those_of_the_eigenpairs(search):
   matrix, _ = operator(np.linspace(10, 1, 80))
   vectors, values, residual = (np.asarray(x) for x in search(matrix, 26, 10, 1))
-  np.testing.assert_allclose(np.linalg.norm(vectors @ matrix - values[:, None] * vectors, axis=1), residual, rtol=1e-2)
+  expected = np.linalg.norm(vectors @ matrix - values[:, None] * vectors, axis=1)
+  np.testing.assert_allclose(residual, expected, rtol=1e-2)
 
 
 def test_a_rank_below_the_capacity_does_no_harm(search):
