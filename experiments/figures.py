@@ -53,10 +53,8 @@ def draw(
     parts = jax.tree.map(np.asarray, model.outputs["components"](state, None, None))
     if {"means", "covariances"} <= parts.keys():
       made["mixture"] = _mixture(plt, parts, data, vectors)
-<<<<<<< HEAD
     if "explained_variance_ratio" in parts:
       made |= _principal_components(plt, parts, data)
-=======
   if data.encoder.kind == "bags":
     parts = model.outputs["components"](state, None, None) if "components" in model.outputs else {}
     if {"beta", "weights"} <= parts.keys():
@@ -65,7 +63,6 @@ def draw(
     labels = next(iter(data.dataset.labels.items()), None)
     if labels and len(labels[1]) == len(vectors):
       made["documents"] = _document_map(plt, np.sqrt(vectors) if "topics" in made else vectors, *labels)
->>>>>>> topics
   if data.encoder.names is not None:
     made["words"] = _word_map(plt, vectors, names, "t-SNE")
     made["words_pca"] = _word_map(plt, vectors, names, "PCA")
@@ -92,7 +89,7 @@ def draw(
 def _loss_curve(plt: Any, records: Sequence[dict[str, float]]) -> Any:
   figure, axes = plt.subplots(figsize=(6, 4))
   axes.plot([r["step"] for r in records], [r["loss"] for r in records])
-  axes.set(xlabel="step", ylabel="loss (nats)", title="Training loss")
+  axes.set(xlabel="step", ylabel="loss", title="Training loss")
   axes.grid(alpha=0.3)
   return figure
 
@@ -152,7 +149,6 @@ def _mixture_1d(plt: Any, parts: dict[str, np.ndarray], x: np.ndarray, columns: 
   return figure
 
 
-<<<<<<< HEAD
 def _principal_components(plt: Any, parts: dict[str, np.ndarray], data: Any) -> dict[str, Any]:
   """Explained variance; of pictures the components and reconstructions, of other rows the line and the plane."""
   x = data.encoder.encode(data.dataset.items)["x"]
@@ -176,7 +172,7 @@ def _explained_variance(plt: Any, ratio: np.ndarray) -> Any:
   axes.set(xlabel="component", ylabel="share of the variance", ylim=(0, 1.03), title="Explained variance")
   axes.xaxis.get_major_locator().set_params(integer=True)
   axes.grid(alpha=0.3)
-  axes.legend()
+  axes.legend(loc="center right")
   return figure
 
 
@@ -217,7 +213,7 @@ def _reconstructions(plt: Any, parts: dict[str, np.ndarray], x: np.ndarray, pixe
       place.imshow(np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1)
       place.axis("off")
     axes[0, column].set_title("picture" if k is None else "mean" if not k else f"k = {k}", fontsize=8)
-  figure.suptitle("Reconstructions from the first k components")
+  figure.suptitle("Reconstructions from the first k components", y=0.94)
   figure.subplots_adjust(wspace=0.05, hspace=0.05)
   return figure
 
@@ -257,7 +253,7 @@ def _line_and_plane(plt: Any, parts: dict[str, np.ndarray], x: np.ndarray, datas
     found, many = ("line", "two") if k == 1 else ("plane", "three")
     where = "" if x.shape[1] == k + 1 else f", seen in {many} of {x.shape[1]} features"
     axes.set(xlabel=names[seen[0]], ylabel=names[seen[1]], title=f"Best {found}{where}")
-=======
+
 def _topics(plt: Any, beta: np.ndarray, weights: np.ndarray, words: Sequence[str]) -> Any:
   """The most probable words of the most frequent topics [k, V], as bars of p(w|z)."""
   chosen = np.argsort(-weights, kind="stable")[:NUM_TOPICS]
@@ -300,7 +296,6 @@ def _document_map(plt: Any, vectors: np.ndarray, label: str, classes: np.ndarray
   if len(names) <= 40:
     axes.legend(title=label, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1), markerscale=2, frameon=False)
   axes.set(xticks=[], yticks=[], title=f"{len(rows)} documents by {label} (t-SNE of cosine distances)")
->>>>>>> topics
   return figure
 
 

@@ -11,14 +11,9 @@ from embeddings_jax.data import catalog, wordsets
 from embeddings_jax.types import InputError
 from experiments.command import check_choice, nearest
 
-<<<<<<< HEAD
 PROTOCOLS = ("analogies", "categorization", "clustering", "knn", "linear_probe", "retrieval", "synonyms",
-             "text_classification", "word_similarity")
+             "text_classification", "topics", "word_similarity")
 LABELLED = ("clustering", "knn", "linear_probe", "retrieval")  # They ask about the labels of a data set's items.
-=======
-PROTOCOLS = ("analogies", "categorization", "clustering", "linear_probe", "synonyms", "text_classification", "topics",
-             "word_similarity")
->>>>>>> topics
 # Protocols on lists of words: the lists there are, the first is the default, and whether a file will do.
 WORD_SETS = {"analogies": (("google", "google-all"), True), "categorization": (tuple(wordsets.CATEGORIZATION), False),
              "synonyms": ((), True), "word_similarity": (tuple(wordsets.WORD_SIMILARITY), False)}

@@ -1,7 +1,8 @@
 """Linear probe: what a linear classifier reads off frozen embeddings.
 
 Protocol. Features are standardised with the mean and the deviation of the training rows (constant
-features are left out); those of a sparse matrix are divided by their deviation alone. The classifier is multinomial logistic regression,
+features are left out); those of a sparse matrix are divided by their deviation alone. The classifier is
+multinomial logistic regression,
 
   min_{W,b}  1/n Σ_i -log p(y_i | x_i; W, b) + λ/2 |W|²,
 

@@ -127,7 +127,7 @@ def lsa(
   Returns:
     `embed` gives vectors [n, k] of documents, a batch of `words` and `counts` [n, length], padded with -1 and 0; one
     without known words is a zero vector. Outputs: `components`: `words` [V, k] and `values` [k]; `loss` of such a
-    batch, the share of its squares that V does not hold; `weighted` [blocks, C], the entries of A of a training batch.
+    batch, the share of its squares that V does not hold; `weighted` [blocks, C], A's entries for a training batch.
   """
   if weighting not in WEIGHTINGS:
     raise InputError(f"lsa: weighting={weighting!r}: must be one of {', '.join(WEIGHTINGS)}")

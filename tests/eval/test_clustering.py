@@ -40,7 +40,7 @@ def test_other_embeddings_are_clustered_by_direction():
   vectors = (np.eye(3)[label] + 0.1 * noise.normal(size=(300, 3))) * noise.lognormal(0, 2, (300, 1))
   vectors[0] = 0
   for table in (vectors, scipy.sparse.csr_array(vectors)):
-    found = clustering(lambda items: table, dataset(label))
+    found = clustering(lambda items, table=table: table, dataset(label))
     assert found["class/all/purity"] > 0.99 and found["class/all/ari"] > 0.97
   noise = noise.normal(size=(300, 3))
   assert abs(clustering(lambda items: noise, dataset(label))["class/all/ari"]) < 0.05
