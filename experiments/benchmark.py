@@ -339,19 +339,19 @@ def lsa() -> dict:
   ratio = statistics.median(theirs / mine for mine, theirs in zip(*seconds.values()))
   error = {who: statistics.median(found) for who, found in errors.items()}
   return {
-      "summary": f"{statistics.median(seconds['ours']):.2f} s, {ratio:.2f} times as fast as scikit-learn's randomised "
-                 f"TruncatedSVD (median of {FLAGS.repeats} turns); singular values within "
+      "summary": f"{statistics.median(seconds['ours']):.2f} s, {ratio:.2f} times as fast as scikit-learn's "
+                 f"randomised TruncatedSVD (median of {FLAGS.repeats} turns); singular values within "
                  f"{max(errors['ours']):.0e} (scikit-learn: {error['scikit-learn']:.0e})",
       "documents": facts["num_rows"], "words": facts["vocab_size"], "cells": int(matrix.nnz), "seconds": seconds,
       "with_compiling": round(compiling, 2), "ratio": round(ratio, 3), "largest_error": error,
   }
 
 
-def lsa_stream(num_documents: int = 4_000_000, num_cells: int = 100, num_words: int = 50_000) -> dict:
+def lsa_stream(num_documents: int = 1_500_000, num_cells: int = 100, num_words: int = 50_000) -> dict:
   """`lsa` of a made-up collection that is read from the disk batch by batch, and how much memory that takes.
 
-  Documents of `num_cells` words of a Zipf distribution, half of them of one of 50 subjects; 3.2 GB of cells. RssAnon
-  is what the process has beyond the files that it maps; its peak while it trains is watched by a thread.
+  Documents of `num_cells` words of a Zipf distribution, half of them of one of 50 subjects; about a gigabyte of cells.
+  RssAnon is what the process has beyond the files that it maps; its peak while it trains is watched by a thread.
   """
   import tempfile
   import threading
