@@ -350,7 +350,7 @@ def lsa() -> dict:
 def lsa_stream(num_documents: int = 1_500_000, num_cells: int = 100, num_words: int = 50_000) -> dict:
   """`lsa` of a made-up collection that is read from the disk batch by batch, and how much memory that takes.
 
-  Documents of `num_cells` words of a Zipf distribution, half of them of one of 50 subjects; about a gigabyte of cells.
+  Documents of `num_cells` words of a Zipf distribution, half of them of one of 50 subjects: a gigabyte of cells.
   RssAnon is what the process has beyond the files that it maps; its peak while it trains is watched by a thread.
   """
   import tempfile

@@ -253,6 +253,8 @@ def _line_and_plane(plt: Any, parts: dict[str, np.ndarray], x: np.ndarray, datas
     found, many = ("line", "two") if k == 1 else ("plane", "three")
     where = "" if x.shape[1] == k + 1 else f", seen in {many} of {x.shape[1]} features"
     axes.set(xlabel=names[seen[0]], ylabel=names[seen[1]], title=f"Best {found}{where}")
+  return figure
+
 
 def _topics(plt: Any, beta: np.ndarray, weights: np.ndarray, words: Sequence[str]) -> Any:
   """The most probable words of the most frequent topics [k, V], as bars of p(w|z)."""

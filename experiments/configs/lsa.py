@@ -4,6 +4,8 @@ Command: `python -m experiments.run --model=lsa`
 Presets: `demo` documentation of Python and its libraries, seconds on two cores; `tiny` for tests; `small` 20
 Newsgroups (`--data_dir`), its training part, 100 dimensions; `paper` for a collection that is larger than memory,
 blocks of documents read from the disk: `--preset=paper --data='articles/*.txt'`.
+Expected: `small` mean average precision .227 (tf-idf .142), precision at 10 .486 (.490), kNN .61 (.70), NMI .39
+(.31), linear probe .67 (.73).
 Documents nearest to a text: `python -m experiments.neighbors --workdir=W --query='orbit of a satellite'`.
 """
 import ml_collections
