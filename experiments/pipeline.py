@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from embeddings_jax.data import catalog, encoders, matrix, text
 from embeddings_jax.data.audio import join_clips
-from embeddings_jax.data.bags import Bags, bag_source, count_documents
+from embeddings_jax.data.bags import Bags, as_bags, bag_source, count_documents
 from embeddings_jax.data.cooccurrence import Cooccurrence, count_cooccurrences
 from embeddings_jax.data.documents import byte_stream
 from embeddings_jax.data.sources import array_source, window_source
@@ -50,6 +50,8 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
   if dataset.kind not in ITEMS[kind] and not (dataset.kind == "matrix" and options.get("form") in ("cells", "tiles")):
     raise InputError(f"--data={options['name']}: holds {dataset.kind}, and --model={config['name']} "
                      f"({kind}) needs {ITEMS[kind][0]}")
+  if kind == "bags":
+    dataset = as_bags(dataset)
   if options.get("max_documents") and dataset.kind not in ("bags", "matrix"):
     dataset = first_items(dataset, options["max_documents"])
   train = np.asarray(dataset.split.get("train", np.arange(len(dataset.items))))

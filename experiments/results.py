@@ -64,10 +64,10 @@ class Report:
     embed = self.embedder(state)
     metrics = self._run(embed, state=state)
     if self._config.baselines:
-      untrained, found = self.untrained(), {}
-      features = self.embedder(untrained)
-      if features(self._material.items).any():  # A closed form knows nothing before its first step.
-        found["untrained"] = self._run(features, state=untrained)
+      first, found = self.untrained(), {}
+      embed_first = remembering(self.embedder(first))
+      if embed_first(self._material.items).any():  # A closed form knows nothing before its first step.
+        found["untrained"] = self._run(embed_first, state=first)
       for name, features in protocols.baselines(self._data.dataset, self._data.encoder).items():
         found[name] = self._run(remembering(features))
       metrics |= {f"{name}/{key}": value for name, values in found.items() for key, value in values.items()}
@@ -95,8 +95,8 @@ class Report:
         "mesh": dict(self._mesh.shape), "fingerprint": self._data.dataset.fingerprint,
     }
     workdir.write_json(path / "results.json", results)
-    drawn = figures.draw(path, self._model, state, self._data, vectors, names, evals=self._config.evals,
-                         data_dir=self._dirs["data_dir"])
+    drawn = figures.draw(path, self._model, state, self._data._replace(dataset=self._material), vectors, names,
+                         evals=self._config.evals, data_dir=self._dirs["data_dir"])
     self._summary(path, results, vectors, names, drawn, pipeline.topics_of(self._model, state, self._data.encoder))
 
   def _words_per_second(self, step: int, seconds: float) -> dict[str, float]:

@@ -70,6 +70,29 @@ def test_the_scatter_bears_the_correlation(plt):
   assert figure.axes[0].get_title() == f"mc30: 30 of 30 pairs, Spearman {spearmanr(rating, cosine)[0]:.3f}"
 
 
+def test_topics_are_drawn_by_their_weight_with_their_best_words(plt):
+  beta = np.array([[0.7, 0.2, 0.1, 0], [0, 0.1, 0.3, 0.6]])
+  figure = figures._topics(plt, beta, np.array([0.25, 0.75]), ["a", "b", "c", "d"])
+  first, second = figure.axes
+  assert first.get_title() == "topic 1: 75.0% of the words" and second.get_title() == "topic 0: 25.0% of the words"
+  assert [label.get_text() for label in first.get_yticklabels()] == ["d", "c", "b", "a"]
+  np.testing.assert_allclose([bar.get_width() for bar in first.patches], [0.6, 0.3, 0.1, 0])
+
+
+def test_documents_are_coloured_by_group_and_those_without_words_left_out(plt):
+  noise = np.random.default_rng(0)
+  group = np.repeat(["x", "y"], 15)
+  vectors = np.where(group[:, None] == "x", [0.9, 0.1], [0.1, 0.9]) + 0.05 * noise.random((30, 2))
+  vectors[3] = 0.5
+  figure = figures._document_map(plt, vectors, "kind", group)
+  axes = figure.axes[0]
+  assert [len(part.get_offsets()) for part in axes.collections] == [14, 15]
+  assert axes.get_title() == "29 documents by kind (t-SNE of cosine distances)"
+  x, y = (part.get_offsets() for part in axes.collections)
+  middle = np.linalg.norm(x.mean(0) - y.mean(0))
+  assert middle > np.linalg.norm(x - x.mean(0), axis=1).mean()  # The groups stand apart.
+
+
 def test_components_and_reconstructions_are_pictures(plt):
   """With all components the last reconstruction is the picture; rows that were standardised are pixels again."""
   from embeddings_jax.data import catalog

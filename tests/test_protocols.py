@@ -70,3 +70,8 @@ def test_a_misspelt_data_set_is_an_error(tmp_path):
 def test_words_need_a_vocabulary():
   with pytest.raises(InputError, match="--protocols=analogies: needs a model of words"):
     _evaluate("analogies", vocabulary=None)
+
+
+def test_topics_need_a_model_of_topics():
+  with pytest.raises(InputError, match="--protocols=topics: needs a model of topics"):
+    _evaluate("topics", vocabulary=None)

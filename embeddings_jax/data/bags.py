@@ -109,11 +109,12 @@ def count_documents(
     raise InputError(f"max_share={max_share}: must be above 0 and at most 1")
   if unit not in UNITS:
     raise InputError(f"unit={unit!r}: must be one of {', '.join(UNITS)}")
-  given = dataset.kind in ("bags", "matrix")
+  dataset = as_bags(dataset)
+  given = dataset.kind == "bags"
   if given and unit != "document":
     raise InputError(f"{dataset.name}: holds counts, which have no order of words; unit={unit} needs text")
   if given:
-    source, words, fingerprint = _Given(dataset), _given_words(dataset), dataset.fingerprint
+    source, words, fingerprint = _Given(dataset), dataset.items.words, dataset.fingerprint
   else:
     tokens = tokenize(dataset, normalize=normalize, min_count=min_count, cache_dir=cache_dir,
                       boundaries="document" if unit == "window" else unit)
@@ -212,8 +213,7 @@ class _Given:
   """Cells that are there already."""
 
   def __init__(self, dataset: Dataset):
-    cells = dataset.items.cells if dataset.kind == "matrix" else dataset.items
-    self._col, self._count, self._indptr = cells.col, cells.count, cells.indptr
+    self._col, self._count, self._indptr = dataset.items.col, dataset.items.count, dataset.items.indptr
     _check_counts(dataset.name, self._col, self._count, self._indptr)
 
   def slabs(self, names: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, int, np.ndarray, np.ndarray]]:
@@ -393,8 +393,13 @@ def parse_lda_c(name: str, lines: Iterable[str], words: Sequence[str] | None) ->
   return from_matrix(name, sparse.csr_array((count, col, indptr), shape=(len(indptr) - 1, len(words))), words)
 
 
-def _given_words(dataset: Dataset) -> list[str]:
-  return dataset.items.words if dataset.kind == "bags" else list(dataset.items)
+def as_bags(dataset: Dataset) -> Dataset:
+  """A matrix that happens to be square, read as documents x words; other data as it is."""
+  if dataset.kind != "matrix":
+    return dataset
+  cells = dataset.items.cells
+  items = GivenBags(list(dataset.items), cells.col, cells.count, cells.indptr)
+  return dataset._replace(kind="bags", items=items, names=None)
 
 
 def _check_counts(name: str, col: np.ndarray, count: np.ndarray, indptr: np.ndarray) -> None:

@@ -68,7 +68,7 @@ class PlsaState(NamedTuple):
 
   Attributes:
     step: [] int32.
-    theta: [blocks, R, k] topics of the documents; [0, 0, k] of stepwise EM, which keeps none.
+    theta: [blocks, R, k] topics of the documents; [1, 1, k] of stepwise EM, which keeps none.
     beta: [V, k] words of the topics; columns sum up to 1.
     weights: [k] the topics' shares of all occurrences.
     document: [blocks, R] int32, the number of each document; -1 is none.
@@ -142,16 +142,17 @@ def plsa(
     if tempering < 1 and "held" not in batch:
       raise InputError(f"plsa: tempering={tempering} needs occurrences that are held out: --config.data.held_out=0.1")
     document = batch["document"]
-    theta_shape = (0, 0) if stepwise else document.shape
+    if stepwise:  # There is no theta to keep, but neither can arrays without elements be saved.
+      document = jnp.full((1, 1), -1, jnp.int32)
     # The words' frequencies, each topic's with a noise of its own; documents start from equal shares.
     beta = jnp.asarray(counts / counts.sum(), jnp.float32)[:, None] * jax.random.exponential(
         rng, (vocab_size, num_topics), jnp.float32)
     integer = lambda value: jnp.asarray(value, jnp.int32)
     return PlsaState(
-        step=integer(0), theta=jnp.full((*theta_shape, num_topics), 1 / num_topics, jnp.float32),
+        step=integer(0), theta=jnp.full((*document.shape, num_topics), 1 / num_topics, jnp.float32),
         beta=beta / beta.sum(0), weights=jnp.full(num_topics, 1 / num_topics, jnp.float32),
         # A copy, for the state is donated and the batch is not.
-        document=jnp.zeros((0, 0), jnp.int32) if stepwise else jnp.copy(document), inverse_temperature=jnp.float32(1),
+        document=jnp.copy(document), inverse_temperature=jnp.float32(1),
         score=jnp.finfo(jnp.float32).min, gained=integer(1), fresh=integer(0), converged=integer(0))
 
   def update(state, batch, rng):

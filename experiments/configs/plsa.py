@@ -4,6 +4,9 @@ Command: `python -m experiments.run --model=plsa`
 Presets: `demo` documentation of Python and its libraries, a document for each docstring, seconds on two cores; `tiny`
 for tests; `small` the training part of 20 Newsgroups (`--data_dir`), 50 topics; `paper` 128 topics of the same, the
 most that Hofmann (1999) learns.
+Expected: `small`: one half of a test document has a perplexity of 3,080 given the other (6,770 by the words'
+frequencies); test documents retrieve training documents of their group with a mean average precision of .34, .52 of
+the first ten being right; NMI of topics and groups .42, NPMI .32. `python -m experiments.benchmark topics` has more.
 Streams of documents: `--config.model.stepwise=True --config.model.tempering=1 --config.data.held_out=0
 --config.data.blocks=64 --batch_size=1`.
 Counts of your own: `--data=FILE.dat` (lda-c, with vocab.txt) or `--data=FILE.npz` (scipy's, documents x words).
@@ -24,7 +27,8 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
       steps_per_dispatch=5,
       log_every=5,
       save_every=100,
-      evals=("clustering", "topics"),
+      evals=("clustering", "retrieval", "topics"),
+      eval_items=4000,
   ))
   if preset == "tiny":
     config.model.update(dict(num_topics=4, tempering=1.0, early_stopping=False, tolerance=0.0, fold_in_steps=5))
