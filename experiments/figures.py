@@ -99,7 +99,7 @@ def draw(
 def _loss_curve(plt: Any, records: Sequence[dict[str, float]]) -> Any:
   figure, axes = plt.subplots(figsize=(6, 4))
   axes.plot([r["step"] for r in records], [r["loss"] for r in records])
-  axes.set(xlabel="step", ylabel="loss (nats)", title="Training loss")
+  axes.set(xlabel="step", ylabel="loss", title="Training loss")
   axes.grid(alpha=0.3)
   return figure
 
@@ -312,7 +312,7 @@ def _explained_variance(plt: Any, ratio: np.ndarray) -> Any:
   axes.set(xlabel="component", ylabel="share of the variance", ylim=(0, 1.03), title="Explained variance")
   axes.xaxis.get_major_locator().set_params(integer=True)
   axes.grid(alpha=0.3)
-  axes.legend()
+  axes.legend(loc="center right")
   return figure
 
 
@@ -353,7 +353,7 @@ def _reconstructions(plt: Any, parts: dict[str, np.ndarray], x: np.ndarray, pixe
       place.imshow(np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1)
       place.axis("off")
     axes[0, column].set_title("picture" if k is None else "mean" if not k else f"k = {k}", fontsize=8)
-  figure.suptitle("Reconstructions from the first k components")
+  figure.suptitle("Reconstructions from the first k components", y=0.94)
   figure.subplots_adjust(wspace=0.05, hspace=0.05)
   return figure
 

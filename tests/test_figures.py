@@ -91,3 +91,39 @@ def test_documents_are_coloured_by_group_and_those_without_words_left_out(plt):
   x, y = (part.get_offsets() for part in axes.collections)
   middle = np.linalg.norm(x.mean(0) - y.mean(0))
   assert middle > np.linalg.norm(x - x.mean(0), axis=1).mean()  # The groups stand apart.
+
+
+def test_components_and_reconstructions_are_pictures(plt):
+  """With all components the last reconstruction is the picture; rows that were standardised are pixels again."""
+  from embeddings_jax.data import catalog
+  from embeddings_jax.data.encoders import RowEncoder
+
+  dataset = catalog.load("digits")
+  encoder = RowEncoder.standardizing(dataset.items)
+  x = encoder.encode(dataset.items)["x"]
+  pca = PCA(64).fit(x)
+  parts = {"mean": pca.mean_, "components": pca.components_, "explained_variance": pca.explained_variance_,
+           "explained_variance_ratio": pca.explained_variance_ratio_}
+  data = SimpleNamespace(encoder=encoder, dataset=dataset)
+  made = figures._principal_components(plt, parts, data)
+  assert set(made) == {"explained_variance", "components", "reconstructions"}
+  np.testing.assert_allclose(made["explained_variance"].axes[0].lines[0].get_ydata()[-1], 1, atol=1e-5)
+  pictures = [axes.images[0].get_array() for axes in made["reconstructions"].axes]
+  rows = np.array(pictures).reshape(10, -1, 8, 8)
+  assert rows.shape[1] == 9  # The mean, k = 1, 2, 4, ..., 32, 64, and the picture.
+  np.testing.assert_allclose(rows[:, -2], rows[:, -1], atol=1e-4)
+  three = dataset.items[np.flatnonzero(dataset.labels["class"] == 3)[0]]
+  np.testing.assert_allclose(rows[3, -1], three.reshape(8, 8), atol=1e-5)
+  errors = np.abs(rows - rows[:, -1:]).mean((0, 2, 3))
+  assert np.all(np.diff(errors[:-1]) < 0)
+
+
+def test_points_are_tied_to_the_line(plt):
+  rng = np.random.default_rng(0)
+  x = (rng.normal(size=(50, 1)) * [3, 1] + 0.2 * rng.normal(size=(50, 2)) + 5).astype(np.float32)
+  pca = PCA(1).fit(x)
+  parts = {"mean": pca.mean_, "components": pca.components_, "explained_variance": pca.explained_variance_}
+  figure = figures._line_and_plane(plt, parts, x, SimpleNamespace(labels={}, columns=None))
+  ties = figure.axes[0].lines[0].get_xydata().reshape(-1, 3, 2)
+  np.testing.assert_allclose(ties[:, 0], x, atol=1e-6)
+  np.testing.assert_allclose(ties[:, 1], pca.inverse_transform(pca.transform(x)), atol=1e-4)

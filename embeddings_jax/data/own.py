@@ -123,8 +123,8 @@ def read_idx_pairs(
   if len({part.shape[1] for part in rows}) > 1:
     raise InputError(f"{images[0].parent}: the idx files have images of several sizes; choose one with a glob")
   complete = len(labels) == len(images)
-  return (np.concatenate(rows), {"class": np.concatenate(labels)} if complete else {}, split if len(split) > 1 else {},
-          values.shape[1:])
+  labels = {"class": np.concatenate(labels)} if complete else {}
+  return np.concatenate(rows), labels, split if len(split) > 1 else {}, values.shape[1:]
 
 
 def _rows(path: str, files: Sequence[Path], missing: str) -> Dataset:

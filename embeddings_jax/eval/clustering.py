@@ -4,10 +4,10 @@ Protocol, over all items. Where every row of the embedding is a distribution (no
 responsibilities or topics of a mixture) an item's cluster is the largest entry, ties going to the lowest index.
 Other embeddings are clustered first: k-means with as many clusters as the label has values, on rows of length 1
 (spherical; a zero vector stays 0), k-means++ and the best of 5 starts by the sum of squares, drawn with `seed`
-(scikit-learn's `KMeans`, elsewhere at its defaults). Then, of clusters against labels: normalised mutual information with the
-arithmetic mean of the entropies; adjusted Rand index (Hubert & Arabie 1985); purity: the part of items whose label is
-the most frequent of their cluster. A model that finds the labels gets 1 everywhere; one that ignores them an adjusted
-Rand index of about 0.
+(scikit-learn's `KMeans`, elsewhere at its defaults). Then, of clusters against labels: normalised mutual information
+with the arithmetic mean of the entropies; adjusted Rand index (Hubert & Arabie 1985); purity: the part of items whose
+label is the most frequent of their cluster. A model that finds the labels gets 1 everywhere; one that ignores them an
+adjusted Rand index of about 0.
 """
 from collections.abc import Callable
 from typing import Any
@@ -48,7 +48,7 @@ def clustering(embed: Callable[[Any], Any], dataset: Any, *, seed: int = 0) -> d
 
 
 def _are_distributions(vectors: Any) -> bool:
-  return not sparse.issparse(vectors) and vectors.min() >= 0 and np.allclose(vectors.sum(1), 1, atol=1e-3)
+  return not sparse.issparse(vectors) and bool((vectors >= 0).all()) and np.allclose(vectors.sum(1), 1, atol=1e-3)
 
 
 def _k_means(vectors: Any, num_clusters: int, seed: int) -> np.ndarray:

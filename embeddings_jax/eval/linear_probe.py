@@ -1,7 +1,8 @@
 """Linear probe: what a linear classifier reads off frozen embeddings.
 
 Protocol. Features are standardised with the mean and the deviation of the training rows (constant
-features are left out); those of a sparse matrix are divided by their deviation alone. The classifier is multinomial logistic regression,
+features are left out); those of a sparse matrix are divided by their deviation alone. The classifier is
+multinomial logistic regression,
 
   min_{W,b}  1/n Σ_i -log p(y_i | x_i; W, b) + λ/2 |W|²,
 
@@ -121,7 +122,8 @@ def split_rows(split, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.nda
   if split and "train" in split and "test" in split:
     return np.asarray(split["train"]), np.asarray(split["test"])
   stratify = labels if _can_stratify(labels) else None
-  return train_test_split(np.arange(len(labels)), test_size=0.2, random_state=seed, stratify=stratify)
+  train, test = train_test_split(np.arange(len(labels)), test_size=0.2, random_state=seed, stratify=stratify)
+  return train, test
 
 
 def _can_stratify(labels: np.ndarray) -> bool:

@@ -4,18 +4,18 @@ Hornik 1989).
   loss = 1/n sum_n |x_n - x^_n|^2,   x^ = b + (x - b) W D
 
 is least, over all W, D and b, where b is the mean and W D the projection onto the span of the first k principal
-components; every other critical point is a saddle (Baldi & Hornik 1989). The minimum leaves W and D free up to W G and
-G^-1 D, so that the code is any basis of that span and not the components themselves. Tied weights, D = W', make W
+components; every other critical point is a saddle (Baldi & Hornik 1989). The minimum leaves W and D free up to W G
+and G^-1 D, so that the code is any basis of that span and not the components themselves. Tied weights, D = W', make W
 orthonormal at the minimum (there W W' is a projection), free up to a rotation.
 
 | symbol | code | shape |
 |---|---|---|
 | W, D | `params["encoder"]`, `params["decoder"]` (not if tied) | [d, k], [k, d] |
-| b | `params["mean"]` (not if not centred) | [d] |
+| b | `extra["mean"]` (not if not centred) | [d] |
 | (x - b) W | `embed` | [n, k] |
 
-Rows are `x` [n, d], or bags of words: then x_w = log(1 + count of w), scaled to length 1, and a batch is made dense on
-the device, so that the vocabulary should be some thousands of words.
+Rows are `x` [n, d], or bags of words: then x_w = log(1 + count of w), scaled to length 1, and a batch is made dense
+on the device, so that the vocabulary should be some thousands of words.
 
 Expected: the subspace of PCA (tests/models/test_linear_autoencoder.py). Command:
 `python -m experiments.run --model=linear_autoencoder`.
@@ -44,7 +44,7 @@ def linear_autoencoder(
     num_features: d, or the number of words.
     dim: k, at most d.
     tied: the decoder is the transposed encoder.
-    center: learn b, from the first batch's mean on; else it is 0.
+    center: b is the mean of the rows seen so far; else it is 0.
     optimizer: by default Adam with a rate of 1e-2.
     accumulate: see `gradient_model`.
 
@@ -60,35 +60,37 @@ def linear_autoencoder(
     params = {"encoder": jax.random.normal(first, (num_features, dim)) / jnp.sqrt(num_features)}
     if not tied:
       params["decoder"] = jax.random.normal(second, (dim, num_features)) / jnp.sqrt(num_features)
-    if center:
-      x, mask = _rows(batch, num_features)
-      params["mean"] = mask @ x / jnp.maximum(mask.sum(), 1)
-    return params, {}
+    if not center:
+      return params, {}
+    x, mask = _rows(batch, num_features)
+    return params, {"mean": mask @ x / jnp.maximum(mask.sum(), 1), "count": jnp.zeros(())}
 
-  def parts(params):
+  def parts(params, extra):
     encoder = params["encoder"]
-    return encoder, params.get("decoder", encoder.T), params.get("mean", jnp.zeros(num_features))
+    return encoder, params.get("decoder", encoder.T), extra.get("mean", jnp.zeros(num_features))
 
-  def decoded(params, x):
-    encoder, decoder, mean = parts(params)
+  def decoded(params, extra, x):
+    encoder, decoder, mean = parts(params, extra)
     return mean + (x - mean) @ encoder @ decoder
 
   def loss_fn(params, extra, batch, rng):
     del rng
     x, mask = _rows(batch, num_features)
-    squares = ((x - decoded(params, x)) ** 2).sum(1)
+    squares = ((x - decoded(params, extra, x)) ** 2).sum(1)
+    if center:
+      count = extra["count"] + mask.sum()
+      extra = {"mean": extra["mean"] + mask @ (x - extra["mean"]) / jnp.maximum(count, 1), "count": count}
     return (squares * mask).sum() / jnp.maximum(mask.sum(), 1), ({}, extra)
 
   def embed_fn(params, extra, batch):
-    del extra
-    encoder, _, mean = parts(params)
+    encoder, _, mean = parts(params, extra)
     return (_rows(batch, num_features)[0] - mean) @ encoder
 
   def reconstruct(params, extra, batch, rng):
-    return decoded(params, _rows(batch, num_features)[0])
+    return decoded(params, extra, _rows(batch, num_features)[0])
 
   def components(params, extra, batch, rng):
-    return dict(zip(("encoder", "decoder", "mean"), parts(params)))
+    return dict(zip(("encoder", "decoder", "mean"), parts(params, extra)))
 
   return gradient_model(init_params, loss_fn, embed_fn, optimizer, accumulate=accumulate,
                         outputs={"reconstruct": reconstruct, "components": components})

@@ -44,6 +44,7 @@ from embeddings_jax.ops.sharding import DATA_AXES, num_data_shards
 from embeddings_jax.ops.sparse import csr_matmul
 from embeddings_jax.types import Array, InputError, Model
 
+STAGES, LARGE = 4, 1 << 20  # A step costs what the basis has room for: a large one grows by stages.
 WEIGHTINGS = ("tf-idf", "log-entropy", "count")
 
 
@@ -126,7 +127,7 @@ def lsa(
   Returns:
     `embed` gives vectors [n, k] of documents, a batch of `words` and `counts` [n, length], padded with -1 and 0; one
     without known words is a zero vector. Outputs: `components`: `words` [V, k] and `values` [k]; `loss` of such a
-    batch, the share of its squares that V does not hold; `weighted` [blocks, C], the entries of A of a training batch.
+    batch, the share of its squares that V does not hold; `weighted` [blocks, C], A's entries for a training batch.
   """
   if weighting not in WEIGHTINGS:
     raise InputError(f"lsa: weighting={weighting!r}: must be one of {', '.join(WEIGHTINGS)}")
@@ -189,10 +190,12 @@ def lsa(
     cells = each_block(state.weights, batch)
     first = lambda tree: jax.tree.map(lambda x: x[0], tree)
     multiply = lambda x: sum_over_chunks(lambda x, cells: normal_product(first(cells), x), x, cells, 1)
-    old = state.search
-    search = lanczos.start(old.basis, jnp.diagonal(old.core), old.block, basis)._replace(size=old.size)
-    search = jax.lax.while_loop(lambda search: ~lanczos.full(search),
-                                lambda search: lanczos.extend(search, multiply(search.block)), search)
+    search = state.search
+    stages = STAGES if basis * vocab_size > LARGE else 1
+    for capacity in np.linspace(max(kept, block), basis, stages + 1).astype(int)[1:]:
+      search = jax.lax.while_loop(lambda search: ~lanczos.full(search),
+                                  lambda search: lanczos.extend(search, multiply(search.block)),
+                                  lanczos.grown(search, int(capacity)))
     return found(state._replace(step=state.step + 1), search, (cells.values ** 2).sum(), kept)
 
   def accumulate(state, batch):

@@ -106,7 +106,7 @@ def pca(
     passes: of `randomized` until it looks at its residuals, the first with random vectors, the others power
       iterations; where it has to go on, one fewer.
     spare: vectors beyond k that `randomized` and `incremental` carry along.
-    tolerance: of `randomized`; 0 never converges.
+    tolerance: of `randomized`; the others converge with the first pass. 0 never converges.
     chunk_size: rows of one product on one device.
 
   Returns:
@@ -181,9 +181,10 @@ def pca(
     scatter = square - count * (delta ** 2).sum()
     state = state._replace(mean=state.mean + delta, total=scatter / jnp.maximum(count - 1, 1), sums=_no_sums())
     if solver == "exact":
-      return found(state, count, *_largest(image, dim))._replace(converged=jnp.ones((), jnp.int32))
+      return found(state, count, *_largest(image, dim))._replace(converged=jnp.asarray(tolerance > 0, jnp.int32))
     state = state._replace(search=lanczos.extend(state.search, image))
-    return jax.lax.cond(lanczos.full(state.search), lambda state: end_of_search(state, count), lambda state: state, state)
+    return jax.lax.cond(lanczos.full(state.search), lambda state: end_of_search(state, count), lambda state: state,
+                        state)
 
   def end_of_search(state, count):
     vectors, values, residual, block = lanczos.restart(state.search, width)
@@ -229,7 +230,7 @@ def pca(
     state = state._replace(
         step=state.step + 1, mean=state.mean + delta * sums.count / jnp.maximum(count, 1),
         total=scatter / jnp.maximum(count - 1, 1), sums=state.sums._replace(count=count),
-        converged=(state.step + 1 >= steps_per_epoch).astype(jnp.int32))
+        converged=((state.step + 1 >= steps_per_epoch) & (tolerance > 0)).astype(jnp.int32))
     return found(state, jnp.maximum(count, 1), components, values)
 
   def project(state, x):
@@ -238,7 +239,8 @@ def pca(
   def embed(state, batch):
     coordinates = project(state, batch["x"])
     if whiten:
-      there = state.variances > 1e-7 * state.variances[0]
+      # Below that it is rounding.
+      there = state.variances > num_features * jnp.finfo(jnp.float32).eps * state.variances[0]
       coordinates *= jnp.where(there, 1 / jnp.sqrt(jnp.maximum(state.variances, 1e-30)), 0)
     return coordinates
 

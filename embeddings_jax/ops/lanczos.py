@@ -18,6 +18,8 @@ from jaxtyping import Bool, Float, Int
 
 from embeddings_jax.types import Array
 
+NEGLIGIBLE = 5e-6  # Of a unit vector, along the basis that it should be orthogonal to.
+
 
 class Process(NamedTuple):
   """A growing basis and what the operator C is on it."""
@@ -44,6 +46,13 @@ def start(vectors: Float[Array, "r n"], values: Float[Array, "r"], block: Float[
       basis=jnp.pad(vectors, ((0, capacity - kept), (0, 0))),
       core=jnp.zeros((capacity, capacity)).at[diagonal, diagonal].set(values),
       block=block, beyond=jnp.zeros((size, size)), size=jnp.asarray(kept, jnp.int32))
+
+
+def grown(process: Process, capacity: int) -> Process:
+  """The same with room for `capacity` rows."""
+  extra = capacity - process.basis.shape[0]
+  return process._replace(basis=jnp.pad(process.basis, ((0, extra), (0, 0))),
+                          core=jnp.pad(process.core, ((0, extra), (0, extra))))
 
 
 def full(process: Process) -> Bool[Array, ""]:
@@ -81,22 +90,21 @@ def orthonormal(x: Float[Array, "n b"], basis: Float[Array, "n m"]) -> Float[Arr
   """An orthonormal basis [n, b] of what the columns of x [n, b] add to those of `basis` [n, m]; 0 where nothing.
 
   By the eigenvectors of the Gram matrix (Stathopoulos & Wu 2002), which tell the rank; a second turn makes up for
-  what rounding left of the first. It goes over the basis again only where much was cancelled, for what is left of
-  that then lies across it no more ("twice is enough", Daniel et al. 1976).
+  what rounding left of the first. It takes away what lies along the basis where that is not negligible yet: errors of
+  a basis that is added to grow from block to block.
   """
   product = lambda a, b: jnp.matmul(a, b, precision="highest")
-  across = lambda x: x - product(basis, product(basis.T, x))
 
   def turned(x, least):
     squares, turn = jnp.linalg.eigh(product(x.T, x))
     length = jnp.sqrt(jnp.maximum(squares, 0))
-    kept = length > least
-    return product(x, turn * jnp.where(kept, 1 / jnp.maximum(length, 1e-30), 0)), jnp.where(kept, length, jnp.inf)
+    return product(x, turn * jnp.where(length > least, 1 / jnp.maximum(length, 1e-30), 0))
 
   size = jnp.linalg.norm(x, axis=0).max()
-  x, length = turned(across(x), 1e-5 * size)
-  x = jax.lax.cond(length.min() < 1e-2 * size, across, lambda x: x, x)
-  return turned(x, 0.5)[0]
+  x = turned(x - product(basis, product(basis.T, x)), 1e-5 * size)
+  along = product(basis.T, x)
+  x = jax.lax.cond(jnp.abs(along).max() > NEGLIGIBLE, lambda x: x - product(basis, along), lambda x: x, x)
+  return turned(x, 0.5)
 
 
 def signs(vectors: Float[Array, "n b"]) -> Float[Array, "b"]:

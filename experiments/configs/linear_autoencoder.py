@@ -1,8 +1,8 @@
 """Linear autoencoder (Bourlard & Kamp 1988; Baldi & Hornik 1989): PCA's objective by gradients.
 
 Command: `python -m experiments.run --model=linear_autoencoder`
-Presets: `demo` scikit-learn's digits, 16 dimensions; `tiny` for tests; `small` bags of the 2,000 most frequent words of
-20 Newsgroups (`--data_dir`); `paper` any matrix: `--preset=paper --data=rows.npy`.
+Presets: `demo` scikit-learn's digits, 16 dimensions; `tiny` for tests; `small` bags of the 2,000 most frequent words
+of 20 Newsgroups (`--data_dir`); `paper` any matrix: `--preset=paper --data=rows.npy`.
 """
 import ml_collections
 

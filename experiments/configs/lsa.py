@@ -1,9 +1,11 @@
 """Latent semantic analysis (Deerwester et al. 1990): truncated SVD of weighted counts of words in documents.
 
 Command: `python -m experiments.run --model=lsa`
-Presets: `demo` documentation of Python and its libraries, seconds on two cores; `tiny` for tests; `small` 20 Newsgroups
-(`--data_dir`), its training part, 100 dimensions; `paper` for a collection that is larger than memory, blocks of
-documents read from the disk: `--preset=paper --data='articles/*.txt'`.
+Presets: `demo` documentation of Python and its libraries, seconds on two cores; `tiny` for tests; `small` 20
+Newsgroups (`--data_dir`), its training part, 100 dimensions; `paper` for a collection that is larger than memory,
+blocks of documents read from the disk: `--preset=paper --data='articles/*.txt'`.
+Expected: `small` mean average precision .227 (tf-idf .142), precision at 10 .486 (.490), kNN .61 (.70), NMI .39
+(.31), linear probe .67 (.73).
 Documents nearest to a text: `python -m experiments.neighbors --workdir=W --query='orbit of a satellite'`.
 """
 import ml_collections
@@ -26,9 +28,9 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   ))
   if preset == "tiny":
     # As many vectors as words: exact after one search, whatever the text, and equal on all meshes.
-    config.model.update(dict(dim=4, block=16, basis=112, spare=4, tolerance=1e-3))
+    config.model.update(dict(dim=4, block=16, basis=112, spare=4, tolerance=0.0))
     config.data.update(dict(max_size=100, max_documents=200))
-    config.update(dict(epochs=3, evals=(), baselines=False))
+    config.update(dict(epochs=20, evals=(), baselines=False))
   elif preset == "small":
     config.data.update(dict(name="20news"))
   elif preset == "paper":

@@ -45,3 +45,21 @@ def test_byte_ngrams_count():
   np.testing.assert_allclose(np.sort(pair[0])[-2:], [1 / 3, 2 / 3], rtol=1e-6)
   assert pair[0].argmax() == pair[2].argmax() and pair[2].max() == pytest.approx(1)
   np.testing.assert_array_equal(counts[3], 0)
+
+
+def test_tf_idf_is_scikit_learns():
+  from sklearn.feature_extraction.text import TfidfVectorizer
+
+  from embeddings_jax.data.encoders import BagEncoder
+  from embeddings_jax.data.words import Vocabulary
+  from embeddings_jax.eval.baselines import tf_idf
+
+  noise = np.random.default_rng(0)
+  texts = [" ".join(f"w{i}" for i in noise.integers(0, 30, noise.integers(1, 40))) for _ in range(300)] + [""]
+  words = [f"w{i}" for i in range(25)]  # The others are unknown.
+  encoder = BagEncoder(Vocabulary(words, np.ones(25)), "lower")
+  fit = np.arange(0, 300, 2)
+  theirs = TfidfVectorizer(vocabulary=words, sublinear_tf=True).fit([texts[i] for i in fit]).transform(texts)
+  found = tf_idf(texts, encoder.encode, 25, fit=fit)
+  np.testing.assert_allclose(found.toarray(), theirs.toarray(), atol=1e-6)
+  assert not found.toarray()[300].any()

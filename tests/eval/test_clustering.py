@@ -3,6 +3,7 @@ import types
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 from embeddings_jax.eval.clustering import clustering
 
@@ -30,6 +31,19 @@ def test_perfect_and_random():
   assert set(clustering(one_hot((labels + 2) % 5), dataset(labels)).values()) == {1.0}
   found = clustering(lambda items: np.random.default_rng(1).random((len(items), 5)), dataset(labels))
   assert abs(found["class/all/ari"]) < 0.005 and found["class/all/nmi"] < 0.01
+
+
+def test_other_embeddings_are_clustered_by_direction():
+  """Three directions at lengths that overlap; a zero vector is in some cluster, and sparse is as dense."""
+  noise = np.random.default_rng(0)
+  label = noise.integers(0, 3, 300)
+  vectors = (np.eye(3)[label] + 0.1 * noise.normal(size=(300, 3))) * noise.lognormal(0, 2, (300, 1))
+  vectors[0] = 0
+  for table in (vectors, scipy.sparse.csr_array(vectors)):
+    found = clustering(lambda items, table=table: table, dataset(label))
+    assert found["class/all/purity"] > 0.99 and found["class/all/ari"] > 0.97
+  noise = noise.normal(size=(300, 3))
+  assert abs(clustering(lambda items: noise, dataset(label))["class/all/ari"]) < 0.05
 
 
 def test_without_labels_there_is_nothing_to_say():

@@ -1,0 +1,56 @@
+"""Retrieval: a ranking by hand, scikit-learn's average precision, a perfect and a random embedding."""
+import types
+
+import numpy as np
+import pytest
+import scipy.sparse
+from sklearn.metrics import average_precision_score
+
+from embeddings_jax.eval.retrieval import average_precision, nearest, retrieval
+from embeddings_jax.types import InputError
+
+
+def dataset(labels, num_test=1):
+  rows = np.arange(len(labels))
+  return types.SimpleNamespace(name="set", items=rows, labels={"class": np.asarray(labels)},
+                               split={"train": rows[:-num_test], "test": rows[-num_test:]})
+
+
+def test_by_hand():
+  """Ranked a b a a: precisions 1, 2/3, 3/4 at the relevant ones; a zero vector has cosine 0 and comes last."""
+  vectors = np.array([[1, 0], [5, 2], [1, 1], [0, 0], [2, 0]])
+  found = retrieval(lambda items: vectors[items], dataset(["a", "b", "a", "a", "a"]))
+  assert found["class/test/map"] == pytest.approx((1 + 2 / 3 + 3 / 4) / 3)
+  assert found["class/test/precision_at_10"] == pytest.approx(3 / 4)  # There are but four.
+
+
+def test_ties_are_scikit_learns():
+  noise = np.random.default_rng(0)
+  for _ in range(20):
+    scores, relevant = noise.integers(0, 6, 40).astype(np.float32), noise.random(40) < 0.3
+    relevant[0] = True
+    assert average_precision(scores, relevant) == pytest.approx(average_precision_score(relevant, scores))
+  assert nearest(np.array([[1.0, 3, 3, 2]], np.float32), 3).tolist() == [[1, 2, 3]]
+
+
+def test_perfect_random_and_sparse():
+  noise = np.random.default_rng(0)
+  label = noise.integers(0, 5, 1000)
+  given = dataset(label, 300)
+  perfect = retrieval(lambda items: 3.0 * np.eye(5)[label[items]], given)
+  assert set(perfect.values()) == {1.0}
+  vectors = noise.normal(size=(1000, 8)) * (noise.random((1000, 8)) < 0.5)
+  dense = retrieval(lambda items: vectors[items], given)
+  assert dense["class/test/map"] == pytest.approx(0.2, abs=0.03)
+  assert dense["class/test/precision_at_10"] == pytest.approx(0.2, abs=0.03)
+  sparse = retrieval(lambda items: scipy.sparse.csr_array(vectors[items]), given)
+  assert sparse == pytest.approx(dense, abs=1e-3)
+  given.split = {}  # Then a fifth is asked, drawn by class.
+  assert retrieval(lambda items: vectors[items], given, seed=3)["class/test/map"] == pytest.approx(0.2, abs=0.03)
+
+
+def test_what_cannot_be_asked():
+  with pytest.raises(InputError, match="'set' has no labels"):
+    retrieval(lambda items: items, types.SimpleNamespace(name="set", items=[0], labels={}, split={}))
+  with pytest.raises(InputError, match="retrieval: the embedding of row 2 is not finite"):
+    retrieval(lambda items: np.where(items == 2, np.nan, 1.0)[:, None], dataset(["a"] * 4))
