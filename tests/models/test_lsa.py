@@ -1,11 +1,11 @@
 """Latent semantic analysis: scipy's singular values, the worked cases, in memory and by batches from the disk."""
 import hashlib
-import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hlo import collectives
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from scipy.sparse.linalg import svds
@@ -153,10 +153,8 @@ def test_no_collective_grows_with_the_documents(mesh_of):
                "row_start": shape(documents + 1), "turned": shape(cells), "col_start": shape(vocab + 1),
                "mask": shape(0, jnp.float32)}
       state = jax.eval_shape(model.init, jax.random.key(0), batch)
-      text = jax.jit(model.update).lower(state, batch, None).compile().as_text()
-    found = re.findall(r"= (.*?) (?:all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)\(", text)
-    return sorted(int(np.prod([int(d) for d in dims.split(",") if d] or [1]))
-                  for one in found for dims in re.findall(r"[fs]32\[([\d,]*)\]", one))
+      compiled = jax.jit(model.update).lower(state, batch, None).compile()
+    return sorted(size // 4 for _, sizes in collectives(compiled) for size in sizes)
 
   sizes = moved(512, 64)
   assert sizes == moved(4096, 640) and sizes[-1] == vocab * 4 and len(sizes) <= 2  # The products, and |A|^2.

@@ -1,10 +1,10 @@
 """Principal components: scikit-learn's, by all three ways, whatever the batches and devices."""
-import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hlo import collectives
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from sklearn.decomposition import PCA, IncrementalPCA, TruncatedSVD
@@ -154,10 +154,8 @@ def test_eight_devices_find_the_same_by_one_sum_that_does_not_grow(solver, mesh_
       shape = lambda *dims: jax.ShapeDtypeStruct(dims, jnp.float32, sharding=NamedSharding(mesh, P("data")))
       batch = {"x": shape(n, D), "mask": shape(n)}
       state = jax.eval_shape(model.init, jax.random.key(0), batch)
-      text = jax.jit(model.update).lower(state, batch, jax.random.key(0)).compile().as_text()
-    found = re.findall(r"= (.*?) (?:all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)\(", text)
-    size = lambda dims: int(np.prod([int(d) for d in dims.split(",") if d] or [1]))
-    return sorted(sorted(map(size, re.findall(r"f32\[([\d,]*)\]", one))) for one in found)
+      compiled = jax.jit(model.update).lower(state, batch, jax.random.key(0)).compile()
+    return sorted(sorted(size // 4 for size in sizes) for _, sizes in collectives(compiled))
 
   sums = moved(8 * 128)
   assert sums == moved(8 * 1280)
