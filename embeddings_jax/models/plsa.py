@@ -27,7 +27,8 @@ minimises F over beta and theta. So both half steps lower F, and L never falls (
 
 Tempered EM: q_dwk ~ (beta_kw theta_dk)^b with b <= 1, so that the documents' own peculiarities count for less. As in
 the papers: plain EM (b = 1) until the likelihood of held-out occurrences no longer improves; then b is multiplied by
-`tempering` for as long as that, too, brings an improvement. What was not an improvement is not taken.
+`tempering` for as long as that, too, brings an improvement. An iteration that is none is not taken, except the first
+at each temperature.
 
 New documents are folded in: theta by EM from equal shares with beta held, at the temperature that training ended at.
 
