@@ -46,13 +46,15 @@ def baseline_table() -> str:
   for path in sorted(FOLDER.glob("*.json")):
     if not path.name.startswith("benchmark-"):
       results = json.loads(path.read_text())
-      groups.setdefault((results["model"], results["preset"], results["data"], results["steps"]), []).append(results)
+      shown = re.sub(r" --(seed|workdir|data_dir|cache_dir)=\S+", "", results["command"])
+      groups.setdefault((results["model"], results["data"], shown), []).append(results)
   columns = ("model", "data", "steps", "metric", "value", "seeds", "minutes", "command")
   lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-  for (model, _, data, steps), runs in groups.items():
+  for (model, data, shown), runs in groups.items():
     minutes = f"{statistics.mean(run['wall_seconds'] for run in runs) / 60:.1f}"
-    shown = re.sub(r" --(seed|workdir|data_dir|cache_dir)=\S+", "", runs[0]["command"])
-    row = [f"`{model}`", data, str(steps), None, None, str(len(runs)), minutes, f"`{shown}`"]
+    # Runs that end when they have converged differ.
+    steps = "–".join(str(n) for n in sorted({min(run["steps"] for run in runs), max(run["steps"] for run in runs)}))
+    row = [f"`{model}`", data, steps, None, None, str(len(runs)), minutes, f"`{shown}`"]
     for metric in (name for name in runs[0]["metrics"] if not LEFT_OUT.search(name)):
       values = [run["metrics"][metric] for run in runs if metric in run["metrics"]]  # One may lack a protocol's data.
       spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
