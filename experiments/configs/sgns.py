@@ -12,8 +12,8 @@ import ml_collections
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
-      model=dict(dim=100, window=5, num_negatives=5, subsample=1e-3, negative_power=0.75, shared_negatives=22,
-                 tile=32, tiles_per_group=1, max_mass=128.0, slack=0.06, dtype="bfloat16"),
+      model=dict(dim=100, window=5, num_negatives=5, subsample=1e-3, negative_power=0.75, shared_negatives=16,
+                 tile=22, tiles_per_group=1, max_mass=128.0, slack=0.06, dtype="bfloat16"),
       data=dict(name="pydocs", encoder="words", normalize="lower", min_count=5, max_size=0, window_length=512,
                 max_documents=0, errors="strict"),
       # word2vec ends at 1e-4 of the rate it starts with.
@@ -32,8 +32,9 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.data.update(dict(window_length=128, min_count=2, max_documents=400))
     config.update(dict(epochs=0, steps=40, steps_per_dispatch=4, log_every=4, save_every=20))
   elif preset == "small":
-    config.data.update(dict(name="enwiki-2015", normalize="a-z"))
-    config.update(dict(epochs=5, save_every=8192))
+    # Longer blocks need less room to spare; as many words an update.
+    config.data.update(dict(name="enwiki-2015", normalize="a-z", window_length=1024))
+    config.update(dict(model=dict(slack=0.03), epochs=5, batch_size=4, save_every=8192))
     config.evals = ("word_similarity:ws353", "word_similarity:simlex999", "word_similarity:men", "analogies")
   elif preset == "paper":
     config.model.update(dict(dim=300, subsample=1e-5))

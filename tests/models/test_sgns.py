@@ -438,5 +438,5 @@ def test_bad_arguments_are_named():
     sgns(vocab_size=4, counts=np.ones(4), shared_negatives=0)
   with pytest.raises(InputError, match="dtype=.float16.: must be one of"):
     sgns(vocab_size=4, counts=np.ones(4), dtype="float16")
-  with pytest.raises(InputError, match="window=40 exceeds tile=32"):
+  with pytest.raises(InputError, match="window=40 exceeds tile=22"):
     sgns(vocab_size=4, counts=np.ones(4), window=40)
