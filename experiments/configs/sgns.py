@@ -32,9 +32,8 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.data.update(dict(window_length=128, min_count=2, max_documents=400))
     config.update(dict(epochs=0, steps=40, steps_per_dispatch=4, log_every=4, save_every=20))
   elif preset == "small":
-    # Longer blocks need less room to spare; as many words an update.
-    config.data.update(dict(name="enwiki-2015", normalize="a-z", window_length=1024))
-    config.update(dict(model=dict(slack=0.03), epochs=5, batch_size=4, save_every=8192))
+    config.data.update(dict(name="enwiki-2015", normalize="a-z"))
+    config.update(dict(epochs=5, save_every=8192))
     config.evals = ("word_similarity:ws353", "word_similarity:simlex999", "word_similarity:men", "analogies")
   elif preset == "paper":
     config.model.update(dict(dim=300, subsample=1e-5))
