@@ -31,9 +31,9 @@ by min(1, max_mass / mass), mass = the weight of the row's pairs and noise words
 words diverge already in batches of 1,024 words (rows grew to 100 times their length). Beyond 4,096 words it costs
 quality: WordSim-353 after one epoch of 17 M words .53 at 4,096 and .49 at 16,384. (2) K noise words are shared by a
 group, one from each K-th of P_n in the order of frequency (systematic sampling: the same expectation with less
-variance; worth .006 of SimLex-999). Fewer of them, or larger groups, cost quality before they cost loss: SimLex-999
-after five epochs was .299 with 22 independent words for 32 positions, .296 with 16 for 22, .278 with 6 for 16, .255
-with 16 for 88. (3) A noise word equal to the pair's own context is not redrawn. (4) Windows end at the block's ends.
+variance; SimLex-999 after five epochs .304 instead of .296). Fewer of them, or larger groups, cost quality before
+they cost loss: with independent ones it was .278 for 6 a group of 16 positions, .255 for 16 a group of 88. (3) A
+noise word equal to the pair's own context is not redrawn. (4) Windows end at the block's ends.
 
 Expected: see `experiments/configs/sgns.py`.
 """
