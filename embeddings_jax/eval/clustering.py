@@ -34,10 +34,12 @@ def clustering(embed: Callable[[Any], Any], dataset: Any, *, seed: int = 0) -> d
   if not dataset.labels:
     return {}
   vectors = embed(dataset.items)
+  found = np.argmax(vectors, axis=1) if _are_distributions(vectors) else None
+  if found is None:
+    vectors = unit_rows(vectors, "clustering")
   metrics = {}
   for name, label in dataset.labels.items():
-    cluster = (np.argmax(vectors, axis=1) if _are_distributions(vectors)
-               else _k_means(unit_rows(vectors, "clustering"), len(np.unique(label)), seed))
+    cluster = _k_means(vectors, len(np.unique(label)), seed) if found is None else found
     table = contingency_matrix(label, cluster)
     metrics |= {
         f"{name}/all/nmi": float(normalized_mutual_info_score(label, cluster)),

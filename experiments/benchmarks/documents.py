@@ -22,6 +22,7 @@ from embeddings_jax.models.lsa import lsa as make_lsa
 from embeddings_jax.train.loop import train
 from embeddings_jax.types import InputError
 from experiments import command, pipeline
+from experiments.benchmarks.memory import anonymous
 
 FLAGS = flags.FLAGS
 
@@ -211,10 +212,6 @@ def lsa_stream(num_documents: int = 1_500_000, num_cells: int = 100, num_words: 
   Documents of `num_cells` words of a Zipf distribution, half of them of one of 50 subjects: a gigabyte of cells.
   RssAnon is what the process has beyond the files that it maps; its peak while it trains is watched by a thread.
   """
-  def resident() -> float:
-    with open("/proc/self/status") as file:
-      return next(int(line.split()[1]) for line in file if line.startswith("RssAnon")) / 1024
-
   noise = np.random.default_rng(FLAGS.seed)
   frequency, logs, counts = np.zeros(num_words, np.int64), np.zeros(num_words), np.zeros(num_words)
   with tempfile.TemporaryDirectory(dir=FLAGS.cache_dir) as folder:
@@ -244,11 +241,11 @@ def lsa_stream(num_documents: int = 1_500_000, num_cells: int = 100, num_words: 
     steps = source.facts["steps_per_epoch"]
     known = {name: facts[name] for name in ("vocab_size", "num_documents", "document_frequency", "entropy")}
     model = make_lsa(**known, steps_per_epoch=steps, dim=40, block=50, basis=200, tolerance=0.0)
-    before, peak, done = resident(), [0.0], threading.Event()
+    before, peak, done = anonymous(), [0.0], threading.Event()
 
     def watch():
       while not done.wait(0.05):
-        peak[0] = max(peak[0], resident())
+        peak[0] = max(peak[0], anonymous())
 
     watcher = threading.Thread(target=watch)
     watcher.start()

@@ -15,6 +15,7 @@ from embeddings_jax.data.sources import array_source
 from embeddings_jax.models.gmm import gmm as make
 from embeddings_jax.train.loop import train
 from experiments import command, pipeline
+from experiments.benchmarks.memory import anonymous
 
 FLAGS = flags.FLAGS
 
@@ -81,10 +82,6 @@ def gmm_memory() -> dict:
   RssAnon is what the process needs; pages of the mapped file are the system's to drop. Then the same on the first
   rows of the file, of which the last batch is a short one, against exact EM with all of them in memory.
   """
-  def anonymous() -> float:
-    with open("/proc/self/status") as file:
-      return next(int(line.split()[1]) for line in file if line.startswith("RssAnon")) / 1024
-
   config = command.load_config("gmm", "paper")
   config.model.num_components, config.model.covariance, config.data.order = (
       FLAGS.components, FLAGS.covariance, "sequential")

@@ -8,20 +8,14 @@ Expected: demo: 32 components explain .97 of the variance.
 """
 import ml_collections
 
+from experiments.configs import pca
+
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
-  config = ml_collections.ConfigDict(dict(
-      factory="pca",
-      model=dict(dim=32, solver="auto", center=True, whiten=False, passes=4, spare=10, tolerance=1e-2,
-                 chunk_size=16384),
-      data=dict(name="digits", encoder="rows", standardize=False, errors="strict"),
-      epochs=40,  # At most: it ends with the first pass, or when it has converged.
-      batch_size=0,  # The whole set is one batch.
-      steps_per_dispatch=1,
-      log_every=1,
-      save_every=100,
-      evals=("linear_probe", "knn"),
-  ))
+  config = pca.get_config()
+  config.factory = "pca"
+  config.model.dim = 32
+  config.data.update(dict(name="digits", standardize=False))
   if preset == "tiny":
     config.update(dict(model=dict(dim=4, tolerance=0.0), batch_size=512, epochs=2))
   elif preset == "small":
