@@ -30,7 +30,7 @@ _PAIRS = (("sentence1", "sentence2"), ("question1", "question2"), ("question", "
 _TEXT = ("sentence", "text", "review")
 _LABELS = ("gold_label", "label", "is_duplicate", "quality", "class")
 _SCORES = ("score", "similarity")
-_WORDS = re.compile(r"\.(conll|conll03|bio|iob|iob2|ner|annotated|txt)$")
+_WORDS = re.compile(r"\.(conll|conll03|bio|iob|iob2|ner|annotated|txt|train|dev|testa|testb|test)$")
 _DOCUMENT = "-DOCSTART-"
 
 
@@ -47,7 +47,7 @@ def read_examples(path: str | os.PathLike, errors: str = "strict") -> tuple[str,
     InputError: another name, an empty file, or a line that makes no sense.
   """
   name = re.sub(r"\.(gz|xz|bz2|zst)$", "", Path(path).name.lower())
-  if name.endswith(".tsv"):
+  if name.endswith(".tsv") or (name.endswith(".txt") and _has_header(path, errors)):
     kind, examples = read_table(path, errors)
   elif name.endswith(".json"):
     kind, examples = "questions", read_squad(path)
@@ -121,6 +121,11 @@ def _columns(header: Sequence[str]) -> tuple[tuple[int, ...] | None, int | None,
   label = next((name for name in (*_LABELS, *_SCORES) if name in place), None)
   texts = tuple(place[name] for name in pair or (text,))
   return texts, None if label is None else place[label], label in _SCORES
+
+
+def _has_header(path: str | os.PathLike, errors: str) -> bool:
+  first = next(formats.read_lines(path, errors), "")
+  return "\t" in first and _columns([cell.strip().lower() for cell in first.split("\t")])[0] is not None
 
 
 def _again(number: int, line: str, lines: Iterable) -> Iterator[tuple[int, str]]:

@@ -9,7 +9,7 @@ With h_t the encoder's vector of token t, c the vector of a text and y the targe
   classification     softmax(W c + b)                                               - log p(y)
   regression         w c + b, of the scores scaled to 0 ... 1                       (y - prediction)²
   multiple_choice    softmax over the choices of w c_choice + b                     - log p(y)
-  span               softmax over t of u h_t + a (start), of v h_t + b (end)        mean of - log p(start), - log p(end)
+  span               softmax over t of u h_t + a (start), v h_t + b (end)         mean of - log p(start), - log p(end)
   tagging            softmax(W h_t + b), t the first token of a word                - log p(y_t), mean over the words
 
   symbol  name              shape
