@@ -61,29 +61,24 @@ class Task(NamedTuple):
     return [choices[0][0] for choices in self.items] if self.kind == "multiple_choice" else list(self.items)
 
 
-def load_task(
+def load_examples(
     name: str,
     *,
-    label: str = "",
     data_dir: str | os.PathLike | None = None,
     cache_dir: str | os.PathLike | None = None,
     errors: str = "strict",
-) -> Task:
-  """A task by name.
+) -> Dataset:
+  """The labelled texts of a task by name.
 
   Args:
     name: a labelled set of text of the catalog (`sst2`, `rte`, ..., also `20news`), `tfds:NAME`, or a file or a
       folder of the user's, where the parts are told by the files' names, as `train.tsv`, `dev.tsv` (or `valid`,
       `val`) and `test.tsv`. Their forms: see `task_files.py`.
-    label: which label of a set that has several.
     data_dir, cache_dir, errors: as for `catalog.load`.
-
-  A set without a part `dev` (or `test`) gives a tenth of its training part for it, chosen by a hash of the text; no
-  `test` is made of a set that has `dev`. The classes are those of the training part.
   """
   if name in catalog.CATALOG or not os.path.exists(os.path.expanduser(name)):
-    return as_task(catalog.load(name, data_dir=data_dir, cache_dir=cache_dir, errors=errors), label)
-  return as_task(_own_files(name, errors), label)
+    return catalog.load(name, data_dir=data_dir, cache_dir=cache_dir, errors=errors)
+  return _own_files(name, errors)
 
 
 def _own_files(name: str, errors: str) -> Dataset:
@@ -109,8 +104,16 @@ def _own_files(name: str, errors: str) -> Dataset:
   return task_dataset(Path(name).name.partition(".")[0] or name, kinds, found, key)
 
 
-def as_task(dataset: Dataset, label: str = "") -> Task:
-  """The task that a labelled data set is; see `load_task`.
+def as_task(dataset: Dataset, label: str = "", max_examples: int = 0) -> Task:
+  """The task that a labelled data set is.
+
+  A set without a part `dev` (or `test`) gives a tenth of its training part for it, chosen by a hash of the text; no
+  `test` is made of a set that has `dev`. The classes and tags are those of the training part.
+
+  Args:
+    dataset: as `load_examples` gives it.
+    label: which of its labels, where it has several.
+    max_examples: of each part, drawn once and for all; 0: all.
 
   Raises:
     InputError: it has no labels, several and none is named, or one that the training part lacks.
@@ -125,6 +128,8 @@ def as_task(dataset: Dataset, label: str = "") -> Task:
   place = lambda i: f"{dataset.name}: example {i}" if dataset.names is None or dataset.kind == "text" and not str(
       dataset.names[i]).startswith(("/", ".")) else str(dataset.names[i])
   parts = _parts(dataset)
+  if max_examples:
+    parts = {name: np.sort(np.random.default_rng(0).permutation(rows)[:max_examples]) for name, rows in parts.items()}
   train, labels, span, targets = parts["train"], (), (0.0, 1.0), values
   if dataset.kind == "choices":
     kind = "multiple_choice"
@@ -166,8 +171,8 @@ def as_task(dataset: Dataset, label: str = "") -> Task:
     targets = np.searchsorted(classes, values).astype(np.int32)
   if kind == "tagging" and len(labels) < 2:
     raise InputError(f"{dataset.name}: the training part has the one tag {labels[0]!r}")
-  return Task(dataset.name, kind, dataset.items, targets, parts, labels, span,
-              digest(dataset.fingerprint, label))
+  return Task(dataset.name.removeprefix("tfds:").replace("/", "-"), kind, dataset.items, targets, parts, labels, span,
+              digest(dataset.fingerprint, label, max_examples))
 
 
 def _parts(dataset: Dataset) -> dict[str, np.ndarray]:

@@ -17,8 +17,8 @@ def finetuning(
 ) -> dict[str, float]:
   """Measures of the model's predictions on each part but the training part.
 
-  classification    `accuracy`, `matthews`, `macro_f1` (mean over the classes) and, of two classes, `f1` of the one that
-                    is second in the alphabet (1, positive, ...)
+  classification    `accuracy`, `matthews`, `macro_f1` (mean over the classes) and, of two classes, `f1` of the one
+                    that is second in the alphabet (1, positive, ...)
   regression        `pearson`, `spearman`
   multiple_choice   `accuracy`
   span              SQuAD's `exact` and `f1`; where some questions have no answer, with that `threshold` on the margin
