@@ -11,8 +11,8 @@ from embeddings_jax.interop import huggingface
 from embeddings_jax.types import InputError
 
 BERT = dict(vocab_size=103, dim=12, num_layers=2, num_heads=3, mlp_dim=20, max_length=16, num_segments=2,
-            positions="learned", position_offset=0, embedding_norm=True, norm="post", causal=False, norm_epsilon=1e-12,
-            dropout=0.1, attention_dropout=0.2, activation="gelu")
+            positions="learned", position_offset=0, embedding_norm=True, norm="post", causal=False,
+            norm_epsilon=1e-12, dropout=0.1, attention_dropout=0.2, activation="gelu")
 ROBERTA = BERT | dict(position_offset=2, num_segments=1, norm_epsilon=1e-5)
 GPT2 = BERT | dict(num_segments=0, embedding_norm=False, norm="pre", causal=True, norm_epsilon=1e-5,
                    activation="gelu_tanh")
