@@ -43,7 +43,7 @@ from embeddings_jax.gradient import GradientState, gradient_model
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.dropout import dropout as drop
 from embeddings_jax.ops.pooling import pool
-from embeddings_jax.types import Batch, InputError, Model
+from embeddings_jax.types import InputError, Model
 
 TASKS = ("classification", "regression", "multiple_choice", "span", "tagging")
 POOLINGS = ("cls", "mean", "last")
@@ -202,7 +202,7 @@ def _dense(x, params):
   return x @ params["kernel"].astype(x.dtype) + params["bias"].astype(x.dtype)
 
 
-def _rows(batch: Batch) -> dict[str, Array]:
+def _rows(batch: Mapping[str, Any]) -> dict[str, Any]:
   """What an encoder sees: one text a row, a choice being one."""
   names = [name for name in ("tokens", "segments") if name in batch]
   if batch["tokens"].ndim == 2:

@@ -79,7 +79,7 @@ def test_an_update_is_the_sum_of_both_losses_gradients_and_slower_in_lower_layer
       optimizer=optax.sgd(1.0), **options)
   both, task = make(auxiliary_weight=0.5, layer_decay=0.25), make()
   batch = {k: jnp.asarray(v) for k, v in batch_of("classification").items()}
-  rng, state = jax.random.key(3), both.init(jax.random.key(0), batch)
+  rng, state = jax.random.key(3), jax.jit(both.init)(jax.random.key(0), batch)
 
   def losses(params):
     own, other = jax.random.split(rng)
@@ -87,7 +87,7 @@ def test_an_update_is_the_sum_of_both_losses_gradients_and_slower_in_lower_layer
     return jnp.stack([task.outputs["loss"](at, batch, own), pretraining.outputs["training_loss"](at, batch, other)])
 
   new, metrics = jax.jit(both.update)(state, batch, rng)
-  gradients = jax.jit(jax.jacrev(losses))(state.params)
+  values, gradients = jax.jit(lambda params: (losses(params), jax.jacrev(losses)(params)))(state.params)
   assert np.abs(gradients["masked"]["bias"][1]).max() > 1e-4 and not gradients["masked"]["bias"][0].any()
   factors = {"head": 1, "pooler": 1, "masked": 1, "encoder/token_embedding": 0.25**2,
              "encoder/layers/up": np.reshape([0.25, 1], (2, 1, 1)),
@@ -98,10 +98,9 @@ def test_an_update_is_the_sum_of_both_losses_gradients_and_slower_in_lower_layer
       expected = -(gradient[0] + 0.5 * gradient[1])
       if old.ndim == np.ndim(factor) or np.ndim(factor) == 0:
         np.testing.assert_allclose(after - old, factor * expected, atol=2e-5)
-  values = losses(state.params)
   np.testing.assert_allclose([metrics[name] for name in ("task_loss", "auxiliary_loss")], values, rtol=1e-5)
   np.testing.assert_allclose(metrics["loss"], values[0] + 0.5 * values[1], rtol=1e-5)
-  np.testing.assert_allclose(both.outputs["loss"](state, batch, rng), values[0], rtol=1e-5)
+  np.testing.assert_allclose(jax.jit(both.outputs["loss"])(state, batch, rng), values[0], rtol=1e-5)
 
 
 @pytest.mark.parametrize("task", ["multiple_choice", "span", "tagging"])
@@ -109,12 +108,12 @@ def test_padding_and_padded_rows_change_nothing(task):
   model = finetune(encoder=encoder(**TRUNK | dict(max_length=T + 4)), task=task, num_classes=3)
   batch = batch_of(task)
   state = jax.jit(model.init)(jax.random.key(0), batch)
-  loss, predict = (jax.jit(model.outputs[name]) for name in ("loss", "predict"))
+  both = jax.jit(lambda *args: (model.outputs["loss"](*args, None), model.outputs["predict"](*args, None)))
   longer = {k: np.concatenate([v, np.full((*v.shape[:-1], 4), 0 if k == "segments" else -1, v.dtype)], -1)
             if v.ndim > 1 else v for k, v in batch.items()}
   padded = {k: np.concatenate([v, v[:1]]) for k, v in longer.items()} | {"mask": np.r_[np.ones(8), 0].astype("f")}
-  np.testing.assert_allclose(loss(state, padded, None), loss(state, batch, None), rtol=1e-5)
-  short, long = (np.asarray(predict(state, b, None)) for b in (batch, padded))
+  (loss, short), (loss_of_padded, long) = (jax.tree.map(np.asarray, both(state, b)) for b in (batch, padded))
+  np.testing.assert_allclose(loss_of_padded, loss, rtol=1e-5)
   if task in ("span", "tagging"):
     valid = batch["tokens"] >= 0
     np.testing.assert_allclose(long[:8, :T][valid], short[valid], atol=1e-5)
@@ -182,11 +181,12 @@ def test_heads_are_those_of_transformers(task, name, tmp_path):
     inputs[key] = as_torch(np.where(batch[ours] < 0, -100, batch[ours]) if task == "tagging" else batch[ours])
   with torch.no_grad():
     expected = theirs(**inputs)
-  found = np.asarray(model.outputs["predict"](state, batch, None))
+  asked = lambda *args: (model.outputs["predict"](*args, None), model.outputs["loss"](*args, None))
+  found, loss = jax.tree.map(np.asarray, jax.jit(asked)(state, batch))
   if task == "span":
     logits = np.stack([expected.start_logits.numpy(), expected.end_logits.numpy()], -1)
   else:
     logits = expected.logits.numpy().reshape(found.shape)
   valid = batch["tokens"] >= 0 if task in ("span", "tagging") else slice(None)
   np.testing.assert_allclose(found[valid], logits[valid], atol=1e-5)
-  np.testing.assert_allclose(model.outputs["loss"](state, batch, None), expected.loss.item(), rtol=2e-6)
+  np.testing.assert_allclose(loss, expected.loss.item(), rtol=2e-6)
