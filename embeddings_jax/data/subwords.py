@@ -100,7 +100,7 @@ class SubwordEncoder(Encoder):
     """
     if not len(items):
       raise InputError("no items to encode: the input is empty")
-    pairs = [(item,) if isinstance(item, str) else tuple(item) for item in items]
+    pairs = [tuple(item) if isinstance(item, (tuple, list)) else (item,) for item in items]
     for i, pair in enumerate(pairs):
       if not 1 <= len(pair) <= 2 or not all(isinstance(text, str) for text in pair):
         raise InputError(f"item {i}: is {str(pair)[:40]}, should be a text or a pair of texts")
