@@ -1,8 +1,11 @@
 """Sentences, tokenised documents, and BERT's pairs of segments."""
 import hashlib
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from embeddings_jax.data import sentences as sentences_module
 from embeddings_jax.data.dataset import Dataset
@@ -10,7 +13,8 @@ from embeddings_jax.data.documents import is_validation
 from embeddings_jax.data.sentence_pairs import draw_pairs, sentence_pairs
 from embeddings_jax.data.sentences import TokenTexts, split_sentences, tokenize_documents
 from embeddings_jax.data.subwords import SubwordEncoder, train_bpe, wordpiece
-from embeddings_jax.types import InputError
+from embeddings_jax.types import InputError, Model
+from experiments import pipeline
 
 CLS, SEP = 100_000, 100_001
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz.ABC"]
@@ -253,6 +257,53 @@ def test_padding_is_reported():
   rows = np.concatenate([batch["tokens"][batch["mask"] > 0] for batch in batches])
   assert source.facts["padding_fraction"] == round(float((rows < 0).mean()), 4)
   assert source.facts["next_fraction"] == round(float(np.mean([n for *_, n in whole_pass(source)])), 4)
+
+
+def test_from_a_config(tmp_path):
+  """The pipeline's sources: both forms, held-out documents, and a tokenizer of the user's."""
+  names = [x + y + z for x in "abcdefgh" for y in "ghijklmn" for z in "mnopqrst"]
+  (tmp_path / "text.txt").write_text("".join(f"One {name}. Two {name}. Three {name} {name}.\n" for name in names))
+  data = dict(name=str(tmp_path / "text.txt"), errors="strict", encoder="subwords", tokenizer="", vocab_size=140,
+              max_length=16, lowercase=True, model="wordpiece", form="pairs", short_fraction=0.2, validation_pairs=9)
+  load = lambda **options: pipeline.load_data(
+      {"name": "bert", "data": {**data, **options}, "batch_size": 4, "seed": 0}, data_dir=None,
+      cache_dir=tmp_path / "cache")
+  found = load()
+  assert found.source.facts["vocab_size"] == len(found.encoder.vocabulary) <= 140 and found.encoder.max_length == 16
+  assert found.source.facts["mask_id"] == 4 and found.source.facts["special_ids"] == [0, 1, 2, 3, 4]
+  held_out = sum(map(is_validation, found.dataset.items))
+  assert found.source.facts["num_documents"] == len(names) - held_out and held_out > 1
+  assert found.validation.facts["num_rows"] == 9 and found.validation.facts["steps_per_epoch"] == 3
+  found = load(form="windows", model="bpe", vocab_size=300, window_length=8)
+  batch = found.source.batch_at(0)
+  assert batch["tokens"].dtype == np.int32 and batch["tokens"].shape == (4, 8)
+  windows = np.concatenate([found.validation.batch_at(step)["tokens"].ravel()
+                            for step in range(found.validation.facts["steps_per_epoch"])])
+  text = [text for text in found.dataset.items if is_validation(text)][0]
+  assert windows[:len(found.encoder.token_ids(text)) + 1].tolist() == [*found.encoder.token_ids(text), 0]
+  (tmp_path / "vocab.txt").write_text("[UNK]\n[CLS]\n[SEP]\na\n")
+  with pytest.raises(InputError, match=r"vocab.txt: has no \[MASK\]; sentence pairs need"):
+    load(tokenizer=str(tmp_path / "vocab.txt"))
+  (tmp_path / "vocab.txt").write_text("[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n")
+  one, other = load(tokenizer=str(tmp_path / "vocab.txt")), load()
+  assert one.source.facts["vocab_size"] == 5 and one.dataset.fingerprint != other.dataset.fingerprint
+  with pytest.raises(InputError, match="--config.data.form=pears: unknown; did you mean"):
+    load(form="pears")
+
+
+def test_rows_of_one_length_are_embedded_together(mesh_of):
+  rng = np.random.default_rng(0)
+  items = [" ".join(rng.choice(list("abc"), rng.integers(1, 40))) for _ in range(1300)]
+  shapes = []
+
+  def embed(state, batch):
+    shapes.append(batch["tokens"].shape)
+    return state + jnp.where(batch["tokens"] >= 0, batch["tokens"], 0).sum(1, keepdims=True)
+
+  state = jax.device_put(jnp.zeros((), int), NamedSharding(mesh_of(), PartitionSpec()))
+  found = pipeline.embedder(Model(None, None, embed), state, ENCODER)(items)
+  assert found[:, 0].tolist() == [sum(ENCODER.encode([item])["tokens"].clip(0)[0]) for item in items]
+  assert sorted(length for _, length in shapes) == [4, 8, 16, 32]
 
 
 def test_bad_input(tmp_path):
