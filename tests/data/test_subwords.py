@@ -108,6 +108,15 @@ def test_singles_pairs_and_buckets():
                            "cls_id": 2, "sep_id": 3, "pad_id": 0, "unk_id": 1, "end_id": 3}
 
 
+def test_what_continues_a_word(texts):
+  continues = SubwordEncoder(wordpiece(VOCABULARY, True), 32).continues
+  assert [token for token, goes_on in zip(VOCABULARY, continues) if goes_on] == [x for x in WORDS if "##" in x]
+  encoder = SubwordEncoder(train_bpe(texts, 300), 32)
+  tokens = encoder.token_ids("x walkingness, talk")
+  pieces = [encoder.decode([token]) for token in tokens]
+  assert [piece[0] != " " for piece in pieces] == encoder.continues[tokens].tolist() and not encoder.continues[0]
+
+
 def test_other_templates_are_read_off():
   tokens = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "a", "b"]
   tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token="<unk>"))
@@ -118,6 +127,7 @@ def test_other_templates_are_read_off():
   assert batch["tokens"].tolist() == [[0, 5, 6, 2, 2, 6, 2, -1], [0, 5, 2, -1, -1, -1, -1, -1]]
   assert not batch["segments"].any() and encoder.facts["num_segments"] == 1
   assert encoder.facts["special_ids"] == [0, 1, 2, 3, 4] and encoder.facts["mask_id"] == 4
+  assert encoder.continues is None
 
 
 @pytest.mark.parametrize("item", ["a " * 40, ("a " * 40, "b"), ("a", "b " * 40), ("a " * 9, "b " * 20),
