@@ -1,0 +1,225 @@
+"""BERT: a transformer that predicts hidden words, and whether one passage follows another.
+
+Devlin, Chang, Lee, Toutanova 2019, "BERT: Pre-training of Deep Bidirectional Transformers for Language
+Understanding", arXiv:1810.04805.
+
+  L = - mean_{(b,p) chosen} log p(x_bp | x̃_b)  -  mean_b log p(is_next_b | x̃_b)                     (nats)
+
+where x̃ is x with 15 % of its tokens chosen, of which 80 % become [MASK], 10 % another token, 10 % stay:
+
+  p(x_bp | x̃_b) = softmax(E LN(gelu(W h_bp + b)) + c),     p(is_next_b | x̃_b) = softmax(U tanh(P h_b0 + q) + r)
+
+  symbol  name                       shape
+  x       tokens, segments           [batch, time], -1 past the end; segment 0 is A with its [SEP], 1 is B
+  h       hidden                     [batch, time, dim], last layer
+  E       encoder/token_embedding    [vocab_size, dim], shared by input and output
+  W, LN, c  masked                   [dim, dim], [dim], [vocab_size]
+  P, q    pooler                     [dim, dim]
+  U, r    next_sentence              [dim, 2], column 0: B follows A, column 1: it does not
+
+Only chosen positions are decoded. Masks are drawn anew for every update (`masking="dynamic"`, Liu et al. 2019), or
+for ever from the content of a row (`static`); `whole_words` hides words as a whole. Deviations: a row's number of
+chosen tokens is rounded at random, so that 15 % are chosen exactly, and is not limited to 20; other tokens are never
+special ones; dropout's mask comes from a hash. Batch: `tokens`, and for pairs `segments` and `is_next`; without
+`is_next` there is no second loss (RoBERTa).
+
+Expected: `experiments/configs/bert.py`.
+"""
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from embeddings_jax.gradient import gradient_model
+from embeddings_jax.nets.transformer import RULES, TextEncoder, layer_norm, text_encoder
+from embeddings_jax.ops.masking import Masked, content_keys, mask_tokens
+from embeddings_jax.ops.pooling import check_pooling, needs_layers, pool
+from embeddings_jax.types import InputError, Model
+
+MASKINGS = ("dynamic", "static")
+
+
+class Bert(nn.Module):
+  """Trunk and heads."""
+
+  trunk: Mapping[str, Any]
+
+  def setup(self):
+    self.encoder = text_encoder(**self.trunk)
+    dim, init = self.trunk["dim"], nn.initializers.truncated_normal(self.trunk.get("init_std", 0.02))
+    dense = lambda width: lambda rng: {"kernel": init(rng, (dim, width)), "bias": jnp.zeros(width)}
+    self.pooler = self.param("pooler", dense(dim))
+    self.next_sentence = self.param("next_sentence", dense(2))
+    self.masked = self.param("masked", lambda rng: {
+        "dense": dense(dim)(rng), "norm": {"scale": jnp.ones(dim), "bias": jnp.zeros(dim)},
+        "bias": jnp.zeros(self.trunk["vocab_size"])})
+
+  def __call__(
+      self,
+      tokens: Int[Array, "batch time"],
+      segments: Int[Array, "batch time"] | None,
+      positions: Int[Array, "batch chosen"],
+      deterministic: bool = True,
+  ) -> tuple[Float[Array, "batch chosen vocab"], Float[Array, "batch 2"]]:
+    """Logits of the tokens at `positions`, and of [is next, is not]."""
+    hidden = self.encoder(tokens, segments, deterministic=deterministic)
+    chosen = jnp.take_along_axis(hidden, positions[..., None], 1)
+    pooled = nn.tanh(_dense(hidden[:, 0], self.pooler))
+    return self.decode(chosen), _dense(pooled, self.next_sentence).astype(jnp.float32)
+
+  def decode(self, hidden: Float[Array, "*shape dim"]) -> Float[Array, "*shape vocab"]:
+    """Logits of the vocabulary, float32."""
+    hidden = nn.gelu(_dense(hidden, self.masked["dense"]), approximate=False)
+    hidden = layer_norm(hidden, self.masked["norm"], self.encoder.norm_epsilon, hidden.dtype)
+    return self.encoder.decode(hidden) + self.masked["bias"]
+
+  def hidden(self, tokens, segments, layers=False):
+    return self.encoder.hidden(tokens, segments) if layers else self.encoder(tokens, segments)
+
+  def attention(self, tokens, segments):
+    return self.encoder.attention(tokens, segments)
+
+
+def _dense(x, params):
+  return x @ params["kernel"].astype(x.dtype) + params["bias"].astype(x.dtype)
+
+
+def encoder(
+    *,
+    vocab_size: int,
+    dim: int = 768,
+    num_layers: int = 12,
+    num_heads: int = 12,
+    mlp_dim: int | None = None,
+    max_length: int = 512,
+    num_segments: int = 2,
+    **others: Any,
+) -> TextEncoder:
+  """The network whose parameters lie under `params/encoder`; `others` are of `nets/transformer.py: TextEncoder`."""
+  return text_encoder(**_trunk(vocab_size, dim, num_layers, num_heads, mlp_dim, max_length, num_segments), **others)
+
+
+def bert(
+    *,
+    vocab_size: int,
+    mask_id: int,
+    special_ids: Sequence[int] = (),
+    continues: np.ndarray | None = None,
+    dim: int = 768,
+    num_layers: int = 12,
+    num_heads: int = 12,
+    mlp_dim: int | None = None,
+    max_length: int = 512,
+    num_segments: int = 2,
+    position_offset: int = 0,
+    norm: str = "post",
+    positions: str = "learned",
+    activation: str = "gelu",
+    norm_epsilon: float = 1e-12,
+    dropout: float = 0.1,
+    attention_dropout: float = 0.1,
+    mask_rate: float = 0.15,
+    masking: str = "dynamic",
+    whole_words: bool = False,
+    pooling: str = "mean",
+    dtype: str = "float32",
+    remat: str = "none",
+    unroll: int = 1,
+    optimizer: optax.GradientTransformation | None = None,
+    accumulate: int = 1,
+    ema_decay: float | None = None,
+) -> Model:
+  """BERT; the defaults are those of the paper's base size.
+
+  Args:
+    vocab_size, mask_id, special_ids: of the data's tokens.
+    continues: bool [vocab_size], which tokens continue a word; for `whole_words`.
+    dim, num_layers, num_heads, mlp_dim: of the transformer; `mlp_dim` is 4 dim by default.
+    max_length, num_segments, position_offset, norm, positions, activation, norm_epsilon, dropout, attention_dropout,
+      remat, unroll: see `nets/transformer.py`.
+    mask_rate: share of the tokens that is to be predicted.
+    masking: `dynamic` or `static`.
+    whole_words: hide all the tokens of a word.
+    pooling: of `embed`; see `ops/pooling.py`.
+    dtype: of the computation (`float32` or `bfloat16`); parameters, normalisation and losses are float32.
+    optimizer: by default Adam with a rate of 1e-4.
+    accumulate, ema_decay: as for `gradient_model`.
+  """
+  if masking not in MASKINGS:
+    raise InputError(f"masking={masking!r}: must be one of {', '.join(MASKINGS)}")
+  if whole_words and continues is None:
+    raise InputError("whole_words: the tokenizer does not say which tokens continue a word")
+  check_pooling(pooling)
+  trunk = _trunk(vocab_size, dim, num_layers, num_heads, mlp_dim, max_length, num_segments) | dict(
+      position_offset=position_offset, norm=norm, positions=positions, activation=activation,
+      norm_epsilon=norm_epsilon, dropout=dropout, attention_dropout=attention_dropout, dtype=dtype, remat=remat,
+      unroll=unroll)
+  text_encoder(**trunk)  # Refuses what does not fit before anything is compiled.
+  network = Bert(trunk)
+
+  def init_params(rng, batch):
+    tokens = batch["tokens"]
+    params = network.init(rng, tokens, batch.get("segments"), jnp.zeros_like(tokens[:, :1]))["params"]
+    return params, {"continues": jnp.asarray(continues)} if whole_words else {}
+
+  def mask(rng, extra, tokens) -> Masked:
+    draw = lambda rng, tokens: mask_tokens(
+        rng, tokens, mask_id=mask_id, vocab_size=vocab_size, special_ids=special_ids, rate=mask_rate,
+        continues=extra["continues"] if whole_words else None)
+    if masking == "dynamic" and rng is not None:
+      return draw(rng, tokens)
+    rows = jax.vmap(lambda key, row: draw(key, row[None]))(content_keys(tokens), tokens)
+    return jax.tree.map(lambda x: x[:, 0], rows)
+
+  def sums(params, extra, batch, rng, deterministic):
+    """name -> (sum, count) over the batch; masks do not depend on `rng` where it is None."""
+    rng_mask, rng_dropout = (None, None) if rng is None else jax.random.split(rng)
+    rows = batch["mask"] if "mask" in batch else jnp.ones(len(batch["tokens"]))
+    masked = mask(rng_mask, extra, batch["tokens"])
+    logits, next_logits = network.apply(
+        {"params": params}, masked.tokens, batch.get("segments"), masked.positions, deterministic,
+        rngs={} if deterministic else {"dropout": rng_dropout})
+    weights = masked.weights * rows[:, None]
+    error = optax.softmax_cross_entropy_with_integer_labels(logits, masked.targets)
+    right = logits.argmax(-1) == masked.targets
+    found = {"masked_loss": ((weights * error).sum(), weights.sum()),
+             "masked_accuracy": ((weights * right).sum(), weights.sum())}
+    if "is_next" in batch:
+      label = 1 - batch["is_next"]
+      error = optax.softmax_cross_entropy_with_integer_labels(next_logits, label)
+      found["next_loss"] = ((rows * error).sum(), rows.sum())
+      found["next_accuracy"] = ((rows * (next_logits.argmax(-1) == label)).sum(), rows.sum())
+    return found
+
+  def loss_fn(params, extra, batch, rng, deterministic=False):
+    metrics = {name: total / jnp.maximum(count, 1)
+               for name, (total, count) in sums(params, extra, batch, rng, deterministic).items()}
+    loss = metrics["masked_loss"] + metrics.get("next_loss", 0.0)
+    return loss, (metrics | {"perplexity": jnp.exp(metrics["masked_loss"])}, extra)
+
+  def hidden(params, batch, layers):
+    return network.apply({"params": params}, batch["tokens"], batch.get("segments"), layers, method="hidden")
+
+  def embed_fn(params, extra, batch):
+    return pool(hidden(params, batch, needs_layers(pooling)), batch["tokens"] >= 0, pooling).astype(jnp.float32)
+
+  outputs = {
+      "loss": lambda params, extra, batch, rng: loss_fn(params, extra, batch, rng, deterministic=True)[0],
+      "measures": lambda params, extra, batch, rng: {
+          name: jnp.stack(pair) for name, pair in sums(params, extra, batch, None, True).items()},
+      "hidden": lambda params, extra, batch, rng: hidden(params, batch, True),
+      "attention": lambda params, extra, batch, rng: network.apply(
+          {"params": params}, batch["tokens"], batch.get("segments"), method="attention"),
+  }
+  return gradient_model(init_params, loss_fn, embed_fn, optimizer or optax.adam(1e-4), accumulate=accumulate,
+                        ema_decay=ema_decay, outputs=outputs, rules=RULES)
+
+
+def _trunk(vocab_size, dim, num_layers, num_heads, mlp_dim, max_length, num_segments) -> dict[str, Any]:
+  return dict(vocab_size=vocab_size, dim=dim, num_layers=num_layers, num_heads=num_heads, mlp_dim=mlp_dim or 4 * dim,
+              max_length=max_length, num_segments=num_segments)

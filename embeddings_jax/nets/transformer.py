@@ -1,0 +1,352 @@
+"""Transformers (Vaswani et al. 2017, arXiv:1706.03762): one stack for BERT, GPT, their relatives and vision.
+
+Parameters of a stack (L layers are stacked along a leading axis, D = dim, H heads, Dh = D / H, M = mlp_dim):
+
+  layers/qkv             kernel [L, D, 3, H, Dh], bias [L, 3, H, Dh]
+  layers/out             kernel [L, H, Dh, D], bias [L, D]
+  layers/up, down        kernel [L, D, M], [L, M, D], bias [L, M], [L, D]
+  layers/attention_norm  scale, bias [L, D]; mlp_norm alike
+
+  norm="post"            x <- LN(x + attention(x)),  x <- LN(x + mlp(x))       (the paper, BERT, GPT)
+  norm="pre"             x <- x + attention(LN(x)),  x <- x + mlp(LN(x))       (GPT-2, ViT; a last LN is the caller's)
+"""
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import PartitionSpec as P
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
+
+from embeddings_jax.ops.dropout import dropout
+from embeddings_jax.ops.sharding import DATA_AXES, constrain
+from embeddings_jax.types import InputError
+
+ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
+    "gelu": lambda x: nn.gelu(x, approximate=False), "gelu_tanh": lambda x: nn.gelu(x, approximate=True),
+    "relu": nn.relu}
+NORMS = ("post", "pre")
+POSITIONS = ("learned", "sinusoidal")
+# What a layer keeps for its backward pass: all of it, nothing, or the results of the products with parameters.
+REMAT: Mapping[str, Any] = {
+    "none": None, "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.save_only_these_names("product")}
+
+# Data and fully sharded data parallelism by the first axis of products, tensor parallelism by heads and hidden units.
+RULES = (
+    (r"layers/qkv/kernel", P(None, "fsdp", None, "model")),
+    (r"layers/qkv/bias", P(None, None, "model")),
+    (r"layers/out/kernel", P(None, "model", None, "fsdp")),
+    (r"layers/up/kernel", P(None, "fsdp", "model")),
+    (r"layers/up/bias", P(None, "model")),
+    (r"layers/down/kernel", P(None, "model", "fsdp")),
+    (r"token_embedding", P("model", "fsdp")),
+)
+
+
+class Transformer(nn.Module):
+  """The stack: [B, T, D] -> [B, T, D], or all L + 1 layers, the input first.
+
+  Attributes:
+    num_layers, num_heads, mlp_dim: L, H, M.
+    norm: `post` or `pre`.
+    causal: a position sees itself and those before it.
+    activation: of `ACTIVATIONS`; `gelu` is the exact one.
+    norm_epsilon: of LayerNorm.
+    dropout: of what attention and MLP give back; `attention_dropout`: of the attention's weights.
+    kernel_init: of the kernels.
+    dtype: of the products; parameters, LayerNorm and softmax are float32.
+    remat: of `REMAT`, to trade time for memory.
+    unroll: layers in a piece of the compiled program; all of them where compiling time is no matter.
+  """
+
+  num_layers: int
+  num_heads: int
+  mlp_dim: int
+  norm: str = "post"
+  causal: bool = False
+  activation: str = "gelu"
+  norm_epsilon: float = 1e-12
+  dropout: float = 0.0
+  attention_dropout: float = 0.0
+  kernel_init: Callable[..., Array] = nn.initializers.truncated_normal(0.02)
+  dtype: DTypeLike = jnp.float32
+  remat: str = "none"
+  unroll: int = 1
+
+  @nn.compact
+  def __call__(
+      self,
+      x: Float[Array, "batch time dim"],
+      valid: Bool[Array, "batch time"] | None = None,
+      *,
+      deterministic: bool = True,
+      collect: str = "",
+  ) -> Any:
+    """Applies the stack.
+
+    Args:
+      x: the input.
+      valid: False on padding, which nobody attends to; None: there is none.
+      deterministic: without dropout; else the `dropout` rng collection is used.
+      collect: `layers` gives [B, L + 1, T, D] instead, `attention` the weights [B, L, H, T, T].
+    """
+    params = self._parameters(x.shape[-1])
+    rng = None if deterministic or not (self.dropout or self.attention_dropout) else self.make_rng("dropout")
+
+    def body(x, layer):
+      x, weights = self._layer(layer["params"], x, valid, layer.get("rng"), collect == "attention")
+      return x, {"layers": x, "attention": weights}.get(collect)
+
+    layers = {"params": params}
+    if rng is not None:
+      layers["rng"] = jax.random.split(rng, self.num_layers)
+    if self.remat != "none":
+      body = jax.checkpoint(body, policy=REMAT[self.remat], prevent_cse=False)
+    last, collected = jax.lax.scan(body, x, layers, unroll=min(self.unroll, self.num_layers))
+    if collect == "layers":
+      return jnp.moveaxis(jnp.concatenate([x[None], collected]), 0, 1)
+    return last if not collect else jnp.moveaxis(collected, 0, 1)
+
+  def _parameters(self, dim):
+    """The stacked parameters, one name each, as a dict of dicts."""
+    num, heads, width, hidden = self.num_layers, self.num_heads, dim // self.num_heads, self.mlp_dim
+    zeros, ones = nn.initializers.zeros, nn.initializers.ones
+
+    def dense(name, flat, kernel, bias):
+      """Kernels are drawn as matrices `flat`, layer by layer, so that any initialiser sees the right fans."""
+      def init(rng):
+        drawn = jax.vmap(lambda key: self.kernel_init(key, flat, jnp.float32))(jax.random.split(rng, num))
+        return {"kernel": drawn.reshape(num, *kernel), "bias": jnp.zeros((num, *bias))}
+      return self.param(name, init)
+
+    def norm(name):
+      return self.param(name, lambda rng: {"scale": ones(rng, (num, dim)), "bias": zeros(rng, (num, dim))})
+
+    return {
+        "attention_norm": norm("attention_norm"),
+        "qkv": dense("qkv", (dim, 3 * dim), (dim, 3, heads, width), (3, heads, width)),
+        "out": dense("out", (dim, dim), (heads, width, dim), (dim,)),
+        "mlp_norm": norm("mlp_norm"),
+        "up": dense("up", (dim, hidden), (dim, hidden), (hidden,)),
+        "down": dense("down", (hidden, dim), (hidden, dim), (dim,))}
+
+  def _layer(self, params, x, valid, rng, with_weights):
+    keys = [None] * 3 if rng is None else list(jax.random.split(rng, 3))
+    norm = lambda name, x: layer_norm(x, params[name], self.norm_epsilon, self.dtype)
+    drop = lambda x, key: x if key is None else dropout(x, key, self.dropout)
+
+    y = norm("attention_norm", x) if self.norm == "pre" else x
+    y, weights = self._attention(params, y, valid, keys[0], with_weights)
+    x = x + drop(y, keys[1])
+    if self.norm == "post":
+      x = norm("attention_norm", x)
+    y = norm("mlp_norm", x) if self.norm == "pre" else x
+    y = ACTIVATIONS[self.activation](checkpoint_name(self._dense(y, params["up"]), "product"))
+    y = checkpoint_name(self._dense(y, params["down"]), "product")
+    x = x + drop(y, keys[2])
+    return norm("mlp_norm", x) if self.norm == "post" else x, weights
+
+  def _attention(self, params, x, valid, rng, with_weights):
+    batch, time, dim = x.shape
+    kernel, bias = (params["qkv"][name].astype(self.dtype) for name in ("kernel", "bias"))
+    qkv = checkpoint_name(x @ kernel.reshape(dim, -1) + bias.reshape(-1), "product")
+    qkv = qkv.reshape(batch, time, 3, self.num_heads, dim // self.num_heads)
+    rate = 0.0 if rng is None else self.attention_dropout
+    y, weights = attention(*jnp.moveaxis(qkv, 2, 0), valid, causal=self.causal, rate=rate, rng=rng,
+                           with_weights=with_weights)
+    kernel, bias = (params["out"][name].astype(self.dtype) for name in ("kernel", "bias"))
+    y = y.reshape(batch, time, dim) @ kernel.reshape(dim, dim) + bias
+    return checkpoint_name(y, "product"), weights
+
+  def _dense(self, x, params):
+    return x @ params["kernel"].astype(self.dtype) + params["bias"].astype(self.dtype)
+
+
+def attention(
+    query: Float[Array, "batch time heads dim"],
+    key: Float[Array, "batch keys heads dim"],
+    value: Float[Array, "batch keys heads dim"],
+    valid: Bool[Array, "batch keys"] | None = None,
+    *,
+    causal: bool = False,
+    rate: float = 0.0,
+    rng: Array | None = None,
+    with_weights: bool = False,
+) -> tuple[Float[Array, "batch time heads dim"], Array | None]:
+  """softmax(q k^T / sqrt(d)) v, and the weights [B, H, T, T] where they are asked for.
+
+  Without dropout and weights it is `jax.nn.dot_product_attention`, cuDNN's on GPUs; dropout of the weights it lacks.
+  """
+  if not rate and not with_weights:
+    mask = None if valid is None else valid[:, None, None, :]
+    return jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=causal), None
+  scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32) / query.shape[-1] ** 0.5
+  seen = None if valid is None else valid[:, None, None, :]
+  if causal:
+    lower = jnp.tril(jnp.ones(scores.shape[-2:], bool))
+    seen = lower if seen is None else seen & lower
+  if seen is not None:
+    scores = jnp.where(seen, scores, -1e30)  # Finite: a row of padding alone sees everything instead of nothing.
+  weights = jax.nn.softmax(scores, axis=-1)
+  kept = dropout(weights, rng, rate) if rate else weights
+  return jnp.einsum("bhqk,bkhd->bqhd", kept.astype(value.dtype), value), weights if with_weights else None
+
+
+def layer_norm(
+    x: Float[Array, "*shape dim"],
+    params: Mapping[str, Array],
+    epsilon: float,
+    dtype: DTypeLike = jnp.float32,
+) -> Float[Array, "*shape dim"]:
+  """LayerNorm over the last axis in float32 (Ba et al. 2016)."""
+  x = x.astype(jnp.float32)
+  centred = x - x.mean(-1, keepdims=True)
+  variance = jnp.square(centred).mean(-1, keepdims=True)
+  return (centred * jax.lax.rsqrt(variance + epsilon) * params["scale"] + params["bias"]).astype(dtype)
+
+
+class TextEncoder(nn.Module):
+  """Token ids to vectors: embeddings of tokens, positions and segments, and a `Transformer` over them.
+
+  The hyperparameters are checked by `text_encoder`, which makes one.
+
+  Attributes:
+    vocab_size: V.
+    dim: D.
+    max_length: longest input.
+    num_segments: 0 where there are none.
+    positions: `learned`, or `sinusoidal` as in the paper.
+    position_offset: the row of the position embedding that the first token has (RoBERTa: 2).
+    embedding_norm: LayerNorm and after it dropout, as in BERT; else dropout alone.
+    init_std: of embeddings and kernels, normal, cut off at two deviations.
+    others: see `Transformer`.
+  """
+
+  vocab_size: int
+  dim: int
+  num_layers: int
+  num_heads: int
+  mlp_dim: int
+  max_length: int
+  num_segments: int = 2
+  positions: str = "learned"
+  position_offset: int = 0
+  embedding_norm: bool = True
+  norm: str = "post"
+  causal: bool = False
+  activation: str = "gelu"
+  norm_epsilon: float = 1e-12
+  dropout: float = 0.1
+  attention_dropout: float = 0.1
+  init_std: float = 0.02
+  dtype: DTypeLike = jnp.float32
+  remat: str = "none"
+  unroll: int = 1
+
+  def setup(self):
+    init = nn.initializers.truncated_normal(self.init_std)
+    self.token_embedding = self.param("token_embedding", init, (self.vocab_size, self.dim))
+    if self.positions == "learned":
+      shape = (self.max_length + self.position_offset, self.dim)
+      self.position_embedding = self.param("position_embedding", init, shape)
+    if self.num_segments:
+      self.segment_embedding = self.param("segment_embedding", init, (self.num_segments, self.dim))
+    norm = lambda rng: {"scale": jnp.ones(self.dim), "bias": jnp.zeros(self.dim)}
+    if self.embedding_norm:
+      self.embedding_norm_params = self.param("embedding_norm", norm)
+    if self.norm == "pre":
+      self.final_norm_params = self.param("final_norm", norm)
+    self.layers_ = Transformer(
+        self.num_layers, self.num_heads, self.mlp_dim, self.norm, self.causal, self.activation, self.norm_epsilon,
+        self.dropout, self.attention_dropout, init, self.dtype, self.remat, self.unroll, name="layers")
+
+  def __call__(
+      self,
+      tokens: Int[Array, "batch time"],
+      segments: Int[Array, "batch time"] | None = None,
+      *,
+      deterministic: bool = True,
+  ) -> Float[Array, "batch time dim"]:
+    """The last layer. `tokens` are -1 on padding, at the end of a row."""
+    x = self._embed(tokens, segments, deterministic)
+    return self._final(self.layers_(x, tokens >= 0, deterministic=deterministic))
+
+  def hidden(
+      self,
+      tokens: Int[Array, "batch time"],
+      segments: Int[Array, "batch time"] | None = None,
+      deterministic: bool = True,
+  ) -> Float[Array, "batch layers time dim"]:
+    """All L + 1 layers, the embeddings first; with `norm="pre"` the final norm is applied to the last alone."""
+    x = self._embed(tokens, segments, deterministic)
+    layers = self.layers_(x, tokens >= 0, deterministic=deterministic, collect="layers")
+    return layers.at[:, -1].set(self._final(layers[:, -1])) if self.norm == "pre" else layers
+
+  def attention(
+      self, tokens: Int[Array, "batch time"], segments: Int[Array, "batch time"] | None = None,
+  ) -> Float[Array, "batch layers heads time time"]:
+    """The attention's weights."""
+    return self.layers_(self._embed(tokens, segments, True), tokens >= 0, collect="attention")
+
+  def features(self, batch: Mapping[str, Array], deterministic: bool = True) -> Float[Array, "batch time dim"]:
+    """`__call__` on a batch of `tokens` and, where there are any, `segments`."""
+    return self(batch["tokens"], batch.get("segments"), deterministic=deterministic)
+
+  def layers(self, batch: Mapping[str, Array], deterministic: bool = True) -> Float[Array, "batch layers time dim"]:
+    """`hidden` on such a batch."""
+    return self.hidden(batch["tokens"], batch.get("segments"), deterministic)
+
+  def decode(self, x: Float[Array, "*shape dim"]) -> Float[Array, "*shape vocab"]:
+    """Scores of the vocabulary by the token embeddings, in float32."""
+    return jnp.einsum("...d,vd->...v", x, self.token_embedding.astype(self.dtype), preferred_element_type=jnp.float32)
+
+  def _embed(self, tokens, segments, deterministic):
+    time = tokens.shape[1]
+    if time > self.max_length:
+      raise InputError(f"{time} tokens: the encoder knows positions up to {self.max_length}; cut the text")
+    # A table that is split along its features would be gathered as a whole, row by row.
+    table = constrain(self.token_embedding, P("model", None))
+    x = table[jnp.maximum(tokens, 0)]
+    if self.positions == "learned":
+      x = x + self.position_embedding[self.position_offset:self.position_offset + time]
+    else:
+      x = x + sinusoidal_positions(time, self.dim)
+    if self.num_segments:
+      # A product with ones and zeros: its gradient is a sum, where that of a look-up is a scatter of all rows.
+      segments = jnp.zeros_like(tokens) if segments is None else segments
+      x = x + jax.nn.one_hot(segments, self.num_segments, dtype=x.dtype) @ self.segment_embedding
+    x = constrain(x, P(DATA_AXES))
+    if self.embedding_norm:
+      x = layer_norm(x, self.embedding_norm_params, self.norm_epsilon)
+    if not deterministic and self.dropout:
+      x = dropout(x, self.make_rng("dropout"), self.dropout)
+    return x.astype(self.dtype)
+
+  def _final(self, x):
+    return layer_norm(x, self.final_norm_params, self.norm_epsilon, self.dtype) if self.norm == "pre" else x
+
+
+def text_encoder(**hyper: Any) -> TextEncoder:
+  """A `TextEncoder` of checked hyperparameters; `dtype` may be a name."""
+  for name, known in (("norm", NORMS), ("positions", POSITIONS), ("activation", tuple(ACTIVATIONS)),
+                      ("remat", tuple(REMAT))):
+    if name in hyper and hyper[name] not in known:
+      raise InputError(f"{name}={hyper[name]!r}: must be one of {', '.join(known)}")
+  if hyper["dim"] % hyper["num_heads"]:
+    raise InputError(f"dim={hyper['dim']}: must be a multiple of num_heads={hyper['num_heads']}")
+  for name in ("dropout", "attention_dropout"):
+    if not 0 <= hyper.get(name, 0.0) < 1:
+      raise InputError(f"{name}={hyper[name]}: must lie in [0, 1)")
+  if "dtype" in hyper:
+    hyper["dtype"] = jnp.dtype(hyper["dtype"])
+  return TextEncoder(**hyper)
+
+
+def sinusoidal_positions(time: int, dim: int) -> Float[Array, "time dim"]:
+  """sin and cos of position / 10000^(2i / D), in turn (Vaswani et al. 2017, section 3.5)."""
+  angle = jnp.arange(time)[:, None] / 10_000 ** (jnp.arange(0, dim, 2) / dim)
+  return jnp.stack([jnp.sin(angle), jnp.cos(angle)], -1).reshape(time, -1)[:, :dim]

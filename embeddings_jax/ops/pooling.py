@@ -1,0 +1,47 @@
+"""From the vectors of a text's tokens to one vector of the text."""
+import re
+
+import jax.numpy as jnp
+
+from embeddings_jax.types import Array, InputError
+
+POOLINGS = ("cls", "mean", "max", "last", "first_last_mean")
+
+
+def check_pooling(pooling: str) -> str:
+  """Raises unless `pooling` is one of `POOLINGS`, or `mean:K` or `cls:K` of layer K."""
+  if pooling not in POOLINGS and not re.fullmatch(r"(cls|mean):\d+", pooling):
+    raise InputError(f"pooling={pooling!r}: must be one of {', '.join(POOLINGS)}, or cls:K or mean:K of layer K")
+  return pooling
+
+
+def needs_layers(pooling: str) -> bool:
+  """Whether more than the last layer is asked for."""
+  return ":" in pooling or pooling == "first_last_mean"
+
+
+def pool(hidden: Array, valid: Array, pooling: str) -> Array:
+  """[B, D] from `hidden`: [B, T, D] of the last layer, or [B, L + 1, T, D] where `needs_layers(pooling)`.
+
+  Args:
+    hidden: vectors of the tokens; layer 0 is the embeddings.
+    valid: bool [B, T], False on padding.
+    pooling: `cls` (the first token), `last` (the last token), `mean` or `max` over tokens, `first_last_mean` (over
+      tokens of layers 1 and L; Su et al. 2021, arXiv:2103.15316), or `cls:K`, `mean:K` of layer K.
+  """
+  how, _, layer = check_pooling(pooling).partition(":")
+  if layer:
+    if int(layer) >= hidden.shape[1]:
+      raise InputError(f"pooling={pooling!r}: layers are 0 (the embeddings) to {hidden.shape[1] - 1}")
+    hidden = hidden[:, int(layer)]
+  if how == "first_last_mean":
+    hidden = (hidden[:, 1] + hidden[:, -1]) / 2
+  if how == "cls":
+    return hidden[:, 0]
+  if how == "last":
+    last = jnp.maximum(valid.sum(1) - 1, 0)
+    return jnp.take_along_axis(hidden, last[:, None, None], 1)[:, 0]
+  if how == "max":
+    return jnp.where(valid[..., None], hidden, -jnp.inf).max(1)
+  weights = valid.astype(hidden.dtype)
+  return jnp.einsum("bt,btd->bd", weights, hidden) / jnp.maximum(weights.sum(1, keepdims=True), 1)
