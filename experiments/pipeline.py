@@ -193,6 +193,8 @@ def load_subwords(dataset: Any, options: Mapping[str, Any], *, batch_size: int, 
                               cache_dir=cache_dir)
   facts |= {"num_raw_words": corpus.num_raw_words, "num_tokens": len(corpus.train.tokens),
             "num_documents": len(corpus.train.documents) - 1}
+  if encoder.continues is not None:
+    facts["continues"] = encoder.continues
 
   def pairs(texts: TokenTexts, **given: Any) -> Source:
     return sentence_pairs(texts, batch_size, max_length=options["max_length"], cls_id=facts["cls_id"],

@@ -1,5 +1,4 @@
 """Documents to running tokens with the bounds of sentences and documents, on the disk, memory-mapped."""
-import functools
 import hashlib
 import itertools
 import json
@@ -95,8 +94,8 @@ def tokenize_documents(dataset: Dataset, encoder: SubwordEncoder, *, unit: str =
   part = "" if chosen is None else hashlib.sha256(np.asarray(chosen, np.int64).tobytes()).hexdigest()
   file = hashlib.sha256(encoder.files()["tokenizer.json"]).hexdigest()
   key = digest("subwords", VERSION, dataset.fingerprint, part, file, unit)
-  build = functools.partial(_build, dataset=dataset, chosen=chosen, encoder=encoder, end=end)
-  path = cached(cache_root(cache_dir) / f"subwords-{key[:32]}", build)
+  path = cached(cache_root(cache_dir) / f"subwords-{key[:32]}",
+                lambda folder: _build(folder, dataset, chosen, encoder, end))
   meta = json.loads((path / "meta.json").read_text())
   train, validation = (_read(path / name, meta["dtype"]) for name in PARTS)
   return Corpus(train, validation, meta["num_raw_words"], key)

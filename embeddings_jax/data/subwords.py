@@ -86,6 +86,20 @@ class SubwordEncoder(Encoder):
             "num_segments": 1 + max(piece.segment for piece in self._templates[1]),
             **{role: i for role, i in roles.items() if i is not None}}
 
+  @property
+  def continues(self) -> np.ndarray | None:
+    """Which tokens continue a word, bool `[vocab_size]`: `##x` of WordPiece, of others what has no space before it;
+    None where neither is to be seen."""
+    model = json.loads(self._file)["model"]
+    prefix, found = model.get("continuing_subword_prefix"), np.zeros(self.facts["vocab_size"], bool)
+    opening = next((mark for mark in ("\u0120", "\u2581") if any(token[0] == mark for token in self.vocabulary)), None)
+    if not (model["type"] == "WordPiece" and prefix) and not opening:
+      return None
+    for token, i in self.vocabulary.items():
+      found[i] = token.startswith(prefix) if model["type"] == "WordPiece" else token[0] != opening
+    found[self.facts["special_ids"]] = False
+    return found
+
   def encode(self, items: Sequence[str | Sequence[str]], offsets: bool = False) -> Batch:
     """A batch of texts or pairs of texts.
 
@@ -100,7 +114,7 @@ class SubwordEncoder(Encoder):
     """
     if not len(items):
       raise InputError("no items to encode: the input is empty")
-    pairs = [(item,) if isinstance(item, str) else tuple(item) for item in items]
+    pairs = [tuple(item) if isinstance(item, (tuple, list)) else (item,) for item in items]
     for i, pair in enumerate(pairs):
       if not 1 <= len(pair) <= 2 or not all(isinstance(text, str) for text in pair):
         raise InputError(f"item {i}: is {str(pair)[:40]}, should be a text or a pair of texts")
