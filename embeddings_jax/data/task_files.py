@@ -43,6 +43,8 @@ class Example(NamedTuple):
 def read_examples(path: str | os.PathLike, errors: str = "strict") -> tuple[str, list[Example]]:
   """The kind and the examples of a file; its form follows from its name: `.tsv .json .conllu .conll .txt .csv`.
 
+  A table without labels, as GLUE's test parts are, gives no example and is reported.
+
   Raises:
     InputError: another name, an empty file, or a line that makes no sense.
   """
@@ -60,19 +62,19 @@ def read_examples(path: str | os.PathLike, errors: str = "strict") -> tuple[str,
   else:
     raise InputError(f"{path}: is no task by its name; .tsv (sentences or pairs with labels), .json (SQuAD), .csv "
                      "(SWAG), .conll or .txt (a token and its tag a line) and .conllu are")
-  if not examples:
+  if examples == []:
     raise InputError(f"{path}: is empty, it has no example")
-  return kind, examples
+  return kind, examples or []
 
 
-def read_table(path: str | os.PathLike, errors: str = "strict") -> tuple[str, list[Example]]:
+def read_table(path: str | os.PathLike, errors: str = "strict") -> tuple[str, list[Example] | None]:
   """Sentences or pairs with a class or a score, a line each, columns parted by tabs; quotes are literal.
 
   With a header, by its names: `sentence`, or a pair (`sentence1 sentence2`, `question1 question2`, `question
   sentence`, `premise hypothesis`, `#1 String #2 String`), and `gold_label`, `label`, `is_duplicate`, `Quality` (a
   class) or `score` (a number), as GLUE and SNLI have them. Without one: sentence, label; or sentence, sentence,
   label; or CoLA's four columns, source, label, mark, sentence. Lines whose label is `-` (no agreement) are left out
-  and counted; a file without the column of labels has no examples.
+  and counted; a file without the column of labels gives None.
   """
   lines = enumerate(formats.read_lines(path, errors), 1)
   number, first = next(lines, (0, ""))
@@ -88,7 +90,7 @@ def read_table(path: str | os.PathLike, errors: str = "strict") -> tuple[str, li
     texts, target = layouts[width]
   elif target is None:
     logging.warning("%s: has no column of labels, and is left out", path)
-    return "pairs" if len(texts) == 2 else "text", []
+    return "pairs" if len(texts) == 2 else "text", None
   found, undecided = [], 0
   needed = 1 + max(*texts, target)
   for number, line in lines:
