@@ -343,6 +343,8 @@ def encoder_of(options: Mapping[str, Any], facts: Mapping[str, Any], num_steps: 
   found = {"encoder": network}
   if with_model:
     sgd = {"name": "sgd", "learning_rate": 0.0}  # Its optimizer is not used.
+    arguments = inspect.signature(getattr(module, name)).parameters
+    options = {key: value for key, value in options.items() if key in arguments}
     found["auxiliary"] = make_model({"name": name, "model": options, "optimizer": sgd}, facts, num_steps)
   return found
 

@@ -114,19 +114,25 @@ def adapt(config: Any, found: Pretrained, explicit: Collection[str]) -> None:
   """
   where = f"--init_from={found.path}"
   name = config.get("factory") or config["name"]
-  if found.name != name:
-    raise InputError(f"{where}: holds a {found.name}, and --model={config['name']} starts from a {name}")
-  factory = getattr(importlib.import_module(f"embeddings_jax.models.{name}"), name)
-  known = inspect.signature(factory).parameters
-  for key, value in found.hyper.items():
-    if key not in known or key in FREE:
+  module = importlib.import_module(f"embeddings_jax.models.{found.name}")
+  if "encoder" in config.model:  # Fine-tuning takes any network; its arguments have a node of their own.
+    node, prefix, hyper = config.model.encoder, "model.encoder", {"name": found.name, **found.hyper}
+    if found.hyper["causal"] and "model.pooling" not in explicit:
+      config.model.pooling = "last"
+  else:
+    if found.name != name:
+      raise InputError(f"{where}: holds a {found.name}, and --model={config['name']} starts from a {name}")
+    known = inspect.signature(getattr(module, name)).parameters
+    node, prefix, hyper = config.model, "model", {key: found.hyper[key] for key in found.hyper if key in known}
+    if found.pooling and "pooling" in known and "model.pooling" not in explicit:
+      _set(config.model, "pooling", found.pooling)
+  for key, value in hyper.items():
+    if key in FREE:
       continue
-    mine = config.model.get(key)
-    if f"model.{key}" in explicit and mine != value:
-      raise InputError(f"--config.model.{key}={mine!r}: {where} has {key}={value!r}; leave the option out")
-    _set(config.model, key, value)
-  if found.pooling and "pooling" in known and "model.pooling" not in explicit:
-    _set(config.model, "pooling", found.pooling)
+    mine = node.get(key)
+    if f"{prefix}.{key}" in explicit and mine != value:
+      raise InputError(f"--config.{prefix}.{key}={mine!r}: {where} has {key}={value!r}; leave the option out")
+    _set(node, key, value)
   if "data.tokenizer" in explicit and str(config.data.tokenizer) != found.tokenizer:
     raise InputError(f"--config.data.tokenizer={config.data.tokenizer}: {where} brings its own tokenizer; leave the "
                      "option out")

@@ -92,6 +92,8 @@ def finetune(
       raise InputError(f"{name}={value!r}: must be one of {', '.join(known)}")
   if not hasattr(encoder, "features"):
     raise InputError(f"encoder: {type(encoder).__name__} gives no vectors of tokens; take bert, gpt or elmo")
+  if pooling == "cls" and getattr(encoder, "causal", False) and task not in ("span", "tagging"):
+    raise InputError("pooling='cls': the first token of a causal network sees no other; take last or mean")
   if task in ("classification", "tagging") and num_classes < 2:
     raise InputError(f"num_classes={num_classes}: {task} needs at least 2")
   if auxiliary_weight < 0 or (auxiliary_weight and auxiliary is None):
