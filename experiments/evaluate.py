@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
   import jax
   import numpy as np
 
-  from experiments import pipeline, protocols, results, workdir
+  from experiments import figures, pipeline, protocols, results, workdir
 
   run = pipeline.load_run(FLAGS.workdir)
   config = run.record["config"]
@@ -61,6 +61,8 @@ def main(argv: Sequence[str]) -> int:
   old = workdir.read_json(path) if path.exists() else {"model": config["name"], "metrics": {}, "seed": config["seed"]}
   old["metrics"] |= {key: round(float(value), 6) for key, value in metrics.items()}
   workdir.write_json(path, old | {"steps": run.step})
+  for file in figures.draw_probing(run.path, metrics):
+    print(f"{run.path}: {file}")
   return 0
 
 
