@@ -18,7 +18,10 @@ from embeddings_jax.data.cache import digest
 from embeddings_jax.data.cooccurrence import Cooccurrence, count_cooccurrences
 from embeddings_jax.data.dataset import take_columns
 from embeddings_jax.data.documents import byte_stream
+from embeddings_jax.data.sentence_pairs import sentence_pairs
+from embeddings_jax.data.sentences import TokenTexts, tokenize_documents
 from embeddings_jax.data.sources import array_source, window_source
+from embeddings_jax.data.subwords import SubwordEncoder, load_tokenizer, trained_tokenizer
 from embeddings_jax.data.tiles import tile_source
 from embeddings_jax.train.checkpoints import Checkpoints
 from embeddings_jax.train.mesh import make_mesh, state_shardings
@@ -31,15 +34,17 @@ from experiments.progress import Progress
 FORMS = ("blocks", "cells", "tiles")
 # What each encoder encodes, first what it is meant for.
 ITEMS = {"rows": ("rows",), "words": ("text",), "bags": ("text", "bags", "matrix"), "bytes": ("text",),
-         "waveforms": ("audio",)}
+         "waveforms": ("audio",), "subwords": ("text",)}
+# What models of subwords read: pairs of sentences as BERT, or windows of the running text as GPT.
+SUBWORD_FORMS = ("pairs", "windows")
 ENCODED_AT_ONCE = 1024  # Items.
-EMBEDDED_AT_ONCE = 1 << 21  # Elements of the encoded items.
 
 
 class Data(NamedTuple):
   source: Source
   encoder: Any
   dataset: Any
+  validation: Source | None = None  # Held-out data in the same form, in order, where the form has some.
 
 
 def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str | None) -> Data:
@@ -59,6 +64,7 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
     dataset = first_items(dataset, options["max_documents"])
   train = np.asarray(dataset.split.get("train", np.arange(len(dataset.items))))
 
+  validation = None
   if kind == "rows":
     source, encoder = load_rows(dataset, extra, options, batch_size=batch_size, seed=seed)
   elif kind == "words":
@@ -67,6 +73,11 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
     bags = counted_documents(dataset, options, cache_dir)
     encoder = bags.encoder
     source = bag_source(bags, batch_size, blocks=options["blocks"], held_out=options.get("held_out", 0), seed=seed)
+  elif kind == "subwords":
+    source, validation, encoder = load_subwords(dataset, options, batch_size=batch_size, seed=seed,
+                                                cache_dir=cache_dir)
+    if options.get("tokenizer"):  # A file, which determines the course as well.
+      dataset = dataset._replace(fingerprint=digest(dataset.fingerprint, encoder.fingerprint))
   elif kind == "bytes":
     stream, _ = byte_stream(dataset)
     encoder = encoders.ByteEncoder(options["max_length"])
@@ -81,7 +92,7 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
     encoder = encoders.WaveformEncoder(dataset.rate)
     source = window_source(stream, options["window_length"], batch_size, name="signal", starts=starts, jitter=jitter,
                            seed=seed)
-  return Data(source, encoder, dataset)
+  return Data(source, encoder, dataset, validation)
 
 
 def load_dataset(options: Mapping[str, Any], *, data_dir: str | None,
@@ -159,6 +170,58 @@ def load_words(dataset: Any, options: Mapping[str, Any], *, batch_size: int, see
     cells = counted(tokens, options, cache_dir)
     source = cells_in_form(form, cells, tokens.facts, options, batch_size, seed, cache_dir)
   return source, tokens.encoder
+
+
+def load_subwords(dataset: Any, options: Mapping[str, Any], *, batch_size: int, seed: int,
+                  cache_dir: str | None) -> tuple[Source, Source | None, SubwordEncoder]:
+  """Sources of training and of held-out documents in the form that `options` (the config's `data`) ask for.
+
+  Options: `tokenizer` (a path; "": trained on the text, by `model`, `vocab_size` and `lowercase`), `max_length`,
+  `form` (`pairs`: with `short_fraction`, and `validation_pairs`, as many held-out ones, 0: one drawing; `windows`: of
+  `window_length`, else `max_length`, tokens).
+  """
+  form = options.get("form", "pairs")
+  check_choice("--config.data.form", form, SUBWORD_FORMS)
+  encoder = subword_encoder(dataset, options, cache_dir)
+  facts = encoder.facts
+  if form == "pairs":
+    missing = [role for role in ("cls", "sep", "mask") if f"{role}_id" not in facts]
+    if missing:
+      raise InputError(f"--config.data.tokenizer={options.get('tokenizer', '')}: has no [{missing[0].upper()}]; "
+                       "sentence pairs need [CLS], [SEP] and [MASK]")
+  corpus = tokenize_documents(dataset, encoder, unit="sentence" if form == "pairs" else "document",
+                              cache_dir=cache_dir)
+  facts |= {"num_raw_words": corpus.num_raw_words, "num_tokens": len(corpus.train.tokens),
+            "num_documents": len(corpus.train.documents) - 1}
+  if encoder.continues is not None:
+    facts["continues"] = encoder.continues
+
+  def pairs(texts: TokenTexts, **given: Any) -> Source:
+    return sentence_pairs(texts, batch_size, max_length=options["max_length"], cls_id=facts["cls_id"],
+                          sep_id=facts["sep_id"], short_fraction=options.get("short_fraction", 0.1), **given)
+
+  def windows(texts: TokenTexts, **given: Any) -> Source:
+    return window_source(texts.tokens, options.get("window_length") or options["max_length"], batch_size, **given)
+
+  held_out = corpus.validation
+  if form == "windows":
+    validation = held_out and windows(held_out, order="sequential", remainder="pad")
+    return windows(corpus.train, seed=seed, facts=facts), validation, encoder
+  validation = None
+  if held_out and len(held_out.documents) > 2:
+    validation = pairs(held_out, order="sequential", num_pairs=options.get("validation_pairs", 0))
+  return pairs(corpus.train, seed=seed, facts=facts), validation, encoder
+
+
+def subword_encoder(dataset: Any, options: Mapping[str, Any], cache_dir: str | None) -> SubwordEncoder:
+  """The encoder of a config's `data`: the tokenizer that it names, else one trained on the data set."""
+  lowercase = options.get("lowercase", True)
+  if options.get("tokenizer"):
+    tokenizer = load_tokenizer(options["tokenizer"], lowercase)
+  else:
+    tokenizer = trained_tokenizer(dataset, model=options.get("model", "wordpiece"), vocab_size=options["vocab_size"],
+                                  lowercase=lowercase, cache_dir=cache_dir)
+  return SubwordEncoder(tokenizer, options["max_length"])
 
 
 def counted(tokens: text.Tokens, options: Mapping[str, Any], cache_dir: str | None) -> Cooccurrence:
@@ -241,28 +304,49 @@ def embedder(model: Model, state: PyTree, encoder: Any, output: str = "") -> Cal
   compiled = jax.jit(fn, out_shardings=replicated)
 
   def embed(items: Sequence[Any]) -> np.ndarray:
-    pieces = []
-    # Documents of a piece are padded to its longest, so that the long ones had better be together.
-    order = np.argsort([len(item) for item in items], kind="stable") if encoder.kind == "bags" else None
+    waiting: dict[Any, dict[str, np.ndarray]] = {}  # Rows that wait for others of their shapes.
+    sizes: dict[Any, int] = {}  # Of shapes for which a program is compiled.
+    found, places = [], []
+
+    def run(rows: dict[str, np.ndarray], size: int) -> None:
+      place = rows.pop("place")
+      padded = {key: np.pad(value, [(0, size - len(place))] + [(0, 0)] * (value.ndim - 1))
+                for key, value in rows.items()}
+      found.append(np.asarray(compiled(state, padded).addressable_data(0))[:len(place)])
+      places.append(place)
+
     for first in range(0, len(items), ENCODED_AT_ONCE):
-      chosen = slice(first, first + ENCODED_AT_ONCE)
-      batch = encoder.encode(items[chosen] if order is None else [items[i] for i in order[chosen]])
-      total = len(batch["mask"])
-      per_row = sum(np.prod(value.shape[1:], dtype=int) for value in batch.values())
-      size = max(1, min(ENCODED_AT_ONCE, EMBEDDED_AT_ONCE // int(per_row)))
-      size = 1 << (min(size, total) - 1).bit_length()
-      for row in range(0, total, size):
-        piece = {key: value[row:row + size] for key, value in batch.items()}
-        valid = len(piece["mask"])
-        piece = {key: np.pad(value, [(0, size - valid)] + [(0, 0)] * (value.ndim - 1))
-                 for key, value in piece.items()}
-        pieces.append(np.asarray(compiled(state, piece).addressable_data(0))[:valid])
-    found = np.concatenate(pieces)
-    if order is not None:
-      found[order] = found.copy()
-    return found
+      batch = encoder.encode(items[first:first + ENCODED_AT_ONCE])
+      batch["place"] = first + np.arange(len(batch["mask"]))
+      for rows in by_length(encoder, batch):
+        shapes = tuple(value.shape[1:] for value in rows.values())
+        if shapes in waiting:
+          rows = {key: np.concatenate([waiting[shapes][key], value]) for key, value in rows.items()}
+        total, per_row = len(rows["place"]), sum(int(np.prod(shape)) for shape in shapes if shape)
+        size = encoders.bucket(max(1, min(ENCODED_AT_ONCE, encoder.embedded_at_once // max(1, per_row))))
+        whole = total // size * size
+        for row in range(0, whole, size):
+          sizes[shapes] = size
+          run({key: value[row:row + size] for key, value in rows.items()}, size)
+        waiting[shapes] = {key: value[whole:] for key, value in rows.items()}
+    for shapes, rows in waiting.items():
+      if len(rows["place"]):
+        run(rows, sizes.get(shapes) or encoders.bucket(len(rows["place"])))
+    vectors = np.concatenate(found)
+    vectors[np.concatenate(places)] = vectors.copy()
+    return vectors
 
   return embed
+
+
+def by_length(encoder: Any, batch: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+  """The rows of an encoded batch by the lengths that they are to be padded to, shortest first."""
+  lengths = encoder.lengths(batch)
+  if lengths is None:
+    return [batch]
+  widths = np.array([encoder.bucket(int(length)) for length in lengths])
+  return [{key: value[widths == width] if value.ndim == 1 else value[widths == width, :width]
+           for key, value in batch.items()} for width in np.unique(widths)]
 
 
 def topics_of(model: Model, state: PyTree, encoder: Any) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ The leading axis of every array is the items'; the second is padded to the longe
 a power of two, so that a compiled function sees few shapes. `mask` is 1 for every item.
 """
 import hashlib
+import importlib
 import io
 import json
 import os
@@ -27,10 +28,19 @@ class Encoder:
   """
 
   kind: ClassVar[str]
+  embedded_at_once: ClassVar[int] = 1 << 21  # Elements of encoded items that a model is given at once, about.
   names: Sequence[str] | None = None  # One per row of the table that is learnt, where there is one.
 
   def encode(self, items: Sequence[Any]) -> Batch:
     raise NotImplementedError
+
+  def lengths(self, batch: Batch) -> np.ndarray | None:
+    """What of each item's row is no padding, where rows are padded and may be cut to `bucket`s; int `[n]`."""
+    return None
+
+  def bucket(self, length: int) -> int:
+    """The length that rows of up to `length` elements are padded to."""
+    return bucket(length)
 
   def options(self) -> dict[str, Any]:
     """What `preprocess.json` says beside the kind."""
@@ -176,6 +186,9 @@ class BagEncoder(WordEncoder):
     words, counts = zip(*(self.bag(item, i) for i, item in enumerate(items))) if len(items) else ((), ())
     return {"words": _padded(words, np.int32, -1), "counts": _padded(counts, np.float32, 0), "mask": _ones(items)}
 
+  def lengths(self, batch: Batch) -> np.ndarray:
+    return (batch["words"] >= 0).sum(1)
+
   def bag(self, item: str | Mapping[str, float], i: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """The known words of one item, sorted, and their counts; `i` is what an error calls it."""
     if isinstance(item, str):
@@ -231,6 +244,8 @@ class ByteEncoder(Encoder):
     return _signals([np.frombuffer(item, np.uint8) for item in data], np.uint8, self.max_length)
 
 
+# Those of subwords and characters are in files of their own, which add them here when they are asked for.
+ELSEWHERE = ("subwords", "characters")
 ENCODERS = {cls.kind: cls for cls in (RowEncoder, WordEncoder, BagEncoder, WaveformEncoder, ByteEncoder)}
 
 
@@ -242,7 +257,10 @@ def load_encoder(folder: str | os.PathLike) -> Encoder:
     raise InputError(f"{folder}: is no encoder, preprocess.json is missing; give the folder `encoder` of a run")
   try:
     options = json.loads(path.read_text())
-    return ENCODERS[options.pop("kind")].from_files(options, folder)
+    kind = options.pop("kind")
+    if kind in ELSEWHERE:
+      importlib.import_module(f"embeddings_jax.data.{kind}")
+    return ENCODERS[kind].from_files(options, folder)
   except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as e:
     raise InputError(f"{folder}: damaged encoder ({type(e).__name__}: {e})") from e
 

@@ -10,15 +10,15 @@ def read_items(path: str, encoder_kind: str, errors: str = "strict", gaps: bool 
   """Items of a file for an encoder, in order; each becomes one row of the result.
 
   Args:
-    path: `rows`: .csv, .tsv or .npy; `words`, `bags` and `bytes`: text, an item a line (a blank line is an empty
-      item, so that rows stay aligned with lines); `waveforms`: a wav, a folder or glob of them, or a text
-      file with the path of one a line, relative to that file.
+    path: `rows`: .csv, .tsv or .npy; `words`, `bags`, `bytes`, `subwords` and `characters`: text, an item a line (a
+      blank line is an empty item, so that rows stay aligned with lines); `waveforms`: a wav, a folder or glob of
+      them, or a text file with the path of one a line, relative to that file.
     encoder_kind: `Encoder.kind`.
     errors: as for `catalog.load`.
     gaps: rows may lack values.
   """
   path = str(path)
-  if encoder_kind in ("words", "bags", "bytes"):
+  if encoder_kind in ("words", "bags", "bytes", "subwords", "characters"):
     items = [line for file in own.list_files(path) for line in formats.read_lines(file, errors)]
     if not any(items):
       raise InputError(f"{path}: is empty, it has no text")

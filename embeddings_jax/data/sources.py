@@ -82,7 +82,8 @@ def window_source(
     starts: first element of every window; by default each element is in exactly one window, and
       the last window is filled up with `pad`.
     jitter: a random offset in [0, jitter) is added to each start, drawn anew for each step.
-    pad: the value that stands for "no element" past the end of the stream.
+    pad: the value that stands for "no element" past the end of the stream; where it is negative, windows of uint8
+      or uint16 are int32.
     seed, order, remainder, facts, resident: as for `array_source`.
   """
   if starts is None:
@@ -93,8 +94,12 @@ def window_source(
   short = int(starts.max()) + jitter + length - len(stream)
   if resident is None:
     resident = stream.nbytes <= RESIDENT_BYTES
-  if stream.dtype.kind == "u" and pad < 0 and (short > 0 or not resident):
-    raise InputError(f"pad={pad} does not fit a stream of {stream.dtype}")
+  dtype = stream.dtype
+  if dtype.kind == "u" and pad < 0:
+    if dtype.itemsize > 2:
+      raise InputError(f"pad={pad} does not fit a stream of {dtype}")
+    dtype = np.dtype(np.int32)
+    stream = stream.astype(dtype) if resident else stream
   if short > 0 and resident:
     stream = np.concatenate([stream, np.full(short, pad, stream.dtype)])
   index_at, steps_per_epoch = row_order(len(starts), batch_size, seed, order, remainder)
@@ -114,7 +119,7 @@ def window_source(
 
   def read(step, rows=slice(None)):
     index = window_at(step, rows)
-    window = np.full((len(index["start"]), length), pad, stream.dtype)
+    window = np.full((len(index["start"]), length), pad, dtype)
     for row, first in enumerate(index["start"]):
       piece = stream[first:first + length]
       window[row, :len(piece)] = piece

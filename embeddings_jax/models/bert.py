@@ -39,7 +39,7 @@ from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.transformer import ACTIVATIONS, RULES, TextEncoder, layer_norm, text_encoder
 from embeddings_jax.ops.masking import Masked, content_keys, mask_tokens
 from embeddings_jax.ops.pooling import check_pooling, needs_layers, pool
-from embeddings_jax.types import Batch, InputError, Model
+from embeddings_jax.types import InputError, Model
 
 MASKINGS = ("dynamic", "static")
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from embeddings_jax.types import Array, InputError
 
-POOLINGS = ("cls", "mean", "last", "first_last_mean")
+POOLINGS = ("cls", "mean", "max", "last", "first_last_mean")
 
 
 def check_pooling(pooling: str) -> str:
@@ -26,8 +26,8 @@ def pool(hidden: Array, valid: Array, pooling: str) -> Array:
   Args:
     hidden: vectors of the tokens; layer 0 is the embeddings.
     valid: bool [B, T], False on padding.
-    pooling: `cls` (the first token), `last` (the last token), `mean` over tokens, `first_last_mean` (over tokens of
-      layers 1 and L; Su et al. 2021, arXiv:2103.15316), or `cls:K`, `mean:K` of layer K.
+    pooling: `cls` (the first token), `last` (the last token), `mean` or `max` over tokens, `first_last_mean` (over
+      tokens of layers 1 and L; Su et al. 2021, arXiv:2103.15316), or `cls:K`, `mean:K` of layer K.
   """
   how, _, layer = check_pooling(pooling).partition(":")
   if layer:
@@ -41,5 +41,7 @@ def pool(hidden: Array, valid: Array, pooling: str) -> Array:
   if how == "last":
     last = jnp.maximum(valid.sum(1) - 1, 0)
     return jnp.take_along_axis(hidden, last[:, None, None], 1)[:, 0]
+  if how == "max":
+    return jnp.where(valid[..., None], hidden, -jnp.inf).max(1)
   weights = valid.astype(hidden.dtype)
   return jnp.einsum("bt,btd->bd", weights, hidden) / jnp.maximum(weights.sum(1, keepdims=True), 1)

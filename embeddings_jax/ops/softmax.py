@@ -4,6 +4,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from embeddings_jax.ops.sharding import num_data_shards
 from embeddings_jax.types import Array, InputError
 
 
@@ -59,6 +60,79 @@ def _backward(vocab_size, chunk, gradient, cotangent):
 
 
 weighted_log_partition.defvjp(_value_and_gradient, _backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def cross_entropy(queries: Array, table: Array, targets: Array, weight: Array,
+                  chunk: int) -> tuple[Array, Array, Array]:
+  """-sum_i weight_i log p(target_i | q_i) with p = softmax(q t^T), in nats, and what each position thought.
+
+  The scores of a chunk of positions are all that is ever held, and each is computed once for the value, the accuracy
+  and the gradient.
+
+  Args:
+    queries: [B, N, d], float32 or bfloat16, which is then the type of the products; chunks are cut along N, so that B
+      may be sharded.
+    table: [V, d].
+    targets: int32 [B, N].
+    weight: [B, N]; it gets no gradient.
+    chunk: positions whose scores a data shard holds at the same time.
+
+  Returns:
+    The loss, a scalar; log p(target) [B, N]; whether the target had the highest score, float32 [B, N]. The gradient
+    is of the loss alone.
+  """
+  return _cross_entropy(queries, table, targets, weight, chunk, False)[0]
+
+
+def _cross_entropy(queries, table, targets, weight, chunk, with_gradient):
+  num_blocks, size, _ = queries.shape
+  width = max(1, min(size, chunk * num_data_shards() // num_blocks))
+  number = -(-size // width)
+  matrix = table.astype(queries.dtype)
+  product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+
+  def one(grad_table, part):
+    query, target, share = part
+    scores = product("bnd,vd->bnv", query, matrix)
+    chosen = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 2) == target[..., None]
+    top = scores.max(-1, keepdims=True)
+    unnormalised = jnp.exp(scores - top)
+    partition = unnormalised.sum(-1, keepdims=True)
+    own = jnp.where(chosen, scores, 0).sum(-1)
+    found = own - (top + jnp.log(partition))[..., 0], (own >= top[..., 0]).astype(jnp.float32)
+    if not with_gradient:
+      return grad_table, found
+    error = (share[..., None] * (unnormalised / partition - chosen)).astype(query.dtype)
+    grad_table += product("bnv,bnd->vd", error, query)
+    return grad_table, (*found, product("bnv,vd->bnd", error, matrix))
+
+  parts = (queries, targets, weight)
+  start = jnp.zeros(table.shape if with_gradient else (), jnp.float32)
+  if number == 1:
+    grad_table, found = one(start, parts)
+  else:
+    cut = lambda x: jnp.moveaxis(jnp.pad(x, [(0, 0), (0, number * width - size)] + [(0, 0)] * (x.ndim - 2)).reshape(
+        (num_blocks, number, width) + x.shape[2:]), 1, 0)
+    join = lambda x: jnp.moveaxis(x, 0, 1).reshape((num_blocks, number * width) + x.shape[3:])[:, :size]
+    grad_table, found = jax.lax.scan(one, start, tuple(map(cut, parts)))
+    found = tuple(map(join, found))
+  log_likelihood, right, *grad_queries = found
+  value = -(weight * log_likelihood).sum(), log_likelihood, right
+  return value, (grad_queries[0].astype(queries.dtype), grad_table.astype(table.dtype)) if with_gradient else None
+
+
+def _cross_entropy_forward(queries, table, targets, weight, chunk):
+  return _cross_entropy(queries, table, targets, weight, chunk, True)
+
+
+def _cross_entropy_backward(chunk, gradient, cotangents):
+  del chunk
+  grad_queries, grad_table = gradient
+  return ((cotangents[0] * grad_queries).astype(grad_queries.dtype), cotangents[0] * grad_table, None, None)
+
+
+cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
 
 
 def check_affordable(name: str, vocab_size: int, dim: int, num_tables: int, chunk: int, max_memory: float) -> None:

@@ -100,7 +100,7 @@ def test_reader_is_shuffled_anew_and_repeatable():
     (lambda: array_source({"x": ROWS}, 2, order="random"), "shuffled"),
     (lambda: array_source({"x": ROWS}, 2, remainder="keep"), "drop"),
     (lambda: window_source(np.arange(0), 4, 1), "no window"),
-    (lambda: window_source(np.zeros(9, np.uint8), 4, 1), "pad=-1 does not fit a stream of uint8"),
+    (lambda: window_source(np.zeros(9, np.uint32), 4, 1), "pad=-1 does not fit a stream of uint32"),
 ])
 def test_bad_input_is_one_line(build, message):
   with pytest.raises(InputError, match=message) as error:

@@ -6,7 +6,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from embeddings_jax.ops.sharding import DATA_AXES
-from embeddings_jax.ops.softmax import check_affordable, weighted_log_partition
+from embeddings_jax.ops.softmax import check_affordable, cross_entropy, weighted_log_partition
 from embeddings_jax.types import InputError
 
 
@@ -55,3 +55,24 @@ def test_what_a_vocabulary_would_need():
   check_affordable("x", 10_000, 100, 2, 512, 4.0)
   with pytest.raises(InputError, match=r"x: .*over 1000000 words of 100 dimensions needs about 7.3 GB \(3.2 .* 4.1"):
     check_affordable("x", 1_000_000, 100, 2, 512, 4.0)
+
+
+def test_cross_entropy_is_the_plain_one_in_any_chunks():
+  random = np.random.default_rng(0)
+  queries, table = (jnp.asarray(random.normal(size=shape), jnp.float32) for shape in ((3, 7, 5), (11, 5)))
+  targets, weight = jnp.asarray(random.integers(0, 11, (3, 7))), jnp.asarray(random.random((3, 7)), jnp.float32)
+
+  def plain(queries, table):
+    log_p = jax.nn.log_softmax(queries @ table.T)
+    chosen = jnp.take_along_axis(log_p, targets[..., None], -1)[..., 0]
+    return -2 * (weight * chosen).sum(), (chosen, log_p.argmax(-1) == targets)
+
+  def ours(queries, table, chunk):
+    loss, chosen, right = cross_entropy(queries, table, targets, weight, chunk)
+    return 2 * loss, (chosen, right)
+
+  expected = jax.value_and_grad(plain, (0, 1), has_aux=True)(queries, table)
+  for chunk in (100, 6, 1):
+    found = jax.jit(jax.value_and_grad(ours, (0, 1), has_aux=True), static_argnums=2)(queries, table, chunk)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, expected)
+    np.testing.assert_allclose(ours(queries, table, chunk)[0], expected[0][0], rtol=1e-6)

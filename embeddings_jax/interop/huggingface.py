@@ -1,0 +1,565 @@
+"""Hugging Face directories of text transformers, in and out: `config.json` and `model.safetensors`, without torch.
+
+  `model_type`                        ours    what it is
+  bert                                bert    post-norm encoder (also MiniLM and most sentence encoders)
+  roberta, xlm-roberta, camembert     bert    the same with `position_offset` 2 and another masked-LM head
+  openai-gpt                          gpt     post-norm decoder (GPT-1)
+  gpt2                                gpt     pre-norm decoder
+
+A linear layer of theirs is [out, in] (`Linear`) or [in, out] (`Conv1D`); ours are [in, out] with heads unfolded and
+all layers stacked: a table of leaves (`_leaves`) says which tensors make which array, and serves both directions, so
+that a round trip is equal bit for bit. Pickled weights (`pytorch_model.bin`) are never opened: loading a pickle runs
+whatever code it holds.
+"""
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from embeddings_jax.types import InputError
+
+ROBERTA = ("roberta", "xlm-roberta", "camembert")
+KNOWN = ("bert", *ROBERTA, "openai-gpt", "gpt2")
+ACTIVATIONS = {"gelu": "gelu", "gelu_python": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
+               "gelu_fast": "gelu_tanh", "relu": "relu"}
+DTYPES = ("float32", "float16", "bfloat16")  # The halves become float32 without loss.
+PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+POOLINGS = {"cls_token": "cls", "cls": "cls", "mean_tokens": "mean", "mean": "mean", "max_tokens": "max",
+            "max": "max", "lasttoken": "last"}
+
+
+class SentenceModel(NamedTuple):
+  """What a sentence-transformers directory says beside the network.
+
+  Attributes:
+    folder: where `config.json`, the weights and the tokenizer are; the directory itself where nothing else is said.
+    pooling: `cls`, `mean`, `max` or `last`; "" where the directory says nothing.
+    normalize: whether vectors are divided by their length.
+    max_length: longer texts are truncated; None where nothing is said.
+  """
+
+  folder: Path
+  pooling: str = ""
+  normalize: bool = False
+  max_length: int | None = None
+
+
+class _Leaf(NamedTuple):
+  """One array of ours and the tensors that make it.
+
+  Attributes:
+    path: `encoder/layers/qkv/kernel`.
+    shape: ours, of one layer.
+    names: of the tensors that are joined, with {} for the number of the layer.
+    matrix: each tensor's shape, [in, out] or [size].
+    transposed: whether the file has [out, in].
+  """
+
+  path: str
+  shape: tuple[int, ...]
+  names: tuple[str, ...]
+  matrix: tuple[int, ...]
+  transposed: bool = False
+
+  @property
+  def stacked(self) -> bool:
+    return "{}" in self.names[0]
+
+  @property
+  def stored(self) -> tuple[int, ...]:
+    return self.matrix[::-1] if self.transposed else self.matrix
+
+
+def read(directory: str | os.PathLike) -> tuple[str, dict[str, Any], dict[str, Any]]:
+  """The network of a directory: `(name, hyper, params)`.
+
+  Args:
+    directory: holds `config.json` and `model.safetensors` (or its shards), or is a sentence-transformers directory.
+
+  Returns:
+    name: of our model, `bert` or `gpt`.
+    hyper: the arguments of that model's `encoder(**hyper)`.
+    params: nested dict of float32 arrays: `encoder`, and of `pooler`, `masked` and `next_sentence` those there are.
+      Tensors without a place among them are named in a warning.
+
+  Raises:
+    InputError: no config or weights, pickled weights, an unknown architecture or option, a missing tensor or one
+      whose shape is not the config's.
+  """
+  folder = sentence_model(directory).folder
+  config, kind = _read_config(folder)
+  name, hyper = _hyper(config, kind, folder / "config.json")
+  tensors = _Tensors(folder)
+  prefix = _prefix(kind, tensors)
+  params: dict[str, Any] = {}
+  for part, leaves in _leaves(kind, hyper, prefix).items():
+    if part == "encoder" or any(tensor in tensors.where for leaf in leaves for tensor in leaf.names):
+      for leaf in leaves:
+        _put(params, leaf.path, _read_leaf(leaf, hyper["num_layers"], tensors.get))
+  for tied in _tied(kind):
+    if tied in tensors.where:
+      table = params["encoder"]["token_embedding"] if tied.endswith("weight") else params["masked"]["bias"]
+      if not np.array_equal(tensors.get(tied, table.shape), table):
+        raise InputError(f"{tensors.where[tied]}: {tied} is not the table of the input tokens; decoders with weights "
+                         "of their own are not supported")
+  unused = sorted(set(tensors.where) - tensors.used)
+  if unused:
+    more = f" and {len(unused) - 20} more" if len(unused) > 20 else ""
+    logging.warning("%s: has no use here for %s%s", folder, ", ".join(unused[:20]), more)
+  return name, hyper, params
+
+
+def write(directory: str | os.PathLike, name: str, hyper: Mapping[str, Any], params: Mapping[str, Any],
+          tokenizer_files: Mapping[str, bytes] | None = None) -> None:
+  """Writes a network so that `transformers` loads it, as `BertForPreTraining`, `BertForMaskedLM`, `BertModel`,
+  `RobertaForMaskedLM`, `RobertaModel`, `GPT2LMHeadModel` or `OpenAIGPTLMHeadModel`.
+
+  Args:
+    directory: made if it is not there.
+    name, hyper, params: as `read` returns them; leaves that have no place there are named in a warning.
+    tokenizer_files: name -> content; see `tokenizer_files`.
+
+  Raises:
+    InputError: the architecture cannot be expressed, or an array is missing or of another shape.
+  """
+  hyper = {"position_offset": 0, "num_segments": 0, "embedding_norm": False, "causal": False, "dropout": 0.0,
+           "attention_dropout": 0.0, "positions": "learned", **hyper}
+  kind = _kind(name, hyper)
+  heads = [part for part in ("pooler", "masked", "next_sentence") if part in params]
+  # Without a language model's head the base model is written, whose names have no prefix.
+  prefix = {"bert": "bert.", "roberta": "roberta."}.get(kind, "transformer.")
+  if kind in ("bert", "roberta") and "masked" not in heads:
+    prefix = ""
+  tensors, used = {}, set()
+  for part, leaves in _leaves(kind, hyper, prefix).items():
+    if part != "encoder" and part not in params:
+      continue
+    if kind == "bert" and part == "next_sentence" and "masked" not in heads:
+      continue
+    for leaf in leaves:
+      used.add(leaf.path)
+      tensors |= _write_leaf(leaf, hyper["num_layers"], _take(params, leaf.path))
+  left_out = sorted(path for path in _paths(params) if path not in used)
+  if left_out:
+    logging.warning("%s: %s has no place in a Hugging Face %s and is left out", directory, ", ".join(left_out), kind)
+  if kind in ("gpt2", "openai-gpt"):
+    architecture = {"gpt2": "GPT2LMHeadModel", "openai-gpt": "OpenAIGPTLMHeadModel"}[kind]
+  else:
+    base = {"bert": "Bert", "roberta": "Roberta"}[kind]
+    head = ("Model" if not prefix else "ForPreTraining" if kind == "bert" and "next_sentence" in heads else
+            "ForMaskedLM")
+    architecture = base + head
+  files = dict(tokenizer_files or {})
+  config = _config(kind, hyper) | {"architectures": [architecture], "model_type": kind, "dtype": "float32",
+                                   "tie_word_embeddings": True}
+  config |= _special_ids(files.get("tokenizer.json"), kind)
+  folder = Path(directory)
+  folder.mkdir(parents=True, exist_ok=True)
+  (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+  save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+  for file, data in files.items():
+    (folder / file).write_bytes(data)
+
+
+def sentence_model(directory: str | os.PathLike) -> SentenceModel:
+  """Where the network of a directory is and how its vectors are pooled, by `modules.json` if there is one.
+
+  Raises:
+    InputError: a module, or a way of pooling, that we have not.
+  """
+  folder = Path(directory)
+  if not folder.is_dir():
+    raise InputError(f"{folder}: no such directory; give a work directory of ours or a Hugging Face directory")
+  if not (folder / "modules.json").exists():
+    return SentenceModel(folder)
+  found = SentenceModel(folder)
+  modules = _read_json(folder / "modules.json")
+  for i, module in enumerate(modules):
+    try:
+      kind, place = str(module["type"]).rpartition(".")[2], folder / str(module["path"])
+    except (TypeError, KeyError) as error:
+      raise InputError(f"{folder / 'modules.json'}: module {i} lacks its type or path") from error
+    if not place.resolve().is_relative_to(folder.resolve()):
+      raise InputError(f"{folder / 'modules.json'}: module {i} lies outside of the directory: {module['path']}")
+    if kind == "Transformer" and i == 0:
+      found = found._replace(folder=place)
+      options = place / "sentence_bert_config.json"
+      if options.exists():
+        found = found._replace(max_length=_read_json(options).get("max_seq_length"))
+    elif kind == "Pooling":
+      found = found._replace(pooling=_pooling(place / "config.json"))
+    elif kind == "Normalize":
+      found = found._replace(normalize=True)
+    else:
+      raise InputError(f"{folder / 'modules.json'}: module {i} is of type {kind!r}; known: Transformer (first), "
+                       "Pooling, Normalize")
+  return found
+
+
+def _pooling(path: Path) -> str:
+  options = _read_json(path)
+  named = options.get("pooling_mode")
+  flag = "pooling_mode_"
+  modes = [named] if isinstance(named, str) else [
+      key.removeprefix(flag) for key, value in options.items() if key.startswith(flag) and value]
+  if len(modes) != 1 or modes[0] not in POOLINGS:
+    raise InputError(f"{path}: pooling {'+'.join(modes) or 'of no kind'} is not supported; known: cls_token, "
+                     "mean_tokens, max_tokens, lasttoken")
+  return POOLINGS[modes[0]]
+
+
+def tokenizer_files(tokenizer: bytes, max_length: int) -> dict[str, bytes]:
+  """What `AutoTokenizer` wants beside the weights, from a `tokenizer.json`.
+
+  Args:
+    tokenizer: content of `tokenizer.json`.
+    max_length: longest text, in tokens.
+
+  Returns:
+    `tokenizer.json`, `tokenizer_config.json`, and of a WordPiece `vocab.txt`, of a BPE `vocab.json` and `merges.txt`.
+  """
+  described = json.loads(tokenizer)
+  model, added = described["model"], {item["content"] for item in described.get("added_tokens", [])}
+  vocabulary = model.get("vocab", {})
+  known = added | set(vocabulary if isinstance(vocabulary, dict) else ())
+  tokens = {role: next((form for form in forms if form in known), None) for role, forms in _ROLES.items()}
+  if model.get("type") == "BPE":  # Of GPT: one token begins, ends, pads and stands for what is unknown.
+    tokens |= {role: tokens["eos_token"] for role in ("bos_token", "unk_token", "pad_token") if not tokens[role]}
+  # Our file is the tokenizer: a class made for one model would build it anew from the vocabulary.
+  config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length,
+            "clean_up_tokenization_spaces": False, **{role: token for role, token in tokens.items() if token}}
+  files = {"tokenizer.json": tokenizer, "tokenizer_config.json": (json.dumps(config, indent=2) + "\n").encode()}
+  if model.get("type") == "WordPiece":
+    words = sorted(vocabulary, key=vocabulary.get)
+    files["vocab.txt"] = "".join(f"{word}\n" for word in words).encode()
+  elif model.get("type") == "BPE":
+    pairs = (pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"])
+    files["vocab.json"] = json.dumps(vocabulary, ensure_ascii=False).encode()
+    files["merges.txt"] = ("#version: 0.2\n" + "".join(f"{pair}\n" for pair in pairs)).encode()
+  return files
+
+
+_ROLES = {"pad_token": ("[PAD]", "<pad>"), "unk_token": ("[UNK]", "<unk>"), "cls_token": ("[CLS]", "<s>"),
+          "sep_token": ("[SEP]", "</s>"), "mask_token": ("[MASK]", "<mask>"), "bos_token": ("<s>",),
+          "eos_token": ("</s>", "<|endoftext|>")}
+
+
+def _special_ids(tokenizer: bytes | None, kind: str) -> dict[str, Any]:
+  """Ids of special tokens that `config.json` names: of the tokenizer where there is one, else none."""
+  if tokenizer is None:
+    return {"bos_token_id": None, "eos_token_id": None, "pad_token_id": 1 if kind == "roberta" else None}
+  described = json.loads(tokenizer)
+  vocabulary = described["model"].get("vocab", {})
+  ids = dict(vocabulary) if isinstance(vocabulary, dict) else {}
+  ids |= {item["content"]: item["id"] for item in described.get("added_tokens", [])}
+  found = {f"{role}_id": next((ids[form] for form in _ROLES[role] if form in ids), None)
+           for role in ("pad_token", "bos_token", "eos_token")}
+  if kind in ("gpt2", "openai-gpt"):
+    found["bos_token_id"] = found["eos_token_id"]
+  if kind == "roberta":  # Positions are counted from the padding's id on.
+    found["pad_token_id"] = 1
+  return found
+
+
+def _hyper(config: Mapping[str, Any], kind: str, path: Path) -> tuple[str, dict[str, Any]]:
+  """Our model's name and the arguments of its encoder."""
+  def refuse(key: str, *allowed: Any) -> None:
+    if key in config and config[key] not in allowed:
+      raise InputError(f"{path}: {key}={config[key]!r} is not supported")
+
+  def number(key: str, default: int | None = None) -> int:
+    value = config.get(key, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+      raise InputError(f"{path}: {key} is {value!r}, should be a whole number from 1 up")
+    return value
+
+  refuse("is_decoder", False)
+  refuse("add_cross_attention", False)
+  refuse("position_embedding_type", "absolute", None)
+  refuse("quantization_config", None)
+  if kind in ("openai-gpt", "gpt2"):
+    refuse("scale_attn_weights", True)
+    refuse("scale_attn_by_inverse_layer_idx", False)
+    dim = number("n_embd", 768)
+    # What OpenAI's first model calls gelu is the approximation.
+    activation = config.get("afn", "gelu") if kind == "openai-gpt" else config.get("activation_function", "gelu_new")
+    activation = "gelu_new" if kind == "openai-gpt" and activation == "gelu" else activation
+    hyper = dict(
+        vocab_size=number("vocab_size"), dim=dim, num_layers=number("n_layer", 12), num_heads=number("n_head", 12),
+        mlp_dim=4 * dim if kind == "openai-gpt" or not config.get("n_inner") else number("n_inner"),
+        max_length=number("n_positions", config.get("n_ctx", 512 if kind == "openai-gpt" else 1024)), num_segments=0,
+        positions="learned", position_offset=0, embedding_norm=False, norm="post" if kind == "openai-gpt" else "pre",
+        causal=True, norm_epsilon=float(config.get("layer_norm_epsilon", 1e-5)),
+        dropout=float(config.get("resid_pdrop", 0.1)), attention_dropout=float(config.get("attn_pdrop", 0.1)))
+  else:
+    offset = 0
+    if kind in ROBERTA:
+      pad = config.get("pad_token_id", 1)
+      offset = 2 if pad is None else int(pad) + 1
+    activation = config.get("hidden_act", "gelu")
+    hyper = dict(
+        vocab_size=number("vocab_size"), dim=number("hidden_size", 768), num_layers=number("num_hidden_layers", 12),
+        num_heads=number("num_attention_heads", 12), mlp_dim=number("intermediate_size", 3072),
+        max_length=number("max_position_embeddings", 512) - offset, num_segments=number("type_vocab_size", 2),
+        positions="learned", position_offset=offset, embedding_norm=True, norm="post", causal=False,
+        norm_epsilon=float(config.get("layer_norm_eps", 1e-12)),
+        dropout=float(config.get("hidden_dropout_prob", 0.1)),
+        attention_dropout=float(config.get("attention_probs_dropout_prob", 0.1)))
+  if activation not in ACTIVATIONS:
+    raise InputError(f"{path}: the activation {activation!r} is not supported; known: {', '.join(ACTIVATIONS)}")
+  if hyper["dim"] % hyper["num_heads"]:
+    raise InputError(f"{path}: {hyper['num_heads']} heads do not divide {hyper['dim']} dimensions")
+  hyper["activation"] = ACTIVATIONS[activation]
+  return "gpt" if hyper["causal"] else "bert", hyper
+
+
+def _kind(name: str, hyper: Mapping[str, Any]) -> str:
+  """The `model_type` that can express our network.
+
+  Raises:
+    InputError: there is none, with what is in the way.
+  """
+  def need(key: str, *allowed: Any) -> None:
+    if hyper[key] not in allowed:
+      raise InputError(f"a Hugging Face {name} cannot have {key}={hyper[key]!r}, only "
+                       f"{' or '.join(map(repr, allowed))}")
+
+  need("positions", "learned")
+  if name == "gpt":
+    need("causal", True)
+    need("embedding_norm", False)
+    need("num_segments", 0)
+    need("position_offset", 0)
+    if hyper["norm"] == "post":
+      need("mlp_dim", 4 * hyper["dim"])
+      need("activation", "gelu_tanh", "relu")
+      return "openai-gpt"
+    return "gpt2"
+  if name == "bert":
+    need("causal", False)
+    need("embedding_norm", True)
+    need("norm", "post")
+    need("position_offset", 0, 2)
+    if not hyper["num_segments"]:
+      raise InputError("a Hugging Face bert cannot have num_segments=0, only 1 or more")
+    return "roberta" if hyper["position_offset"] else "bert"
+  raise InputError(f"--format=huggingface: a model {name!r} has no place there; bert and gpt have")
+
+
+def _config(kind: str, hyper: Mapping[str, Any]) -> dict[str, Any]:
+  """`config.json` of a network."""
+  theirs = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu"}[hyper["activation"]]
+  if kind in ("gpt2", "openai-gpt"):
+    config = {"vocab_size": hyper["vocab_size"], "n_embd": hyper["dim"], "n_layer": hyper["num_layers"],
+              "n_head": hyper["num_heads"], "n_positions": hyper["max_length"],
+              "layer_norm_epsilon": hyper["norm_epsilon"], "resid_pdrop": hyper["dropout"],
+              "embd_pdrop": hyper["dropout"], "attn_pdrop": hyper["attention_dropout"]}
+    if kind == "gpt2":
+      return config | {"n_inner": hyper["mlp_dim"], "activation_function": theirs}
+    return config | {"afn": "gelu" if theirs == "gelu_new" else theirs}
+  return {"vocab_size": hyper["vocab_size"], "hidden_size": hyper["dim"], "num_hidden_layers": hyper["num_layers"],
+          "num_attention_heads": hyper["num_heads"], "intermediate_size": hyper["mlp_dim"],
+          "max_position_embeddings": hyper["max_length"] + hyper["position_offset"],
+          "type_vocab_size": hyper["num_segments"], "hidden_act": theirs, "layer_norm_eps": hyper["norm_epsilon"],
+          "hidden_dropout_prob": hyper["dropout"], "attention_probs_dropout_prob": hyper["attention_dropout"]}
+
+
+def _leaves(kind: str, hyper: Mapping[str, Any], prefix: str) -> dict[str, list[_Leaf]]:
+  """Every array of ours with the tensors that make it, by the part of the network."""
+  dim, heads, mlp = hyper["dim"], hyper["num_heads"], hyper["mlp_dim"]
+  head = (heads, dim // heads)
+  positions = hyper["max_length"] + hyper["position_offset"]
+  conv = kind in ("gpt2", "openai-gpt")
+
+  def norm(path: str, name: str) -> list[_Leaf]:
+    return [_Leaf(f"{path}/scale", (dim,), (f"{name}.weight",), (dim,)),
+            _Leaf(f"{path}/bias", (dim,), (f"{name}.bias",), (dim,))]
+
+  def dense(path: str, names: Sequence[str], size: tuple[int, int], kernel=None, bias=None) -> list[_Leaf]:
+    return [
+        _Leaf(f"{path}/kernel", kernel or size, tuple(f"{name}.weight" for name in names), size, not conv),
+        _Leaf(f"{path}/bias", bias or size[1:], tuple(f"{name}.bias" for name in names), size[1:])]
+
+  def table(path: str, name: str, rows: int) -> _Leaf:
+    return _Leaf(path, (rows, dim), (f"{name}.weight",), (rows, dim))
+
+  if conv:
+    names = ("tokens_embed", "positions_embed") if kind == "openai-gpt" else ("wte", "wpe")
+    layer = f"{prefix}h.{{}}."
+    trunk = [table("encoder/token_embedding", prefix + names[0], hyper["vocab_size"]),
+             table("encoder/position_embedding", prefix + names[1], positions),
+             *norm("encoder/layers/attention_norm", layer + "ln_1"), *norm("encoder/layers/mlp_norm", layer + "ln_2"),
+             *dense("encoder/layers/qkv", [layer + "attn.c_attn"], (dim, 3 * dim), (dim, 3, *head), (3, *head)),
+             *dense("encoder/layers/out", [layer + "attn.c_proj"], (dim, dim), (*head, dim)),
+             *dense("encoder/layers/up", [layer + "mlp.c_fc"], (dim, mlp)),
+             *dense("encoder/layers/down", [layer + "mlp.c_proj"], (mlp, dim))]
+    if kind == "gpt2":
+      trunk += norm("encoder/final_norm", prefix + "ln_f")
+    return {"encoder": trunk}
+  layer = f"{prefix}encoder.layer.{{}}."
+  names = [f"{layer}attention.self.{part}" for part in ("query", "key", "value")]
+  embeddings = prefix + "embeddings."
+  trunk = [table("encoder/token_embedding", embeddings + "word_embeddings", hyper["vocab_size"]),
+           table("encoder/position_embedding", embeddings + "position_embeddings", positions),
+           table("encoder/segment_embedding", embeddings + "token_type_embeddings", hyper["num_segments"]),
+           *norm("encoder/embedding_norm", embeddings + "LayerNorm"),
+           *norm("encoder/layers/attention_norm", layer + "attention.output.LayerNorm"),
+           *norm("encoder/layers/mlp_norm", layer + "output.LayerNorm"),
+           *dense("encoder/layers/qkv", names, (dim, dim), (dim, 3, *head), (3, *head)),
+           *dense("encoder/layers/out", [layer + "attention.output.dense"], (dim, dim), (*head, dim)),
+           *dense("encoder/layers/up", [layer + "intermediate.dense"], (dim, mlp)),
+           *dense("encoder/layers/down", [layer + "output.dense"], (mlp, dim))]
+  lm = "cls.predictions.transform." if kind == "bert" else "lm_head."
+  bias = "cls.predictions.bias" if kind == "bert" else "lm_head.bias"
+  parts = {
+      "encoder": trunk,
+      "pooler": dense("pooler", [prefix + "pooler.dense"], (dim, dim)),
+      "masked": [*dense("masked/dense", [lm + "dense"], (dim, dim)),
+                 *norm("masked/norm", lm + ("LayerNorm" if kind == "bert" else "layer_norm")),
+                 _Leaf("masked/bias", (hyper["vocab_size"],), (bias,), (hyper["vocab_size"],))]}
+  if kind == "bert":
+    parts["next_sentence"] = dense("next_sentence", ["cls.seq_relationship"], (dim, 2))
+  return parts
+
+
+def _tied(kind: str) -> tuple[str, ...]:
+  """Tensors that some writers add although they are other tensors."""
+  if kind == "bert":
+    return "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"
+  if kind in ROBERTA:
+    return "lm_head.decoder.weight", "lm_head.decoder.bias"
+  return ("lm_head.weight",)
+
+
+def _prefix(kind: str, tensors: "_Tensors") -> str:
+  """What stands before the trunk's names: `bert.`, or nothing where the base model was saved."""
+  base, first = {"openai-gpt": ("transformer.", "tokens_embed.weight"), "gpt2": ("transformer.", "wte.weight"),
+                 "bert": ("bert.", "embeddings.word_embeddings.weight")}.get(
+                     kind, ("roberta.", "embeddings.word_embeddings.weight"))
+  for prefix in (base, ""):
+    if prefix + first in tensors.where:
+      return prefix
+  raise InputError(f"{tensors.folder}: the weights have no tensor {base}{first}, which a {kind} has")
+
+
+def _read_leaf(leaf: _Leaf, num_layers: int, get: Callable[[str, tuple[int, ...]], np.ndarray]) -> np.ndarray:
+  def one(i: int | str) -> np.ndarray:
+    parts = [get(name.format(i), leaf.stored) for name in leaf.names]
+    parts = [part.T if leaf.transposed else part for part in parts]
+    return (np.stack(parts, axis=-2) if len(parts) > 1 else parts[0]).reshape(leaf.shape)
+
+  return np.stack([one(i) for i in range(num_layers)]) if leaf.stacked else np.ascontiguousarray(one(""))
+
+
+def _write_leaf(leaf: _Leaf, num_layers: int, value: np.ndarray) -> dict[str, np.ndarray]:
+  wanted = (num_layers, *leaf.shape) if leaf.stacked else leaf.shape
+  if value.shape != wanted:
+    raise InputError(f"params/{leaf.path} has shape {value.shape}, the hyperparameters say {wanted}")
+  tensors = {}
+  for i, layer in enumerate(value if leaf.stacked else value[None]):
+    joined = layer.reshape(*leaf.matrix[:-1], len(leaf.names), leaf.matrix[-1])
+    for j, name in enumerate(leaf.names):
+      part = joined[..., j, :]
+      tensors[name.format(i)] = np.ascontiguousarray(part.T if leaf.transposed else part)
+  return tensors
+
+
+class _Tensors:
+  """The tensors of a directory's safetensors files, read one by one as they are asked for.
+
+  Attributes:
+    where: name -> file.
+    used: names that were asked for.
+  """
+
+  def __init__(self, folder: Path):
+    self.folder, self.used, self._files = folder, set(), {}
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").exists():
+      files = [folder / "model.safetensors"]
+    elif index.exists():
+      shards = _read_json(index).get("weight_map")
+      if not isinstance(shards, dict) or any(os.path.basename(str(file)) != file for file in shards.values()):
+        raise InputError(f"{index}: weight_map should name files of this directory")
+      files = [folder / file for file in sorted(set(shards.values()))]
+    else:
+      pickle = next((name for name in PICKLES if (folder / name).exists()), None)
+      if pickle:
+        raise InputError(f"{folder / pickle}: is a pickle, which runs code when it is loaded, and is refused; save "
+                         "the model as safetensors (transformers: model.save_pretrained(DIR))")
+      raise InputError(f"{folder}: has no weights; model.safetensors is missing")
+    self.where: dict[str, Path] = {}
+    self._stored: dict[str, str] = {}
+    for file in files:
+      try:
+        self._files[file] = safe_open(file, framework="numpy")
+        names = list(self._files[file].keys())
+      except FileNotFoundError as error:
+        raise InputError(f"{file}: is missing, though the index names it") from error
+      except (SafetensorError, OSError) as error:
+        raise InputError(f"{file}: not a sound safetensors file ({error}); get it again") from error
+      for stored in names:
+        # Models that came from TensorFlow call a LayerNorm's scale and bias so.
+        name = stored.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+        self.where[name], self._stored[name] = file, stored
+
+  def get(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A tensor as float32, of the shape it must have."""
+    if name not in self.where:
+      raise InputError(f"{self.folder}: the weights lack the tensor {name}, which config.json asks for")
+    file = self.where[name]
+    found = tuple(self._files[file].get_slice(self._stored[name]).get_shape())
+    if found != shape:
+      raise InputError(f"{file}: {name} has shape {found}, config.json says {shape}")
+    self.used.add(name)
+    value = self._files[file].get_tensor(self._stored[name])
+    if value.dtype.name not in DTYPES:
+      raise InputError(f"{file}: {name} is of type {value.dtype}, should be "
+                       f"{', '.join(DTYPES)}")
+    return value.astype(np.float32)
+
+
+def _read_config(folder: Path) -> tuple[dict[str, Any], str]:
+  path = folder / "config.json"
+  if not path.exists():
+    raise InputError(f"{folder}: is no Hugging Face directory, config.json is missing")
+  config = _read_json(path)
+  kind = config.get("model_type") if isinstance(config, dict) else None
+  if kind not in KNOWN:
+    raise InputError(f"{path}: the architecture {kind!r} (model_type) is unknown; known: {', '.join(KNOWN)}")
+  return config, kind
+
+
+def _read_json(path: Path) -> Any:
+  try:
+    return json.loads(path.read_text(encoding="utf-8"))
+  except FileNotFoundError as error:
+    raise InputError(f"{path}: no such file") from error
+  except ValueError as error:
+    raise InputError(f"{path}: not JSON: {error}") from error
+
+
+def _put(tree: dict[str, Any], path: str, value: np.ndarray) -> None:
+  *parents, last = path.split("/")
+  for parent in parents:
+    tree = tree.setdefault(parent, {})
+  tree[last] = value
+
+
+def _take(tree: Mapping[str, Any], path: str) -> np.ndarray:
+  for key in path.split("/"):
+    if key not in tree:
+      raise InputError(f"params/{path} is missing")
+    tree = tree[key]
+  return np.asarray(tree, np.float32)
+
+
+def _paths(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
+  return [path for key, value in tree.items() for path in (
+      _paths(value, f"{prefix}{key}/") if isinstance(value, Mapping) else [f"{prefix}{key}"])]

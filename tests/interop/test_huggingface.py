@@ -1,0 +1,240 @@
+"""Hugging Face directories: read as `transformers` reads them, written so that it reads them, refused in one line."""
+import json
+import logging
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from embeddings_jax.interop import huggingface
+from embeddings_jax.types import InputError
+
+BERT = dict(vocab_size=103, dim=12, num_layers=2, num_heads=3, mlp_dim=20, max_length=16, num_segments=2,
+            positions="learned", position_offset=0, embedding_norm=True, norm="post", causal=False,
+            norm_epsilon=1e-12, dropout=0.1, attention_dropout=0.2, activation="gelu")
+ROBERTA = BERT | dict(position_offset=2, num_segments=1, norm_epsilon=1e-5)
+GPT2 = BERT | dict(num_segments=0, embedding_norm=False, norm="pre", causal=True, norm_epsilon=1e-5,
+                   activation="gelu_tanh")
+GPT1 = GPT2 | dict(norm="post", mlp_dim=48)
+NETWORKS = {"bert": ("bert", BERT), "roberta": ("bert", ROBERTA), "gpt2": ("gpt", GPT2), "openai-gpt": ("gpt", GPT1)}
+
+
+def random_params(hyper, heads=(), seed=0):
+  """Our parameter tree, filled at random."""
+  random = np.random.default_rng(seed)
+  d, h, m, n, v = (hyper[key] for key in ("dim", "num_heads", "mlp_dim", "num_layers", "vocab_size"))
+  draw = lambda *shape: random.normal(size=shape).astype(np.float32)
+  norm = lambda *axes: {"scale": draw(*axes, d), "bias": draw(*axes, d)}
+  encoder = {
+      "token_embedding": draw(v, d),
+      "position_embedding": draw(hyper["max_length"] + hyper["position_offset"], d),
+      "layers": {"attention_norm": norm(n), "mlp_norm": norm(n),
+                 "qkv": {"kernel": draw(n, d, 3, h, d // h), "bias": draw(n, 3, h, d // h)},
+                 "out": {"kernel": draw(n, h, d // h, d), "bias": draw(n, d)},
+                 "up": {"kernel": draw(n, d, m), "bias": draw(n, m)},
+                 "down": {"kernel": draw(n, m, d), "bias": draw(n, d)}}}
+  if hyper["num_segments"]:
+    encoder["segment_embedding"] = draw(hyper["num_segments"], d)
+  if hyper["embedding_norm"]:
+    encoder["embedding_norm"] = norm()
+  if hyper["norm"] == "pre":
+    encoder["final_norm"] = norm()
+  parts = {"pooler": lambda: {"kernel": draw(d, d), "bias": draw(d)},
+           "next_sentence": lambda: {"kernel": draw(d, 2), "bias": draw(2)},
+           "masked": lambda: {"dense": {"kernel": draw(d, d), "bias": draw(d)}, "norm": norm(), "bias": draw(v)}}
+  return {"encoder": encoder} | {head: parts[head]() for head in heads}
+
+
+def equal(one, other):
+  import jax
+  assert jax.tree.structure(one) == jax.tree.structure(other)
+  jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+HEADS = {"bert": ("pooler", "masked", "next_sentence"), "roberta": ("masked",), "gpt2": (), "openai-gpt": ()}
+
+
+@pytest.fixture
+def written(tmp_path):
+  def write(kind, heads=None, **options):
+    name, hyper = NETWORKS[kind]
+    params = random_params(hyper, HEADS[kind] if heads is None else heads)
+    huggingface.write(tmp_path / kind, name, hyper, params, **options)
+    return tmp_path / kind, params
+  return write
+
+
+def change_config(folder, **changes):
+  path = folder / "config.json"
+  path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def change_tensors(folder, change):
+  tensors = load_file(folder / "model.safetensors")
+  change(tensors)
+  save_file(tensors, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_what_is_written_is_read(kind, written):
+  folder, params = written(kind)
+  name, hyper, found = huggingface.read(folder)
+  assert (name, hyper) == NETWORKS[kind]
+  equal(found, params)
+
+
+def test_a_base_model_has_no_prefix_and_no_heads(written):
+  folder, params = written("bert", heads=("pooler",))
+  assert "embeddings.word_embeddings.weight" in load_file(folder / "model.safetensors")
+  assert json.loads((folder / "config.json").read_text())["architectures"] == ["BertModel"]
+  equal(huggingface.read(folder)[2], params)
+
+
+def test_shards_halves_and_old_names_are_read(written):
+  import ml_dtypes
+  folder, params = written("bert")
+  tensors = load_file(folder / "model.safetensors")
+  (folder / "model.safetensors").unlink()
+  old = {name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): value
+         for name, value in tensors.items()}
+  halves = [{name: value.astype(dtype) for i, (name, value) in enumerate(old.items()) if i % 2 == j}
+            for j, dtype in enumerate((np.float16, ml_dtypes.bfloat16))]
+  for j, half in enumerate(halves):
+    save_file(half, folder / f"part-{j}.safetensors")
+  index = {"weight_map": {name: f"part-{j}.safetensors" for j, half in enumerate(halves) for name in half}}
+  (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+  table = huggingface.read(folder)[2]["encoder"]["token_embedding"]
+  assert table.dtype == np.float32
+  np.testing.assert_allclose(table, params["encoder"]["token_embedding"], rtol=1e-2)
+  (folder / "part-1.safetensors").unlink()
+  with pytest.raises(InputError, match="part-1.safetensors: is missing"):
+    huggingface.read(folder)
+  index["weight_map"] = {"x": "../elsewhere.safetensors"}
+  (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+  with pytest.raises(InputError, match="name files of this directory"):
+    huggingface.read(folder)
+
+
+def test_what_has_no_use_is_named(written, caplog):
+  folder, params = written("bert")
+  change_tensors(folder, lambda t: t.update({"bert.embeddings.position_ids": np.arange(16), "classifier.weight":
+                                             np.zeros((2, 12), np.float32)}))
+  with caplog.at_level(logging.WARNING):
+    equal(huggingface.read(folder)[2], params)
+  (record,) = caplog.records
+  assert "no use here for bert.embeddings.position_ids, classifier.weight" in record.getMessage()
+
+
+def test_a_tied_decoder_may_be_repeated_but_not_be_another(written):
+  folder, params = written("gpt2")
+  table = params["encoder"]["token_embedding"]
+  change_tensors(folder, lambda t: t.update({"lm_head.weight": table}))
+  equal(huggingface.read(folder)[2], params)
+  change_tensors(folder, lambda t: t.update({"lm_head.weight": table + 1}))
+  with pytest.raises(InputError, match="lm_head.weight is not the table of the input tokens"):
+    huggingface.read(folder)
+
+
+def test_pooling_of_sentence_models(written, tmp_path):
+  folder, _ = written("bert", heads=("pooler",))
+  assert huggingface.sentence_model(folder) == huggingface.SentenceModel(folder)
+  (folder / "1_Pooling").mkdir()
+  modules = [{"idx": i, "path": path, "type": f"sentence_transformers.models.{kind}"}
+             for i, (path, kind) in enumerate([("", "Transformer"), ("1_Pooling", "Pooling"), ("2", "Normalize")])]
+  (folder / "modules.json").write_text(json.dumps(modules))
+  (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 12}')
+  pooling = folder / "1_Pooling" / "config.json"
+  pooling.write_text('{"pooling_mode_cls_token": false, "pooling_mode_mean_tokens": true}')
+  assert huggingface.sentence_model(folder) == huggingface.SentenceModel(folder, "mean", True, 12)
+  pooling.write_text('{"pooling_mode": "cls"}')
+  assert huggingface.sentence_model(folder).pooling == "cls"
+  pooling.write_text('{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": true}')
+  with pytest.raises(InputError, match="cls_token.mean_tokens is not supported"):
+    huggingface.sentence_model(folder)
+  modules[2]["type"] = "sentence_transformers.models.Dense"
+  pooling.write_text('{"pooling_mode": "cls"}')
+  (folder / "modules.json").write_text(json.dumps(modules))
+  with pytest.raises(InputError, match="module 2 is of type 'Dense'"):
+    huggingface.sentence_model(folder)
+
+
+def remove_weights(folder):
+  (folder / "model.safetensors").unlink()
+
+
+def pickle_only(folder):
+  (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def garbage(folder):
+  (folder / "model.safetensors").write_bytes(b"\x00" * 40)
+
+
+DAMAGES = {
+    "directory": (shutil.rmtree, "no such directory"),
+    "config": (lambda folder: (folder / "config.json").unlink(), "config.json is missing"),
+    "json": (lambda folder: (folder / "config.json").write_text("{"), "config.json: not JSON"),
+    "weights": (remove_weights, "has no weights; model.safetensors is missing"),
+    "pickle": (pickle_only, "pytorch_model.bin: is a pickle, which runs code"),
+    "garbage": (garbage, "not a sound safetensors file"),
+    "architecture": (lambda folder: change_config(folder, model_type="llama"), "'llama' .* known: bert, roberta"),
+    "tensor": (lambda folder: change_tensors(folder, lambda t: t.pop("bert.encoder.layer.1.output.dense.bias")),
+               "lack the tensor bert.encoder.layer.1.output.dense.bias"),
+    "head": (lambda folder: change_tensors(folder, lambda t: t.pop("cls.predictions.bias")),
+             "lack the tensor cls.predictions.bias"),
+    "trunk": (lambda folder: change_tensors(folder, lambda t: t.pop("bert.embeddings.word_embeddings.weight")),
+              "no tensor bert.embeddings.word_embeddings.weight, which a bert has"),
+    "shape": (lambda folder: change_config(folder, intermediate_size=24),
+              r"layer.0.intermediate.dense.weight has shape \(20, 12\), config.json says \(24, 12\)"),
+    "layers": (lambda folder: change_config(folder, num_hidden_layers=3), "bert.encoder.layer.2"),
+    "heads": (lambda folder: change_config(folder, num_attention_heads=5), "5 heads do not divide 12"),
+    "relative": (lambda folder: change_config(folder, position_embedding_type="relative_key"),
+                 "position_embedding_type='relative_key' is not supported"),
+    "decoder": (lambda folder: change_config(folder, is_decoder=True, add_cross_attention=True), "is_decoder=True"),
+    "activation": (lambda folder: change_config(folder, hidden_act="silu"), "activation 'silu' .* known: gelu"),
+    "number": (lambda folder: change_config(folder, hidden_size="12"), "hidden_size is '12', should be"),
+    "dtype": (lambda folder: change_tensors(folder, lambda t: t.update(
+        {"cls.predictions.bias": np.zeros(103, np.int64)})), "of type int64, should be float32"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_directory_is_refused_in_one_line(name, written):
+  folder, _ = written("bert")
+  damage, message = DAMAGES[name]
+  damage(folder)
+  with pytest.raises(InputError, match=message) as error:
+    huggingface.read(folder)
+  assert "\n" not in str(error.value)
+
+
+REFUSED = {
+    "positions": ("bert", dict(positions="sinusoidal"), "positions='sinusoidal'"),
+    "norm": ("bert", dict(norm="pre"), "norm='pre'"),
+    "wide": ("openai-gpt", dict(mlp_dim=20), "mlp_dim=20, only 48"),
+    "shape": ("gpt2", dict(mlp_dim=24), r"layers/up/kernel has shape \(2, 12, 20\)"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_expressed_is_not_written(name, tmp_path):
+  kind, change, message = REFUSED[name]
+  ours, hyper = NETWORKS[kind]
+  with pytest.raises(InputError, match=message):
+    huggingface.write(tmp_path, ours, hyper | change, random_params(hyper, HEADS[kind]))
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_transformers_and_back_is_equal_bit_for_bit(kind, written, tmp_path):
+  import transformers
+  folder, params = written(kind)
+  architecture = {"bert": "BertForPreTraining", "roberta": "RobertaForMaskedLM", "gpt2": "GPT2LMHeadModel",
+                  "openai-gpt": "OpenAIGPTLMHeadModel"}[kind]
+  model, report = getattr(transformers, architecture).from_pretrained(folder, output_loading_info=True)
+  assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+  model.save_pretrained(tmp_path / "theirs")
+  name, hyper, found = huggingface.read(tmp_path / "theirs")
+  assert (name, hyper) == NETWORKS[kind]
+  equal(found, params)
