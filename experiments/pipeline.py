@@ -16,6 +16,7 @@ from embeddings_jax.data import catalog, encoders, formats, matrix, own, tasks, 
 from embeddings_jax.data.audio import join_clips
 from embeddings_jax.data.bags import Bags, as_bags, bag_source, count_documents
 from embeddings_jax.data.cache import digest
+from embeddings_jax.data.characters import CharacterEncoder, character_source, spell_documents
 from embeddings_jax.data.cooccurrence import Cooccurrence, count_cooccurrences
 from embeddings_jax.data.dataset import Dataset, take_columns
 from embeddings_jax.data.documents import byte_stream
@@ -35,7 +36,7 @@ from experiments.progress import Progress
 FORMS = ("blocks", "cells", "tiles")
 # What each encoder encodes, first what it is meant for.
 ITEMS = {"rows": ("rows",), "words": ("text",), "bags": ("text", "bags", "matrix"), "bytes": ("text",),
-         "waveforms": ("audio",), "subwords": ("text",)}
+         "waveforms": ("audio",), "subwords": ("text",), "characters": ("text",)}
 # What models of subwords read: pairs of sentences as BERT, or windows of the running text as GPT.
 SUBWORD_FORMS = ("pairs", "windows")
 ENCODED_AT_ONCE = 1024  # Items.
@@ -84,6 +85,9 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
                                                 cache_dir=cache_dir)
     if options.get("tokenizer"):  # A file, which determines the course as well.
       dataset = dataset._replace(fingerprint=digest(dataset.fingerprint, encoder.fingerprint))
+  elif kind == "characters":
+    source, validation, encoder = load_characters(dataset, options, batch_size=batch_size, seed=seed,
+                                                  cache_dir=cache_dir)
   elif kind == "bytes":
     stream, _ = byte_stream(dataset)
     encoder = encoders.ByteEncoder(options["max_length"])
@@ -217,6 +221,22 @@ def load_subwords(dataset: Any, options: Mapping[str, Any], *, batch_size: int, 
   if held_out and len(held_out.documents) > 2:
     validation = pairs(held_out, order="sequential", num_pairs=options.get("validation_pairs", 0))
   return pairs(corpus.train, seed=seed, facts=facts), validation, encoder
+
+
+def load_characters(dataset: Any, options: Mapping[str, Any], *, batch_size: int, seed: int,
+                    cache_dir: str | None) -> tuple[Source, Source | None, CharacterEncoder]:
+  """Windows of `window_length` spelled words, of training and of held-out documents."""
+  texts = spell_documents(dataset, vocab_size=options["vocab_size"], max_characters=options["max_characters"],
+                          max_length=options["max_length"], cache_dir=cache_dir)
+
+  def windows(stream: np.ndarray, **given: Any) -> Source:
+    return character_source(stream, texts.characters, texts.facts["vocab_size"], options["window_length"], batch_size,
+                            **given)
+
+  validation = None
+  if texts.validation is not None:
+    validation = windows(texts.validation, order="sequential", remainder="pad")
+  return windows(texts.train, seed=seed, facts=texts.facts), validation, texts.encoder
 
 
 def subword_encoder(dataset: Any, options: Mapping[str, Any], cache_dir: str | None) -> SubwordEncoder:

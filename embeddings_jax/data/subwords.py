@@ -92,11 +92,12 @@ class SubwordEncoder(Encoder):
     None where neither is to be seen."""
     model = json.loads(self._file)["model"]
     prefix, found = model.get("continuing_subword_prefix"), np.zeros(self.facts["vocab_size"], bool)
-    opening = next((mark for mark in ("\u0120", "\u2581") if any(token[0] == mark for token in self.vocabulary)), None)
+    firsts = {token[:1] for token in self.vocabulary}
+    opening = next((mark for mark in ("\u0120", "\u2581") if mark in firsts), None)  # Of byte pairs, of unigrams.
     if not (model["type"] == "WordPiece" and prefix) and not opening:
       return None
     for token, i in self.vocabulary.items():
-      found[i] = token.startswith(prefix) if model["type"] == "WordPiece" else token[0] != opening
+      found[i] = token.startswith(prefix) if model["type"] == "WordPiece" else token[:1] != opening
     found[self.facts["special_ids"]] = False
     return found
 
