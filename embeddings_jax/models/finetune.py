@@ -144,11 +144,10 @@ def finetune(
     rows = _rows(batch)
     rng, rng_head = (None, None) if rng is None else jax.random.split(rng)
     vectors = features(params, rows, rng)
-    if of_text:
-      vectors = pooled(params, rows, vectors)
+    vectors = (pooled(params, rows, vectors) if of_text else vectors).astype(jnp.float32)
     if rng_head is not None and task != "span":
       vectors = drop(vectors, rng_head, dropout)
-    found = _dense(vectors, params["head"]).astype(jnp.float32)
+    found = _dense(vectors, params["head"])
     if task == "span":
       return jnp.where((rows["tokens"] >= 0)[..., None], found, _NEVER)
     if task in ("regression", "multiple_choice"):

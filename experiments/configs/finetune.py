@@ -34,9 +34,10 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.update(dict(epochs=0, steps=20, batch_size=8, log_every=5, save_every=10, eval_items=64))
   elif preset == "small":
     config.model.encoder.update(dict(dim=256, num_layers=4, num_heads=4, mlp_dim=1024, unroll=4))
-    config.data.update(dict(name="sst2", vocab_size=8000, max_length=128, stride=64))
-    config.optimizer.learning_rate = 1e-4
-    config.update(dict(epochs=3, log_every=100, save_every=1000))
+    config.model.encoder.dtype = "bfloat16"
+    config.data.update(dict(name="sst2", vocab_size=8000, max_length=64, stride=32))
+    config.optimizer.learning_rate = 2e-4
+    config.update(dict(epochs=2, log_every=100, save_every=1000))
   elif preset == "paper":
     config.model.encoder.update(dict(dim=768, num_layers=12, num_heads=12, mlp_dim=3072, max_length=512,
                                      dtype="bfloat16", unroll=12))
