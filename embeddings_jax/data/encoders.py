@@ -281,6 +281,11 @@ def bucket(length: int) -> int:
   return 1 << max(0, length - 1).bit_length()
 
 
+def part_of(limit: int, length: int) -> int:
+  """The least of `limit` / 8, / 4, / 2, / 1 (rounded up) that is not below `length`, at most `limit`."""
+  return next(size for size in (-(-limit >> i) for i in (3, 2, 1, 0)) if size >= min(length, limit))
+
+
 def _check_some(items: Sequence[Any]) -> None:
   if not len(items):
     raise InputError("no items to encode: the input is empty")

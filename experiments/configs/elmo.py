@@ -24,8 +24,8 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
       baselines=True,
   ))
   if preset == "tiny":
-    config.model.update(dict(dim=16, cell_dim=24, character_dim=8, filters=((1, 8), (3, 16))))
-    config.data.update(dict(vocab_size=200, max_characters=10, window_length=12, max_length=32, max_documents=300))
+    config.model.update(dict(dim=16, cell_dim=24, num_layers=1, character_dim=8, filters=((1, 8), (3, 16))))
+    config.data.update(dict(vocab_size=200, max_characters=10, window_length=12, max_length=16, max_documents=300))
     config.update(dict(steps=20, batch_size=8, log_every=5, save_every=10, eval_items=100, baselines=False))
   elif preset == "small":
     config.model.update(dict(dim=128, cell_dim=512, filters=((1, 32), (2, 32), (3, 64), (4, 128), (5, 128)),
