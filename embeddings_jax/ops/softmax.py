@@ -140,9 +140,9 @@ def sampled_cross_entropy(rng: Array, queries: Array, table: Array, targets: Arr
   """-sum_i weight_i log p(target_i | q_i) with p over the target and some random words instead of all, in nats.
 
   Words are drawn with replacement from q(w) = log((w + 2) / (w + 1)) / log(V + 1), about Zipf's law for words that
-  are numbered by frequency, and are the same for all positions. Their scores are lowered by log(num_samples q(w)), and
-  one that is the position's target does not count: the partition function is estimated without bias, and loss and
-  gradient are those of the whole softmax in the limit (importance sampling; Bengio and Senécal 2008).
+  are numbered by frequency, and are the same for all positions. Their scores are lowered by log(num_samples q(w)),
+  and one that is the position's target does not count: the partition function is estimated without bias, and loss
+  and gradient are those of the whole softmax in the limit (importance sampling; Bengio and Senécal 2008).
 
   Args:
     rng: of the samples.
