@@ -20,6 +20,7 @@ USAGE_ERROR, FAILURE, TRY_AGAIN, INTERRUPTED = 2, 1, 75, 130
 # `optimizer` are the model's own.
 DEFAULTS = dict(
     name="",
+    task="",  # What to fine-tune for: stands for `data.name`.
     factory="",  # The model's module and function, where they are not called as the config.
     model={},
     data=dict(name="", errors="strict"),
@@ -100,6 +101,12 @@ def parse_with_config(argv: Sequence[str]) -> ml_collections.ConfigDict | None:
   config_flags.DEFINE_config_dict("config", config)
   _parse(argv)
   return FLAGS.config
+
+
+def overridden(argv: Sequence[str]) -> set[str]:
+  """Keys of the config that the command line sets, as `model.dim`."""
+  names = (argument.lstrip("-").partition("=")[0] for argument in argv if argument.startswith("-"))
+  return {name.removeprefix("config.") for name in names if name.startswith("config.")}
 
 
 def parse(argv: Sequence[str]) -> None:

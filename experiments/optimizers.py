@@ -2,15 +2,17 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
-from embeddings_jax.types import InputError
+from embeddings_jax.types import InputError, PyTree
 from experiments.command import check_choice
 
 SCHEDULES = ("constant", "linear", "cosine", "rsqrt")
 OPTIMIZERS = ("adam", "adamw", "sgd", "lamb", "adagrad", "rmsprop")
-KEYS = ("name", "learning_rate", "schedule", "warmup_steps", "end_fraction", "clip_norm", "weight_decay", "momentum",
-        "b1", "b2", "eps")
+KEYS = ("name", "learning_rate", "schedule", "warmup_steps", "warmup_fraction", "end_fraction", "clip_norm",
+        "weight_decay", "momentum", "b1", "b2", "eps")
 
 
 def schedule(config: Mapping[str, Any], num_steps: int) -> optax.Schedule:
@@ -20,7 +22,7 @@ def schedule(config: Mapping[str, Any], num_steps: int) -> optax.Schedule:
     raise InputError(f"--config.optimizer: unknown {', '.join(sorted(unknown))}; known: {', '.join(KEYS)}")
   kind, peak = config.get("schedule", "constant"), config["learning_rate"]
   check_choice("--config.optimizer.schedule", kind, SCHEDULES)
-  warmup = min(config.get("warmup_steps", 0), num_steps)
+  warmup = min(max(config.get("warmup_steps", 0), round(config.get("warmup_fraction", 0.0) * num_steps)), num_steps)
   end, rest = peak * config.get("end_fraction", 0.0), max(num_steps - warmup, 1)
   after = {
       "constant": lambda: optax.constant_schedule(peak),
@@ -43,11 +45,34 @@ def optimizer(config: Mapping[str, Any], num_steps: int) -> optax.GradientTransf
     raise InputError(f"--config.optimizer.weight_decay={decay}: {name} has none; use adamw or lamb")
   transform = {
       "adam": lambda: optax.adam(rate, **betas),
-      "adamw": lambda: optax.adamw(rate, weight_decay=decay, **betas),
-      "lamb": lambda: optax.lamb(rate, weight_decay=decay, **betas),
+      "adamw": lambda: optax.adamw(rate, weight_decay=decay, mask=_decays, **betas),
+      "lamb": lambda: optax.chain(optax.scale_by_adam(**{"eps": 1e-6, **betas}),
+                                  optax.add_decayed_weights(decay, _decays), _layerwise_trust_ratio(),
+                                  optax.scale_by_learning_rate(rate)),
       "sgd": lambda: optax.sgd(rate, momentum=config.get("momentum")),
       "adagrad": lambda: optax.adagrad(rate),
       "rmsprop": lambda: optax.rmsprop(rate),
   }[name]()
   clip_norm = config.get("clip_norm", 0.0)
   return optax.chain(optax.clip_by_global_norm(clip_norm), transform) if clip_norm else transform
+
+
+def _name(path: Any) -> tuple[str, ...]:
+  return tuple(str(getattr(key, "key", getattr(key, "name", key))) for key in path)
+
+
+def _decays(params: PyTree) -> PyTree:
+  """Weights decay; biases and the scales of a normalisation do not (Devlin et al. 2019; You et al. 2020)."""
+  return jax.tree_util.tree_map_with_path(lambda path, _: _name(path)[-1] not in ("bias", "scale"), params)
+
+
+def _layerwise_trust_ratio() -> optax.GradientTransformation:
+  """LAMB's |w| / |update| (You et al. 2020, arXiv:1904.00962), of each layer where `layers` are stacked."""
+
+  def scale(path, update, param):
+    axes = tuple(range(1 if "layers" in _name(path) else 0, update.ndim))
+    norm = lambda x: jnp.sqrt(jnp.sum(jnp.square(x), axes, keepdims=True))
+    sizes = norm(param), norm(update)
+    return update * jnp.where((sizes[0] > 0) & (sizes[1] > 0), sizes[0] / jnp.where(sizes[1] > 0, sizes[1], 1), 1)
+
+  return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(scale, updates, params))

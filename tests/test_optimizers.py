@@ -1,6 +1,8 @@
 """Schedules by their values, optimizers by name, mistakes by one line."""
+import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from embeddings_jax.types import InputError
@@ -34,6 +36,28 @@ def test_every_optimizer_goes_downhill(name):
   params = {"w": jnp.array([1.0, -2.0])}
   updates, _ = tx.update(params, tx.init(params), params)
   assert (np.sign(updates["w"]) == [-1, 1]).all()
+
+
+def test_biases_and_scales_do_not_decay():
+  params = {"norm": {"scale": jnp.ones(2), "bias": jnp.ones(2)}, "kernel": jnp.ones((2, 2))}
+  for name in ("adamw", "lamb"):
+    tx = optimizers.optimizer({"name": name, "learning_rate": 0.1, "weight_decay": 0.5}, 10)
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    assert (np.asarray(updates["kernel"]) < 0).all()
+    assert not updates["norm"]["scale"].any() and not updates["norm"]["bias"].any()
+
+
+def test_lamb_scales_each_of_the_stacked_layers_by_itself():
+  rng = np.random.default_rng(0)
+  layers = [rng.normal(size=(3, 4)) * scale for scale in (1, 10)]
+  grads = [rng.normal(size=(3, 4)) for _ in layers]
+  ours, theirs = optimizers.optimizer({"name": "lamb", "learning_rate": 0.1}, 10), optax.lamb(0.1)
+  params = {"layers": {"kernel": jnp.stack(layers)}}
+  found, _ = ours.update({"layers": {"kernel": jnp.stack(grads)}}, ours.init(params), params)
+  for layer, grad, update in zip(layers, grads, found["layers"]["kernel"]):
+    expected, _ = theirs.update({"w": jnp.asarray(grad)}, theirs.init({"w": jnp.asarray(layer)}),
+                                {"w": jnp.asarray(layer)})
+    np.testing.assert_allclose(update, expected["w"], rtol=1e-5)
 
 
 @pytest.mark.parametrize("config,expected", [

@@ -36,7 +36,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from embeddings_jax.gradient import gradient_model
-from embeddings_jax.nets.transformer import RULES, TextEncoder, layer_norm, text_encoder
+from embeddings_jax.nets.transformer import ACTIVATIONS, RULES, TextEncoder, layer_norm, text_encoder
 from embeddings_jax.ops.masking import Masked, content_keys, mask_tokens
 from embeddings_jax.ops.pooling import check_pooling, needs_layers, pool
 from embeddings_jax.types import InputError, Model
@@ -74,7 +74,7 @@ class Bert(nn.Module):
 
   def decode(self, hidden: Float[Array, "*shape dim"]) -> Float[Array, "*shape vocab"]:
     """Logits of the vocabulary, float32."""
-    hidden = nn.gelu(_dense(hidden, self.masked["dense"]), approximate=False)
+    hidden = ACTIVATIONS["gelu"](_dense(hidden, self.masked["dense"]))
     hidden = layer_norm(hidden, self.masked["norm"], self.encoder.norm_epsilon, hidden.dtype)
     return self.encoder.decode(hidden) + self.masked["bias"]
 
@@ -186,7 +186,8 @@ def bert(
         rngs={} if deterministic else {"dropout": rng_dropout})
     weights = masked.weights * rows[:, None]
     error = optax.softmax_cross_entropy_with_integer_labels(logits, masked.targets)
-    right = logits.argmax(-1) == masked.targets
+    # The target's score is the highest: quicker on CPUs than looking for the place of the highest.
+    right = jnp.take_along_axis(logits, masked.targets[..., None], -1)[..., 0] >= logits.max(-1)
     found = {"masked_loss": ((weights * error).sum(), weights.sum()),
              "masked_accuracy": ((weights * right).sum(), weights.sum())}
     if "is_next" in batch:
