@@ -60,7 +60,9 @@ class CharacterEncoder(Encoder):
   """
 
   kind = "characters"
-  embedded_at_once = 1 << 17  # Characters: convolutions over them make many times as many numbers.
+  embedded_at_once = 1 << 14  # Characters: convolutions over them make many times as many numbers.
+  encoded_at_once = 1 << 12
+  num_widths = 4
 
   def __init__(self, words: Sequence[str], max_characters: int, max_length: int):
     if max_characters < 4 or max_length < 3:

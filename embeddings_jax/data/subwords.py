@@ -49,7 +49,9 @@ class SubwordEncoder(Encoder):
   """
 
   kind = "subwords"
-  embedded_at_once = 1 << 14  # Tokens and their segments: batches that fit a processor's cache.
+  embedded_at_once = 1 << 11  # Tokens and their segments: batches that fit a processor's cache.
+  encoded_at_once = 1 << 14
+  num_widths = 4
 
   def __init__(self, tokenizer: Tokenizer, max_length: int):
     self.tokenizer = Tokenizer.from_str(tokenizer.to_str())  # It is changed here.

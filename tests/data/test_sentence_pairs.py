@@ -303,7 +303,7 @@ def test_rows_of_one_length_are_embedded_together(mesh_of):
   state = jax.device_put(jnp.zeros((), int), NamedSharding(mesh_of(), PartitionSpec()))
   found = pipeline.embedder(Model(None, None, embed), state, ENCODER)(items)
   assert found[:, 0].tolist() == [sum(ENCODER.encode([item])["tokens"].clip(0)[0]) for item in items]
-  assert sorted(length for _, length in shapes) == [4, 8, 16, 32]
+  assert sorted(length for _, length in shapes) == [8, 16, 24, 32]
 
 
 def test_bad_input(tmp_path):
