@@ -102,6 +102,12 @@ def parse_with_config(argv: Sequence[str]) -> ml_collections.ConfigDict | None:
   return FLAGS.config
 
 
+def overridden(argv: Sequence[str]) -> set[str]:
+  """Keys of the config that the command line sets, as `model.dim`."""
+  names = (argument.lstrip("-").partition("=")[0] for argument in argv if argument.startswith("-"))
+  return {name.removeprefix("config.") for name in names if name.startswith("config.")}
+
+
 def parse(argv: Sequence[str]) -> None:
   """Parses flags that know of no config."""
   _parse(argv)

@@ -1,5 +1,9 @@
 """Embeds a file with a trained model: `python -m experiments.embed --workdir=W --input=FILE --output=OUT.npy`.
 
+With --init_from=DIR instead of --workdir the network of a Hugging Face (or sentence-transformers) directory is used,
+or that of a work directory. A transformer's --pooling is one of `embeddings_jax/ops/pooling.py` (cls, mean, max,
+last, first_last_mean, cls:K and mean:K of layer K); what a sentence-transformers directory says is the default.
+
 With a model of words, --pooling makes a line's vector from those of its words
 (`embeddings_jax/ops/sentence_vectors.py`): mean; idf and sif, weighted means (idf's counts are of the input's lines,
 sif's of the training text; of sif the input's first component is removed); concatenation of the first --num_words
@@ -10,6 +14,7 @@ from typing import Any
 
 from absl import flags
 
+from embeddings_jax.ops.pooling import check_pooling
 from embeddings_jax.types import InputError
 from experiments import command
 
@@ -21,7 +26,9 @@ flags.DEFINE_string("workdir", "", "Work directory of the run.")
 flags.DEFINE_string("input", "", "Words or lines of text; .npy or .csv rows; a wav, or a text file that lists them.")
 flags.DEFINE_string("output", "", "Where to write [num_items, dim] float32, as .npy.")
 flags.DEFINE_enum("errors", "strict", ["strict", "replace"], "What to do with text that is not UTF-8.")
-flags.DEFINE_enum("pooling", None, POOLINGS, "Makes a line's vector from its words' (default: the model's way).")
+flags.DEFINE_string("init_from", "", "Directory of a pretrained network, instead of --workdir.")
+flags.DEFINE_string("pooling", "", "Makes a line's vector from its words' or tokens' (default: the model's way).")
+flags.DEFINE_bool("normalize", None, "Divide vectors by their lengths (default: as --init_from says, else not).")
 flags.DEFINE_float("sif_a", 1e-3, "The a of --pooling=sif's a / (a + p(w)).")
 flags.DEFINE_integer("num_words", 16, "Words of a line that --pooling=concatenation joins.", lower_bound=1)
 flags.DEFINE_integer("num_components", 2, "Components that --pooling=components joins.", lower_bound=1)
@@ -29,24 +36,37 @@ flags.DEFINE_integer("num_components", 2, "Components that --pooling=components 
 
 def main(argv: Sequence[str]) -> int:
   command.parse(argv)
-  for name in ("workdir", "input", "output"):
+  if bool(FLAGS.workdir) == bool(FLAGS.init_from):
+    raise InputError("--workdir and --init_from: give one of them" if FLAGS.workdir else
+                     "--workdir is missing, or --init_from")
+  for name in ("input", "output"):
     if not FLAGS[name].value:
       raise InputError(f"--{name} is missing")
   import numpy as np
 
   from embeddings_jax.data.inputs import read_items
-  from experiments import pipeline
+  from experiments import pipeline, pretrained
 
-  run = pipeline.load_run(FLAGS.workdir)
-  items = read_items(FLAGS.input, run.encoder.kind, FLAGS.errors, getattr(run.encoder, "gaps", False))
+  found = pretrained.load(FLAGS.init_from) if FLAGS.init_from else None
+  run = pretrained.as_run(found, FLAGS.pooling) if found else pipeline.load_run(FLAGS.workdir)
+  kind = run.encoder.kind
+  if FLAGS.pooling and kind == "words":
+    command.check_choice("--pooling", FLAGS.pooling, POOLINGS)
+  elif FLAGS.pooling and kind == "subwords":
+    check_pooling(FLAGS.pooling)
+    run = run if found else pipeline.load_run(FLAGS.workdir, pooling=FLAGS.pooling)
+  elif FLAGS.pooling:
+    raise InputError(f"--pooling={FLAGS.pooling}: needs a model of words or subwords, and this one is of {kind}")
+  items = read_items(FLAGS.input, kind, FLAGS.errors, getattr(run.encoder, "gaps", False))
   embed = pipeline.embedder(run.model, run.state, run.encoder)
-  if FLAGS.pooling and run.encoder.kind != "words":
-    raise InputError(f"--pooling={FLAGS.pooling}: needs a model of words, and this one is of {run.encoder.kind}")
-  vectors = pooled(embed(run.encoder.names), items, run.encoder) if FLAGS.pooling else embed(items)
+  vectors = (pooled(embed(run.encoder.names), items, run.encoder) if FLAGS.pooling and kind == "words" else
+             embed(items))
+  if FLAGS.normalize or (FLAGS.normalize is None and found and found.normalize):
+    vectors = pretrained.unit(vectors)
   with open(FLAGS.output, "wb") as file:  # Not by name: NumPy would add .npy to it.
     np.save(file, vectors)
-  print(f"{FLAGS.output}: {vectors.shape[0]} x {vectors.shape[1]} {vectors.dtype}, from step {run.step} "
-        f"of {FLAGS.workdir}")
+  origin = FLAGS.init_from or f"step {run.step} of {FLAGS.workdir}"
+  print(f"{FLAGS.output}: {vectors.shape[0]} x {vectors.shape[1]} {vectors.dtype}, from {origin}")
   unknown = int((~vectors.any(axis=1)).sum())
   if unknown:
     print(f"{unknown} rows are 0: the encoder knows nothing of these items")

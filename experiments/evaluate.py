@@ -1,7 +1,8 @@
 """Evaluates a trained model: `python -m experiments.evaluate --workdir=W [--protocols=word_similarity:men]`.
 
-A file of word vectors, in any format of `embeddings_jax/interop/word_vectors.py`, is evaluated with --vectors=FILE
-instead; what is found is then printed only.
+The network of a Hugging Face directory, or of a work directory, is evaluated with --init_from=DIR and --pooling (see
+`experiments/embed.py`), a file of word vectors, in any format of `embeddings_jax/interop/word_vectors.py`, with
+--vectors=FILE. What is found is then printed only.
 """
 from collections.abc import Sequence
 
@@ -13,6 +14,8 @@ from experiments import command, vectors
 FLAGS = flags.FLAGS
 
 vectors.define_flags()
+flags.DEFINE_string("init_from", "", "Directory of a pretrained network, instead of --workdir.")
+flags.DEFINE_string("pooling", "", "Of --init_from: how a text's vector is made from those of its tokens.")
 flags.DEFINE_list("protocols", None, "protocol or protocol:dataset, separated by commas (default: the config's).")
 flags.DEFINE_string("data_dir", None, "Directory of the catalog's files (default: $EMBEDDINGS_DATA).")
 flags.DEFINE_string("cache_dir", None, "Derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
@@ -20,7 +23,7 @@ flags.DEFINE_string("cache_dir", None, "Derived data (default: $EMBEDDINGS_CACHE
 
 def main(argv: Sequence[str]) -> int:
   command.parse(argv)
-  if FLAGS.vectors:
+  if FLAGS.vectors or FLAGS.init_from:
     return evaluate_file()
   if not FLAGS.workdir:
     raise InputError("--workdir is missing")
@@ -48,23 +51,39 @@ def main(argv: Sequence[str]) -> int:
 
 
 def evaluate_file() -> int:
-  """Evaluates `--vectors`, which come without a data set of their own."""
+  """Evaluates `--vectors` or `--init_from`, which come without a data set of their own."""
   from experiments import protocols, results
 
+  origin = "vectors" if FLAGS.vectors else "init_from"
+  if sum(bool(FLAGS[name].value) for name in ("vectors", "init_from", "workdir")) > 1:
+    raise InputError("--workdir, --init_from and --vectors: give one of them")
   names = FLAGS.protocols or []
   if not names:
     raise InputError("--protocols is missing, as --protocols=word_similarity,analogies")
   for name in names:
     protocols.check(name)
     if name in (*protocols.LABELLED, "text_classification"):
-      raise InputError(f"--protocols={name}: --vectors has no data set of its own; name one, as {name}:sst2")
-  found, _ = vectors.load()
-  metrics = protocols.evaluate(
-      names, results.remembering(vectors.embedder(found)), dataset=None, vocabulary=found.words,
-      data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+      raise InputError(f"--protocols={name}: --{origin} has no data set of its own; name one, as {name}:sst2")
+  if FLAGS.vectors:
+    found, _ = vectors.load()
+    embed, words = vectors.embedder(found), found.words
+  else:
+    embed, words = pretrained_embedder(), None
+  metrics = protocols.evaluate(names, results.remembering(embed), dataset=None, vocabulary=words,
+                               data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
   for key, value in metrics.items():
     print(f"{key}: {value:.4f}")
   return 0
+
+
+def pretrained_embedder():
+  """texts -> [num_texts, dim] by `--init_from`."""
+  from experiments import pipeline, pretrained
+
+  found = pretrained.load(FLAGS.init_from)
+  run = pretrained.as_run(found, FLAGS.pooling)
+  embed = pipeline.embedder(run.model, run.state, run.encoder)
+  return (lambda texts: pretrained.unit(embed(texts))) if found.normalize else embed
 
 
 if __name__ == "__main__":

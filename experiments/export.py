@@ -1,7 +1,9 @@
-"""Writes word vectors for other programs: `python -m experiments.export --workdir=W --format=word2vec --output=FILE`.
+"""Writes what was learnt for other programs: `python -m experiments.export --workdir=W --format=glove --output=FILE`.
 
-Formats: word2vec (text), word2vec-binary, glove (text without its first line), npy (with FILE's .vocabulary.txt). A
-name that ends in .gz is compressed. With --vectors=FILE instead of --workdir one format is turned into another.
+Transformers for text: huggingface, with the directory --output=DIR, which `transformers` loads with its tokenizer.
+Word vectors: word2vec (text), word2vec-binary, glove (text without its first line), npy (with FILE's
+.vocabulary.txt). A name that ends in .gz is compressed. With --vectors=FILE instead of --workdir one format is turned
+into another.
 """
 from collections.abc import Sequence
 
@@ -12,10 +14,11 @@ from embeddings_jax.types import InputError
 from experiments import command, vectors
 
 FLAGS = flags.FLAGS
+FORMATS = (*word_vectors.FORMATS, "huggingface")
 
 vectors.define_flags()
-flags.DEFINE_string("format", "", f"One of {', '.join(word_vectors.FORMATS)}.")
-flags.DEFINE_string("output", "", "File to write.")
+flags.DEFINE_string("format", "", f"One of {', '.join(FORMATS)}.")
+flags.DEFINE_string("output", "", "File to write; of huggingface a directory.")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -23,10 +26,31 @@ def main(argv: Sequence[str]) -> int:
   for name in ("format", "output"):
     if not FLAGS[name].value:
       raise InputError(f"--{name} is missing")
-  command.check_choice("--format", FLAGS.format, word_vectors.FORMATS)
+  command.check_choice("--format", FLAGS.format, FORMATS)
+  if FLAGS.format == "huggingface":
+    return export_network()
   found, origin = vectors.load()
   word_vectors.write(FLAGS.output, found.words, found.vectors, FLAGS.format)
   print(f"{FLAGS.output}: {found.vectors.shape[0]} words x {found.vectors.shape[1]}, {FLAGS.format}, from {origin}")
+  return 0
+
+
+def export_network() -> int:
+  """Writes the run's network and tokenizer as a Hugging Face directory."""
+  import pathlib
+
+  from embeddings_jax.interop import huggingface
+  from experiments import pretrained
+
+  if not FLAGS.workdir:
+    raise InputError("--workdir is missing")
+  output = pathlib.Path(FLAGS.output)
+  if output.is_file() or (output.is_dir() and any(output.iterdir())):
+    raise InputError(f"--output={FLAGS.output}: is there already; give a new directory")
+  found = pretrained.load(FLAGS.workdir)
+  tokenizer = huggingface.tokenizer_files(found.encoder.files()["tokenizer.json"], found.encoder.max_length)
+  huggingface.write(output, found.name, found.hyper, found.params, tokenizer)
+  print(f"{FLAGS.output}: {found.name}, {FLAGS.format}, from step {found.step} of {FLAGS.workdir}")
   return 0
 
 

@@ -368,10 +368,12 @@ class Run(NamedTuple):
   encoder: Any
 
 
-def load_run(path: str, mesh: jax.sharding.Mesh | None = None) -> Run:
-  """The newest sound checkpoint of a work directory with its model and encoder."""
+def load_run(path: str, mesh: jax.sharding.Mesh | None = None, pooling: str = "") -> Run:
+  """The newest sound checkpoint of a work directory with its model and encoder; `pooling`: another than its own."""
   folder = epath.Path(path)
   record = workdir.read_json(folder / "config.json")
+  if pooling:
+    record["config"]["model"]["pooling"] = pooling
   model = make_model(record["config"], workdir.stand_in_facts(record["facts"]), record["steps"])
   batch = {key: jax.ShapeDtypeStruct(tuple(shape), dtype) for key, (shape, dtype) in record["batch"].items()}
   encoder = encoders.load_encoder(folder / "encoder")

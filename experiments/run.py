@@ -2,7 +2,7 @@
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from absl import flags
@@ -23,6 +23,7 @@ flags.DEFINE_integer("batch_size", None, "Rows of the global batch.", lower_boun
 flags.DEFINE_integer("seed", None, "Of initialisation, order and noise.", lower_bound=0)
 flags.DEFINE_string("mesh", "", "Sizes of the mesh's axes, as data:4,fsdp:2 (default: all devices along data).")
 flags.DEFINE_string("workdir", "", "Where the run is kept (default: runs/MODEL-PRESET-HASH).")
+flags.DEFINE_string("init_from", "", "Start from a pretrained network: a work directory, or one of Hugging Face.")
 flags.DEFINE_bool("overwrite", False, "Move what is in the work directory aside and start anew.")
 flags.DEFINE_bool("deterministic", False, "Bit-for-bit reproducible on GPUs too, at some cost.")
 flags.DEFINE_enum("distributed", "auto", ["auto", "off"], "auto: join the tasks that a scheduler started.")
@@ -46,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
     print(config.to_json(indent=1))
     return 0
   start_processes()
-  return run(config)
+  return run(config, command.overridden(argv))
 
 
 def list_data() -> int:
@@ -92,7 +93,8 @@ def several_tasks() -> bool:
   return len(hosts) > 1 or (started and any(int(os.environ.get(name, "1") or 1) > 1 for name in counts))
 
 
-def run(config: Any) -> int:
+def run(config: Any, explicit: Collection[str] = ()) -> int:
+  """Trains; `explicit` are the keys of the config that the command line sets."""
   import jax
   from etils import epath
 
@@ -107,6 +109,12 @@ def run(config: Any) -> int:
   say = print if alone else lambda *_: None
   mesh = make_mesh(FLAGS.mesh)
   cache_dir = FLAGS.cache_dir
+  found = None
+  if FLAGS.init_from:
+    from experiments import pretrained
+
+    found = pretrained.load(FLAGS.init_from)
+    pretrained.adapt(config, found, explicit)
   data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=cache_dir)
   steps = config.steps or config.epochs * data.source.facts["steps_per_epoch"]
   if not steps:
@@ -118,7 +126,7 @@ def run(config: Any) -> int:
   if not data.source.whole:
     check_batch_size(mesh, data.source.batch_size)
 
-  course = workdir.trajectory(config.to_dict(), data.dataset.fingerprint)
+  course = workdir.trajectory(config.to_dict(), data.dataset.fingerprint, found.fingerprint if found else "")
   path = epath.Path(FLAGS.workdir) if FLAGS.workdir else workdir.default_path(config, FLAGS.preset, course)
   if alone:
     workdir.prepare(path, course, overwrite=FLAGS.overwrite)
@@ -129,6 +137,7 @@ def run(config: Any) -> int:
       "encoder": data.encoder.fingerprint, "facts": workdir.described_facts(data.source.facts),
       "batch": {k: [list(v.shape), str(v.dtype)] for k, v in data.source.batch_at(0).items()},
       "command": " ".join(["python -m experiments.run", *sys.argv[1:]]),
+      **({"init_from": str(found.path)} if found else {}),
   }
   metadata = {"trajectory": course, "encoder": data.encoder.fingerprint, "versions": workdir.versions()}
   checkpoints = Checkpoints(str(path / "checkpoints"), best_metric=config.best_metric or None,
@@ -157,7 +166,8 @@ def run(config: Any) -> int:
           checkpoints=checkpoints, save_every=config.save_every,
           evaluate=report.evaluate if config.eval_every else None, eval_every=config.eval_every,
           write=log.write if log else None, log_every=config.log_every, started=log.start if log else None,
-          progress=progress.show if progress else None, signals=signals)
+          progress=progress.show if progress else None, signals=signals,
+          initial=pretrained.initial(found, say) if found else None)
   finally:
     if progress:
       progress.close()

@@ -20,9 +20,13 @@ TRAJECTORY = ("name", "model", "data", "optimizer", "batch_size", "seed", "steps
 VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def trajectory(config: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
-  """The part of a config, with the data's fingerprint, that determines the trained parameters."""
+def trajectory(config: Mapping[str, Any], fingerprint: str, init_from: str = "") -> dict[str, Any]:
+  """The part of a config that determines the trained parameters, with the fingerprint of the data and, where there
+  are any, of the parameters to start from."""
   course = json.loads(json.dumps({key: config[key] for key in TRAJECTORY} | {"fingerprint": fingerprint}))
+  if init_from:
+    course["init_from"] = init_from
+    course["data"].pop("tokenizer", None)  # Of the same network, wherever it lies.
   course["data"].pop("memory", None)  # A limit for counting, which gives the same counts whatever it is.
   return course
 

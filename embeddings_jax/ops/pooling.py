@@ -42,6 +42,6 @@ def pool(hidden: Array, valid: Array, pooling: str) -> Array:
     last = jnp.maximum(valid.sum(1) - 1, 0)
     return jnp.take_along_axis(hidden, last[:, None, None], 1)[:, 0]
   if how == "max":
-    return jnp.where(valid[..., None], hidden, -jnp.inf).max(1)
+    return jnp.where(valid.any(1)[:, None], jnp.where(valid[..., None], hidden, -jnp.inf).max(1), 0)
   weights = valid.astype(hidden.dtype)
   return jnp.einsum("bt,btd->bd", weights, hidden) / jnp.maximum(weights.sum(1, keepdims=True), 1)

@@ -51,6 +51,7 @@ def train(
     progress: Callable[[int, Mapping[str, float]], None] | None = None,
     signals: Signals | None = None,
     started: Callable[[int], None] | None = None,
+    initial: Callable[[PyTree], PyTree] | None = None,
 ) -> PyTree:
   """Trains a model up to an absolute step, from its newest sound checkpoint if there is one.
 
@@ -74,6 +75,8 @@ def train(
     progress: the same over a whole dispatch, for people; called after every one.
     signals: asks the loop to stop.
     started: told the step that the run goes on from, before the first dispatch.
+    initial: `state -> state`, applied to a fresh state, not to a restored one: puts pretrained parameters in, as
+      NumPy arrays of the same shapes.
 
   Returns:
     The state after the last step, sharded.
@@ -107,6 +110,8 @@ def train(
       state, step, converged_at = restored
     else:
       state = jax.jit(make_state, out_shardings=layout)(seed, resident, first_feeds)
+      if initial:
+        state = mesh_lib.placed(initial(state), layout)
       step, converged_at = 0, None
     del first_feeds
     if started:

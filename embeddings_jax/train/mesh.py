@@ -105,6 +105,14 @@ def put(value: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, j
           for k, v in value.items()}
 
 
+def placed(state: PyTree, layout: PyTree) -> PyTree:
+  """A state whose NumPy arrays, whole on every process, are put where the layout says; arrays of JAX stay."""
+  # Copied: what is donated must not be the caller's.
+  put = lambda value, sharding: value if isinstance(value, jax.Array) else jax.make_array_from_callback(
+      value.shape, sharding, lambda index: np.array(value[index]))
+  return jax.tree.map(put, state, layout)
+
+
 class Feeder:
   """Puts this process's rows of the feeds of a dispatch onto its devices.
 

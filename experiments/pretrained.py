@@ -1,0 +1,228 @@
+"""Networks that are trained already, for `--init_from=DIR`: a work directory of ours, or a Hugging Face directory."""
+import hashlib
+import importlib
+import inspect
+import json
+import logging
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from etils import epath
+
+from embeddings_jax.data.subwords import SubwordEncoder, load_tokenizer
+from embeddings_jax.interop import huggingface
+from embeddings_jax.train.mesh import make_mesh, path_name, placed, state_shardings
+from embeddings_jax.types import InputError, PyTree
+from experiments import pipeline, workdir
+
+# Arguments of a trunk that weights do not depend on; a config's own stay as they are.
+FREE = ("dropout", "attention_dropout", "dtype", "remat", "unroll", "init_std")
+FOREIGN = ("parent", "name")  # Fields of every Flax module.
+
+
+class Pretrained(NamedTuple):
+  """A network with its tokenizer.
+
+  Attributes:
+    path: the directory.
+    name: of our model, `bert` or `gpt`.
+    hyper: the arguments of that model's `encoder(**hyper)`.
+    params: nested dict of float32 NumPy arrays, `encoder` and heads.
+    encoder: makes the batches.
+    fingerprint: SHA-256 (hex) of the parameters and the encoder.
+    tokenizer: where its tokenizer is.
+    pooling: how its makers pool the vectors of tokens; "": they do not say.
+    normalize: whether they divide vectors by their lengths.
+    step: updates made, of a run of ours.
+  """
+
+  path: epath.Path
+  name: str
+  hyper: dict[str, Any]
+  params: dict[str, Any]
+  encoder: Any
+  fingerprint: str
+  tokenizer: str
+  pooling: str = ""
+  normalize: bool = False
+  step: int | None = None
+
+
+def load(directory: str) -> Pretrained:
+  """Reads a work directory of ours or a Hugging Face directory.
+
+  Raises:
+    InputError: it is neither, or what is in it does not fit together.
+  """
+  path = epath.Path(directory)
+  if not path.is_dir():
+    raise InputError(f"--init_from={directory}: no such directory")
+  if (path / "config.json").exists() and "trajectory" in workdir.read_json(path / "config.json"):
+    return _load_ours(path)
+  return _load_theirs(path)
+
+
+def _load_ours(path: epath.Path) -> Pretrained:
+  run = pipeline.load_run(str(path))
+  config = run.record["config"]
+  name = config.get("factory") or config["name"]
+  module = importlib.import_module(f"embeddings_jax.models.{name}")
+  if run.encoder.kind != "subwords" or not hasattr(module, "encoder"):
+    raise InputError(f"--init_from={path}: holds a {name} of {run.encoder.kind}, which has no transformer for text")
+  known = inspect.signature(getattr(module, name)).parameters
+  given = {key: value for key, value in run.record["facts"].items() if key in known} | config["model"]
+  fields = set(_hyper_fields(module.encoder(vocab_size=1)))
+  trunk = module.encoder(**{key: value for key, value in given.items() if key in fields})
+  hyper = {key: getattr(trunk, key) for key in _hyper_fields(trunk)} | {"dtype": given.get("dtype", "float32")}
+  # What its embeddings are made with.
+  params = run.state.params if run.state.average == () else run.state.average
+  params = jax.tree.map(np.asarray, params)
+  return Pretrained(path, name, hyper, params, run.encoder, _fingerprint(params, run.encoder),
+                    str(path / "encoder" / "tokenizer.json"), config["model"].get("pooling", ""),
+                    run.record.get("normalize", False), run.step)
+
+
+def _load_theirs(path: epath.Path) -> Pretrained:
+  sentence = huggingface.sentence_model(path)
+  name, hyper, params = huggingface.read(path)
+  options = sentence.folder / "tokenizer_config.json"
+  options = json.loads(options.read_text(encoding="utf-8")) if options.exists() else {}
+  tokenizer = load_tokenizer(sentence.folder, bool(options.get("do_lower_case", True)))
+  # Some say 1e30 where they mean no limit.
+  limits = [hyper["max_length"], sentence.max_length, options.get("model_max_length")]
+  encoder = SubwordEncoder(tokenizer, int(min(limit for limit in limits if limit)))
+  if encoder.facts["vocab_size"] > hyper["vocab_size"]:
+    raise InputError(f"{sentence.folder}: the tokenizer has {encoder.facts['vocab_size']} tokens, the network "
+                     f"{hyper['vocab_size']}; they are not of one model")
+  return Pretrained(path, name, hyper, params, encoder, _fingerprint(params, encoder), str(sentence.folder),
+                    sentence.pooling, sentence.normalize)
+
+
+def adapt(config: Any, found: Pretrained, explicit: Collection[str]) -> None:
+  """Puts the sizes of a pretrained network and its tokenizer into a config, in place.
+
+  Args:
+    config: of the run that is to start from it.
+    found: the network.
+    explicit: keys that the user has set, as `model.dim`; what contradicts the network is refused.
+
+  Raises:
+    InputError: another model than the config's, or a key that contradicts it; both values are named.
+  """
+  where = f"--init_from={found.path}"
+  name = config.get("factory") or config["name"]
+  if found.name != name:
+    raise InputError(f"{where}: holds a {found.name}, and --model={config['name']} starts from a {name}")
+  factory = getattr(importlib.import_module(f"embeddings_jax.models.{name}"), name)
+  known = inspect.signature(factory).parameters
+  for key, value in found.hyper.items():
+    if key not in known or key in FREE:
+      continue
+    mine = config.model.get(key)
+    if f"model.{key}" in explicit and mine != value:
+      raise InputError(f"--config.model.{key}={mine!r}: {where} has {key}={value!r}; leave the option out")
+    _set(config.model, key, value)
+  if found.pooling and "pooling" in known and "model.pooling" not in explicit:
+    _set(config.model, "pooling", found.pooling)
+  if "data.tokenizer" in explicit and str(config.data.tokenizer) != found.tokenizer:
+    raise InputError(f"--config.data.tokenizer={config.data.tokenizer}: {where} brings its own tokenizer; leave the "
+                     "option out")
+  _set(config.data, "tokenizer", found.tokenizer)
+  normalizer = json.loads(found.encoder.files()["tokenizer.json"]).get("normalizer") or {}
+  _set(config.data, "lowercase", bool(normalizer.get("lowercase", True)))
+  longest = found.hyper["max_length"]
+  for key in ("max_length", "window_length"):
+    mine = config.data.get(key)
+    if mine and mine > longest:
+      if f"data.{key}" in explicit:
+        raise InputError(f"--config.data.{key}={mine}: {where} knows positions up to {longest}")
+      config.data[key] = longest
+
+
+def _set(node: Any, key: str, value: Any) -> None:
+  """Sets a key whatever type its value in the config had."""
+  with node.unlocked():
+    if key in node:
+      del node[key]
+    node[key] = value
+
+
+def initial(found: Pretrained, report: Callable[[str], None] = print) -> Callable[[PyTree], PyTree]:
+  """`state -> state` with the pretrained parameters in place; what it lacks stays as it is, and is reported.
+
+  Raises (when called):
+    InputError: a parameter of another shape.
+  """
+  leaves = {path_name(path): value for path, value in jax.tree_util.tree_leaves_with_path(found.params)}
+
+  def put(state: PyTree) -> PyTree:
+    missing, used = {}, set()
+
+    def choose(path, leaf):
+      name = path_name(path)
+      if name not in leaves:
+        missing[name] = leaf
+        return leaf
+      if leaves[name].shape != leaf.shape:
+        raise InputError(f"--init_from={found.path}: params/{name} has shape {leaves[name].shape}, the model's has "
+                         f"{leaf.shape}")
+      used.add(name)
+      return leaves[name].astype(leaf.dtype)
+
+    params = jax.tree_util.tree_map_with_path(choose, state.params)
+    average = state.average if state.average == () else jax.tree_util.tree_map_with_path(choose, state.average)
+    fresh, unused = ", ".join(_roots(missing)), ", ".join(_roots(leaves.keys() - used))
+    report(f"{found.path}: {len(used)} arrays of {found.name} taken over" + (f"; fresh: {fresh}" if fresh else "")
+           + (f"; without use: {unused}" if unused else ""))
+    return state._replace(params=params, average=average)
+
+  return put
+
+
+def _roots(names: Collection[str]) -> list[str]:
+  """The parts of the network that leaves belong to, each once."""
+  return list(dict.fromkeys(name.split("/")[0] for name in sorted(names)))
+
+
+def as_run(found: Pretrained, pooling: str = "", **options: Any) -> pipeline.Run:
+  """What the commands need of a run, from a pretrained network alone.
+
+  Args:
+    found: the network.
+    pooling: of its tokens' vectors (`embeddings_jax/ops/pooling.py`); "": its own, else the mean.
+    options: further arguments of the model's factory.
+  """
+  pooling = pooling or found.pooling or "mean"
+  config = {"name": found.name, "model": {"pooling": pooling, **options}, "data": {}, "optimizer": {}}
+  factory = getattr(importlib.import_module(f"embeddings_jax.models.{found.name}"), found.name)
+  known = inspect.signature(factory).parameters
+  config["model"] |= {key: value for key, value in found.hyper.items() if key in known}
+  given = {"mask_id": 0, **found.encoder.facts} | config["model"]
+  model = factory(**{key: value for key, value in given.items() if key in known}, optimizer=optax.identity())
+  mesh = make_mesh()
+  batch = {key: jax.ShapeDtypeStruct((1, 8), np.int32) for key in ("tokens", "segments")}
+  with jax.set_mesh(mesh):
+    abstract = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), batch)
+    fresh = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), abstract)
+    state = placed(initial(found, logging.info)(fresh), state_shardings(abstract, mesh, model.rules))
+  return pipeline.Run(found.path, {"config": config}, model, state, found.step or 0, found.encoder)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+  """The same vectors [n, dim], divided by their lengths; 0 stays 0."""
+  return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def _hyper_fields(module: Any) -> list[str]:
+  return [key for key in type(module).__dataclass_fields__ if key not in FOREIGN]
+
+
+def _fingerprint(params: Mapping[str, Any], encoder: Any) -> str:
+  content = hashlib.sha256(encoder.fingerprint.encode())
+  for path, value in jax.tree_util.tree_leaves_with_path(params):
+    content.update(f"{path_name(path)}{value.dtype.str}{value.shape}".encode())
+    content.update(np.ascontiguousarray(value).data)
+  return content.hexdigest()
