@@ -27,19 +27,33 @@ def main(argv: Sequence[str]) -> int:
     return evaluate_file()
   if not FLAGS.workdir:
     raise InputError("--workdir is missing")
+  import jax
+  import numpy as np
+
   from experiments import pipeline, protocols, results, workdir
 
   run = pipeline.load_run(FLAGS.workdir)
   config = run.record["config"]
   names = FLAGS.protocols if FLAGS.protocols is not None else config["evals"]
 
+  task = None
+  if config["data"].get("form") == "task":
+    task = pipeline.load_task(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir, encoder=run.encoder)
+
   def dataset():
+    if task:
+      return task.dataset
     return pipeline.load_dataset(config["data"], data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)[0]
+
+  def untrained():
+    batch = {key: np.zeros(shape, dtype) for key, (shape, dtype) in run.record["batch"].items()}
+    return pipeline.first_state(run.model, batch, jax.tree.leaves(run.state)[0].sharding.mesh, config["seed"])
 
   embed = results.remembering(pipeline.embedder(run.model, run.state, run.encoder))
   metrics = protocols.evaluate(
       names, embed, dataset=dataset, vocabulary=run.encoder.names,
-      topics=pipeline.topics_of(run.model, run.state, run.encoder), seed=config["seed"],
+      topics=pipeline.topics_of(run.model, run.state, run.encoder),
+      asked=pipeline.asked_of(run.model, run.state, run.encoder, data=task, untrained=untrained), seed=config["seed"],
       max_items=config["eval_items"], data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
   for key, value in metrics.items():
     print(f"{key}: {value:.4f}")
