@@ -203,7 +203,8 @@ def load_subwords(dataset: Any, options: Mapping[str, Any], *, batch_size: int, 
   corpus = tokenize_documents(dataset, encoder, unit="sentence" if form == "pairs" else "document",
                               cache_dir=cache_dir)
   facts |= {"num_raw_words": corpus.num_raw_words, "num_tokens": len(corpus.train.tokens),
-            "num_documents": len(corpus.train.documents) - 1}
+            "num_documents": len(corpus.train.documents) - 1,
+            "counts": np.bincount(corpus.train.tokens, minlength=facts["vocab_size"])}
   if encoder.continues is not None:
     facts["continues"] = encoder.continues
 
@@ -484,8 +485,13 @@ def predictor(model: Model, state: PyTree) -> Callable[[Mapping[str, np.ndarray]
 def asked_of(model: Model, state: PyTree, encoder: Any, *, data: Data | None = None,
              untrained: Callable[[], PyTree] | None = None) -> dict[str, Any]:
   """What protocols may ask beside embeddings: of a fine-tuned model `task`, `encoded` and `predict`, of one whose
-  encoder knows words in sentences `hidden`, their vectors in all layers, and `untrained`, those of a first state."""
+  encoder knows words in sentences `hidden`, their vectors in all layers, and `untrained`, those of a first state; of
+  a language model `measure`, with the held-out `source` and the training part's `counts` and `special_ids`."""
   found: dict[str, Any] = {}
+  if "measures" in model.outputs and data is not None:
+    measures = jax.jit(lambda state, batch: model.outputs["measures"](state, batch, None))
+    found |= {"measure": lambda batch: measures(state, batch), "source": data.validation}
+    found |= {name: data.source.facts[name] for name in ("counts", "special_ids") if name in data.source.facts}
   if "predict" in model.outputs and data is not None and data.task is not None:
     found |= {"task": data.task, "encoded": data.encoded, "predict": predictor(model, state)}
   if "hidden" in model.outputs and hasattr(encoder, "encode_words"):
