@@ -80,11 +80,10 @@ def pooled(table: Any, lines: Sequence[str], encoder: Any) -> Any:
   import numpy as np
 
   from embeddings_jax.ops import sentence_vectors
-  from experiments.pipeline import ENCODED_AT_ONCE
-
   table, weights = jnp.asarray(table), None
-  batches = [jnp.asarray(encoder.encode(lines[first:first + ENCODED_AT_ONCE])["tokens"])
-             for first in range(0, len(lines), ENCODED_AT_ONCE)]
+  size = encoder.encoded_at_once
+  batches = [jnp.asarray(encoder.encode(lines[first:first + size])["tokens"])
+             for first in range(0, len(lines), size)]
   if FLAGS.pooling == "idf":
     frequency = sum(sentence_vectors.document_frequency(tokens, len(table)) for tokens in batches)
     weights = sentence_vectors.idf_weights(frequency, len(lines))

@@ -36,13 +36,15 @@ def main(argv: Sequence[str]) -> int:
   config = run.record["config"]
   names = FLAGS.protocols if FLAGS.protocols is not None else config["evals"]
 
-  task = None
+  data = None  # What protocols on the run's own task or held-out part need.
   if config["data"].get("form") == "task":
-    task = pipeline.load_task(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir, encoder=run.encoder)
+    data = pipeline.load_task(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir, encoder=run.encoder)
+  elif "held_out" in names:
+    data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
 
   def dataset():
-    if task:
-      return task.dataset
+    if data:
+      return data.dataset
     return pipeline.load_dataset(config["data"], data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)[0]
 
   def untrained():
@@ -53,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
   metrics = protocols.evaluate(
       names, embed, dataset=dataset, vocabulary=run.encoder.names,
       topics=pipeline.topics_of(run.model, run.state, run.encoder),
-      asked=pipeline.asked_of(run.model, run.state, run.encoder, data=task, untrained=untrained), seed=config["seed"],
+      asked=pipeline.asked_of(run.model, run.state, run.encoder, data=data, untrained=untrained), seed=config["seed"],
       max_items=config["eval_items"], data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
   for key, value in metrics.items():
     print(f"{key}: {value:.4f}")

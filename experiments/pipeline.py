@@ -39,8 +39,9 @@ ITEMS = {"rows": ("rows",), "words": ("text",), "bags": ("text", "bags", "matrix
          "waveforms": ("audio",), "subwords": ("text",), "characters": ("text",)}
 # What models of subwords read: pairs of sentences as BERT, or windows of the running text as GPT.
 SUBWORD_FORMS = ("pairs", "windows")
-ENCODED_AT_ONCE = 1024  # Items.
 PREDICTED_AT_ONCE = 64  # Rows.
+EMBEDDED_AT_ONCE = 1024  # Items.
+IN_FLIGHT = 2  # Batches that are not fetched yet.
 
 
 class Data(NamedTuple):
@@ -202,7 +203,8 @@ def load_subwords(dataset: Any, options: Mapping[str, Any], *, batch_size: int, 
   corpus = tokenize_documents(dataset, encoder, unit="sentence" if form == "pairs" else "document",
                               cache_dir=cache_dir)
   facts |= {"num_raw_words": corpus.num_raw_words, "num_tokens": len(corpus.train.tokens),
-            "num_documents": len(corpus.train.documents) - 1}
+            "num_documents": len(corpus.train.documents) - 1,
+            "counts": np.bincount(corpus.train.tokens, minlength=facts["vocab_size"])}
   if encoder.continues is not None:
     facts["continues"] = encoder.continues
 
@@ -380,6 +382,10 @@ def embedder(model: Model, state: PyTree, encoder: Any, output: str = "") -> Cal
   fn = (lambda state, batch: model.outputs[output](state, batch, jax.random.key(0))) if output else model.embed
   compiled = jax.jit(fn, out_shardings=replicated)
 
+  # Accelerators want more at once than what stays in a processor's cache.
+  at_once = encoder.embedded_at_once * (1 if jax.default_backend() == "cpu" else 32)
+  widths: list[int] = []  # As the first items want them; kept, so that later ones find their programs compiled.
+
   def embed(items: Sequence[Any]) -> np.ndarray:
     waiting: dict[Any, dict[str, np.ndarray]] = {}  # Rows that wait for others of their shapes.
     sizes: dict[Any, int] = {}  # Of shapes for which a program is compiled.
@@ -389,18 +395,20 @@ def embedder(model: Model, state: PyTree, encoder: Any, output: str = "") -> Cal
       place = rows.pop("place")
       padded = {key: np.pad(value, [(0, size - len(place))] + [(0, 0)] * (value.ndim - 1))
                 for key, value in rows.items()}
-      found.append(np.asarray(compiled(state, padded).addressable_data(0))[:len(place)])
+      found.append(compiled(state, padded).addressable_data(0)[:len(place)])
       places.append(place)
+      if len(found) > IN_FLIGHT:  # Fetched late, so that the device never waits.
+        found[-1 - IN_FLIGHT] = np.asarray(found[-1 - IN_FLIGHT])
 
-    for first in range(0, len(items), ENCODED_AT_ONCE):
-      batch = encoder.encode(items[first:first + ENCODED_AT_ONCE])
+    for first in range(0, len(items), encoder.encoded_at_once):
+      batch = encoder.encode(items[first:first + encoder.encoded_at_once])
       batch["place"] = first + np.arange(len(batch["mask"]))
-      for rows in by_length(encoder, batch):
+      for rows in by_length(encoder, batch, widths):
         shapes = tuple(value.shape[1:] for value in rows.values())
         if shapes in waiting:
           rows = {key: np.concatenate([waiting[shapes][key], value]) for key, value in rows.items()}
         total, per_row = len(rows["place"]), sum(int(np.prod(shape)) for shape in shapes if shape)
-        size = encoders.bucket(max(1, min(ENCODED_AT_ONCE, encoder.embedded_at_once // max(1, per_row))))
+        size = max(1, min(EMBEDDED_AT_ONCE, at_once // max(1, per_row)))
         whole = total // size * size
         for row in range(0, whole, size):
           sizes[shapes] = size
@@ -409,21 +417,38 @@ def embedder(model: Model, state: PyTree, encoder: Any, output: str = "") -> Cal
     for shapes, rows in waiting.items():
       if len(rows["place"]):
         run(rows, sizes.get(shapes) or encoders.bucket(len(rows["place"])))
-    vectors = np.concatenate(found)
+    vectors = np.concatenate([np.asarray(value) for value in found])
     vectors[np.concatenate(places)] = vectors.copy()
     return vectors
 
   return embed
 
 
-def by_length(encoder: Any, batch: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-  """The rows of an encoded batch by the lengths that they are to be padded to, shortest first."""
+def by_length(encoder: Any, batch: dict[str, np.ndarray], widths: list[int]) -> list[dict[str, np.ndarray]]:
+  """The rows of an encoded batch by the lengths that they are to be padded to, shortest first.
+
+  Of an encoder with `num_widths` these are `widths`, to which is added what is lacking.
+  """
   lengths = encoder.lengths(batch)
   if lengths is None:
     return [batch]
-  widths = np.array([encoder.bucket(int(length)) for length in lengths])
-  return [{key: value[widths == width] if value.ndim == 1 else value[widths == width, :width]
-           for key, value in batch.items()} for width in np.unique(widths)]
+  if not encoder.num_widths:
+    wanted = np.array([encoder.bucket(int(length)) for length in lengths])
+  else:
+    if not widths:
+      widths += [min(width, encoder.max_length) for width in encoders.best_widths(lengths, encoder.num_widths)]
+    elif lengths.max() > widths[-1]:
+      widths.append(encoder.max_length)
+    wanted = np.asarray(widths)[np.searchsorted(widths, lengths)]
+
+  def fitted(key: str, rows: np.ndarray, width: int) -> np.ndarray:
+    if rows.ndim == 1:
+      return rows
+    more = [(0, 0), (0, max(0, width - rows.shape[1]))] + [(0, 0)] * (rows.ndim - 2)
+    return np.pad(rows[:, :width], more, constant_values=encoder.padding.get(key, 0))
+
+  return [{key: fitted(key, value[wanted == width], width) for key, value in batch.items()}
+          for width in np.unique(wanted)]
 
 
 def predictor(model: Model, state: PyTree) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
@@ -460,8 +485,13 @@ def predictor(model: Model, state: PyTree) -> Callable[[Mapping[str, np.ndarray]
 def asked_of(model: Model, state: PyTree, encoder: Any, *, data: Data | None = None,
              untrained: Callable[[], PyTree] | None = None) -> dict[str, Any]:
   """What protocols may ask beside embeddings: of a fine-tuned model `task`, `encoded` and `predict`, of one whose
-  encoder knows words in sentences `hidden`, their vectors in all layers, and `untrained`, those of a first state."""
+  encoder knows words in sentences `hidden`, their vectors in all layers, and `untrained`, those of a first state; of
+  a language model `measure`, with the held-out `source` and the training part's `counts` and `special_ids`."""
   found: dict[str, Any] = {}
+  if "measures" in model.outputs and data is not None:
+    measures = jax.jit(lambda state, batch: model.outputs["measures"](state, batch, None))
+    found |= {"measure": lambda batch: measures(state, batch), "source": data.validation}
+    found |= {name: data.source.facts[name] for name in ("counts", "special_ids") if name in data.source.facts}
   if "predict" in model.outputs and data is not None and data.task is not None:
     found |= {"task": data.task, "encoded": data.encoded, "predict": predictor(model, state)}
   if "hidden" in model.outputs and hasattr(encoder, "encode_words"):

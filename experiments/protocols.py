@@ -11,8 +11,8 @@ from embeddings_jax.data import catalog, wordsets
 from embeddings_jax.types import InputError
 from experiments.command import check_choice, nearest
 
-PROTOCOLS = ("analogies", "categorization", "clustering", "finetuning", "knn", "linear_probe", "probing", "retrieval",
-             "synonyms", "text_classification", "topics", "word_similarity")
+PROTOCOLS = ("analogies", "categorization", "clustering", "finetuning", "held_out", "knn", "linear_probe", "probing",
+             "retrieval", "synonyms", "text_classification", "topics", "word_similarity")
 LABELLED = ("clustering", "knn", "linear_probe", "retrieval")  # They ask about the labels of a data set's items.
 # Protocols on lists of words: the lists there are, the first is the default, and whether a file will do.
 WORD_SETS = {"analogies": (("google", "google-all"), True), "categorization": (tuple(wordsets.CATEGORIZATION), False),
@@ -78,6 +78,8 @@ def evaluate(
       raise InputError(f"--protocols={name}: needs a model of topics")
     if "predict" in known and "predict" not in given:
       raise InputError(f"--protocols={name}: needs a fine-tuned model")
+    if "measure" in known and "measure" not in given:
+      raise InputError(f"--protocols={name}: needs a language model")
     if "hidden" in known and "hidden" not in given:
       raise InputError(f"--protocols={name}: needs a model with layers of tokens, as bert")
     if protocol in WORD_SETS:

@@ -15,7 +15,7 @@ from etils import epath
 from embeddings_jax.data.cache import cache_root, cached, digest
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.documents import is_validation
-from embeddings_jax.data.encoders import ENCODERS, Batch, Encoder, bucket
+from embeddings_jax.data.encoders import ENCODERS, Batch, Encoder, part_of
 from embeddings_jax.data.sentences import PARTS, split_sentences
 from embeddings_jax.data.sources import window_source
 from embeddings_jax.data.subwords import slabs
@@ -55,12 +55,14 @@ class CharacterEncoder(Encoder):
   """Sentences -> `characters` uint16 `[n, length, max_characters]`, 0 on padding, `tokens` int32 `[n, length]`, which
   words of the vocabulary they are (`<UNK>` what it has not, -1 padding), and `mask`.
 
-  A sentence is a text, or a list of words; it is read between the marks `<S>` and `</S>`, of which no more than
-  `max_length` in all are kept.
+  A sentence is a text, or a list of words; it is read between the marks `<S>` and `</S>`, and cut so that it has no
+  more than `max_length` words with them. The length of a batch is `max_length` or that over 2, 4 or 8.
   """
 
   kind = "characters"
-  embedded_at_once = 1 << 17  # Characters: convolutions over them make many times as many numbers.
+  embedded_at_once = 1 << 14  # Characters: convolutions over them make many times as many numbers.
+  encoded_at_once = 1 << 12
+  num_widths = 4
 
   def __init__(self, words: Sequence[str], max_characters: int, max_length: int):
     if max_characters < 4 or max_length < 3:
@@ -115,7 +117,7 @@ class CharacterEncoder(Encoder):
     return batch | {"word_starts": np.where(starts <= lengths[:, None], starts, -1).astype(np.int32)}
 
   def bucket(self, length: int) -> int:
-    return min(bucket(length), self.max_length)
+    return part_of(self.max_length, length)
 
   def lengths(self, batch: Batch) -> np.ndarray:
     return (batch["tokens"] >= 0).sum(1)

@@ -29,6 +29,9 @@ class Encoder:
 
   kind: ClassVar[str]
   embedded_at_once: ClassVar[int] = 1 << 21  # Elements of encoded items that a model is given at once, about.
+  encoded_at_once: ClassVar[int] = 1024  # Items.
+  num_widths: ClassVar[int] = 0  # Lengths that rows are padded to, chosen by the items; 0: by `bucket`.
+  padding: ClassVar[Mapping[str, int]] = {"tokens": -1, "words": -1}  # What rows are filled up with, else 0.
   names: Sequence[str] | None = None  # One per row of the table that is learnt, where there is one.
 
   def encode(self, items: Sequence[Any]) -> Batch:
@@ -279,6 +282,24 @@ def resampled(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
 def bucket(length: int) -> int:
   """The least power of two that is not below `length`, at least 1."""
   return 1 << max(0, length - 1).bit_length()
+
+
+def part_of(limit: int, length: int) -> int:
+  """The least of `limit` / 8, / 4, / 2, / 1 (rounded up) that is not below `length`, at most `limit`."""
+  return next(size for size in (-(-limit >> i) for i in (3, 2, 1, 0)) if size >= min(length, limit))
+
+
+def best_widths(lengths: np.ndarray, number: int, step: int = 8) -> list[int]:
+  """The at most `number` widths, multiples of `step`, to which rows of these lengths are padded with least waste."""
+  widths, counts = np.unique(-(-np.maximum(lengths, 1) // step) * step, return_counts=True)
+  below = np.concatenate([[0], np.cumsum(counts)]).tolist()
+  widths = widths.tolist()
+  best = {0: (0, ())}  # How many of the widths are dealt with -> (elements, buckets).
+  for _ in range(number):
+    best |= {j: min(([best[j]] if j in best else []) + [
+        (cost + (below[j] - below[i]) * widths[j - 1], (*chosen, widths[j - 1]))
+        for i, (cost, chosen) in best.items() if i < j]) for j in range(1, len(widths) + 1)}
+  return list(best[len(widths)][1])
 
 
 def _check_some(items: Sequence[Any]) -> None:

@@ -20,7 +20,8 @@ in the vocabulary, -1 where there is none). A sentence stands between the words 
 not predict BEGIN, nor the backward one END. `embed` is the mean over words of the mean over layers, [2 dim].
 
 Deviations: states start at zero in every window of running text (the paper's are carried from one to the next); the
-softmax is over all words, of which `num_samples` draws a part as the paper does; no weight is given to words.
+softmax is over all words, or in training over `num_samples` of them, whose scores are weighted so that the partition
+function is estimated without bias (the paper's sampler lowers the target's score as well).
 
 Expected: `experiments/configs/elmo.py`.
 """

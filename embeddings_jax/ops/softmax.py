@@ -140,9 +140,9 @@ def sampled_cross_entropy(rng: Array, queries: Array, table: Array, targets: Arr
   """-sum_i weight_i log p(target_i | q_i) with p over the target and some random words instead of all, in nats.
 
   Words are drawn with replacement from q(w) = log((w + 2) / (w + 1)) / log(V + 1), about Zipf's law for words that
-  are numbered by frequency, and are the same for all positions. Scores are lowered by log(num_samples q(w)), so that
-  the gradient is that of the whole softmax in the limit (Bengio and Senécal 2008; Jean et al. 2015,
-  arXiv:1412.2007); a sample that is the position's target does not count.
+  are numbered by frequency, and are the same for all positions. Their scores are lowered by log(num_samples q(w)),
+  and one that is the position's target does not count: the partition function is estimated without bias, and loss
+  and gradient are those of the whole softmax in the limit (importance sampling; Bengio and Senécal 2008).
 
   Args:
     rng: of the samples.
@@ -150,14 +150,13 @@ def sampled_cross_entropy(rng: Array, queries: Array, table: Array, targets: Arr
     num_samples: of words.
   """
   size = len(table)
-  expected = lambda words: jnp.log(num_samples * jnp.log1p(1 / (words + 1.0)) / jnp.log(size + 1.0))
   # The inverse of the distribution function log(w + 1) / log(V + 1).
   drawn = jnp.expm1(jax.random.uniform(rng, (num_samples,)) * jnp.log(size + 1.0)).astype(jnp.int32)
   drawn = jnp.minimum(drawn, size - 1)
   own = jnp.einsum("bnd,bnd->bn", queries, table[targets].astype(queries.dtype), preferred_element_type=jnp.float32)
   others = jnp.einsum("bnd,sd->bns", queries, table[drawn].astype(queries.dtype), preferred_element_type=jnp.float32)
-  others = jnp.where(drawn == targets[..., None], -jnp.inf, others - expected(drawn))
-  own = own - expected(targets)
+  expected = num_samples * jnp.log1p(1 / (drawn + 1.0)) / jnp.log(size + 1.0)
+  others = jnp.where(drawn == targets[..., None], -jnp.inf, others - jnp.log(expected))
   partition = jax.nn.logsumexp(jnp.concatenate([own[..., None], others], -1), axis=-1)
   return (weight * (partition - own)).sum()
 

@@ -1,13 +1,22 @@
 """Models of running text: their input pipeline and, beside it, what they are compared with."""
+import itertools
+import json
 import statistics
+import tempfile
 import time
+from pathlib import Path
 
+import jax
+import numpy as np
 from absl import flags
 
 from embeddings_jax.data import catalog
 from embeddings_jax.data.sentence_pairs import sentence_pairs
-from embeddings_jax.data.sentences import tokenize_documents
+from embeddings_jax.data.sentences import split_sentences, tokenize_documents
 from embeddings_jax.data.subwords import SubwordEncoder, trained_tokenizer
+from embeddings_jax.interop import huggingface
+from embeddings_jax.models.bert import bert
+from experiments import pipeline, pretrained
 
 FLAGS = flags.FLAGS
 
@@ -33,3 +42,65 @@ def pairs() -> dict:
       "all": [round(rate) for rate in rates],
       "facts": {key: value for key, value in source.facts.items() if key not in encoder.facts},
   }
+
+
+def embed(num_sentences: int = 10_000) -> dict:
+  """Seconds to embed 10,000 sentences, tokenising included, by a 6-layer, 384-wide encoder (MiniLM's size).
+
+  A sentence-transformers directory with random weights, mean pooling and vectors of length 1 is read by
+  `experiments.embed --init_from`'s code and by sentence-transformers (torch), both with their defaults, by
+  turns on the same sentences. Our first turn, in which programs are compiled, is told apart.
+  """
+  import sentence_transformers  # Not among the extras: pip install sentence-transformers.
+
+  dataset = catalog.load(FLAGS.data, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+  texts = (sentence for text in dataset.items for sentence in split_sentences(text) if sentence.strip())
+  sentences = list(itertools.islice(texts, 0, 20 * num_sentences, 20))
+  tokenizer = trained_tokenizer(dataset, vocab_size=30_522, cache_dir=FLAGS.cache_dir)
+  sizes = dict(vocab_size=tokenizer.get_vocab_size(), dim=384, num_layers=6, num_heads=12, mlp_dim=1536)
+  with tempfile.TemporaryDirectory() as folder:
+    _write_sentence_model(Path(folder), tokenizer, sizes)
+    found = pretrained.load(folder)
+    run = pretrained.as_run(found)
+    ours = pipeline.embedder(run.model, run.state, run.encoder)
+    theirs = sentence_transformers.SentenceTransformer(folder, device="cpu")
+    turns = {"ours": lambda: pretrained.unit(ours(sentences)),
+             "theirs": lambda: theirs.encode(sentences, show_progress_bar=False)}
+    vectors, times = {}, {name: [] for name in turns}
+    for _ in range(1 + FLAGS.repeats):
+      for name, turn in turns.items():
+        start = time.perf_counter()
+        vectors[name] = turn()
+        times[name].append(time.perf_counter() - start)
+    encoded = run.encoder.lengths(run.encoder.encode(sentences))
+  seconds = {name: statistics.median(values[1:]) for name, values in times.items()}
+  ratio = seconds["theirs"] / seconds["ours"]
+  difference = float(np.abs(vectors["ours"] - vectors["theirs"]).max())
+  return {
+      "summary": f"{seconds['ours']:.1f} s for {len(sentences):,} sentences, sentence-transformers "
+                 f"{seconds['theirs']:.1f} s: {ratio:.2f} x, vectors equal to {difference:.0e}",
+      "seconds": round(seconds["ours"], 2), "seconds_first": round(times["ours"][0], 2),
+      "seconds_peer": round(seconds["theirs"], 2), "seconds_peer_first": round(times["theirs"][0], 2),
+      "ratio": round(ratio, 3), "max_difference": difference, "sentences": len(sentences),
+      "tokens": int(encoded.sum()), "all": {name: [round(x, 2) for x in values] for name, values in times.items()},
+      "peer": f"sentence-transformers {sentence_transformers.__version__}",
+  }
+
+
+def _write_sentence_model(folder: Path, tokenizer, sizes: dict) -> None:
+  """A sentence-transformers directory with random weights."""
+  model = bert(**sizes, mask_id=0, max_length=512)
+  state = jax.jit(model.init)(jax.random.key(FLAGS.seed), {"tokens": np.zeros((1, 8), np.int32)})
+  hyper = sizes | dict(max_length=512, num_segments=2, embedding_norm=True, norm="post", activation="gelu",
+                       norm_epsilon=1e-12)
+  params = {name: jax.tree.map(np.asarray, state.params[name]) for name in ("encoder", "pooler")}
+  huggingface.write(folder, "bert", hyper, params, huggingface.tokenizer_files(tokenizer.to_str().encode(), 512))
+  parts = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
+  modules = [{"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+             for i, (path, kind) in enumerate(parts)]
+  (folder / "modules.json").write_text(json.dumps(modules))
+  (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 256, "do_lower_case": False}))
+  (folder / "1_Pooling").mkdir()
+  (folder / "2_Normalize").mkdir()
+  (folder / "1_Pooling" / "config.json").write_text(json.dumps(
+      {"word_embedding_dimension": sizes["dim"], "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}))

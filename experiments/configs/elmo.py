@@ -19,19 +19,20 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
       steps_per_dispatch=1,
       log_every=25,
       save_every=300,
-      evals=("linear_probe",),
+      evals=("linear_probe", "held_out"),
       eval_items=2000,
       baselines=True,
   ))
   if preset == "tiny":
-    config.model.update(dict(dim=16, cell_dim=24, character_dim=8, filters=((1, 8), (3, 16))))
-    config.data.update(dict(vocab_size=200, max_characters=10, window_length=12, max_length=32, max_documents=300))
+    config.model.update(dict(dim=16, cell_dim=24, num_layers=1, character_dim=8, filters=((1, 8), (3, 16))))
+    config.data.update(dict(vocab_size=200, max_characters=10, window_length=12, max_length=16, max_documents=300))
     config.update(dict(steps=20, batch_size=8, log_every=5, save_every=10, eval_items=100, baselines=False))
   elif preset == "small":
     config.model.update(dict(dim=128, cell_dim=512, filters=((1, 32), (2, 32), (3, 64), (4, 128), (5, 128)),
                              num_highway=2))
     config.data.update(dict(name="enwiki-2015", vocab_size=20_000, max_characters=20))
-    config.update(dict(steps=4000, batch_size=64, log_every=50, save_every=1000, evals=(), baselines=False))
+    config.update(dict(steps=4000, batch_size=64, log_every=50, save_every=1000, evals=("held_out",),
+                       baselines=False))
   elif preset == "paper":
     config.model = dict(dim=512, cell_dim=4096, num_layers=2, character_dim=16,
                         filters=((1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024)), num_highway=2,
@@ -39,5 +40,6 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.data.update(dict(name="tfds:lm1b", vocab_size=793_471, max_characters=50, window_length=20))
     config.optimizer = dict(name="adagrad", learning_rate=0.2, schedule="constant", clip_norm=10.0)
     # 10 passes over 768 M words, 128 windows of 20 words on each of three devices.
-    config.update(dict(steps=1_000_000, batch_size=384, log_every=100, save_every=10_000, evals=(), baselines=False))
+    config.update(dict(steps=1_000_000, batch_size=384, log_every=100, save_every=10_000, evals=("held_out",),
+                       baselines=False))
   return config

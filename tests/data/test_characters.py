@@ -27,7 +27,7 @@ def test_worked_by_hand():
   assert batch["characters"][1].tolist() == [BEGIN, spelling("catc"), END] + [[0] * 6] * 3
   assert batch["tokens"].tolist() == [[0, 4, 2, 2, 1, -1], [0, 2, 1, -1, -1, -1]]
   assert ENCODER.lengths(batch).tolist() == [5, 3] and batch["mask"].tolist() == [1, 1]
-  assert ENCODER.encode(["cat"])["tokens"].tolist() == [[0, 3, 1, -1]]
+  assert ENCODER.encode(["cat"])["tokens"].tolist() == [[0, 3, 1]]
   assert ENCODER.facts == {"vocab_size": 5, "special_ids": [0, 1, 2]}
 
 
