@@ -126,7 +126,8 @@ def _probing(plt: Any, name: str, found: Mapping[str, float]) -> Any:
   weights.axvline(found["centre_of_gravity"], color="black", linestyle=":")
   gains.bar(layers[1:], np.diff(scores["cumulative"]), color="tab:purple")
   expected = found.get("expected_layer", float("nan"))
-  gains.set(ylabel="accuracy that it adds", title=f"expected layer {expected:.2f}", xlim=weights.get_xlim())
+  gains.set(ylabel="accuracy that it adds", xlim=weights.get_xlim())
+  gains.set_title(f"expected layer {expected:.2f}" if np.isfinite(expected) else "upper layers add nothing")
   if np.isfinite(expected):
     gains.axvline(expected, color="black", linestyle=":")
   gains.axhline(0, color="black", linewidth=0.8)

@@ -53,13 +53,17 @@ class Data(NamedTuple):
   encoded: Mapping[str, Mapping[str, np.ndarray]] | None = None  # the arrays of its parts.
 
 
-def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str | None) -> Data:
-  """The training source of a config, its encoder, and the data set for the evaluations."""
+def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str | None, encoder: Any = None) -> Data:
+  """The training source of a config, its encoder, and the data set for the evaluations.
+
+  Of a task the encoder may be given, a pretrained one.
+  """
   options, batch_size, seed = config["data"], config["batch_size"], config["seed"]
   if not options["name"]:
     raise InputError("--data is missing: a name of --list_data, tfds:NAME, or a path")
   if options.get("form") == "task":
-    return load_task(config, data_dir=data_dir, cache_dir=cache_dir)
+    encoder = encoder and tasks.task_encoder(encoder, options["max_length"])
+    return load_task(config, data_dir=data_dir, cache_dir=cache_dir, encoder=encoder)
   dataset, extra = load_dataset(options, data_dir=data_dir, cache_dir=cache_dir)
   kind = options["encoder"]
   check_choice("--config.data.encoder", kind, list(ITEMS))
@@ -253,7 +257,7 @@ def subword_encoder(dataset: Any, options: Mapping[str, Any], cache_dir: str | N
 
 
 def load_task(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str | None,
-              encoder: SubwordEncoder | None = None) -> Data:
+              encoder: Any = None) -> Data:
   """The task that a config's `data` names; its `dataset` are the texts of the test part (without one: of `dev`).
 
   Options: `label`, `max_examples`, `max_length`, `stride` (see `data/tasks.py`), and those of `subword_encoder`, by
@@ -465,7 +469,9 @@ def predictor(model: Model, state: PyTree) -> Callable[[Mapping[str, np.ndarray]
     for first in range(0, len(order), PREDICTED_AT_ONCE):
       rows = order[first:first + PREDICTED_AT_ONCE]
       width = widths[np.searchsorted(widths, lengths[rows].max())]
-      batch = {name: np.asarray(arrays[name])[rows][..., :width] for name in ("tokens", "segments")}
+      batch = {name: np.asarray(arrays[name])[rows][..., :width] for name in ("tokens", "segments") if name in arrays}
+      if "characters" in arrays:
+        batch["characters"] = np.asarray(arrays["characters"])[rows][:, :width]
       missing = PREDICTED_AT_ONCE - len(rows)
       batch = {name: np.pad(value, [(0, missing)] + [(0, 0)] * (value.ndim - 1)) for name, value in batch.items()}
       part = np.asarray(compiled(state, batch).addressable_data(0))[:len(rows)]

@@ -25,8 +25,9 @@ The encoder's parameters lie under `params/encoder`, and what the pre-training h
 are no candidates for a span; dropout's mask comes from a hash. A frozen encoder works without dropout.
 
 Batch: `tokens` int32 [batch, time], -1 past the end (of `multiple_choice` [batch, choices, time]), `segments` alike,
-and `label` (int32 or float32 [batch]), `start` and `end` (int32 [batch]), or `tags` (int32 [batch, time], -1 where
-nothing is asked). `embed` is c; of spans and tags the mean of h.
+`characters` [batch, time, characters] for encoders that read them, and `label` (int32 or float32 [batch]), `start`
+and `end` (int32 [batch]), or `tags` (int32 [batch, time], -1 where nothing is asked). `embed` is c; of spans and tags the
+mean of h.
 
 Expected: `experiments/configs/finetune.py`.
 """
@@ -205,7 +206,7 @@ def _dense(x, params):
 
 def _rows(batch: Mapping[str, Any]) -> dict[str, Any]:
   """What an encoder sees: one text a row, a choice being one."""
-  names = [name for name in ("tokens", "segments") if name in batch]
+  names = [name for name in ("tokens", "segments", "characters") if name in batch]
   if batch["tokens"].ndim == 2:
     return {name: batch[name] for name in (*names, "mask") if name in batch}
   rows = {name: batch[name].reshape(-1, batch[name].shape[-1]) for name in names}
