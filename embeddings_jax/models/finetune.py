@@ -26,8 +26,8 @@ are no candidates for a span; dropout's mask comes from a hash. A frozen encoder
 
 Batch: `tokens` int32 [batch, time], -1 past the end (of `multiple_choice` [batch, choices, time]), `segments` alike,
 `characters` [batch, time, characters] for encoders that read them, and `label` (int32 or float32 [batch]), `start`
-and `end` (int32 [batch]), or `tags` (int32 [batch, time], -1 where nothing is asked). `embed` is c; of spans and tags the
-mean of h.
+and `end` (int32 [batch]), or `tags` (int32 [batch, time], -1 where nothing is asked). `embed` is c; of spans and tags
+the mean of h.
 
 Expected: `experiments/configs/finetune.py`.
 """
