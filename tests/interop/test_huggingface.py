@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from networks import check_gradients, equal, random_params
 from safetensors.numpy import load_file, save_file
 
 from embeddings_jax.interop import huggingface
@@ -18,38 +19,6 @@ GPT2 = BERT | dict(num_segments=0, embedding_norm=False, norm="pre", causal=True
                    activation="gelu_tanh")
 GPT1 = GPT2 | dict(norm="post", mlp_dim=48)
 NETWORKS = {"bert": ("bert", BERT), "roberta": ("bert", ROBERTA), "gpt2": ("gpt", GPT2), "openai-gpt": ("gpt", GPT1)}
-
-
-def random_params(hyper, heads=(), seed=0):
-  """Our parameter tree, filled at random."""
-  random = np.random.default_rng(seed)
-  d, h, m, n, v = (hyper[key] for key in ("dim", "num_heads", "mlp_dim", "num_layers", "vocab_size"))
-  draw = lambda *shape: random.normal(size=shape).astype(np.float32)
-  norm = lambda *axes: {"scale": draw(*axes, d), "bias": draw(*axes, d)}
-  encoder = {
-      "token_embedding": draw(v, d),
-      "position_embedding": draw(hyper["max_length"] + hyper["position_offset"], d),
-      "layers": {"attention_norm": norm(n), "mlp_norm": norm(n),
-                 "qkv": {"kernel": draw(n, d, 3, h, d // h), "bias": draw(n, 3, h, d // h)},
-                 "out": {"kernel": draw(n, h, d // h, d), "bias": draw(n, d)},
-                 "up": {"kernel": draw(n, d, m), "bias": draw(n, m)},
-                 "down": {"kernel": draw(n, m, d), "bias": draw(n, d)}}}
-  if hyper["num_segments"]:
-    encoder["segment_embedding"] = draw(hyper["num_segments"], d)
-  if hyper["embedding_norm"]:
-    encoder["embedding_norm"] = norm()
-  if hyper["norm"] == "pre":
-    encoder["final_norm"] = norm()
-  parts = {"pooler": lambda: {"kernel": draw(d, d), "bias": draw(d)},
-           "next_sentence": lambda: {"kernel": draw(d, 2), "bias": draw(2)},
-           "masked": lambda: {"dense": {"kernel": draw(d, d), "bias": draw(d)}, "norm": norm(), "bias": draw(v)}}
-  return {"encoder": encoder} | {head: parts[head]() for head in heads}
-
-
-def equal(one, other):
-  import jax
-  assert jax.tree.structure(one) == jax.tree.structure(other)
-  jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
 HEADS = {"bert": ("pooler", "masked", "next_sentence"), "roberta": ("masked",), "gpt2": (), "openai-gpt": ()}
@@ -238,3 +207,53 @@ def test_transformers_and_back_is_equal_bit_for_bit(kind, written, tmp_path):
   name, hyper, found = huggingface.read(tmp_path / "theirs")
   assert (name, hyper) == NETWORKS[kind]
   equal(found, params)
+
+
+@pytest.mark.parity
+def test_robertas_logits_loss_and_gradients_are_transformers(tmp_path):
+  """Two padded rows; 3 heads, 1,003 tokens; positions from 2 on, the masked head's own names."""
+  import jax
+  import jax.numpy as jnp
+  import optax
+  import torch
+  import transformers
+
+  from embeddings_jax.models.bert import Bert
+  torch.manual_seed(0)
+  theirs = transformers.RobertaForMaskedLM(transformers.RobertaConfig(
+      vocab_size=1003, hidden_size=36, num_hidden_layers=3, num_attention_heads=3, intermediate_size=50,
+      max_position_embeddings=23, type_vocab_size=1, initializer_range=0.1, layer_norm_eps=1e-5)).eval()
+  with torch.no_grad():
+    for value in theirs.parameters():
+      if value.ndim == 1:
+        value.add_(0.1 * torch.randn(value.shape))
+  theirs.save_pretrained(tmp_path / "model")
+  name, hyper, params = huggingface.read(tmp_path / "model")
+  assert name == "bert" and hyper["position_offset"] == 2 and hyper["max_length"] == 21
+  random = np.random.default_rng(0)
+  tokens = random.integers(4, 1003, (2, 19)).astype(np.int32)
+  tokens[1, 11:] = -1
+  positions = np.array([[0, 7, 18], [3, 10, 5]])
+  targets = random.integers(4, 1003, (2, 3))
+  labels = np.full(tokens.shape, -100)
+  np.put_along_axis(labels, positions, targets, 1)
+  answer = theirs(torch.tensor(np.where(tokens < 0, 1, tokens)).long(),
+                  attention_mask=torch.tensor(tokens >= 0).long(), labels=torch.tensor(labels))
+  answer.loss.backward()
+  with torch.no_grad():
+    for parameter in theirs.parameters():
+      parameter.copy_(torch.zeros_like(parameter) if parameter.grad is None else parameter.grad)
+  theirs.save_pretrained(tmp_path / "gradient")
+  expected = huggingface.read(tmp_path / "gradient")[2]
+  params = random_params(hyper, ("pooler", "next_sentence")) | params  # Without effect here.
+
+  def loss_fn(params):
+    logits, _ = Bert(hyper).apply({"params": params}, jnp.asarray(tokens), None, jnp.asarray(positions))
+    return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean(), logits
+
+  with jax.default_matmul_precision("highest"):
+    (loss, logits), gradient = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))(params)
+  wanted = np.take_along_axis(answer.logits.detach().numpy(), positions[..., None], 1)
+  np.testing.assert_allclose(logits, wanted, atol=1e-5)
+  assert float(loss) == pytest.approx(answer.loss.item(), rel=1e-6)
+  check_gradients({key: gradient[key] for key in ("encoder", "masked")}, expected)

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from networks import check_gradients
 
 from embeddings_jax import array_source, train
 from embeddings_jax.interop import huggingface
@@ -182,14 +183,3 @@ def test_logits_loss_and_gradients_are_transformers(kind, tmp_path):
   assert np.abs(np.asarray(logits) - answer.logits.detach().numpy())[valid].max() < 1e-5 * max(1.0, scale)
   assert float(loss) == pytest.approx(answer.loss.item(), rel=1e-6)
   check_gradients(gradient, expected)
-
-
-def check_gradients(found, expected):
-  """To 1e-4 of the largest entry in each layer; those of key biases are zero in theory."""
-  for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True):
-    one = np.asarray(one)
-    for a, b in zip(one, other) if "layers" in str(path) else [(one, other)]:
-      if "qkv" in str(path) and "bias" in str(path):
-        assert np.abs(a[1]).max() < 1e-6
-        a, b = a[[0, 2]], b[[0, 2]]
-      assert np.abs(a - b).max() <= 1e-4 * np.abs(b).max(), path

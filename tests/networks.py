@@ -1,0 +1,45 @@
+"""Parameter trees of transformers for text: made up, and compared."""
+import jax
+import numpy as np
+
+
+def random_params(hyper, heads=(), seed=0):
+  """Our parameter tree, filled at random."""
+  random = np.random.default_rng(seed)
+  d, h, m, n, v = (hyper[key] for key in ("dim", "num_heads", "mlp_dim", "num_layers", "vocab_size"))
+  draw = lambda *shape: random.normal(size=shape).astype(np.float32)
+  norm = lambda *axes: {"scale": draw(*axes, d), "bias": draw(*axes, d)}
+  encoder = {
+      "token_embedding": draw(v, d),
+      "position_embedding": draw(hyper["max_length"] + hyper["position_offset"], d),
+      "layers": {"attention_norm": norm(n), "mlp_norm": norm(n),
+                 "qkv": {"kernel": draw(n, d, 3, h, d // h), "bias": draw(n, 3, h, d // h)},
+                 "out": {"kernel": draw(n, h, d // h, d), "bias": draw(n, d)},
+                 "up": {"kernel": draw(n, d, m), "bias": draw(n, m)},
+                 "down": {"kernel": draw(n, m, d), "bias": draw(n, d)}}}
+  if hyper["num_segments"]:
+    encoder["segment_embedding"] = draw(hyper["num_segments"], d)
+  if hyper["embedding_norm"]:
+    encoder["embedding_norm"] = norm()
+  if hyper["norm"] == "pre":
+    encoder["final_norm"] = norm()
+  parts = {"pooler": lambda: {"kernel": draw(d, d), "bias": draw(d)},
+           "next_sentence": lambda: {"kernel": draw(d, 2), "bias": draw(2)},
+           "masked": lambda: {"dense": {"kernel": draw(d, d), "bias": draw(d)}, "norm": norm(), "bias": draw(v)}}
+  return {"encoder": encoder} | {head: parts[head]() for head in heads}
+
+
+def equal(one, other):
+  assert jax.tree.structure(one) == jax.tree.structure(other)
+  jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def check_gradients(found, expected):
+  """To 1e-4 of the largest entry in each layer; those of key biases are zero in theory."""
+  for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True):
+    one = np.asarray(one)
+    for a, b in zip(one, other) if "layers" in str(path) else [(one, other)]:
+      if "qkv" in str(path) and "bias" in str(path):
+        assert np.abs(a[1]).max() < 1e-6
+        a, b = a[[0, 2]], b[[0, 2]]
+      assert np.abs(a - b).max() <= 1e-4 * np.abs(b).max(), path

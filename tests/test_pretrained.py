@@ -1,0 +1,200 @@
+"""`--init_from`: networks that are trained already, of others and of ours."""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from networks import equal, random_params
+
+from embeddings_jax import array_source, train
+from embeddings_jax.data.subwords import train_bpe, train_wordpiece
+from embeddings_jax.interop import huggingface
+from embeddings_jax.models.bert import bert
+from embeddings_jax.train.checkpoints import Checkpoints
+from embeddings_jax.types import InputError
+from experiments import command, pipeline, pretrained
+
+ROOT = pathlib.Path(__file__).parents[1]
+TEXTS = ["The cat sat on the mat.", "A dog, a cat and another dog!", "mat", "", "the cat sat and sat on a dog"]
+SIZE = dict(dim=12, num_layers=2, num_heads=3, mlp_dim=48, max_length=20)
+
+
+def write(folder, name, tokenizer, **change):
+  """A directory of random weights, and its parameters."""
+  hyper = SIZE | dict(vocab_size=tokenizer.get_vocab_size(), position_offset=0) | change | (
+      dict(num_segments=2, embedding_norm=True, norm="post", activation="gelu", norm_epsilon=1e-12)
+      if name == "bert" else dict(num_segments=0, embedding_norm=False, causal=True, norm="post",
+                                  activation="gelu_tanh", norm_epsilon=1e-5))
+  params = random_params(hyper, ("pooler", "masked", "next_sentence") if name == "bert" else ())
+  files = huggingface.tokenizer_files(tokenizer.to_str().encode(), hyper["max_length"])
+  huggingface.write(folder, name, hyper, params, files)
+  return params
+
+
+@pytest.fixture(scope="module")
+def sentences(tmp_path_factory):
+  """A sentence-transformers directory of a tiny BERT."""
+  folder = tmp_path_factory.mktemp("bert")
+  params = write(folder, "bert", train_wordpiece(TEXTS * 9, 90))
+  modules = [{"idx": i, "path": path, "type": f"sentence_transformers.models.{kind}"}
+             for i, (path, kind) in enumerate([("", "Transformer"), ("pooling", "Pooling"), ("", "Normalize")])]
+  (folder / "modules.json").write_text(json.dumps(modules))
+  (folder / "pooling").mkdir()
+  (folder / "pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+  return folder, params
+
+
+def vectors(found, texts, **options):
+  run = pretrained.as_run(found, **options)
+  return pipeline.embedder(run.model, run.state, run.encoder)(texts)
+
+
+def test_texts_are_embedded_as_each_alone_by_the_trunk(sentences):
+  found = pretrained.load(str(sentences[0]))
+  assert (found.name, found.pooling, found.normalize) == ("bert", "mean", True)
+  assert {key: found.hyper[key] for key in SIZE} == SIZE
+  from embeddings_jax.models.bert import encoder
+  items = [*TEXTS, ("the cat", "sat on a mat")] * 40  # More than a batch, of several lengths.
+  trunk = encoder(**found.hyper)
+  apply = jax.jit(lambda params, tokens, segments: trunk.apply({"params": params}, tokens, segments, method="hidden"))
+  for pooling, choose in (("", lambda hidden: hidden[-1].mean(0)), ("cls:1", lambda hidden: hidden[1, 0])):
+    vectors_of = vectors(found, items, pooling=pooling)
+    assert vectors_of.shape == (240, 12)
+    for item, vector in zip(items[3:6], vectors_of[3:]):
+      batch = found.encoder.encode([item])
+      valid = batch["tokens"][0] >= 0
+      hidden = apply(sentences[1]["encoder"], batch["tokens"][:, valid], batch["segments"][:, valid])
+      hidden = np.asarray(hidden)[0]
+      np.testing.assert_allclose(vector, choose(hidden), atol=2e-6)
+    np.testing.assert_allclose(vectors_of[6:], np.tile(vectors_of[:6], (39, 1)), atol=2e-6)
+  np.testing.assert_allclose(np.linalg.norm(pretrained.unit(vectors_of), axis=1), 1, rtol=1e-6)
+
+
+def test_at_most_four_widths_are_compiled(sentences, monkeypatch):
+  found = pretrained.load(str(sentences[0]))
+  run = pretrained.as_run(found)
+  shapes = set()
+  model = run.model._replace(embed=lambda state, batch: shapes.add(batch["tokens"].shape) or run.model.embed(
+      state, batch))
+  texts = ["cat " * (i % 17) for i in range(300)]
+  embed = pipeline.embedder(model, run.state, run.encoder)
+  embed(texts)
+  assert len(shapes) <= 4 and max(width for _, width in shapes) <= 20
+
+
+def test_best_widths_waste_the_least():
+  from itertools import combinations
+
+  from embeddings_jax.data.encoders import best_widths
+  lengths = np.random.default_rng(0).geometric(0.03, 200)
+  rounded = -(-lengths // 8) * 8
+  waste = lambda widths: np.asarray(widths)[np.searchsorted(widths, rounded)].sum()
+  known = np.unique(rounded)
+  best = min(waste([*chosen, known[-1]]) for chosen in combinations(known[:-1], 3))
+  found = best_widths(lengths, 4)
+  assert len(found) == 4 and found == sorted(found) and waste(found) == best
+  assert best_widths(np.array([3, 3]), 4) == [8]
+
+
+def test_the_state_gets_the_parameters_and_what_is_missing_stays_fresh(sentences, tmp_path, mesh_of):
+  found = pretrained.load(str(sentences[0]))
+  found = found._replace(params={key: value for key, value in found.params.items() if key != "masked"})
+  model = bert(**SIZE, vocab_size=found.hyper["vocab_size"], mask_id=4, ema_decay=0.5)
+  source = array_source({"tokens": np.full((8, 6), 7, np.int32), "segments": np.zeros((8, 6), np.int32)}, 8)
+  said = []
+  options = {"source": source, "mesh": mesh_of(), "initial": pretrained.initial(found, said.append)}
+  fresh = train(model, source, steps=0, mesh=mesh_of())
+  state = train(model, steps=0, **options)
+  assert said == [f"{sentences[0]}: 21 arrays of bert taken over; fresh: masked"]
+  for params in (state.params, state.average):
+    equal(params, found.params | {"masked": fresh.params["masked"]})
+  checkpoints = Checkpoints(str(tmp_path / "c"))
+  trained = train(model, steps=1, checkpoints=checkpoints, **options)
+  again = train(model, steps=1, checkpoints=checkpoints, **options)  # A restored state is left alone.
+  checkpoints.close()
+  assert len(said) == 2
+  equal(trained, again)
+  wide = bert(**SIZE | dict(mlp_dim=20), vocab_size=found.hyper["vocab_size"], mask_id=4)
+  with pytest.raises(InputError, match=r"layers/down/kernel has shape \(2, 48, 12\), .* \(2, 20, 12\)"):
+    train(wide, steps=0, **options)
+
+
+def test_sizes_and_tokenizer_come_from_the_directory(tmp_path):
+  write(tmp_path / "gpt", "gpt", train_bpe(TEXTS, 270))
+  found = pretrained.load(str(tmp_path / "gpt"))
+  config = command.load_config("gpt", "tiny")
+  config.data.max_length = 64
+  pretrained.adapt(config, found, {"model.dropout"})
+  assert {key: config.model[key] for key in SIZE} == SIZE and config.model.vocab_size == 270
+  assert config.data.tokenizer == str(tmp_path / "gpt") and config.data.max_length == 20
+  for explicit, value, message in (("model.dim", 16, r"config.model.dim=16: .* has dim=12"),
+                                   ("data.tokenizer", "x.json", "brings its own tokenizer"),
+                                   ("data.max_length", 64, "data.max_length=64: .* up to 20")):
+    config = command.load_config("gpt", "tiny")
+    node, key = explicit.split(".")
+    config[node][key] = value
+    with pytest.raises(InputError, match=message):
+      pretrained.adapt(config, found, {explicit})
+  with pytest.raises(InputError, match="holds a bert, and --model=gpt"):
+    pretrained.adapt(command.load_config("gpt", "tiny"), found._replace(name="bert"), ())
+
+
+def test_directories_that_do_not_fit_together(sentences, tmp_path):
+  write(tmp_path / "a", "bert", train_wordpiece(TEXTS * 9, 90), vocab_size=40)
+  with pytest.raises(InputError, match="the tokenizer has 50 tokens, the network 40"):
+    pretrained.load(str(tmp_path / "a"))
+  for name in ("tokenizer.json", "vocab.txt"):
+    (tmp_path / "a" / name).unlink()
+  with pytest.raises(InputError, match="tokenizer.json: cannot be read as a tokenizer"):
+    pretrained.load(str(tmp_path / "a"))
+  with pytest.raises(InputError, match="nowhere: no such directory"):
+    pretrained.load(str(tmp_path / "nowhere"))
+
+
+def call(module, *arguments):
+  env = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": str(ROOT)}
+  return subprocess.run([sys.executable, "-m", f"experiments.{module}", *map(str, arguments)], capture_output=True,
+                        text=True, timeout=180, env=env)
+
+
+def test_a_run_starts_from_a_directory_and_becomes_one(tmp_path):
+  """Through the commands: run --init_from, export, embed; the work directory can do without the first directory."""
+  write(tmp_path / "gpt", "gpt", train_bpe(TEXTS, 270))
+  done = call("run", "--model=gpt", "--preset=tiny", "--steps=2", f"--init_from={tmp_path / 'gpt'}",
+              f"--workdir={tmp_path / 'w'}")
+  assert done.returncode == 0, done.stderr
+  assert "14 arrays of gpt taken over\n" in done.stdout
+  (tmp_path / "gpt").rename(tmp_path / "elsewhere")
+  record = json.loads((tmp_path / "w" / "config.json").read_text())
+  assert record["trajectory"]["init_from"] == pretrained.load(str(tmp_path / "elsewhere")).fingerprint
+  assert record["config"]["model"]["dim"] == 12
+  done = call("export", f"--workdir={tmp_path / 'w'}", "--format=huggingface", f"--output={tmp_path / 'out'}")
+  assert done.returncode == 0, done.stderr
+  (tmp_path / "lines.txt").write_text("\n".join(TEXTS) + "\n")
+  done = call("embed", f"--init_from={tmp_path / 'out'}", f"--input={tmp_path / 'lines.txt'}",
+              f"--output={tmp_path / 'out.npy'}", "--pooling=last", "--normalize")
+  assert done.returncode == 0 and "5 x 12 float32" in done.stdout, done.stderr
+  ours, theirs = (pretrained.load(str(tmp_path / name)) for name in ("w", "out"))
+  equal(ours.params, theirs.params)
+  assert ours.encoder.facts == theirs.encoder.facts
+  expected = pretrained.unit(vectors(ours, TEXTS, pooling="last"))
+  np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=1e-6)
+
+
+@pytest.mark.parity
+def test_vectors_are_those_of_transformers(sentences):
+  import torch
+  import transformers
+  model = transformers.AutoModel.from_pretrained(sentences[0]).eval()
+  tokenizer = transformers.AutoTokenizer.from_pretrained(sentences[0])
+  batch = tokenizer(TEXTS, padding=True, return_tensors="pt")
+  with torch.inference_mode():
+    hidden = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
+  weights = batch["attention_mask"][..., None]
+  expected = torch.nn.functional.normalize((hidden * weights).sum(1) / weights.sum(1)).numpy()
+  found = pretrained.unit(vectors(pretrained.load(str(sentences[0])), TEXTS))
+  np.testing.assert_allclose(found, expected, atol=1e-6)
