@@ -80,28 +80,33 @@ def evaluate_file() -> int:
     raise InputError("--protocols is missing, as --protocols=word_similarity,analogies")
   for name in names:
     protocols.check(name)
-    if name in (*protocols.LABELLED, "text_classification"):
+    if name in (*protocols.LABELLED, "probing", "text_classification"):
       raise InputError(f"--protocols={name}: --{origin} has no data set of its own; name one, as {name}:sst2")
   if FLAGS.vectors:
     found, _ = vectors.load()
-    embed, words = vectors.embedder(found), found.words
+    embed, words, asked = vectors.embedder(found), found.words, None
   else:
-    embed, words = pretrained_embedder(), None
-  metrics = protocols.evaluate(names, results.remembering(embed), dataset=None, vocabulary=words,
+    (embed, asked), words = pretrained_network(), None
+  metrics = protocols.evaluate(names, results.remembering(embed), dataset=None, vocabulary=words, asked=asked,
                                data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
   for key, value in metrics.items():
     print(f"{key}: {value:.4f}")
   return 0
 
 
-def pretrained_embedder():
-  """texts -> [num_texts, dim] by `--init_from`."""
+def pretrained_network():
+  """`--init_from`: texts -> [num_texts, dim], and what else it can be asked for."""
+  import jax
+
   from experiments import pipeline, pretrained
 
   found = pretrained.load(FLAGS.init_from)
   run = pretrained.as_run(found, FLAGS.pooling)
   embed = pipeline.embedder(run.model, run.state, run.encoder)
-  return (lambda texts: pretrained.unit(embed(texts))) if found.normalize else embed
+  mesh, batch = jax.tree.leaves(run.state)[0].sharding.mesh, run.encoder.encode(["a"])
+  asked = pipeline.asked_of(run.model, run.state, run.encoder,
+                            untrained=lambda: pipeline.first_state(run.model, batch, mesh, seed=0))
+  return (lambda texts: pretrained.unit(embed(texts))) if found.normalize else embed, asked
 
 
 if __name__ == "__main__":

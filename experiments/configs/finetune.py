@@ -5,6 +5,7 @@ Tasks: `sst2 cola rte sts-b snli squad-parts wnut17 ud-ewt 20news`, your own lab
 Presets: `demo` tells the package of a docstring, a small transformer from scratch; `tiny` for tests; `small` the size
 of BERT-mini (4 x 256), the recipe of the paper with the rates that small networks need; `paper` BERT-base and the
 paper's recipe (section 4.1: 3 epochs, batch 32, the rate one of 5e-5, 4e-5, 3e-5, 2e-5 by `dev`), an accelerator.
+Expected: demo, package of a docstring: .771 (always the most frequent: .34; 1 seed, 2 minutes on two cores).
 With `--init_from` the encoder's hyperparameters and the tokenizer are the pretrained ones.
 """
 import ml_collections
