@@ -54,7 +54,8 @@ def gradient_model(
       coupled: a silently different objective is worse than none.
     ema_decay: if given, `embed` and `outputs` see the moving average of the parameters.
     after_update: `state -> state`, for what follows the optimizer (target networks).
-    outputs: name -> `(params, extra, batch, rng) -> Array or dict`; `loss` is added.
+    outputs: name -> `(params, extra, batch, rng) -> Array or dict`; `training_loss` is added, what `update` lowers,
+      and `loss`, the same, where it is not among them.
     rules: sharding rules of the state.
   """
   if accumulate < 1:
@@ -117,5 +118,6 @@ def gradient_model(
   def loss_output(params, extra, batch, rng):
     return loss_fn(params, extra, batch, rng)[0]
 
-  wrapped = {name: on_state(fn) for name, fn in {"loss": loss_output, **(outputs or {})}.items()}
+  given = {"loss": loss_output, "training_loss": loss_output, **(outputs or {})}
+  wrapped = {name: on_state(fn) for name, fn in given.items()}
   return Model(init, update, embed, wrapped, rules)

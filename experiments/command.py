@@ -20,6 +20,7 @@ USAGE_ERROR, FAILURE, TRY_AGAIN, INTERRUPTED = 2, 1, 75, 130
 # `optimizer` are the model's own.
 DEFAULTS = dict(
     name="",
+    task="",  # What to fine-tune for: stands for `data.name`.
     factory="",  # The model's module and function, where they are not called as the config.
     model={},
     data=dict(name="", errors="strict"),

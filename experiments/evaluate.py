@@ -27,19 +27,35 @@ def main(argv: Sequence[str]) -> int:
     return evaluate_file()
   if not FLAGS.workdir:
     raise InputError("--workdir is missing")
+  import jax
+  import numpy as np
+
   from experiments import pipeline, protocols, results, workdir
 
   run = pipeline.load_run(FLAGS.workdir)
   config = run.record["config"]
   names = FLAGS.protocols if FLAGS.protocols is not None else config["evals"]
 
+  data = None  # What protocols on the run's own task or held-out part need.
+  if config["data"].get("form") == "task":
+    data = pipeline.load_task(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir, encoder=run.encoder)
+  elif "held_out" in names:
+    data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+
   def dataset():
+    if data:
+      return data.dataset
     return pipeline.load_dataset(config["data"], data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)[0]
+
+  def untrained():
+    batch = {key: np.zeros(shape, dtype) for key, (shape, dtype) in run.record["batch"].items()}
+    return pipeline.first_state(run.model, batch, jax.tree.leaves(run.state)[0].sharding.mesh, config["seed"])
 
   embed = results.remembering(pipeline.embedder(run.model, run.state, run.encoder))
   metrics = protocols.evaluate(
       names, embed, dataset=dataset, vocabulary=run.encoder.names,
-      topics=pipeline.topics_of(run.model, run.state, run.encoder), seed=config["seed"],
+      topics=pipeline.topics_of(run.model, run.state, run.encoder),
+      asked=pipeline.asked_of(run.model, run.state, run.encoder, data=data, untrained=untrained), seed=config["seed"],
       max_items=config["eval_items"], data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
   for key, value in metrics.items():
     print(f"{key}: {value:.4f}")
@@ -66,24 +82,25 @@ def evaluate_file() -> int:
       raise InputError(f"--protocols={name}: --{origin} has no data set of its own; name one, as {name}:sst2")
   if FLAGS.vectors:
     found, _ = vectors.load()
-    embed, words = vectors.embedder(found), found.words
+    embed, words, asked = vectors.embedder(found), found.words, None
   else:
-    embed, words = pretrained_embedder(), None
-  metrics = protocols.evaluate(names, results.remembering(embed), dataset=None, vocabulary=words,
+    (embed, asked), words = pretrained_network(), None
+  metrics = protocols.evaluate(names, results.remembering(embed), dataset=None, vocabulary=words, asked=asked,
                                data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
   for key, value in metrics.items():
     print(f"{key}: {value:.4f}")
   return 0
 
 
-def pretrained_embedder():
-  """texts -> [num_texts, dim] by `--init_from`."""
+def pretrained_network():
+  """Of `--init_from`: texts -> [num_texts, dim], and what protocols may ask beside."""
   from experiments import pipeline, pretrained
 
   found = pretrained.load(FLAGS.init_from)
   run = pretrained.as_run(found, FLAGS.pooling)
   embed = pipeline.embedder(run.model, run.state, run.encoder)
-  return (lambda texts: pretrained.unit(embed(texts))) if found.normalize else embed
+  asked = pipeline.asked_of(run.model, run.state, run.encoder)
+  return (lambda texts: pretrained.unit(embed(texts))) if found.normalize else embed, asked
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from experiments.command import check_choice
 
 SCHEDULES = ("constant", "linear", "cosine", "rsqrt")
 OPTIMIZERS = ("adam", "adamw", "sgd", "lamb", "adagrad", "rmsprop")
-KEYS = ("name", "learning_rate", "schedule", "warmup_steps", "end_fraction", "clip_norm", "weight_decay", "momentum",
-        "b1", "b2", "eps")
+KEYS = ("name", "learning_rate", "schedule", "warmup_steps", "warmup_fraction", "end_fraction", "clip_norm",
+        "weight_decay", "momentum", "b1", "b2", "eps")
 
 
 def schedule(config: Mapping[str, Any], num_steps: int) -> optax.Schedule:
@@ -22,7 +22,7 @@ def schedule(config: Mapping[str, Any], num_steps: int) -> optax.Schedule:
     raise InputError(f"--config.optimizer: unknown {', '.join(sorted(unknown))}; known: {', '.join(KEYS)}")
   kind, peak = config.get("schedule", "constant"), config["learning_rate"]
   check_choice("--config.optimizer.schedule", kind, SCHEDULES)
-  warmup = min(config.get("warmup_steps", 0), num_steps)
+  warmup = min(max(config.get("warmup_steps", 0), round(config.get("warmup_fraction", 0.0) * num_steps)), num_steps)
   end, rest = peak * config.get("end_fraction", 0.0), max(num_steps - warmup, 1)
   after = {
       "constant": lambda: optax.constant_schedule(peak),

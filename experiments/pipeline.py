@@ -6,17 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from embeddings_jax.data import catalog, encoders, formats, matrix, own, text
+from embeddings_jax.data import catalog, encoders, formats, matrix, own, tasks, text
 from embeddings_jax.data.audio import join_clips
 from embeddings_jax.data.bags import Bags, as_bags, bag_source, count_documents
 from embeddings_jax.data.cache import digest
 from embeddings_jax.data.cooccurrence import Cooccurrence, count_cooccurrences
-from embeddings_jax.data.dataset import take_columns
+from embeddings_jax.data.dataset import Dataset, take_columns
 from embeddings_jax.data.documents import byte_stream
 from embeddings_jax.data.sentence_pairs import sentence_pairs
 from embeddings_jax.data.sentences import TokenTexts, tokenize_documents
@@ -38,6 +39,7 @@ ITEMS = {"rows": ("rows",), "words": ("text",), "bags": ("text", "bags", "matrix
 # What models of subwords read: pairs of sentences as BERT, or windows of the running text as GPT.
 SUBWORD_FORMS = ("pairs", "windows")
 EMBEDDED_AT_ONCE = 1024  # Items.
+PREDICTED_AT_ONCE = 64  # Rows.
 IN_FLIGHT = 2  # Batches that are not fetched yet.
 
 
@@ -46,6 +48,8 @@ class Data(NamedTuple):
   encoder: Any
   dataset: Any
   validation: Source | None = None  # Held-out data in the same form, in order, where the form has some.
+  task: tasks.Task | None = None  # Of fine-tuning, with
+  encoded: Mapping[str, Mapping[str, np.ndarray]] | None = None  # the arrays of its parts.
 
 
 def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str | None) -> Data:
@@ -53,6 +57,8 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
   options, batch_size, seed = config["data"], config["batch_size"], config["seed"]
   if not options["name"]:
     raise InputError("--data is missing: a name of --list_data, tfds:NAME, or a path")
+  if options.get("form") == "task":
+    return load_task(config, data_dir=data_dir, cache_dir=cache_dir)
   dataset, extra = load_dataset(options, data_dir=data_dir, cache_dir=cache_dir)
   kind = options["encoder"]
   check_choice("--config.data.encoder", kind, list(ITEMS))
@@ -193,7 +199,8 @@ def load_subwords(dataset: Any, options: Mapping[str, Any], *, batch_size: int, 
   corpus = tokenize_documents(dataset, encoder, unit="sentence" if form == "pairs" else "document",
                               cache_dir=cache_dir)
   facts |= {"num_raw_words": corpus.num_raw_words, "num_tokens": len(corpus.train.tokens),
-            "num_documents": len(corpus.train.documents) - 1}
+            "num_documents": len(corpus.train.documents) - 1,
+            "counts": np.bincount(corpus.train.tokens, minlength=facts["vocab_size"])}
   if encoder.continues is not None:
     facts["continues"] = encoder.continues
 
@@ -223,6 +230,31 @@ def subword_encoder(dataset: Any, options: Mapping[str, Any], cache_dir: str | N
     tokenizer = trained_tokenizer(dataset, model=options.get("model", "wordpiece"), vocab_size=options["vocab_size"],
                                   lowercase=lowercase, cache_dir=cache_dir)
   return SubwordEncoder(tokenizer, options["max_length"])
+
+
+def load_task(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str | None,
+              encoder: SubwordEncoder | None = None) -> Data:
+  """The task that a config's `data` names; its `dataset` are the texts of the test part (without one: of `dev`).
+
+  Options: `label`, `max_examples`, `max_length`, `stride` (see `data/tasks.py`), and those of `subword_encoder`, by
+  which the encoder is made where none is given.
+  """
+  options = config["data"]
+  examples = tasks.load_examples(options["name"], data_dir=data_dir, cache_dir=cache_dir, errors=options["errors"])
+  task = tasks.as_task(examples, options.get("label", ""), options.get("max_examples", 0))
+  texts = task.texts
+  view = Dataset(task.name, "text", texts, fingerprint=task.fingerprint)
+  if encoder is None:
+    pieces = [piece for i in task.parts["train"] for piece in ([texts[i]] if isinstance(texts[i], str) else texts[i])]
+    encoder = tasks.task_encoder(subword_encoder(view._replace(items=pieces), options, cache_dir),
+                                 options["max_length"])
+  encoded = tasks.encode_task(task, encoder, stride=options["stride"], cache_dir=cache_dir)
+  source = tasks.task_source(task, encoded, encoder, config["batch_size"], seed=config["seed"])
+  rows = task.parts.get("test", task.parts["dev"])
+  labels = {"class": np.array(task.labels)[task.targets[rows]]} if task.kind == "classification" else {}
+  shown = view._replace(items=[texts[i] for i in rows], labels=labels,
+                        fingerprint=digest(task.fingerprint, encoder.fingerprint))
+  return Data(source, encoder, shown, task=task, encoded=encoded)
 
 
 def counted(tokens: text.Tokens, options: Mapping[str, Any], cache_dir: str | None) -> Cooccurrence:
@@ -286,11 +318,35 @@ def make_model(config: Mapping[str, Any], facts: Mapping[str, Any], num_steps: i
   if facts.get("missing") and "missing" not in known:
     raise InputError(f"--config.data.missing=marginalize: {name} needs every value; use drop")
   given: dict[str, Any] = {"num_steps": num_steps, **facts}
+  if hasattr(arguments.get("encoder"), "keys"):
+    weight = arguments.get("auxiliary_weight", 0)
+    given |= encoder_of(arguments.pop("encoder"), facts, num_steps, with_model=bool(weight))
   if "optimizer" in known:
     given["optimizer"] = optimizers.optimizer(config["optimizer"], num_steps)
   if "learning_rate" in known and config["optimizer"]:
     given["learning_rate"] = optimizers.schedule(config["optimizer"], num_steps)
   return factory(**{key: value for key, value in given.items() if key in known} | arguments)
+
+
+def encoder_of(options: Mapping[str, Any], facts: Mapping[str, Any], num_steps: int, *,
+               with_model: bool) -> dict[str, Any]:
+  """What fine-tuning begins with: `encoder`, the network of the model `options["name"]` with its hyperparameters, and
+  if asked for `auxiliary`, that model."""
+  options = dict(options)
+  name = options.pop("name")
+  try:
+    module = importlib.import_module(f"embeddings_jax.models.{name}")
+    known = inspect.signature(module.encoder).parameters
+    network = module.encoder(**{key: value for key, value in facts.items() if key in known} | options)
+  except (ModuleNotFoundError, AttributeError) as error:
+    raise InputError(f"--config.model.encoder.name={name}: there is no such network") from error
+  except TypeError as error:
+    raise InputError(f"--config.model.encoder: {name} cannot be built ({error})") from error
+  found = {"encoder": network}
+  if with_model:
+    sgd = {"name": "sgd", "learning_rate": 0.0}  # Its optimizer is not used.
+    found["auxiliary"] = make_model({"name": name, "model": options, "optimizer": sgd}, facts, num_steps)
+  return found
 
 
 def embedder(model: Model, state: PyTree, encoder: Any, output: str = "") -> Callable[[Sequence[Any]], np.ndarray]:
@@ -371,6 +427,98 @@ def by_length(encoder: Any, batch: dict[str, np.ndarray], widths: list[int]) -> 
 
   return [{key: fitted(key, value[wanted == width], width) for key, value in batch.items()}
           for width in np.unique(wanted)]
+
+
+def predictor(model: Model, state: PyTree) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
+  """`arrays -> ` the output `predict` of all their rows: sorted by length, in batches of few lengths."""
+  replicated = NamedSharding(jax.tree.leaves(state)[0].sharding.mesh, P())
+  compiled = jax.jit(lambda state, batch: model.outputs["predict"](state, batch, None), out_shardings=replicated)
+
+  def predict(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    tokens = np.asarray(arrays["tokens"])
+    longest = tokens.shape[-1]
+    lengths = (tokens >= 0).sum(-1).reshape(len(tokens), -1).max(1)
+    widths = np.array(sorted({min(longest, -(-longest * i // 32) * 8) for i in range(1, 5)}))
+    order, found = np.argsort(lengths, kind="stable"), None
+    for first in range(0, len(order), PREDICTED_AT_ONCE):
+      rows = order[first:first + PREDICTED_AT_ONCE]
+      width = widths[np.searchsorted(widths, lengths[rows].max())]
+      batch = {name: np.asarray(arrays[name])[rows][..., :width] for name in ("tokens", "segments")}
+      missing = PREDICTED_AT_ONCE - len(rows)
+      batch = {name: np.pad(value, [(0, missing)] + [(0, 0)] * (value.ndim - 1)) for name, value in batch.items()}
+      part = np.asarray(compiled(state, batch).addressable_data(0))[:len(rows)]
+      of_tokens = part.ndim == 3
+      if found is None:
+        found = np.zeros((len(tokens), longest, part.shape[2]) if of_tokens else (len(tokens), *part.shape[1:]),
+                         part.dtype)
+      if of_tokens:
+        found[rows, :width] = part
+      else:
+        found[rows] = part
+    return found
+
+  return predict
+
+
+def asked_of(model: Model, state: PyTree, encoder: Any, *, data: Data | None = None,
+             untrained: Callable[[], PyTree] | None = None) -> dict[str, Any]:
+  """What protocols may ask beside embeddings: of a fine-tuned model `task`, `encoded` and `predict`, of one whose
+  encoder knows words in sentences `hidden`, their vectors in all layers, and `untrained`, those of a first state; of
+  a language model `measure`, with the held-out `source` and the training part's `counts` and `special_ids`."""
+  found: dict[str, Any] = {}
+  if "measures" in model.outputs and data is not None:
+    measures = jax.jit(lambda state, batch: model.outputs["measures"](state, batch, None))
+    found |= {"measure": lambda batch: measures(state, batch), "source": data.validation}
+    found |= {name: data.source.facts[name] for name in ("counts", "special_ids") if name in data.source.facts}
+  if "predict" in model.outputs and data is not None and data.task is not None:
+    found |= {"task": data.task, "encoded": data.encoded, "predict": predictor(model, state)}
+  if "hidden" in model.outputs and hasattr(encoder, "encode_words"):
+    found["hidden"] = word_layers(model, lambda: state, encoder)
+    if untrained is not None:
+      found["untrained"] = word_layers(model, untrained, encoder)
+  return found
+
+
+def word_layers(model: Model, state_of: Callable[[], PyTree], encoder: Any) -> Callable:
+  """`sentences -> (float32 [num_words, layers + 1, dim], bool [num_words])`: of each word its first token, and
+  whether there is one; the sentences' words one after another. The state is asked for when it is needed."""
+
+  def layers(state, batch, starts):
+    found = model.outputs["hidden"](state, batch, None)
+    found = jnp.take_along_axis(found, starts[:, None, :, None], axis=2)
+    return jnp.moveaxis(found, 2, 1).astype(jnp.float32)
+
+  compiled = jax.jit(layers)
+
+  def hidden(sentences: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
+    state = state_of()
+    order = np.argsort([len(words) for words in sentences], kind="stable")
+    first = np.concatenate([[0], np.cumsum([len(words) for words in sentences])])
+    vectors, known = None, np.zeros(first[-1], bool)
+    for place in range(0, len(order), PREDICTED_AT_ONCE):
+      rows = order[place:place + PREDICTED_AT_ONCE]
+      chosen = [sentences[i] for i in rows] + [["."]] * (PREDICTED_AT_ONCE - len(rows))
+      batch = encoder.encode_words(chosen)
+      starts = batch.pop("word_starts")
+      width = encoders.bucket(starts.shape[1])
+      starts = np.pad(starts, [(0, 0), (0, width - starts.shape[1])], constant_values=-1)
+      found = np.asarray(compiled(state, batch, np.maximum(starts, 0)))
+      if vectors is None:
+        vectors = np.zeros((first[-1], *found.shape[2:]), np.float32)
+      for row, i in enumerate(rows):
+        words = slice(first[i], first[i + 1])
+        vectors[words] = found[row, :len(sentences[i])]
+        known[words] = starts[row, :len(sentences[i])] >= 0
+    return vectors, known
+
+  return hidden
+
+
+def first_state(model: Model, batch: Mapping[str, Any], mesh: jax.sharding.Mesh, seed: int) -> PyTree:
+  """The state before the first step; its shapes are a `batch`'s."""
+  with jax.set_mesh(mesh):
+    rng = jax.random.split(jax.random.key(seed))[0]
+    return jax.jit(model.init, out_shardings=NamedSharding(mesh, P()))(rng, batch)
 
 
 def topics_of(model: Model, state: PyTree, encoder: Any) -> dict[str, Any] | None:

@@ -68,21 +68,23 @@ def load(directory: str) -> Pretrained:
 def _load_ours(path: epath.Path) -> Pretrained:
   run = pipeline.load_run(str(path))
   config = run.record["config"]
-  name = config.get("factory") or config["name"]
+  name, options = config.get("factory") or config["name"], config["model"]
+  if isinstance(options.get("encoder"), Mapping):  # Of a run that fine-tuned it.
+    options = dict(options["encoder"])
+    name = options.pop("name")
   module = importlib.import_module(f"embeddings_jax.models.{name}")
   if run.encoder.kind != "subwords" or not hasattr(module, "encoder"):
     raise InputError(f"--init_from={path}: holds a {name} of {run.encoder.kind}, which has no transformer for text")
   known = inspect.signature(getattr(module, name)).parameters
-  given = {key: value for key, value in run.record["facts"].items() if key in known} | config["model"]
+  given = {key: value for key, value in run.record["facts"].items() if key in known} | options
   fields = set(_hyper_fields(module.encoder(vocab_size=1)))
   trunk = module.encoder(**{key: value for key, value in given.items() if key in fields})
   hyper = {key: getattr(trunk, key) for key in _hyper_fields(trunk)} | {"dtype": given.get("dtype", "float32")}
   # What its embeddings are made with.
   params = run.state.params if run.state.average == () else run.state.average
-  params = jax.tree.map(np.asarray, params)
+  params = jax.tree.map(np.asarray, {part: value for part, value in params.items() if part != "head"})
   return Pretrained(path, name, hyper, params, run.encoder, _fingerprint(params, run.encoder),
-                    str(path / "encoder" / "tokenizer.json"), config["model"].get("pooling", ""),
-                    run.record.get("normalize", False), run.step)
+                    str(path / "encoder" / "tokenizer.json"), options.get("pooling", ""), step=run.step)
 
 
 def _load_theirs(path: epath.Path) -> Pretrained:
@@ -105,7 +107,7 @@ def adapt(config: Any, found: Pretrained, explicit: Collection[str]) -> None:
   """Puts the sizes of a pretrained network and its tokenizer into a config, in place.
 
   Args:
-    config: of the run that is to start from it.
+    config: of the run that is to start from it: the same model's, or one whose `model.encoder` names a model.
     found: the network.
     explicit: keys that the user has set, as `model.dim`; what contradicts the network is refused.
 
@@ -113,20 +115,23 @@ def adapt(config: Any, found: Pretrained, explicit: Collection[str]) -> None:
     InputError: another model than the config's, or a key that contradicts it; both values are named.
   """
   where = f"--init_from={found.path}"
-  name = config.get("factory") or config["name"]
-  if found.name != name:
-    raise InputError(f"{where}: holds a {found.name}, and --model={config['name']} starts from a {name}")
-  factory = getattr(importlib.import_module(f"embeddings_jax.models.{name}"), name)
+  factory = getattr(importlib.import_module(f"embeddings_jax.models.{found.name}"), found.name)
   known = inspect.signature(factory).parameters
-  for key, value in found.hyper.items():
-    if key not in known or key in FREE:
-      continue
-    mine = config.model.get(key)
-    if f"model.{key}" in explicit and mine != value:
-      raise InputError(f"--config.model.{key}={mine!r}: {where} has {key}={value!r}; leave the option out")
-    _set(config.model, key, value)
-  if found.pooling and "pooling" in known and "model.pooling" not in explicit:
-    _set(config.model, "pooling", found.pooling)
+  sizes = {key: value for key, value in found.hyper.items() if key in known and key not in FREE}
+  fine_tuned = hasattr(config.model.get("encoder"), "keys")
+  node, prefix = (config.model.encoder, "model.encoder") if fine_tuned else (config.model, "model")
+  if fine_tuned:
+    sizes["name"] = found.name
+  elif found.name != (config.get("factory") or config["name"]):
+    raise InputError(f"{where}: holds a {found.name}, no {config.get('factory') or config['name']}")
+  for key, value in sizes.items():
+    mine = node.get(key)
+    if f"{prefix}.{key}" in explicit and mine != value:
+      raise InputError(f"--config.{prefix}.{key}={mine!r}: {where} has {key}={value!r}; leave the option out")
+    _set(node, key, value)
+  pooling = ("last" if found.name == "gpt" else "") if fine_tuned else found.pooling
+  if pooling and "model.pooling" not in explicit:
+    _set(config.model, "pooling", pooling)
   if "data.tokenizer" in explicit and str(config.data.tokenizer) != found.tokenizer:
     raise InputError(f"--config.data.tokenizer={config.data.tokenizer}: {where} brings its own tokenizer; leave the "
                      "option out")

@@ -11,8 +11,8 @@ from embeddings_jax.data import catalog, wordsets
 from embeddings_jax.types import InputError
 from experiments.command import check_choice, nearest
 
-PROTOCOLS = ("analogies", "categorization", "clustering", "knn", "linear_probe", "retrieval", "synonyms",
-             "text_classification", "topics", "word_similarity")
+PROTOCOLS = ("analogies", "categorization", "clustering", "finetuning", "held_out", "knn", "linear_probe", "probing",
+             "retrieval", "synonyms", "text_classification", "topics", "word_similarity")
 LABELLED = ("clustering", "knn", "linear_probe", "retrieval")  # They ask about the labels of a data set's items.
 # Protocols on lists of words: the lists there are, the first is the default, and whether a file will do.
 WORD_SETS = {"analogies": (("google", "google-all"), True), "categorization": (tuple(wordsets.CATEGORIZATION), False),
@@ -41,6 +41,7 @@ def evaluate(
     dataset: Any,
     vocabulary: Any = None,
     topics: Mapping[str, Any] | None = None,
+    asked: Mapping[str, Any] | None = None,
     seed: int = 0,
     max_items: int = 0,
     data_dir: str | None = None,
@@ -57,6 +58,7 @@ def evaluate(
     dataset: the run's own, or a function that loads it when a protocol needs it.
     vocabulary: names that `embed` knows, where items are words.
     topics: of a model of topics, what `pipeline.topics_of` gives.
+    asked: what else the model can be asked for, as `pipeline.asked_of` gives it.
     seed: of the protocols' own randomness.
     max_items: evaluate on this many items of a set without an official split, drawn with `seed`; 0: all.
     data_dir, cache_dir: where to find the others.
@@ -68,12 +70,18 @@ def evaluate(
     check(name)
     protocol, _, other = name.partition(":")
     function = getattr(importlib.import_module(f"embeddings_jax.eval.{protocol}"), protocol)
-    given: dict[str, Any] = {"seed": seed, "vocabulary": vocabulary, **(topics or {})}
+    given: dict[str, Any] = {"seed": seed, "vocabulary": vocabulary, **(topics or {}), **(asked or {})}
     known = inspect.signature(function).parameters
     if "vocabulary" in known and vocabulary is None:
       raise InputError(f"--protocols={name}: needs a model of words")
     if "topics" in known and topics is None:
       raise InputError(f"--protocols={name}: needs a model of topics")
+    if "predict" in known and "predict" not in given:
+      raise InputError(f"--protocols={name}: needs a fine-tuned model")
+    if "measure" in known and "measure" not in given:
+      raise InputError(f"--protocols={name}: needs a language model")
+    if "hidden" in known and "hidden" not in given:
+      raise InputError(f"--protocols={name}: needs a model with layers of tokens, as bert")
     if protocol in WORD_SETS:
       lists, _ = WORD_SETS[protocol]
       other = other or lists[0]

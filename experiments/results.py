@@ -27,28 +27,30 @@ class Report:
     self._material = protocols.subset(data.dataset, config.eval_items, config.seed)
 
   def evaluate(self, state: PyTree, step: int = 0, names: Sequence[str] | None = None) -> dict[str, float]:
-    """The config's protocols on the embeddings of a state."""
-    return self._run(self.embedder(state), names, state)
+    """The config's protocols on the embeddings of a state; of a task the part `dev` alone, for `best_metric`."""
+    return self._run(self.embedder(state), names, state, parts=("train", "dev"))
 
   def embedder(self, state: PyTree) -> Callable[[Any], np.ndarray]:
     return remembering(pipeline.embedder(self._model, state, self._data.encoder))
 
-  def _run(self, embed, names=None, state=None) -> dict[str, float]:
+  def _run(self, embed, names=None, state=None, parts=None) -> dict[str, float]:
     names = self._config.evals if names is None else names
     topics = None if state is None else pipeline.topics_of(self._model, state, self._data.encoder)
-    if state is None:  # Features without learning have no topics.
-      names = [name for name in names if name.partition(":")[0] != "topics"]
+    if state is None:  # Features without learning have embeddings alone.
+      needing = ("finetuning", "held_out", "probing", "topics")
+      names = [name for name in names if name.partition(":")[0] not in needing]
+    asked = {} if state is None else pipeline.asked_of(self._model, state, self._data.encoder, data=self._data,
+                                                       untrained=self.untrained)
+    if parts and "task" in asked:
+      task = asked["task"]
+      asked["task"] = task._replace(parts={part: task.parts[part] for part in parts})
     return protocols.evaluate(
         names, embed, dataset=self._material, vocabulary=self._data.encoder.names, topics=topics,
-        seed=self._config.seed, report=self._say, **self._dirs)
+        asked=asked, seed=self._config.seed, report=self._say, **self._dirs)
 
   def untrained(self) -> PyTree:
     """The state of the same model before its first step."""
-    batch = self._data.source.batch_at(0)
-    with jax.set_mesh(self._mesh):
-      replicated = jax.sharding.NamedSharding(self._mesh, jax.sharding.PartitionSpec())
-      rng = jax.random.split(jax.random.key(self._config.seed))[0]
-      return jax.jit(self._model.init, out_shardings=replicated)(rng, batch)
+    return pipeline.first_state(self._model, self._data.source.batch_at(0), self._mesh, self._config.seed)
 
   def finish(self, state: PyTree, step: int, path: epath.Path, *, seconds: float, record: Mapping[str, Any],
              write: bool) -> None:

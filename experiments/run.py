@@ -65,6 +65,10 @@ def apply_flags(config: Any) -> None:
       config[key] = FLAGS[key].value
   if FLAGS.data is not None:
     config.data.name = FLAGS.data
+  if config.task:
+    if config.data.get("form") != "task":
+      raise InputError(f"--config.task={config.task}: {config.name} learns no task; give it to --model=finetune")
+    config.data.name = config.task
 
 
 def start_processes() -> None:

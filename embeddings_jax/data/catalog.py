@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from embeddings_jax.data import formats, own
+from embeddings_jax.data import formats, own, task_sets
 from embeddings_jax.data.cache import cache_root, digest
 from embeddings_jax.data.dataset import Dataset, content_digest, text_dataset, without_gaps
 from embeddings_jax.data.documents import Document, read_documents
@@ -297,6 +297,45 @@ CATALOG = {
         {"sst2/train.tsv.gz": "6ca4e5263d501878f4d62f077157b7bb7d9963542c55bc6800442efc42ffa92e",
          "sst2/dev.tsv.gz": "154c711e8e71f1bb16d35f7cf2d0fe802da59a499d45cb421626abbc621e394c",
          "sst2/test.tsv.gz": "19553efc6f7bac0b7fdd37d4e29dc37c15e9e779767249a16f857fbfcedb23fa"}),
+    "cola": Entry(
+        "text", "Corpus of Linguistic Acceptability: 9,594 sentences (Warstadt et al. 2018)", _NOT_STATED,
+        task_sets.cola,
+        {"cola/cola_public.zip": "2cf856f46df11c143d38e0cf2f9f34ff2fdb088c521cd859f5c4b9581683278b"}),
+    "rte": Entry(
+        "pairs", "Recognizing Textual Entailment as in GLUE: 2,767 pairs (Wang et al. 2018)", _NOT_STATED,
+        task_sets.rte,
+        {"rte/train.tsv.gz": "93af7a1ecd40ce2c7769561cb0b1b945610008f8a74179a720b69aff35b0bb95",
+         "rte/val.tsv.gz": "5ea9cf81621a5c9b72fcbaae23e9d571ac32f8062803844569fefab621deca90",
+         "rte/dev.tsv.gz": "af9453b2f54ef5ed3770360833e9a2365682d71e4a7a98dbeaffc636d603ee58"}),
+    "sts-b": Entry(
+        "pairs", "STS Benchmark: 8,628 pairs and how alike they are, 0 to 5 (Cer et al. 2017)",
+        "CC BY-SA 4.0, texts by origin", task_sets.sts_benchmark,
+        {"sts-benchmark/sts-train.csv": "fbe68f39a712ff9e80d48906d62547bde42a8154a37dfb5ad78002f29a810fb3",
+         "sts-benchmark/sts-dev.csv": "5d7e944d8b02734b07bfdb5df67db3420c64bed153fcaa1ba47ad03480cf4234",
+         "sts-benchmark/sts-test.csv": "affe45928a66ee5a708531233c95b7dacbbdc57f974f002a3d32ea0180cf816a"}),
+    "snli": Entry(
+        "pairs", "SNLI's development and test part: 19,666 pairs (Bowman et al. 2015)", "CC BY-SA 4.0",
+        task_sets.snli,
+        {"snli/dev.txt.gz": "8276d7a2971b66f0e9443572c366959e91d0ba4012adf70db6165415f90ce8b3",
+         "snli/test.txt.gz": "72e7e29add41228ee5f2fc083e08c3fb23d99334de0a3d84f399c5c16dd3c85a"}),
+    "wnut17": Entry(
+        "words", "WNUT-17 emerging entities: 5,690 sentences (Derczynski et al. 2017)", "CC BY 4.0", task_sets.wnut17,
+        {"ner/wnut17train.conll": "731820e13f71af324c6b55a1575ec2ce59fbaa2a0806f8f0400b98d56cd6a7a5",
+         "ner/emerging.dev.conll": "e053b752b8155113ca66e7db08af5f2f5f43ab993694e4774f1ec5bad42312d8",
+         "ner/emerging.test.annotated": "2aa79b764e56ec9264a1b30fdd9b70195bd00ff400b62edd8f399d5f13c178f0"}),
+    "ud-ewt": Entry(
+        "words", "English Web Treebank: parts of speech in 16,622 sentences (Silveira et al. 2014)", "CC BY-SA 4.0",
+        task_sets.english_web_treebank,
+        {"ud-english-ewt/en_ewt-ud-train.conllu.xz":
+             "7e8496d11de12deb81c6dd479785ef225439de3f281dbf78f02459633645a9ad",
+         "ud-english-ewt/en_ewt-ud-dev.conllu.xz": "343a1f0431c7eb0f7cf51f4d60d5d2b59dc0c94d26a4cd2fd4d4ab9c6af2dae4",
+         "ud-english-ewt/en_ewt-ud-test.conllu.xz":
+             "694c114fe9170a1b052d7690b45ebe1081c7e8257035e5fe3462e8736a5a38fd"}),
+    "squad-parts": Entry(
+        "questions", "6,928 questions on 48 articles, half of SQuAD 2.0 dev, and XQuAD (Rajpurkar et al. 2018)",
+        "CC BY-SA 4.0", task_sets.squad_parts,
+        {"squad-parts/squad2-halfdev.json.gz": "583fde6aab86a306f1d40364059e9bb1e75074213881a6daa0bb9da5c0d54964",
+         "squad-parts/xquad.en.json.gz": "36c41f5f7aace8ee0468fefd41bb46886642e7f8ad880dd48c132fdd75674648"}),
     "20news": Entry(
         "text", "20 Newsgroups by date, 18,846 posts without headers and quotes (Lang 1995)", _NOT_STATED,
         _newsgroups,

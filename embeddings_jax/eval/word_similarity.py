@@ -3,6 +3,8 @@ from collections.abc import Callable, Container, Iterable, Sequence
 
 import numpy as np
 
+from embeddings_jax.eval.metrics import spearman as correlation
+
 
 def word_similarity(
     embed: Callable[[Sequence[str]], np.ndarray],
@@ -30,7 +32,7 @@ def word_similarity(
   """
   pairs = list(pairs)
   known, cosine, ratings = scored_pairs(embed, pairs, vocabulary=vocabulary)
-  spearman = _pearson(_ranks(cosine), _ranks(ratings)) if len(known) > 1 else float("nan")
+  spearman = correlation(cosine, ratings) if len(known) > 1 else float("nan")
   return {"spearman": spearman, "pairs": float(len(known)), "out_of_vocabulary": float(len(pairs) - len(known))}
 
 
@@ -65,15 +67,3 @@ def known_form(word: str, vocabulary: Container[str]) -> str | None:
     if form in vocabulary:
       return form
   return None
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-  """Ranks from 1, ties sharing their mean."""
-  _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-  return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-
-
-def _pearson(x: np.ndarray, y: np.ndarray) -> float:
-  x, y = x - x.mean(), y - y.mean()
-  scale = np.sqrt((x * x).sum() * (y * y).sum())
-  return float((x * y).sum() / scale) if scale > 0 else float("nan")

@@ -154,12 +154,11 @@ class Transformer(nn.Module):
   def _attention(self, params, x, valid, rng, with_weights):
     batch, time, dim = x.shape
     qkv = self._dense(x, {"kernel": params["qkv"]["kernel"].reshape(dim, -1), "bias": params["qkv"]["bias"].ravel()})
-    qkv = qkv.reshape(batch, time, 3, self.num_heads, dim // self.num_heads)
+    heads = (x.reshape(batch, time, self.num_heads, -1) for x in jnp.split(qkv, 3, axis=-1))
     rate = 0.0 if rng is None else self.attention_dropout
-    y, weights = attention(*jnp.moveaxis(qkv, 2, 0), valid, causal=self.causal, rate=rate, rng=rng,
-                           with_weights=with_weights)
-    y = y.reshape(batch, time, dim)
-    return self._dense(y, {"kernel": params["out"]["kernel"].reshape(dim, dim), "bias": params["out"]["bias"]}), weights
+    y, weights = attention(*heads, valid, causal=self.causal, rate=rate, rng=rng, with_weights=with_weights)
+    kernel, bias = params["out"]["kernel"].reshape(dim, dim), params["out"]["bias"]
+    return self._dense(y.reshape(batch, time, dim), {"kernel": kernel, "bias": bias}), weights
 
   def _dense(self, x, params):
     return checkpoint_name((product(x, params["kernel"], self.dtype) + params["bias"]).astype(self.dtype), "product")

@@ -1,0 +1,252 @@
+"""Labelled text in the forms that people keep it in: GLUE's and SNLI's tables, SQuAD's JSON, CoNLL columns, CoNLL-U,
+SWAG's choices. A line that makes no sense is named by file and number.
+
+An example is an item, its target and where it stands:
+
+| kind | item | target |
+|---|---|---|
+| `text` | str | class (str) or score (float) |
+| `pairs` | (str, str) | class or score |
+| `choices` | ((str, str), ...): the context with each ending | number of the right one (int) |
+| `questions` | (question, context) | ((first character, text), ...): the answers; () where there is none |
+| `words` | (word, ...) | (tag, ...) |
+"""
+import csv
+import json
+import logging
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from embeddings_jax.data import formats
+from embeddings_jax.types import InputError
+
+# Columns that tables are known by, in the order in which they are looked for.
+_PAIRS = (("sentence1", "sentence2"), ("question1", "question2"), ("question", "sentence"), ("premise", "hypothesis"),
+          ("#1 string", "#2 string"), ("text1", "text2"))
+_TEXT = ("sentence", "text", "review")
+_LABELS = ("gold_label", "label", "is_duplicate", "quality", "class")
+_SCORES = ("score", "similarity")
+_WORDS = re.compile(r"\.(conll|conll03|bio|iob|iob2|ner|annotated|txt|train|dev|testa|testb|test)$")
+_DOCUMENT = "-DOCSTART-"
+
+
+class Example(NamedTuple):
+  item: Any
+  target: Any
+  place: str
+
+
+def read_examples(path: str | os.PathLike, errors: str = "strict") -> tuple[str, list[Example]]:
+  """The kind and the examples of a file; its form follows from its name: `.tsv .json .conllu .conll .txt .csv`.
+
+  A table without labels, as GLUE's test parts are, gives no example and is reported.
+
+  Raises:
+    InputError: another name, an empty file, or a line that makes no sense.
+  """
+  name = re.sub(r"\.(gz|xz|bz2|zst)$", "", Path(path).name.lower())
+  if name.endswith(".tsv") or (name.endswith(".txt") and _has_header(path, errors)):
+    kind, examples = read_table(path, errors)
+  elif name.endswith(".json"):
+    kind, examples = "questions", read_squad(path)
+  elif name.endswith(".csv"):
+    kind, examples = "choices", list(read_choices(path, errors))
+  elif name.endswith(".conllu"):
+    kind, examples = "words", list(read_conllu(path, errors))
+  elif _WORDS.search(name):
+    kind, examples = "words", list(read_conll(path, errors))
+  else:
+    raise InputError(f"{path}: is no task by its name; .tsv (sentences or pairs with labels), .json (SQuAD), .csv "
+                     "(SWAG), .conll or .txt (a token and its tag a line) and .conllu are")
+  if examples == []:
+    raise InputError(f"{path}: is empty, it has no example")
+  return kind, examples or []
+
+
+def read_table(path: str | os.PathLike, errors: str = "strict") -> tuple[str, list[Example] | None]:
+  """Sentences or pairs with a class or a score, a line each, columns parted by tabs; quotes are literal.
+
+  With a header, by its names: `sentence`, or a pair (`sentence1 sentence2`, `question1 question2`, `question
+  sentence`, `premise hypothesis`, `#1 String #2 String`), and `gold_label`, `label`, `is_duplicate`, `Quality` (a
+  class) or `score` (a number), as GLUE and SNLI have them. Without one: sentence, label; or sentence, sentence,
+  label; or CoLA's four columns, source, label, mark, sentence. Lines whose label is `-` (no agreement) are left out
+  and counted; a file without the column of labels gives None.
+  """
+  lines = enumerate(formats.read_lines(path, errors), 1)
+  number, first = next(lines, (0, ""))
+  header = [cell.strip().lower() for cell in first.lstrip("\ufeff").split("\t")]
+  texts, target, score = _columns(header)
+  if texts is None:
+    lines = _again(number, first, lines)
+    width = len(first.split("\t"))
+    layouts = {2: ((0,), 1), 3: ((0, 1), 2), 4: ((3,), 1)}
+    if width not in layouts:
+      raise InputError(f"{path}: line 1 has {width} columns and no header that is known; should be sentence, label; "
+                       "or sentence, sentence, label; or a header like GLUE's")
+    texts, target = layouts[width]
+  elif target is None:
+    logging.warning("%s: has no column of labels, and is left out", path)
+    return "pairs" if len(texts) == 2 else "text", None
+  found, undecided = [], 0
+  needed = 1 + max(*texts, target)
+  for number, line in lines:
+    if not line.strip():
+      continue
+    cells = line.split("\t")
+    if len(cells) < needed:
+      raise InputError(f"{path}: line {number} has {len(cells)} columns, needs {needed}")
+    label = cells[target].strip()
+    if label == "-":
+      undecided += 1
+      continue
+    if not label:
+      raise InputError(f"{path}: line {number}: the label is missing")
+    item = tuple(cells[i].strip() for i in texts)
+    place = f"{path}: line {number}"
+    found.append(Example(item if len(item) == 2 else item[0], _number(label, place) if score else label, place))
+  if undecided:
+    logging.warning("%s: %d lines have no label (-) and are left out", path, undecided)
+  return "pairs" if len(texts) == 2 else "text", found
+
+
+def _columns(header: Sequence[str]) -> tuple[tuple[int, ...] | None, int | None, bool]:
+  """Columns of the texts and of the label, and whether that is a score; (None, None, False) for no header."""
+  place = {name: i for i, name in reversed(list(enumerate(header)))}
+  pair = next((pair for pair in _PAIRS if set(pair) <= place.keys()), None)
+  text = next((name for name in _TEXT if name in place), None)
+  if not pair and not text:
+    return None, None, False
+  label = next((name for name in (*_LABELS, *_SCORES) if name in place), None)
+  texts = tuple(place[name] for name in pair or (text,))
+  return texts, None if label is None else place[label], label in _SCORES
+
+
+def _has_header(path: str | os.PathLike, errors: str) -> bool:
+  first = next(formats.read_lines(path, errors), "")
+  return "\t" in first and _columns([cell.strip().lower() for cell in first.split("\t")])[0] is not None
+
+
+def _again(number: int, line: str, lines: Iterable) -> Iterator[tuple[int, str]]:
+  yield number, line
+  yield from lines
+
+
+def _number(cell: str, place: str) -> float:
+  try:
+    value = float(cell)
+  except ValueError:
+    value = math.nan
+  if not math.isfinite(value):
+    raise InputError(f"{place}: the score {cell!r} is not a finite number")
+  return value
+
+
+def read_squad(path: str | os.PathLike) -> list[Example]:
+  """Questions in the form of SQuAD 1.1 and 2.0; `place` names the question's id."""
+  with formats.opened(path) as file:
+    data = file.read()
+  try:
+    articles = json.loads(data)["data"]
+    found = []
+    for article in articles:
+      for paragraph in article["paragraphs"]:
+        context = paragraph["context"]
+        for question in paragraph["qas"]:
+          place = f"{path}: question {question['id']}"
+          answers = () if question.get("is_impossible") else tuple(
+              (answer["answer_start"], answer["text"]) for answer in question["answers"])
+          for start, text in answers:
+            if not text or context[start:start + len(text)] != text:
+              raise InputError(f"{place}: the answer {text!r} is not at character {start} of its context")
+          found.append(Example((question["question"].strip(), context), answers, place))
+  except (ValueError, KeyError, TypeError) as e:
+    if isinstance(e, InputError):
+      raise
+    what = f"has no {e}" if isinstance(e, KeyError) else e
+    raise InputError(f"{path}: not in the form of SQuAD ({what})") from e
+  return found
+
+
+def read_choices(path: str | os.PathLike, errors: str = "strict") -> Iterator[Example]:
+  """SWAG's table: `sent1` and `sent2` (or `ctx`, or `startphrase`: the context with the beginning of the ending),
+  `ending0`, `ending1`, ..., `label`. The second text of a choice is `sent2` with the ending."""
+  reader = csv.reader(formats.read_lines(path, errors))
+  header = [cell.strip().lower() for cell in next(reader, [])]
+  place = {name: i for i, name in enumerate(header)}
+  endings = [place[name] for name in sorted((n for n in header if re.fullmatch(r"ending_?\d+", n)),
+                                            key=lambda n: int(re.sub(r"\D", "", n)))]
+  context = next((name for name in ("sent1", "ctx", "context", "startphrase") if name in place), None)
+  start = next((name for name in ("sent2", "startphrase") if name in place and name != context), None)
+  if context is None or len(endings) < 2 or "label" not in place:
+    raise InputError(f"{path}: line 1: should be a header with sent1, sent2 (or ctx), ending0, ending1 ... and label")
+  try:
+    for cells in reader:
+      if not any(cells):
+        continue
+      where = f"{path}: line {reader.line_num}"
+      if len(cells) != len(header):
+        raise InputError(f"{where} has {len(cells)} columns, the header has {len(header)}")
+      label = cells[place["label"]].strip()
+      if not label.isdecimal() or int(label) >= len(endings):
+        raise InputError(f"{where}: the label {label!r} is no number from 0 to {len(endings) - 1}")
+      begun = cells[place[start]].strip() if start else ""
+      choices = tuple((cells[place[context]].strip(), f"{begun} {cells[i].strip()}".strip()) for i in endings)
+      yield Example(choices, int(label), where)
+  except csv.Error as e:
+    raise InputError(f"{path}: line {reader.line_num}: {e}") from e
+
+
+def read_conll(path: str | os.PathLike, errors: str = "strict") -> Iterator[Example]:
+  """Sentences with a blank line between them: a token a line, its tag in the last column; white space parts columns.
+
+  Lines that open with -DOCSTART- are left out. `place` names the sentence's first line.
+  """
+  words, tags, begun, width = [], [], 0, None
+  for number, line in enumerate(formats.read_lines(path, errors), 1):
+    cells = line.split("\t") if "\t" in line else line.split()
+    if not line.strip() or cells[0] == _DOCUMENT:
+      if words:
+        yield Example(tuple(words), tuple(tags), f"{path}: line {begun}")
+        words, tags = [], []
+      continue
+    width = width or len(cells)
+    if len(cells) != width or width < 2 or not all((cells[0].strip(), cells[-1].strip())):
+      raise InputError(f"{path}: line {number}: {line[:60]!r} should be a token and its tag"
+                       + (f", in {width} columns like the lines before" if width > 1 else ""))
+    if not words:
+      begun = number
+    words.append(cells[0].strip())
+    tags.append(cells[-1].strip())
+  if words:
+    yield Example(tuple(words), tuple(tags), f"{path}: line {begun}")
+
+
+def read_conllu(path: str | os.PathLike, errors: str = "strict") -> Iterator[Example]:
+  """Sentences of CoNLL-U: words and their universal part of speech; spans of several tokens and empty nodes are
+  left out, as the parts that they stand for are there."""
+  words, tags, begun = [], [], 0
+  for number, line in enumerate(formats.read_lines(path, errors), 1):
+    if not line.strip():
+      if words:
+        yield Example(tuple(words), tuple(tags), f"{path}: line {begun}")
+        words, tags = [], []
+      continue
+    if line.startswith("#"):
+      continue
+    cells = line.split("\t")
+    if len(cells) != 10:
+      raise InputError(f"{path}: line {number} has {len(cells)} columns, CoNLL-U has 10")
+    if not cells[0].isdecimal():
+      if not re.fullmatch(r"\d+[-.]\d+", cells[0]):
+        raise InputError(f"{path}: line {number}: the id {cells[0]!r} is no number")
+      continue
+    if not words:
+      begun = number
+    words.append(cells[1])
+    tags.append(cells[3])
+  if words:
+    yield Example(tuple(words), tuple(tags), f"{path}: line {begun}")

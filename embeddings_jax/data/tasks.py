@@ -1,0 +1,374 @@
+"""Tasks for fine-tuning: what is asked of which texts, and the arrays that a model is trained on and asked with."""
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tokenizers import Tokenizer, processors
+
+from embeddings_jax.data import catalog, formats, own
+from embeddings_jax.data.cache import cache_root, cached, digest
+from embeddings_jax.data.dataset import Dataset
+from embeddings_jax.data.sources import array_source
+from embeddings_jax.data.subwords import SubwordEncoder
+from embeddings_jax.data.task_files import read_examples
+from embeddings_jax.data.task_sets import task_dataset
+from embeddings_jax.types import InputError, Source
+
+VERSION = 1  # Of what is cached: raise it when the same task would give other arrays.
+KINDS = ("classification", "regression", "multiple_choice", "span", "tagging")
+FOR_THE_MODEL = ("tokens", "segments", "label", "start", "end", "tags")
+MAX_CLASSES = 1000
+_PART = re.compile("train|dev|valid|val|testa|testb|test")
+_PART_NAMES = {"valid": "dev", "val": "dev", "validation": "dev", "validation_matched": "dev", "testa": "dev",
+               "testb": "test"}
+_AT_ONCE = 1024  # Examples.
+
+
+class Task(NamedTuple):
+  """What is asked of texts.
+
+  Attributes:
+    name: of the data set, or the stem of the user's file or folder.
+    kind: of `KINDS`.
+    items: per example; see `task_files.py`.
+    targets: per example: class or choice (int32 [n]), score (float32 [n], 0 ... 1), a tuple of answers (first
+      character, text), or tags (int32 [num_words]).
+    parts: name -> examples; `train`, `dev` and where there is one `test`, and further ones for evaluation alone.
+    labels: names of the classes or tags.
+    span: least and greatest score of the training part, which 0 and 1 stand for.
+    fingerprint: SHA-256 (hex) of what determines all this.
+  """
+
+  name: str
+  kind: str
+  items: Sequence[Any]
+  targets: Sequence[Any]
+  parts: Mapping[str, np.ndarray]
+  labels: tuple[str, ...]
+  span: tuple[float, float]
+  fingerprint: str
+
+  @property
+  def texts(self) -> list[Any]:
+    """Per example a text or a pair of texts, as an encoder takes it; of choices the context, of words a line."""
+    if self.kind == "tagging":
+      return [" ".join(words) for words in self.items]
+    return [choices[0][0] for choices in self.items] if self.kind == "multiple_choice" else list(self.items)
+
+
+def load_examples(
+    name: str,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    errors: str = "strict",
+) -> Dataset:
+  """The labelled texts of a task by name.
+
+  Args:
+    name: a labelled set of text of the catalog (`sst2`, `rte`, ..., also `20news`), `tfds:NAME`, or a file or a
+      folder of the user's, where the parts are told by the files' names, as `train.tsv`, `dev.tsv` (or `valid`,
+      `val`) and `test.tsv`. Their forms: see `task_files.py`.
+    data_dir, cache_dir, errors: as for `catalog.load`.
+  """
+  if name in catalog.CATALOG or not os.path.exists(os.path.expanduser(name)):
+    return catalog.load(name, data_dir=data_dir, cache_dir=cache_dir, errors=errors)
+  return _own_files(name, errors)
+
+
+def _own_files(name: str, errors: str) -> Dataset:
+  files = own.list_files(name)
+  found, origin = {}, {}
+  for file in files:
+    told = _PART.search(file.name.lower())
+    if not told and len(files) > 1:
+      continue  # A readme beside the data.
+    part = "train" if len(files) == 1 else _PART_NAMES.get(told[0], told[0])
+    part += "_mismatched" if "mismatched" in file.name.lower() else ""
+    kind, examples = read_examples(file, errors)
+    if not examples:  # Without labels.
+      continue
+    if part in found:
+      raise InputError(f"{file}: the part {part} was read from {origin[part]} already; keep one of them")
+    if found and kind != kinds:
+      raise InputError(f"{file}: holds {kind}, and the other files hold {kinds}")
+    found[part], origin[part], kinds = examples, file, kind
+  if "train" not in found:
+    raise InputError(f"{name}: has no training part; a folder needs a file train.tsv, .json, .csv, .conll or .conllu")
+  key = digest("task", [[part, formats.sha256(file)] for part, file in origin.items()], errors)
+  return task_dataset(Path(name).name.partition(".")[0] or name, kinds, found, key)
+
+
+def as_task(dataset: Dataset, label: str = "", max_examples: int = 0) -> Task:
+  """The task that a labelled data set is.
+
+  A set without a part `dev` (or `test`) gives a tenth of its training part for it, chosen by a hash of the text; no
+  `test` is made of a set that has `dev`. The classes and tags are those of the training part.
+
+  Args:
+    dataset: as `load_examples` gives it.
+    label: which of its labels, where it has several.
+    max_examples: of each part, drawn once and for all; 0: all.
+
+  Raises:
+    InputError: it has no labels, several and none is named, or one that the training part lacks.
+  """
+  if dataset.kind not in ("text", "pairs", "choices", "questions", "words"):
+    raise InputError(f"--config.task={dataset.name}: holds {dataset.kind}, a task needs labelled text")
+  if not dataset.labels or (label and label not in dataset.labels) or (not label and len(dataset.labels) > 1):
+    known = ", ".join(dataset.labels) or "none"
+    raise InputError(f"--config.task={dataset.name}: name one of its labels by --config.data.label; it has {known}")
+  label = label or next(iter(dataset.labels))
+  values = dataset.labels[label]
+  place = lambda i: f"{dataset.name}: example {i}" if dataset.names is None or dataset.kind == "text" and not str(
+      dataset.names[i]).startswith(("/", ".")) else str(dataset.names[i])
+  parts = _parts(dataset)
+  if max_examples:
+    parts = {name: np.sort(np.random.default_rng(0).permutation(rows)[:max_examples]) for name, rows in parts.items()}
+  train, labels, span, targets = parts["train"], (), (0.0, 1.0), values
+  if dataset.kind == "choices":
+    kind = "multiple_choice"
+    sizes = np.array([len(item) for item in dataset.items])
+    if (sizes != sizes[0]).any():
+      i = (sizes != sizes[0]).argmax()
+      raise InputError(f"{place(i)}: has {sizes[i]} choices, the first example has {sizes[0]}")
+  elif dataset.kind == "questions":
+    kind = "span"
+  elif dataset.kind == "words":
+    kind = "tagging"
+    labels = tuple(sorted({tag for i in train for tag in values[i]}))
+    number = {tag: i for i, tag in enumerate(labels)}
+    targets = []
+    for i, tags in enumerate(values):
+      for word, tag in enumerate(tags):
+        if tag not in number:
+          raise InputError(f"{place(i)}: the tag {tag!r} of word {word + 1} is not in the training part, which has "
+                           f"{_listed(labels)}")
+      targets.append(np.array([number[tag] for tag in tags], np.int32))
+  elif values.dtype.kind == "f":
+    kind = "regression"
+    span = float(values[train].min()), float(values[train].max())
+    if span[0] == span[1]:
+      raise InputError(f"{dataset.name}: all scores of the training part are {span[0]}")
+    targets = ((values - span[0]) / (span[1] - span[0])).astype(np.float32)
+  else:
+    kind = "classification"
+    classes = np.unique(values[train])
+    asked = np.concatenate(list(parts.values()))
+    strange = asked[~np.isin(values[asked], classes)]
+    if len(strange):
+      raise InputError(f"{place(strange[0])}: the label {str(values[strange[0]])!r} is not in the training part, "
+                       f"which has {_listed(classes)}")
+    if not 2 <= len(classes) <= MAX_CLASSES:
+      raise InputError(f"{dataset.name}: {label} has {len(classes)} classes in the training part, as "
+                       f"{_listed(classes)}; a task has 2 to {MAX_CLASSES}")
+    labels = tuple(str(value) for value in classes)
+    targets = np.searchsorted(classes, values).astype(np.int32)
+  if kind == "tagging" and len(labels) < 2:
+    raise InputError(f"{dataset.name}: the training part has the one tag {labels[0]!r}")
+  return Task(dataset.name.removeprefix("tfds:").replace("/", "-"), kind, dataset.items, targets, parts, labels, span,
+              digest(dataset.fingerprint, label, max_examples))
+
+
+def _parts(dataset: Dataset) -> dict[str, np.ndarray]:
+  parts = {}
+  for name, rows in dataset.split.items():
+    parts.setdefault(_PART_NAMES.get(name, name), np.asarray(rows))
+  if "train" not in parts:
+    if parts:
+      raise InputError(f"--config.task={dataset.name}: has no training part, only {', '.join(parts)}")
+    parts["train"] = np.arange(len(dataset.items))
+  wanted = [] if "dev" in parts else ["dev"] if "test" in parts else ["dev", "test"]
+  if wanted:
+    train = parts["train"]
+    # A question's paragraph decides, so that it stays in one part.
+    text = lambda i: dataset.items[i][1] if dataset.kind == "questions" else dataset.items[i]
+    hashes = (blake2b(repr(text(i)).encode("utf-8", "replace"), digest_size=8).digest() for i in train)
+    drawn = np.array([int.from_bytes(value, "little") % 10 for value in hashes])
+    for number, name in enumerate(wanted):
+      parts[name] = train[drawn == number]
+    parts["train"] = train[drawn >= len(wanted)]
+    empty = [name for name in ("train", *wanted) if not len(parts[name])]
+    if empty:
+      raise InputError(f"--config.task={dataset.name}: {len(train)} examples are too few to hold a tenth out for "
+                       f"{empty[0]}; give files for train, dev and test")
+  return parts
+
+
+def _listed(labels: Sequence[Any]) -> str:
+  return ", ".join(str(label) for label in labels[:20]) + (", ..." if len(labels) > 20 else "")
+
+
+def task_encoder(encoder: SubwordEncoder, max_length: int) -> SubwordEncoder:
+  """The encoder with another length. One without a token that stands for the text (GPT's) gets its `end_id` behind
+  each text: the delimiter and the extract token of Radford et al. 2018, section 3.3."""
+  facts = encoder.facts
+  tokenizer = Tokenizer.from_str(encoder.tokenizer.to_str())
+  if "cls_id" not in facts and "end_id" in facts:
+    end = tokenizer.id_to_token(facts["end_id"])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=["$A:0", f"{end}:0"], pair=["$A:0", f"{end}:0", "$B:0", f"{end}:0"],
+        special_tokens=[(end, facts["end_id"])])
+  return SubwordEncoder(tokenizer, max_length)
+
+
+def encode_task(
+    task: Task,
+    encoder: SubwordEncoder,
+    *,
+    stride: int = 128,
+    cache_dir: str | os.PathLike | None = None,
+) -> dict[str, dict[str, np.ndarray]]:
+  """Arrays of each part, cached by the task's and the encoder's fingerprints.
+
+  Args:
+    task: what to encode.
+    encoder: its `max_length` is the longest row. What is longer is cut (of pairs the longer text first), counted and
+      reported; contexts of questions are gone over by windows instead.
+    stride: tokens from one window of a context to the next, but for the rest of a word.
+    cache_dir: default `$EMBEDDINGS_CACHE`, then `~/.cache/embeddings_jax`.
+
+  Returns:
+    part -> `tokens`, `segments` int32 [rows, length] ([rows, choices, length]), the target as `models/finetune.py`
+    has it, and `example` int32 [rows], the number of a row's example in the task. Of spans also `offsets` int32
+    [rows, length, 2], first character and the one behind the last in the context, -1 where a token is none of it; of
+    tags `word_starts` int32 [rows, words], the place of a word's first token, -1 where it is cut off.
+  """
+  if task.kind == "span" and not 0 < stride < encoder.max_length:
+    raise InputError(f"--config.data.stride={stride}: must lie between 0 and max_length={encoder.max_length}")
+  key = digest("task", VERSION, task.fingerprint, encoder.fingerprint, stride,
+               {name: digest(rows.tolist()) for name, rows in task.parts.items()})
+
+  def build(folder: Path) -> None:
+    folder.mkdir()
+    names = {}
+    for part, rows in task.parts.items():
+      arrays = _encode_part(task, rows, encoder, stride)
+      names[part] = list(arrays)
+      for name, value in arrays.items():
+        np.save(folder / f"{part}-{name}.npy", value)
+    (folder / "parts.json").write_text(json.dumps(names))
+
+  path = cached(cache_root(cache_dir) / f"task-{key[:32]}", build)
+  names = json.loads((path / "parts.json").read_text())
+  return {part: {name: np.load(path / f"{part}-{name}.npy", mmap_mode="r") for name in listed}
+          for part, listed in names.items()}
+
+
+def task_source(
+    task: Task,
+    encoded: Mapping[str, Mapping[str, np.ndarray]],
+    encoder: SubwordEncoder,
+    batch_size: int,
+    *,
+    seed: int = 0,
+) -> Source:
+  """The training part, each example once a pass; `facts` have the encoder's, `task`, `num_classes` and
+  `padding_fraction`."""
+  arrays = {name: value for name, value in encoded["train"].items() if name in FOR_THE_MODEL}
+  facts = encoder.facts | {"task": task.kind, "num_classes": max(1, len(task.labels)),
+                           "padding_fraction": float((arrays["tokens"] < 0).mean())}
+  return array_source(arrays, batch_size, seed=seed, remainder="pad", facts=facts)
+
+
+def _encode_part(task: Task, rows: np.ndarray, encoder: SubwordEncoder, stride: int) -> dict[str, np.ndarray]:
+  pieces = [_ENCODE[task.kind](task, rows[i:i + _AT_ONCE], encoder, stride) for i in range(0, len(rows), _AT_ONCE)]
+  axes = {"tokens": -1, "segments": -1, "tags": -1, "word_starts": -1, "offsets": -2}
+  found = {}
+  for name in pieces[0]:
+    axis, listed = axes.get(name), [piece[name] for piece in pieces]
+    if axis:
+      width = max(value.shape[axis] for value in listed)
+      listed = [_widened(value, axis, width, 0 if name == "segments" else -1) for value in listed]
+    found[name] = np.concatenate(listed)
+  # The batch's length is a bucket's; that of the longest row, in eights, is as good and shorter.
+  longest = int((found["tokens"] >= 0).sum(-1).max())
+  length = min(found["tokens"].shape[-1], -(-longest // 8) * 8)
+  for name in ("tokens", "segments", "tags"):
+    if name in found:
+      found[name] = np.ascontiguousarray(found[name][..., :length])
+  if "offsets" in found:
+    found["offsets"] = np.ascontiguousarray(found["offsets"][:, :length])
+  return found
+
+
+def _widened(value: np.ndarray, axis: int, width: int, fill: int) -> np.ndarray:
+  margins = [(0, 0)] * value.ndim
+  margins[axis] = (0, width - value.shape[axis])
+  return np.pad(value, margins, constant_values=fill)
+
+
+def _texts(batch: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
+  return {"tokens": batch["tokens"], "segments": batch["segments"], "example": rows.astype(np.int32)}
+
+
+def _encode_classes(task: Task, rows: np.ndarray, encoder: SubwordEncoder, stride: int) -> dict[str, np.ndarray]:
+  return _texts(encoder.encode([task.items[i] for i in rows]), rows) | {"label": np.asarray(task.targets)[rows]}
+
+
+def _encode_choices(task: Task, rows: np.ndarray, encoder: SubwordEncoder, stride: int) -> dict[str, np.ndarray]:
+  batch = encoder.encode([choice for i in rows for choice in task.items[i]])
+  folded = {name: batch[name].reshape(len(rows), -1, batch[name].shape[-1]) for name in ("tokens", "segments")}
+  return _texts(folded, rows) | {"label": np.asarray(task.targets)[rows]}
+
+
+def _encode_tags(task: Task, rows: np.ndarray, encoder: SubwordEncoder, stride: int) -> dict[str, np.ndarray]:
+  batch = encoder.encode_words([task.items[i] for i in rows])
+  tags = np.full(batch["tokens"].shape, -1, np.int32)
+  for row, i in enumerate(rows):
+    starts = batch["word_starts"][row, :len(task.items[i])]
+    tags[row, starts[starts >= 0]] = task.targets[i][starts >= 0]
+  return _texts(batch, rows) | {"tags": tags, "word_starts": batch["word_starts"]}
+
+
+def _encode_spans(task: Task, rows: np.ndarray, encoder: SubwordEncoder, stride: int) -> dict[str, np.ndarray]:
+  """A row for every window. Windows begin with a word, so that its tokens are those of the whole context."""
+  clean = lambda text: text.encode("utf-8", "replace").decode()  # A lone surrogate is one character, as `?` is.
+  contexts = list(dict.fromkeys(clean(task.items[i][1]) for i in rows))
+  begins = {}
+  for context, encoding in zip(contexts, encoder.tokenizer.encode_batch(contexts, add_special_tokens=False)):
+    first = np.array([start + (context[start:end][:1].isspace()) for start, end in encoding.offsets] or [0])
+    opens = np.array([start == 0 or context[start - 1].isspace() for start in first])
+    opens[0] = True
+    last_open = np.maximum.accumulate(np.where(opens, np.arange(len(first)), 0))
+    begins[context] = first[np.unique(last_open[::stride])]
+    begins[context][0] = 0
+  items, examples, shifts = [], [], []
+  for i in rows:
+    question, context = clean(task.items[i][0]), clean(task.items[i][1])
+    for start in begins[context]:
+      items.append((question, context[start:]))
+      examples.append(i)
+      shifts.append(start)
+  counted, encoder.num_truncated = encoder.num_truncated, 1  # Nothing is lost: the next window has it.
+  batch = encoder.encode(items, offsets=True)
+  encoder.num_truncated = counted
+  moved = batch["offsets"] + np.array(shifts, np.int32)[:, None, None]
+  offsets = np.where((batch["text"] == 1)[..., None], moved, -1)
+  examples = np.array(examples, np.int32)
+  needed, reached = np.ones(len(items), bool), -1
+  for row, end in enumerate(offsets[..., 1].max(1)):  # A window that ends where the one before it did adds nothing.
+    first = not row or examples[row] != examples[row - 1]
+    needed[row] = first or end > reached
+    reached = end if first else max(end, reached)
+  start, end = (np.zeros(len(items), np.int32) for _ in range(2))
+  for row, example in enumerate(examples):
+    if task.targets[example]:
+      first, text = task.targets[example][0]
+      inside = np.flatnonzero((offsets[row, :, 0] < first + len(text)) & (offsets[row, :, 1] > first))
+      whole = len(inside) and offsets[row, inside[0], 0] <= first and offsets[row, inside[-1], 1] >= first + len(text)
+      # An answer that the window cuts is none there: both ends point at the first token.
+      if whole:
+        start[row], end[row] = inside[0], inside[-1]
+  found = {"tokens": batch["tokens"], "segments": batch["segments"], "example": examples, "start": start, "end": end,
+           "offsets": offsets.astype(np.int32)}
+  return {name: value[needed] for name, value in found.items()}
+
+
+_ENCODE = {"classification": _encode_classes, "regression": _encode_classes, "multiple_choice": _encode_choices,
+           "tagging": _encode_tags, "span": _encode_spans}

@@ -1,0 +1,104 @@
+"""What a fine-tuned model makes of its task's held-out parts, by the task's usual measures."""
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from embeddings_jax.eval import metrics, spans
+
+
+def finetuning(
+    embed: Callable[[Any], np.ndarray] | None,
+    dataset: Any,
+    *,
+    task: Any,
+    encoded: Mapping[str, Mapping[str, np.ndarray]],
+    predict: Callable[[Mapping[str, np.ndarray]], np.ndarray],
+) -> dict[str, float]:
+  """Measures of the model's predictions on each part but the training part.
+
+  classification    `accuracy`, `matthews`, `macro_f1` (mean over the classes) and, of two classes, `f1` of the one
+                    that is second in the alphabet (1, positive, ...)
+  regression        `pearson`, `spearman`
+  multiple_choice   `accuracy`
+  span              SQuAD's `exact` and `f1`; where some questions have no answer, with that `threshold` on the margin
+                    over "no answer" which has the highest F1 on `dev`, and of both kinds apart (`answer_f1`,
+                    `no_answer_f1`, ...)
+  tagging           `accuracy` of words; where the tags are B-, I- and O, of entities `precision`, `recall`, `f1`
+
+  Words that are cut off count, as if tagged `O` (where there is no such tag, the first). The parts are those of
+  `data/tasks.py` and `data/task_sets.py`. Nothing is chosen on `test`.
+
+  Args:
+    embed, dataset: not looked at.
+    task: see `data/tasks.py: Task`.
+    encoded: part -> arrays, as `data/tasks.py: encode_task` gives them.
+    predict: arrays -> the model's output `predict` of all rows.
+
+  Returns:
+    `{task}/{part}/{measure}`.
+  """
+  del embed, dataset
+  found: dict[str, float] = {}
+  threshold = -np.inf
+  # The threshold is chosen on `dev`, so that goes first.
+  for part in sorted((part for part in task.parts if part != "train"), key=lambda part: (part != "dev", part)):
+    arrays = encoded[part]
+    logits = np.asarray(predict(arrays))
+    if task.kind == "span":
+      scores, threshold = _spans(task, arrays, logits, part, threshold)
+    else:
+      scores = _MEASURES[task.kind](task, arrays, logits)
+    found |= {f"{task.name}/{part}/{name}": value for name, value in scores.items()}
+  return found
+
+
+def _classes(task: Any, arrays: Mapping[str, np.ndarray], logits: np.ndarray) -> dict[str, float]:
+  guessed, right = logits.argmax(-1), np.asarray(arrays["label"])
+  f1 = metrics.f1_scores(guessed, right)
+  found = {"accuracy": metrics.accuracy(guessed, right), "matthews": metrics.matthews(guessed, right),
+           "macro_f1": float(np.nanmean(f1))}
+  if len(task.labels) == 2:
+    found["f1"] = float(f1[1]) if len(f1) > 1 and np.isfinite(f1[1]) else 0.0
+  return found
+
+
+def _scores(task: Any, arrays: Mapping[str, np.ndarray], logits: np.ndarray) -> dict[str, float]:
+  right = np.asarray(arrays["label"])
+  return {"pearson": metrics.pearson(logits, right), "spearman": metrics.spearman(logits, right)}
+
+
+def _choices(task: Any, arrays: Mapping[str, np.ndarray], logits: np.ndarray) -> dict[str, float]:
+  return {"accuracy": metrics.accuracy(logits.argmax(-1), np.asarray(arrays["label"]))}
+
+
+def _tags(task: Any, arrays: Mapping[str, np.ndarray], logits: np.ndarray) -> dict[str, float]:
+  guessed = logits.argmax(-1)
+  other = task.labels.index("O") if "O" in task.labels else 0
+  mine, gold = [], []
+  for row, example in enumerate(arrays["example"].tolist()):
+    tags = np.asarray(task.targets[example])
+    starts = np.asarray(arrays["word_starts"][row, :len(tags)])
+    mine.append(np.where(starts >= 0, guessed[row, np.maximum(starts, 0)], other))
+    gold.append(tags)
+  found = {"accuracy": metrics.accuracy(np.concatenate(mine), np.concatenate(gold))}
+  if all(tag == "O" or tag[:2] in ("B-", "I-", "E-", "S-") for tag in task.labels):
+    named = [[[task.labels[i] for i in tags] for tags in listed] for listed in (mine, gold)]
+    found |= metrics.entity_scores(*named)
+  return found
+
+
+def _spans(task: Any, arrays: Mapping[str, np.ndarray], logits: np.ndarray, part: str,
+           threshold: float) -> tuple[dict[str, float], float]:
+  examples = np.unique(arrays["example"]).tolist()
+  answers = spans.best_answers(logits, np.asarray(arrays["offsets"]), np.asarray(arrays["example"]),
+                               {i: task.items[i][1] for i in examples})
+  right = {i: [text for _, text in task.targets[i]] for i in examples}
+  unanswerable = not all(right.values())
+  if part == "dev" and unanswerable:
+    threshold = spans.best_threshold(answers, right)
+  found = spans.squad_scores(answers, right, threshold)
+  return found | ({"threshold": threshold} if unanswerable and np.isfinite(threshold) else {}), threshold
+
+
+_MEASURES = {"classification": _classes, "regression": _scores, "multiple_choice": _choices, "tagging": _tags}

@@ -1,0 +1,83 @@
+"""Measures of predictions against what is right."""
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def accuracy(predicted: np.ndarray, right: np.ndarray) -> float:
+  """Share of equal entries; nan of none."""
+  return float(np.mean(predicted == right)) if len(right) else float("nan")
+
+
+def matthews(predicted: np.ndarray, right: np.ndarray) -> float:
+  """Matthews' correlation of classes from 0, for any number of them (Gorodkin 2004); 0 where one side is constant."""
+  counts = _confusion(predicted, right)
+  total, rows, columns = counts.sum(), counts.sum(1), counts.sum(0)
+  scale = np.sqrt((total**2 - (rows**2).sum()) * (total**2 - (columns**2).sum()))
+  return float((np.trace(counts) * total - rows @ columns) / scale) if scale > 0 else 0.0
+
+
+def f1_scores(predicted: np.ndarray, right: np.ndarray) -> np.ndarray:
+  """F1 of every class from 0 that is predicted or right, [num_classes]; nan of classes that are neither."""
+  counts = _confusion(predicted, right)
+  total = counts.sum(0) + counts.sum(1)
+  return np.divide(2 * np.diag(counts), total, out=np.full(len(counts), np.nan), where=total > 0)
+
+
+def _confusion(predicted: np.ndarray, right: np.ndarray) -> np.ndarray:
+  """float64 [right, predicted]."""
+  size = 1 + int(max(np.max(predicted, initial=0), np.max(right, initial=0)))
+  flat = np.bincount(np.asarray(right, np.int64) * size + np.asarray(predicted, np.int64), minlength=size * size)
+  return flat.reshape(size, size).astype(np.float64)
+
+
+def spearman(x: np.ndarray, y: np.ndarray) -> float:
+  """Spearman's correlation; ties share the mean of their ranks."""
+  return pearson(_ranks(x), _ranks(y))
+
+
+def pearson(x: np.ndarray, y: np.ndarray) -> float:
+  """Pearson's correlation; nan where one side is constant."""
+  x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+  x, y = x - x.mean(), y - y.mean()
+  scale = np.sqrt((x * x).sum() * (y * y).sum())
+  return float((x * y).sum() / scale) if scale > 0 else float("nan")
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+  """Ranks from 1."""
+  _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+  return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+
+
+def entities(tags: Sequence[str]) -> set[tuple[int, int, str]]:
+  """(first word, word behind the last, type) of each entity in a sentence's tags.
+
+  As conlleval (Tjong Kim Sang & De Meulder 2003) reads IOB2, and IOB1 alike: B- begins an entity; so does I- after O,
+  after another type or at the beginning of a sentence, whose B- is missing (the repair); all else ends one. S- and E-
+  of the BIOES scheme are one of one word and the last word.
+  """
+  found, begun, kind = set(), 0, ""
+  for i, tag in enumerate([*tags, "O"]):
+    mark, _, name = tag.partition("-")
+    inside = mark in ("I", "E") and name == kind and kind
+    if kind and not inside:
+      found.add((begun, i, kind))
+      kind = ""
+    if mark in ("B", "S", "I", "E") and not inside:
+      begun, kind = i, name or "_"
+    if mark in ("S", "E") and kind:
+      found.add((begun, i + 1, kind))
+      kind = ""
+  return found
+
+
+def entity_scores(predicted: Sequence[Sequence[str]], right: Sequence[Sequence[str]]) -> dict[str, float]:
+  """`precision`, `recall` and `f1` over all entities of all sentences: span and type must be right exactly."""
+  correct = guessed = there = 0
+  for tags, others in zip(predicted, right, strict=True):
+    mine, gold = entities(tags), entities(others)
+    correct, guessed, there = correct + len(mine & gold), guessed + len(mine), there + len(gold)
+  share = lambda n, of: n / of if of else 0.0
+  return {"precision": share(correct, guessed), "recall": share(correct, there),
+          "f1": share(2 * correct, guessed + there)}

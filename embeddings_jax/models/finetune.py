@@ -1,0 +1,228 @@
+"""Fine-tuning: a head on an encoder, trained for a task with the encoder or on top of it as it is.
+
+Devlin et al. 2019, arXiv:1810.04805, sections 3.2, 4 and 5.3; Radford et al. 2018, "Improving Language Understanding
+by Generative Pre-Training", sections 3.2 and 3.3; Peters et al. 2018, arXiv:1802.05365, equation 1 (`layers="mix"`).
+
+With h_t the encoder's vector of token t, c the vector of a text and y the target, means over the batch, in nats:
+
+  task               prediction                                                     loss
+  classification     softmax(W c + b)                                               - log p(y)
+  regression         w c + b, of the scores scaled to 0 ... 1                       (y - prediction)²
+  multiple_choice    softmax over the choices of w c_choice + b                     - log p(y)
+  span               softmax over t of u h_t + a (start), v h_t + b (end)         mean of - log p(start), - log p(end)
+  tagging            softmax(W h_t + b), t the first token of a word                - log p(y_t), mean over the words
+
+  symbol  name              shape
+  h       features          [batch, time, dim]: the last layer, or γ Σ_l softmax(s)_l h_l (`layers="mix"`)
+  c       pooled            [batch, dim]: `cls` tanh(P h_0 + q), as BERT; `mean` over tokens; `last` token, as GPT
+  P, q    pooler            [dim, dim], [dim]
+  W, b    head              [dim, num_classes], [num_classes]
+  s, γ    head/mix          [layers + 1], []
+  λ       auxiliary_weight  the loss is that of the task + λ that of the pre-training on the task's own text
+
+The encoder's parameters lie under `params/encoder`, and what the pre-training has beside them (the pooler, with
+`auxiliary_weight` its heads) under its own names, so that pretrained leaves fit in. Deviations: positions of padding
+are no candidates for a span; dropout's mask comes from a hash. A frozen encoder works without dropout.
+
+Batch: `tokens` int32 [batch, time], -1 past the end (of `multiple_choice` [batch, choices, time]), `segments` alike,
+and `label` (int32 or float32 [batch]), `start` and `end` (int32 [batch]), or `tags` (int32 [batch, time], -1 where
+nothing is asked). `embed` is c; of spans and tags the mean of h.
+
+Expected: `experiments/configs/finetune.py`.
+"""
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from embeddings_jax.gradient import GradientState, gradient_model
+from embeddings_jax.nets.transformer import RULES
+from embeddings_jax.ops.dropout import dropout as drop
+from embeddings_jax.ops.pooling import pool
+from embeddings_jax.types import InputError, Model
+
+TASKS = ("classification", "regression", "multiple_choice", "span", "tagging")
+POOLINGS = ("cls", "mean", "last")
+LAYERS = ("last", "mix")
+_NEVER = -1e30
+
+
+def finetune(
+    *,
+    encoder: nn.Module,
+    task: str,
+    num_classes: int = 1,
+    pooling: str = "cls",
+    layers: str = "last",
+    frozen: bool = False,
+    dropout: float = 0.1,
+    auxiliary: Model | None = None,
+    auxiliary_weight: float = 0.0,
+    layer_decay: float = 1.0,
+    init_std: float = 0.02,
+    optimizer: optax.GradientTransformation | None = None,
+    accumulate: int = 1,
+    ema_decay: float | None = None,
+) -> Model:
+  """A task's head on an encoder; the defaults are those of BERT.
+
+  Args:
+    encoder: has the methods `features(batch, deterministic)` -> [batch, time, dim] and `layers(batch, deterministic)`
+      -> [batch, layers + 1, time, dim].
+    task: of `TASKS`.
+    num_classes: classes or tags.
+    pooling: `cls`, `mean` or `last`; for a text's vector.
+    layers: `last`, or `mix`: a weighted mean of all, the embeddings too, learnt with the head.
+    frozen: train the head alone.
+    dropout: of what goes into the head (of spans: none, as in BERT); the encoder has its own.
+    auxiliary: the model that the encoder was pretrained by, for the loss below; its hyperparameters are its own.
+    auxiliary_weight: λ; Radford et al. take .5.
+    layer_decay: the rate of a layer is this times that of the layer above it (Howard & Ruder 2018, arXiv:1801.06146,
+      section 3.2, there 1 / 2.6); 1: all learn alike. Only for stacks like those of `nets/transformer.py`.
+    init_std: of the head's kernel.
+    optimizer: by default AdamW with a rate of 2e-5.
+    accumulate, ema_decay: as for `gradient_model`; of tags each part's mean counts by its sentences.
+  """
+  for name, value, known in (("task", task, TASKS), ("pooling", pooling, POOLINGS), ("layers", layers, LAYERS)):
+    if value not in known:
+      raise InputError(f"{name}={value!r}: must be one of {', '.join(known)}")
+  if not hasattr(encoder, "features"):
+    raise InputError(f"encoder: {type(encoder).__name__} gives no vectors of tokens; take bert, gpt or elmo")
+  if task in ("classification", "tagging") and num_classes < 2:
+    raise InputError(f"num_classes={num_classes}: {task} needs at least 2")
+  if auxiliary_weight < 0 or (auxiliary_weight and auxiliary is None):
+    raise InputError(f"auxiliary_weight={auxiliary_weight}: must not be negative, and needs a pre-training model")
+  if not 0 <= dropout < 1 or not 0 < layer_decay <= 1:
+    raise InputError(f"dropout={dropout}, layer_decay={layer_decay}: must lie in [0, 1) and in (0, 1]")
+  if frozen and auxiliary_weight:
+    raise InputError(f"frozen: the loss of the pre-training (auxiliary_weight={auxiliary_weight}) would move nothing "
+                     "that the task uses")
+  of_text = task not in ("span", "tagging")
+  width = {"classification": num_classes, "tagging": num_classes, "span": 2}.get(task, 1)
+  auxiliary = auxiliary if auxiliary_weight else None
+
+  def init_params(rng, batch):
+    rng_encoder, rng_head, rng_pooler = jax.random.split(rng, 3)
+    rows = _rows(batch)
+    if auxiliary:
+      state = auxiliary.init(rng_encoder, rows)
+      params, extra = dict(state.params), state.extra
+    else:
+      params, extra = {"encoder": encoder.init(rng_encoder, rows, method="features")["params"]}, {}
+    shape = jax.eval_shape(lambda: encoder.apply({"params": params["encoder"]}, rows, method="layers")).shape
+    dense = lambda rng, width: {"bias": jnp.zeros(width),
+                                "kernel": nn.initializers.truncated_normal(init_std)(rng, (shape[-1], width))}
+    params["head"] = dense(rng_head, width)
+    if layers == "mix":
+      params["head"]["mix"] = {"weights": jnp.zeros(shape[1]), "gamma": jnp.ones(())}
+    if of_text and pooling == "cls":
+      params["pooler"] = dense(rng_pooler, shape[-1])
+    return params, extra
+
+  def features(params, rows, rng) -> Float[Array, "rows time dim"]:
+    """`rng`: None for no dropout."""
+    trunk = {"params": jax.lax.stop_gradient(params["encoder"]) if frozen else params["encoder"]}
+    options = {"deterministic": frozen or rng is None, "rngs": {} if rng is None else {"dropout": rng}}
+    if layers == "last":
+      return encoder.apply(trunk, rows, method="features", **options)
+    mix = params["head"]["mix"]
+    found = encoder.apply(trunk, rows, method="layers", **options)
+    return mix["gamma"] * jnp.einsum("l,bltd->btd", jax.nn.softmax(mix["weights"]), found)
+
+  def pooled(params, rows, hidden) -> Float[Array, "rows dim"]:
+    vector = pool(hidden, rows["tokens"] >= 0, pooling if of_text else "mean")
+    return nn.tanh(_dense(vector, params["pooler"])) if of_text and pooling == "cls" else vector
+
+  def predict(params, batch, rng) -> Array:
+    """What the table above calls predictions, before the softmax; float32."""
+    rows = _rows(batch)
+    rng, rng_head = (None, None) if rng is None else jax.random.split(rng)
+    vectors = features(params, rows, rng)
+    if of_text:
+      vectors = pooled(params, rows, vectors)
+    if rng_head is not None and task != "span":
+      vectors = drop(vectors, rng_head, dropout)
+    found = _dense(vectors, params["head"]).astype(jnp.float32)
+    if task == "span":
+      return jnp.where((rows["tokens"] >= 0)[..., None], found, _NEVER)
+    if task in ("regression", "multiple_choice"):
+      return found.reshape(batch["tokens"].shape[:-1])
+    return found
+
+  def task_loss(batch, found) -> tuple[Array, dict[str, Array]]:
+    valid = batch["mask"] if "mask" in batch else jnp.ones(len(batch["tokens"]))
+    if task == "tagging":
+      valid = valid[:, None] * (batch["tags"] >= 0)
+    mean = lambda x: (valid * x).sum() / jnp.maximum(valid.sum(), 1)
+    entropy = optax.softmax_cross_entropy_with_integer_labels
+    if task == "regression":
+      return mean(jnp.square(found - batch["label"])), {}
+    if task == "span":
+      ends = [(found[..., i], batch[name]) for i, name in enumerate(("start", "end"))]
+      right = [scores.argmax(-1) == place for scores, place in ends]
+      return mean(sum(entropy(*end) for end in ends) / 2), {"accuracy": mean(right[0] & right[1])}
+    label = jnp.maximum(batch["tags"], 0) if task == "tagging" else batch["label"]
+    return mean(entropy(found, label)), {"accuracy": mean(found.argmax(-1) == label)}
+
+  def loss_fn(params, extra, batch, rng):
+    rng, rng_auxiliary = (None, None) if rng is None else jax.random.split(rng)
+    loss, metrics = task_loss(batch, predict(params, batch, rng))
+    if auxiliary and rng is not None:
+      state = GradientState(jnp.zeros((), jnp.int32), params, extra, (), params)
+      other = auxiliary.outputs["training_loss"](state, _rows(batch), rng_auxiliary)
+      metrics = metrics | {"task_loss": loss, "auxiliary_loss": other}
+      loss = loss + auxiliary_weight * other
+    return loss, (metrics, extra)
+
+  def embed_fn(params, extra, batch):
+    rows = _rows(batch)
+    return pooled(params, rows, features(params, rows, None)).astype(jnp.float32)
+
+  outputs = {
+      "loss": lambda params, extra, batch, rng: loss_fn(params, extra, batch, None)[0],
+      "predict": lambda params, extra, batch, rng: predict(params, batch, None),
+      "hidden": lambda params, extra, batch, rng: encoder.apply(
+          {"params": params["encoder"]}, _rows(batch), method="layers"),
+  }
+  optimizer = optimizer or optax.adamw(2e-5, weight_decay=0.01)
+  if layer_decay < 1:
+    optimizer = optax.chain(optimizer, _decay_by_layer(layer_decay))
+  if frozen:
+    label = lambda params: {name: "frozen" if name == "encoder" else "trained" for name in params}
+    optimizer = optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, label)
+  return gradient_model(init_params, loss_fn, embed_fn, optimizer, accumulate=accumulate, ema_decay=ema_decay,
+                        outputs=outputs, rules=RULES)
+
+
+def _dense(x, params):
+  return x @ params["kernel"].astype(x.dtype) + params["bias"].astype(x.dtype)
+
+
+def _rows(batch: Mapping[str, Any]) -> dict[str, Any]:
+  """What an encoder sees: one text a row, a choice being one."""
+  names = [name for name in ("tokens", "segments") if name in batch]
+  if batch["tokens"].ndim == 2:
+    return {name: batch[name] for name in (*names, "mask") if name in batch}
+  rows = {name: batch[name].reshape(-1, batch[name].shape[-1]) for name in names}
+  return rows | ({"mask": jnp.repeat(batch["mask"], batch["tokens"].shape[1])} if "mask" in batch else {})
+
+
+def _decay_by_layer(decay: float) -> optax.GradientTransformation:
+  """Multiplies updates of layer l of L (from 1) by decay^(L - l), those of the embeddings by decay^L."""
+
+  def update(updates, state, params=None):
+    del params
+    trunk: Mapping[str, Any] = updates["encoder"]
+    num_layers = len(jax.tree.leaves(trunk["layers"])[0])
+    powers = decay ** jnp.arange(num_layers - 1, -1, -1, dtype=jnp.float32)
+    scaled = {
+        name: jax.tree.map(lambda x: powers.reshape(-1, *[1] * (x.ndim - 1)) * x, part) if name == "layers"
+        else part if name == "final_norm" else jax.tree.map(lambda x: decay**num_layers * x, part)
+        for name, part in trunk.items()}
+    return {**updates, "encoder": scaled}, state
+
+  return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

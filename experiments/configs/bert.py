@@ -1,0 +1,46 @@
+"""BERT's pre-training (Devlin et al. 2019, arXiv:1810.04805): masked words, and whether B follows A.
+
+Command: `python -m experiments.run --model=bert [--preset=small --data_dir=DIR]`
+Presets: `demo` documentation, four minutes on two cores; `tiny` for tests; `small` BERT-mini (4 layers of 256) on
+6,514 articles of Wikipedia, 30 minutes on two cores (15 with `--steps=1250`), half a pass and so without dropout;
+`paper` BERT-base, 1 M steps of 256 rows of 512 on an accelerator, on a corpus of one's own (`--data=`).
+"""
+import ml_collections
+
+
+def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
+  config = ml_collections.ConfigDict(dict(
+      model=dict(dim=128, num_layers=2, num_heads=2, mlp_dim=512, max_length=128, norm="post", dropout=0.1,
+                 attention_dropout=0.1, mask_rate=0.15, masking="dynamic", whole_words=False, pooling="mean",
+                 dtype="float32", remat="none", unroll=4, accumulate=1),
+      data=dict(name="pydocs", encoder="subwords", errors="strict", tokenizer="", model="wordpiece", vocab_size=4000,
+                lowercase=True, form="pairs", max_length=128, short_fraction=0.1, validation_pairs=1000),
+      optimizer=dict(name="adamw", learning_rate=1e-3, schedule="linear", warmup_steps=100, weight_decay=0.01,
+                     clip_norm=1.0, b1=0.9, b2=0.999, eps=1e-6),
+      steps=1000,
+      batch_size=32,
+      log_every=50,
+      save_every=500,
+      evals=("held_out",),
+      eval_items=2000,
+      baselines=True,
+  ))
+  if preset == "tiny":
+    config.update(dict(
+        model=dict(dim=16, num_heads=2, mlp_dim=32, max_length=32, unroll=1),
+        data=dict(vocab_size=400, max_length=32, max_documents=300, validation_pairs=16), steps=20, batch_size=8,
+        log_every=5, save_every=10, eval_items=64, baselines=False))
+  elif preset == "small":
+    config.update(dict(
+        model=dict(dim=256, num_layers=4, num_heads=4, mlp_dim=1024, dropout=0.0, attention_dropout=0.0,
+                   dtype="bfloat16"),
+        data=dict(name="enwiki-2015", vocab_size=8000, validation_pairs=10_000),
+        optimizer=dict(learning_rate=1e-3, warmup_steps=200), steps=2500, save_every=500))
+  elif preset == "paper":
+    config.update(dict(
+        model=dict(dim=768, num_layers=12, num_heads=12, mlp_dim=3072, max_length=512, dtype="bfloat16", unroll=1,
+                   remat="dots"),
+        data=dict(name="enwiki-2015", vocab_size=30_522, max_length=512, validation_pairs=10_000),
+        optimizer=dict(learning_rate=1e-4, warmup_steps=10_000), steps=1_000_000, batch_size=256, log_every=100,
+        save_every=5000))
+  return config

@@ -1,0 +1,46 @@
+"""Fine-tuning for a task (Devlin et al. 2019, arXiv:1810.04805; `embeddings_jax/models/finetune.py`).
+
+Command: `python -m experiments.run --model=finetune [--init_from=W] --config.task=sst2 [--preset=small]`
+Tasks: `sst2 cola rte sts-b snli squad-parts wnut17 ud-ewt 20news`, your own labelled text (`data/task_files.py`).
+Presets: `demo` tells the package of a docstring, a small transformer from scratch; `tiny` for tests; `small` the size
+of BERT-mini (4 x 256), the recipe of the paper with the rates that small networks need; `paper` BERT-base and the
+paper's recipe (section 4.1: 3 epochs, batch 32, the rate one of 5e-5, 4e-5, 3e-5, 2e-5 by `dev`), an accelerator.
+With `--init_from` the encoder's hyperparameters and the tokenizer are the pretrained ones.
+"""
+import ml_collections
+
+
+def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
+  config = ml_collections.ConfigDict(dict(
+      model=dict(
+          encoder=dict(name="bert", dim=128, num_layers=2, num_heads=2, mlp_dim=512, max_length=128, dropout=0.1,
+                       attention_dropout=0.1, dtype="float32", unroll=2),
+          pooling="cls", layers="last", frozen=False, dropout=0.1, auxiliary_weight=0.0, layer_decay=1.0),
+      data=dict(name="pydocs", encoder="subwords", form="task", errors="strict", label="", max_examples=0,
+                tokenizer="", model="wordpiece", vocab_size=4000, lowercase=True, max_length=48, stride=24),
+      optimizer=dict(name="adamw", learning_rate=1e-3, schedule="linear", warmup_fraction=0.1, weight_decay=0.01,
+                     clip_norm=1.0),
+      epochs=2,
+      batch_size=32,
+      steps_per_dispatch=1,
+      log_every=50,
+      save_every=500,
+      evals=("finetuning",),
+      eval_items=2000,
+  ))
+  if preset == "tiny":
+    config.model.encoder.update(dict(dim=16, num_layers=2, num_heads=2, mlp_dim=32, max_length=32))
+    config.data.update(dict(vocab_size=800, max_length=16, stride=8, max_examples=200))
+    config.update(dict(epochs=0, steps=20, batch_size=8, log_every=5, save_every=10, eval_items=64))
+  elif preset == "small":
+    config.model.encoder.update(dict(dim=256, num_layers=4, num_heads=4, mlp_dim=1024, unroll=4))
+    config.data.update(dict(name="sst2", vocab_size=8000, max_length=128, stride=64))
+    config.optimizer.learning_rate = 1e-4
+    config.update(dict(epochs=3, log_every=100, save_every=1000))
+  elif preset == "paper":
+    config.model.encoder.update(dict(dim=768, num_layers=12, num_heads=12, mlp_dim=3072, max_length=512,
+                                     dtype="bfloat16", unroll=12))
+    config.data.update(dict(name="sst2", vocab_size=30_522, max_length=128, stride=64))
+    config.optimizer.learning_rate = 2e-5
+    config.update(dict(epochs=3, log_every=100, save_every=1000))
+  return config

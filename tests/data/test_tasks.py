@@ -1,0 +1,262 @@
+"""Labelled text in people's forms, and the arrays that are made of it."""
+import json
+import logging
+
+import numpy as np
+import pytest
+
+from embeddings_jax.data import task_files, tasks
+from embeddings_jax.data.dataset import Dataset
+from embeddings_jax.data.subwords import SubwordEncoder, train_bpe, wordpiece
+from embeddings_jax.data.task_sets import task_dataset
+from embeddings_jax.types import InputError
+
+WORDS = "the cat sat on a mat in nor ##mand ##y ##s france is where who 10 , ? x y".split()
+
+
+@pytest.fixture(scope="module")
+def encoder():
+  return SubwordEncoder(wordpiece(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS], lowercase=True), 16)
+
+
+def ids(encoder, text):
+  return [encoder.vocabulary[token] for token in text.split()]
+
+
+def write(folder, **files):
+  for name, text in files.items():
+    (folder / name.replace("__", ".")).write_text(text)
+  return str(folder)
+
+
+def load(path, **options):
+  return tasks.as_task(tasks.load_examples(str(path)), **options)
+
+
+TABLES = {
+    "sst2": ("sentence\tlabel\nthe cat \t1\na mat\t0\n", "text", [("the cat", "1"), ("a mat", "0")]),
+    "plain": ("the cat\tgood\na \"mat\tbad\n", "text", [("the cat", "good"), ('a "mat', "bad")]),
+    "cola": ("gj04\t1\t\tThe cat sat.\ngj04\t0\t*\tSat cat the.\n", "text",
+             [("The cat sat.", "1"), ("Sat cat the.", "0")]),
+    "rte": ("index\tsentence1\tsentence2\tlabel\n0\ta\tb\tentailment\n1\tc\td\tnot_entailment\n", "pairs",
+            [(("a", "b"), "entailment"), (("c", "d"), "not_entailment")]),
+    "mrpc": ("\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t7\t8\ta\tb\n0\t7\t8\tc\td\n", "pairs",
+             [(("a", "b"), "1"), (("c", "d"), "0")]),
+    "qqp": ("id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate\n0\t1\t2\ta\tb\t0\n", "pairs", [(("a", "b"), "0")]),
+    "qnli": ("index\tquestion\tsentence\tlabel\n0\twho\tthe cat\tentailment\n", "pairs",
+             [(("who", "the cat"), "entailment")]),
+    "mnli": ("index\tgenre\tsentence1\tsentence2\tlabel1\tgold_label\n0\tg\ta\tb\tx\tneutral\n1\tg\ta\tb\tx\t-\n",
+             "pairs", [(("a", "b"), "neutral")]),
+    "stsb": ("index\tgenre\tsentence1\tsentence2\tscore\n0\tg\ta\tb\t2.500\n", "pairs", [(("a", "b"), 2.5)]),
+    "snli": ("a\tb\t0\nc\td\t2\n", "pairs", [(("a", "b"), "0"), (("c", "d"), "2")]),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_in_their_usual_forms(name, tmp_path):
+  text, kind, expected = TABLES[name]
+  path = tmp_path / "train.tsv"
+  path.write_text(text)
+  found, examples = task_files.read_examples(path)
+  assert found == kind and [(e.item, e.target) for e in examples] == expected
+  assert examples[0].place == f"{path}: line {2 if name not in ('plain', 'cola', 'snli') else 1}"
+
+
+def test_words_with_tags(tmp_path):
+  path = tmp_path / "train.conll"
+  path.write_text("-DOCSTART- -X- O\n\nThe DT O\ncat NN B-x\n \t \nsat VB O\n")
+  _, examples = task_files.read_examples(path)
+  assert [(e.item, e.target) for e in examples] == [(("The", "cat"), ("O", "B-x")), (("sat",), ("O",))]
+  assert examples[1].place.endswith("line 6")
+  row = lambda i, word, tag: "\t".join([i, word, "_", tag, *"______"])
+  path = tmp_path / "train.conllu"
+  path.write_text("\n".join(["# text = x", row("1-2", "don't", "_"), row("1", "do", "AUX"), row("2", "n't", "PART"),
+                             row("2.1", "go", "VERB"), "", ""]))
+  _, examples = task_files.read_examples(path)
+  assert [(e.item, e.target) for e in examples] == [(("do", "n't"), ("AUX", "PART"))]
+
+
+def test_choices(tmp_path):
+  path = tmp_path / "train.csv"
+  path.write_text(',sent1,sent2,ending0,ending1,label\n0,"The cat, there",It,"sat, on",ran.,1\n')
+  _, (example,) = task_files.read_examples(path)
+  assert example.item == (("The cat, there", "It sat, on"), ("The cat, there", "It ran.")) and example.target == 1
+  path.write_text("ctx,ending0,ending1,label\nThe cat,sat,ran,0\n")
+  assert task_files.read_examples(path)[1][0].item == (("The cat", "sat"), ("The cat", "ran"))
+
+
+CONTEXT = "Normandy is in France , where the cats sat on a mat in the 10 x y"
+
+
+def squad(*questions):
+  qas = [{"id": f"q{i}", "question": question, "is_impossible": not answers,
+          "answers": [{"text": text, "answer_start": start} for start, text in answers]}
+         for i, (question, answers) in enumerate(questions)]
+  return json.dumps({"version": "v2.0", "data": [{"title": "t", "paragraphs": [{"context": CONTEXT, "qas": qas}]}]})
+
+
+MISTAKES = {
+    "columns": ("train.tsv", "sentence\tlabel\nthe cat\n", "train.tsv: line 2 has 1 columns, needs 2"),
+    "no_label": ("train.tsv", "sentence\tlabel\nthe cat\t\n", "line 2: the label is missing"),
+    "no_header": ("train.tsv", "a\tb\tc\td\te\n", "line 1 has 5 columns and no header that is known"),
+    "score": ("train.tsv", "sentence1\tsentence2\tscore\na\tb\thigh\n", "line 2: the score 'high' is not a finite"),
+    "empty": ("train.tsv", "sentence\tlabel\n", "has no training part|is empty"),
+    "name": ("train.parquet", "x", "is no task by its name"),
+    "json": ("train.json", "{", "train.json: not in the form of SQuAD"),
+    "key": ("train.json", '{"data": [{"paragraphs": [{"qas": []}]}]}', "has no 'context'"),
+    "answer": ("train.json", squad(("who", [(5, "France")])), "question q0: the answer 'France' is not at character 5"),
+    "tag": ("train.conll", "The O\ncat\n", "line 2: 'cat' should be a token and its tag, in 2 columns"),
+    "conllu": ("train.conllu", "1\tThe\n", "line 1 has 2 columns, CoNLL-U has 10"),
+    "choice": ("train.csv", "ctx,ending0,ending1,label\na,b,c,2\n", "line 2: the label '2' is no number from 0 to 1"),
+    "choices": ("train.csv", "ctx,ending0,label\na,b,0\n", "line 1: should be a header with sent1"),
+    "width": ("train.csv", "ctx,ending0,ending1,label\na,b,0\n", "line 2 has 3 columns, the header has 4"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_in_a_file_is_named_with_its_place(name, tmp_path):
+  file, text, message = MISTAKES[name]
+  (tmp_path / file).write_text(text)
+  with pytest.raises(InputError, match=message) as caught:
+    load(tmp_path / file)
+  assert "\n" not in str(caught.value)
+
+
+def test_parts_are_told_by_the_files_names(tmp_path, caplog):
+  table = "sentence1\tsentence2\tgold_label\n"
+  write(tmp_path, train__tsv=table + "a\tb\tx\nc\td\ty\n", dev_matched__tsv=table + "e\tf\tx\n",
+        dev_mismatched__tsv=table + "g\th\ty\n", test_matched__tsv="sentence1\tsentence2\na\tb\n", README="?")
+  with caplog.at_level(logging.WARNING):
+    task = load(tmp_path)
+  assert {part: len(rows) for part, rows in task.parts.items()} == {"train": 2, "dev": 1, "dev_mismatched": 1}
+  assert task.kind == "classification" and task.labels == ("x", "y")
+  assert list(task.targets) == [0, 1, 0, 1]
+  assert "test_matched.tsv: has no column of labels" in caplog.text
+  (tmp_path / "dev_matched.tsv").write_text(table + "e\tf\tz\n")
+  with pytest.raises(InputError, match="dev_matched.tsv: line 2: the label 'z' is not in the training part, which has x"):
+    load(tmp_path)
+  (tmp_path / "valid.tsv").write_text(table + "e\tf\tx\n")
+  with pytest.raises(InputError, match="the part dev was read from"):
+    load(tmp_path)
+
+
+def test_tags_that_training_lacks_are_named(tmp_path):
+  write(tmp_path, train__conll="a O\nb B-x\n", dev__conll="a O\nb B-y\n", test__conll="a O\n")
+  with pytest.raises(InputError, match="dev.conll: line 1: the tag 'B-y' of word 2 is not in the training part"):
+    load(tmp_path)
+
+
+def test_a_set_without_parts_is_parted_by_its_texts():
+  items = [f"text {i % 150}" for i in range(300)]  # Each twice.
+  dataset = Dataset("d", "text", items, labels={"class": np.array(["a", "b", "b"] * 100)}, fingerprint="f")
+  task = tasks.as_task(dataset)
+  sizes = {part: len(rows) for part, rows in task.parts.items()}
+  assert sum(sizes.values()) == 300 and 10 < sizes["dev"] < 60 and 10 < sizes["test"] < 60
+  texts = {part: {items[i] for i in rows} for part, rows in task.parts.items()}
+  assert not texts["train"] & texts["dev"] and not texts["train"] & texts["test"] and not texts["dev"] & texts["test"]
+  few = tasks.as_task(dataset, max_examples=7)
+  assert {len(rows) for rows in few.parts.values()} == {7} and few.fingerprint != task.fingerprint
+  with pytest.raises(InputError, match="name one of its labels by --config.data.label; it has class"):
+    tasks.as_task(dataset, "sort")
+  with pytest.raises(InputError, match="too few to hold a tenth out for dev"):
+    tasks.as_task(dataset._replace(items=items[:2], labels={"class": np.array(["a", "b"])}))
+  with pytest.raises(InputError, match="1 classes in the training part"):
+    tasks.as_task(dataset._replace(labels={"class": np.array(["a"] * 300)}))
+
+
+def example_task(kind, items, targets):
+  listed = [task_files.Example(item, target, f"e{i}") for i, (item, target) in enumerate(zip(items, targets))]
+  return tasks.as_task(task_dataset("t", kind, {"train": listed, "dev": listed[:1]}, f"{kind}{items}"))
+
+
+def test_pairs_and_scores(encoder, tmp_path):
+  task = example_task("pairs", [("the cat", "a mat"), ("the " * 20, "cat " * 3)], [5.0, 1.0])
+  assert task.kind == "regression" and task.span == (1.0, 5.0)
+  found = tasks.encode_task(task, encoder, cache_dir=tmp_path)["train"]
+  np.testing.assert_array_equal(found["label"], [1, 0])
+  assert found["label"].dtype == np.float32 and found["tokens"].shape == (2, 16)
+  assert found["tokens"][0].tolist() == ids(encoder, "[CLS] the cat [SEP] a mat [SEP]") + [-1] * 9
+  assert found["segments"][0].tolist() == [0] * 4 + [1] * 3 + [0] * 9
+  # The longer text is cut.
+  assert found["tokens"][1].tolist() == ids(encoder, "[CLS]" + " the" * 10 + " [SEP] cat cat cat [SEP]")
+  source = tasks.task_source(task, tasks.encode_task(task, encoder, cache_dir=tmp_path), encoder, 4)
+  assert source.facts["task"] == "regression" and source.facts["vocab_size"] == 5 + len(WORDS)
+  assert set(source.batch_at(0)) == {"tokens", "segments", "label", "mask"}
+  assert source.batch_at(0)["mask"].tolist() == [1, 1, 0, 0]
+
+
+def test_choices_are_rows_of_rows(encoder, tmp_path):
+  task = example_task("choices", [(("the cat", "sat"), ("the cat", "sat on a mat"))], [1])
+  found = tasks.encode_task(task, encoder, cache_dir=tmp_path)["train"]
+  assert found["tokens"].shape == (1, 2, 16) and found["label"].tolist() == [1]
+  assert found["tokens"][0, 1, :9].tolist() == ids(encoder, "[CLS] the cat [SEP] sat on a mat [SEP]")
+  with pytest.raises(InputError, match="e1: has 1 choices, the first example has 2"):
+    example_task("choices", [(("a", "b"), ("a", "c")), (("a", "b"),)], [0, 0])
+
+
+def test_tags_stand_at_the_first_token_of_their_word(encoder, tmp_path):
+  task = example_task("words", [("The", "Normandys", "sat"), ("the",) * 20], [("O", "B-x", "O"), ("O",) * 20])
+  found = tasks.encode_task(task, encoder, cache_dir=tmp_path)["train"]
+  assert found["tokens"][0, :7].tolist() == ids(encoder, "[CLS] the nor ##mand ##y ##s sat")
+  assert task.labels == ("B-x", "O")
+  assert found["tags"][0].tolist() == [-1, 1, 0, -1, -1, -1, 1] + [-1] * 9
+  assert found["word_starts"][0, :3].tolist() == [1, 2, 6]
+  assert (found["tags"][1] >= 0).sum() == 14 and (found["word_starts"][1] >= 0).sum() == 14  # The rest is cut off.
+
+
+def test_windows_go_over_the_whole_context(encoder, tmp_path):
+  start = CONTEXT.index("a mat")
+  questions = [("who ?", [(start, "a mat")]), ("where ?", [(0, "Normandy")]), ("x ?", [])]
+  (tmp_path / "train.json").write_text(squad(*questions))
+  task = tasks.as_task(tasks.load_examples(str(tmp_path / "train.json"))._replace(
+      split={"train": np.arange(3), "dev": np.arange(3)}))
+  found = tasks.encode_task(task, encoder, stride=5, cache_dir=tmp_path)["train"]
+  rows = lambda example: np.flatnonzero(found["example"] == example)
+  assert len(rows(0)) >= 3
+  seen = set()
+  for row in rows(0):
+    mine = found["offsets"][row][found["offsets"][row, :, 0] >= 0]
+    # Tokens of a window are those of the context, at their places, without a gap.
+    words = [CONTEXT[a:b].lower() for a, b in mine]
+    tokens = [encoder.tokenizer.id_to_token(int(i)) for i in found["tokens"][row][found["offsets"][row, :, 0] >= 0]]
+    assert [token.removeprefix("##") for token in tokens] == words
+    seen |= set(map(tuple, mine.tolist()))
+  whole = encoder.tokenizer.encode(CONTEXT, add_special_tokens=False)
+  assert seen == set(whole.offsets)
+  with_answer = [row for row in rows(0) if found["end"][row]]
+  assert with_answer and len(with_answer) < len(rows(0))
+  for row in with_answer:
+    offsets = found["offsets"][row]
+    assert CONTEXT[offsets[found["start"][row], 0]:offsets[found["end"][row], 1]] == "a mat"
+  assert not found["start"][rows(2)].any() and not found["end"][rows(2)].any()
+  first = rows(1)[0]
+  assert found["start"][first] == 4 and found["end"][first] == 6  # nor ##mand ##y
+  with pytest.raises(InputError, match="stride=16: must lie between 0 and max_length=16"):
+    tasks.encode_task(task, encoder, stride=16, cache_dir=tmp_path)
+
+
+def test_a_tokenizer_without_a_token_for_the_text_gets_its_end_behind_it():
+  bpe = tasks.task_encoder(SubwordEncoder(train_bpe(["the cat sat on a mat"] * 3, 300), 64), 24)
+  end = bpe.facts["end_id"]
+  tokens = bpe.encode([("the cat", "a mat"), "the cat"])["tokens"]
+  assert [row[row >= 0][-1] for row in tokens] == [end, end] and [(row == end).sum() for row in tokens] == [2, 1]
+
+
+SIZES = {"sst2": (60_614, 6_735, 872), "cola": (8_551, 527, 516), "rte": (2_127, 363, 277),
+         "sts-b": (5_749, 1_500, 1_379), "snli": (8_857, 985, 9_824), "wnut17": (3_394, 1_009, 1_287),
+         "ud-ewt": (12_544, 2_001, 2_077), "squad-parts": (4_180, 1_334, 1_414)}
+
+
+@pytest.mark.data
+def test_the_catalogs_tasks():
+  for name, sizes in SIZES.items():
+    task = tasks.as_task(tasks.load_examples(name))
+    assert tuple(len(task.parts[part]) for part in ("train", "dev", "test")) == sizes, name
+    assert task.kind == {"sts-b": "regression", "wnut17": "tagging", "ud-ewt": "tagging",
+                         "squad-parts": "span"}.get(name, "classification")
+    if name == "squad-parts":
+      contexts = [{task.items[i][1] for i in rows} for rows in task.parts.values()]
+      assert len(set.union(*contexts)) == sum(map(len, contexts)) == 808
+      assert all(0.3 < np.mean([not task.targets[i] for i in rows]) < 0.6 for rows in task.parts.values())
+  assert len(tasks.as_task(tasks.load_examples("ud-ewt")).labels) == 17
+  assert len(tasks.as_task(tasks.load_examples("wnut17")).labels) == 13
