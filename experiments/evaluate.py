@@ -95,7 +95,7 @@ def evaluate_file() -> int:
 
 
 def pretrained_network():
-  """`--init_from`: texts -> [num_texts, dim], and what else it can be asked for."""
+  """Of `--init_from`: texts -> [num_texts, dim], and what protocols may ask beside."""
   import jax
 
   from experiments import pipeline, pretrained

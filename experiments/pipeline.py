@@ -39,8 +39,8 @@ ITEMS = {"rows": ("rows",), "words": ("text",), "bags": ("text", "bags", "matrix
          "waveforms": ("audio",), "subwords": ("text",), "characters": ("text",)}
 # What models of subwords read: pairs of sentences as BERT, or windows of the running text as GPT.
 SUBWORD_FORMS = ("pairs", "windows")
-PREDICTED_AT_ONCE = 64  # Rows.
 EMBEDDED_AT_ONCE = 1024  # Items.
+PREDICTED_AT_ONCE = 64  # Rows.
 IN_FLIGHT = 2  # Batches that are not fetched yet.
 
 

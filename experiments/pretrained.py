@@ -68,22 +68,24 @@ def load(directory: str) -> Pretrained:
 def _load_ours(path: epath.Path) -> Pretrained:
   run = pipeline.load_run(str(path))
   config = run.record["config"]
-  name = config.get("factory") or config["name"]
+  name, options = config.get("factory") or config["name"], config["model"]
+  if isinstance(options.get("encoder"), Mapping):  # Of a run that fine-tuned it.
+    options = dict(options["encoder"])
+    name = options.pop("name")
   module = importlib.import_module(f"embeddings_jax.models.{name}")
   if run.encoder.kind not in ("subwords", "characters") or not hasattr(module, "encoder"):
     raise InputError(f"--init_from={path}: holds a {name} of {run.encoder.kind}, which is no network for text")
   known = inspect.signature(getattr(module, name)).parameters
-  given = {key: value for key, value in run.record["facts"].items() if key in known} | config["model"]
+  given = {key: value for key, value in run.record["facts"].items() if key in known} | options
   vocabulary = {"vocab_size": 1} if "vocab_size" in inspect.signature(module.encoder).parameters else {}
   fields = set(_hyper_fields(module.encoder(**vocabulary)))
   trunk = module.encoder(**{key: value for key, value in given.items() if key in fields})
   hyper = {key: getattr(trunk, key) for key in _hyper_fields(trunk)} | {"dtype": given.get("dtype", "float32")}
   # What its embeddings are made with.
   params = run.state.params if run.state.average == () else run.state.average
-  params = jax.tree.map(np.asarray, params)
+  params = jax.tree.map(np.asarray, {part: value for part, value in params.items() if part != "head"})
   return Pretrained(path, name, hyper, params, run.encoder, _fingerprint(params, run.encoder),
-                    str(path / "encoder" / "tokenizer.json"), config["model"].get("pooling", ""),
-                    run.record.get("normalize", False), run.step)
+                    str(path / "encoder" / "tokenizer.json"), options.get("pooling", ""), step=run.step)
 
 
 def _load_theirs(path: epath.Path) -> Pretrained:
@@ -106,7 +108,7 @@ def adapt(config: Any, found: Pretrained, explicit: Collection[str]) -> None:
   """Puts the sizes of a pretrained network and its tokenizer into a config, in place.
 
   Args:
-    config: of the run that is to start from it.
+    config: of the run that is to start from it: the same model's, or one whose `model.encoder` names a model.
     found: the network.
     explicit: keys that the user has set, as `model.dim`; what contradicts the network is refused.
 
@@ -114,31 +116,28 @@ def adapt(config: Any, found: Pretrained, explicit: Collection[str]) -> None:
     InputError: another model than the config's, or a key that contradicts it; both values are named.
   """
   where = f"--init_from={found.path}"
-  name = config.get("factory") or config["name"]
-  module = importlib.import_module(f"embeddings_jax.models.{found.name}")
-  if "encoder" in config.model:  # Fine-tuning takes any network; its arguments have a node of their own.
-    node, prefix, hyper = config.model.encoder, "model.encoder", {"name": found.name, **found.hyper}
-    for key in [key for key in node if key not in hyper]:  # Of another network.
+  factory = getattr(importlib.import_module(f"embeddings_jax.models.{found.name}"), found.name)
+  known = inspect.signature(factory).parameters
+  sizes = {key: value for key, value in found.hyper.items() if key in known and key not in FREE}
+  fine_tuned = hasattr(config.model.get("encoder"), "keys")
+  node, prefix = (config.model.encoder, "model.encoder") if fine_tuned else (config.model, "model")
+  if fine_tuned:
+    sizes["name"] = found.name
+    for key in [key for key in node if key not in (*found.hyper, "name")]:  # Of another network.
       if f"{prefix}.{key}" in explicit:
         raise InputError(f"--config.{prefix}.{key}={node[key]!r}: a {found.name} has no {key}; leave the option out")
       with node.unlocked():
         del node[key]
-    if found.hyper.get("causal") and "model.pooling" not in explicit:
-      config.model.pooling = "last"
-  else:
-    if found.name != name:
-      raise InputError(f"{where}: holds a {found.name}, and --model={config['name']} starts from a {name}")
-    known = inspect.signature(getattr(module, name)).parameters
-    node, prefix, hyper = config.model, "model", {key: found.hyper[key] for key in found.hyper if key in known}
-    if found.pooling and "pooling" in known and "model.pooling" not in explicit:
-      _set(config.model, "pooling", found.pooling)
-  for key, value in hyper.items():
-    if key in FREE:
-      continue
+  elif found.name != (config.get("factory") or config["name"]):
+    raise InputError(f"{where}: holds a {found.name}, no {config.get('factory') or config['name']}")
+  for key, value in sizes.items():
     mine = node.get(key)
     if f"{prefix}.{key}" in explicit and mine != value:
       raise InputError(f"--config.{prefix}.{key}={mine!r}: {where} has {key}={value!r}; leave the option out")
     _set(node, key, value)
+  pooling = ("last" if found.hyper.get("causal") else "") if fine_tuned else found.pooling
+  if pooling and "model.pooling" not in explicit:
+    _set(config.model, "pooling", pooling)
   if found.encoder.kind != "subwords":
     return
   if "data.tokenizer" in explicit and str(config.data.tokenizer) != found.tokenizer:

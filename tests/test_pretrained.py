@@ -139,7 +139,7 @@ def test_sizes_and_tokenizer_come_from_the_directory(tmp_path):
     config[node][key] = value
     with pytest.raises(InputError, match=message):
       pretrained.adapt(config, found, {explicit})
-  with pytest.raises(InputError, match="holds a bert, and --model=gpt"):
+  with pytest.raises(InputError, match="holds a bert, no gpt"):
     pretrained.adapt(command.load_config("gpt", "tiny"), found._replace(name="bert"), ())
 
 

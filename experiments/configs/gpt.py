@@ -22,9 +22,8 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
       steps=1000,
       batch_size=32,
       log_every=50,
-      eval_every=500,
       save_every=500,
-      evals=("linear_probe",),
+      evals=("held_out", "linear_probe"),
       eval_items=2000,
       baselines=True,
   ))
@@ -34,13 +33,13 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
                        baselines=False))
     config.data.update(dict(vocab_size=300, max_length=32, max_documents=300))
   elif preset == "small":
-    config.update(dict(model=dict(dim=256, num_layers=4, mlp_dim=1024, unroll=4), steps=1500, log_every=50,
-                       optimizer=dict(learning_rate=1e-3, warmup_steps=150), evals=(), baselines=False))
+    config.update(dict(model=dict(dim=256, num_layers=4, mlp_dim=1024, unroll=4), steps=1500, log_every=50, eval_every=500,
+                       optimizer=dict(learning_rate=1e-3, warmup_steps=150), evals=("held_out",), baselines=False))
     config.data.update(dict(name="enwiki-2015", vocab_size=8000))
   elif preset == "paper":
     config.update(dict(
         model=dict(dim=768, num_layers=12, num_heads=12, mlp_dim=3072, max_length=512, dtype="bfloat16", chunk=8192),
         optimizer=dict(learning_rate=2.5e-4, warmup_steps=2000), batch_size=64, steps=0, epochs=100, log_every=100,
-        eval_every=5000, save_every=5000, evals=(), baselines=False))
+        eval_every=5000, save_every=5000, evals=("held_out",), baselines=False))
     config.data.update(dict(name="tfds:pg19", vocab_size=40_000, max_length=512))
   return config
