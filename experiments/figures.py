@@ -53,6 +53,8 @@ def draw(
     made["loss"] = _loss_curve(plt, records)
   if records and "bound_1" in records[-1]:
     made["bound"] = _bounds(plt, records)
+  if records and "masked_loss" in records[-1]:
+    made["pretraining"] = _pretraining(plt, records, data.source.facts)
   if "components" in model.outputs and data.encoder.kind == "rows":
     parts = jax.tree.map(np.asarray, model.outputs["components"](state, None, None))
     if {"means", "covariances"} <= parts.keys():
@@ -165,6 +167,29 @@ def _bounds(plt: Any, records: Sequence[dict[str, float]]) -> Any:
   axes.set(xlabel="step", ylabel="nats", title="InfoNCE's lower bound on the mutual information")
   axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))  # Beside: the curves fill the axes.
   axes.grid(alpha=0.3)
+  return figure
+
+
+def _pretraining(plt: Any, records: Sequence[dict[str, float]], facts: Mapping[str, Any]) -> Any:
+  """Losses and accuracies of masked words and, where there are pairs, of next sentences, beside what is known without
+  learning: the words' frequencies, and a coin."""
+  steps = [record["step"] for record in records]
+  share = facts["counts"] / facts["counts"].sum()
+  entropy = -float(np.sum(share[share > 0] * np.log(share[share > 0])))
+  tasks = [("masked", "masked words", entropy, float(share.max()), "word frequencies")]
+  if "next_loss" in records[-1]:
+    tasks.append(("next", "next sentence", float(np.log(2)), 0.5, "a coin"))
+  figure, rows = plt.subplots(len(tasks), 2, figsize=(9, 3 * len(tasks)), squeeze=False, sharex=True)
+  for axes, (name, title, loss, accuracy, known) in zip(rows, tasks):
+    for ax, kind, base in zip(axes, ("loss", "accuracy"), (loss, accuracy)):
+      ax.plot(steps, [record[f"{name}_{kind}"] for record in records])
+      ax.axhline(base, color="gray", linestyle="--", linewidth=1, label=known)
+      ax.set_title(title)
+      ax.set_ylabel("loss (nats)" if kind == "loss" else kind)
+      ax.legend()
+  for ax in rows[-1]:
+    ax.set_xlabel("step")
+  figure.tight_layout()
   return figure
 
 

@@ -37,7 +37,8 @@ class Report:
     names = self._config.evals if names is None else names
     topics = None if state is None else pipeline.topics_of(self._model, state, self._data.encoder)
     if state is None:  # Features without learning have embeddings alone.
-      names = [name for name in names if name.partition(":")[0] not in ("finetuning", "held_out", "probing", "topics")]
+      needing = ("finetuning", "held_out", "probing", "topics")
+      names = [name for name in names if name.partition(":")[0] not in needing]
     asked = {} if state is None else pipeline.asked_of(self._model, state, self._data.encoder, data=self._data,
                                                        untrained=self.untrained)
     if parts and "task" in asked:

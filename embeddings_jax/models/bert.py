@@ -148,7 +148,7 @@ def bert(
     pooling: of `embed`; see `ops/pooling.py`.
     dtype: of the computation (`float32` or `bfloat16`); parameters, normalisation and losses are float32.
     optimizer: by default Adam with a rate of 1e-4.
-    accumulate, ema_decay: as for `gradient_model`.
+    accumulate, ema_decay: as for `gradient_model`; parts of a batch weigh by their rows, not by their chosen tokens.
   """
   if masking not in MASKINGS:
     raise InputError(f"masking={masking!r}: must be one of {', '.join(MASKINGS)}")

@@ -157,8 +157,8 @@ class Transformer(nn.Module):
     heads = (x.reshape(batch, time, self.num_heads, -1) for x in jnp.split(qkv, 3, axis=-1))
     rate = 0.0 if rng is None else self.attention_dropout
     y, weights = attention(*heads, valid, causal=self.causal, rate=rate, rng=rng, with_weights=with_weights)
-    y = y.reshape(batch, time, dim)
-    return self._dense(y, {"kernel": params["out"]["kernel"].reshape(dim, dim), "bias": params["out"]["bias"]}), weights
+    kernel, bias = params["out"]["kernel"].reshape(dim, dim), params["out"]["bias"]
+    return self._dense(y.reshape(batch, time, dim), {"kernel": kernel, "bias": bias}), weights
 
   def _dense(self, x, params):
     return checkpoint_name((product(x, params["kernel"], self.dtype) + params["bias"]).astype(self.dtype), "product")
@@ -177,11 +177,16 @@ def attention(
 ) -> tuple[Float[Array, "batch time heads dim"], Array | None]:
   """softmax(q k^T / sqrt(d)) v, and the weights [B, H, T, T] where they are asked for.
 
-  Without dropout and weights it is `jax.nn.dot_product_attention`, cuDNN's on GPUs; dropout of the weights it lacks.
+  Without dropout and weights it is `jax.nn.dot_product_attention`, by cuDNN on GPUs where that has the type and the
+  shape; dropout of the weights it lacks.
   """
   if not rate and not with_weights:
     mask = None if valid is None else valid[:, None, None, :]
-    return jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=causal), None
+    width = query.shape[-1]
+    flash = (jax.default_backend() == "gpu" and query.dtype in (jnp.bfloat16, jnp.float16) and width % 8 == 0
+             and width <= 128 and query.shape[1] % 2 == 0 and key.shape[1] % 2 == 0)
+    return jax.nn.dot_product_attention(
+        query, key, value, mask=mask, is_causal=causal, implementation="cudnn" if flash else None), None
   scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32) / query.shape[-1] ** 0.5
   seen = None if valid is None else valid[:, None, None, :]
   if causal:

@@ -1,8 +1,12 @@
 """ELMo (Peters et al. 2018, arXiv:1802.05365).
 
 Command: `python -m experiments.run --model=elmo [--preset=small --data_dir=DIR]`
-Presets: `demo` documentation of Python and its libraries; `tiny` for tests; `small` English Wikipedia of 2015 (16 M
-words); `paper` a billion words (`tfds:lm1b`), on accelerators.
+Presets: `demo` documentation of Python and its libraries, some two minutes on two cores; `tiny` for tests; `small`
+English Wikipedia of 2015, 5 of its 19 M words and marks, some half an hour; `paper` a billion words (`tfds:lm1b`), on
+accelerators.
+Expected: demo, held-out documents (1 seed): 3.55 nats a word, perplexity 34.9 over 4,000 words, where their
+frequencies alone give 5.17 nats, and the untrained network 8.38. The mean of a docstring's words tells its package
+(.56) no better than the untrained network's (.57), which sees the spellings too.
 """
 import ml_collections
 

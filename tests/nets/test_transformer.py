@@ -1,0 +1,103 @@
+"""The transformer: what it attends to, its forms that must agree, what it refuses. Parity: tests of the models."""
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from embeddings_jax.nets.transformer import layer_norm, sinusoidal_positions, text_encoder
+from embeddings_jax.types import InputError
+
+HYPER = dict(vocab_size=30, dim=12, num_layers=2, num_heads=3, mlp_dim=20, max_length=10, num_segments=2,
+             dropout=0.2, attention_dropout=0.3)
+TOKENS = jnp.array([[1, 2, 3, 4, 5, 6], [7, 8, 9, -1, -1, -1]], jnp.int32)
+
+
+def params_of(**hyper):
+  module = text_encoder(**HYPER | hyper)
+  rng = np.random.default_rng(0)
+  shapes = jax.eval_shape(module.init, jax.random.key(0), TOKENS)
+  return module, jax.tree.map(lambda x: jnp.asarray(0.3 * rng.normal(size=x.shape), jnp.float32), shapes)
+
+
+def call(module, params, *args, method=None):
+  return jax.jit(functools.partial(module.apply, method=method))(params, *args)
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_padding_is_not_seen_and_layers_agree(norm):
+  module, params = params_of(norm=norm)
+  found = call(module, params, TOKENS)
+  short = call(module, params, TOKENS[1:, :3])
+  np.testing.assert_allclose(found[1, :3], short[0], rtol=1e-5, atol=1e-5)
+  layers = call(module, params, TOKENS, method="hidden")
+  assert layers.shape == (2, 3, 6, 12)
+  np.testing.assert_allclose(layers[:, -1], found, rtol=1e-6)
+  np.testing.assert_array_equal(layers, call(module, params, {"tokens": TOKENS}, method="layers"))
+  weights = np.asarray(call(module, params, TOKENS, method="attention"))
+  np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
+  assert not weights[1, ..., 3:].any()
+
+
+def test_a_causal_network_knows_nothing_of_what_comes_after():
+  module, params = params_of(norm="pre", causal=True)
+  changed = TOKENS.at[0, 4].set(20)
+  one, other = (np.asarray(call(module, params, tokens)) for tokens in (TOKENS, changed))
+  np.testing.assert_array_equal(one[0, :4], other[0, :4])
+  assert np.abs(one[0, 4:] - other[0, 4:]).min() > 0
+  weights = np.asarray(call(module, params, TOKENS, method="attention"))
+  assert not np.triu(weights[0, 0, 0], 1).any()
+
+
+def test_dropout_remat_and_unrolling_change_nothing_else():
+  module, params = params_of(norm="post")
+
+  def loss(module, params):
+    rngs = {"dropout": jax.random.key(3)}
+    return jnp.square(module.apply(params, TOKENS, deterministic=False, rngs=rngs)).sum()
+
+  expected = jax.jit(jax.value_and_grad(lambda p: loss(module, p)))(params)
+  for options in ({"remat": "full"}, {"remat": "dots"}, {"unroll": 2}):
+    other = text_encoder(**HYPER | options)
+    found = jax.jit(jax.value_and_grad(lambda p, other=other: loss(other, p)))(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected)
+  assert abs(float(expected[0]) - float(jnp.square(call(module, params, TOKENS)).sum())) > 0.1
+
+
+def test_bfloat16_is_close_and_keeps_float32_parameters():
+  module, params = params_of(dtype="bfloat16")
+  assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+  found = call(module, params, TOKENS)
+  assert found.dtype == jnp.bfloat16
+  expected = call(text_encoder(**HYPER), params, TOKENS)
+  np.testing.assert_allclose(np.asarray(found, np.float32), expected, atol=0.1)
+
+
+def test_layer_norm_and_positions():
+  x = jax.random.normal(jax.random.key(1), (4, 8)) * 3 + 1
+  params = {"scale": jnp.arange(8.0), "bias": jnp.full(8, 0.5)}
+  y = np.asarray(x, np.float64)
+  expected = (y - y.mean(1, keepdims=True)) / np.sqrt(y.var(1, keepdims=True) + 1e-5) * np.arange(8) + 0.5
+  np.testing.assert_allclose(layer_norm(x, params, 1e-5), expected, rtol=1e-5, atol=1e-5)
+  found = np.asarray(sinusoidal_positions(9, 6))
+  for position, i in ((0, 0), (5, 1), (8, 2)):
+    angle = position / 10_000 ** (2 * i / 6)
+    np.testing.assert_allclose(found[position, 2 * i:2 * i + 2], [np.sin(angle), np.cos(angle)], atol=1e-6)
+
+
+@pytest.mark.parametrize("options,expected", [
+    ({"dim": 13}, "dim=13: must be a multiple of num_heads=3"),
+    ({"norm": "middle"}, "norm='middle': must be one of post, pre"),
+    ({"activation": "tanh"}, "activation='tanh'"),
+    ({"dropout": 1.0}, r"dropout=1.0: must lie in \[0, 1\)"),
+])
+def test_what_does_not_fit_is_refused(options, expected):
+  with pytest.raises(InputError, match=expected):
+    text_encoder(**HYPER | options)
+
+
+def test_too_long_a_text_is_refused():
+  module, params = params_of()
+  with pytest.raises(InputError, match="11 tokens: the encoder knows positions up to 10"):
+    module.apply(params, jnp.zeros((1, 11), jnp.int32))
