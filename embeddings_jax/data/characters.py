@@ -86,7 +86,8 @@ class CharacterEncoder(Encoder):
 
   @property
   def facts(self) -> dict[str, Any]:
-    return {"vocab_size": len(self.words), "special_ids": [BEGIN, END, UNKNOWN]}
+    """`special_ids` are words that nobody predicts."""
+    return {"vocab_size": len(self.words), "special_ids": [BEGIN]}
 
   def encode(self, items: Sequence[str | Sequence[str]]) -> Batch:
     if not len(items):
@@ -134,7 +135,8 @@ class SpelledTexts(NamedTuple):
     train, validation: int32 `[num_tokens]`, memory-mapped: which word of all there are stands where, sentences
       between `BEGIN` and `END`; of the training documents, and of those held out (None where there is none).
     characters: uint16 `[num_words + 1, max_characters]`, how all of them are spelled; the last row is 0.
-    facts: the encoder's, and `num_raw_words`, `num_documents`, `num_words` (all there are).
+    facts: the encoder's, and `counts` of its words in training (`UNKNOWN`: of all others; `BEGIN`: 0),
+      `num_raw_words`, `num_documents`, `num_words` (all there are).
     fingerprint: SHA-256 (hex) of what determines it.
   """
 
@@ -174,8 +176,11 @@ def spell_documents(dataset: Dataset, *, vocab_size: int, max_characters: int, m
   table[[BEGIN, END]] = [_mark(mark, max_characters) for mark in (BEGIN_SENTENCE, END_SENTENCE)]
   train, validation = (np.memmap(path / f"{name}.bin", np.int32, "r") if meta["num_tokens"][name] else None
                        for name in PARTS)
-  facts = encoder.facts | {"num_raw_words": meta["num_raw_words"], "num_documents": meta["num_documents"],
-                           "num_words": len(words)}
+  counts = np.bincount(train, minlength=len(words))
+  size = len(encoder.words)
+  counts[UNKNOWN], counts[BEGIN] = counts[size:].sum(), 0
+  facts = encoder.facts | {"counts": counts[:size], "num_raw_words": meta["num_raw_words"],
+                           "num_documents": meta["num_documents"], "num_words": len(words)}
   return SpelledTexts(encoder, train, validation, table, facts, digest(key, vocab_size, max_characters))
 
 

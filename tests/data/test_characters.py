@@ -28,7 +28,7 @@ def test_worked_by_hand():
   assert batch["tokens"].tolist() == [[0, 4, 2, 2, 1, -1], [0, 2, 1, -1, -1, -1]]
   assert ENCODER.lengths(batch).tolist() == [5, 3] and batch["mask"].tolist() == [1, 1]
   assert ENCODER.encode(["cat"])["tokens"].tolist() == [[0, 3, 1]]
-  assert ENCODER.facts == {"vocab_size": 5, "special_ids": [0, 1, 2]}
+  assert ENCODER.facts == {"vocab_size": 5, "special_ids": [0]}
 
 
 def test_words_and_marks():
@@ -67,6 +67,8 @@ def test_corpus(corpus):
   assert texts.train[:12].tolist()[:6] == [0, 4, 5, 3, 1, 0] and isinstance(texts.train, np.memmap)
   held_out = [text for text in documents if is_validation(text)]
   assert len(texts.validation) == 5 * len(held_out) > 0
+  count = lambda i: (texts.train == i).sum()
+  assert texts.facts["counts"].tolist() == [0, count(1), (texts.train > 5).sum(), count(3), count(4), count(5)]
   assert texts.facts["num_documents"] == len(documents) - len(held_out)
   assert texts.facts["num_raw_words"] == len(texts.train) - 2 * (texts.train == 0).sum()
   assert texts.characters.shape == (texts.facts["num_words"] + 1, 6) and not texts.characters[-1].any()

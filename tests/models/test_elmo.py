@@ -48,13 +48,13 @@ def sigmoid(x):
   return 1 / (1 + np.exp(-x))
 
 
-@pytest.mark.parametrize("projection, reverse", [(3, False), (3, True), (0, False)])
+@pytest.mark.parametrize("projection, reverse", [(3, True), (0, False)])
 def test_lstm_equals_a_loop(projection, reverse):
   lstm = LSTM(8, projection, cell_clip=0.4, projection_clip=0.15, reverse=reverse)
   x = np.asarray(jax.random.normal(jax.random.key(0), (2, 5, 4)))
   valid = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], bool)
-  params = lstm.init(jax.random.key(1), jnp.asarray(x))["params"]
-  found = np.asarray(lstm.apply({"params": params}, jnp.asarray(x), jnp.asarray(valid)))
+  params = jax.jit(lstm.init)(jax.random.key(1), jnp.asarray(x))["params"]
+  found = np.asarray(jax.jit(lstm.apply)({"params": params}, jnp.asarray(x), jnp.asarray(valid)))
   p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
   clipped = 0
   for row in range(2):
@@ -96,8 +96,8 @@ def test_lstm_equals_torch():
 def test_character_network_equals_a_loop():
   network = CharacterNetwork(262, 5, ((1, 4), (3, 7)), 2, 6)
   characters = np.asarray(random_batch()["characters"])[0, :2]
-  params = network.init(jax.random.key(0), jnp.asarray(characters))["params"]
-  found = network.apply({"params": params}, jnp.asarray(characters))
+  params = jax.jit(network.init)(jax.random.key(0), jnp.asarray(characters))["params"]
+  found = jax.jit(network.apply)({"params": params}, jnp.asarray(characters))
   p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
   table = p["embedding"]["embedding"]
   assert table.min() < -0.9 and table.max() > 0.9 and p["gate_0"]["bias"].tolist() == [-2] * 11
@@ -148,7 +148,7 @@ def test_layers(trained):
 
 
 def test_loss_equals_a_loop(trained):
-  model, state, outputs = trained
+  _, state, outputs = trained
   batch = random_batch()
   last = np.asarray(outputs["hidden"], np.float64)[:, -1]
   softmax = jax.tree.map(lambda x: np.asarray(x, np.float64), state.params["softmax"])
@@ -161,22 +161,18 @@ def test_loss_equals_a_loop(trained):
           found[name].append(-log_softmax(scores)[tokens[row, other]])
   assert len(found["forward"]) == len(found["backward"]) == 6 + 4 + 2 - 1
   forward, backward = np.mean(found["forward"]), np.mean(found["backward"])
-  _, metrics = jax.jit(model.update)(state, batch, jax.random.key(0))
-  for name, value in (("forward_loss", forward), ("backward_loss", backward), ("loss", (forward + backward) / 2),
-                      ("perplexity", np.exp((forward + backward) / 2))):
-    np.testing.assert_allclose(metrics[name], value, rtol=1e-5)
   np.testing.assert_allclose(outputs["loss"], (forward + backward) / 2, rtol=1e-5)
   measures = outputs["measures"]
   np.testing.assert_allclose(measures["forward_loss"], [11 * forward, 11], rtol=1e-5)
+  np.testing.assert_allclose(measures["backward_loss"], [11 * backward, 11], rtol=1e-5)
   np.testing.assert_allclose(measures["loss"], [11 * (forward + backward), 22], rtol=1e-5)
 
 
-@pytest.mark.parametrize("num_samples", [0, 8])
-def test_learns_planted_bigrams(num_samples):
+def test_learns_planted_bigrams():
   """Word w is followed by w + 1: both directions come to know it, from the spelling."""
   words = 12
-  hyper = HYPER | {"num_layers": 1}
-  model = elmo(vocab_size=words + 2, num_samples=num_samples, optimizer=optax.adam(0.03), **hyper)
+  hyper = HYPER | {"num_layers": 1, "num_highway": 1, "filters": ((2, 8),)}
+  model = elmo(vocab_size=words + 2, optimizer=optax.adam(0.03), **hyper)
   rng = np.random.default_rng(0)
 
   def batch():
@@ -187,9 +183,14 @@ def test_learns_planted_bigrams(num_samples):
   state, update = jax.jit(model.init)(jax.random.key(0), batch()), jax.jit(model.update)
   for step in range(150):
     state, _ = update(state, batch(), jax.random.key(step))
-  found = jax.jit(model.outputs["measures"])(state, batch(), None)
-  for name in ("forward_loss", "backward_loss"):
-    assert found[name][0] / found[name][1] < 0.15 < np.log(words) / 10
+  last = batch()
+  found = jax.jit(model.outputs["measures"])(state, last, None)
+  metrics = update(state, last, jax.random.key(0))[1]
+  for name in ("forward_loss", "backward_loss", "loss"):
+    mean = found[name][0] / found[name][1]
+    assert mean < 0.15 < np.log(words) / 10
+    np.testing.assert_allclose(metrics[name], mean, rtol=1e-4)
+  np.testing.assert_allclose(metrics["perplexity"], np.exp(mean), rtol=1e-4)
 
 
 @pytest.mark.parametrize("options, message", [
