@@ -123,6 +123,7 @@ def bert(
     norm_epsilon: float = 1e-12,
     dropout: float = 0.1,
     attention_dropout: float = 0.1,
+    init_std: float = 0.02,
     mask_rate: float = 0.15,
     masking: str = "dynamic",
     whole_words: bool = False,
@@ -141,7 +142,7 @@ def bert(
     continues: bool [vocab_size], which tokens continue a word; for `whole_words`.
     dim, num_layers, num_heads, mlp_dim: of the transformer; `mlp_dim` is 4 dim by default.
     max_length, num_segments, position_offset, norm, positions, activation, norm_epsilon, dropout, attention_dropout,
-      remat, unroll: see `nets/transformer.py`.
+      init_std, remat, unroll: see `nets/transformer.py`.
     mask_rate: share of the tokens that is to be predicted.
     masking: `dynamic` or `static`.
     whole_words: hide all the tokens of a word.
@@ -157,8 +158,8 @@ def bert(
   check_pooling(pooling)
   trunk = _trunk(vocab_size, dim, num_layers, num_heads, mlp_dim, max_length, num_segments) | dict(
       position_offset=position_offset, norm=norm, positions=positions, activation=activation,
-      norm_epsilon=norm_epsilon, dropout=dropout, attention_dropout=attention_dropout, dtype=dtype, remat=remat,
-      unroll=unroll)
+      norm_epsilon=norm_epsilon, dropout=dropout, attention_dropout=attention_dropout, init_std=init_std, dtype=dtype,
+      remat=remat, unroll=unroll)
   text_encoder(**trunk)  # Refuses what does not fit before anything is compiled.
   network = Bert(trunk)
 
