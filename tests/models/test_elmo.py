@@ -8,6 +8,7 @@ from flax import linen as nn
 from scipy.special import log_softmax
 
 from embeddings_jax.models.elmo import elmo, encoder
+from embeddings_jax.models.finetune import finetune
 from embeddings_jax.nets.characters import CharacterNetwork
 from embeddings_jax.nets.recurrent import LSTM
 from embeddings_jax.types import InputError
@@ -191,6 +192,26 @@ def test_learns_planted_bigrams():
     assert mean < 0.15 < np.log(words) / 10
     np.testing.assert_allclose(metrics[name], mean, rtol=1e-4)
   np.testing.assert_allclose(metrics["perplexity"], np.exp(mean), rtol=1e-4)
+
+
+def test_a_task_weighs_the_layers():
+  """A tag that is the next word's: the backward LSTM can have it, which spellings alone do not."""
+  trunk = encoder(**HYPER | {"num_layers": 1, "num_highway": 1, "filters": ((2, 8),)})
+  model = finetune(encoder=trunk, task="tagging", num_classes=3, layers="mix", dropout=0.0,
+                   optimizer=optax.adam(0.02))
+  rng = np.random.default_rng(0)
+
+  def batch():
+    tokens = rng.integers(2, 5, (16, T)).astype(np.int32)
+    tags = np.pad(tokens[:, 1:] - 2, ((0, 0), (0, 1)), constant_values=-1)
+    return {"tokens": tokens, "tags": tags, "mask": np.ones(16, np.float32),
+            "characters": (tokens[..., None] * np.arange(1, PLACES + 1)).astype(np.uint16)}
+
+  state, update = jax.jit(model.init)(jax.random.key(0), batch()), jax.jit(model.update)
+  for step in range(150):
+    state, metrics = update(state, batch(), jax.random.key(step))
+  weights = jax.nn.softmax(state.params["head"]["mix"]["weights"])
+  assert metrics["accuracy"] > 0.9 and weights[1] > 0.55
 
 
 @pytest.mark.parametrize("options, message", [
