@@ -74,16 +74,21 @@ def test_texts_are_embedded_as_each_alone_by_the_trunk(sentences):
   np.testing.assert_allclose(np.linalg.norm(pretrained.unit(vectors_of), axis=1), 1, rtol=1e-6)
 
 
-def test_at_most_four_widths_are_compiled(sentences, monkeypatch):
-  found = pretrained.load(str(sentences[0]))
-  run = pretrained.as_run(found)
+def test_at_most_four_widths_are_compiled(sentences):
+  """And vectors are the same whether texts share rows, as they do where the model can, or not."""
+  run = pretrained.as_run(pretrained.load(str(sentences[0])))
   shapes = set()
-  model = run.model._replace(embed=lambda state, batch: shapes.add(batch["tokens"].shape) or run.model.embed(
-      state, batch))
+  model = run.model._replace(outputs={}, embed=lambda state, batch: shapes.add(batch["tokens"].shape) or (
+      run.model.embed(state, batch)))
   texts = ["cat " * (i % 17) for i in range(300)]
-  embed = pipeline.embedder(model, run.state, run.encoder)
-  embed(texts)
-  assert len(shapes) <= 4 and max(width for _, width in shapes) <= 20
+  padded = pipeline.embedder(model, run.state, run.encoder)(texts)
+  assert 1 < len({width for _, width in shapes}) <= len(shapes) <= 4 and max(width for _, width in shapes) <= 20
+  shapes.clear()
+  packed = lambda state, batch, rng: shapes.add(batch["tokens"].shape) or run.model.outputs["embed_packed"](
+      state, batch, rng)
+  embed = pipeline.embedder(run.model._replace(outputs={"embed_packed": packed}), run.state, run.encoder)
+  np.testing.assert_allclose(embed(texts), padded, atol=2e-6)
+  assert len(shapes) == 1
 
 
 def test_best_widths_waste_the_least():
@@ -120,7 +125,8 @@ def test_the_state_gets_the_parameters_and_what_is_missing_stays_fresh(sentences
   equal(trained, again)
   wide = bert(**SIZE | dict(mlp_dim=20), vocab_size=found.hyper["vocab_size"], mask_id=4)
   with pytest.raises(InputError, match=r"layers/down/kernel has shape \(2, 48, 12\), .* \(2, 20, 12\)"):
-    train(wide, steps=0, **options)
+    state = jax.eval_shape(wide.init, jax.random.key(0), source.batch_at(0))
+    pretrained.initial(found)(state)
 
 
 def test_sizes_and_tokenizer_come_from_the_directory(tmp_path):
@@ -129,7 +135,11 @@ def test_sizes_and_tokenizer_come_from_the_directory(tmp_path):
   config = command.load_config("gpt", "tiny")
   config.data.max_length = 64
   pretrained.adapt(config, found, {"model.dropout"})
-  assert {key: config.model[key] for key in SIZE} == SIZE and config.model.vocab_size == 270
+  tuned = command.load_config("finetune", "tiny")
+  pretrained.adapt(tuned, found, ())
+  assert tuned.model.encoder.name == "gpt" and tuned.model.pooling == "last"
+  for node in (config.model, tuned.model.encoder):
+    assert {key: node[key] for key in SIZE} == SIZE and node.vocab_size == 270
   assert config.data.tokenizer == str(tmp_path / "gpt") and config.data.max_length == 20
   for explicit, value, message in (("model.dim", 16, r"config.model.dim=16: .* has dim=12"),
                                    ("data.tokenizer", "x.json", "brings its own tokenizer"),

@@ -38,7 +38,7 @@ from jaxtyping import Array, Float, Int
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.transformer import ACTIVATIONS, RULES, TextEncoder, layer_norm, text_encoder
 from embeddings_jax.ops.masking import Masked, content_keys, mask_tokens
-from embeddings_jax.ops.pooling import check_pooling, needs_layers, pool
+from embeddings_jax.ops.pooling import check_pooling, needs_layers, pool, pool_parts
 from embeddings_jax.types import InputError, Model
 
 MASKINGS = ("dynamic", "static")
@@ -78,8 +78,9 @@ class Bert(nn.Module):
     hidden = layer_norm(hidden, self.masked["norm"], self.encoder.norm_epsilon, hidden.dtype)
     return self.encoder.decode(hidden) + self.masked["bias"]
 
-  def hidden(self, tokens, segments, layers=False):
-    return self.encoder.hidden(tokens, segments) if layers else self.encoder(tokens, segments)
+  def hidden(self, tokens, segments, layers=False, parts=None):
+    encode = self.encoder.hidden if layers else self.encoder
+    return encode(tokens, segments, parts=parts)
 
   def attention(self, tokens, segments):
     return self.encoder.attention(tokens, segments)
@@ -205,12 +206,18 @@ def bert(
     return loss, (metrics | {"perplexity": jnp.exp(metrics["masked_loss"])}, extra)
 
   def hidden(params, batch, layers):
-    return network.apply({"params": params}, batch["tokens"], batch.get("segments"), layers, method="hidden")
+    return network.apply({"params": params}, batch["tokens"], batch.get("segments"), layers, batch.get("parts"),
+                         method="hidden")
 
   def embed_fn(params, extra, batch):
     return pool(hidden(params, batch, needs_layers(pooling)), batch["tokens"] >= 0, pooling).astype(jnp.float32)
 
+  def embed_packed(params, extra, batch, rng):
+    found = hidden(params, batch, needs_layers(pooling))
+    return pool_parts(found, batch["parts"], batch["slots"].shape[1], pooling).astype(jnp.float32)
+
   outputs = {
+      "embed_packed": embed_packed,
       "loss": lambda params, extra, batch, rng: loss_fn(params, extra, batch, rng, deterministic=True)[0],
       "measures": lambda params, extra, batch, rng: {
           name: jnp.stack(pair) for name, pair in sums(params, extra, batch, None, True).items()},

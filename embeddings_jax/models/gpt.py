@@ -30,7 +30,7 @@ from jaxtyping import Array, Float, Int
 
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.transformer import RULES, TextEncoder, text_encoder
-from embeddings_jax.ops.pooling import check_pooling, needs_layers, pool
+from embeddings_jax.ops.pooling import check_pooling, needs_layers, pool, pool_parts
 from embeddings_jax.ops.sampling import check_sampling, draw
 from embeddings_jax.ops.softmax import cross_entropy
 from embeddings_jax.types import InputError, Model
@@ -47,8 +47,9 @@ class Gpt(nn.Module):
   def __call__(self, tokens, deterministic=True):
     return self.encoder(tokens, deterministic=deterministic)
 
-  def hidden(self, tokens, layers=False):
-    return self.encoder.hidden(tokens) if layers else self.encoder(tokens)
+  def hidden(self, tokens, layers=False, parts=None):
+    encode = self.encoder.hidden if layers else self.encoder
+    return encode(tokens, parts=parts)
 
   def scores(self, tokens: Int[Array, "batch time"], last: Int[Array, " batch"]) -> Float[Array, "batch vocab"]:
     """Of the token that follows position `last` of each row."""
@@ -162,7 +163,8 @@ def gpt(
     return found * valid
 
   def hidden(params, batch, layers):
-    return network.apply({"params": params}, batch["tokens"], layers, method="hidden")
+    return network.apply({"params": params}, batch["tokens"], layers, batch.get("parts"),
+                         method="hidden")
 
   def embed_fn(params, extra, batch):
     return pool(hidden(params, batch, needs_layers(pooling)), batch["tokens"] >= 0, pooling).astype(jnp.float32)
@@ -191,7 +193,12 @@ def gpt(
     start = tokens, jnp.full((num_rows, sample_length), -1, jnp.int32), jnp.zeros(num_rows, bool)
     return jax.lax.fori_loop(0, sample_length, one, start)[1]
 
+  def embed_packed(params, extra, batch, rng):
+    found = hidden(params, batch, needs_layers(pooling))
+    return pool_parts(found, batch["parts"], batch["slots"].shape[1], pooling).astype(jnp.float32)
+
   outputs = {
+      "embed_packed": embed_packed,
       "loss": lambda params, extra, batch, rng: predicted(params, batch)[0],
       "log_likelihood": log_likelihood,
       "measures": measures,

@@ -83,7 +83,7 @@ class Transformer(nn.Module):
   def __call__(
       self,
       x: Float[Array, "batch time dim"],
-      valid: Bool[Array, "batch time"] | None = None,
+      valid: Bool[Array, "batch *query time"] | None = None,
       *,
       deterministic: bool = True,
       collect: str = "",
@@ -92,7 +92,7 @@ class Transformer(nn.Module):
 
     Args:
       x: the input.
-      valid: False on padding, which nobody attends to; None: there is none.
+      valid: False on padding, which nobody attends to, or [B, T, T], what each position may attend to; None: all.
       deterministic: without dropout; else the `dropout` rng collection is used.
       collect: `layers` gives [B, L + 1, T, D] instead, `attention` the weights [B, L, H, T, T].
     """
@@ -168,7 +168,7 @@ def attention(
     query: Float[Array, "batch time heads dim"],
     key: Float[Array, "batch keys heads dim"],
     value: Float[Array, "batch keys heads dim"],
-    valid: Bool[Array, "batch keys"] | None = None,
+    valid: Bool[Array, "batch *query keys"] | None = None,
     *,
     causal: bool = False,
     rate: float = 0.0,
@@ -181,14 +181,14 @@ def attention(
   shape; dropout of the weights it lacks.
   """
   if not rate and not with_weights:
-    mask = None if valid is None else valid[:, None, None, :]
+    mask = None if valid is None else _over_heads(valid)
     width = query.shape[-1]
     flash = (jax.default_backend() == "gpu" and query.dtype in (jnp.bfloat16, jnp.float16) and width % 8 == 0
              and width <= 128 and query.shape[1] % 2 == 0 and key.shape[1] % 2 == 0)
     return jax.nn.dot_product_attention(
         query, key, value, mask=mask, is_causal=causal, implementation="cudnn" if flash else None), None
   scores = jnp.einsum("bqhd,bkhd->bhqk", query, key, preferred_element_type=jnp.float32) / query.shape[-1] ** 0.5
-  seen = None if valid is None else valid[:, None, None, :]
+  seen = None if valid is None else _over_heads(valid)
   if causal:
     lower = jnp.tril(jnp.ones(scores.shape[-2:], bool))
     seen = lower if seen is None else seen & lower
@@ -197,6 +197,11 @@ def attention(
   weights = jax.nn.softmax(scores, axis=-1)
   kept = dropout(weights, rng, rate) if rate else weights
   return jnp.einsum("bhqk,bkhd->bqhd", kept.astype(value.dtype), value), weights if with_weights else None
+
+
+def _over_heads(valid):
+  """[B, 1, T or 1, T]"""
+  return valid[:, None, None, :] if valid.ndim == 2 else valid[:, None]
 
 
 def layer_norm(
@@ -273,20 +278,26 @@ class TextEncoder(nn.Module):
       segments: Int[Array, "batch time"] | None = None,
       *,
       deterministic: bool = True,
+      parts: Int[Array, "batch time"] | None = None,
   ) -> Float[Array, "batch time dim"]:
-    """The last layer. `tokens` are -1 on padding, at the end of a row."""
-    x = self._embed(tokens, segments, deterministic)
-    return self._final(self.layers_(x, tokens >= 0, deterministic=deterministic))
+    """The last layer. `tokens` are -1 on padding, at the end of a row.
+
+    Several texts may stand in a row, one after another: `parts` numbers them, -1 on padding. Each has positions of
+    its own and is as if it were alone.
+    """
+    x = self._embed(tokens, segments, deterministic, parts)
+    return self._final(self.layers_(x, _visible(tokens, parts), deterministic=deterministic))
 
   def hidden(
       self,
       tokens: Int[Array, "batch time"],
       segments: Int[Array, "batch time"] | None = None,
       deterministic: bool = True,
+      parts: Int[Array, "batch time"] | None = None,
   ) -> Float[Array, "batch layers time dim"]:
     """All L + 1 layers, the embeddings first; with `norm="pre"` the final norm is applied to the last alone."""
-    x = self._embed(tokens, segments, deterministic)
-    layers = self.layers_(x, tokens >= 0, deterministic=deterministic, collect="layers")
+    x = self._embed(tokens, segments, deterministic, parts)
+    layers = self.layers_(x, _visible(tokens, parts), deterministic=deterministic, collect="layers")
     return layers.at[:, -1].set(self._final(layers[:, -1])) if self.norm == "pre" else layers
 
   def attention(
@@ -307,7 +318,7 @@ class TextEncoder(nn.Module):
     """Scores of the vocabulary by the token embeddings, in float32."""
     return product(x, self.token_embedding.T, self.dtype)
 
-  def _embed(self, tokens, segments, deterministic):
+  def _embed(self, tokens, segments, deterministic, parts=None):
     time = tokens.shape[1]
     if time > self.max_length:
       raise InputError(f"{time} tokens: the encoder knows positions up to {self.max_length}; cut the text")
@@ -315,9 +326,10 @@ class TextEncoder(nn.Module):
     table = constrain(self.token_embedding, P("model", None))
     x = table[jnp.maximum(tokens, 0)]
     if self.positions == "learned":
-      x = x + self.position_embedding[self.position_offset:self.position_offset + time]
+      places = self.position_embedding[self.position_offset:self.position_offset + time]
     else:
-      x = x + sinusoidal_positions(time, self.dim)
+      places = sinusoidal_positions(time, self.dim)
+    x = x + (places if parts is None else places[_places(parts)])
     if self.num_segments:
       # A product with ones and zeros: its gradient is a sum, where that of a look-up is a scatter of all rows.
       segments = jnp.zeros_like(tokens) if segments is None else segments
@@ -331,6 +343,18 @@ class TextEncoder(nn.Module):
 
   def _final(self, x):
     return layer_norm(x, self.final_norm_params, self.norm_epsilon, self.dtype) if self.norm == "pre" else x
+
+
+def _visible(tokens, parts):
+  """What may be attended to: bool [B, T], or [B, T, T] where texts share a row."""
+  return tokens >= 0 if parts is None else parts[:, :, None] == parts[:, None, :]
+
+
+def _places(parts):
+  """The place of each token in its own text: int32 [B, T]."""
+  index = jnp.arange(parts.shape[1])
+  first = jnp.pad(parts[:, 1:] != parts[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+  return index - jax.lax.cummax(jnp.where(first, index, 0), axis=1)
 
 
 def text_encoder(**hyper: Any) -> TextEncoder:

@@ -1,6 +1,7 @@
 """From the vectors of a text's tokens to one vector of the text."""
 import re
 
+import jax
 import jax.numpy as jnp
 
 from embeddings_jax.types import Array, InputError
@@ -20,12 +21,18 @@ def needs_layers(pooling: str) -> bool:
   return ":" in pooling or pooling == "first_last_mean"
 
 
+def pool_parts(hidden: Array, parts: Array, num_parts: int, pooling: str) -> Array:
+  """[B, num_parts, D]: `pool` of each of the texts that stand in a row; `parts` int32 [B, T] numbers them from 0."""
+  one = lambda part: pool(hidden, parts == part, pooling)
+  return jnp.moveaxis(jax.vmap(one)(jnp.arange(num_parts)), 0, 1)
+
+
 def pool(hidden: Array, valid: Array, pooling: str) -> Array:
   """[B, D] from `hidden`: [B, T, D] of the last layer, or [B, L + 1, T, D] where `needs_layers(pooling)`.
 
   Args:
     hidden: vectors of the tokens; layer 0 is the embeddings.
-    valid: bool [B, T], False on padding.
+    valid: bool [B, T], True on the tokens of the text, which follow each other.
     pooling: `cls` (the first token), `last` (the last token), `mean` or `max` over tokens, `first_last_mean` (over
       tokens of layers 1 and L; Su et al. 2021, arXiv:2103.15316), or `cls:K`, `mean:K` of layer K.
   """
@@ -36,11 +43,9 @@ def pool(hidden: Array, valid: Array, pooling: str) -> Array:
     hidden = hidden[:, int(layer)]
   if how == "first_last_mean":
     hidden = (hidden[:, 1] + hidden[:, -1]) / 2
-  if how == "cls":
-    return hidden[:, 0]
-  if how == "last":
-    last = jnp.maximum(valid.sum(1) - 1, 0)
-    return jnp.take_along_axis(hidden, last[:, None, None], 1)[:, 0]
+  if how in ("cls", "last"):
+    place = valid.argmax(1) + (jnp.maximum(valid.sum(1) - 1, 0) if how == "last" else 0)
+    return jnp.take_along_axis(hidden, place[:, None, None], 1)[:, 0]
   if how == "max":
     return jnp.where(valid.any(1)[:, None], jnp.where(valid[..., None], hidden, -jnp.inf).max(1), 0)
   weights = valid.astype(hidden.dtype)

@@ -30,7 +30,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
       eval_items=2000,
   ))
   if preset == "tiny":
-    config.model.encoder.update(dict(dim=16, num_layers=2, num_heads=2, mlp_dim=32, max_length=32))
+    config.model.encoder.update(dict(dim=16, num_layers=2, num_heads=2, mlp_dim=32, max_length=32, unroll=1))
     config.data.update(dict(vocab_size=800, max_length=16, stride=8, max_examples=200))
     config.update(dict(epochs=0, steps=20, batch_size=8, log_every=5, save_every=10, eval_items=64))
   elif preset == "small":

@@ -33,7 +33,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
                        baselines=False))
     config.data.update(dict(vocab_size=300, max_length=32, max_documents=300))
   elif preset == "small":
-    config.update(dict(model=dict(dim=256, num_layers=4, mlp_dim=1024, unroll=4), steps=1500, log_every=50, eval_every=500,
+    config.update(dict(model=dict(dim=256, num_layers=4, mlp_dim=1024, unroll=4), steps=1500, eval_every=500,
                        optimizer=dict(learning_rate=1e-3, warmup_steps=150), evals=("held_out",), baselines=False))
     config.data.update(dict(name="enwiki-2015", vocab_size=8000))
   elif preset == "paper":
