@@ -12,6 +12,7 @@
   python -m experiments.benchmark gmm                                 an iteration of EM against scikit-learn's
   python -m experiments.benchmark gmm_memory --rows=20000000          exact EM of a file: what it takes of memory
   python -m experiments.benchmark pairs --data=enwiki-2015            sentence pairs a second, one core
+  python -m experiments.benchmark bert_step                           BERT's update against transformers with torch
   python -m experiments.benchmark embed --data=enwiki-2015            sentence vectors, beside sentence-transformers
 
 Each prints one JSON object; `--output` writes it as well, and the README's table is made from such files.
@@ -28,9 +29,10 @@ from experiments import command, workdir
 
 FLAGS = flags.FLAGS
 
+# Each with its file in `benchmarks/`.
 VERBS = {"loop": "loop", "sgns": "words", "cbow": "words", "glove": "words", "ppmi": "words", "plsa": "documents",
          "topics": "documents", "lsa": "documents", "lsa_stream": "documents", "gmm": "mixtures",
-         "gmm_memory": "mixtures", "embed": "text", "pairs": "text"}  # Each with its file in `benchmarks/`.
+         "gmm_memory": "mixtures", "bert_step": "text", "embed": "text", "pairs": "text"}
 
 flags.DEFINE_string("model", "", "Model of `loop`.")
 flags.DEFINE_string("preset", "demo", "Preset.")

@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
   import jax
   import numpy as np
 
-  from experiments import pipeline, protocols, results, workdir
+  from experiments import figures, pipeline, protocols, results, workdir
 
   run = pipeline.load_run(FLAGS.workdir)
   config = run.record["config"]
@@ -63,6 +63,8 @@ def main(argv: Sequence[str]) -> int:
   old = workdir.read_json(path) if path.exists() else {"model": config["name"], "metrics": {}, "seed": config["seed"]}
   old["metrics"] |= {key: round(float(value), 6) for key, value in metrics.items()}
   workdir.write_json(path, old | {"steps": run.step})
+  for file in figures.draw_probing(run.path, metrics):
+    print(f"{run.path}: {file}")
   return 0
 
 
@@ -78,7 +80,7 @@ def evaluate_file() -> int:
     raise InputError("--protocols is missing, as --protocols=word_similarity,analogies")
   for name in names:
     protocols.check(name)
-    if name in (*protocols.LABELLED, "text_classification"):
+    if name in (*protocols.LABELLED, "probing", "text_classification"):
       raise InputError(f"--protocols={name}: --{origin} has no data set of its own; name one, as {name}:sst2")
   if FLAGS.vectors:
     found, _ = vectors.load()
@@ -94,12 +96,16 @@ def evaluate_file() -> int:
 
 def pretrained_network():
   """Of `--init_from`: texts -> [num_texts, dim], and what protocols may ask beside."""
+  import jax
+
   from experiments import pipeline, pretrained
 
   found = pretrained.load(FLAGS.init_from)
   run = pretrained.as_run(found, FLAGS.pooling)
   embed = pipeline.embedder(run.model, run.state, run.encoder)
-  asked = pipeline.asked_of(run.model, run.state, run.encoder)
+  mesh, batch = jax.tree.leaves(run.state)[0].sharding.mesh, run.encoder.encode(["a"])
+  asked = pipeline.asked_of(run.model, run.state, run.encoder,
+                            untrained=lambda: pipeline.first_state(run.model, batch, mesh, seed=0))
   return (lambda texts: pretrained.unit(embed(texts))) if found.normalize else embed, asked
 
 

@@ -98,6 +98,56 @@ def draw(
   return [f"figures/{name}.png" for name in made]
 
 
+def draw_probing(path: epath.Path, metrics: Mapping[str, float]) -> list[str]:
+  """Draws what the protocol `probing` found of each data set, into `figures/`; returns the files' names."""
+  names = [key.removesuffix("/mix_0") for key in metrics if key.endswith("/mix_0")]
+  if not names:
+    return []
+  import matplotlib
+
+  matplotlib.use("Agg")
+  from matplotlib import pyplot as plt
+
+  (path / "figures").mkdir(parents=True, exist_ok=True)
+  for name in names:
+    figure = _probing(plt, name, {key.removeprefix(f"{name}/"): value for key, value in metrics.items()
+                                  if key.startswith(f"{name}/")})
+    with (path / "figures" / f"probing_{name}.png").open("wb") as file:
+      figure.savefig(file, dpi=120, bbox_inches="tight")
+    plt.close(figure)
+  return [f"figures/probing_{name}.png" for name in names]
+
+
+def _probing(plt: Any, name: str, found: Mapping[str, float]) -> Any:
+  """Weights of the layers in the mixture, what each adds to those below it, and what it tells alone."""
+  layers = range(sum(key.startswith("mix_") for key in found))
+  scores = {kind: [found[f"test/{kind}_{i}/accuracy"] for i in layers] for kind in ("layer", "cumulative")}
+  figure, (weights, gains, accuracy) = plt.subplots(1, 3, figsize=(11, 3.2))
+  weights.bar(layers, [found[f"mix_{i}"] for i in layers], color="tab:blue")
+  weights.set(ylabel="weight in the mixture", title=f"centre of gravity {found['centre_of_gravity']:.2f}")
+  weights.axvline(found["centre_of_gravity"], color="black", linestyle=":")
+  gains.bar(layers[1:], np.diff(scores["cumulative"]), color="tab:purple")
+  expected = found.get("expected_layer", float("nan"))
+  gains.set(ylabel="accuracy that it adds", xlim=weights.get_xlim())
+  gains.set_title(f"expected layer {expected:.2f}" if np.isfinite(expected) else "upper layers add nothing")
+  if np.isfinite(expected):
+    gains.axvline(expected, color="black", linestyle=":")
+  gains.axhline(0, color="black", linewidth=0.8)
+  accuracy.plot(layers, scores["layer"], marker="o", label="this layer")
+  accuracy.plot(layers, scores["cumulative"], marker="s", label="up to this layer")
+  for key, style in (("untrained", "--"), ("majority", ":")):
+    if f"test/{key}/accuracy" in found:
+      accuracy.axhline(found[f"test/{key}/accuracy"], color="grey", linestyle=style, label=key)
+  accuracy.set(ylabel="accuracy", title="linear probes")
+  accuracy.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+  for axes in (weights, gains, accuracy):
+    axes.set(xlabel="layer", xticks=layers if len(layers) <= 13 else layers[::4])
+    axes.spines[["top", "right"]].set_visible(False)
+  figure.suptitle(name)
+  figure.tight_layout()
+  return figure
+
+
 def _loss_curve(plt: Any, records: Sequence[dict[str, float]]) -> Any:
   figure, axes = plt.subplots(figsize=(6, 4))
   axes.plot([r["step"] for r in records], [r["loss"] for r in records])

@@ -16,6 +16,7 @@ from embeddings_jax.data import catalog, encoders, formats, matrix, own, packing
 from embeddings_jax.data.audio import join_clips
 from embeddings_jax.data.bags import Bags, as_bags, bag_source, count_documents
 from embeddings_jax.data.cache import digest
+from embeddings_jax.data.characters import CharacterEncoder, character_source, spell_documents
 from embeddings_jax.data.cooccurrence import Cooccurrence, count_cooccurrences
 from embeddings_jax.data.dataset import Dataset, take_columns
 from embeddings_jax.data.documents import byte_stream
@@ -35,7 +36,7 @@ from experiments.progress import Progress
 FORMS = ("blocks", "cells", "tiles")
 # What each encoder encodes, first what it is meant for.
 ITEMS = {"rows": ("rows",), "words": ("text",), "bags": ("text", "bags", "matrix"), "bytes": ("text",),
-         "waveforms": ("audio",), "subwords": ("text",)}
+         "waveforms": ("audio",), "subwords": ("text",), "characters": ("text",)}
 # What models of subwords read: pairs of sentences as BERT, or windows of the running text as GPT.
 SUBWORD_FORMS = ("pairs", "windows")
 EMBEDDED_AT_ONCE = 1024  # Items.
@@ -52,13 +53,17 @@ class Data(NamedTuple):
   encoded: Mapping[str, Mapping[str, np.ndarray]] | None = None  # the arrays of its parts.
 
 
-def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str | None) -> Data:
-  """The training source of a config, its encoder, and the data set for the evaluations."""
+def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str | None, encoder: Any = None) -> Data:
+  """The training source of a config, its encoder, and the data set for the evaluations.
+
+  Of a task the encoder may be given, a pretrained one.
+  """
   options, batch_size, seed = config["data"], config["batch_size"], config["seed"]
   if not options["name"]:
     raise InputError("--data is missing: a name of --list_data, tfds:NAME, or a path")
   if options.get("form") == "task":
-    return load_task(config, data_dir=data_dir, cache_dir=cache_dir)
+    encoder = encoder and tasks.task_encoder(encoder, options["max_length"])
+    return load_task(config, data_dir=data_dir, cache_dir=cache_dir, encoder=encoder)
   dataset, extra = load_dataset(options, data_dir=data_dir, cache_dir=cache_dir)
   kind = options["encoder"]
   check_choice("--config.data.encoder", kind, list(ITEMS))
@@ -85,6 +90,9 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
                                                 cache_dir=cache_dir)
     if options.get("tokenizer"):  # A file, which determines the course as well.
       dataset = dataset._replace(fingerprint=digest(dataset.fingerprint, encoder.fingerprint))
+  elif kind == "characters":
+    source, validation, encoder = load_characters(dataset, options, batch_size=batch_size, seed=seed,
+                                                  cache_dir=cache_dir)
   elif kind == "bytes":
     stream, _ = byte_stream(dataset)
     encoder = encoders.ByteEncoder(options["max_length"])
@@ -221,6 +229,22 @@ def load_subwords(dataset: Any, options: Mapping[str, Any], *, batch_size: int, 
   return pairs(corpus.train, seed=seed, facts=facts), validation, encoder
 
 
+def load_characters(dataset: Any, options: Mapping[str, Any], *, batch_size: int, seed: int,
+                    cache_dir: str | None) -> tuple[Source, Source | None, CharacterEncoder]:
+  """Windows of `window_length` spelled words, of training and of held-out documents."""
+  texts = spell_documents(dataset, vocab_size=options["vocab_size"], max_characters=options["max_characters"],
+                          max_length=options["max_length"], cache_dir=cache_dir)
+
+  def windows(stream: np.ndarray, **given: Any) -> Source:
+    return character_source(stream, texts.characters, texts.facts["vocab_size"], options["window_length"], batch_size,
+                            **given)
+
+  validation = None
+  if texts.validation is not None:
+    validation = windows(texts.validation, order="sequential", remainder="pad")
+  return windows(texts.train, seed=seed, facts=texts.facts), validation, texts.encoder
+
+
 def subword_encoder(dataset: Any, options: Mapping[str, Any], cache_dir: str | None) -> SubwordEncoder:
   """The encoder of a config's `data`: the tokenizer that it names, else one trained on the data set."""
   lowercase = options.get("lowercase", True)
@@ -233,7 +257,7 @@ def subword_encoder(dataset: Any, options: Mapping[str, Any], cache_dir: str | N
 
 
 def load_task(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str | None,
-              encoder: SubwordEncoder | None = None) -> Data:
+              encoder: Any = None) -> Data:
   """The task that a config's `data` names; its `dataset` are the texts of the test part (without one: of `dev`).
 
   Options: `label`, `max_examples`, `max_length`, `stride` (see `data/tasks.py`), and those of `subword_encoder`, by
@@ -345,6 +369,8 @@ def encoder_of(options: Mapping[str, Any], facts: Mapping[str, Any], num_steps: 
   found = {"encoder": network}
   if with_model:
     sgd = {"name": "sgd", "learning_rate": 0.0}  # Its optimizer is not used.
+    arguments = inspect.signature(getattr(module, name)).parameters
+    options = {key: value for key, value in options.items() if key in arguments}
     found["auxiliary"] = make_model({"name": name, "model": options, "optimizer": sgd}, facts, num_steps)
   return found
 
@@ -491,7 +517,9 @@ def predictor(model: Model, state: PyTree) -> Callable[[Mapping[str, np.ndarray]
     for first in range(0, len(order), PREDICTED_AT_ONCE):
       rows = order[first:first + PREDICTED_AT_ONCE]
       width = widths[np.searchsorted(widths, lengths[rows].max())]
-      batch = {name: np.asarray(arrays[name])[rows][..., :width] for name in ("tokens", "segments")}
+      batch = {name: np.asarray(arrays[name])[rows][..., :width] for name in ("tokens", "segments") if name in arrays}
+      if "characters" in arrays:
+        batch["characters"] = np.asarray(arrays["characters"])[rows][:, :width]
       missing = PREDICTED_AT_ONCE - len(rows)
       batch = {name: np.pad(value, [(0, missing)] + [(0, 0)] * (value.ndim - 1)) for name, value in batch.items()}
       part = np.asarray(compiled(state, batch).addressable_data(0))[:len(rows)]

@@ -73,11 +73,12 @@ def _load_ours(path: epath.Path) -> Pretrained:
     options = dict(options["encoder"])
     name = options.pop("name")
   module = importlib.import_module(f"embeddings_jax.models.{name}")
-  if run.encoder.kind != "subwords" or not hasattr(module, "encoder"):
-    raise InputError(f"--init_from={path}: holds a {name} of {run.encoder.kind}, which has no transformer for text")
+  if run.encoder.kind not in ("subwords", "characters") or not hasattr(module, "encoder"):
+    raise InputError(f"--init_from={path}: holds a {name} of {run.encoder.kind}, which is no network for text")
   known = inspect.signature(getattr(module, name)).parameters
   given = {key: value for key, value in run.record["facts"].items() if key in known} | options
-  fields = set(_hyper_fields(module.encoder(vocab_size=1)))
+  vocabulary = {"vocab_size": 1} if "vocab_size" in inspect.signature(module.encoder).parameters else {}
+  fields = set(_hyper_fields(module.encoder(**vocabulary)))
   trunk = module.encoder(**{key: value for key, value in given.items() if key in fields})
   hyper = {key: getattr(trunk, key) for key in _hyper_fields(trunk)} | {"dtype": given.get("dtype", "float32")}
   # What its embeddings are made with.
@@ -122,6 +123,11 @@ def adapt(config: Any, found: Pretrained, explicit: Collection[str]) -> None:
   node, prefix = (config.model.encoder, "model.encoder") if fine_tuned else (config.model, "model")
   if fine_tuned:
     sizes["name"] = found.name
+    for key in [key for key in node if key not in (*found.hyper, "name")]:  # Of another network.
+      if f"{prefix}.{key}" in explicit:
+        raise InputError(f"--config.{prefix}.{key}={node[key]!r}: a {found.name} has no {key}; leave the option out")
+      with node.unlocked():
+        del node[key]
   elif found.name != (config.get("factory") or config["name"]):
     raise InputError(f"{where}: holds a {found.name}, no {config.get('factory') or config['name']}")
   for key, value in sizes.items():
@@ -129,9 +135,11 @@ def adapt(config: Any, found: Pretrained, explicit: Collection[str]) -> None:
     if f"{prefix}.{key}" in explicit and mine != value:
       raise InputError(f"--config.{prefix}.{key}={mine!r}: {where} has {key}={value!r}; leave the option out")
     _set(node, key, value)
-  pooling = ("last" if found.name == "gpt" else "") if fine_tuned else found.pooling
+  pooling = ("last" if found.hyper.get("causal") else "") if fine_tuned else found.pooling
   if pooling and "model.pooling" not in explicit:
     _set(config.model, "pooling", pooling)
+  if found.encoder.kind != "subwords":
+    return
   if "data.tokenizer" in explicit and str(config.data.tokenizer) != found.tokenizer:
     raise InputError(f"--config.data.tokenizer={config.data.tokenizer}: {where} brings its own tokenizer; leave the "
                      "option out")
@@ -208,7 +216,7 @@ def as_run(found: Pretrained, pooling: str = "", **options: Any) -> pipeline.Run
   given = {"mask_id": 0, **found.encoder.facts} | config["model"]
   model = factory(**{key: value for key, value in given.items() if key in known}, optimizer=optax.identity())
   mesh = make_mesh()
-  batch = {key: jax.ShapeDtypeStruct((1, 8), np.int32) for key in ("tokens", "segments")}
+  batch = {key: jax.ShapeDtypeStruct(value.shape, value.dtype) for key, value in found.encoder.encode(["a"]).items()}
   with jax.set_mesh(mesh):
     abstract = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), batch)
     fresh = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), abstract)

@@ -23,6 +23,8 @@ def check(name: str) -> None:
   """Raises unless there is such a protocol and, for one on words, such a list of words."""
   protocol, _, other = name.partition(":")
   check_choice("protocol", protocol, PROTOCOLS)
+  if protocol == "finetuning" and other:
+    raise InputError(f"--protocols={name}: is asked about the task of the run; leave {other!r} out")
   lists, files = WORD_SETS.get(protocol, ((), True))
   if protocol not in WORD_SETS or other in lists or (lists and not other):
     return
@@ -99,7 +101,7 @@ def evaluate(
       try:
         material = catalog.load(other, data_dir=data_dir, cache_dir=cache_dir)
       except InputError as error:
-        if protocol != "text_classification" or other not in catalog.CATALOG:
+        if protocol not in ("probing", "text_classification") or other not in catalog.CATALOG:
           raise
         report(f"{name} is left out: {error}")
         continue

@@ -99,6 +99,7 @@ class Report:
     workdir.write_json(path / "results.json", results)
     drawn = figures.draw(path, self._model, state, self._data._replace(dataset=self._material), vectors, names,
                          evals=self._config.evals, data_dir=self._dirs["data_dir"], seed=self._config.seed)
+    drawn += figures.draw_probing(path, results["metrics"])
     self._summary(path, results, vectors, names, drawn, pipeline.topics_of(self._model, state, self._data.encoder))
 
   def _words_per_second(self, step: int, seconds: float) -> dict[str, float]:

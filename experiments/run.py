@@ -119,7 +119,8 @@ def run(config: Any, explicit: Collection[str] = ()) -> int:
 
     found = pretrained.load(FLAGS.init_from)
     pretrained.adapt(config, found, explicit)
-  data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=cache_dir)
+  data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=cache_dir,
+                            encoder=found.encoder if found else None)
   steps = config.steps or config.epochs * data.source.facts["steps_per_epoch"]
   if not steps:
     raise InputError("--steps is missing: the config has neither `steps` nor `epochs`")

@@ -49,6 +49,7 @@ def test_missing_data_is_left_out_and_reported(tmp_path):
     ("analogies:gogle", "there is no file 'gogle'"),
     ("categorization:blss", "did you mean bless"),
     ("word_similarity:mem", "did you mean men"),
+    ("finetuning:sst2", "is asked about the task of the run"),
 ])
 def test_a_misspelt_protocol_is_an_error_and_not_left_out(name, message):
   with pytest.raises(InputError, match=message):

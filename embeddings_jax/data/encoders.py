@@ -284,6 +284,11 @@ def bucket(length: int) -> int:
   return 1 << max(0, length - 1).bit_length()
 
 
+def part_of(limit: int, length: int) -> int:
+  """The least of `limit` / 8, / 4, / 2, / 1 (rounded up) that is not below `length`, at most `limit`."""
+  return next(size for size in (-(-limit >> i) for i in (3, 2, 1, 0)) if size >= min(length, limit))
+
+
 def best_widths(lengths: np.ndarray, number: int, step: int = 8) -> list[int]:
   """The at most `number` widths, multiples of `step`, to which rows of these lengths are padded with least waste."""
   widths, counts = np.unique(-(-np.maximum(lengths, 1) // step) * step, return_counts=True)

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from embeddings_jax.data.cache import cache_root, cached, digest
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.documents import is_validation
-from embeddings_jax.data.encoders import ENCODERS, Batch, Encoder
+from embeddings_jax.data.encoders import ENCODERS, Batch, Encoder, part_of
 from embeddings_jax.types import InputError
 
 VERSION = 1  # Of tokenizers that are cached: raise it when the same text would give another one.
@@ -28,7 +28,6 @@ MODELS = ("wordpiece", "bpe")
 # What the token of a role is called, the first that there is.
 ROLES = {"mask": ("[MASK]", "<mask>"), "cls": ("[CLS]", "<s>"), "sep": ("[SEP]", "</s>"), "pad": ("[PAD]", "<pad>"),
          "unk": ("[UNK]", "<unk>"), "end": (END, "</s>", "[SEP]")}
-NUM_BUCKETS = 4
 MAX_ALPHABET = 1000  # Characters of a WordPiece vocabulary, as many libraries have it.
 _HEAD = 16  # Characters per token that are read of a long text, at first.
 
@@ -52,7 +51,7 @@ class SubwordEncoder(Encoder):
   kind = "subwords"
   embedded_at_once = 1 << 11  # Tokens and their segments: batches that fit a processor's cache.
   encoded_at_once = 1 << 14
-  num_widths = NUM_BUCKETS
+  num_widths = 4
 
   def __init__(self, tokenizer: Tokenizer, max_length: int):
     self.tokenizer = Tokenizer.from_str(tokenizer.to_str())  # It is changed here.
@@ -94,11 +93,12 @@ class SubwordEncoder(Encoder):
     None where neither is to be seen."""
     model = json.loads(self._file)["model"]
     prefix, found = model.get("continuing_subword_prefix"), np.zeros(self.facts["vocab_size"], bool)
-    opening = next((mark for mark in ("\u0120", "\u2581") if any(token[0] == mark for token in self.vocabulary)), None)
+    firsts = {token[:1] for token in self.vocabulary}
+    opening = next((mark for mark in ("\u0120", "\u2581") if mark in firsts), None)  # Of byte pairs, of unigrams.
     if not (model["type"] == "WordPiece" and prefix) and not opening:
       return None
     for token, i in self.vocabulary.items():
-      found[i] = token.startswith(prefix) if model["type"] == "WordPiece" else token[0] != opening
+      found[i] = token.startswith(prefix) if model["type"] == "WordPiece" else token[:1] != opening
     found[self.facts["special_ids"]] = False
     return found
 
@@ -183,9 +183,7 @@ class SubwordEncoder(Encoder):
     return self.tokenizer.decode([int(i) for i in tokens if i >= 0])
 
   def bucket(self, length: int) -> int:
-    """The least of `max_length` / 8, / 4, / 2, / 1 (rounded up) that is not below `length`."""
-    sizes = (-(-self.max_length >> i) for i in range(NUM_BUCKETS - 1, -1, -1))
-    return next(size for size in sizes if size >= min(length, self.max_length))
+    return part_of(self.max_length, length)
 
   def lengths(self, batch: Batch) -> np.ndarray:
     return (batch["tokens"] >= 0).sum(1)

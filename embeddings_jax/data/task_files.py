@@ -25,11 +25,11 @@ from embeddings_jax.data import formats
 from embeddings_jax.types import InputError
 
 # Columns that tables are known by, in the order in which they are looked for.
-_PAIRS = (("sentence1", "sentence2"), ("question1", "question2"), ("question", "sentence"), ("premise", "hypothesis"),
+PAIRS = (("sentence1", "sentence2"), ("question1", "question2"), ("question", "sentence"), ("premise", "hypothesis"),
           ("#1 string", "#2 string"), ("text1", "text2"))
-_TEXT = ("sentence", "text", "review")
-_LABELS = ("gold_label", "label", "is_duplicate", "quality", "class")
-_SCORES = ("score", "similarity")
+TEXT = ("sentence", "text", "review")
+LABELS = ("gold_label", "label", "is_duplicate", "quality", "class")
+SCORES = ("score", "similarity")
 _WORDS = re.compile(r"\.(conll|conll03|bio|iob|iob2|ner|annotated|txt|train|dev|testa|testb|test)$")
 _DOCUMENT = "-DOCSTART-"
 
@@ -116,13 +116,13 @@ def read_table(path: str | os.PathLike, errors: str = "strict") -> tuple[str, li
 def _columns(header: Sequence[str]) -> tuple[tuple[int, ...] | None, int | None, bool]:
   """Columns of the texts and of the label, and whether that is a score; (None, None, False) for no header."""
   place = {name: i for i, name in reversed(list(enumerate(header)))}
-  pair = next((pair for pair in _PAIRS if set(pair) <= place.keys()), None)
-  text = next((name for name in _TEXT if name in place), None)
+  pair = next((pair for pair in PAIRS if set(pair) <= place.keys()), None)
+  text = next((name for name in TEXT if name in place), None)
   if not pair and not text:
     return None, None, False
-  label = next((name for name in (*_LABELS, *_SCORES) if name in place), None)
+  label = next((name for name in (*LABELS, *SCORES) if name in place), None)
   texts = tuple(place[name] for name in pair or (text,))
-  return texts, None if label is None else place[label], label in _SCORES
+  return texts, None if label is None else place[label], label in SCORES
 
 
 def _has_header(path: str | os.PathLike, errors: str) -> bool:

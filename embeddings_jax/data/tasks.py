@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, processors
 
 from embeddings_jax.data import catalog, formats, own
 from embeddings_jax.data.cache import cache_root, cached, digest
+from embeddings_jax.data.characters import CharacterEncoder
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.sources import array_source
 from embeddings_jax.data.subwords import SubwordEncoder
@@ -21,7 +22,7 @@ from embeddings_jax.types import InputError, Source
 
 VERSION = 1  # Of what is cached: raise it when the same task would give other arrays.
 KINDS = ("classification", "regression", "multiple_choice", "span", "tagging")
-FOR_THE_MODEL = ("tokens", "segments", "label", "start", "end", "tags")
+FOR_THE_MODEL = ("tokens", "segments", "characters", "label", "start", "end", "tags")
 MAX_CLASSES = 1000
 _PART = re.compile("train|dev|valid|val|testa|testb|test")
 _PART_NAMES = {"valid": "dev", "val": "dev", "validation": "dev", "validation_matched": "dev", "testa": "dev",
@@ -76,6 +77,10 @@ def load_examples(
       `val`) and `test.tsv`. Their forms: see `task_files.py`.
     data_dir, cache_dir, errors: as for `catalog.load`.
   """
+  if name.startswith("tfds:"):
+    from embeddings_jax.data.tfds import load_tfds_task  # TFDS takes a while to import.
+
+    return load_tfds_task(name, data_dir=data_dir)
   if name in catalog.CATALOG or not os.path.exists(os.path.expanduser(name)):
     return catalog.load(name, data_dir=data_dir, cache_dir=cache_dir, errors=errors)
   return _own_files(name, errors)
@@ -204,9 +209,11 @@ def _listed(labels: Sequence[Any]) -> str:
   return ", ".join(str(label) for label in labels[:20]) + (", ..." if len(labels) > 20 else "")
 
 
-def task_encoder(encoder: SubwordEncoder, max_length: int) -> SubwordEncoder:
+def task_encoder(encoder: SubwordEncoder | CharacterEncoder, max_length: int) -> SubwordEncoder | CharacterEncoder:
   """The encoder with another length. One without a token that stands for the text (GPT's) gets its `end_id` behind
   each text: the delimiter and the extract token of Radford et al. 2018, section 3.3."""
+  if isinstance(encoder, CharacterEncoder):
+    return CharacterEncoder(encoder.words, encoder.max_characters, max_length)
   facts = encoder.facts
   tokenizer = Tokenizer.from_str(encoder.tokenizer.to_str())
   if "cls_id" not in facts and "end_id" in facts:
@@ -219,7 +226,7 @@ def task_encoder(encoder: SubwordEncoder, max_length: int) -> SubwordEncoder:
 
 def encode_task(
     task: Task,
-    encoder: SubwordEncoder,
+    encoder: SubwordEncoder | CharacterEncoder,
     *,
     stride: int = 128,
     cache_dir: str | os.PathLike | None = None,
@@ -234,11 +241,15 @@ def encode_task(
     cache_dir: default `$EMBEDDINGS_CACHE`, then `~/.cache/embeddings_jax`.
 
   Returns:
-    part -> `tokens`, `segments` int32 [rows, length] ([rows, choices, length]), the target as `models/finetune.py`
+    part -> `tokens`, `segments` int32 [rows, length] ([rows, choices, length]) or what the encoder has instead of
+    segments, the target as `models/finetune.py`
     has it, and `example` int32 [rows], the number of a row's example in the task. Of spans also `offsets` int32
     [rows, length, 2], first character and the one behind the last in the context, -1 where a token is none of it; of
     tags `word_starts` int32 [rows, words], the place of a word's first token, -1 where it is cut off.
   """
+  if encoder.kind != "subwords" and (task.kind not in ("classification", "regression", "tagging")
+                                     or not isinstance(task.texts[0], str)):
+    raise InputError(f"--config.task={task.name}: an encoder of {encoder.kind} reads one text at a time")
   if task.kind == "span" and not 0 < stride < encoder.max_length:
     raise InputError(f"--config.data.stride={stride}: must lie between 0 and max_length={encoder.max_length}")
   key = digest("task", VERSION, task.fingerprint, encoder.fingerprint, stride,
@@ -278,13 +289,13 @@ def task_source(
 
 def _encode_part(task: Task, rows: np.ndarray, encoder: SubwordEncoder, stride: int) -> dict[str, np.ndarray]:
   pieces = [_ENCODE[task.kind](task, rows[i:i + _AT_ONCE], encoder, stride) for i in range(0, len(rows), _AT_ONCE)]
-  axes = {"tokens": -1, "segments": -1, "tags": -1, "word_starts": -1, "offsets": -2}
+  axes = {"tokens": -1, "segments": -1, "tags": -1, "word_starts": -1, "offsets": -2, "characters": -2}
   found = {}
   for name in pieces[0]:
     axis, listed = axes.get(name), [piece[name] for piece in pieces]
     if axis:
       width = max(value.shape[axis] for value in listed)
-      listed = [_widened(value, axis, width, 0 if name == "segments" else -1) for value in listed]
+      listed = [_widened(value, axis, width, 0 if name in ("segments", "characters") else -1) for value in listed]
     found[name] = np.concatenate(listed)
   # The batch's length is a bucket's; that of the longest row, in eights, is as good and shorter.
   longest = int((found["tokens"] >= 0).sum(-1).max())
@@ -292,8 +303,9 @@ def _encode_part(task: Task, rows: np.ndarray, encoder: SubwordEncoder, stride: 
   for name in ("tokens", "segments", "tags"):
     if name in found:
       found[name] = np.ascontiguousarray(found[name][..., :length])
-  if "offsets" in found:
-    found["offsets"] = np.ascontiguousarray(found["offsets"][:, :length])
+  for name in ("offsets", "characters"):
+    if name in found:
+      found[name] = np.ascontiguousarray(found[name][:, :length])
   return found
 
 
@@ -304,7 +316,8 @@ def _widened(value: np.ndarray, axis: int, width: int, fill: int) -> np.ndarray:
 
 
 def _texts(batch: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
-  return {"tokens": batch["tokens"], "segments": batch["segments"], "example": rows.astype(np.int32)}
+  known = {name: batch[name] for name in ("tokens", "segments", "characters") if name in batch}
+  return known | {"example": rows.astype(np.int32)}
 
 
 def _encode_classes(task: Task, rows: np.ndarray, encoder: SubwordEncoder, stride: int) -> dict[str, np.ndarray]:

@@ -10,6 +10,8 @@ import numpy as np
 from embeddings_jax.data.cache import cached, digest
 from embeddings_jax.data.dataset import Dataset, text_dataset
 from embeddings_jax.data.documents import Document
+from embeddings_jax.data.task_files import LABELS, PAIRS, SCORES, TEXT, Example
+from embeddings_jax.data.task_sets import task_dataset
 from embeddings_jax.types import InputError
 
 VERSION = 1  # Of what is cached: raise it when the same set would give other rows.
@@ -90,6 +92,66 @@ def load_tfds(
   if not np.isfinite(rows).all():
     raise InputError(f"--data={name}: row {np.argwhere(~np.isfinite(rows))[0][0]} has a value that is not finite")
   return Dataset(name, "rows", rows, labels=labels, split=split, fingerprint=key)
+
+
+def load_tfds_task(name: str, *, data_dir: str | os.PathLike | None = None) -> Dataset:
+  """The labelled texts of `tfds:<name>[/config]`: all its splits, as the kinds of `data/task_files.py`.
+
+  `questions`: features `question`, `context` and `answers`; `words`: `tokens` with `ner`, `upos`, `pos` or `tags`;
+  `pairs` and `text`: the names that `task_files.py` knows, with a `label` or `score`. Examples whose class is -1 have
+  none, as those of GLUE's test parts; they are left out.
+
+  Raises:
+    InputError: as `load_tfds`; or features of none of these kinds.
+  """
+  path = name.removeprefix("tfds:")
+  builder = _builder(name, path, data_dir)
+  features = dict(_features(builder.info.features))
+  names = {key.lower(): key for key in features}
+  pair = next((pair for pair in PAIRS if set(pair) <= names.keys()), None)
+  texts = pair or next(((key,) for key in TEXT if key in names), None)
+  label = next((key for key in (*LABELS, *SCORES) if key in names), None)
+  tags = next((key for key in ("ner", "upos", "pos", "tags") if key in names), None)
+  decode = lambda value: value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+  if {"question", "context", "answers"} <= names.keys():
+    kind = "questions"
+
+    def convert(example, place):
+      answers = example["answers"]
+      found = zip((int(start) for start in answers["answer_start"]), map(decode, answers["text"]))
+      return Example((decode(example["question"]), decode(example["context"])), tuple(found), place)
+  elif "tokens" in names and tags:
+    kind, classes = "words", features[names[tags]].feature
+
+    def convert(example, place):
+      words = tuple(map(decode, example["tokens"]))
+      marks = tuple(classes.int2str(int(tag)) if hasattr(classes, "int2str") else decode(tag)
+                    for tag in example[names[tags]])
+      return Example(words, marks, place)
+  elif texts and label:
+    kind, feature = "pairs" if pair else "text", features[names[label]]
+
+    def convert(example, place):
+      value, items = example[names[label]], tuple(decode(example[names[key]]) for key in texts)
+      if hasattr(feature, "int2str"):
+        value = feature.int2str(int(value)) if value >= 0 else None
+      elif np.dtype(feature.np_dtype).kind == "f":
+        value = float(value) if value >= 0 else None
+      else:
+        value = decode(value)
+      return Example(items if pair else items[0], value, place)
+  else:
+    raise InputError(f"--config.task={name}: no task is known by its features {', '.join(features)}")
+
+  parts = {}
+  for split in builder.info.splits:
+    examples = [convert(example, f"{name}:{split}: example {i}")
+                for i, example in enumerate(_reader(name, builder, split))]
+    parts[split] = [example for example in examples if example.target is not None]
+  key = digest("tfds task", VERSION, builder.info.full_name, int(builder.info.dataset_size), kind,
+               {split: len(examples) for split, examples in parts.items()})
+  return task_dataset(name, kind, parts, key)
 
 
 def _builder(name: str, path: str, data_dir: str | os.PathLike | None) -> Any:

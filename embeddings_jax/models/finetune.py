@@ -25,8 +25,9 @@ The encoder's parameters lie under `params/encoder`, and what the pre-training h
 are no candidates for a span; dropout's mask comes from a hash. A frozen encoder works without dropout.
 
 Batch: `tokens` int32 [batch, time], -1 past the end (of `multiple_choice` [batch, choices, time]), `segments` alike,
-and `label` (int32 or float32 [batch]), `start` and `end` (int32 [batch]), or `tags` (int32 [batch, time], -1 where
-nothing is asked). `embed` is c; of spans and tags the mean of h.
+`characters` [batch, time, characters] for encoders that read them, and `label` (int32 or float32 [batch]), `start`
+and `end` (int32 [batch]), or `tags` (int32 [batch, time], -1 where nothing is asked). `embed` is c; of spans and tags
+the mean of h.
 
 Expected: `experiments/configs/finetune.py`.
 """
@@ -92,6 +93,8 @@ def finetune(
       raise InputError(f"{name}={value!r}: must be one of {', '.join(known)}")
   if not hasattr(encoder, "features"):
     raise InputError(f"encoder: {type(encoder).__name__} gives no vectors of tokens; take bert, gpt or elmo")
+  if pooling == "cls" and getattr(encoder, "causal", False) and task not in ("span", "tagging"):
+    raise InputError("pooling='cls': the first token of a causal network sees no other; take last or mean")
   if task in ("classification", "tagging") and num_classes < 2:
     raise InputError(f"num_classes={num_classes}: {task} needs at least 2")
   if auxiliary_weight < 0 or (auxiliary_weight and auxiliary is None):
@@ -142,11 +145,10 @@ def finetune(
     rows = _rows(batch)
     rng, rng_head = (None, None) if rng is None else jax.random.split(rng)
     vectors = features(params, rows, rng)
-    if of_text:
-      vectors = pooled(params, rows, vectors)
+    vectors = (pooled(params, rows, vectors) if of_text else vectors).astype(jnp.float32)
     if rng_head is not None and task != "span":
       vectors = drop(vectors, rng_head, dropout)
-    found = _dense(vectors, params["head"]).astype(jnp.float32)
+    found = _dense(vectors, params["head"])
     if task == "span":
       return jnp.where((rows["tokens"] >= 0)[..., None], found, _NEVER)
     if task in ("regression", "multiple_choice"):
@@ -204,7 +206,7 @@ def _dense(x, params):
 
 def _rows(batch: Mapping[str, Any]) -> dict[str, Any]:
   """What an encoder sees: one text a row, a choice being one."""
-  names = [name for name in ("tokens", "segments") if name in batch]
+  names = [name for name in ("tokens", "segments", "characters") if name in batch]
   if batch["tokens"].ndim == 2:
     return {name: batch[name] for name in (*names, "mask") if name in batch}
   rows = {name: batch[name].reshape(-1, batch[name].shape[-1]) for name in names}

@@ -135,6 +135,32 @@ def _cross_entropy_backward(chunk, gradient, cotangents):
 cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
 
 
+def sampled_cross_entropy(rng: Array, queries: Array, table: Array, targets: Array, weight: Array,
+                          num_samples: int) -> Array:
+  """-sum_i weight_i log p(target_i | q_i) with p over the target and some random words instead of all, in nats.
+
+  Words are drawn with replacement from q(w) = log((w + 2) / (w + 1)) / log(V + 1), about Zipf's law for words that
+  are numbered by frequency, and are the same for all positions. Their scores are lowered by log(num_samples q(w)),
+  and one that is the position's target does not count: the partition function is estimated without bias, and loss
+  and gradient are those of the whole softmax in the limit (importance sampling; Bengio and Senécal 2008).
+
+  Args:
+    rng: of the samples.
+    queries, table, targets, weight: as for `cross_entropy`.
+    num_samples: of words.
+  """
+  size = len(table)
+  # The inverse of the distribution function log(w + 1) / log(V + 1).
+  drawn = jnp.expm1(jax.random.uniform(rng, (num_samples,)) * jnp.log(size + 1.0)).astype(jnp.int32)
+  drawn = jnp.minimum(drawn, size - 1)
+  own = jnp.einsum("bnd,bnd->bn", queries, table[targets].astype(queries.dtype), preferred_element_type=jnp.float32)
+  others = jnp.einsum("bnd,sd->bns", queries, table[drawn].astype(queries.dtype), preferred_element_type=jnp.float32)
+  expected = num_samples * jnp.log1p(1 / (drawn + 1.0)) / jnp.log(size + 1.0)
+  others = jnp.where(drawn == targets[..., None], -jnp.inf, others - jnp.log(expected))
+  partition = jax.nn.logsumexp(jnp.concatenate([own[..., None], others], -1), axis=-1)
+  return (weight * (partition - own)).sum()
+
+
 def check_affordable(name: str, vocab_size: int, dim: int, num_tables: int, chunk: int, max_memory: float) -> None:
   """Refuses a vocabulary whose full softmax needs more than `max_memory` GB, and says what it would need.
 

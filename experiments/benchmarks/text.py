@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import optax
 from absl import flags
 
 from embeddings_jax.data import catalog
@@ -84,6 +85,68 @@ def embed(num_sentences: int = 10_000) -> dict:
       "ratio": round(ratio, 3), "max_difference": difference, "sentences": len(sentences),
       "tokens": int(encoded.sum()), "all": {name: [round(x, 2) for x in values] for name, values in times.items()},
       "peer": f"sentence-transformers {sentence_transformers.__version__}",
+  }
+
+
+def bert_step(rows: int = 32, length: int = 128, vocab_size: int = 8000) -> dict:
+  """Seconds of a training step of BERT-mini (4 layers of 256, 4 heads), ours against `transformers` with torch.
+
+  The same batch of 32 rows of 128 tokens; masks drawn, both heads, dropout .1 everywhere, AdamW, float32; by turns.
+  """
+  import torch
+  import transformers
+
+  sizes = dict(dim=256, num_layers=4, num_heads=4, mlp_dim=1024)
+  rng = np.random.default_rng(FLAGS.seed)
+  tokens = rng.integers(5, vocab_size, (rows, length)).astype(np.int32)
+  tokens[:, 0], tokens[:, length // 2], tokens[:, -1] = 2, 3, 3
+  segments = (np.arange(length) > length // 2).astype(np.int32) + np.zeros((rows, 1), np.int32)
+  is_next = rng.integers(0, 2, rows).astype(np.int32)
+
+  model = bert(vocab_size=vocab_size, mask_id=4, special_ids=tuple(range(5)), max_length=length, **sizes,
+                     unroll=4, optimizer=optax.adamw(1e-4))
+  batch = {"tokens": tokens, "segments": segments, "is_next": is_next}
+  state = jax.jit(model.init)(jax.random.key(FLAGS.seed), batch)
+  update = jax.jit(model.update, donate_argnums=0)
+
+  peer = transformers.BertForPreTraining(transformers.BertConfig(
+      vocab_size=vocab_size, hidden_size=sizes["dim"], num_hidden_layers=sizes["num_layers"],
+      num_attention_heads=sizes["num_heads"], intermediate_size=sizes["mlp_dim"],
+      max_position_embeddings=length)).train()
+  optimizer = torch.optim.AdamW(peer.parameters(), lr=1e-4)
+  ids, kinds, follows = (torch.tensor(x.astype(np.int64)) for x in (tokens, segments, 1 - is_next))
+
+  def ours() -> None:
+    nonlocal state
+    state, metrics = update(state, batch, jax.random.key(FLAGS.seed))
+    jax.block_until_ready((state, metrics))
+
+  def theirs() -> None:
+    chosen = (torch.rand(ids.shape) < 0.15) & (ids > 4)
+    kind = torch.rand(ids.shape)
+    inputs = torch.where(chosen & (kind < 0.8), 4, ids)
+    inputs = torch.where(chosen & (kind >= 0.9), torch.randint(5, vocab_size, ids.shape), inputs)
+    optimizer.zero_grad()
+    peer(input_ids=inputs, attention_mask=torch.ones_like(ids), token_type_ids=kinds,
+         labels=ids.masked_fill(~chosen, -100), next_sentence_label=follows).loss.backward()
+    optimizer.step()
+
+  def seconds(step) -> float:
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
+
+  for step in (ours, theirs, ours, theirs):
+    step()
+  turns = [(seconds(ours), seconds(theirs)) for _ in range(max(20, FLAGS.repeats))]
+  mine, other = (statistics.median(column) for column in zip(*turns))
+  ratio = statistics.median(theirs / ours for ours, theirs in turns)
+  return {
+      "summary": f"{ratio:.2f} x as fast as transformers with torch, {mine:.2f} s against {other:.2f} s a step of "
+                 f"{rows} rows of {length} tokens (median of {len(turns)} turns)",
+      "ratio": round(ratio, 3), "seconds": round(mine, 3), "seconds_peer": round(other, 3),
+      "vocab_size": vocab_size, "all": [[round(x, 3) for x in turn] for turn in turns],
+      "peer": f"transformers {transformers.__version__}, torch {torch.__version__}",
   }
 
 

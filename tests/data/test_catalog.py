@@ -50,7 +50,8 @@ def test_available_says_where(tmp_path, monkeypatch):
   assert set(where) == set(CATALOG)
   assert where["iris"] == "embedded" and where["galaxies"] == str(tmp_path)
   assert where["faithful"] == "missing: small-numeric/faithful.csv"
-  assert all(line.kind in ("rows", "text", "audio") and line.licence for line in available())
+  kinds = ("rows", "text", "audio", "pairs", "questions", "words")
+  assert all(line.kind in kinds and line.licence for line in available())
 
 
 def test_bad_names_and_files(tmp_path, monkeypatch):

@@ -237,6 +237,15 @@ def test_pure_function_of_seed_and_step():
     assert len(np.unique(used)) == len(used) and len(pairs) == 8 * steps
 
 
+def test_a_pass_with_too_few_pairs_is_filled_up_with_padding():
+  texts = numbered(6)
+  first = sentence_pairs(texts, 1, max_length=48, cls_id=CLS, sep_id=SEP).facts["num_rows"]
+  source = sentence_pairs(texts, first, max_length=48, cls_id=CLS, sep_id=SEP)
+  assert source.facts["steps_per_epoch"] == 1
+  masks = np.array([source.feed_at(step)["mask"] for step in range(20)])
+  assert masks[0].all() and 0 < masks.sum(1).min() < first and (np.diff(masks) <= 0).all()
+
+
 def test_held_out_pairs_are_fixed_and_as_many_as_asked():
   texts = numbered(10)
   source = sentence_pairs(texts, 16, max_length=48, cls_id=CLS, sep_id=SEP, order="sequential", num_pairs=300)
@@ -303,7 +312,7 @@ def test_rows_of_one_length_are_embedded_together(mesh_of):
   state = jax.device_put(jnp.zeros((), int), NamedSharding(mesh_of(), PartitionSpec()))
   found = pipeline.embedder(Model(None, None, embed), state, ENCODER)(items)
   assert found[:, 0].tolist() == [sum(ENCODER.encode([item])["tokens"].clip(0)[0]) for item in items]
-  assert sorted(length for _, length in shapes) == [4, 8, 16, 32]
+  assert sorted(length for _, length in shapes) == [8, 16, 24, 32]
 
 
 def test_bad_input(tmp_path):

@@ -104,7 +104,7 @@ MISTAKES = {
     "name": ("train.parquet", "x", "is no task by its name"),
     "json": ("train.json", "{", "train.json: not in the form of SQuAD"),
     "key": ("train.json", '{"data": [{"paragraphs": [{"qas": []}]}]}', "has no 'context'"),
-    "answer": ("train.json", squad(("who", [(5, "France")])), "question q0: the answer 'France' is not at character 5"),
+    "answer": ("train.json", squad(("who", [(5, "France")])), "the answer 'France' is not at character 5"),
     "tag": ("train.conll", "The O\ncat\n", "line 2: 'cat' should be a token and its tag, in 2 columns"),
     "conllu": ("train.conllu", "1\tThe\n", "line 1 has 2 columns, CoNLL-U has 10"),
     "choice": ("train.csv", "ctx,ending0,ending1,label\na,b,c,2\n", "line 2: the label '2' is no number from 0 to 1"),
@@ -133,7 +133,7 @@ def test_parts_are_told_by_the_files_names(tmp_path, caplog):
   assert list(task.targets) == [0, 1, 0, 1]
   assert "test_matched.tsv: has no column of labels" in caplog.text
   (tmp_path / "dev_matched.tsv").write_text(table + "e\tf\tz\n")
-  with pytest.raises(InputError, match="dev_matched.tsv: line 2: the label 'z' is not in the training part, which has x"):
+  with pytest.raises(InputError, match="dev_matched.tsv: line 2: the label 'z' is not in the training part, which"):
     load(tmp_path)
   (tmp_path / "valid.tsv").write_text(table + "e\tf\tx\n")
   with pytest.raises(InputError, match="the part dev was read from"):

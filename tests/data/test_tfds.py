@@ -31,6 +31,18 @@ SETS = {
     "tiny_images": ({"image": features.Image(shape=(2, 3, 1)), **LABEL}, lambda i: {"image": png(i), "label": i % 3}),
     "tiny_loud": ({"a": features.Tensor(shape=(None,), dtype=np.int64)}, lambda i: {"a": np.array([40000])}),
     "tiny_nan": ({"x": features.Tensor(shape=(2,), dtype=np.float64)}, lambda i: {"x": np.array([i, np.nan])}),
+    "tiny_pairs": ({"premise": features.Text(), "hypothesis": features.Text(),
+                    "label": features.ClassLabel(names="yno")},
+                   lambda i: {"premise": f"a {i}", "hypothesis": "é", "label": -1 if i == 6 else i % 2}),
+    "tiny_scores": ({"sentence1": features.Text(), "sentence2": features.Text(), "label": np.float32},
+                    lambda i: {"sentence1": f"a {i}", "sentence2": "b", "label": i / 2}),
+    "tiny_tags": ({"tokens": features.Sequence(features.Text()),
+                   "ner": features.Sequence(features.ClassLabel(names=["O", "B-x"]))},
+                  lambda i: {"tokens": ["the", f"w{i}"], "ner": [0, 1]}),
+    "tiny_squad": ({"question": features.Text(), "context": features.Text(), "answers": features.Sequence(
+                       {"text": features.Text(), "answer_start": np.int32})},
+                   lambda i: {"question": "q", "context": f"c {i}",
+                              "answers": [{"text": str(i), "answer_start": 2}] if i % 2 else []}),
     "tiny_scalars": ({"x": features.Scalar(dtype=np.int64)}, lambda i: {"x": i}),
 }
 
@@ -108,3 +120,21 @@ def test_bad_names(get, name, message):
   with pytest.raises(InputError, match=message) as error:
     get(name)
   assert "\n" not in str(error.value)
+
+
+def test_tasks_by_their_features(folder):
+  from embeddings_jax.data.tasks import as_task, load_examples
+
+  found = {name: load_examples(f"tfds:{name}", data_dir=folder)
+           for name in ("tiny_pairs", "tiny_scores", "tiny_tags", "tiny_squad")}
+  pairs = found["tiny_pairs"]
+  assert pairs.kind == "pairs" and dict(zip(pairs.items, pairs.labels["label"])) == {
+      (f"a {i}", "é"): "yn"[i % 2] for i in (0, 1, 2, 3, 4, 5, 7)}  # 6 has no label.
+  assert {pairs.items[i][0] for i in pairs.split["test"]} == {"a 5", "a 7"}
+  task = as_task(found["tiny_scores"]._replace(split={"train": np.arange(4), "dev": np.arange(4, 8)}))
+  assert task.kind == "regression" and task.span[1] > task.span[0]
+  assert ("the", "w2") in found["tiny_tags"].items and found["tiny_tags"].labels["tags"][0] == ("O", "B-x")
+  squad = dict(zip(found["tiny_squad"].items, found["tiny_squad"].labels["answers"]))
+  assert squad["q", "c 1"] == ((2, "1"),) and squad["q", "c 2"] == ()
+  with pytest.raises(InputError, match="no task is known by its features x, id, label"):
+    load_examples("tfds:tiny_rows", data_dir=folder)

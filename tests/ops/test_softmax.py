@@ -6,7 +6,12 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from embeddings_jax.ops.sharding import DATA_AXES
-from embeddings_jax.ops.softmax import check_affordable, cross_entropy, weighted_log_partition
+from embeddings_jax.ops.softmax import (
+    check_affordable,
+    cross_entropy,
+    sampled_cross_entropy,
+    weighted_log_partition,
+)
 from embeddings_jax.types import InputError
 
 
@@ -76,3 +81,20 @@ def test_cross_entropy_is_the_plain_one_in_any_chunks():
     found = jax.jit(jax.value_and_grad(ours, (0, 1), has_aux=True), static_argnums=2)(queries, table, chunk)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, expected)
     np.testing.assert_allclose(ours(queries, table, chunk)[0], expected[0][0], rtol=1e-6)
+
+
+def test_sampled_words_stand_for_the_vocabulary():
+  queries, table, weight = _inputs()
+  queries = queries / 3
+  targets = jax.random.randint(jax.random.key(1), weight.shape, 0, len(table))
+  exact = lambda q, t: cross_entropy(q, t, targets, weight, 64)[0]
+  sampled = lambda key, number: jax.jit(jax.value_and_grad(
+      lambda q, t: sampled_cross_entropy(key, q, t, targets, weight, number), (0, 1)))(queries, table)
+  value, gradient = jax.value_and_grad(exact, (0, 1))(queries, table)
+  near, near_gradient = sampled(jax.random.key(0), 20_000)
+  np.testing.assert_allclose(near, value, rtol=0.02)
+  for one, other in zip(near_gradient, gradient):
+    assert np.linalg.norm(one - other) < 0.1 * np.linalg.norm(other)
+  # One sample that is the target itself says nothing.
+  alone = sampled_cross_entropy(jax.random.key(0), queries, table[:1], jnp.zeros_like(targets), weight, 1)
+  np.testing.assert_allclose(alone, 0, atol=1e-6)
