@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
   import numpy as np
 
   from embeddings_jax.data.inputs import read_items
-  from experiments import pipeline, pretrained
+  from experiments import inference, pipeline, pretrained
 
   found = pretrained.load(FLAGS.init_from) if FLAGS.init_from else None
   run = pretrained.as_run(found, FLAGS.pooling) if found else pipeline.load_run(FLAGS.workdir)
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
   elif FLAGS.pooling:
     raise InputError(f"--pooling={FLAGS.pooling}: needs a model of words or subwords, and this one is of {kind}")
   items = read_items(FLAGS.input, kind, FLAGS.errors, getattr(run.encoder, "gaps", False))
-  embed = pipeline.embedder(run.model, run.state, run.encoder)
+  embed = inference.embedder(run.model, run.state, run.encoder)
   vectors = (pooled(embed(run.encoder.names), items, run.encoder) if FLAGS.pooling and kind == "words" else
              embed(items))
   if FLAGS.normalize or (FLAGS.normalize is None and found and found.normalize):

@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
   import jax
   import numpy as np
 
-  from experiments import figures, pipeline, protocols, results, workdir
+  from experiments import figures, inference, pipeline, protocols, results, workdir
 
   run = pipeline.load_run(FLAGS.workdir)
   config = run.record["config"]
@@ -51,12 +51,12 @@ def main(argv: Sequence[str]) -> int:
     batch = {key: np.zeros(shape, dtype) for key, (shape, dtype) in run.record["batch"].items()}
     return pipeline.first_state(run.model, batch, jax.tree.leaves(run.state)[0].sharding.mesh, config["seed"])
 
-  embed = results.remembering(pipeline.embedder(run.model, run.state, run.encoder))
+  embed = results.remembering(inference.embedder(run.model, run.state, run.encoder))
   metrics = protocols.evaluate(
       names, embed, dataset=dataset, vocabulary=run.encoder.names,
-      topics=pipeline.topics_of(run.model, run.state, run.encoder),
-      asked=pipeline.asked_of(run.model, run.state, run.encoder, data=data, untrained=untrained), seed=config["seed"],
-      max_items=config["eval_items"], data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+      topics=inference.topics_of(run.model, run.state, run.encoder),
+      asked=inference.asked_of(run.model, run.state, run.encoder, data=data, untrained=untrained),
+      seed=config["seed"], max_items=config["eval_items"], data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
   for key, value in metrics.items():
     print(f"{key}: {value:.4f}")
   path = run.path / "results.json"
@@ -98,13 +98,13 @@ def pretrained_network():
   """Of `--init_from`: texts -> [num_texts, dim], and what protocols may ask beside."""
   import jax
 
-  from experiments import pipeline, pretrained
+  from experiments import inference, pipeline, pretrained
 
   found = pretrained.load(FLAGS.init_from)
   run = pretrained.as_run(found, FLAGS.pooling)
-  embed = pipeline.embedder(run.model, run.state, run.encoder)
+  embed = inference.embedder(run.model, run.state, run.encoder)
   mesh, batch = jax.tree.leaves(run.state)[0].sharding.mesh, run.encoder.encode(["a"])
-  asked = pipeline.asked_of(run.model, run.state, run.encoder,
+  asked = inference.asked_of(run.model, run.state, run.encoder,
                             untrained=lambda: pipeline.first_state(run.model, batch, mesh, seed=0))
   return (lambda texts: pretrained.unit(embed(texts))) if found.normalize else embed, asked
 

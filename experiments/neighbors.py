@@ -51,7 +51,7 @@ def documents() -> int:
   import numpy as np
 
   from embeddings_jax.eval.neighbors import combination
-  from experiments import pipeline
+  from experiments import inference, pipeline
 
   if not FLAGS.workdir or FLAGS.vectors:
     raise InputError("--query needs --workdir=W of a model of bags of words")
@@ -62,7 +62,7 @@ def documents() -> int:
   vectors = np.load(files[0])
   names = (files[1].read_text(encoding="utf-8").splitlines() if files[1].exists()
            else [f"document {i}" for i in range(len(vectors))])
-  query = pipeline.embedder(run.model, run.state, run.encoder)([FLAGS.query])
+  query = inference.embedder(run.model, run.state, run.encoder)([FLAGS.query])
   if not query.any():
     raise InputError(f"--query={FLAGS.query!r}: none of its words is in the vocabulary")
   asked = "\0"  # Is no name of a document.

@@ -59,8 +59,8 @@ def evaluate(
     embed: items -> [num_items, dim].
     dataset: the run's own, or a function that loads it when a protocol needs it.
     vocabulary: names that `embed` knows, where items are words.
-    topics: of a model of topics, what `pipeline.topics_of` gives.
-    asked: what else the model can be asked for, as `pipeline.asked_of` gives it.
+    topics: of a model of topics, what `inference.topics_of` gives.
+    asked: what else the model can be asked for, as `inference.asked_of` gives it.
     seed: of the protocols' own randomness.
     max_items: evaluate on this many items of a set without an official split, drawn with `seed`; 0: all.
     data_dir, cache_dir: where to find the others.

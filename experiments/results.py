@@ -10,7 +10,7 @@ from etils import epath
 from embeddings_jax.eval.neighbors import neighbors
 from embeddings_jax.eval.topics import top_words
 from embeddings_jax.types import Model, PyTree
-from experiments import figures, pipeline, protocols, workdir
+from experiments import figures, inference, pipeline, protocols, workdir
 
 NEIGHBOR_RANKS = (100, 200, 300, 500, 700, 1000, 1500, 2000)  # Frequent words, past the function words.
 
@@ -31,15 +31,15 @@ class Report:
     return self._run(self.embedder(state), names, state, parts=("train", "dev"))
 
   def embedder(self, state: PyTree) -> Callable[[Any], np.ndarray]:
-    return remembering(pipeline.embedder(self._model, state, self._data.encoder))
+    return remembering(inference.embedder(self._model, state, self._data.encoder))
 
   def _run(self, embed, names=None, state=None, parts=None) -> dict[str, float]:
     names = self._config.evals if names is None else names
-    topics = None if state is None else pipeline.topics_of(self._model, state, self._data.encoder)
+    topics = None if state is None else inference.topics_of(self._model, state, self._data.encoder)
     if state is None:  # Features without learning have embeddings alone.
       needing = ("finetuning", "held_out", "probing", "topics")
       names = [name for name in names if name.partition(":")[0] not in needing]
-    asked = {} if state is None else pipeline.asked_of(self._model, state, self._data.encoder, data=self._data,
+    asked = {} if state is None else inference.asked_of(self._model, state, self._data.encoder, data=self._data,
                                                        untrained=self.untrained)
     if parts and "task" in asked:
       task = asked["task"]
@@ -100,7 +100,7 @@ class Report:
     drawn = figures.draw(path, self._model, state, self._data._replace(dataset=self._material), vectors, names,
                          evals=self._config.evals, data_dir=self._dirs["data_dir"], seed=self._config.seed)
     drawn += figures.draw_probing(path, results["metrics"])
-    self._summary(path, results, vectors, names, drawn, pipeline.topics_of(self._model, state, self._data.encoder))
+    self._summary(path, results, vectors, names, drawn, inference.topics_of(self._model, state, self._data.encoder))
 
   def _words_per_second(self, step: int, seconds: float) -> dict[str, float]:
     """Words of the text as it was read, in or out of the vocabulary, that went through training; for text."""

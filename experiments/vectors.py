@@ -27,13 +27,13 @@ def load() -> tuple[word_vectors.WordVectors, str]:
                      "--workdir and --vectors: give one of them")
   if FLAGS.vectors:
     return word_vectors.read(FLAGS.vectors, FLAGS.vectors_format, FLAGS.errors), FLAGS.vectors
-  from experiments import pipeline
+  from experiments import inference, pipeline
 
   run = pipeline.load_run(FLAGS.workdir)
   names = run.encoder.names
   if names is None:
     raise InputError(f"--workdir={FLAGS.workdir}: --model={run.record['config']['name']} learns no vectors of words")
-  vectors = pipeline.embedder(run.model, run.state, run.encoder)(names)
+  vectors = inference.embedder(run.model, run.state, run.encoder)(names)
   return word_vectors.WordVectors(list(names), vectors), f"step {run.step} of {FLAGS.workdir}"
 
 

@@ -9,7 +9,7 @@ import pytest
 from embeddings_jax.train.checkpoints import Checkpoints
 from embeddings_jax.train.loop import train
 from embeddings_jax.train.mesh import path_name
-from experiments import command, pipeline
+from experiments import command, inference, pipeline
 
 STEPS = 20
 MODELS = command.model_names()
@@ -77,9 +77,9 @@ def test_embedding_has_a_row_for_each_item(name, uninterrupted):
   _, model, data = tiny(name)
   state, _ = uninterrupted(name)
   items = data.encoder.names[:7] if data.encoder.names is not None else data.dataset.items[:7]
-  vectors = pipeline.embedder(model, state, data.encoder)(items)
+  vectors = inference.embedder(model, state, data.encoder)(items)
   assert vectors.shape[0] == 7 and vectors.ndim == 2 and np.isfinite(vectors).all()
-  alone = pipeline.embedder(model, state, data.encoder)(items[:1])
+  alone = inference.embedder(model, state, data.encoder)(items[:1])
   np.testing.assert_allclose(alone[0], vectors[0], rtol=1e-4, atol=1e-5)  # Padding and neighbours change nothing.
 
 

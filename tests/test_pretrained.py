@@ -17,7 +17,7 @@ from embeddings_jax.gradient import gradient_model
 from embeddings_jax.interop import huggingface
 from embeddings_jax.train.checkpoints import Checkpoints
 from embeddings_jax.types import InputError
-from experiments import command, pipeline, pretrained
+from experiments import command, inference, pretrained
 
 ROOT = pathlib.Path(__file__).parents[1]
 TEXTS = ["The cat sat on the mat.", "A dog, a cat and another dog!", "mat", "", "the cat sat and sat on a dog"]
@@ -51,7 +51,7 @@ def sentences(tmp_path_factory):
 
 def vectors(found, texts, **options):
   run = pretrained.as_run(found, **options)
-  return pipeline.embedder(run.model, run.state, run.encoder)(texts)
+  return inference.embedder(run.model, run.state, run.encoder)(texts)
 
 
 def test_texts_are_embedded_as_each_alone_by_the_trunk(sentences):
@@ -82,12 +82,12 @@ def test_at_most_four_widths_are_compiled(sentences):
   model = run.model._replace(outputs={}, embed=lambda state, batch: shapes.add(batch["tokens"].shape) or (
       run.model.embed(state, batch)))
   texts = ["cat " * (i % 17) for i in range(300)]
-  padded = pipeline.embedder(model, run.state, run.encoder)(texts)
+  padded = inference.embedder(model, run.state, run.encoder)(texts)
   assert 1 < len({width for _, width in shapes}) <= len(shapes) <= 4 and max(width for _, width in shapes) <= 20
   shapes.clear()
   packed = lambda state, batch, rng: shapes.add(batch["tokens"].shape) or run.model.outputs["embed_packed"](
       state, batch, rng)
-  embed = pipeline.embedder(run.model._replace(outputs={"embed_packed": packed}), run.state, run.encoder)
+  embed = inference.embedder(run.model._replace(outputs={"embed_packed": packed}), run.state, run.encoder)
   np.testing.assert_allclose(embed(texts), padded, atol=2e-6)
   assert len(shapes) == 1
 

@@ -8,7 +8,7 @@ from embeddings_jax.data.subwords import train_wordpiece
 from embeddings_jax.interop import huggingface
 from embeddings_jax.train.mesh import make_mesh
 from embeddings_jax.types import InputError
-from experiments import command, figures, pipeline, pretrained
+from experiments import command, figures, inference, pipeline, pretrained
 
 TEXTS = ["the cat sat on the mat", "a dog and another dog", "where is the cat ?", "a mat"]
 HYPER = dict(dim=12, num_layers=2, num_heads=3, mlp_dim=20, max_length=24, num_segments=2, positions="learned",
@@ -70,7 +70,7 @@ def test_predictions_are_in_order_and_the_measures_are_named(started):
   assert len(np.unique(lengths)) > 2
   batch = {name: np.asarray(arrays[name]) for name in ("tokens", "segments")}
   expected = jax.jit(lambda *args: model.outputs["predict"](*args, None))(state, batch)
-  asked = pipeline.asked_of(model, state, data.encoder, data=data)
+  asked = inference.asked_of(model, state, data.encoder, data=data)
   np.testing.assert_allclose(asked["predict"](arrays), expected, atol=1e-5)
   found = protocols.evaluate(["finetuning"], lambda items: None, dataset=data.dataset, asked=asked)
   guessed = asked["predict"](data.encoded["test"]).argmax(1)
@@ -82,7 +82,7 @@ def test_predictions_are_in_order_and_the_measures_are_named(started):
 
 def test_vectors_of_words_are_those_of_their_first_tokens(started):
   _, _, _, data, model, state = started
-  hidden = pipeline.word_layers(model, lambda: state, data.encoder)
+  hidden = inference.word_layers(model, lambda: state, data.encoder)
   sentences = [("the", "cat"), ("another", "mats", "dog"), ("the",) * 40]
   vectors, known = hidden(sentences)
   assert vectors.shape == (45, 3, 12) and known[:5].all() and 5 < known.sum() < 45

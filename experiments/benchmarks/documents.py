@@ -21,7 +21,7 @@ from embeddings_jax.eval.retrieval import retrieval, unit_rows
 from embeddings_jax.models.lsa import lsa as make_lsa
 from embeddings_jax.train.loop import train
 from embeddings_jax.types import InputError
-from experiments import command, pipeline
+from experiments import command, inference, pipeline
 from experiments.benchmarks.memory import anonymous
 
 FLAGS = flags.FLAGS
@@ -119,8 +119,8 @@ def topics() -> dict:
     model, records = pipeline.make_model(config, data.source.facts, steps), []
     state = train(model, data.source, steps=steps, seed=FLAGS.seed, log_every=1, steps_per_dispatch=5,
                   write=lambda step, record: records.append(record))
-    found = pipeline.topics_of(model, state, data.encoder)
-    return data, pipeline.embedder(model, state, data.encoder), found, records
+    found = inference.topics_of(model, state, data.encoder)
+    return data, inference.embedder(model, state, data.encoder), found, records
 
   shared = dict(command.load_config("plsa", "small").data, held_out=0.0)
   shared = {key: shared[key] for key in ("name", "part", "unit", "normalize", "min_count", "min_documents",

@@ -17,7 +17,7 @@ from embeddings_jax.data.sentences import split_sentences, tokenize_documents
 from embeddings_jax.data.subwords import SubwordEncoder, trained_tokenizer
 from embeddings_jax.interop import huggingface
 from embeddings_jax.models.bert import bert
-from experiments import pipeline, pretrained
+from experiments import inference, pretrained
 
 FLAGS = flags.FLAGS
 
@@ -63,7 +63,7 @@ def embed(num_sentences: int = 10_000) -> dict:
     _write_sentence_model(Path(folder), tokenizer, sizes)
     found = pretrained.load(folder)
     run = pretrained.as_run(found)
-    ours = pipeline.embedder(run.model, run.state, run.encoder)
+    ours = inference.embedder(run.model, run.state, run.encoder)
     theirs = sentence_transformers.SentenceTransformer(folder, device="cpu")
     turns = {"ours": lambda: pretrained.unit(ours(sentences)),
              "theirs": lambda: theirs.encode(sentences, show_progress_bar=False)}

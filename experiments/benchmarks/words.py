@@ -18,7 +18,7 @@ from embeddings_jax.eval.word_similarity import word_similarity
 from embeddings_jax.interop import word_vectors
 from embeddings_jax.train.loop import train
 from embeddings_jax.types import InputError
-from experiments import command, pipeline
+from experiments import command, inference, pipeline
 
 FLAGS = flags.FLAGS
 
@@ -112,7 +112,7 @@ def glove() -> dict:
     state = timed("training", lambda: train(
         pipeline.make_model(config, source.facts, steps), source, steps=steps, seed=FLAGS.seed,
         steps_per_dispatch=config.steps_per_dispatch))
-    vectors = pipeline.embedder(pipeline.make_model(config, source.facts, steps), state, tokens.encoder)(names)
+    vectors = inference.embedder(pipeline.make_model(config, source.facts, steps), state, tokens.encoder)(names)
 
     path = lambda name: os.path.join(folder, name)
     stream = np.asarray(tokens.tokens)
@@ -181,7 +181,7 @@ def ppmi() -> dict:
     seconds["svds"].append(round(time.perf_counter() - start, 1))
   ratio = statistics.median(theirs / ours for ours, theirs in zip(*seconds.values()))
   error = float(np.abs(found / exact - 1).max())
-  ours = quality(names, pipeline.embedder(model, state, data.encoder)(names))
+  ours = quality(names, inference.embedder(model, state, data.encoder)(names))
   return {
       "summary": ", ".join(f"{name} {score:.3f}" for name, score in ours.items())
                  + f"; {ratio:.1f} times as fast as `svds` (median of {FLAGS.repeats} turns), singular values within "

@@ -14,7 +14,7 @@ from embeddings_jax.data.sentence_pairs import draw_pairs, sentence_pairs
 from embeddings_jax.data.sentences import TokenTexts, split_sentences, tokenize_documents
 from embeddings_jax.data.subwords import SubwordEncoder, train_bpe, wordpiece
 from embeddings_jax.types import InputError, Model
-from experiments import pipeline
+from experiments import inference, pipeline
 
 CLS, SEP = 100_000, 100_001
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz.ABC"]
@@ -310,7 +310,7 @@ def test_rows_of_one_length_are_embedded_together(mesh_of):
     return state + jnp.where(batch["tokens"] >= 0, batch["tokens"], 0).sum(1, keepdims=True)
 
   state = jax.device_put(jnp.zeros((), int), NamedSharding(mesh_of(), PartitionSpec()))
-  found = pipeline.embedder(Model(None, None, embed), state, ENCODER)(items)
+  found = inference.embedder(Model(None, None, embed), state, ENCODER)(items)
   assert found[:, 0].tolist() == [sum(ENCODER.encode([item])["tokens"].clip(0)[0]) for item in items]
   assert sorted(length for _, length in shapes) == [8, 16, 24, 32]
 

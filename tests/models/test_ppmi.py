@@ -15,7 +15,7 @@ from embeddings_jax.models.ppmi import ppmi
 from embeddings_jax.ops.lanczos import orthonormal
 from embeddings_jax.train.loop import train
 from embeddings_jax.types import InputError
-from experiments import command, pipeline
+from experiments import command, inference, pipeline
 
 PARK = ("The girl walks to her dog to the park. It can take a long time to park your car in NYC. "
         "The dog park is always crowded on Saturdays.")
@@ -302,6 +302,6 @@ def test_word_similarity_on_real_text(tmp_path):
   config.model.update(dict(dim=50))
   data = pipeline.load_data(config, data_dir=None, cache_dir=tmp_path)
   state = train(pipeline.make_model(config, data.source.facts, 2), data.source, steps=2, mesh=one_device())
-  embed = pipeline.embedder(pipeline.make_model(config, data.source.facts, 2), state, data.encoder)
+  embed = inference.embedder(pipeline.make_model(config, data.source.facts, 2), state, data.encoder)
   found = word_similarity(embed, wordsets.word_similarity("ws353", None), vocabulary=data.encoder.vocabulary)
   assert found["spearman"] > 0.4
