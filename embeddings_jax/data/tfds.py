@@ -142,7 +142,7 @@ def load_tfds_task(name: str, *, data_dir: str | os.PathLike | None = None) -> D
         value = decode(value)
       return Example(items if pair else items[0], value, place)
   else:
-    raise InputError(f"--config.task={name}: no task is known by its features {', '.join(features)}")
+    raise InputError(f"--config.task={name}: no task is known by its features {', '.join(sorted(features))}")
 
   parts = {}
   for split in builder.info.splits:

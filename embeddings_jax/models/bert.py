@@ -74,7 +74,7 @@ class Bert(nn.Module):
 
   def decode(self, hidden: Float[Array, "*shape dim"]) -> Float[Array, "*shape vocab"]:
     """Logits of the vocabulary, float32."""
-    hidden = ACTIVATIONS["gelu"](_dense(hidden, self.masked["dense"]))
+    hidden = ACTIVATIONS[self.encoder.activation](_dense(hidden, self.masked["dense"]))
     hidden = layer_norm(hidden, self.masked["norm"], self.encoder.norm_epsilon, hidden.dtype)
     return self.encoder.decode(hidden) + self.masked["bias"]
 

@@ -136,5 +136,5 @@ def test_tasks_by_their_features(folder):
   assert ("the", "w2") in found["tiny_tags"].items and found["tiny_tags"].labels["tags"][0] == ("O", "B-x")
   squad = dict(zip(found["tiny_squad"].items, found["tiny_squad"].labels["answers"]))
   assert squad["q", "c 1"] == ((2, "1"),) and squad["q", "c 2"] == ()
-  with pytest.raises(InputError, match="no task is known by its features x, id, label"):
+  with pytest.raises(InputError, match="no task is known by its features id, label, x"):
     load_examples("tfds:tiny_rows", data_dir=folder)
