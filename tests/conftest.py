@@ -1,4 +1,5 @@
 """Eight simulated devices, a compilation cache for the run, and the markers."""
+import collections
 import os
 import pathlib
 import tempfile
@@ -45,12 +46,19 @@ def pytest_collection_modifyitems(config, items):
   if left_out:
     config.hook.pytest_deselected(items=list(left_out))
     items[:] = [item for item in items if item not in left_out]
-  config.left_out = left_out
+  config.left_out = collections.Counter(left_out.values())
+  if hasattr(config, "workeroutput"):  # One of several processes, whose chief sees no test itself.
+    config.workeroutput["left_out"] = dict(config.left_out)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+  node.config.left_out = getattr(node, "workeroutput", {}).get("left_out", {})
 
 
 def pytest_terminal_summary(terminalreporter, config):
   for marker, (_, reason) in ASKED.items():
-    number = list(getattr(config, "left_out", {}).values()).count(marker)
+    number = getattr(config, "left_out", {}).get(marker, 0)
     if number:
       terminalreporter.write_line(f"{number} {marker!r} tests were left out: {reason}")
 
