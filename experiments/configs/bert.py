@@ -2,7 +2,7 @@
 
 Command: `python -m experiments.run --model=bert [--preset=small --data_dir=DIR]`
 Presets: `demo` documentation, four minutes on two cores; `tiny` for tests; `small` BERT-mini (4 layers of 256) on
-6,514 articles of Wikipedia, 30 minutes on two cores (15 with `--steps=1250`), half a pass and so without dropout;
+6,514 articles of Wikipedia, 30 minutes on two cores (15 with `--steps=3000`), half a pass and so without dropout;
 `paper` BERT-base, 1 M steps of 256 rows of 512 on an accelerator, on a corpus of one's own (`--data=`).
 """
 import ml_collections
@@ -19,6 +19,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
                      clip_norm=1.0, b1=0.9, b2=0.999, eps=1e-6),
       steps=1000,
       batch_size=32,
+      steps_per_dispatch=10,
       log_every=50,
       save_every=500,
       evals=("held_out",),
@@ -29,13 +30,13 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.update(dict(
         model=dict(dim=16, num_heads=2, mlp_dim=32, max_length=32, unroll=1),
         data=dict(vocab_size=400, max_length=32, max_documents=300, validation_pairs=16), steps=20, batch_size=8,
-        log_every=5, save_every=10, eval_items=64, baselines=False))
+        steps_per_dispatch=1, log_every=5, save_every=10, eval_items=64, baselines=False))
   elif preset == "small":
     config.update(dict(
         model=dict(dim=256, num_layers=4, num_heads=4, mlp_dim=1024, dropout=0.0, attention_dropout=0.0,
                    dtype="bfloat16"),
         data=dict(name="enwiki-2015", vocab_size=8000, validation_pairs=10_000),
-        optimizer=dict(learning_rate=1e-3, warmup_steps=200), steps=2500, save_every=500))
+        optimizer=dict(learning_rate=1e-3, warmup_steps=400), steps=6000, batch_size=16, save_every=1000))
   elif preset == "paper":
     config.update(dict(
         model=dict(dim=768, num_layers=12, num_heads=12, mlp_dim=3072, max_length=512, dtype="bfloat16", unroll=1,
