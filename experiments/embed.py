@@ -80,6 +80,7 @@ def pooled(table: Any, lines: Sequence[str], encoder: Any) -> Any:
   import numpy as np
 
   from embeddings_jax.ops import sentence_vectors
+
   table, weights = jnp.asarray(table), None
   size = encoder.encoded_at_once
   batches = [jnp.asarray(encoder.encode(lines[first:first + size])["tokens"])

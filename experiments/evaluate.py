@@ -40,7 +40,8 @@ def main(argv: Sequence[str]) -> int:
   if config["data"].get("form") == "task":
     data = pipeline.load_task(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir, encoder=run.encoder)
   elif "held_out" in names:
-    data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+    # The run's own tokenizer: the directory that it came from may be gone.
+    data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir, encoder=run.encoder)
 
   def dataset():
     if data:

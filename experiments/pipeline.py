@@ -52,7 +52,7 @@ class Data(NamedTuple):
 def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str | None, encoder: Any = None) -> Data:
   """The training source of a config, its encoder, and the data set for the evaluations.
 
-  Of a task the encoder may be given, a pretrained one.
+  Where items are subwords the encoder may be given, a pretrained one, whose tokenizer then serves.
   """
   options, batch_size, seed = config["data"], config["batch_size"], config["seed"]
   if not options["name"]:
@@ -83,7 +83,7 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
     source = bag_source(bags, batch_size, blocks=options["blocks"], held_out=options.get("held_out", 0), seed=seed)
   elif kind == "subwords":
     source, validation, encoder = load_subwords(dataset, options, batch_size=batch_size, seed=seed,
-                                                cache_dir=cache_dir)
+                                                cache_dir=cache_dir, encoder=encoder)
     if options.get("tokenizer"):  # A file, which determines the course as well.
       dataset = dataset._replace(fingerprint=digest(dataset.fingerprint, encoder.fingerprint))
   elif kind == "characters":
@@ -183,17 +183,20 @@ def load_words(dataset: Any, options: Mapping[str, Any], *, batch_size: int, see
   return source, tokens.encoder
 
 
-def load_subwords(dataset: Any, options: Mapping[str, Any], *, batch_size: int, seed: int,
-                  cache_dir: str | None) -> tuple[Source, Source | None, SubwordEncoder]:
+def load_subwords(dataset: Any, options: Mapping[str, Any], *, batch_size: int, seed: int, cache_dir: str | None,
+                  encoder: SubwordEncoder | None = None) -> tuple[Source, Source | None, SubwordEncoder]:
   """Sources of training and of held-out documents in the form that `options` (the config's `data`) ask for.
 
   Options: `tokenizer` (a path; "": trained on the text, by `model`, `vocab_size` and `lowercase`), `max_length`,
   `form` (`pairs`: with `short_fraction`, and `validation_pairs`, as many held-out ones, 0: one drawing; `windows`: of
-  `window_length`, else `max_length`, tokens).
+  `window_length`, else `max_length`, tokens). The tokenizer of an `encoder` that is given goes before theirs.
   """
   form = options.get("form", "pairs")
   check_choice("--config.data.form", form, SUBWORD_FORMS)
-  encoder = subword_encoder(dataset, options, cache_dir)
+  if encoder is None:
+    encoder = subword_encoder(dataset, options, cache_dir)
+  else:
+    encoder = SubwordEncoder(encoder.tokenizer, options["max_length"])
   facts = encoder.facts
   if form == "pairs":
     missing = [role for role in ("cls", "sep", "mask") if f"{role}_id" not in facts]
@@ -205,8 +208,8 @@ def load_subwords(dataset: Any, options: Mapping[str, Any], *, batch_size: int, 
   facts |= {"num_raw_words": corpus.num_raw_words, "num_tokens": len(corpus.train.tokens),
             "num_documents": len(corpus.train.documents) - 1,
             "counts": np.bincount(corpus.train.tokens, minlength=facts["vocab_size"])}
-  if encoder.continues is not None:
-    facts["continues"] = encoder.continues
+  if (continues := encoder.continues) is not None:
+    facts["continues"] = continues
 
   def pairs(texts: TokenTexts, **given: Any) -> Source:
     return sentence_pairs(texts, batch_size, max_length=options["max_length"], cls_id=facts["cls_id"],
