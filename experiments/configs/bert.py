@@ -1,9 +1,11 @@
 """BERT's pre-training (Devlin et al. 2019, arXiv:1810.04805): masked words, and whether B follows A.
 
 Command: `python -m experiments.run --model=bert [--preset=small --data_dir=DIR]`
-Presets: `demo` documentation, four minutes on two cores; `tiny` for tests; `small` BERT-mini (4 layers of 256) on
+Presets: `demo` documentation, three minutes on two cores; `tiny` for tests; `small` BERT-mini (4 layers of 256) on
 6,514 articles of Wikipedia, 30 minutes on two cores (15 with `--steps=3000`), half a pass and so without dropout;
 `paper` BERT-base, 1 M steps of 256 rows of 512 on an accelerator, on a corpus of one's own (`--data=`).
+Expected: demo, held out: masked loss 5.14 (the words' frequencies lose 5.83), next sentence .724 (untrained .619, for
+many docstrings have one sentence and so no next; 1 seed).
 """
 import ml_collections
 
