@@ -1,6 +1,7 @@
 """Wiring: from a config to a source, an encoder and a model, and from a work directory to what was trained."""
 import importlib
 import inspect
+import logging
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from embeddings_jax.data.cooccurrence import Cooccurrence, count_cooccurrences
 from embeddings_jax.data.dataset import Dataset, take_columns
 from embeddings_jax.data.documents import byte_stream
 from embeddings_jax.data.sentence_pairs import sentence_pairs
-from embeddings_jax.data.sentences import TokenTexts, tokenize_documents
+from embeddings_jax.data.sentences import TokenTexts, sentence_rows, tokenize_documents
 from embeddings_jax.data.sources import array_source, window_source
 from embeddings_jax.data.subwords import SubwordEncoder, load_tokenizer, trained_tokenizer
 from embeddings_jax.data.tiles import tile_source
@@ -35,9 +36,9 @@ from experiments.progress import Progress
 FORMS = ("blocks", "cells", "tiles")
 # What each encoder encodes, first what it is meant for.
 ITEMS = {"rows": ("rows",), "words": ("text",), "bags": ("text", "bags", "matrix"), "bytes": ("text",),
-         "waveforms": ("audio",), "subwords": ("text",), "characters": ("text",)}
-# What models of subwords read: pairs of sentences as BERT, or windows of the running text as GPT.
-SUBWORD_FORMS = ("pairs", "windows")
+         "waveforms": ("audio",), "subwords": ("text", "pairs", "triples"), "characters": ("text",)}
+# What models of subwords read: pairs of sentences as BERT, windows of the running text as GPT, sentences as SimCSE.
+SUBWORD_FORMS = ("pairs", "windows", "sentences")
 
 
 class Data(NamedTuple):
@@ -81,6 +82,9 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
     bags = counted_documents(dataset, options, cache_dir)
     encoder = bags.encoder
     source = bag_source(bags, batch_size, blocks=options["blocks"], held_out=options.get("held_out", 0), seed=seed)
+  elif kind == "subwords" and dataset.kind != "text":
+    source, dataset, encoder = load_views(dataset, options, batch_size=batch_size, seed=seed, data_dir=data_dir,
+                                          cache_dir=cache_dir, encoder=encoder)
   elif kind == "subwords":
     source, validation, encoder = load_subwords(dataset, options, batch_size=batch_size, seed=seed,
                                                 cache_dir=cache_dir, encoder=encoder)
@@ -189,7 +193,7 @@ def load_subwords(dataset: Any, options: Mapping[str, Any], *, batch_size: int, 
 
   Options: `tokenizer` (a path; "": trained on the text, by `model`, `vocab_size` and `lowercase`), `max_length`,
   `form` (`pairs`: with `short_fraction`, and `validation_pairs`, as many held-out ones, 0: one drawing; `windows`: of
-  `window_length`, else `max_length`, tokens). The tokenizer of an `encoder` that is given goes before theirs.
+  `window_length`, else `max_length`, tokens; `sentences`: `num_sentences` with `min_tokens`). The tokenizer of an `encoder` that is given goes before theirs.
   """
   form = options.get("form", "pairs")
   check_choice("--config.data.form", form, SUBWORD_FORMS)
@@ -198,12 +202,12 @@ def load_subwords(dataset: Any, options: Mapping[str, Any], *, batch_size: int, 
   else:
     encoder = SubwordEncoder(encoder.tokenizer, options["max_length"])
   facts = encoder.facts
-  if form == "pairs":
-    missing = [role for role in ("cls", "sep", "mask") if f"{role}_id" not in facts]
-    if missing:
-      raise InputError(f"--config.data.tokenizer={options.get('tokenizer', '')}: has no [{missing[0].upper()}]; "
-                       "sentence pairs need [CLS], [SEP] and [MASK]")
-  corpus = tokenize_documents(dataset, encoder, unit="sentence" if form == "pairs" else "document",
+  needed = {"pairs": ("cls", "sep", "mask"), "sentences": ("cls", "sep")}.get(form, ())
+  missing = [role for role in needed if f"{role}_id" not in facts]
+  if missing:
+    raise InputError(f"--config.data.tokenizer={options.get('tokenizer', '')}: has no [{missing[0].upper()}]; "
+                     f"{form} need " + " and ".join(f"[{role.upper()}]" for role in needed))
+  corpus = tokenize_documents(dataset, encoder, unit="document" if form == "windows" else "sentence",
                               cache_dir=cache_dir)
   facts |= {"num_raw_words": corpus.num_raw_words, "num_tokens": len(corpus.train.tokens),
             "num_documents": len(corpus.train.documents) - 1,
@@ -218,6 +222,10 @@ def load_subwords(dataset: Any, options: Mapping[str, Any], *, batch_size: int, 
   def windows(texts: TokenTexts, **given: Any) -> Source:
     return window_source(texts.tokens, options.get("window_length") or options["max_length"], batch_size, **given)
 
+  if form == "sentences":
+    rows = sentence_rows(corpus.train, number=options["num_sentences"], min_tokens=options["min_tokens"], seed=seed,
+                         max_length=options["max_length"], cls_id=facts["cls_id"], sep_id=facts["sep_id"])
+    return array_source({"tokens": rows}, batch_size, seed=seed, facts=token_facts(facts, rows)), None, encoder
   held_out = corpus.validation
   if form == "windows":
     validation = held_out and windows(held_out, order="sequential", remainder="pad")
@@ -226,6 +234,40 @@ def load_subwords(dataset: Any, options: Mapping[str, Any], *, batch_size: int, 
   if held_out and len(held_out.documents) > 2:
     validation = pairs(held_out, order="sequential", num_pairs=options.get("validation_pairs", 0))
   return pairs(corpus.train, seed=seed, facts=facts), validation, encoder
+
+
+def load_views(dataset: Dataset, options: Mapping[str, Any], *, batch_size: int, seed: int, data_dir: str | None,
+               cache_dir: str | None, encoder: SubwordEncoder | None = None) -> tuple[Source, Dataset, SubwordEncoder]:
+  """The source of `tokens` int32 `[batch_size, views, max_length]` of pairs or triples of sentences that belong
+  together, their sentences as a data set, and the encoder.
+
+  Items that share a sentence with a set of `options["drop_overlap"]`, on which the vectors are to be evaluated, are
+  left out; how many is the fact `num_overlapping`.
+  """
+  items = [dataset.items[i] for i in dataset.split.get("train", range(len(dataset.items)))]
+  sentences = list(dict.fromkeys(sentence for item in items for sentence in item))
+  view = Dataset(dataset.name, "text", sentences, fingerprint=dataset.fingerprint)
+  if encoder is None:
+    encoder = subword_encoder(view, options, cache_dir)
+  else:
+    encoder = SubwordEncoder(encoder.tokenizer, options["max_length"])
+  dropped = 0
+  if options.get("drop_overlap"):
+    others = (catalog.load(name, data_dir=data_dir, cache_dir=cache_dir) for name in options["drop_overlap"])
+    kept, dropped = without_overlap(items, (sentence for other in others for item in other.items for sentence in item))
+    items = [items[i] for i in kept]
+    logging.info("%d of %d items of %s share a sentence with %s and are left out", dropped, dropped + len(items),
+                 dataset.name, ", ".join(options["drop_overlap"]))
+  width = options["max_length"]
+  columns = [encoder.encode(column)["tokens"] for column in zip(*items)]
+  rows = np.stack([np.pad(column, ((0, 0), (0, width - column.shape[1])), constant_values=-1) for column in columns], 1)
+  facts = token_facts({**encoder.facts, "num_overlapping": dropped}, rows)
+  return array_source({"tokens": rows}, batch_size, seed=seed, facts=facts), view, encoder
+
+
+def token_facts(facts: Mapping[str, Any], rows: np.ndarray) -> dict[str, Any]:
+  """`facts`, and how much of the rows is padding."""
+  return {**facts, "padding_fraction": round(float((rows < 0).mean()), 4)}
 
 
 def load_characters(dataset: Any, options: Mapping[str, Any], *, batch_size: int, seed: int,

@@ -19,7 +19,7 @@ from embeddings_jax.types import InputError, PyTree
 from experiments import pipeline, workdir
 
 # Arguments of a trunk that weights do not depend on; a config's own stay as they are.
-FREE = ("dropout", "attention_dropout", "dtype", "remat", "unroll", "init_std")
+FREE = ("dropout", "attention_dropout", "dtype", "remat", "unroll", "init_std", "kernel_std", "position_init")
 FOREIGN = ("parent", "name")  # Fields of every Flax module.
 
 

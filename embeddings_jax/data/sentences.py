@@ -101,6 +101,39 @@ def tokenize_documents(dataset: Dataset, encoder: SubwordEncoder, *, unit: str =
   return Corpus(train, validation, meta["num_raw_words"], key)
 
 
+
+def sentence_rows(texts: TokenTexts, *, max_length: int, cls_id: int, sep_id: int, number: int = 0,
+                  min_tokens: int = 1, seed: int = 0) -> np.ndarray:
+  """Single sentences `[CLS] sentence [SEP]`: int32 `[num_sentences, max_length]`, padded with -1, cut off at the end.
+
+  Args:
+    texts: tokenised documents.
+    max_length: tokens of a row, with the two special ones.
+    cls_id, sep_id: the special tokens.
+    number: as many sentences, drawn with `seed`, in the order of the text; 0, or more than there are: all.
+    min_tokens: shorter sentences (headings, numbers) are left out.
+
+  Raises:
+    InputError: fewer than two sentences are long enough.
+  """
+  if max_length < 3:
+    raise InputError(f"max_length={max_length}: [CLS] sentence [SEP] needs at least 3")
+  lengths = np.diff(texts.sentences)
+  chosen = np.flatnonzero(lengths >= max(min_tokens, 1))
+  if len(chosen) < 2:
+    raise InputError(f"{len(chosen)} sentences have {min_tokens} tokens or more; contrast needs two at least")
+  if 0 < number < len(chosen):
+    chosen = np.sort(np.random.default_rng([seed, 3]).choice(chosen, number, replace=False))
+  kept = np.minimum(lengths[chosen], max_length - 2)
+  rows = np.full((len(chosen), max_length), -1, np.int32)
+  rows[:, 0] = cls_id
+  place = np.arange(max_length - 2)
+  inside = place < kept[:, None]
+  index = texts.sentences[chosen][:, None] + place
+  rows[:, 1:-1][inside] = texts.tokens[index[inside]]
+  rows[np.arange(len(chosen)), kept + 1] = sep_id
+  return rows
+
 def _read(folder: Path, dtype: str) -> TokenTexts | None:
   sentences, documents = np.load(folder / "sentences.npy"), np.load(folder / "documents.npy")
   if len(documents) == 1:

@@ -20,7 +20,8 @@ where x̃ is x with 15 % of its tokens chosen, of which 80 % become [MASK], 10 %
 Only chosen positions are decoded. Masks are drawn anew for every update (`masking="dynamic"`, Liu et al. 2019), or
 for ever from the content of a row (`static`); `whole_words` hides words as a whole. Deviations: a row's number of
 chosen tokens is rounded at random, so that 15 % are chosen exactly, and is not limited to 20; other tokens are never
-special ones; dropout's mask comes from a hash. Batch: `tokens`, and for pairs `segments` and `is_next`; without
+special ones; dropout's mask comes from a hash; c begins with the log frequencies of the text, which Adam's small steps
+take hundreds of updates to find. Batch: `tokens`, and for pairs `segments` and `is_next`; without
 `is_next` there is no second loss (RoBERTa).
 
 Expected: `experiments/configs/bert.py`.
@@ -51,7 +52,8 @@ class Bert(nn.Module):
 
   def setup(self):
     self.encoder = text_encoder(**self.trunk)
-    dim, init = self.trunk["dim"], nn.initializers.truncated_normal(self.trunk.get("init_std", 0.02))
+    dim = self.trunk["dim"]
+    init = nn.initializers.truncated_normal(self.trunk["kernel_std"] or self.trunk["init_std"])
     dense = lambda width: lambda rng: {"kernel": init(rng, (dim, width)), "bias": jnp.zeros(width)}
     self.pooler = self.param("pooler", dense(dim))
     self.next_sentence = self.param("next_sentence", dense(2))
@@ -110,6 +112,7 @@ def bert(
     vocab_size: int,
     mask_id: int,
     special_ids: Sequence[int] = (),
+    counts: np.ndarray | None = None,
     continues: np.ndarray | None = None,
     dim: int = 768,
     num_layers: int = 12,
@@ -125,6 +128,8 @@ def bert(
     dropout: float = 0.1,
     attention_dropout: float = 0.1,
     init_std: float = 0.02,
+    kernel_std: float | None = None,
+    position_init: str = "normal",
     mask_rate: float = 0.15,
     masking: str = "dynamic",
     whole_words: bool = False,
@@ -140,10 +145,11 @@ def bert(
 
   Args:
     vocab_size, mask_id, special_ids: of the data's tokens.
+    counts: [vocab_size] occurrences in the training text, whose log frequencies c begins with; None: 0.
     continues: bool [vocab_size], which tokens continue a word; for `whole_words`.
     dim, num_layers, num_heads, mlp_dim: of the transformer; `mlp_dim` is 4 dim by default.
     max_length, num_segments, position_offset, norm, positions, activation, norm_epsilon, dropout, attention_dropout,
-      init_std, remat, unroll: see `nets/transformer.py`.
+      init_std, kernel_std, position_init, remat, unroll: see `nets/transformer.py`.
     mask_rate: share of the tokens that is to be predicted.
     masking: `dynamic` or `static`.
     whole_words: hide all the tokens of a word.
@@ -159,14 +165,17 @@ def bert(
   check_pooling(pooling)
   trunk = _trunk(vocab_size, dim, num_layers, num_heads, mlp_dim, max_length, num_segments) | dict(
       position_offset=position_offset, norm=norm, positions=positions, activation=activation,
-      norm_epsilon=norm_epsilon, dropout=dropout, attention_dropout=attention_dropout, init_std=init_std, dtype=dtype,
-      remat=remat, unroll=unroll)
+      norm_epsilon=norm_epsilon, dropout=dropout, attention_dropout=attention_dropout, init_std=init_std,
+      kernel_std=kernel_std, position_init=position_init, dtype=dtype, remat=remat, unroll=unroll)
   text_encoder(**trunk)  # Refuses what does not fit before anything is compiled.
   network = Bert(trunk)
 
   def init_params(rng, batch):
     tokens = batch["tokens"]
     params = network.init(rng, tokens, batch.get("segments"), jnp.zeros_like(tokens[:, :1]))["params"]
+    if counts is not None:
+      seen = jnp.asarray(counts, jnp.float32) + 1
+      params["masked"]["bias"] = jnp.log(seen / seen.sum())
     return params, {"continues": jnp.asarray(continues)} if whole_words else {}
 
   def mask(rng, extra, tokens) -> Masked:

@@ -32,6 +32,7 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
     "gelu_tanh": lambda x: nn.gelu(x, approximate=True), "relu": nn.relu}
 NORMS = ("post", "pre")
 POSITIONS = ("learned", "sinusoidal")
+POSITION_INITS = ("normal", "sinusoidal")
 # What a layer keeps for its backward pass: all of it, nothing, or the results of the products with parameters.
 REMAT: Mapping[str, Any] = {
     "none": None, "full": jax.checkpoint_policies.nothing_saveable,
@@ -228,9 +229,11 @@ class TextEncoder(nn.Module):
     max_length: longest input.
     num_segments: 0 where there are none.
     positions: `learned`, or `sinusoidal` as in the paper.
+    position_init: of learned ones: `normal`, or `sinusoidal` of the same deviation: neighbours are then alike from the
+      first step, which a short training has no time to learn.
     position_offset: the row of the position embedding that the first token has (RoBERTa: 2).
     embedding_norm: LayerNorm and after it dropout, as in BERT; else dropout alone.
-    init_std: of embeddings and kernels, normal, cut off at two deviations.
+    init_std: of embeddings and kernels, normal, cut off at two deviations; `kernel_std`: of kernels, where it differs.
     others: see `Transformer`.
   """
 
@@ -242,6 +245,7 @@ class TextEncoder(nn.Module):
   max_length: int
   num_segments: int = 2
   positions: str = "learned"
+  position_init: str = "normal"
   position_offset: int = 0
   embedding_norm: bool = True
   norm: str = "post"
@@ -251,6 +255,7 @@ class TextEncoder(nn.Module):
   dropout: float = 0.1
   attention_dropout: float = 0.1
   init_std: float = 0.02
+  kernel_std: float | None = None
   dtype: DTypeLike = jnp.float32
   remat: str = "none"
   unroll: int = 1
@@ -260,7 +265,9 @@ class TextEncoder(nn.Module):
     self.token_embedding = self.param("token_embedding", init, (self.vocab_size, self.dim))
     if self.positions == "learned":
       shape = (self.max_length + self.position_offset, self.dim)
-      self.position_embedding = self.param("position_embedding", init, shape)
+      waves = lambda rng, shape: 2**0.5 * self.init_std * sinusoidal_positions(*shape)
+      self.position_embedding = self.param(
+          "position_embedding", waves if self.position_init == "sinusoidal" else init, shape)
     if self.num_segments:
       self.segment_embedding = self.param("segment_embedding", init, (self.num_segments, self.dim))
     norm = lambda rng: {"scale": jnp.ones(self.dim), "bias": jnp.zeros(self.dim)}
@@ -270,7 +277,8 @@ class TextEncoder(nn.Module):
       self.final_norm_params = self.param("final_norm", norm)
     self.layers_ = Transformer(
         self.num_layers, self.num_heads, self.mlp_dim, self.norm, self.causal, self.activation, self.norm_epsilon,
-        self.dropout, self.attention_dropout, init, self.dtype, self.remat, self.unroll, name="layers")
+        self.dropout, self.attention_dropout, nn.initializers.truncated_normal(self.kernel_std or self.init_std),
+        self.dtype, self.remat, self.unroll, name="layers")
 
   def __call__(
       self,
@@ -359,8 +367,8 @@ def _places(parts):
 
 def text_encoder(**hyper: Any) -> TextEncoder:
   """A `TextEncoder` of checked hyperparameters; `dtype` may be a name."""
-  for name, known in (("norm", NORMS), ("positions", POSITIONS), ("activation", tuple(ACTIVATIONS)),
-                      ("remat", tuple(REMAT))):
+  for name, known in (("norm", NORMS), ("positions", POSITIONS), ("position_init", POSITION_INITS),
+                      ("activation", tuple(ACTIVATIONS)), ("remat", tuple(REMAT))):
     if name in hyper and hyper[name] not in known:
       raise InputError(f"{name}={hyper[name]!r}: must be one of {', '.join(known)}")
   if hyper["dim"] % hyper["num_heads"]:

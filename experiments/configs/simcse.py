@@ -1,0 +1,51 @@
+"""SimCSE (Gao et al. 2021, arXiv:2104.08821): vectors of sentences by contrast, without labels or from entailment.
+
+Command: `python -m experiments.run --model=simcse [--preset=small --data_dir=DIR --init_from=W]`
+Supervised: `... --preset=small --init_from=W --data=snli-triples --epochs=5 --config.model.projection=always`
+Presets: `demo` sentences of documentation, a small transformer from scratch; `tiny` for tests; `small` one pass over
+200,000 sentences of Wikipedia by a network of BERT-mini's size, W being a run of `--model=bert --preset=small`; `paper`
+BERT-base (W its Hugging Face directory) and a million sentences of a corpus of one's own, an accelerator.
+Data: text, or pairs and triples of sentences that belong together (`snli-triples`, `.tsv` files of two or three columns).
+With `--init_from` the encoder's sizes and the tokenizer are the pretrained ones.
+"""
+import ml_collections
+
+
+def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
+  config = ml_collections.ConfigDict(dict(
+      model=dict(
+          encoder=dict(name="bert", dim=128, num_layers=2, num_heads=2, mlp_dim=512, max_length=128, dropout=0.1,
+                       attention_dropout=0.1, dtype="float32", unroll=2),
+          pooling="cls", projection="training", temperature=0.05, hard_weight=1.0, auxiliary_weight=0.0,
+          accumulate=1),
+      data=dict(name="pydocs", encoder="subwords", form="sentences", errors="strict", tokenizer="", model="wordpiece",
+                vocab_size=4000, lowercase=True, max_length=32, num_sentences=20_000, min_tokens=5, drop_overlap=()),
+      optimizer=dict(name="adam", learning_rate=1e-3, schedule="linear", warmup_fraction=0.1, clip_norm=1.0),
+      epochs=2,
+      batch_size=64,
+      steps_per_dispatch=5,
+      log_every=50,
+      save_every=500,
+      evals=("linear_probe",),
+      eval_items=2000,
+      baselines=True,
+  ))
+  if preset == "tiny":
+    config.model.encoder.update(dict(dim=16, mlp_dim=32, max_length=16, unroll=1))
+    config.data.update(dict(vocab_size=400, max_length=16, num_sentences=200, max_documents=300))
+    config.update(dict(epochs=0, steps=20, batch_size=8, steps_per_dispatch=1, log_every=5, save_every=10,
+                       eval_items=64, baselines=False))
+  elif preset == "small":
+    config.model.encoder.update(dict(dim=256, num_layers=4, num_heads=4, mlp_dim=1024, unroll=4))
+    config.data.update(dict(name="enwiki-2015", vocab_size=8000, num_sentences=200_000,
+                            drop_overlap=("sts-b", "sts-12", "sts-13", "sts-14", "sts-15", "sts-16")))
+    config.optimizer.learning_rate = 1e-4
+    config.update(dict(epochs=1, evals=("sts:all",)))
+  elif preset == "paper":
+    config.model.encoder.update(dict(dim=768, num_layers=12, num_heads=12, mlp_dim=3072, max_length=512, unroll=12))
+    config.data.update(dict(name="enwiki-2015", vocab_size=30_522, num_sentences=1_000_000,
+                            drop_overlap=("sts-b", "sts-12", "sts-13", "sts-14", "sts-15", "sts-16")))
+    config.optimizer.update(dict(name="adamw", learning_rate=3e-5, warmup_fraction=0.0))
+    config.update(dict(epochs=1, eval_every=250, evals=("sts:all",), best_metric="sts-b/dev/spearman",
+                       lower_is_better=False))
+  return config
