@@ -10,7 +10,7 @@ from embeddings_jax.types import InputError, PyTree
 from experiments.command import check_choice
 
 SCHEDULES = ("constant", "linear", "cosine", "rsqrt")
-OPTIMIZERS = ("adam", "adamw", "sgd", "lamb", "adagrad", "rmsprop")
+OPTIMIZERS = ("adam", "adamw", "sgd", "lamb", "adagrad", "rmsprop", "muon")
 KEYS = ("name", "learning_rate", "schedule", "warmup_steps", "warmup_fraction", "end_fraction", "clip_norm",
         "weight_decay", "momentum", "b1", "b2", "eps")
 
@@ -36,13 +36,18 @@ def schedule(config: Mapping[str, Any], num_steps: int) -> optax.Schedule:
 
 
 def optimizer(config: Mapping[str, Any], num_steps: int) -> optax.GradientTransformation:
-  """Clipping by the global norm, then the optimizer with the schedule."""
+  """Clipping by the global norm, then the optimizer with the schedule.
+
+  `muon` (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) moves the matrices of stacked layers by their
+  orthogonalised momentum, scaled so that AdamW's rates fit (Liu et al. 2025, arXiv:2502.16982, equation 4); all else it
+  leaves to AdamW.
+  """
   name, rate = config.get("name", "adam"), schedule(config, num_steps)
   check_choice("--config.optimizer.name", name, OPTIMIZERS)
   betas = {k: config[k] for k in ("b1", "b2", "eps") if k in config}
   decay = config.get("weight_decay", 0.0)
-  if decay and name not in ("adamw", "lamb"):
-    raise InputError(f"--config.optimizer.weight_decay={decay}: {name} has none; use adamw or lamb")
+  if decay and name not in ("adamw", "lamb", "muon"):
+    raise InputError(f"--config.optimizer.weight_decay={decay}: {name} has none; use adamw, lamb or muon")
   transform = {
       "adam": lambda: optax.adam(rate, **betas),
       "adamw": lambda: optax.adamw(rate, weight_decay=decay, mask=_decays, **betas),
@@ -52,6 +57,10 @@ def optimizer(config: Mapping[str, Any], num_steps: int) -> optax.GradientTransf
       "sgd": lambda: optax.sgd(rate, momentum=config.get("momentum")),
       "adagrad": lambda: optax.adagrad(rate),
       "rmsprop": lambda: optax.rmsprop(rate),
+      "muon": lambda: optax.contrib.muon(
+          rate, weight_decay=decay, weight_decay_mask=_decays, consistent_rms=0.2, adam_weight_decay=decay,
+          muon_weight_dimension_numbers=_matrices,
+          **{f"adam_{key}": value for key, value in betas.items() if key != "eps"}),
   }[name]()
   clip_norm = config.get("clip_norm", 0.0)
   return optax.chain(optax.clip_by_global_norm(clip_norm), transform) if clip_norm else transform
@@ -64,6 +73,20 @@ def _name(path: Any) -> tuple[str, ...]:
 def _decays(params: PyTree) -> PyTree:
   """Weights decay; biases and the scales of a normalisation do not (Devlin et al. 2019; You et al. 2020)."""
   return jax.tree_util.tree_map_with_path(lambda path, _: _name(path)[-1] not in ("bias", "scale"), params)
+
+
+def _matrices(params: PyTree) -> PyTree:
+  """How the kernels of stacked layers (`nets/transformer.py`) are matrices: which axes are summed over and which are
+  results; other axes number the matrices. None: no matrix of a stack."""
+
+  def axes(path, x):
+    name = _name(path)
+    if "layers" not in name or name[-1] != "kernel":
+      return None
+    reduced, kept = {"qkv": (1, (3, 4)), "out": ((1, 2), 3)}.get(name[-2], (1, 2))
+    return optax.contrib.MuonDimensionNumbers(reduced, kept)
+
+  return jax.tree_util.tree_map_with_path(axes, params)
 
 
 def _layerwise_trust_ratio() -> optax.GradientTransformation:

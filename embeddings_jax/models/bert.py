@@ -43,6 +43,7 @@ from embeddings_jax.ops.pooling import check_pooling, needs_layers, pool, pool_p
 from embeddings_jax.types import InputError, Model
 
 MASKINGS = ("dynamic", "static")
+HELD_OUT_RATE = 0.15  # The paper's, whatever a model learns with, so that held-out figures can be compared.
 
 
 class Bert(nn.Module):
@@ -150,7 +151,7 @@ def bert(
     dim, num_layers, num_heads, mlp_dim: of the transformer; `mlp_dim` is 4 dim by default.
     max_length, num_segments, position_offset, norm, positions, activation, norm_epsilon, dropout, attention_dropout,
       init_std, kernel_std, position_init, remat, unroll: see `nets/transformer.py`.
-    mask_rate: share of the tokens that is to be predicted.
+    mask_rate: share of the tokens that is to be predicted; of held-out text it is always .15.
     masking: `dynamic` or `static`.
     whole_words: hide all the tokens of a word.
     pooling: of `embed`; see `ops/pooling.py`.
@@ -178,20 +179,20 @@ def bert(
       params["masked"]["bias"] = jnp.log(seen / seen.sum())
     return params, {"continues": jnp.asarray(continues)} if whole_words else {}
 
-  def mask(rng, extra, tokens) -> Masked:
+  def mask(rng, extra, tokens, held_out) -> Masked:
     draw = lambda rng, tokens: mask_tokens(
-        rng, tokens, mask_id=mask_id, vocab_size=vocab_size, special_ids=special_ids, rate=mask_rate,
-        continues=extra["continues"] if whole_words else None)
-    if masking == "dynamic" and rng is not None:
+        rng, tokens, mask_id=mask_id, vocab_size=vocab_size, special_ids=special_ids,
+        rate=HELD_OUT_RATE if held_out else mask_rate, continues=extra["continues"] if whole_words else None)
+    if masking == "dynamic" and not held_out:
       return draw(rng, tokens)
     rows = jax.vmap(lambda key, row: draw(key, row[None]))(content_keys(tokens), tokens)
     return jax.tree.map(lambda x: x[:, 0], rows)
 
   def sums(params, extra, batch, rng, deterministic):
-    """name -> (sum, count) over the batch; masks do not depend on `rng` where it is None."""
+    """name -> (sum, count) over the batch; without `rng` of held-out data, whose masks are always the same."""
     rng_mask, rng_dropout = (None, None) if rng is None else jax.random.split(rng)
     rows = batch["mask"] if "mask" in batch else jnp.ones(len(batch["tokens"]))
-    masked = mask(rng_mask, extra, batch["tokens"])
+    masked = mask(rng_mask, extra, batch["tokens"], held_out=rng is None)
     logits, next_logits = network.apply(
         {"params": params}, masked.tokens, batch.get("segments"), masked.positions, deterministic,
         rngs={} if deterministic else {"dropout": rng_dropout})
