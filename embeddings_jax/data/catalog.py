@@ -8,7 +8,6 @@ import difflib
 import functools
 import os
 import re
-import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -189,7 +188,7 @@ def _associated_press(name: str, place: Place) -> Dataset:
   (path,) = place.files.values()
 
   def documents() -> Iterator[Document]:
-    text = dict(_members(path))["ap/ap.txt"].decode("latin-1")
+    text = dict(formats.tar_members(path))["ap/ap.txt"].decode("latin-1")
     for number, body in re.findall(r"<DOC>\s*<DOCNO>\s*(\S+)\s*</DOCNO>\s*<TEXT>(.*?)</TEXT>", text, re.DOTALL):
       yield Document(body.strip(), number)
 
@@ -202,7 +201,7 @@ def _newsgroups(name: str, place: Place) -> Dataset:
   quoted = re.compile(r"^(\s*[>|].*|In article.*|.*\b(writes|wrote|says|said):\s*)$\n?", re.MULTILINE)
 
   def documents() -> Iterator[Document]:
-    for member, data in sorted(_members(path)):
+    for member, data in sorted(formats.tar_members(path)):
       part, group, number = member.split("/")
       body = data.decode("latin-1").replace("\r", "").partition("\n\n")[2]
       labels = {"group": group, "split": part.removeprefix("20news-bydate-")}
@@ -228,7 +227,7 @@ def _sst2(name: str, place: Place) -> Dataset:
 def _spoken_digits(name: str, place: Place) -> Dataset:
   """Recordings `<digit>_<speaker>_<index>.wav`; the usual test set is index 0 to 4."""
   (path,) = place.files.values()
-  members = sorted(_members(path))
+  members = sorted(formats.tar_members(path))
   clips, rates = zip(*(formats.read_wav(data, member) for member, data in members))
   names = [Path(member).stem for member, _ in members]
   digit, speaker, index = (np.array(part) for part in zip(*(stem.split("_") for stem in names)))
@@ -236,14 +235,6 @@ def _spoken_digits(name: str, place: Place) -> Dataset:
   test = index.astype(np.int64) < 5
   return Dataset(name, "audio", list(clips), rates[0], names, labels=labels, fingerprint=place.fingerprint,
                  split={"train": np.flatnonzero(~test), "test": np.flatnonzero(test)})
-
-
-def _members(path: Path) -> Iterator[tuple[str, bytes]]:
-  """Names and bytes of the files of a tar archive, of which nothing is written to the disk."""
-  with formats.opened(path) as file, tarfile.open(fileobj=file, mode="r|") as archive:
-    for member in archive:
-      if member.isfile():
-        yield member.name, archive.extractfile(member).read()
 
 
 _NOT_STATED = "not stated at the origin"
@@ -313,11 +304,21 @@ CATALOG = {
         {"sts-benchmark/sts-train.csv": "fbe68f39a712ff9e80d48906d62547bde42a8154a37dfb5ad78002f29a810fb3",
          "sts-benchmark/sts-dev.csv": "5d7e944d8b02734b07bfdb5df67db3420c64bed153fcaa1ba47ad03480cf4234",
          "sts-benchmark/sts-test.csv": "affe45928a66ee5a708531233c95b7dacbbdc57f974f002a3d32ea0180cf816a"}),
+    **{f"sts-{year % 100}": Entry(
+        "pairs", f"SemEval STS {year}: {number} pairs and how alike they are, 0 to 5 (Agirre et al. {year})",
+        _NOT_STATED, functools.partial(task_sets.semeval_sts, year=year),
+        {"semeval-sts/semeval-sts-2012-2016.tar.gz":
+             "a2d35a3bb8ca748b54dfa05f6f4599014ea1187fcd251b903b94afccb6b308bb"})
+       for year, number in ((2012, "3,842"), (2013, "1,500"), (2014, "3,750"), (2015, "3,000"), (2016, "1,186"))},
     "snli": Entry(
         "pairs", "SNLI's development and test part: 19,666 pairs (Bowman et al. 2015)", "CC BY-SA 4.0",
         task_sets.snli,
         {"snli/dev.txt.gz": "8276d7a2971b66f0e9443572c366959e91d0ba4012adf70db6165415f90ce8b3",
          "snli/test.txt.gz": "72e7e29add41228ee5f2fc083e08c3fb23d99334de0a3d84f399c5c16dd3c85a"}),
+    "snli-triples": Entry(
+        "triples", "5,883 premises of SNLI's development and test part, each with what it entails and what it "
+        "contradicts (Bowman et al. 2015)", "CC BY-SA 4.0", task_sets.snli_triples,
+        {"snli/triples.tsv.gz": "fb8c29b6110b7ef5ece676dd4a59219bae1f0d8cc43ea457adcece5a7f107ebc"}),
     "wnut17": Entry(
         "words", "WNUT-17 emerging entities: 5,690 sentences (Derczynski et al. 2017)", "CC BY 4.0", task_sets.wnut17,
         {"ner/wnut17train.conll": "731820e13f71af324c6b55a1575ec2ce59fbaa2a0806f8f0400b98d56cd6a7a5",

@@ -10,6 +10,7 @@ import lzma
 import math
 import os
 import struct
+import tarfile
 import wave
 import zlib
 from collections.abc import Iterator
@@ -118,6 +119,17 @@ def read_lines(path: str | os.PathLike, errors: str = "strict") -> Iterator[str]
                          "characters by --config.data.errors=replace") from e
       yield (line if offset else line.removeprefix("\ufeff")).rstrip("\r\n")
       offset += len(raw)
+
+
+def tar_members(path: str | os.PathLike) -> Iterator[tuple[str, bytes]]:
+  """Names and bytes of the files of a tar archive, of which nothing is written to the disk."""
+  try:
+    with opened(path) as file, tarfile.open(fileobj=file, mode="r|") as archive:
+      for member in archive:
+        if member.isfile():
+          yield member.name, archive.extractfile(member).read()
+  except tarfile.TarError as e:
+    raise InputError(f"{path}: damaged archive ({e}); get it again") from e
 
 
 def read_csv(path: str | os.PathLike, gaps: bool = False) -> tuple[np.ndarray, list[str] | None]:

@@ -1,4 +1,5 @@
-"""The user's own data: text files and globs, .csv and .npy rows, .npz matrices, lda-c, wav, idx, folders of them."""
+"""The user's own data: text files and globs, tables of sentences or of numbers, .npy rows, .npz matrices, lda-c, wav,
+idx, folders of them."""
 import glob
 import importlib.util
 import re
@@ -13,6 +14,8 @@ from embeddings_jax.data.cache import digest
 from embeddings_jax.data.dataset import Dataset, content_digest, from_texts, text_dataset, without_gaps
 from embeddings_jax.data.documents import Document, read_documents
 from embeddings_jax.data.matrix import load_matrix
+from embeddings_jax.data.task_files import holds_sentences, read_sentences
+from embeddings_jax.data.task_sets import task_dataset
 from embeddings_jax.types import InputError
 
 _IDX = re.compile(r"(\.idx|idx\d-ubyte)(\.gz|\.xz|\.bz2|\.zst)?$")
@@ -21,13 +24,21 @@ _ROWS = (".npy", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.xz", ".tsv.xz", ".c
 
 
 def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str = "") -> Dataset:
-  """A data set from a file, a folder or a glob; what it holds follows from the files' names."""
+  """A data set from a file, a folder or a glob; what it holds follows from the files' names, and of tables also from
+  their first lines (`task_files.holds_sentences`)."""
   files = list_files(path)
   if any(file_kind(file) != "unknown" for file in files):  # A readme or licence beside the data is not data.
     files = [file for file in files if file_kind(file) != "unknown"]
   found = sorted({file_kind(file) for file in files})
   if len(found) > 1:
     raise InputError(f"{path}: holds files of several kinds ({', '.join(found)}); choose one by a glob like *.txt")
+  tables = [file for file in files if found == ["rows"] and not file.name.lower().endswith(".npy")
+            and holds_sentences(file, errors)]
+  if tables:
+    if len(tables) < len(files):
+      other = next(file for file in files if file not in tables)
+      raise InputError(f"{path}: {tables[0].name} holds sentences, {other.name} numbers; choose one by a glob")
+    return _sentences(path, files, errors)
   if found == ["rows"]:
     return _rows(path, files, missing or "error")
   reader = {"idx": _idx, "audio": _clips, "matrix": load_matrix, "bags": load_lda_c}.get(found[0])
@@ -137,6 +148,20 @@ def _rows(path: str, files: Sequence[Path], missing: str) -> Dataset:
     rows = np.concatenate([table for table, _ in tables])
   dataset = Dataset(path, "rows", rows, columns=columns, fingerprint=content_digest([rows]))
   return dataset if missing == "error" else without_gaps(dataset, missing)
+
+
+def _sentences(path: str, files: Sequence[Path], errors: str) -> Dataset:
+  parts = {str(file): read_sentences(file, errors) for file in files}
+  what = {file: f"{'scored ' if listed and isinstance(listed[0].target, float) else ''}"
+                f"{'labelled ' if listed and isinstance(listed[0].target, str) else ''}{kind}"
+          for file, (kind, listed) in parts.items()}
+  first = next(iter(what))
+  for file, held in what.items():
+    if held != what[first]:
+      raise InputError(f"{file}: holds {held}, {first} holds {what[first]}; choose one by a glob")
+  key = digest("sentences", [formats.sha256(file) for file in files], errors)
+  found = task_dataset(path, parts[first][0], {file: listed for file, (_, listed) in parts.items()}, key)
+  return found._replace(split={})
 
 
 def _idx(path: str, files: Sequence[Path]) -> Dataset:

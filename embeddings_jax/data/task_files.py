@@ -6,12 +6,14 @@ An example is an item, its target and where it stands:
 | kind | item | target |
 |---|---|---|
 | `text` | str | class (str) or score (float) |
-| `pairs` | (str, str) | class or score |
+| `pairs` | (str, str) | class or score, or None |
+| `triples` | (str, str, str): an anchor, what is like it and what is not | None |
 | `choices` | ((str, str), ...): the context with each ending | number of the right one (int) |
 | `questions` | (question, context) | ((first character, text), ...): the answers; () where there is none |
 | `words` | (word, ...) | (tag, ...) |
 """
 import csv
+import itertools
 import json
 import logging
 import math
@@ -26,7 +28,9 @@ from embeddings_jax.types import InputError
 
 # Columns that tables are known by, in the order in which they are looked for.
 PAIRS = (("sentence1", "sentence2"), ("question1", "question2"), ("question", "sentence"), ("premise", "hypothesis"),
-          ("#1 string", "#2 string"), ("text1", "text2"))
+          ("#1 string", "#2 string"), ("text1", "text2"), ("anchor", "positive"), ("sent0", "sent1"))
+TRIPLES = (("anchor", "positive", "negative"), ("sent0", "sent1", "hard_neg"),
+           ("premise", "entailment", "contradiction"))
 TEXT = ("sentence", "text", "review")
 LABELS = ("gold_label", "label", "is_duplicate", "quality", "class")
 SCORES = ("score", "similarity")
@@ -76,13 +80,12 @@ def read_table(path: str | os.PathLike, errors: str = "strict") -> tuple[str, li
   label; or CoLA's four columns, source, label, mark, sentence. Lines whose label is `-` (no agreement) are left out
   and counted; a file without the column of labels gives None.
   """
-  lines = enumerate(formats.read_lines(path, errors), 1)
-  number, first = next(lines, (0, ""))
-  header = [cell.strip().lower() for cell in first.lstrip("\ufeff").split("\t")]
-  texts, target, score = _columns(header)
+  rows = _table_rows(path, errors)
+  first = next(rows, (0, [""]))
+  texts, target, score = _columns(first[1])
   if texts is None:
-    lines = _again(number, first, lines)
-    width = len(first.split("\t"))
+    rows = itertools.chain([first], rows)
+    width = len(first[1])
     layouts = {2: ((0,), 1), 3: ((0, 1), 2), 4: ((3,), 1)}
     if width not in layouts:
       raise InputError(f"{path}: line 1 has {width} columns and no header that is known; should be sentence, label; "
@@ -91,31 +94,92 @@ def read_table(path: str | os.PathLike, errors: str = "strict") -> tuple[str, li
   elif target is None:
     logging.warning("%s: has no column of labels, and is left out", path)
     return "pairs" if len(texts) == 2 else "text", None
+  return "pairs" if len(texts) == 2 else "text", _examples(path, rows, texts, target, score)
+
+
+def holds_sentences(path: str | os.PathLike, errors: str = "strict") -> bool:
+  """Whether a .tsv or .csv has pairs or triples of sentences and not rows of numbers.
+
+  By its header; or, of a .tsv, as it has two or three columns and neither of the first two cells of its second line
+  (of its first, where that is all) is a number.
+  """
+  rows = list(itertools.islice(_table_rows(path, errors), 2))
+  if not rows:
+    return False
+  header, last = rows[0][1], rows[-1][1]
+  if len(_sentence_columns(header)[0] or ()) > 1:
+    return True
+  return ".tsv" in Path(path).suffixes and len(last) in (2, 3) and not any(map(_is_number, last[:2]))
+
+
+def read_sentences(path: str | os.PathLike, errors: str = "strict") -> tuple[str, list[Example]]:
+  """Pairs or triples of sentences, a line each: of a .tsv, columns parted by tabs, quotes are literal; of a .csv, by
+  commas, with quotes around what has some.
+
+  With a header, by its names: `anchor positive negative`, `sent0 sent1 hard_neg`, `premise entailment contradiction`,
+  or the pairs that `read_table` knows, with or without a label or score. Without one: two columns are a pair; three
+  are a triple, or, where the third cell of the first line is a number, a pair and its score.
+  """
+  rows = _table_rows(path, errors)
+  first = next(rows, (0, []))
+  texts, target, score = _sentence_columns(first[1])
+  if texts is None or len(texts) < 2:
+    rows = itertools.chain([first], rows)
+    width = len(first[1])
+    if width not in (2, 3):
+      raise InputError(f"{path}: line {first[0]} has {width} columns and no header that is known; should be a pair, "
+                       "a pair and its score, or a triple of sentences")
+    score = width == 3 and _is_number(first[1][2])
+    texts, target = ((0, 1), 2) if score else (tuple(range(width)), None)
+  return "pairs" if len(texts) == 2 else "triples", _examples(path, rows, texts, target, score)
+
+
+def _examples(path: str | os.PathLike, rows: Iterable[tuple[int, list[str]]], texts: tuple[int, ...],
+              target: int | None, score: bool) -> list[Example]:
+  """Lines of a table as examples; `texts` and `target` are columns."""
   found, undecided = [], 0
-  needed = 1 + max(*texts, target)
-  for number, line in lines:
-    if not line.strip():
-      continue
-    cells = line.split("\t")
-    if len(cells) < needed:
-      raise InputError(f"{path}: line {number} has {len(cells)} columns, needs {needed}")
-    label = cells[target].strip()
-    if label == "-":
-      undecided += 1
-      continue
-    if not label:
-      raise InputError(f"{path}: line {number}: the label is missing")
-    item = tuple(cells[i].strip() for i in texts)
+  needed = 1 + max(*texts, -1 if target is None else target)
+  for number, cells in rows:
     place = f"{path}: line {number}"
-    found.append(Example(item if len(item) == 2 else item[0], _number(label, place) if score else label, place))
+    if len(cells) < needed:
+      raise InputError(f"{place} has {len(cells)} columns, needs {needed}")
+    item, label = tuple(cells[i].strip() for i in texts), None
+    if target is not None:
+      label = cells[target].strip()
+      if label == "-":
+        undecided += 1
+        continue
+      if not label:
+        raise InputError(f"{place}: the label is missing")
+      label = _number(label, place) if score else label
+    found.append(Example(item if len(item) > 1 else item[0], label, place))
   if undecided:
     logging.warning("%s: %d lines have no label (-) and are left out", path, undecided)
-  return "pairs" if len(texts) == 2 else "text", found
+  return found
+
+
+def _table_rows(path: str | os.PathLike, errors: str) -> Iterator[tuple[int, list[str]]]:
+  """Numbers and cells of the lines that are not blank."""
+  if ".csv" not in Path(path).suffixes:
+    yield from ((i, line.split("\t")) for i, line in enumerate(formats.read_lines(path, errors), 1) if line.strip())
+    return
+  reader = csv.reader(formats.read_lines(path, errors))
+  try:
+    yield from ((reader.line_num, cells) for cells in reader if any(cells))
+  except csv.Error as e:
+    raise InputError(f"{path}: line {reader.line_num}: {e}") from e
+
+
+def _sentence_columns(header: Sequence[str]) -> tuple[tuple[int, ...] | None, int | None, bool]:
+  """As `_columns`, of triples too."""
+  names = [cell.strip().lower() for cell in header]
+  triple = next((triple for triple in TRIPLES if set(triple) <= set(names)), None)
+  return (tuple(map(names.index, triple)), None, False) if triple else _columns(header)
 
 
 def _columns(header: Sequence[str]) -> tuple[tuple[int, ...] | None, int | None, bool]:
   """Columns of the texts and of the label, and whether that is a score; (None, None, False) for no header."""
-  place = {name: i for i, name in reversed(list(enumerate(header)))}
+  place = {cell.strip().lower(): i for i, cell in reversed(list(enumerate(header)))}
   pair = next((pair for pair in PAIRS if set(pair) <= place.keys()), None)
   text = next((name for name in TEXT if name in place), None)
   if not pair and not text:
@@ -127,12 +191,15 @@ def _columns(header: Sequence[str]) -> tuple[tuple[int, ...] | None, int | None,
 
 def _has_header(path: str | os.PathLike, errors: str) -> bool:
   first = next(formats.read_lines(path, errors), "")
-  return "\t" in first and _columns([cell.strip().lower() for cell in first.split("\t")])[0] is not None
+  return "\t" in first and _columns(first.split("\t"))[0] is not None
 
 
-def _again(number: int, line: str, lines: Iterable) -> Iterator[tuple[int, str]]:
-  yield number, line
-  yield from lines
+def _is_number(cell: str) -> bool:
+  try:
+    float(cell)
+  except ValueError:
+    return False
+  return True
 
 
 def _number(cell: str, place: str) -> float:

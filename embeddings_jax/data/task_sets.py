@@ -3,6 +3,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,15 @@ from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.task_files import Example, read_conll, read_conllu, read_squad, read_table
 from embeddings_jax.types import InputError
 
+STS = ("sts-12", "sts-13", "sts-14", "sts-15", "sts-16", "sts-b")  # Pairs and how alike they are.
 LABELS = {"choices": "choice", "questions": "answers", "words": "tags"}  # What the targets are called.
 
 
 def task_dataset(name: str, kind: str, parts: Mapping[str, Sequence[Example]], fingerprint: str) -> Dataset:
   """A data set of examples; `names` are the places they were read from.
 
-  Its one label is `label` (str), `score` (float32), `choice` (int), `answers` (tuples) or `tags` (tuples of str).
+  Its one label is `label` (str), `score` (float32), `choice` (int), `answers` (tuples) or `tags` (tuples of str);
+  examples whose targets are None have none.
   """
   examples = [example for listed in parts.values() for example in listed]
   if not examples:
@@ -30,8 +33,9 @@ def task_dataset(name: str, kind: str, parts: Mapping[str, Sequence[Example]], f
     targets = targets.astype({"label": str, "score": np.float32, "choice": np.int32}[label])
   ends = np.cumsum([len(listed) for listed in parts.values()])
   split = {part: np.arange(end - len(listed), end) for (part, listed), end in zip(parts.items(), ends) if listed}
+  labels = {} if examples[0].target is None else {label: targets}
   return Dataset(name, kind, [example.item for example in examples], names=[example.place for example in examples],
-                 labels={label: targets}, split=split, fingerprint=fingerprint)
+                 labels=labels, split=split, fingerprint=fingerprint)
 
 
 def cola(name: str, place: Any) -> Dataset:
@@ -71,6 +75,41 @@ def sts_benchmark(name: str, place: Any) -> Dataset:
     rows = [(i, line.split("\t")) for i, line in enumerate(formats.read_lines(path), 1)]
     parts[part] = [Example((row[5].strip(), row[6].strip()), float(row[4]), f"{path}: line {i}") for i, row in rows]
   return task_dataset(name, "pairs", parts, place.fingerprint)
+
+
+def semeval_sts(name: str, place: Any, *, year: int) -> Dataset:
+  """Pairs of several sources and how much alike they are, 0 to 5; the label `source` tells which is whose. Pairs
+  without a score are left out.
+
+  `test` is what systems were asked in that year; 2012 has `train` too. MSRvid of 2012 is not at hand, so no figure
+  for that year is comparable with published ones; of 2013 SMT is not, as in SentEval (Conneau & Kiela 2018), whose
+  figures are therefore comparable, but not those of the task's own report.
+  """
+  (path,) = place.files.values()
+  parts = {"train": [], "test": []}
+  sources = {"train": [], "test": []}
+  for member, data in sorted(formats.tar_members(path)):
+    folder, file = PurePosixPath(member).parts[-2:] if "/" in member else ("", member)
+    if folder != str(year) or not file.endswith(".tsv"):
+      continue
+    source, part, _ = file.split(".")
+    rows = [(i, line.split("\t")) for i, line in enumerate(data.decode().split("\n"), 1)]
+    found = [Example((row[1].strip(), row[2].strip()), float(row[0]), f"{member}: line {i}")
+             for i, row in rows if row[0].strip()]
+    parts[part] += found
+    sources[part] += [source] * len(found)
+  dataset = task_dataset(name, "pairs", parts, place.fingerprint)
+  return dataset._replace(labels=dict(dataset.labels) | {"source": np.array(sources["train"] + sources["test"])})
+
+
+def snli_triples(name: str, place: Any) -> Dataset:
+  """(premise, what it entails, what it contradicts) in small letters without punctuation, for training: so without a
+  split. The label `part` tells which part of SNLI a premise is of: with these, neither part of `snli` is unseen."""
+  (path,) = place.files.values()
+  rows = [line.split("\t") for line in formats.read_lines(path)][1:]
+  found = [Example(tuple(row[1:4]), None, f"{path}: line {i}") for i, row in enumerate(rows, 2)]
+  dataset = task_dataset(name, "triples", {"": found}, place.fingerprint)
+  return dataset._replace(labels={"part": np.array([row[0] for row in rows])}, split={})
 
 
 def snli(name: str, place: Any) -> Dataset:

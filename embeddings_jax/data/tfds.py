@@ -1,7 +1,7 @@
 """Sets of TensorFlow Datasets that are prepared on this machine, read without TensorFlow."""
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from embeddings_jax.data.cache import cached, digest
 from embeddings_jax.data.dataset import Dataset, text_dataset
 from embeddings_jax.data.documents import Document
-from embeddings_jax.data.task_files import LABELS, PAIRS, SCORES, TEXT, Example
+from embeddings_jax.data.task_files import LABELS, PAIRS, SCORES, TEXT, TRIPLES, Example
 from embeddings_jax.data.task_sets import task_dataset
 from embeddings_jax.types import InputError
 
@@ -27,7 +27,8 @@ def load_tfds(
 
   The first feature that is text, audio (a feature `Audio`, or a vector of integers of any length), an
   image or a vector of numbers is what is learnt from; `ClassLabel`s are the labels. Images of uint8 are
-  scaled to [0, 1].
+  scaled to [0, 1]. Texts whose names `task_files.py` knows for those of pairs or triples (`premise` and `hypothesis`)
+  are one, with their label or score; examples of pairs whose class is -1 have none and are left out.
 
   Args:
     name: as above; a split may be a slice like `train[:10%]`.
@@ -44,6 +45,10 @@ def load_tfds(
   splits = [match[2]] if match[2] else [part for part in ("train", "test") if part in builder.info.splits]
   if not splits:
     raise InputError(f"--data={name}: no split train; name one of {', '.join(builder.info.splits)}: {name}:<split>")
+  texts = _texts(dict(_features(builder.info.features)))
+  if texts and texts[0] != "text":
+    dataset = _text_dataset(name, builder, splits, *texts)
+    return dataset if len(splits) > 1 else dataset._replace(split={})
   kind, feature = _content(name, builder.info.features)
   parts = {split: _reader(name, builder, split) for split in splits}
   label_names = [k for k, v in _features(builder.info.features) if type(v).__name__ == "ClassLabel"]
@@ -108,50 +113,70 @@ def load_tfds_task(name: str, *, data_dir: str | os.PathLike | None = None) -> D
   builder = _builder(name, path, data_dir)
   features = dict(_features(builder.info.features))
   names = {key.lower(): key for key in features}
-  pair = next((pair for pair in PAIRS if set(pair) <= names.keys()), None)
-  texts = pair or next(((key,) for key in TEXT if key in names), None)
-  label = next((key for key in (*LABELS, *SCORES) if key in names), None)
+  texts = _texts(features)
   tags = next((key for key in ("ner", "upos", "pos", "tags") if key in names), None)
-  decode = lambda value: value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
   if {"question", "context", "answers"} <= names.keys():
     kind = "questions"
 
     def convert(example, place):
       answers = example["answers"]
-      found = zip((int(start) for start in answers["answer_start"]), map(decode, answers["text"]))
-      return Example((decode(example["question"]), decode(example["context"])), tuple(found), place)
+      found = zip((int(start) for start in answers["answer_start"]), map(_decoded, answers["text"]))
+      return Example((_decoded(example["question"]), _decoded(example["context"])), tuple(found), place)
   elif "tokens" in names and tags:
     kind, classes = "words", features[names[tags]].feature
 
     def convert(example, place):
-      words = tuple(map(decode, example["tokens"]))
-      marks = tuple(classes.int2str(int(tag)) if hasattr(classes, "int2str") else decode(tag)
+      words = tuple(map(_decoded, example["tokens"]))
+      marks = tuple(classes.int2str(int(tag)) if hasattr(classes, "int2str") else _decoded(tag)
                     for tag in example[names[tags]])
       return Example(words, marks, place)
-  elif texts and label:
-    kind, feature = "pairs" if pair else "text", features[names[label]]
-
-    def convert(example, place):
-      value, items = example[names[label]], tuple(decode(example[names[key]]) for key in texts)
-      if hasattr(feature, "int2str"):
-        value = feature.int2str(int(value)) if value >= 0 else None
-      elif np.dtype(feature.np_dtype).kind == "f":
-        value = float(value) if value >= 0 else None
-      else:
-        value = decode(value)
-      return Example(items if pair else items[0], value, place)
+  elif texts and texts[1]:
+    kind, _, convert = texts
   else:
     raise InputError(f"--config.task={name}: no task is known by its features {', '.join(sorted(features))}")
+  return _text_dataset(name, builder, list(builder.info.splits), kind, True, convert)
 
+
+def _texts(features: Mapping[str, Any]) -> tuple[str, bool, Callable[[Mapping[str, Any], str], Example]] | None:
+  """`triples`, `pairs` or `text`, whether they have labels, and what makes an example of a record; None for features
+  that have other names. Triples have no label."""
+  names = {key.lower(): key for key in features}
+  known = lambda groups: next((group for group in groups if set(group) <= names.keys()), None)
+  texts = known(TRIPLES) or known(PAIRS) or known((key,) for key in TEXT)
+  if not texts:
+    return None
+  label = None if len(texts) > 2 else next((key for key in (*LABELS, *SCORES) if key in names), None)
+  feature = label and features[names[label]]
+
+  def convert(example, place):
+    items = tuple(_decoded(example[names[key]]) for key in texts)
+    value = example[names[label]] if label else None
+    if hasattr(feature, "int2str"):
+      value = feature.int2str(int(value)) if value >= 0 else None
+    elif label and np.dtype(feature.np_dtype).kind == "f":
+      value = float(value) if value >= 0 else None
+    elif label:
+      value = _decoded(value)
+    return Example(items if len(items) > 1 else items[0], value, place)
+
+  return {1: "text", 2: "pairs", 3: "triples"}[len(texts)], label is not None, convert
+
+
+def _text_dataset(name: str, builder: Any, splits: Sequence[str], kind: str, labelled: bool,
+                  convert: Callable[[Mapping[str, Any], str], Example]) -> Dataset:
   parts = {}
-  for split in builder.info.splits:
-    examples = [convert(example, f"{name}:{split}: example {i}")
-                for i, example in enumerate(_reader(name, builder, split))]
-    parts[split] = [example for example in examples if example.target is not None]
+  for split in splits:
+    reader = _reader(name, builder, split)
+    examples = [convert(reader[i], f"{name}:{split}: example {i}") for i in range(len(reader))]
+    parts[split] = [example for example in examples if example.target is not None or not labelled]
   key = digest("tfds task", VERSION, builder.info.full_name, int(builder.info.dataset_size), kind,
                {split: len(examples) for split, examples in parts.items()})
   return task_dataset(name, kind, parts, key)
+
+
+def _decoded(value: Any) -> str:
+  return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _builder(name: str, path: str, data_dir: str | os.PathLike | None) -> Any:

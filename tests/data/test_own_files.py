@@ -322,3 +322,59 @@ def test_columns_are_taken_out(folder):
   for names, message in (("f", "d: has no column 'f'; a, b, c, e"), ("abce", "has no column but a, b, c, e")):
     with pytest.raises(InputError, match=message):
       take_columns(dataset, list(names))
+
+
+SENTENCES = {
+    "pairs.tsv": ("a cat\ta \"mat\n\na\tb\n1\t42\n", "pairs", [("a cat", 'a "mat'), ("a", "b"), ("1", "42")], {}),
+    "scored.tsv": ("a cat\ta mat\t4.5\nb\tc\t0\n", "pairs", [("a cat", "a mat"), ("b", "c")], {"score": [4.5, 0]}),
+    "named.tsv": ("id\tscore\tsentence1\tsentence2\n7\t2\ta\tb\n", "pairs", [("a", "b")], {"score": [2]}),
+    "labelled.tsv": ("gold_label\tpremise\thypothesis\nneutral\ta\tb\n-\tc\td\n", "pairs", [("a", "b")],
+                     {"label": ["neutral"]}),
+    "triples.tsv": ("a\tb\tc\none\ttwo\t3\n", "triples", [("a", "b", "c"), ("one", "two", "3")], {}),
+    "one.tsv.gz": ("a\tb\tc\n", "triples", [("a", "b", "c")], {}),
+    "nli.csv": ('sent0,sent1,hard_neg\n"a, b",c,"d ""e"""\n', "triples", [("a, b", "c", 'd "e"')], {}),
+}
+
+
+@pytest.mark.parametrize("name", SENTENCES)
+def test_sentences_are_told_from_numbers(folder, name):
+  text, kind, items, labels = SENTENCES[name]
+  with (gzip.open if name.endswith(".gz") else open)(folder / name, "wb") as file:
+    file.write(text.encode())
+  dataset = load(str(folder / name))
+  assert (dataset.kind, dataset.items) == (kind, items) and not dataset.split
+  assert {key: value.tolist() for key, value in dataset.labels.items()} == labels
+  assert len(dataset.names) == len(items) and str(folder / name) in dataset.names[0]
+
+
+def test_numbers_stay_rows(folder):
+  for name, text in (("a.tsv", "x\ty\n1\t2\n"), ("b.csv", "x,y\n1,2\n"), ("c.tsv", "1\t2\t3\n")):
+    (folder / name).write_text(text)
+    assert load(str(folder / name)).kind == "rows"
+
+
+@pytest.mark.parametrize("text, message", [
+    ("a\tb\tc\nd\te\n", "a.tsv: line 2 has 2 columns, needs 3"),
+    ("a\tb\nc\n", "a.tsv: line 2 has 1 columns, the lines before have 2"),
+    ("a\tb\nc\td\ne\n", "a.tsv: line 3 has 1 columns, needs 2"),
+    ("a\tb\t1\nd\te\tmuch\n", "a.tsv: line 2: the score 'much' is not a finite number"),
+    ("a\tb\t1\nd\te\t\n", "a.tsv: line 2: the label is missing"),
+    ("anchor\tpositive\tnegative\n", "is empty, it has no example"),
+])
+def test_broken_sentences_are_named(folder, text, message):
+  (folder / "a.tsv").write_text(text)
+  with pytest.raises(InputError, match=message) as error:
+    load(str(folder / "a.tsv"))
+  assert "\n" not in str(error.value)
+
+
+def test_tables_of_sentences_are_joined_if_they_are_alike(folder):
+  (folder / "a.tsv").write_text("a\tb\n")
+  (folder / "b.tsv").write_text("c\td\n")
+  assert load(str(folder)).items == [("a", "b"), ("c", "d")]
+  (folder / "b.tsv").write_text("c\td\t1\n")
+  with pytest.raises(InputError, match="b.tsv: holds scored pairs, .*a.tsv holds pairs"):
+    load(str(folder))
+  (folder / "b.tsv").write_text("1\t2\n")
+  with pytest.raises(InputError, match="a.tsv holds sentences, b.tsv numbers"):
+    load(str(folder))

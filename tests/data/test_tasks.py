@@ -260,3 +260,31 @@ def test_the_catalogs_tasks():
       assert all(0.3 < np.mean([not task.targets[i] for i in rows]) < 0.6 for rows in task.parts.values())
   assert len(tasks.as_task(tasks.load_examples("ud-ewt")).labels) == 17
   assert len(tasks.as_task(tasks.load_examples("wnut17")).labels) == 13
+
+
+@pytest.mark.data
+def test_the_years_of_semeval():
+  from embeddings_jax.data import catalog
+
+  sizes = {"sts-12": {"MSRpar": 750, "OnWN": 750, "SMTeuroparl": 459, "SMTnews": 399},
+           "sts-13": {"FNWN": 189, "OnWN": 561, "headlines": 750},
+           "sts-14": {"OnWN": 750, "deft-forum": 450, "deft-news": 300, "headlines": 750, "images": 750,
+                      "tweet-news": 750},
+           "sts-15": {"answers-forums": 375, "answers-students": 750, "belief": 375, "headlines": 750, "images": 750},
+           "sts-16": {"answer-answer": 254, "headlines": 249, "plagiarism": 230, "postediting": 244,
+                      "question-question": 209}}
+  for name, expected in sizes.items():
+    dataset = catalog.load(name)
+    test = dataset.split["test"]
+    names, counts = np.unique(dataset.labels["source"][test], return_counts=True)
+    assert dataset.kind == "pairs" and dict(zip(names.tolist(), counts.tolist())) == expected
+    assert 0 <= dataset.labels["score"].min() and dataset.labels["score"].max() == 5
+    assert all(len(pair) == 2 and all(pair) for pair in dataset.items)
+  at = catalog.load("sts-13").items.index(("measure the depth of a body of water", "any large deep body of water."))
+  assert catalog.load("sts-13").labels["score"][at] == np.float32(0.8)
+  triples = catalog.load("snli-triples")
+  assert triples.kind == "triples" and len(triples.items) == 5883 and not triples.split
+  assert triples.items[2] == (
+      "a man selling donuts to a customer during a world exhibition event held in the city of angeles",
+      "a man selling donuts to a customer", "a woman drinks her coffee in a small cafe")
+  assert set(triples.labels["part"]) == {"dev", "test"}

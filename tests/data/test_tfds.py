@@ -36,6 +36,8 @@ SETS = {
                    lambda i: {"premise": f"a {i}", "hypothesis": "é", "label": -1 if i == 6 else i % 2}),
     "tiny_scores": ({"sentence1": features.Text(), "sentence2": features.Text(), "label": np.float32},
                     lambda i: {"sentence1": f"a {i}", "sentence2": "b", "label": i / 2}),
+    "tiny_triples": ({"anchor": features.Text(), "positive": features.Text(), "negative": features.Text()},
+                     lambda i: {"anchor": f"a {i}", "positive": "b", "negative": "é"}),
     "tiny_tags": ({"tokens": features.Sequence(features.Text()),
                    "ner": features.Sequence(features.ClassLabel(names=["O", "B-x"]))},
                   lambda i: {"tokens": ["the", f"w{i}"], "ner": [0, 1]}),
@@ -98,6 +100,15 @@ def test_kinds_labels_and_splits(get):
   assert images.kind == "rows" and images.items.shape == (8, 6) and images.items.dtype == np.float32
   by_label(images, lambda item: round(float(item[0] * 255)))
   assert "tensorflow" not in sys.modules
+
+
+def test_pairs_and_triples(get):
+  pairs = get("tfds:tiny_pairs")
+  assert pairs.kind == "pairs" and len(pairs.items) == 7 and set(pairs.labels["label"]) == {"y", "n"}
+  assert {pairs.items[i] for i in pairs.split["test"]} == {("a 5", "é"), ("a 7", "é")}
+  triples, part = get("tfds:tiny_triples"), get("tfds:tiny_triples:test")
+  assert triples.kind == "triples" and sorted(triples.items)[2] == ("a 2", "b", "é") and not triples.labels
+  assert sorted(part.items)[0] == ("a 5", "b", "é") and not part.split and part.fingerprint != triples.fingerprint
 
 
 def test_one_split_and_a_part_of_it(get):
