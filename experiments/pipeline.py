@@ -1,6 +1,7 @@
 """Wiring: from a config to a source, an encoder and a model, and from a work directory to what was trained."""
 import importlib
 import inspect
+import itertools
 import logging
 import pathlib
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ from embeddings_jax.data.characters import CharacterEncoder, character_source, s
 from embeddings_jax.data.cooccurrence import Cooccurrence, count_cooccurrences
 from embeddings_jax.data.dataset import Dataset, take_columns
 from embeddings_jax.data.documents import byte_stream
+from embeddings_jax.data.overlap import without_overlap
 from embeddings_jax.data.sentence_pairs import sentence_pairs
 from embeddings_jax.data.sentences import TokenTexts, sentence_rows, tokenize_documents
 from embeddings_jax.data.sources import array_source, window_source
@@ -253,8 +255,8 @@ def load_views(dataset: Dataset, options: Mapping[str, Any], *, batch_size: int,
     encoder = SubwordEncoder(encoder.tokenizer, options["max_length"])
   dropped = 0
   if options.get("drop_overlap"):
-    others = (catalog.load(name, data_dir=data_dir, cache_dir=cache_dir) for name in options["drop_overlap"])
-    kept, dropped = without_overlap(items, (sentence for other in others for item in other.items for sentence in item))
+    others = (catalog.load(name, data_dir=data_dir, cache_dir=cache_dir).items for name in options["drop_overlap"])
+    kept, dropped = without_overlap(items, itertools.chain.from_iterable(others))
     items = [items[i] for i in kept]
     logging.info("%d of %d items of %s share a sentence with %s and are left out", dropped, dropped + len(items),
                  dataset.name, ", ".join(options["drop_overlap"]))
