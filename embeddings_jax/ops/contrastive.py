@@ -62,8 +62,8 @@ def info_nce(
     concentration    G_i = |N_i| Σ_j exp((1 + β) s_ij) / Σ_j exp(β s_ij): negatives as if drawn in proportion to
                      exp(β s_ij) (Robinson et al. 2021, arXiv:2010.04592, section 3)
     positive_prior   max( (G_i - |N_i| ρ exp(s_ii)) / (1 - ρ), |N_i| exp(-1/τ) ) in the place of G_i: less what a
-                     share ρ of false negatives adds (Chuang et al. 2020, arXiv:2007.00224, equation 8, with the
-                     positive as their sample); the lower limit is meant for unit vectors
+                     share ρ of false negatives adds (Chuang et al. 2020, arXiv:2007.00224, with the positive as
+                     the sample of their class); the lower limit is meant for unit vectors
 
   Together, |N_i| and the sums count a key with weight α as α keys. A batch of one has no negatives: the loss is 0.
 
@@ -187,7 +187,7 @@ def nce(
     *,
     mask: Float[Array, " n"] | None = None,
 ) -> Array:
-  """Noise-contrastive estimation (Gutmann and Hyvärinen 2010, equation 3; with k samples, 2012, equation 8), [].
+  """Noise-contrastive estimation (Gutmann and Hyvärinen 2010; 2012 with k samples of noise), [].
 
     L = -mean_i ( log σ(G(x_i)) + Σ_{s=1..k} log σ(-G(y_is)) ),   G(u) = log p_m(u) - log p_n(u) - log k
 
