@@ -148,10 +148,11 @@ def _information_bounds(plt: Any, rows: Sequence[Mapping[str, Any]]) -> Any:
     axes.plot([0, largest], [0, largest], color="black", linewidth=1, label="the truth")
     axes.set(xlabel="mutual information (nats)", xlim=(0, 1.02 * largest), ylim=(0, 1.12 * largest))
     axes.grid(alpha=0.3)
+  note = dict(textcoords="offset points", fontsize=8)
   for i, num in enumerate(sizes):
     color, truth = f"C{i}", column("info_nce", num, "truth")
     left.axhline(np.log(num), color=color, linestyle="--", linewidth=0.8)
-    left.annotate(f"log {num}", (0, np.log(num)), (4, 2), textcoords="offset points", color=color, fontsize=8)
+    left.annotate(f"log {num}", (0, np.log(num)), (4, 2), color=color, **note)
     left.plot(truth, column("info_nce", num, "best"), color=color, linewidth=1)
     left.plot(truth, column("info_nce", num, "trained"), color=color, marker="o", markersize=5, linestyle="",
               label=f"N = {num}")
@@ -159,7 +160,7 @@ def _information_bounds(plt: Any, rows: Sequence[Mapping[str, Any]]) -> Any:
   left.set(ylabel="lower bound (nats)", title="InfoNCE (points: trained critics)")
   left.legend(fontsize="small", loc="upper left", bbox_to_anchor=(0.09, 1))
   right.axhline(np.log(compared), color="0.4", linestyle="--", linewidth=0.8)
-  right.annotate(f"log {compared}", (0, np.log(compared)), (4, 2), textcoords="offset points", color="0.4", fontsize=8)
+  right.annotate(f"log {compared}", (0, np.log(compared)), (4, 2), color="0.4", **note)
   for i, (name, label) in enumerate(names.items()):
     truth = column(name, compared, "truth")
     if len(truth):
