@@ -20,7 +20,8 @@ FLAGS = flags.FLAGS
 def contrastive(num: int = 8192, large: int = 32_768, dim: int = 256, chunk_size: int = 256) -> dict:
   """Seconds of InfoNCE with its gradient among 8,192 unit vectors of 256, dense and in chunks of 256 queries.
 
-  They take turns. And what the compiler sets aside for 32,768 of them besides arguments and results; the dense one is not run.
+  They take turns. And what the compiler sets aside for 32,768 of them besides arguments and results; these are not
+  run.
   """
   sizes = {"dense": 0, "chunked": chunk_size}
   step = {name: jax.jit(jax.value_and_grad(
