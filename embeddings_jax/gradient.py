@@ -28,9 +28,25 @@ class GradientState(NamedTuple):
   average: PyTree
 
 
+class CoupledLoss(NamedTuple):
+  """A loss that couples the examples of a batch through their representations alone, so that it can be accumulated.
+
+  Attributes:
+    represent: `(params, extra, batch, rng) -> tree of arrays`, leading axis = the batch's rows. A row must depend on
+      no other (no BatchNorm), or parts of the batch would have other representations.
+    loss: `(params, extra, representations, batch) -> (loss, (metrics, extra))`.
+  """
+
+  represent: Callable[[PyTree, PyTree, Any, Array], PyTree]
+  loss: Callable[[PyTree, PyTree, PyTree, Any], tuple[Array, tuple[Mapping[str, Array], PyTree]]]
+
+  def __call__(self, params, extra, batch, rng):
+    return self.loss(params, extra, self.represent(params, extra, batch, rng), batch)
+
+
 def gradient_model(
     init_params: Callable[[Array, Any], tuple[PyTree, PyTree]],
-    loss_fn: Callable[..., tuple[Array, tuple[Mapping[str, Array], PyTree]]],
+    loss_fn: CoupledLoss | Callable[..., tuple[Array, tuple[Mapping[str, Array], PyTree]]],
     embed_fn: Callable[[PyTree, PyTree, Any], Array],
     optimizer: optax.GradientTransformation,
     *,
@@ -45,13 +61,15 @@ def gradient_model(
 
   Args:
     init_params: `(rng, batch) -> (params, extra)`; `extra` is `{}` where there is none.
-    loss_fn: `(params, extra, batch, rng) -> (loss, (metrics, extra))`, means over valid examples.
+    loss_fn: `(params, extra, batch, rng) -> (loss, (metrics, extra))`, means over valid examples; or a
+      `CoupledLoss`.
     embed_fn: `(params, extra, batch) -> [num_examples, dim]`.
     optimizer: its updates are added to the parameters.
     coupled: the loss of an example depends on the others of its batch (in-batch negatives), so
       that a mean over parts of the batch would be another loss.
-    accumulate: parts that the batch is split into to save memory. Refused where the loss is
-      coupled: a silently different objective is worse than none.
+    accumulate: parts that the batch is split into to save memory, each with a key of its own for its randomness. A
+      `CoupledLoss` is accumulated exactly: the loss sees the representations of the whole batch. Where `coupled`
+      alone is given it is refused: a silently different objective is worse than none.
     ema_decay: if given, `embed` and `outputs` see the moving average of the parameters.
     after_update: `state -> state`, for what follows the optimizer (target networks).
     outputs: name -> `(params, extra, batch, rng) -> Array or dict`; `training_loss` is added, what `update` lowers,
@@ -60,7 +78,7 @@ def gradient_model(
   """
   if accumulate < 1:
     raise InputError(f"accumulate={accumulate}: must be at least 1")
-  if coupled and accumulate > 1:
+  if coupled and accumulate > 1 and not isinstance(loss_fn, CoupledLoss):
     raise InputError(f"accumulate={accumulate}: this loss couples the examples of a batch, and the sum over "
                      "parts of it is another loss; use a smaller batch or more devices")
   grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
@@ -71,11 +89,15 @@ def gradient_model(
     average = jax.tree.map(jnp.array, params) if ema_decay is not None else ()
     return GradientState(jnp.zeros((), jnp.int32), params, extra, optimizer.init(params), average)
 
+  def parts_of(rows):
+    """`[n, ...] -> [accumulate, n / accumulate, ...]`."""
+    # Strided parts: every part has rows of every data shard, and no row changes its device.
+    parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape((-1, accumulate) + x.shape[1:]), 1, 0), rows)
+    return constrain(parts, jax.sharding.PartitionSpec(None, DATA_AXES))
+
   def accumulated(params, extra, batch, rng):
     """Mean over parts weighted by their valid rows, so that padding counts for nothing."""
-    # Strided parts: every part has rows of every data shard, and no row changes its device.
-    parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape((-1, accumulate) + x.shape[1:]), 1, 0), batch)
-    parts = constrain(parts, jax.sharding.PartitionSpec(None, DATA_AXES))
+    parts = parts_of(batch)
     weights = parts["mask"].sum(1) if "mask" in parts else jnp.ones(accumulate)
     weights = weights / jnp.maximum(weights.sum(), 1)
 
@@ -93,8 +115,31 @@ def gradient_model(
     (extra, (loss, metrics, grads)), _ = jax.lax.scan(body, carry, jax.tree.map(lambda x: x[1:], parts))
     return (loss, (metrics, extra)), grads
 
+  def cached(params, extra, batch, rng):
+    """Gradient cache (Gao et al. 2021, arXiv:2101.06983): the representations part by part, the loss's gradient with
+    respect to them, and then part by part again, with the same keys, that with respect to the parameters. Held are
+    all representations, and what one part needs between its forward and its backward pass."""
+    parts = jnp.arange(accumulate), parts_of(batch)
+
+    def represent(params, index, part):
+      return loss_fn.represent(params, extra, part, jax.random.fold_in(rng, index))
+
+    def joined(x):
+      x = jnp.moveaxis(x, 0, 1)
+      return x.reshape((-1, *x.shape[2:]))
+
+    rows = jax.tree.map(joined, jax.lax.map(lambda part: represent(params, *part), parts))
+    found, (direct, slopes) = jax.value_and_grad(loss_fn.loss, (0, 2), has_aux=True)(params, extra, rows, batch)
+
+    def body(grads, part):
+      *part, slope = part
+      of_part, = jax.vjp(lambda params: represent(params, *part), params)[1](slope)
+      return jax.tree.map(jnp.add, grads, of_part), None
+
+    return found, jax.lax.scan(body, direct, (*parts, parts_of(slopes)))[0]
+
   def update(state, batch, rng):
-    gradient = grad_fn if accumulate == 1 else accumulated
+    gradient = grad_fn if accumulate == 1 else cached if isinstance(loss_fn, CoupledLoss) else accumulated
     (loss, (metrics, extra)), grads = gradient(state.params, state.extra, batch, rng)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

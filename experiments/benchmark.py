@@ -14,6 +14,8 @@
   python -m experiments.benchmark pairs --data=enwiki-2015            sentence pairs a second, one core
   python -m experiments.benchmark bert_step                           BERT's update against transformers with torch
   python -m experiments.benchmark embed --data=enwiki-2015            sentence vectors, beside sentence-transformers
+  python -m experiments.benchmark contrastive                         InfoNCE in chunks against all scores at once
+  python -m experiments.benchmark mutual_information --figure=mi.png  lower bounds of a known mutual information
 
 Each prints one JSON object; `--output` writes it as well, and the README's table is made from such files.
 """
@@ -32,7 +34,8 @@ FLAGS = flags.FLAGS
 # Each with its file in `benchmarks/`.
 VERBS = {"loop": "loop", "sgns": "words", "cbow": "words", "glove": "words", "ppmi": "words", "plsa": "documents",
          "topics": "documents", "lsa": "documents", "lsa_stream": "documents", "gmm": "mixtures",
-         "gmm_memory": "mixtures", "bert_step": "text", "embed": "text", "pairs": "text"}
+         "gmm_memory": "mixtures", "bert_step": "text", "embed": "text", "pairs": "text",
+         "contrastive": "contrastive", "mutual_information": "contrastive"}
 
 flags.DEFINE_string("model", "", "Model of `loop`.")
 flags.DEFINE_string("preset", "demo", "Preset.")
@@ -49,6 +52,7 @@ flags.DEFINE_enum("covariance", "full", ["full", "tied", "diagonal", "spherical"
 flags.DEFINE_float("seconds", 5.0, "Length of one turn of `loop`, about.")
 flags.DEFINE_integer("seed", 0, "Seed.")
 flags.DEFINE_integer("seeds", 1, "Seeds of `sgns` and `cbow`, from --seed on.", lower_bound=1)
+flags.DEFINE_string("figure", "", "File to draw the figure of `mutual_information` in.")
 flags.DEFINE_string("output", "", "File to write the result to.")
 
 
@@ -58,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
   command.check_choice("benchmark", argv[1], list(VERBS))
   command.parse([argv[0], *argv[2:]])
   verb = getattr(importlib.import_module(f"experiments.benchmarks.{VERBS[argv[1]]}"), argv[1])
-  places = ("--output", "--data_dir", "--cache_dir", "--peer")
+  places = ("--output", "--figure", "--data_dir", "--cache_dir", "--peer")
   shown = [argument for argument in argv[1:] if not argument.startswith(places)]
   found = {"command": " ".join(["python -m experiments.benchmark", *shown]), **verb(),
            "device": f"{os.cpu_count()} cores", "versions": workdir.versions(), "commit": workdir.commit()}

@@ -118,6 +118,61 @@ def draw_probing(path: epath.Path, metrics: Mapping[str, float]) -> list[str]:
   return [f"figures/probing_{name}.png" for name in names]
 
 
+def draw_information_bounds(path: str, rows: Sequence[Mapping[str, Any]]) -> None:
+  """Draws what `experiments.benchmark mutual_information` found into the file `path`.
+
+  Args:
+    path: of the picture.
+    rows: each with `bound`, `num`, `truth`, and the means `trained` and `best` and their `_deviation`s over batches.
+  """
+  import matplotlib
+
+  matplotlib.use("Agg")
+  from matplotlib import pyplot as plt
+
+  figure = _information_bounds(plt, rows)
+  with epath.Path(path).open("wb") as file:
+    figure.savefig(file, dpi=120, bbox_inches="tight", format="png")
+  plt.close(figure)
+
+
+def _information_bounds(plt: Any, rows: Sequence[Mapping[str, Any]]) -> Any:
+  """InfoNCE against the truth for each number of pairs, below log N; and the bounds beside each other for one."""
+  names = {"info_nce": "InfoNCE", "nwj": "NWJ", "donsker_varadhan": "Donsker-Varadhan (MINE)"}
+  column = lambda name, num, key: np.array([row[key] for row in rows if (row["bound"], row["num"]) == (name, num)])
+  sizes = sorted({row["num"] for row in rows if row["bound"] == "info_nce"})
+  compared = next((row["num"] for row in rows if row["bound"] != "info_nce"), sizes[-1])
+  largest = max(row["truth"] for row in rows)
+  figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), sharex=True, sharey=True)
+  for axes in (left, right):
+    axes.plot([0, largest], [0, largest], color="black", linewidth=1, label="the truth")
+    axes.set(xlabel="mutual information (nats)", xlim=(0, 1.02 * largest), ylim=(0, 1.12 * largest))
+    axes.grid(alpha=0.3)
+  note = dict(textcoords="offset points", fontsize=8)
+  for i, num in enumerate(sizes):
+    color, truth = f"C{i}", column("info_nce", num, "truth")
+    left.axhline(np.log(num), color=color, linestyle="--", linewidth=0.8)
+    left.annotate(f"log {num}", (0, np.log(num)), (4, 2), color=color, **note)
+    left.plot(truth, column("info_nce", num, "best"), color=color, linewidth=1)
+    left.plot(truth, column("info_nce", num, "trained"), color=color, marker="o", markersize=5, linestyle="",
+              label=f"N = {num}")
+  left.plot([], [], color="0.4", linewidth=1, label="with the best critic")
+  left.set(ylabel="lower bound (nats)", title="InfoNCE (points: trained critics)")
+  left.legend(fontsize="small", loc="upper left", bbox_to_anchor=(0.09, 1))
+  right.axhline(np.log(compared), color="0.4", linestyle="--", linewidth=0.8)
+  right.annotate(f"log {compared}", (0, np.log(compared)), (4, 2), color="0.4", **note)
+  for i, (name, label) in enumerate(names.items()):
+    truth = column(name, compared, "truth")
+    if len(truth):
+      mean, deviation = (column(name, compared, key) for key in ("trained", "trained_deviation"))
+      right.errorbar(truth + 0.06 * (i - 1), mean, deviation, color=f"C{len(sizes) + i}", marker="os^"[i],
+                     markersize=5, linewidth=1, elinewidth=1, capsize=2, label=label)
+  right.set(title=f"Trained critics, N = {compared} (bars: deviation over batches)")
+  right.legend(fontsize="small", loc="upper left", bbox_to_anchor=(0.09, 1))
+  figure.tight_layout()
+  return figure
+
+
 def _probing(plt: Any, name: str, found: Mapping[str, float]) -> Any:
   """Weights of the layers in the mixture, what each adds to those below it, and what it tells alone."""
   layers = range(sum(key.startswith("mix_") for key in found))

@@ -1,4 +1,6 @@
 """Gradient models: the optimizer's steps, accumulation, averages, auxiliary variables."""
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +8,8 @@ import optax
 import pytest
 
 from embeddings_jax.data.sources import array_source
-from embeddings_jax.gradient import gradient_model
+from embeddings_jax.gradient import CoupledLoss, gradient_model
+from embeddings_jax.ops.contrastive import info_nce
 from embeddings_jax.train.loop import train
 from embeddings_jax.types import InputError
 
@@ -66,6 +69,83 @@ def test_accumulation_is_the_same_step(valid):
 def test_a_coupled_loss_is_not_accumulated():
   with pytest.raises(InputError, match="couples the examples"):
     regression(coupled=True, accumulate=2)
+
+
+def test_parts_need_the_activations_of_one_part():
+  represent = lambda params, extra, batch, rng: jnp.tanh(jnp.tanh(batch["x"] @ params["up"]) @ params["down"])
+  loss = CoupledLoss(represent, lambda params, extra, rows, batch: (info_nce(rows, rows).loss, ({}, extra)))
+  init = lambda rng, batch: ({"up": jnp.zeros((4, 4096)), "down": jnp.zeros((4096, 4))}, {})
+
+  def temporaries(accumulate):
+    model = gradient_model(init, loss, None, optax.sgd(1.0), accumulate=accumulate)
+    batch = {"x": jax.ShapeDtypeStruct((512, 4), jnp.float32)}
+    state, key = jax.eval_shape(model.init, jax.random.key(0), batch), jax.eval_shape(jax.random.key, 0)
+    return jax.jit(model.update).lower(state, batch, key).compile().memory_analysis().temp_size_in_bytes
+
+  assert temporaries(8) < temporaries(1) / 3
+
+
+def test_a_coupled_loss_on_eight_devices(mesh_of):
+  source = array_source({"x": X}, 32, seed=1)
+  one = train(_coupled(), source, steps=5, mesh=mesh_of("data:1"))
+  eight = train(_coupled(accumulate=4), source, steps=5, mesh=mesh_of("data:2,fsdp:4"))
+  np.testing.assert_allclose(eight.params["w"], one.params["w"], rtol=1e-5)
+
+
+def _views(params, extra, batch, rng, dropout):
+  """Two views of a row: what is dropped differs."""
+  hidden = jnp.tanh(batch["x"] @ params["w"])[:, None] * jnp.ones((2, 1))
+  return hidden * jax.random.bernoulli(rng, 1 - dropout, hidden.shape)
+
+
+def _pairs(params, extra, views, batch):
+  contrast = info_nce(views[:, 0], views[:, 1], mask=batch["mask"], temperature=jnp.exp(params["log_temperature"]))
+  return contrast.loss, ({"accuracy": contrast.accuracy}, {"seen": extra["seen"] + batch["mask"].sum()})
+
+
+def _coupled(dropout=0.0, **options):
+  init = lambda rng, batch: ({"w": jax.random.normal(rng, (3, 5)), "log_temperature": jnp.zeros(())},
+                             {"seen": jnp.zeros(())})
+  loss = CoupledLoss(functools.partial(_views, dropout=dropout), _pairs)
+  return gradient_model(init, loss, lambda params, extra, batch: batch["x"] @ params["w"], optax.sgd(1.0), **options)
+
+
+@jax.jit(static_argnames=("dropout", "accumulate"))
+def _step(dropout, accumulate, valid):
+  model = _coupled(dropout, accumulate=accumulate)
+  start = model.init(jax.random.key(0), batch_of())
+  return start, *model.update(start, batch_of(valid=valid), jax.random.key(1))
+
+
+def test_a_coupled_loss_is_accumulated_exactly_through_its_representations():
+  for valid in (64, 37):
+    (start, one, first), (_, four, second) = (_step(0.0, parts, valid) for parts in (1, 4))
+    for name in ("loss", "accuracy", "gradient_norm"):
+      np.testing.assert_allclose(second[name], first[name], rtol=1e-6)
+    for name in ("w", "log_temperature"):
+      size = np.abs(one.params[name] - start.params[name]).max()
+      assert size > 1e-3
+      np.testing.assert_allclose(four.params[name], one.params[name], rtol=1e-6, atol=1e-6 * size)
+    assert four.extra["seen"] == one.extra["seen"] == valid
+
+
+def test_what_a_part_drops_it_drops_again():
+  """With dropout: the loss and gradient of the parts' representations, each by its key, made at once."""
+  start, found, metrics = _step(0.5, 4, 64)
+
+  @jax.jit
+  @jax.value_and_grad
+  def expected(params):
+    rows = jnp.zeros((64, 2, 5))
+    for part in range(4):
+      batch = jax.tree.map(lambda x, part=part: x[part::4], batch_of())
+      rows = rows.at[part::4].set(_views(params, {}, batch, jax.random.fold_in(jax.random.key(1), part), 0.5))
+    return _pairs(params, {"seen": 0}, rows, batch_of())[0]
+
+  loss, grads = expected(start.params)
+  np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-6)
+  for name in ("w", "log_temperature"):
+    np.testing.assert_allclose(start.params[name] - found.params[name], grads[name], rtol=1e-5, atol=2e-7)
 
 
 def test_embeddings_come_from_the_moving_average():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from embeddings_jax.ops.sharding import DATA_AXES, num_data_shards
-from embeddings_jax.types import PyTree
+from embeddings_jax.types import Array, PyTree
 
 
 def sum_over_chunks(fn: Callable[[Any, PyTree], PyTree], args: Any, batch: PyTree, size: int,
@@ -34,10 +34,7 @@ def sum_over_chunks(fn: Callable[[Any, PyTree], PyTree], args: Any, batch: PyTre
     num_rows = jax.tree.leaves(batch)[0].shape[0]
     if num_rows <= size:
       return fn(args, jax.tree.map(lambda x: jnp.moveaxis(x, 0, -1), batch) if rows_last else batch)
-    num_chunks = -(-num_rows // size)
-    padded = jax.tree.map(
-        lambda x: jnp.pad(x, [(0, num_chunks * size - num_rows)] + [(0, 0)] * (x.ndim - 1)), batch)
-    chunks = jax.tree.map(lambda x: x.reshape((num_chunks, size) + x.shape[1:]), padded)
+    chunks = _cut(batch, size)
     if rows_last:
       chunks = jax.tree.map(lambda x: jnp.moveaxis(x, 1, -1), chunks)
     shapes = jax.eval_shape(fn, args, jax.tree.map(lambda x: x[0], chunks))
@@ -51,3 +48,91 @@ def sum_over_chunks(fn: Callable[[Any, PyTree], PyTree], args: Any, batch: PyTre
   return jax.shard_map(
       lambda args, batch: jax.lax.psum(local_sum(args, batch), DATA_AXES),
       in_specs=(P(), P(DATA_AXES)), out_specs=P())(args, batch)
+
+
+def loss_over_chunks(fn: Callable[[PyTree, PyTree], tuple[Array, PyTree]], args: PyTree, batch: PyTree,
+                     size: int) -> tuple[Array, PyTree]:
+  """`sum_over_chunks` of a loss, whose gradient comes from the same pass: no chunk is computed twice or kept.
+
+  Each chunk's gradient is taken as soon as its loss is known: with respect to `args` it is added up, with respect to
+  the chunk it is stored. So the memory is that of one chunk's intermediate results and of the gradients themselves.
+
+  Args:
+    fn: `(args, chunk) -> (loss, tree of sums)`, both summed over the rows; the sums have no gradient. It may close
+      over no traced array.
+    args, batch, size: as for `sum_over_chunks`; arrays that are not floating point have no gradient.
+  """
+
+  @jax.custom_vjp
+  def total(args, batch):
+    return sum_over_chunks(fn, args, batch, size)
+
+  def forward(args, batch):
+    if num_data_shards() == 1:
+      sums, slopes = _local_value_and_gradient(fn, args, batch, size)
+    else:
+      # Varying, because the gradient of what is equal everywhere would be added up over the devices in each chunk.
+      local = lambda args, batch: _local_value_and_gradient(
+          fn, jax.lax.pcast(args, DATA_AXES, to="varying"), batch, size)
+      over_devices = lambda sums, slopes: (jax.lax.psum(sums, DATA_AXES), slopes)
+      sums, slopes = jax.shard_map(lambda args, batch: over_devices(*local(args, batch)),
+                                   in_specs=(P(), P(DATA_AXES)), out_specs=(P(), P(DATA_AXES)))(args, batch)
+    *value, of_args = sums
+    return tuple(value), (of_args, slopes)
+
+  def backward(gradient, cotangents):
+    of_args, slopes = jax.tree.map(lambda x: (cotangents[0] * x).astype(x.dtype), gradient)
+    nothing = lambda tree: jax.tree.map(lambda x: x if _is_float(x) else None, tree)
+    return _merged(nothing(args), of_args), _merged(nothing(batch), slopes)
+
+  total.defvjp(forward, backward)
+  return total(args, batch)
+
+
+def _local_value_and_gradient(fn, args, batch, size):
+  """`((loss, sums, gradient of the floats in args), gradient of the floats in batch)` of one device's rows."""
+
+  def one(chunk):
+    of_floats = lambda in_args, in_chunk: fn(_merged(args, in_args), _merged(chunk, in_chunk))
+    (loss, sums), (of_args, of_chunk) = jax.value_and_grad(of_floats, (0, 1), has_aux=True)(
+        _floats(args), _floats(chunk))
+    return (loss, sums, of_args), of_chunk
+
+  num_rows = jax.tree.leaves(batch)[0].shape[0]
+  if num_rows <= size:
+    return one(batch)
+  chunks = _cut(batch, size)
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(
+      one, jax.tree.map(lambda x: x[0], chunks))[0])
+  if num_data_shards() > 1:
+    zeros = jax.lax.pcast(zeros, DATA_AXES, to="varying")
+
+  def body(total, chunk):
+    sums, slopes = one(chunk)
+    return jax.tree.map(jnp.add, total, sums), slopes
+
+  sums, slopes = jax.lax.scan(body, zeros, chunks)
+  return sums, jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:]))[:num_rows], slopes)
+
+
+def _cut(batch, size):
+  """`[num_rows, ...] -> [num_chunks, size, ...]`, the last chunk filled up with zeros."""
+  num_rows = jax.tree.leaves(batch)[0].shape[0]
+  num_chunks = -(-num_rows // size)
+  pad = lambda x: jnp.pad(x, [(0, num_chunks * size - num_rows)] + [(0, 0)] * (x.ndim - 1))
+  return jax.tree.map(lambda x: pad(x).reshape((num_chunks, size) + x.shape[1:]), batch)
+
+
+def _is_float(x):
+  return jnp.issubdtype(x.dtype, jnp.inexact)
+
+
+def _floats(tree):
+  """The floating point leaves of a tree, a list."""
+  return [x for x in jax.tree.leaves(tree) if _is_float(x)]
+
+
+def _merged(tree, floats):
+  """`tree` with other floating point leaves."""
+  floats = iter(floats)
+  return jax.tree.map(lambda x: next(floats) if _is_float(x) else x, tree)

@@ -1,11 +1,24 @@
-"""InfoNCE: closed form, double loops, gradients, and the same value on any number of devices."""
+"""Softmax losses: closed forms, double loops, gradients; the same in chunks, and on any number of devices."""
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from differences import numeric_gradient
+from hlo import collectives
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 from jax.test_util import check_grads
 
-from embeddings_jax.ops.contrastive import info_nce, sequence_info_nce
+from embeddings_jax.ops.contrastive import (
+    info_nce,
+    nce,
+    nt_xent,
+    sequence_info_nce,
+    soft_nearest_neighbour,
+    supervised_contrastive,
+)
 from embeddings_jax.types import InputError
 
 NEGATIVES = ("same", "other", "all")
@@ -88,3 +101,242 @@ def test_too_short_or_unknown_is_refused():
     sequence_info_nce(jnp.ones((2, 2, 3)), jnp.ones((2, 5, 3)), offset=4)
   with pytest.raises(InputError, match="negatives='both'"):
     sequence_info_nce(jnp.ones((2, 2, 3)), jnp.ones((2, 5, 3)), offset=1, negatives="both")
+
+
+def _log_sum(values):
+  return np.log(np.sum(np.exp(values)))
+
+
+def _info_nce_loop(queries, keys, mask=None, temperature=1.0, ids=None, hard_weight=1.0, concentration=0.0,
+                   positive_prior=0.0):
+  """`info_nce` term by term."""
+  num = len(queries)
+  mask = np.ones(num) if mask is None else mask
+  ids = np.arange(num) if ids is None else ids
+  losses, correct, logs = [], [], []
+  for i in range(num):
+    if not mask[i]:
+      continue
+    positive, scores, weights = queries[i] @ keys[i] / temperature, [], []
+    for j in range(len(keys)):
+      if j != i and mask[j % num] and (j >= num or ids[j] != ids[i]):
+        scores.append(queries[i] @ keys[j] / temperature)
+        weights.append(hard_weight if j >= num and j % num == i else 1.0)
+    scores, weights = np.array(scores), np.array(weights)
+    number, total = weights.sum(), (weights * np.exp(scores)).sum()
+    if concentration:
+      drawn = weights * np.exp(concentration * scores)
+      total = number * (drawn * np.exp(scores)).sum() / drawn.sum()
+    if positive_prior:
+      total = max((total - number * positive_prior * np.exp(positive)) / (1 - positive_prior),
+                  number * np.exp(-1 / temperature))
+    losses.append(np.log(np.exp(positive) + total) - positive)
+    correct.append(all(score < positive for score in scores))
+    logs.append(np.log(1 + len(scores)))
+  loss, log_num = np.mean(losses), np.mean(logs)
+  return loss, log_num - loss, np.mean(correct), log_num
+
+
+OPTIONS = {
+    "plain": (0, {}),
+    "further keys": (3, {"temperature": 0.7}),
+    "masked": (6, {"mask": np.array([1, 1, 0, 1, 1, 1.0]), "ids": np.array([4, 1, 4, 4, 1, 2])}),
+    "hard weight": (12, {"mask": np.array([1, 1, 1, 1, 0, 1.0]), "hard_weight": 3.0, "temperature": 0.5}),
+    "concentration": (0, {"concentration": 0.5, "ids": np.array([0, 1, 1, 2, 3, 4])}),
+    "prior": (2, {"positive_prior": 0.1, "temperature": 0.8}),
+    "prior's limit": (0, {"positive_prior": 0.7, "temperature": 0.5}),
+    "together": (6, {"hard_weight": 0.5, "concentration": 2.0, "positive_prior": 0.2}),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_equal_a_double_loop_with_its_gradient(name):
+  more, options = OPTIONS[name]
+  queries, keys = 0.7 * _random(6, 3), 0.7 * _random(6 + more, 3, seed=1)
+  loop = functools.partial(_info_nce_loop, **options)
+  expected = loop(*(np.asarray(x, np.float64) for x in (queries, keys)))
+  slopes = numeric_gradient(lambda q, k: loop(q, k)[0], queries, keys)
+  arrays = {key: jnp.asarray(x, jnp.int32 if key == "ids" else jnp.float32) if isinstance(x, np.ndarray) else x
+            for key, x in options.items()}
+
+  def of(chunk_size):
+    def loss(queries, keys):
+      contrast = info_nce(queries, keys, chunk_size=chunk_size, **arrays)
+      return contrast.loss, contrast
+    return jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(queries, keys)
+
+  for chunk_size in (0, 4):
+    (_, contrast), found = of(chunk_size)
+    np.testing.assert_allclose(contrast, expected, rtol=1e-6, atol=1e-6)  # The bound is a small difference.
+    np.testing.assert_allclose(contrast.loss, expected[0], rtol=1e-6)
+    for one, other in zip(found, slopes):
+      np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+
+
+@functools.partial(jax.jit, static_argnames=("chunk_size", "name"))
+def _value_and_gradient(name, x, y, ids, mask, temperature, chunk_size):
+  def loss(x, y, temperature):
+    options = dict(mask=mask, temperature=temperature, chunk_size=chunk_size)
+    both = jnp.concatenate([x, y])
+    if name in ("info_nce", "nt_xent"):
+      return {"info_nce": info_nce, "nt_xent": nt_xent}[name](x, y, ids=ids, **options).loss
+    options["mask"] = jnp.concatenate([mask, mask])
+    fn = {"supervised": supervised_contrastive, "neighbour": soft_nearest_neighbour}[name]
+    return fn(both, jnp.concatenate([ids, ids + 2]), **options)
+  return jax.value_and_grad(loss, (0, 1, 2))(x, y, temperature)
+
+
+@pytest.mark.parametrize("name", ["info_nce", "nt_xent", "supervised", "neighbour"])
+def test_chunks_change_nothing(name):
+  """Of a number of rows that they do not divide, with a temperature that is learned."""
+  inputs = (_random(11, 4), _random(11, 4, seed=1), jnp.arange(11) // 2, (jnp.arange(11) != 4).astype(jnp.float32),
+            jnp.float32(0.9))
+  dense, chunked = (_value_and_gradient(name, *inputs, chunk_size=size) for size in (0, 4))
+  for one, other in zip(jax.tree.leaves(chunked), jax.tree.leaves(dense)):
+    np.testing.assert_allclose(one, other, rtol=2e-6, atol=1e-6 * float(jnp.abs(other).max()))
+
+
+def _nt_xent_loop(first, second, temperature, items):
+  views, count = np.concatenate([first, second]), len(first)
+  items, losses = np.tile(items, 2), []
+  for i in range(2 * count):
+    other = (i + count) % (2 * count)
+    own = views[i] @ views[other] / temperature
+    rest = [views[i] @ views[k] / temperature for k in range(2 * count) if items[k] != items[i]]
+    losses.append(_log_sum([own, *rest]) - own)
+  return np.mean(losses)
+
+
+def test_nt_xent_equals_a_double_loop():
+  first, second = _random(5, 3), _random(5, 3, seed=1)
+  for items in (np.arange(5), np.array([0, 1, 1, 2, 3])):
+    loss = lambda a, b, items=items: nt_xent(a, b, ids=jnp.asarray(items), temperature=0.6).loss
+    loop = lambda a, b, items=items: _nt_xent_loop(a, b, 0.6, items)
+    value, slopes = jax.jit(jax.value_and_grad(loss, (0, 1)))(first, second)
+    np.testing.assert_allclose(value, loop(np.asarray(first, np.float64), np.asarray(second, np.float64)), rtol=1e-6)
+    for one, other in zip(slopes, numeric_gradient(loop, first, second)):
+      np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+  contrast = jax.jit(nt_xent)(jnp.ones((7, 4)), jnp.ones((7, 4)))
+  np.testing.assert_allclose([contrast.loss, contrast.log_num_candidates, contrast.accuracy],
+                             [np.log(13), np.log(13), 0], rtol=1e-6)
+  # A view's other view is the one positive of its label.
+  alone = supervised_contrastive(jnp.concatenate([first, second]), jnp.tile(jnp.arange(5), 2), temperature=0.6)
+  np.testing.assert_allclose(alone, nt_xent(first, second, temperature=0.6).loss, rtol=1e-6)
+
+
+def _supervised_loop(z, labels, temperature):
+  losses = []
+  for i in range(len(z)):
+    others = [j for j in range(len(z)) if j != i]
+    same = [j for j in others if labels[j] == labels[i]]
+    if same:
+      total = _log_sum([z[i] @ z[a] / temperature for a in others])
+      losses.append(-np.mean([z[i] @ z[p] / temperature - total for p in same]))
+  return np.mean(losses)
+
+
+def _neighbour_loop(x, labels, temperature):
+  losses = []
+  for i in range(len(x)):
+    scores = {j: -((x[i] - x[j]) ** 2).sum() / temperature for j in range(len(x)) if j != i}
+    same = [score for j, score in scores.items() if labels[j] == labels[i]]
+    if same:
+      losses.append(_log_sum(list(scores.values())) - _log_sum(same))
+  return np.mean(losses)
+
+
+@pytest.mark.parametrize("fn, loop", [(supervised_contrastive, _supervised_loop),
+                                      (soft_nearest_neighbour, _neighbour_loop)])
+def test_labels_make_positives(fn, loop):
+  vectors, labels = _random(8, 3), np.array([0, 1, 0, 2, 1, 1, 0, 3])  # Two are alone.
+  given = jax.jit(jax.value_and_grad(lambda x, mask: fn(x, jnp.asarray(labels), mask=mask, temperature=0.8)))
+  value, slope = given(vectors, jnp.ones(8))
+  np.testing.assert_allclose(value, loop(np.asarray(vectors, np.float64), labels, 0.8), rtol=1e-6)
+  expected, = numeric_gradient(lambda x: loop(x, labels, 0.8), vectors)
+  np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-7)
+  masked, _ = given(vectors, (jnp.arange(8) < 6).astype(jnp.float32))
+  np.testing.assert_allclose(masked, loop(np.asarray(vectors[:6], np.float64), labels[:6], 0.8), rtol=1e-6)
+  # Of n identical vectors, p(one of the others) = 1 / (n - 1), and 3 of them are positives.
+  same = jax.jit(fn)(jnp.ones((8, 3)), jnp.arange(8) // 4)
+  np.testing.assert_allclose(same, np.log(7 / 3) if fn is soft_nearest_neighbour else np.log(7), rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss", [
+    lambda x: supervised_contrastive(x, jnp.arange(4)),
+    lambda x: soft_nearest_neighbour(x, jnp.arange(4)),
+    lambda x: info_nce(x[:1], x[1:2], concentration=1.0, positive_prior=0.1).loss,
+    lambda x: nt_xent(x[:1], x[1:2]).loss,
+    lambda x: info_nce(x, x, mask=jnp.zeros(4)).loss,
+], ids=["supervised", "neighbour", "one query", "one item", "nothing valid"])
+def test_without_a_positive_or_a_negative_nothing_is_said(loss):
+  value, slope = jax.jit(jax.value_and_grad(loss))(_random(4, 3))
+  assert value == 0
+  np.testing.assert_array_equal(slope, 0)
+
+
+def test_nce_equals_a_double_loop():
+  rng = np.random.default_rng(0)
+  scores, noise, log_noise, noise_log_noise = (rng.normal(size=shape) for shape in ((5,), (5, 3), (5,), (5, 3)))
+  mask = np.array([1, 0, 1, 1, 1.0])
+
+  def loop(scores, noise):
+    losses = []
+    for i in range(5):
+      if mask[i]:
+        odds = scores[i] - log_noise[i] - np.log(3)
+        losses.append(-np.log(1 / (1 + np.exp(-odds))))
+        for s in range(3):
+          losses[-1] -= np.log(1 - 1 / (1 + np.exp(-(noise[i, s] - noise_log_noise[i, s] - np.log(3)))))
+    return np.mean(losses)
+
+  floats = [jnp.asarray(x, jnp.float32) for x in (scores, noise, log_noise, noise_log_noise, mask)]
+  loss = lambda a, b: nce(a, b, *floats[2:4], mask=floats[4])
+  value, slopes = jax.jit(jax.value_and_grad(loss, (0, 1)))(*floats[:2])
+  np.testing.assert_allclose(value, loop(scores, noise), rtol=1e-6)
+  for one, other in zip(slopes, numeric_gradient(loop, scores, noise)):
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+  equal = jax.jit(nce)(floats[0], floats[1], floats[0], floats[1])  # Model and noise agree.
+  np.testing.assert_allclose(equal, np.log(4) + 3 * np.log(4 / 3), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["info_nce", "supervised"])
+@pytest.mark.parametrize("chunk_size", [0, 24])
+def test_devices_share_their_keys_and_nothing_larger(name, chunk_size, mesh_of):
+  num, dim = 512, 8
+  inputs = (_random(num, dim), _random(num, dim, seed=1), jnp.arange(num) // 2,
+            (jnp.arange(num) % 7 > 0).astype(jnp.float32), jnp.float32(1))
+  expected = _value_and_gradient(name, *inputs, chunk_size=chunk_size)
+  mesh = mesh_of("data:2,fsdp:4")
+  with jax.set_mesh(mesh):
+    rows = NamedSharding(mesh, P(("data", "fsdp")))
+    placed = [jax.device_put(x, rows) for x in inputs[:4]] + [jax.device_put(inputs[4], NamedSharding(mesh, P()))]
+    compiled = _value_and_gradient.lower(name, *placed, chunk_size=chunk_size).compile()
+    found = compiled(*placed)
+  for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected)):
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6 * float(jnp.abs(other).max()))
+  sizes = [size for _, result in collectives(compiled) for size in result]
+  keys = 4 * dim * num * (1 if name == "info_nce" else 2)  # A device's scores are 4 to 8 times as large.
+  assert max(sizes) == keys
+
+
+def test_no_matrix_of_all_scores_is_held():
+  shape = jax.ShapeDtypeStruct((32_768, 256), jnp.float32)
+  loss = lambda chunk_size: lambda q, k: info_nce(q, k, temperature=0.1, chunk_size=chunk_size).loss
+  compiled = jax.jit(jax.value_and_grad(loss(256), (0, 1))).lower(shape, shape).compile()
+  assert compiled.memory_analysis().temp_size_in_bytes < 256e6
+  dense = jax.jit(loss(0)).lower(shape, shape).compile()
+  assert dense.memory_analysis().temp_size_in_bytes > 4 * 32_768**2  # What is measured would show it.
+
+
+@pytest.mark.parametrize("message, call", [
+    ("temperature=0", lambda x: info_nce(x, x, temperature=0)),
+    ("temperature=-0.1", lambda x: supervised_contrastive(x, jnp.arange(4), temperature=-0.1)),
+    ("3 keys for 4 queries", lambda x: info_nce(x, x[:3])),
+    ("6 keys for 4 queries; mask", lambda x: info_nce(x, jnp.ones((6, 2)), mask=jnp.ones(4))),
+    ("hard_weight=0 ", lambda x: info_nce(x, x, hard_weight=0)),
+    ("positive_prior=1 ", lambda x: info_nce(x, x, positive_prior=1)),
+    ("chunk_size=-1", lambda x: info_nce(x, x, chunk_size=-1)),
+])
+def test_bad_options_are_refused(message, call):
+  with pytest.raises(InputError, match=message):
+    call(jnp.ones((4, 2)))
