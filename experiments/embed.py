@@ -10,15 +10,12 @@ sif's of the training text; of sif the input's first component is removed); conc
 vectors; the first --num_components principal components.
 """
 from collections.abc import Sequence
-from typing import Any
 
 from absl import flags
 
 from embeddings_jax.ops.pooling import check_pooling
 from embeddings_jax.types import InputError
 from experiments import command
-
-POOLINGS = ("mean", "idf", "sif", "concatenation", "components")
 
 FLAGS = flags.FLAGS
 
@@ -51,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
   run = pretrained.as_run(found, FLAGS.pooling) if found else pipeline.load_run(FLAGS.workdir)
   kind = run.encoder.kind
   if FLAGS.pooling and kind == "words":
-    command.check_choice("--pooling", FLAGS.pooling, POOLINGS)
+    command.check_choice("--pooling", FLAGS.pooling, inference.WORD_POOLINGS)
   elif FLAGS.pooling and kind == "subwords":
     check_pooling(FLAGS.pooling)
     run = run if found else pipeline.load_run(FLAGS.workdir, pooling=FLAGS.pooling)
@@ -59,8 +56,10 @@ def main(argv: Sequence[str]) -> int:
     raise InputError(f"--pooling={FLAGS.pooling}: needs a model of words or subwords, and this one is of {kind}")
   items = read_items(FLAGS.input, kind, FLAGS.errors, getattr(run.encoder, "gaps", False))
   embed = inference.embedder(run.model, run.state, run.encoder)
-  vectors = (pooled(embed(run.encoder.names), items, run.encoder) if FLAGS.pooling and kind == "words" else
-             embed(items))
+  if FLAGS.pooling and kind == "words":
+    embed = inference.sentence_embedder(embed, run.encoder, FLAGS.pooling, sif_a=FLAGS.sif_a,
+                                        num_words=FLAGS.num_words, num_components=FLAGS.num_components)
+  vectors = embed(items)
   if FLAGS.normalize or (FLAGS.normalize is None and found and found.normalize):
     vectors = pretrained.unit(vectors)
   with open(FLAGS.output, "wb") as file:  # Not by name: NumPy would add .npy to it.
@@ -71,34 +70,6 @@ def main(argv: Sequence[str]) -> int:
   if unknown:
     print(f"{unknown} rows are 0: the encoder knows nothing of these items")
   return 0
-
-
-def pooled(table: Any, lines: Sequence[str], encoder: Any) -> Any:
-  """The flags' sentence vectors, [num_lines, dim], from the vectors of the encoder's words, [num_words, d]."""
-  import jax
-  import jax.numpy as jnp
-  import numpy as np
-
-  from embeddings_jax.ops import sentence_vectors
-
-  table, weights = jnp.asarray(table), None
-  size = encoder.encoded_at_once
-  batches = [jnp.asarray(encoder.encode(lines[first:first + size])["tokens"])
-             for first in range(0, len(lines), size)]
-  if FLAGS.pooling == "idf":
-    frequency = sum(sentence_vectors.document_frequency(tokens, len(table)) for tokens in batches)
-    weights = sentence_vectors.idf_weights(frequency, len(lines))
-  elif FLAGS.pooling == "sif":
-    weights = sentence_vectors.sif_weights(jnp.asarray(encoder.vocabulary.counts, jnp.float32), FLAGS.sif_a)
-  fn = {"concatenation": lambda tokens: sentence_vectors.concatenation(table, tokens, FLAGS.num_words),
-        "components": lambda tokens: sentence_vectors.components(table, tokens, FLAGS.num_components),
-        }.get(FLAGS.pooling, lambda tokens: sentence_vectors.mean(table, tokens, weights))
-  compiled = jax.jit(fn)
-  vectors = np.concatenate([np.asarray(compiled(tokens)) for tokens in batches])
-  if FLAGS.pooling == "sif":
-    vectors = jnp.asarray(vectors)
-    vectors = sentence_vectors.remove_component(vectors, sentence_vectors.first_component(vectors))
-  return np.asarray(vectors)
 
 
 if __name__ == "__main__":

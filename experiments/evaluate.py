@@ -3,11 +3,15 @@
 The network of a Hugging Face directory, or of a work directory, is evaluated with --init_from=DIR and --pooling (see
 `experiments/embed.py`), a file of word vectors, in any format of `embeddings_jax/interop/word_vectors.py`, with
 --vectors=FILE. What is found is then printed only.
+
+Protocols on sentences (`sts`, `transfer`, ...) are asked of models of words, too: a sentence is then the mean of its
+words' vectors, or what --pooling says, whose name then stands before those of the metrics.
 """
 from collections.abc import Sequence
 
 from absl import flags
 
+from embeddings_jax.ops.pooling import check_pooling
 from embeddings_jax.types import InputError
 from experiments import command, vectors
 
@@ -15,7 +19,7 @@ FLAGS = flags.FLAGS
 
 vectors.define_flags()
 flags.DEFINE_string("init_from", "", "Directory of a pretrained network, instead of --workdir.")
-flags.DEFINE_string("pooling", "", "Of --init_from: how a text's vector is made from those of its tokens.")
+flags.DEFINE_string("pooling", "", "How a text's vector is made from those of its tokens, or of its words.")
 flags.DEFINE_list("protocols", None, "protocol or protocol:dataset, separated by commas (default: the config's).")
 flags.DEFINE_string("data_dir", None, "Directory of the catalog's files (default: $EMBEDDINGS_DATA).")
 flags.DEFINE_string("cache_dir", None, "Derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
@@ -33,6 +37,12 @@ def main(argv: Sequence[str]) -> int:
   from experiments import figures, inference, pipeline, protocols, results, workdir
 
   run = pipeline.load_run(FLAGS.workdir)
+  if FLAGS.pooling and run.encoder.kind == "subwords":
+    check_pooling(FLAGS.pooling)
+    run = pipeline.load_run(FLAGS.workdir, pooling=FLAGS.pooling)
+  elif FLAGS.pooling and run.encoder.kind != "words":
+    raise InputError(f"--pooling={FLAGS.pooling}: needs a model of words or subwords, and this one is of "
+                     f"{run.encoder.kind}")
   config = run.record["config"]
   names = FLAGS.protocols if FLAGS.protocols is not None else config["evals"]
 
@@ -53,11 +63,14 @@ def main(argv: Sequence[str]) -> int:
     return pipeline.first_state(run.model, batch, jax.tree.leaves(run.state)[0].sharding.mesh, config["seed"])
 
   embed = results.remembering(inference.embedder(run.model, run.state, run.encoder))
+  sentences = pooled(embed, run.encoder) if run.encoder.kind == "words" else None
   metrics = protocols.evaluate(
-      names, embed, dataset=dataset, vocabulary=run.encoder.names,
+      names, embed, dataset=dataset, vocabulary=run.encoder.names, sentences=sentences,
       topics=inference.topics_of(run.model, run.state, run.encoder),
       asked=inference.asked_of(run.model, run.state, run.encoder, data=data, untrained=untrained),
       seed=config["seed"], max_items=config["eval_items"], data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+  if FLAGS.pooling:
+    metrics = {f"{FLAGS.pooling}/{key}": value for key, value in metrics.items()}
   for key, value in metrics.items():
     print(f"{key}: {value:.4f}")
   path = run.path / "results.json"
@@ -86,13 +99,23 @@ def evaluate_file() -> int:
   if FLAGS.vectors:
     found, _ = vectors.load()
     embed, words, asked = vectors.embedder(found), found.words, None
+    sentences = pooled(embed, vectors.encoder(found))
   else:
-    (embed, asked), words = pretrained_network(), None
+    (embed, asked), words, sentences = pretrained_network(), None, None
   metrics = protocols.evaluate(names, results.remembering(embed), dataset=None, vocabulary=words, asked=asked,
-                               data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+                               sentences=sentences, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
   for key, value in metrics.items():
     print(f"{key}: {value:.4f}")
   return 0
+
+
+def pooled(embed, encoder):
+  """Of a model of words: sentences -> [num_sentences, dim], as --pooling says."""
+  from experiments import inference
+
+  pooling = FLAGS.pooling or "mean"
+  command.check_choice("--pooling", pooling, inference.WORD_POOLINGS)
+  return inference.sentence_embedder(embed, encoder, pooling)
 
 
 def pretrained_network():

@@ -9,10 +9,12 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from embeddings_jax.data import encoders, packing
+from embeddings_jax.ops import sentence_vectors
 from embeddings_jax.types import InputError, Model, PyTree
 
 EMBEDDED_AT_ONCE = 1024  # Items.
 PREDICTED_AT_ONCE = 64  # Rows.
+WORD_POOLINGS = ("mean", "idf", "sif", "concatenation", "components")
 IN_FLIGHT = 2  # Batches that are not fetched yet.
 
 
@@ -69,6 +71,54 @@ def embedder(model: Model, state: PyTree, encoder: Any, output: str = "") -> Cal
     return vectors
 
   return embed
+
+
+def sentence_embedder(
+    embed: Callable[[Sequence[str]], np.ndarray],
+    encoder: Any,
+    pooling: str = "mean",
+    *,
+    sif_a: float = 1e-3,
+    num_words: int = 16,
+    num_components: int = 2,
+) -> Callable[[Sequence[str]], np.ndarray]:
+  """`sentences -> [num_sentences, dim]` of a model of words (`embeddings_jax/ops/sentence_vectors.py`).
+
+  Args:
+    embed: words -> [num_words, d].
+    encoder: of words; its vocabulary's counts are those of `sif`.
+    pooling: one of `WORD_POOLINGS`. Of `idf` the counts, and of `sif` the first component, are those of the sentences
+      that are embedded together.
+    sif_a: the a of `sif`'s a / (a + p(w)).
+    num_words, num_components: of `concatenation` and `components`.
+  """
+  counts = encoder.vocabulary.counts
+  if pooling == "sif" and not counts.any():
+    raise InputError("--pooling=sif: needs the words' counts, which a file of vectors lacks; take the run's --workdir")
+  fn = {"concatenation": lambda table, tokens, _: sentence_vectors.concatenation(table, tokens, num_words),
+        "components": lambda table, tokens, _: sentence_vectors.components(table, tokens, num_components),
+        }.get(pooling, sentence_vectors.mean)
+  compiled = jax.jit(fn)
+
+  def embed_sentences(sentences: Sequence[str]) -> np.ndarray:
+    table, weights = jnp.asarray(embed(encoder.names)), None
+    batches = []
+    for first in range(0, len(sentences), encoder.encoded_at_once):
+      tokens = encoder.encode(sentences[first:first + encoder.encoded_at_once])["tokens"]
+      batches.append(np.pad(tokens, [(0, encoders.bucket(len(tokens)) - len(tokens)), (0, 0)], constant_values=-1))
+    if pooling == "idf":
+      frequency = sum(sentence_vectors.document_frequency(jnp.asarray(tokens), len(table)) for tokens in batches)
+      weights = sentence_vectors.idf_weights(frequency, len(sentences))
+    elif pooling == "sif":
+      weights = sentence_vectors.sif_weights(jnp.asarray(counts, jnp.float32), sif_a)
+    # All batches but the last are full, so that no row of padding stands before one of a sentence.
+    vectors = np.concatenate([np.asarray(compiled(table, tokens, weights)) for tokens in batches])[:len(sentences)]
+    if pooling == "sif":
+      vectors = jnp.asarray(vectors)
+      vectors = sentence_vectors.remove_component(vectors, sentence_vectors.first_component(vectors))
+    return np.asarray(vectors)
+
+  return embed_sentences
 
 
 def packing_embedder(model: Model, state: PyTree, encoder: Any) -> Callable[[Sequence[Any]], np.ndarray]:

@@ -8,12 +8,18 @@ from typing import Any
 import numpy as np
 
 from embeddings_jax.data import catalog, wordsets
+from embeddings_jax.data.task_sets import STS
+from embeddings_jax.eval import sts
 from embeddings_jax.types import InputError
 from experiments.command import check_choice, nearest
 
-PROTOCOLS = ("analogies", "categorization", "clustering", "finetuning", "held_out", "knn", "linear_probe", "probing",
-             "retrieval", "synonyms", "text_classification", "topics", "word_similarity")
+PROTOCOLS = ("analogies", "categorization", "clustering", "finetuning", "held_out", "knn", "linear_probe",
+             "pair_retrieval", "pair_verification", "probing", "retrieval", "sts", "synonyms", "text_classification",
+             "topics", "transfer", "word_similarity")
 LABELLED = ("clustering", "knn", "linear_probe", "retrieval")  # They ask about the labels of a data set's items.
+# Protocols on sentences, which models of words answer too: the data set each is asked about by default.
+SENTENCES = {"pair_retrieval": "sts-b", "pair_verification": "snli", "sts": "sts-b", "transfer": "sst2"}
+ALL_STS = "sts:all"  # All that there are, and their average.
 # Protocols on lists of words: the lists there are, the first is the default, and whether a file will do.
 WORD_SETS = {"analogies": (("google", "google-all"), True), "categorization": (tuple(wordsets.CATEGORIZATION), False),
              "synonyms": ((), True), "word_similarity": (tuple(wordsets.WORD_SIMILARITY), False)}
@@ -42,6 +48,7 @@ def evaluate(
     *,
     dataset: Any,
     vocabulary: Any = None,
+    sentences: Callable[[Any], np.ndarray] | None = None,
     topics: Mapping[str, Any] | None = None,
     asked: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -53,12 +60,12 @@ def evaluate(
   """Runs protocols and merges their metrics; those of another data set have its name in front.
 
   Args:
-    names: `protocol`, or `protocol:dataset` for one that is not the run's own; for protocols on words `dataset` is
-    one
-      of `data/wordsets.py`, or the path of a file of synonyms or analogies.
+    names: `protocol`, or `protocol:dataset` for one that is not the run's own; for protocols on words `dataset` is one
+      of `data/wordsets.py`, or the path of a file of synonyms or analogies; for those on sentences see `SENTENCES`.
     embed: items -> [num_items, dim].
     dataset: the run's own, or a function that loads it when a protocol needs it.
     vocabulary: names that `embed` knows, where items are words.
+    sentences: sentences -> [num_sentences, dim], where that is not `embed` itself.
     topics: of a model of topics, what `inference.topics_of` gives.
     asked: what else the model can be asked for, as `inference.asked_of` gives it.
     seed: of the protocols' own randomness.
@@ -68,9 +75,11 @@ def evaluate(
   """
   metrics = {}
   vocabulary = None if vocabulary is None else dict.fromkeys(vocabulary)  # In their order, and quick to look up.
-  for name in names:
+  every_sts = [f"sts:{name}" for name in STS]
+  for name in [part for name in names for part in (every_sts if name == ALL_STS else [name])]:
     check(name)
     protocol, _, other = name.partition(":")
+    other = other or SENTENCES.get(protocol, "")
     function = getattr(importlib.import_module(f"embeddings_jax.eval.{protocol}"), protocol)
     given: dict[str, Any] = {"seed": seed, "vocabulary": vocabulary, **(topics or {}), **(asked or {})}
     known = inspect.signature(function).parameters
@@ -101,7 +110,7 @@ def evaluate(
       try:
         material = catalog.load(other, data_dir=data_dir, cache_dir=cache_dir)
       except InputError as error:
-        if protocol not in ("probing", "text_classification") or other not in catalog.CATALOG:
+        if protocol not in ("probing", "text_classification", *SENTENCES) or other not in catalog.CATALOG:
           raise
         report(f"{name} is left out: {error}")
         continue
@@ -110,9 +119,10 @@ def evaluate(
     if protocol in LABELLED and not material.labels:
       report(f"{name} is left out: {material.name!r} has no labels")
       continue
-    found = function(embed, material, **{key: value for key, value in given.items() if key in known})
+    asked_for = sentences if sentences and protocol in SENTENCES else embed
+    found = function(asked_for, material, **{key: value for key, value in given.items() if key in known})
     metrics |= {f"{other}/{key}" if other else key: value for key, value in found.items()}
-  return metrics
+  return metrics | (sts.average(metrics) if ALL_STS in names else {})
 
 
 def word_set(protocol: str, name: str, data_dir: str | None) -> Any:

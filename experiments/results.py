@@ -44,8 +44,10 @@ class Report:
     if parts and "task" in asked:
       task = asked["task"]
       asked["task"] = task._replace(parts={part: task.parts[part] for part in parts})
+    encoder = self._data.encoder
+    sentences = inference.sentence_embedder(embed, encoder) if encoder.kind == "words" else None
     return protocols.evaluate(
-        names, embed, dataset=self._material, vocabulary=self._data.encoder.names, topics=topics,
+        names, embed, dataset=self._material, vocabulary=encoder.names, sentences=sentences, topics=topics,
         asked=asked, seed=self._config.seed, report=self._say, **self._dirs)
 
   def untrained(self) -> PyTree:

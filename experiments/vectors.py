@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from absl import flags
 
+from embeddings_jax.data.encoders import WordEncoder
+from embeddings_jax.data.words import Vocabulary
 from embeddings_jax.eval.word_similarity import known_form
 from embeddings_jax.interop import word_vectors
 from embeddings_jax.types import InputError
@@ -35,6 +37,12 @@ def load() -> tuple[word_vectors.WordVectors, str]:
     raise InputError(f"--workdir={FLAGS.workdir}: --model={run.record['config']['name']} learns no vectors of words")
   vectors = inference.embedder(run.model, run.state, run.encoder)(names)
   return word_vectors.WordVectors(list(names), vectors), f"step {run.step} of {FLAGS.workdir}"
+
+
+def encoder(found: word_vectors.WordVectors) -> WordEncoder:
+  """Of sentences: words in lower case if all of the file are; how often they occurred is not known."""
+  cased = any(word != word.lower() for word in found.words)
+  return WordEncoder(Vocabulary(found.words, np.zeros(len(found.words), np.int64)), "cased" if cased else "lower")
 
 
 def embedder(found: word_vectors.WordVectors) -> Callable[[Sequence[str]], np.ndarray]:

@@ -65,29 +65,47 @@ def probe_accuracy(
     penalties: Sequence[float] = PENALTIES,
 ) -> float:
   """The protocol on arrays: `[num_rows, dim]` features, `[num_rows]` labels of any type."""
-  from sklearn.model_selection import train_test_split
-
   for name, features in ("train", train_features), ("test", test_features):
     bad = ~np.isfinite(features.sum(1))
     if bad.any():
       row = np.flatnonzero(bad)[0]
       raise InputError(f"linear_probe: the embedding of {name} row {row} is not finite")
+  classify = classifier(train_features, train_labels, seed=seed, penalties=penalties)
+  return float((classify(test_features) == test_labels).mean())
+
+
+def classifier(
+    features: np.ndarray,
+    labels: np.ndarray,
+    *,
+    held_out: tuple[np.ndarray, np.ndarray] | None = None,
+    seed: int = 0,
+    penalties: Sequence[float] = PENALTIES,
+) -> Callable[[np.ndarray], np.ndarray]:
+  """The probe, `features -> labels`, fitted to `[num_rows, dim]` features and `[num_rows]` labels of any type.
+
+  The penalty is chosen on the features and labels `held_out`, which then teach nothing; without them on a fifth of
+  the rows, and the probe is fitted again to all.
+  """
+  from sklearn.model_selection import train_test_split
+
+  fit_x, fit_y, penalty = features, labels, penalties[0]
   if len(penalties) > 1:
-    rows = np.arange(len(train_labels))
-    stratify = train_labels if _can_stratify(train_labels) else None
-    fit, held_out = train_test_split(rows, test_size=0.2, random_state=seed, stratify=stratify)
-    standardise = _standardiser(train_features[fit])
-    fit_x, held_out_x = standardise(train_features[fit]), standardise(train_features[held_out])
-    classifier, scores = None, []
+    if held_out is None:
+      rows = np.arange(len(labels))
+      stratify = labels if _can_stratify(labels) else None
+      fit, other = train_test_split(rows, test_size=0.2, random_state=seed, stratify=stratify)
+      fit_x, fit_y, held_out = features[fit], labels[fit], (features[other], labels[other])
+    standardise = _standardiser(fit_x)
+    fit_x, held_out_x = standardise(fit_x), standardise(held_out[0])
+    found, scores = None, []
     for penalty in sorted(penalties, reverse=True):  # Each optimum starts the search for the next.
-      classifier = _fit(fit_x, train_labels[fit], penalty, classifier)
-      scores.append((_accuracy(classifier, held_out_x, train_labels[held_out]), penalty))
+      found = _fit(fit_x, fit_y, penalty, found)
+      scores.append((_accuracy(found, held_out_x, held_out[1]), penalty))
     penalty = max(scores)[1]
-  else:
-    penalty = penalties[0]
-  standardise = _standardiser(train_features)
-  classifier = _fit(standardise(train_features), train_labels, penalty)
-  return _accuracy(classifier, standardise(test_features), test_labels)
+  standardise = _standardiser(features)
+  found = _fit(standardise(features), labels, penalty)
+  return lambda x: found.predict(standardise(x))
 
 
 def _standardiser(features: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

@@ -36,6 +36,15 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
   return pearson(_ranks(x), _ranks(y))
 
 
+def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
+  """Share of (positive, negative) of which the positive one, bool [n], has the greater score, equal ones half; nan
+  where there is no positive or no negative one."""
+  number, others = int(np.sum(positive)), int(np.sum(~positive))
+  if not number or not others:
+    return float("nan")
+  return float((_ranks(scores)[positive].sum() - number * (number + 1) / 2) / (number * others))
+
+
 def pearson(x: np.ndarray, y: np.ndarray) -> float:
   """Pearson's correlation; nan where one side is constant."""
   x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)

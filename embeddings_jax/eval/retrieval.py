@@ -8,11 +8,18 @@ divided 80 : 20, stratified, with `seed`. Reported are means over the queries th
   Raghavan & Schuetze 2008, equation 8.8). Items with the same cosine stand or fall together, as in scikit-learn's
   `average_precision_score`: the ranking goes down to the last of them;
 - precision at 10: the share of relevant items among the first ten; of the same cosine, those that come first in the
-  set.
-A ranking at random has the share of relevant items, about 1 / 20 on 20 Newsgroups; the perfect one has 1.
+  set;
+- recall at 10: the share of the relevant items that are among these ten;
+- reciprocal rank: 1 / (1 + the number of items that are not relevant with a cosine no less than the first relevant
+  one's);
+- nDCG at 10: sum over the first ten of 1 / log2(1 + place) of the relevant ones, divided by that of the perfect
+  ranking (Jarvelin & Kekalainen 2002); of the same cosine each has the mean of their places' gains, as in
+  scikit-learn's `ndcg_score`.
+A ranking at random has a map, precision and nDCG of the share of relevant items, about 1 / 20 on 20 Newsgroups; the
+perfect one has 1, but a recall of ten divided by the number of relevant items where there are more.
 """
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +31,7 @@ from embeddings_jax.types import InputError
 
 FIRST = 10
 BLOCK = 256  # Queries at a time.
+GAINS = np.cumsum([0, *1 / np.log2(np.arange(2, 1002))])  # Sums of the first 0, 1, ... places' gains.
 
 
 def retrieval(embed: Callable[[Any], Any], dataset: Any, *, seed: int = 0) -> dict[str, float]:
@@ -35,7 +43,7 @@ def retrieval(embed: Callable[[Any], Any], dataset: Any, *, seed: int = 0) -> di
     seed: of the split of a set that has none.
 
   Returns:
-    `{label}/test/map` and `{label}/test/precision_at_10` for every label.
+    `{label}/test/` `map`, `precision_at_10`, `recall_at_10`, `mrr` and `ndcg_at_10` for every label.
   """
   if not dataset.labels:
     raise InputError(f"retrieval: data set {getattr(dataset, 'name', '')!r} has no labels; leave it out of evals")
@@ -44,34 +52,64 @@ def retrieval(embed: Callable[[Any], Any], dataset: Any, *, seed: int = 0) -> di
   for name, labels in dataset.labels.items():
     labels = np.asarray(labels)
     train, test = split_rows(dataset.split, labels, seed)
-    first, average = [], []
+    measured: dict[str, list[float]] = {f"precision_at_{FIRST}": [], f"recall_at_{FIRST}": [], "map": [], "mrr": [],
+                                        f"ndcg_at_{FIRST}": []}
     for rows, scores in cosines(vectors[test], vectors[train]):
       relevant = labels[train] == labels[test][rows][:, None]
       asked = relevant.any(1)
       near = nearest(scores, FIRST)
-      first.append(np.take_along_axis(relevant, near, 1).mean(1)[asked])
-      average += [average_precision(*row) for row in zip(scores[asked], relevant[asked])]
-    if average:
-      results |= {f"{name}/test/map": float(np.mean(average)),
-                  f"{name}/test/precision_at_{FIRST}": float(np.concatenate(first).mean())}
+      hits = np.take_along_axis(relevant, near, 1)[asked]
+      measured[f"precision_at_{FIRST}"] += hits.mean(1).tolist()
+      measured[f"recall_at_{FIRST}"] += (hits.sum(1) / relevant[asked].sum(1)).tolist()
+      for row in zip(scores[asked], relevant[asked]):
+        found = places(*row)
+        measured["map"].append(average_precision(found))
+        measured["mrr"].append(float(1 / (1 + (found.last - found.relevant).min())))
+        measured[f"ndcg_at_{FIRST}"].append(ndcg(found, FIRST))
+    results |= {f"{name}/test/{key}": float(np.mean(values)) for key, values in measured.items() if values}
   return results
 
 
-def average_precision(scores: np.ndarray, relevant: np.ndarray) -> float:
+class Places(NamedTuple):
+  """Where the relevant items of one ranking stand, from 1, [num_relevant] each.
+
+  Attributes:
+    first, last: of the items with the same score.
+    relevant: how many relevant ones score no less.
+  """
+
+  first: np.ndarray
+  last: np.ndarray
+  relevant: np.ndarray
+
+
+def places(scores: np.ndarray, relevant: np.ndarray) -> Places:
   """Of one ranking: `scores` [n], and which items are `relevant`, bool [n], at least one of them."""
-  own = np.sort(scores[relevant])
-  number = lambda ordered: len(ordered) - np.searchsorted(ordered, own)  # How many score no less.
-  return float((number(own) / number(np.sort(scores))).mean())
+  own, every = np.sort(scores[relevant]), np.sort(scores)
+  no_less = lambda ordered: len(ordered) - np.searchsorted(ordered, own)
+  return Places(1 + len(every) - np.searchsorted(every, own, "right"), no_less(every), no_less(own))
 
 
-def unit_rows(vectors: Any, protocol: str) -> Any:
-  """float32 vectors [n, d] of length 1, or 0: an array, or a sparse matrix where `vectors` is one.
+def average_precision(found: Places) -> float:
+  """The mean over the relevant items of the precision down to each."""
+  return float((found.relevant / found.last).mean())
+
+
+def ndcg(found: Places, k: int) -> float:
+  """Normalised discounted cumulative gain of the first k places."""
+  gains = lambda place: GAINS[np.minimum(place, k)]  # Of all places down to this one.
+  tied = (gains(found.last) - gains(found.first - 1)) / (found.last - found.first + 1)
+  return float(tied.sum() / gains(len(found.last)))
+
+
+def unit_rows(vectors: Any, protocol: str, dtype: Any = np.float32) -> Any:
+  """Vectors [n, d] of length 1, or 0: an array of `dtype`, or a sparse matrix where `vectors` is one.
 
   Raises:
     InputError: one of them is not finite.
   """
   given = sparse.issparse(vectors)
-  vectors = sparse.csr_array(vectors, dtype=np.float32, copy=True) if given else np.asarray(vectors, np.float32)
+  vectors = sparse.csr_array(vectors, dtype=dtype, copy=True) if given else np.asarray(vectors, dtype)
   squares = (vectors ** 2).sum(1)
   if not np.isfinite(squares).all():
     raise InputError(f"{protocol}: the embedding of row {np.flatnonzero(~np.isfinite(squares))[0]} is not finite")

@@ -4,9 +4,9 @@ import types
 import numpy as np
 import pytest
 import scipy.sparse
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, ndcg_score
 
-from embeddings_jax.eval.retrieval import average_precision, nearest, retrieval
+from embeddings_jax.eval.retrieval import average_precision, ndcg, nearest, places, retrieval
 from embeddings_jax.types import InputError
 
 
@@ -22,6 +22,22 @@ def test_by_hand():
   found = retrieval(lambda items: vectors[items], dataset(["a", "b", "a", "a", "a"]))
   assert found["class/test/map"] == pytest.approx((1 + 2 / 3 + 3 / 4) / 3)
   assert found["class/test/precision_at_10"] == pytest.approx(3 / 4)  # There are but four.
+  assert found["class/test/recall_at_10"] == found["class/test/mrr"] == 1
+  gains = 1 / np.log2([2, 3, 4, 5])
+  assert found["class/test/ndcg_at_10"] == pytest.approx((gains.sum() - gains[1]) / gains[:3].sum())
+
+
+def test_the_first_relevant_one_and_recall_by_hand():
+  """Of twelve others, ten are nearer than the first relevant one, and one stands where it does."""
+  angle = np.radians([*range(1, 11), 20, 20, 40, 0])
+  labels = np.array([*"bbbbbbbbbb", *"ab", "a", "a"])
+  found = retrieval(lambda items: np.stack([np.cos(angle), np.sin(angle)], 1)[items], dataset(labels))
+  assert found["class/test/mrr"] == pytest.approx(1 / 12) and found["class/test/recall_at_10"] == 0
+  assert found["class/test/ndcg_at_10"] == 0
+  labels[3] = "a"
+  found = retrieval(lambda items: np.stack([np.cos(angle), np.sin(angle)], 1)[items], dataset(labels))
+  assert found["class/test/mrr"] == pytest.approx(1 / 4)
+  assert found["class/test/recall_at_10"] == pytest.approx(1 / 3)
 
 
 def test_ties_are_scikit_learns():
@@ -29,7 +45,9 @@ def test_ties_are_scikit_learns():
   for _ in range(20):
     scores, relevant = noise.integers(0, 6, 40).astype(np.float32), noise.random(40) < 0.3
     relevant[0] = True
-    assert average_precision(scores, relevant) == pytest.approx(average_precision_score(relevant, scores))
+    assert average_precision(places(scores, relevant)) == pytest.approx(average_precision_score(relevant, scores))
+    for k in (1, 10, 40):
+      assert ndcg(places(scores, relevant), k) == pytest.approx(ndcg_score([relevant], [scores], k=k))
   assert nearest(np.array([[1.0, 3, 3, 2]], np.float32), 3).tolist() == [[1, 2, 3]]
 
 
@@ -38,11 +56,13 @@ def test_perfect_random_and_sparse():
   label = noise.integers(0, 5, 1000)
   given = dataset(label, 300)
   perfect = retrieval(lambda items: 3.0 * np.eye(5)[label[items]], given)
+  assert perfect.pop("class/test/recall_at_10") < 0.1  # Of some 140 relevant ones.
   assert set(perfect.values()) == {1.0}
   vectors = noise.normal(size=(1000, 8)) * (noise.random((1000, 8)) < 0.5)
   dense = retrieval(lambda items: vectors[items], given)
   assert dense["class/test/map"] == pytest.approx(0.2, abs=0.03)
   assert dense["class/test/precision_at_10"] == pytest.approx(0.2, abs=0.03)
+  assert dense["class/test/ndcg_at_10"] == pytest.approx(0.2, abs=0.03)
   sparse = retrieval(lambda items: scipy.sparse.csr_array(vectors[items]), given)
   assert sparse == pytest.approx(dense, abs=1e-3)
   given.split = {}  # Then a fifth is asked, drawn by class.

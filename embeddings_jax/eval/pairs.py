@@ -1,0 +1,65 @@
+"""Pairs of sentences, as the protocols on them see them: their cosines, and which of them are alike."""
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from embeddings_jax.eval.retrieval import unit_rows
+from embeddings_jax.types import InputError
+
+ALIKE, UNLIKE = 4.0, 1.0  # Scores from 0 to 5: the same but for unimportant details; another thing of the same topic.
+SAME = ("entailment", "equivalent", "duplicate", "paraphrase", "1")  # Classes of pairs that are alike,
+OTHER = ("contradiction", "0", *(f"not_{name}" for name in SAME))  # and of those that are not.
+
+
+def check_pairs(protocol: str, dataset: Any) -> None:
+  """Raises unless the data set holds pairs of texts."""
+  if getattr(dataset, "kind", "") != "pairs":
+    raise InputError(f"{protocol}: data set {getattr(dataset, 'name', '')!r} holds {getattr(dataset, 'kind', '')}, "
+                     "should hold pairs of sentences, as sts-b and snli do")
+
+
+def embedded(
+    embed: Callable[[Sequence[str]], Any],
+    pairs: Sequence[tuple[str, str]],
+    protocol: str,
+) -> tuple[Any, np.ndarray]:
+  """Unit vectors of the distinct sentences, float64 [m, dim] (0 for those that have none; sparse if `embed` is), and
+  the two rows of each pair, [n, 2]."""
+  place: dict[str, int] = {}
+  index = np.array([[place.setdefault(sentence, len(place)) for sentence in pair] for pair in pairs])
+  return unit_rows(embed(list(place)), protocol, np.float64), index.reshape(-1, 2)
+
+
+def cosines(vectors: Any, index: np.ndarray) -> np.ndarray:
+  """Of pairs of rows, float64 [n]; of a zero vector 0."""
+  first, second = vectors[index[:, 0]], vectors[index[:, 1]]
+  found = first.multiply(second).sum(1) if sparse.issparse(first) else (first * second).sum(1)
+  return np.round(np.asarray(found).ravel(), 12)  # Rounding must not break the ties of equal vectors.
+
+
+def alike(dataset: Any) -> np.ndarray:
+  """Of each pair 1 if it is alike, 0 if it is not, -1 if neither, int [n].
+
+  By a label `score`: of two values the greater is alike; of more, those from `ALIKE` up are, those up to `UNLIKE` are
+  not. Else by classes: `SAME` and `OTHER`, and others are neither. Without any label all are alike.
+
+  Raises:
+    InputError: classes of other names.
+  """
+  if not dataset.labels:
+    return np.ones(len(dataset.items), int)
+  if "score" in dataset.labels:
+    score = np.asarray(dataset.labels["score"])
+    values = np.unique(score)
+    high, low = (values[1], values[0]) if len(values) == 2 else (ALIKE, UNLIKE)
+    same, other = score >= high, score <= low
+  else:
+    name, values = next(iter(dataset.labels.items()))
+    values = np.asarray(values).astype(str)
+    same, other = np.isin(values, SAME), np.isin(values, OTHER)
+    if not same.any():
+      raise InputError(f"data set {getattr(dataset, 'name', '')!r}: which pairs are alike? {name} has the classes "
+                       f"{', '.join(np.unique(values)[:9])}, and none of {', '.join(SAME)}")
+  return np.where(same, 1, np.where(other, 0, -1))
