@@ -37,10 +37,11 @@ import optax
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from embeddings_jax.gradient import GradientState, gradient_model
+from embeddings_jax.gradient import CoupledLoss, GradientState, gradient_model
 from embeddings_jax.nets.transformer import RULES, TextEncoder
 from embeddings_jax.ops.contrastive import info_nce
 from embeddings_jax.ops.pooling import check_pooling, needs_layers, pool, pool_parts
+from embeddings_jax.ops.similarity import unit
 from embeddings_jax.ops.uniformity import alignment, uniformity
 from embeddings_jax.types import InputError, Model
 
@@ -74,7 +75,8 @@ def simcse(
     auxiliary_weight: λ; .1 in the paper, for transfer.
     init_std: of the projection's kernel.
     optimizer: by default Adam with a rate of 3e-5.
-    accumulate: parts that the encoder sees one after another; negatives are those of the whole batch all the same.
+    accumulate: parts that the encoder sees one after another; negatives are those of the whole batch all the same
+      (`gradient.py: CoupledLoss`).
     ema_decay: as for `gradient_model`.
   """
   check_pooling(pooling)
@@ -84,8 +86,8 @@ def simcse(
     raise InputError(f"encoder: {type(encoder).__name__} gives no vectors of tokens; take bert, gpt or elmo")
   if pooling.startswith("cls") and getattr(encoder, "causal", False):
     raise InputError(f"pooling={pooling!r}: the first token of a causal network sees no other; take last or mean")
-  if not temperature > 0 or not hard_weight >= 0:
-    raise InputError(f"temperature={temperature}, hard_weight={hard_weight}: must be above 0, and not below 0")
+  if not temperature > 0 or not hard_weight > 0:
+    raise InputError(f"temperature={temperature}, hard_weight={hard_weight}: must be above 0")
   if auxiliary_weight < 0 or (auxiliary_weight and auxiliary is None):
     raise InputError(f"auxiliary_weight={auxiliary_weight}: must not be negative, and needs a pre-training model")
   auxiliary = auxiliary if auxiliary_weight else None
@@ -122,20 +124,28 @@ def simcse(
       return pooled
     return nn.tanh(pooled @ params["projection"]["kernel"] + params["projection"]["bias"])
 
-  def loss_fn(params, extra, batch, rng):
+  def represent(params, extra, batch, rng):
+    """Unit vectors [batch, views, dim]; of the auxiliary loss each row has the mean over those it is computed with."""
     rows, num_views = _views(batch)
     rng, rng_auxiliary = jax.random.split(rng)
-    mask = batch["mask"] if "mask" in batch else jnp.ones(len(batch["tokens"]))
     z = unit(vectors(params, rows, rng, projection != "never"))
-    z = z.reshape(len(mask), num_views, -1)
-    keys = jnp.concatenate([z[:, view] for view in range(1, num_views)])
+    found = {"z": z.reshape(-1, num_views, z.shape[-1])}
+    if auxiliary:
+      state = GradientState(jnp.zeros((), jnp.int32), params, extra, (), params)
+      other = auxiliary.outputs["training_loss"](state, rows, rng_auxiliary)
+      found["auxiliary"] = jnp.full(len(found["z"]), other)
+    return found
+
+  def loss_fn(params, extra, found, batch):
+    z = found["z"]
+    mask = batch["mask"] if "mask" in batch else jnp.ones(len(z))
+    keys = jnp.concatenate([z[:, view] for view in range(1, z.shape[1])])
     contrast = info_nce(z[:, 0], keys, mask=mask, temperature=temperature, hard_weight=hard_weight)
     metrics = {"accuracy": contrast.accuracy, "bound": contrast.bound,
                "alignment": alignment(z[:, 0], z[:, 1], mask), "uniformity": uniformity(z[:, 0], mask)}
     loss = contrast.loss
     if auxiliary:
-      state = GradientState(jnp.zeros((), jnp.int32), params, extra, (), params)
-      other = auxiliary.outputs["training_loss"](state, rows, rng_auxiliary)
+      other = (mask * found["auxiliary"]).sum() / jnp.maximum(mask.sum(), 1)
       metrics |= {"contrastive_loss": loss, "auxiliary_loss": other}
       loss = loss + auxiliary_weight * other
     return loss, (metrics, extra)
@@ -153,7 +163,7 @@ def simcse(
       {"params": params["encoder"]}, batch, method="layers")}
   if isinstance(encoder, TextEncoder):
     outputs["embed_packed"] = embed_packed
-  return gradient_model(init_params, loss_fn, embed_fn, optimizer or optax.adam(3e-5), coupled=True,
+  return gradient_model(init_params, CoupledLoss(represent, loss_fn), embed_fn, optimizer or optax.adam(3e-5),
                         accumulate=accumulate, ema_decay=ema_decay, outputs=outputs, rules=RULES)
 
 

@@ -47,6 +47,17 @@ def test_supervised_loss_is_a_cross_entropy_of_cosines(views, hard_weight):
   np.testing.assert_allclose(loss, expected, rtol=2e-5)
 
 
+def test_parts_of_a_batch_have_the_whole_batch_s_negatives():
+  tokens = {"tokens": jnp.asarray(sentences(8, (2,)))}
+  gradients = []
+  for accumulate in (1, 4):
+    model = simcse(encoder=encoder(**STILL), optimizer=optax.sgd(1.0), accumulate=accumulate)
+    state = started(model, tokens["tokens"])
+    new, metrics = jax.jit(model.update)(state, tokens, jax.random.key(1))
+    gradients.append((metrics["loss"], jax.tree.map(jnp.subtract, new.params, state.params)))
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), *gradients)
+
+
 def test_padded_rows_are_neither_queries_nor_negatives():
   model = simcse(encoder=encoder(**STILL), projection="always")
   tokens = sentences(6, (3,))
