@@ -94,7 +94,7 @@ def sentence_embedder(
   """
   counts = encoder.vocabulary.counts
   if pooling == "sif" and not counts.any():
-    raise InputError("--pooling=sif: needs the words' counts, which a file of vectors lacks; take the run's --workdir")
+    raise InputError("--pooling=sif: needs the words' counts, which a file of vectors lacks; a run has them")
   fn = {"concatenation": lambda table, tokens, _: sentence_vectors.concatenation(table, tokens, num_words),
         "components": lambda table, tokens, _: sentence_vectors.components(table, tokens, num_components),
         }.get(pooling, sentence_vectors.mean)

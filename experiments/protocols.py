@@ -1,6 +1,7 @@
 """Composes what the evaluations see: `embed(items)`, and the data set that they are asked about."""
 import importlib
 import inspect
+import itertools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -60,8 +61,9 @@ def evaluate(
   """Runs protocols and merges their metrics; those of another data set have its name in front.
 
   Args:
-    names: `protocol`, or `protocol:dataset` for one that is not the run's own; for protocols on words `dataset` is one
-      of `data/wordsets.py`, or the path of a file of synonyms or analogies; for those on sentences see `SENTENCES`.
+    names: `protocol`, or `protocol:dataset` for one that is not the run's own; for protocols on words `dataset` is
+      one of `data/wordsets.py`, or the path of a file of synonyms or analogies; for those on sentences it is that of
+      `SENTENCES`, unless another is named.
     embed: items -> [num_items, dim].
     dataset: the run's own, or a function that loads it when a protocol needs it.
     vocabulary: names that `embed` knows, where items are words.
@@ -75,8 +77,8 @@ def evaluate(
   """
   metrics = {}
   vocabulary = None if vocabulary is None else dict.fromkeys(vocabulary)  # In their order, and quick to look up.
-  every_sts = [f"sts:{name}" for name in STS]
-  for name in [part for name in names for part in (every_sts if name == ALL_STS else [name])]:
+  every_sts = [f"sts:{other}" for other in STS]
+  for name in itertools.chain.from_iterable(every_sts if name == ALL_STS else [name] for name in names):
     check(name)
     protocol, _, other = name.partition(":")
     other = other or SENTENCES.get(protocol, "")

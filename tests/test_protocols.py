@@ -76,3 +76,51 @@ def test_words_need_a_vocabulary():
 def test_topics_need_a_model_of_topics():
   with pytest.raises(InputError, match="--protocols=topics: needs a model of topics"):
     _evaluate("topics", vocabulary=None)
+
+
+SCORED = [("rug", "carpet", 5), ("rug", "hallway", 1), ("sofa", "ottoman", 4.5), ("rug", "sofa", 0)]
+
+
+def _sentences(lines):
+  return np.array([np.mean([TABLE[word] for word in line.split()], 0) for line in lines])
+
+
+def test_protocols_on_sentences_are_asked_of_them_by_default_of_their_own_set(monkeypatch):
+  from embeddings_jax.data.dataset import Dataset
+
+  items, score = [row[:2] for row in SCORED], np.array([row[2] for row in SCORED], np.float32)
+  asked = []
+
+  def load(name, **_):
+    asked.append(name)
+    found = Dataset(name, "pairs", items, labels={"score": score}, split={"test": np.arange(4)})
+    return found if name == "sts-b" else found._replace(labels={"score": score, "source": np.array([*"xxyy"])})
+
+  monkeypatch.setattr(protocols.catalog, "load", load)
+  found = _evaluate("sts", "pair_retrieval", "pair_verification:sts-b", sentences=_sentences)
+  assert asked == ["sts-b"] * 3
+  assert found["sts-b/test/spearman"] == pytest.approx(0.8) and found["sts-b/test/mrr"] == 1
+  assert found["sts-b/test/verification_auc"] == 1 and found["sts-b/candidates"] == 4
+  asked.clear()
+  found = _evaluate("sts:all", sentences=_sentences)
+  assert asked == ["sts-12", "sts-13", "sts-14", "sts-15", "sts-16", "sts-b"]
+  assert found["sts-14/all/spearman"] == pytest.approx(0.8)
+  assert found["sts-average/all/spearman"] == pytest.approx(0.8)
+  assert "sts-average/all/spearman" not in _evaluate("sts", "sts:sts-12", sentences=_sentences)
+  # A model of texts needs no other way to embed them.
+  assert protocols.evaluate(["sts"], _sentences, dataset=None)["sts-b/test/spearman"] == pytest.approx(0.8)
+
+
+def test_missing_sets_of_sentences_are_left_out_and_reported(tmp_path):
+  said = []
+  assert _evaluate("sts:all", "transfer", report=said.append, data_dir=tmp_path) == {}
+  assert len(said) == 7 and said[0].startswith("sts:sts-12 is left out: ") and said[-1].startswith("transfer is left")
+
+
+def test_the_users_own_scored_pairs(tmp_path):
+  (tmp_path / "mine.tsv").write_text("".join(f"{a}\t{b}\t{score}\n" for a, b, score in SCORED))
+  name = str(tmp_path / "mine.tsv")
+  assert _evaluate(f"sts:{name}", sentences=_sentences)[f"{name}/all/spearman"] == pytest.approx(0.8)
+  (tmp_path / "mine.tsv").write_text("rug\tcarpet\n")
+  with pytest.raises(InputError, match="has no scores, only pairs"):
+    _evaluate(f"sts:{name}", sentences=_sentences)

@@ -4,12 +4,14 @@ import json
 import jax
 import numpy as np
 import pytest
+import scipy.stats
 from etils import epath
 from test_command import call
 
 from embeddings_jax.interop import word_vectors
 from embeddings_jax.train.checkpoints import Checkpoints
-from experiments import command, pipeline, workdir
+from embeddings_jax.types import InputError
+from experiments import command, inference, pipeline, vectors, workdir
 
 TEXT = "king queen man woman king queen man woman king queen man woman Jazz jazz\n" * 3
 
@@ -109,3 +111,37 @@ def test_lines_are_pooled(run, tmp_path):
   rows = np.stack([both[0], np.zeros(4), both[1]])
   u = np.linalg.svd(rows)[2][0]
   np.testing.assert_allclose(left, rows - np.outer(rows @ u, u), atol=1e-5)
+
+
+def test_a_model_of_words_answers_for_sentences(run, tmp_path):
+  path, vectors = run
+  pairs = [("king queen", "man", 1), ("woman queen", "king", 3), ("Jazz", "jazz", 5), ("man unheard", "king", 4)]
+  file = tmp_path / "pairs.tsv"
+  file.write_text("".join(f"{a}\t{b}\t{score}\n" for a, b, score in pairs))
+  counts = {word: 9 for word in vectors} | {"Jazz": 3, "jazz": 3}
+  weighted = {word: np.array(vector) / (1e-3 + counts[word] / 42) for word, vector in vectors.items()}
+  mean = lambda line: np.mean([weighted[word] for word in line.split() if word in weighted], 0)
+  rows = {line: mean(line) for pair in pairs for line in pair[:2]}
+  u = np.linalg.svd(np.stack(list(rows.values())))[2][0]
+  rows = {line: row - u * (u @ row) for line, row in rows.items()}
+  cosine = [rows[a] @ rows[b] / np.linalg.norm(rows[a]) / np.linalg.norm(rows[b]) for a, b, _ in pairs]
+  expected = scipy.stats.spearmanr(cosine, [score for *_, score in pairs]).statistic
+  done = call("evaluate", f"--workdir={path}", f"--protocols=sts:{file}", "--pooling=sif")
+  assert f"sif/{file}/all/spearman: {expected:.4f}" in done.stdout, done.stderr
+  assert f"sif/{file}/all/spearman" in json.loads((path / "results.json").read_text())["metrics"]
+
+
+def test_sentences_of_a_file_of_vectors():
+  words = ["king", "queen", "2"]
+  found = word_vectors.WordVectors(words, np.array([[1, 0], [0, 2], [3, 3]], np.float32))
+  embed, encoder = vectors.embedder(found), vectors.encoder(found)
+  lines = ["King, queen!", "unheard", "2 queen"] + ["king"] * 1500
+  rows = inference.sentence_embedder(embed, encoder)(lines)
+  np.testing.assert_allclose(rows[:3], [[0.5, 1], [0, 0], [1.5, 2.5]])
+  np.testing.assert_allclose(rows[3:], np.tile([1.0, 0], (1500, 1)))
+  frequent = inference.sentence_embedder(embed, encoder, "idf")(lines)
+  np.testing.assert_allclose(frequent[2], np.log([1503, 751.5]) @ [[3, 3], [0, 2]] / 2, rtol=1e-6)
+  with pytest.raises(InputError, match="--pooling=sif: needs the words' counts"):
+    inference.sentence_embedder(embed, encoder, "sif")
+  cased = vectors.encoder(found._replace(words=["King", "king", "2"]))
+  assert cased.encode(["King king"])["tokens"][0, :2].tolist() == [0, 1]

@@ -15,11 +15,12 @@ def pair_retrieval(embed: Callable[[Sequence[str]], Any], dataset: Any) -> dict[
   """Recall and reciprocal rank of the second sentences of pairs that are alike, asked for by their first ones.
 
   Protocol. Queries are the pairs of the part `test` (of a set without one: all) that are `alike` in the sense of
-  `eval/pairs.py`: in `sts-b` those with a score from 4 up, in `snli` those of entailment, of a set without labels all.
-  Candidates are the distinct second sentences of *all* pairs of the part. A pair's rank is 1 + the number of
-  candidates that are neither the first sentence itself nor a partner of it in any pair that is alike, and whose cosine
-  is no less than that of its own second sentence: what is equal stands before it. Pairs of equal sentences are left
-  out, since they find each other whatever the vectors. A zero vector has cosine 0 with all. Nothing is fitted and nothing chosen.
+  `eval/pairs.py`: in `sts-b` those with a score from 4 up, in `snli` those of entailment, in a set without labels
+  all. Candidates are the distinct second sentences of *all* pairs of the part. A pair's rank is 1 + the number of
+  candidates that are neither the first sentence itself nor a partner of it in any pair that is alike, and whose
+  cosine is no less than that of its own second sentence: what is equal stands before it. Pairs of equal sentences are
+  left out, since they find each other whatever the vectors. A zero vector has cosine 0 with all. Nothing is fitted
+  and nothing chosen.
 
   Vectors drawn at random have a recall at k of k / the number of candidates; perfect ones 1.
 

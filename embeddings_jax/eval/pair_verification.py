@@ -15,11 +15,12 @@ def pair_verification(embed: Callable[[Sequence[str]], Any], dataset: Any, *, se
 
   Protocol. `alike` of `eval/pairs.py` says which pairs are which, and those that are neither are left out: of `snli`
   (Bowman et al. 2015) entailment stands against contradiction, of `rte` entailment against its absence, of `sts-b`
-  scores from 4 up against scores up to 1. The AUC is the share of pairs of one of each kind of which the alike one has
-  the greater cosine, equal ones half (as scikit-learn's `roc_auc_score`). For the accuracy a pair counts as alike if
-  its cosine is no less than the threshold, which is the one with the most right on the part `dev` (without one on
-  `train`): of those between two neighbouring cosines, and beyond the outermost, ties: the lowest. The part `test` is
-  looked at once. A set without `test` is divided 80 : 20, stratified, with `seed`. A zero vector has cosine 0 with all.
+  scores from 4 up against scores up to 1. The AUC is the share of couples of an alike pair and another of which the
+  alike one has the greater cosine, equal ones half (as scikit-learn's `roc_auc_score`). For the accuracy a pair
+  counts as alike if its cosine is no less than the threshold, which is the one with the most right on the part `dev`
+  (without one on `train`): of those between two neighbouring cosines, and beyond the outermost, ties: the lowest. The
+  part `test` is looked at once. A set without `test` is divided 80 : 20, stratified, with `seed`. A zero vector has
+  cosine 0 with all.
 
   Vectors drawn at random have an AUC of .5 and about the accuracy of the more frequent kind; perfect ones 1 and 1.
   Of `snli` shared words tell little: an averaged word vector has about .65, see the README.
@@ -30,8 +31,8 @@ def pair_verification(embed: Callable[[Sequence[str]], Any], dataset: Any, *, se
     seed: of the division of a set that has none.
 
   Returns:
-    `test/auc`; and where there are others to choose the threshold on, `test/accuracy`, `threshold`, and with a part
-    `dev` `dev/auc`.
+    `test/verification_auc`; and where there are others to choose the threshold on, `test/verification_accuracy`,
+    `verification_threshold`, and with a part `dev` `dev/verification_auc`.
   """
   check_pairs("pair_verification", dataset)
   if not dataset.labels:
@@ -42,21 +43,20 @@ def pair_verification(embed: Callable[[Sequence[str]], Any], dataset: Any, *, se
   if "test" not in parts:
     parts = dict(zip(("train", "test"), (known[rows] for rows in split_rows({}, same[known], seed))))
   found: dict[str, float] = {}
-  for part in ("dev" if "dev" in parts else "train", "test"):
-    if part not in parts:
-      continue
+  for part in [part for part in ("dev" if "dev" in parts else "train", "test") if part in parts]:
     rows = np.asarray(parts[part])
     rows = rows[same[rows] >= 0]
     if len(np.unique(same[rows])) < 2:
-      raise InputError(f"pair_verification: the part {part} of {getattr(dataset, 'name', '')!r} has pairs of one kind "
-                       "only, needs such as are alike and such as are not")
+      raise InputError(f"pair_verification: the part {part} of {getattr(dataset, 'name', '')!r} has pairs of one "
+                       "kind only, needs such as are alike and such as are not")
     cosine = cosines(*embedded(embed, [dataset.items[i] for i in rows], "pair_verification"))
     if part != "train":
-      found[f"{part}/auc"] = roc_auc(cosine, same[rows] == 1)
+      found[f"{part}/verification_auc"] = roc_auc(cosine, same[rows] == 1)
     if part != "test":
-      found["threshold"] = best_threshold(cosine, same[rows] == 1)
-    elif "threshold" in found:
-      found["test/accuracy"] = float(((cosine >= found["threshold"]) == (same[rows] == 1)).mean())
+      found["verification_threshold"] = best_threshold(cosine, same[rows] == 1)
+    elif "verification_threshold" in found:
+      told = cosine >= found["verification_threshold"]
+      found["test/verification_accuracy"] = float((told == (same[rows] == 1)).mean())
   return found
 
 

@@ -15,9 +15,9 @@ def transfer(embed: Callable[[Sequence[str]], Any], dataset: Any, *, seed: int =
 
   Protocol (after SentEval, Conneau & Kiela 2018). Features are a sentence's vector, or of a pair (u, v) the vectors
   |u - v| and u * v side by side; u and v themselves, which SentEval adds for SNLI, are left out. The classifier is
-  that of `eval/linear_probe.py`, features standardised by the training part, fitted to `train`; its penalty is the one
-  of four with the highest accuracy on `dev` (`valid`), ties: the greatest; of a set without `dev`, as `20news`, that
-  on a fifth of the training part, which is then learnt from as well. The part `test` is looked at once.
+  that of `eval/linear_probe.py`, features standardised by the training part, fitted to `train`; its penalty is the
+  one of four with the highest accuracy on `dev` (`valid`), ties: the greatest; of a set without `dev`, as `20news`,
+  that on a fifth of the training part, which is then learnt from as well. The part `test` is looked at once.
 
   Sets: `sst2` (Socher et al. 2013; its test part is GLUE's development part, its training part has phrases), `cola`
   (Warstadt et al. 2018; test is the out-of-domain part; by Matthews' correlation), `20news` (Lang 1995), `rte` (as in
@@ -32,7 +32,7 @@ def transfer(embed: Callable[[Sequence[str]], Any], dataset: Any, *, seed: int =
     seed: of the fifth that is held out.
 
   Returns:
-    `test/accuracy`, `test/matthews`, `test/majority/accuracy`.
+    `test/transfer_accuracy`, `test/transfer_matthews`, `test/majority/accuracy`.
   """
   name = getattr(dataset, "name", "")
   labels = next(iter(dataset.labels.values()), np.zeros(0))
@@ -51,7 +51,8 @@ def transfer(embed: Callable[[Sequence[str]], Any], dataset: Any, *, seed: int =
   classify = classifier(features["train"], labels[parts["train"]], held_out=chosen_on, seed=seed)
   predicted, right = classify(features["test"]), labels[parts["test"]]
   majority = np.bincount(labels[parts["train"]]).argmax()
-  return {"test/accuracy": float((predicted == right).mean()), "test/matthews": matthews(predicted, right),
+  return {"test/transfer_accuracy": float((predicted == right).mean()),
+          "test/transfer_matthews": matthews(predicted, right),
           "test/majority/accuracy": float((right == majority).mean())}
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from embeddings_jax.eval.linear_probe import _fit, linear_probe, probe_accuracy
+from embeddings_jax.eval.linear_probe import _fit, classifier, linear_probe, probe_accuracy
 from embeddings_jax.types import InputError
 
 
@@ -69,6 +69,17 @@ def test_test_rows_change_no_choice():
   whole = probe_accuracy(features[train], labels[train], features[test], labels[test])
   halves = [probe_accuracy(features[train], labels[train], features[h], labels[h]) for h in np.split(test, 2)]
   assert np.mean(halves) == pytest.approx(whole)
+
+
+def test_the_penalty_is_the_best_one_held_out():
+  """Held-out labels that only a strong penalty, or only a weak one, gets right decide."""
+  rng = np.random.default_rng(3)
+  x, y = rng.normal(size=(80, 60)), rng.integers(0, 2, 80)
+  other = rng.normal(size=(500, 60))
+  told = {penalty: classifier(x, y, penalties=(penalty,))(other) for penalty in (1e-1, 1e-4)}
+  assert (told[1e-1] != told[1e-4]).mean() > 0.02
+  for labels in told.values():
+    np.testing.assert_array_equal(classifier(x, y, held_out=(other, labels), penalties=(1e-4, 1e-1))(other), labels)
 
 
 def test_no_labels_and_not_finite_are_refused():

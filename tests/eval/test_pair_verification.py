@@ -10,6 +10,8 @@ from embeddings_jax.eval.pair_verification import best_threshold, pair_verificat
 from embeddings_jax.eval.pairs import alike
 from embeddings_jax.types import InputError
 
+AUC, ACCURACY, THRESHOLD = "test/verification_auc", "test/verification_accuracy", "verification_threshold"
+
 
 def dataset(labels, split=None):
   return types.SimpleNamespace(name="made", kind="pairs", items=[(f"a{i}", f"b{i}") for i in range(len(labels))],
@@ -44,23 +46,23 @@ def test_by_hand():
   label = ["entailment", "contradiction", "neutral", "entailment", "entailment", "contradiction", "contradiction"]
   split = {"dev": np.arange(3), "test": np.arange(3, 7)}
   found = pair_verification(embedding([0.8, 0.2, 0.9, 0.9, 0.4, 0.6, 0.1]), dataset(label, split))
-  assert found == {"dev/auc": 1, "threshold": pytest.approx(0.5), "test/auc": 3 / 4, "test/accuracy": 1 / 2}
+  assert found == {"dev/verification_auc": 1, THRESHOLD: pytest.approx(0.5), AUC: 3 / 4, ACCURACY: 1 / 2}
 
 
 def test_a_pair_at_the_threshold_is_alike():
   label = ["1", "0", "1", "0"]
   found = pair_verification(embedding([1, 0, 0.5, 0.5]), dataset(label, {"dev": [0, 1], "test": [2, 3]}))
-  assert found["test/accuracy"] == 0.5 and found["test/auc"] == 0.5
+  assert found[ACCURACY] == 0.5 and found[AUC] == 0.5
 
 
 def test_perfect_and_random():
   noise = np.random.default_rng(1)
   score = noise.uniform(0, 5, 3000)
   found = pair_verification(embedding(score / 5), dataset(score), seed=2)
-  assert found["test/auc"] == 1 and found["test/accuracy"] > 0.99 and "dev/auc" not in found
-  assert 0.2 < found["threshold"] < 0.8
+  assert found[AUC] == 1 and found[ACCURACY] > 0.99 and "dev/verification_auc" not in found
+  assert 0.2 < found[THRESHOLD] < 0.8
   found = pair_verification(lambda s: noise.normal(size=(len(s), 20)), dataset(score), seed=2)
-  assert found["test/auc"] == pytest.approx(0.5, abs=0.1) and found["test/accuracy"] == pytest.approx(0.5, abs=0.1)
+  assert found[AUC] == pytest.approx(0.5, abs=0.1) and found[ACCURACY] == pytest.approx(0.5, abs=0.1)
 
 
 def test_which_pairs_are_alike():
@@ -79,9 +81,9 @@ def test_nothing_is_chosen_on_the_test_part():
   first = pair_verification(embedding(cosine), dataset(label, split))
   label[100:] = np.where(label[100:] == "1", "0", "1")
   turned = pair_verification(embedding(cosine), dataset(label, split))
-  assert turned["threshold"] == first["threshold"]
-  assert turned["test/accuracy"] == pytest.approx(1 - first["test/accuracy"])
-  assert set(pair_verification(embedding(cosine), dataset(label, {"test": np.arange(300)}))) == {"test/auc"}
+  assert turned[THRESHOLD] == first[THRESHOLD]
+  assert turned[ACCURACY] == pytest.approx(1 - first[ACCURACY])
+  assert set(pair_verification(embedding(cosine), dataset(label, {"test": np.arange(300)}))) == {AUC}
 
 
 def test_what_cannot_be_asked():

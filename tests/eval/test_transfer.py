@@ -9,6 +9,8 @@ from embeddings_jax.eval import transfer as module
 from embeddings_jax.eval.transfer import transfer
 from embeddings_jax.types import InputError
 
+ACCURACY, MATTHEWS = "test/transfer_accuracy", "test/transfer_matthews"
+
 
 def dataset(label, kind="text", dev=True, size=(200, 100, 100)):
   ends = np.cumsum(size)
@@ -36,9 +38,9 @@ def test_features_of_pairs_by_hand():
 def test_perfect_and_random(dev):
   noise = np.random.default_rng(1)
   perfect = transfer(lambda s: np.eye(2)[[LABEL[int(x[1:])] for x in s]], dataset(LABEL, dev=dev))
-  assert perfect["test/accuracy"] == perfect["test/matthews"] == 1
+  assert perfect[ACCURACY] == perfect[MATTHEWS] == 1
   random = transfer(lambda s: noise.normal(size=(len(s), 5)), dataset(LABEL, dev=dev))
-  assert random["test/accuracy"] == pytest.approx(0.5, abs=0.15) and abs(random["test/matthews"]) < 0.3
+  assert random[ACCURACY] == pytest.approx(0.5, abs=0.15) and abs(random[MATTHEWS]) < 0.3
 
 
 def test_pairs_are_told_by_their_difference():
@@ -47,7 +49,7 @@ def test_pairs_are_told_by_their_difference():
   side = noise.choice([-1.0, 1.0], (400, 4))
   table = {f"a{i}": side[i] for i in range(400)} | {f"b{i}": side[i] * (1 if LABEL[i] else -1) for i in range(400)}
   found = transfer(lambda s: np.array([table[x] for x in s]), dataset(LABEL, "pairs"))
-  assert found["test/accuracy"] == 1
+  assert found[ACCURACY] == 1
 
 
 def test_the_penalty_is_chosen_on_dev_and_nothing_on_test(monkeypatch):
@@ -62,7 +64,7 @@ def test_the_penalty_is_chosen_on_dev_and_nothing_on_test(monkeypatch):
   np.testing.assert_array_equal(given[0]["held_out"][1], LABEL[200:300])
   turned = LABEL.copy()
   turned[300:] ^= 1
-  assert transfer(embed, dataset(turned))["test/accuracy"] == pytest.approx(1 - found["test/accuracy"])
+  assert transfer(embed, dataset(turned))[ACCURACY] == pytest.approx(1 - found[ACCURACY])
   transfer(embed, dataset(LABEL, dev=False))
   assert given[2]["held_out"] is None
 
