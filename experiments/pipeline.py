@@ -99,10 +99,10 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
     group = dataset.labels[options["group"]][train] if options.get("group") else np.zeros(len(train), int)
     jitter = options.get("jitter", 0)
     clips = [dataset.items[i] for i in train]
-    stream, starts = join_clips(clips, group, seed, options["window_length"], jitter=jitter)
+    stream, starts, groups = join_clips(clips, group, seed, options["window_length"], jitter=jitter)
     encoder = encoders.WaveformEncoder(dataset.rate)
-    source = window_source(stream, options["window_length"], batch_size, name="signal", starts=starts, jitter=jitter,
-                           seed=seed)
+    source = window_source(stream, options["window_length"], batch_size, name="signal", starts=starts,
+                           beside={"group": groups} if options.get("group") else None, jitter=jitter, seed=seed)
   return Data(source, encoder, dataset, validation)
 
 

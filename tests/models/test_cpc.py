@@ -116,17 +116,18 @@ def test_padding_counts_for_nothing(inputs):
   assert np.isfinite(embedding).all() and embedding.shape == (4, 32)
 
 
-@pytest.mark.parametrize("negatives", ["same", "other", "all"])
+@pytest.mark.parametrize("negatives", ["same", "other", "all", "group"])
 def test_padded_rows_and_frames_leave_the_loss_alone(negatives):
   model = _jitted(cpc(negatives=negatives, **SMALL))
   batch = _batch(6)
   state = model.init(jax.random.key(0), batch)
   loss = lambda batch: model.outputs["loss"](state, batch, jax.random.key(0))
-  rows = {"signal": batch["signal"], "mask": np.array([1, 1, 1, 1, 0, 0], np.float32)}
-  np.testing.assert_allclose(loss(rows), loss({"signal": batch["signal"][:4]}), rtol=1e-6)
+  batch["group"] = np.array([0, 1, 0, 1, 1, 0], np.int32)
+  rows = batch | {"mask": np.array([1, 1, 1, 1, 0, 0], np.float32)}
+  np.testing.assert_allclose(loss(rows), loss({name: value[:4] for name, value in batch.items()}), rtol=1e-6)
   # The last 40 elements are padding in all rows: equal to windows that are shorter.
   frames = batch | {"length": np.full(6, 80, np.int32)}
-  np.testing.assert_allclose(loss(frames), loss({"signal": batch["signal"][:, :80]}), rtol=1e-6)
+  np.testing.assert_allclose(loss(frames), loss(batch | {"signal": batch["signal"][:, :80]}), rtol=1e-6)
   noise = frames | {"signal": np.concatenate([batch["signal"][:, :80], batch["signal"][::-1, 80:]], 1)}
   np.testing.assert_array_equal(loss(noise), loss(frames))
 
@@ -187,10 +188,11 @@ def test_learns_planted_structure():
   assert probe(state) > max(0.95, untrained + 0.05), (untrained, probe(state))
 
 
-@pytest.mark.parametrize("negatives", ["other", "all"])
+@pytest.mark.parametrize("negatives", ["other", "all", "group"])
 def test_eight_devices_equal_one(negatives):
   model = cpc(negatives=negatives, optimizer=optax.adam(1e-3), **SMALL | dict(num_predictions=2))
-  batches = [_batch(16, 120, seed=seed) | {"mask": np.arange(16) < 15} for seed in range(5)]
+  batches = [_batch(16, 120, seed=seed) | {"mask": np.arange(16) < 15, "group": np.arange(16, dtype=np.int32) % 3}
+             for seed in range(5)]
   losses = []
   for shape in (1, 1, 1), (8, 1, 1):
     mesh = jax.make_mesh(shape, ("data", "fsdp", "model"), axis_types=(jax.sharding.AxisType.Auto,) * 3,
