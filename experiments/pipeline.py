@@ -19,6 +19,7 @@ from embeddings_jax.data.characters import CharacterEncoder, character_source, s
 from embeddings_jax.data.cooccurrence import Cooccurrence, count_cooccurrences
 from embeddings_jax.data.dataset import Dataset, take_columns
 from embeddings_jax.data.documents import byte_stream
+from embeddings_jax.data.images import as_images, as_rows
 from embeddings_jax.data.sentence_pairs import sentence_pairs
 from embeddings_jax.data.sentences import TokenTexts, tokenize_documents
 from embeddings_jax.data.sources import array_source, window_source
@@ -34,8 +35,8 @@ from experiments.progress import Progress
 # What the word models read: running tokens in blocks, or the cells of a matrix of co-occurrences, all or in tiles.
 FORMS = ("blocks", "cells", "tiles")
 # What each encoder encodes, first what it is meant for.
-ITEMS = {"rows": ("rows",), "words": ("text",), "bags": ("text", "bags", "matrix"), "bytes": ("text",),
-         "waveforms": ("audio",), "subwords": ("text",), "characters": ("text",)}
+ITEMS = {"rows": ("rows",), "images": ("images",), "words": ("text",), "bags": ("text", "bags", "matrix"),
+         "bytes": ("text",), "waveforms": ("audio",), "subwords": ("text",), "characters": ("text",)}
 # What models of subwords read: pairs of sentences as BERT, or windows of the running text as GPT.
 SUBWORD_FORMS = ("pairs", "windows")
 
@@ -75,6 +76,10 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
   validation = None
   if kind == "rows":
     source, encoder = load_rows(dataset, extra, options, batch_size=batch_size, seed=seed)
+  elif kind == "images":
+    encoder = encoders.ImageEncoder(*dataset.items.shape[1:])
+    images = dataset.items[train] if "train" in dataset.split else dataset.items
+    source = array_source({"image": images}, batch_size, seed=seed)
   elif kind == "words":
     source, encoder = load_words(dataset, options, batch_size=batch_size, seed=seed, cache_dir=cache_dir)
   elif kind == "bags":
@@ -115,6 +120,10 @@ def load_dataset(options: Mapping[str, Any], *, data_dir: str | None,
   """
   dataset = catalog.load(options["name"], data_dir=data_dir, cache_dir=cache_dir, errors=options["errors"],
                          missing=options.get("missing", ""))
+  if options.get("encoder") == "rows":
+    dataset = as_rows(dataset)
+  elif options.get("encoder") == "images":
+    dataset = as_images(dataset)
   roles = {role: options[role] for role in ("label", "weight") if options.get(role)}
   columns = [name for name in roles.values() if name not in dataset.labels]
   dataset, values = take_columns(dataset, columns) if columns else (dataset, [])

@@ -1,4 +1,4 @@
-"""Encoders: items (rows, words, texts, clips) to batches of NumPy arrays, kept as plain files beside a run.
+"""Encoders: items (rows, pictures, words, texts, clips) to batches of NumPy arrays, kept as plain files beside a run.
 
 The leading axis of every array is the items'; the second is padded to the longest item rounded up to
 a power of two, so that a compiled function sees few shapes. `mask` is 1 for every item.
@@ -15,6 +15,7 @@ import numpy as np
 from etils import epath
 
 from embeddings_jax.data import formats
+from embeddings_jax.data.images import read_picture, to_uint8
 from embeddings_jax.data.words import Vocabulary, split_words
 from embeddings_jax.types import InputError
 
@@ -127,6 +128,42 @@ class RowEncoder(Encoder):
     if self.std is not None:
       x = x / self.std
     return {"x": x, "mask": _ones(items)}
+
+
+class ImageEncoder(Encoder):
+  """Pictures -> `image` uint8 `[n, height, width, channels]`, which models scale.
+
+  Items are uint8 arrays `[height, width, channels]` (or without the last axis where that is 1), rows of that many
+  values in [0, 1], or paths of picture files, which are made grey or RGB. All pictures are of the one size.
+  """
+
+  kind = "images"
+  embedded_at_once = 1 << 17  # Pixels: convolutions make many times as many numbers of them.
+
+  def __init__(self, height: int, width: int, channels: int):
+    self.shape = height, width, channels
+
+  def options(self) -> dict[str, Any]:
+    return dict(zip(("height", "width", "channels"), self.shape))
+
+  def encode(self, items: Sequence[np.ndarray | str | os.PathLike]) -> Batch:
+    _check_some(items)
+    if isinstance(items, np.ndarray) and items.dtype == np.uint8 and items.shape[1:] == self.shape:
+      images = np.asarray(items)
+    else:
+      images = np.stack([self._picture(i, item) for i, item in enumerate(items)])
+    return {"image": images, "mask": _ones(items)}
+
+  def _picture(self, i: int, item: np.ndarray | str | os.PathLike) -> np.ndarray:
+    where = f"picture {i}"
+    if isinstance(item, (str, os.PathLike)):
+      where, item = str(item), read_picture(epath.Path(item).read_bytes(), item, self.shape[2])
+    item = np.asarray(item)
+    if item.ndim == 1 and item.dtype.kind == "f" and item.size == np.prod(self.shape):
+      item = to_uint8(item).reshape(self.shape)
+    if item.dtype != np.uint8 or item.shape != self.shape and (*item.shape, 1) != self.shape:
+      raise InputError(f"{where}: is {item.dtype} {list(item.shape)}, should be uint8 {list(self.shape)}")
+    return item.reshape(self.shape)
 
 
 class WordEncoder(Encoder):
@@ -249,7 +286,8 @@ class ByteEncoder(Encoder):
 
 # Those of subwords and characters are in files of their own, which add them here when they are asked for.
 ELSEWHERE = ("subwords", "characters")
-ENCODERS = {cls.kind: cls for cls in (RowEncoder, WordEncoder, BagEncoder, WaveformEncoder, ByteEncoder)}
+ENCODERS = {cls.kind: cls for cls in (RowEncoder, ImageEncoder, WordEncoder, BagEncoder, WaveformEncoder,
+                                     ByteEncoder)}
 
 
 def load_encoder(folder: str | os.PathLike) -> Encoder:

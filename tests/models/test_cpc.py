@@ -158,6 +158,64 @@ def test_bfloat16_computes_near_float32():
   np.testing.assert_allclose(*losses, rtol=0.03)
 
 
+IMAGES = dict(inputs="images", patch_size=4, channels=(6, 8), kernel_sizes=(3, 3), strides=(1, 2), context_dim=10,
+              num_predictions=2)
+
+
+def _pictures(num=3, height=10, width=8, seed=0):
+  return {"image": np.random.default_rng(seed).integers(0, 256, (num, height, width, 1)).astype(np.uint8)}
+
+
+@pytest.fixture(scope="module")
+def pictures():
+  """Four rows and three columns of patches, a jitted model and its first state."""
+  model = _jitted(cpc(negatives="group", temperature=0.7, **IMAGES))
+  batch = _pictures()
+  return model, model.init(jax.random.key(0), batch), batch
+
+
+def test_rows_below_do_not_reach_the_context():
+  network = encoder(**{name: value for name, value in IMAGES.items() if name != "num_predictions"})
+  image = jnp.asarray(_pictures()["image"], jnp.float32)
+  params = jax.jit(network.init)(jax.random.key(0), image)
+  columns = 3
+  gradient = jax.jit(jax.vmap(jax.grad(lambda x, row: jnp.square(network.apply(params, x)[1][:columns, row]).sum()),
+                              (None, 0)))(image, jnp.arange(4))
+  for row in range(4):
+    end = 2 * row + 4
+    np.testing.assert_array_equal(gradient[row, :, end:], 0)
+    np.testing.assert_array_equal(gradient[row, 1:], 0)  # Of the other images, too.
+    assert (np.abs(gradient[row, 0, :end]).max((1, 2)) > 0).all()
+
+
+def test_loss_of_images_equals_a_loop_over_patches(pictures):
+  model, state, batch = pictures
+  network = encoder(**{name: value for name, value in IMAGES.items() if name != "num_predictions"})
+  frames, context = jax.jit(network.apply)({"params": state.params["encoder"]}, batch["image"])
+  z, c = (np.asarray(x, np.float64).reshape(3, 3, 4, -1).swapaxes(1, 2) for x in (frames, context))
+  codes = np.asarray(model.outputs["frames"](state, batch, None))
+  np.testing.assert_allclose(codes, z, atol=1e-6)  # [image, row, column, channels]
+  np.testing.assert_allclose(model.embed(state, batch), codes.mean((1, 2)), atol=1e-6)
+  steps = []
+  for k, kernel in enumerate(np.asarray(state.params["predictor"], np.float64), 1):
+    losses = []
+    for image in range(3):
+      for row in range(4 - k):
+        for column in range(3):
+          query = c[image, row, column] @ kernel / 0.7
+          scores = {(i, j): query @ z[image, i, j] for i in range(4) for j in range(3) if i == row + k or j == column}
+          losses.append(np.log(np.exp(list(scores.values())).sum()) - scores[row + k, column])
+    steps.append(np.mean(losses))
+  np.testing.assert_allclose(model.outputs["loss"](state, batch, None), np.mean(steps), rtol=1e-5)
+
+
+def test_padded_images_leave_the_loss_alone(pictures):
+  model, state, batch = pictures
+  more = {"image": np.concatenate([batch["image"], batch["image"][:1]]), "mask": np.array([1, 1, 1, 0], np.float32)}
+  np.testing.assert_allclose(model.outputs["loss"](state, more, None), model.outputs["loss"](state, batch, None),
+                             rtol=1e-6)
+
+
 def _tones(num, seed, length=480):
   """A sequence has a pitch of its own (of 4) and keeps it; the phase and the noise differ."""
   rng = np.random.default_rng(seed)
@@ -210,6 +268,7 @@ def test_eight_devices_equal_one(negatives):
 
 @pytest.mark.parametrize("kwargs, message", [
     (dict(inputs="text"), "inputs='text'"),
+    (dict(inputs="images", patch_size=0), "patch_size=0"),
     (dict(negatives="none"), "negatives='none'"),
     (dict(channels=(8, 8)), "must be equally many"),
     (dict(strides=(5, 4)), "must be equally many"),
@@ -225,3 +284,7 @@ def test_short_windows_are_refused():
   batch = jax.tree.map(jnp.asarray, _batch(length=30))
   with pytest.raises(InputError, match="windows of 30 elements give 2 frames"):
     jax.eval_shape(lambda: model.update(model.init(jax.random.key(0), batch), batch, jax.random.key(0)))
+  model = cpc(**IMAGES | dict(num_predictions=4))
+  with pytest.raises(InputError, match=r"image of \[3, 10, 8, 1\] give 4 rows of patches, too few to predict 4"):
+    images = jax.tree.map(jnp.asarray, _pictures())
+    jax.eval_shape(lambda: model.update(model.init(jax.random.key(0), images), images, jax.random.key(0)))

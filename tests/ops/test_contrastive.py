@@ -51,7 +51,8 @@ def test_equals_a_double_loop(negatives, masked):
   np.testing.assert_allclose(actual, _double_loop(queries, keys, 2, mask, negatives, 0.7), rtol=2e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("negatives, num", [("same", 9), ("other", 7), ("all", 15), ("group_other", 7), ("group", 15)])
+@pytest.mark.parametrize("negatives, num", [
+    ("same", 9), ("other", 7), ("all", 15), ("group_other", 7), ("group", 15)])
 def test_identical_vectors_give_log_n(negatives, num):
   ones = jnp.ones((7, 9, 4))
   contrast = sequence_info_nce(ones[:, :6], ones, offset=3, negatives=negatives, group=jnp.zeros(7, jnp.int32))
