@@ -21,9 +21,10 @@ from embeddings_jax.data.dataset import Dataset, take_columns
 from embeddings_jax.data.documents import byte_stream
 from embeddings_jax.data.images import as_images, as_rows
 from embeddings_jax.data.sentence_pairs import sentence_pairs
+from embeddings_jax.data.sentence_windows import sentence_windows
 from embeddings_jax.data.sentences import TokenTexts, tokenize_documents
 from embeddings_jax.data.sources import array_source, window_source
-from embeddings_jax.data.subwords import SubwordEncoder, load_tokenizer, trained_tokenizer
+from embeddings_jax.data.subwords import SubwordEncoder, load_tokenizer, trained_tokenizer, without_special
 from embeddings_jax.data.tiles import tile_source
 from embeddings_jax.train.checkpoints import Checkpoints
 from embeddings_jax.train.mesh import make_mesh, state_shardings
@@ -37,8 +38,8 @@ FORMS = ("blocks", "cells", "tiles")
 # What each encoder encodes, first what it is meant for.
 ITEMS = {"rows": ("rows",), "images": ("images",), "words": ("text",), "bags": ("text", "bags", "matrix"),
          "bytes": ("text",), "waveforms": ("audio",), "subwords": ("text",), "characters": ("text",)}
-# What models of subwords read: pairs of sentences as BERT, or windows of the running text as GPT.
-SUBWORD_FORMS = ("pairs", "windows")
+# What models of subwords read: pairs of sentences as BERT, windows of the running text as GPT, or of sentences.
+SUBWORD_FORMS = ("pairs", "windows", "sentences")
 
 
 class Data(NamedTuple):
@@ -198,7 +199,8 @@ def load_subwords(dataset: Any, options: Mapping[str, Any], *, batch_size: int, 
 
   Options: `tokenizer` (a path; "": trained on the text, by `model`, `vocab_size` and `lowercase`), `max_length`,
   `form` (`pairs`: with `short_fraction`, and `validation_pairs`, as many held-out ones, 0: one drawing; `windows`: of
-  `window_length`, else `max_length`, tokens). The tokenizer of an `encoder` that is given goes before theirs.
+  `window_length`, else `max_length`, tokens; `sentences`: `num_sentences` of `sentence_length` tokens, and no special
+  tokens around any text). The tokenizer of an `encoder` that is given goes before theirs.
   """
   form = options.get("form", "pairs")
   check_choice("--config.data.form", form, SUBWORD_FORMS)
@@ -206,13 +208,15 @@ def load_subwords(dataset: Any, options: Mapping[str, Any], *, batch_size: int, 
     encoder = subword_encoder(dataset, options, cache_dir)
   else:
     encoder = SubwordEncoder(encoder.tokenizer, options["max_length"])
+  if form == "sentences":
+    encoder = without_special(encoder)
   facts = encoder.facts
   if form == "pairs":
     missing = [role for role in ("cls", "sep", "mask") if f"{role}_id" not in facts]
     if missing:
       raise InputError(f"--config.data.tokenizer={options.get('tokenizer', '')}: has no [{missing[0].upper()}]; "
                        "sentence pairs need [CLS], [SEP] and [MASK]")
-  corpus = tokenize_documents(dataset, encoder, unit="sentence" if form == "pairs" else "document",
+  corpus = tokenize_documents(dataset, encoder, unit="document" if form == "windows" else "sentence",
                               cache_dir=cache_dir)
   facts |= {"num_raw_words": corpus.num_raw_words, "num_tokens": len(corpus.train.tokens),
             "num_documents": len(corpus.train.documents) - 1,
@@ -227,7 +231,15 @@ def load_subwords(dataset: Any, options: Mapping[str, Any], *, batch_size: int, 
   def windows(texts: TokenTexts, **given: Any) -> Source:
     return window_source(texts.tokens, options.get("window_length") or options["max_length"], batch_size, **given)
 
+  def sentences(texts: TokenTexts, **given: Any) -> Source:
+    return sentence_windows(texts, batch_size, num_sentences=options["num_sentences"],
+                            max_length=options["sentence_length"], **given)
+
   held_out = corpus.validation
+  if form == "sentences":
+    validation = held_out and (np.diff(held_out.documents) > 1).any() and sentences(
+        held_out, order="sequential", remainder="pad")
+    return sentences(corpus.train, seed=seed, facts=facts), validation or None, encoder
   if form == "windows":
     validation = held_out and windows(held_out, order="sequential", remainder="pad")
     return windows(corpus.train, seed=seed, facts=facts), validation, encoder

@@ -216,6 +216,61 @@ def test_padded_images_leave_the_loss_alone(pictures):
                              rtol=1e-6)
 
 
+SENTENCES = dict(inputs="sentences", vocab_size=40, embedding_dim=6, channels=(7, 8), kernel_sizes=(3, 2),
+                 strides=(1, 1), context_dim=10, num_predictions=2, negatives="other")
+
+
+def _documents(num=6, num_sentences=5, length=6, seed=0):
+  """Documents of 4 topics, each with ten words of its own; the second has three sentences."""
+  rng = np.random.default_rng(seed)
+  label = rng.integers(0, 4, num)
+  tokens = 10 * label[:, None, None] + rng.integers(0, 10, (num, num_sentences, length))
+  tokens = np.where(np.arange(length) < rng.integers(1, length + 1, (num, num_sentences, 1)), tokens, -1)
+  tokens[1, 3:] = -1
+  return {"tokens": tokens.astype(np.int32)}, label
+
+
+def test_sentences_are_read_by_themselves_and_padding_counts_for_nothing():
+  model = _jitted(cpc(**SENTENCES))
+  batch, _ = _documents()
+  state = model.init(jax.random.key(0), batch)
+  codes = np.asarray(model.outputs["frames"](state, batch, None))
+  flat = batch["tokens"].reshape(-1, 6)
+  texts = {"tokens": np.pad(flat, ((0, 0), (0, 4)), constant_values=-1)}
+  np.testing.assert_allclose(model.embed(state, texts), codes.reshape(-1, 8), atol=1e-6)
+  np.testing.assert_array_equal(codes[1, 3:], 0)  # Without a token.
+  words = np.asarray(model.outputs["hidden"](state, {"tokens": flat[:1]}, None))[0, 0]
+  np.testing.assert_allclose(words[flat[0] >= 0].mean(0), codes[0, 0], atol=1e-6)
+  # What follows in the document does not reach the contexts before it.
+  network = encoder(**{name: value for name, value in SENTENCES.items()
+                       if name not in ("num_predictions", "negatives")})
+  other = batch["tokens"].copy()
+  other[:, 3:] = np.where(other[:, 3:] >= 0, (other[:, 3:] + 1) % 40, -1)
+  contexts = [jax.jit(network.apply)({"params": state.params["encoder"]}, tokens)[1]
+              for tokens in (batch["tokens"], other)]
+  np.testing.assert_array_equal(contexts[0][:, :3], contexts[1][:, :3])
+  assert (np.abs(contexts[0] - contexts[1])[0, 3:] > 0).any(-1).all()
+  # Sentences that are not there are neither predicted nor candidates, nor are padded rows.
+  loss = lambda batch: model.outputs["loss"](state, batch, None)
+  more = {"tokens": np.pad(batch["tokens"], ((0, 1), (0, 2), (0, 3)), constant_values=-1),
+          "mask": np.array([1, 1, 1, 1, 1, 1, 0], np.float32)}
+  np.testing.assert_allclose(loss(more), loss(batch), rtol=1e-6)
+
+
+def test_sentences_of_a_topic_are_told_by_it():
+  model = _jitted(cpc(optimizer=optax.adam(1e-2), **SENTENCES | dict(
+      num_predictions=1, embedding_dim=16, channels=(16,), kernel_sizes=(3,), strides=(1,))))
+  batch, _ = _documents(64)
+  state = model.init(jax.random.key(0), batch)
+  for step in range(80):
+    state, metrics = model.update(state, _documents(64, seed=step)[0], jax.random.key(0))
+  # Four topics carry at most log 4 = 1.39 nats, and a sentence has nothing else to be told by.
+  assert 1.0 < metrics["bound_1"] < 1.5, metrics
+  texts, y = _documents(400, seed=99)
+  x = np.asarray(model.embed(state, {"tokens": texts["tokens"][:, 0]}))
+  assert probe_accuracy(x[:200], y[:200], x[200:], y[200:], penalties=(1e-2,)) > 0.95
+
+
 def _tones(num, seed, length=480):
   """A sequence has a pitch of its own (of 4) and keeps it; the phase and the noise differ."""
   rng = np.random.default_rng(seed)
@@ -269,6 +324,7 @@ def test_eight_devices_equal_one(negatives):
 @pytest.mark.parametrize("kwargs, message", [
     (dict(inputs="text"), "inputs='text'"),
     (dict(inputs="images", patch_size=0), "patch_size=0"),
+    (dict(inputs="sentences", channels=8, kernel_sizes=(3,), strides=(1,)), "sentences need a vocabulary"),
     (dict(negatives="none"), "negatives='none'"),
     (dict(channels=(8, 8)), "must be equally many"),
     (dict(strides=(5, 4)), "must be equally many"),
