@@ -278,17 +278,29 @@ def subword_encoder(dataset: Any, options: Mapping[str, Any], cache_dir: str | N
 
 def load_task(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str | None,
               encoder: Any = None) -> Data:
-  """The task that a config's `data` names; its `dataset` are the texts of the test part (without one: of `dev`).
+  """The task that a config's `data` names; its `dataset` are the items of the test part (without one: of `dev`).
 
-  Options: `label`, `max_examples`, `max_length`, `stride` (see `data/tasks.py`), and those of `subword_encoder`, by
-  which the encoder is made where none is given.
+  Options: `label`, `max_examples`, `max_length`, `stride` (see `data/tasks.py`), and `encoder`, the kind that is made
+  where none is given: `subwords`, with the options of `subword_encoder`, or one of `tasks.PLAIN`.
   """
   options = config["data"]
   examples = tasks.load_examples(options["name"], data_dir=data_dir, cache_dir=cache_dir, errors=options["errors"])
+  kind = encoder.kind if encoder else options["encoder"]
+  if kind == "images":
+    examples = as_images(examples)
+  wanted = {"waveforms": "audio", "images": "images"}.get(kind, "text")
+  if wanted != (examples.kind if examples.kind in ("audio", "images", "rows") else "text"):
+    raise InputError(f"--config.task={options['name']}: holds {examples.kind}, and a network that reads {kind} needs "
+                     f"{wanted}; take another encoder, as --model=cpc_supervised does")
   task = tasks.as_task(examples, options.get("label", ""), options.get("max_examples", 0))
   texts = task.texts
-  view = Dataset(task.name, "text", texts, fingerprint=task.fingerprint)
-  if encoder is None:
+  view = Dataset(task.name, "text" if wanted == "text" else examples.kind, texts, examples.rate,
+                 fingerprint=task.fingerprint)
+  if encoder is None and kind in tasks.PLAIN:
+    encoder = (encoders.ImageEncoder(*texts.shape[1:]) if kind == "images" else
+               encoders.WaveformEncoder(examples.rate, options["max_length"]) if kind == "waveforms" else
+               encoders.ByteEncoder(options["max_length"]))
+  elif encoder is None:
     pieces = [piece for i in task.parts["train"] for piece in ([texts[i]] if isinstance(texts[i], str) else texts[i])]
     encoder = tasks.task_encoder(subword_encoder(view._replace(items=pieces), options, cache_dir),
                                  options["max_length"])

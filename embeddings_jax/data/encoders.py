@@ -244,19 +244,21 @@ class BagEncoder(WordEncoder):
 class WaveformEncoder(Encoder):
   """Clips -> `signal` int16 `[n, num_samples]`, padded with 0, and `length` int32 `[n]`.
 
-  Items are int16 arrays at `rate` samples per second, or paths of wav files, which are resampled to it.
+  Items are int16 arrays at `rate` samples per second, or paths of wav files, which are resampled to it; with
+  `max_length` they are cut after so many samples.
   """
 
   kind = "waveforms"
 
-  def __init__(self, rate: int):
-    self.rate = rate
+  def __init__(self, rate: int, max_length: int = 0):
+    self.rate, self.max_length = rate, max_length
 
   def options(self) -> dict[str, Any]:
-    return {"rate": self.rate}
+    return {"rate": self.rate, **({"max_length": self.max_length} if self.max_length else {})}
 
   def encode(self, items: Sequence[np.ndarray | str | os.PathLike]) -> Batch:
-    return _signals([self._samples(i, item) for i, item in enumerate(items)], np.int16)
+    clips = [self._samples(i, item)[:self.max_length or None] for i, item in enumerate(items)]
+    return _signals(clips, np.int16, self.max_length or None)
 
   def _samples(self, i: int, item: np.ndarray | str | os.PathLike) -> np.ndarray:
     if isinstance(item, (str, os.PathLike)):
