@@ -195,11 +195,24 @@ def by_length(encoder: Any, batch: dict[str, np.ndarray], widths: list[int]) -> 
 
 
 def predictor(model: Model, state: PyTree) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
-  """`arrays -> ` the output `predict` of all their rows: sorted by length, in batches of few lengths."""
+  """`arrays -> ` the output `predict` of all their rows; tokens sorted by length, in batches of few lengths."""
   replicated = NamedSharding(jax.tree.leaves(state)[0].sharding.mesh, P())
   compiled = jax.jit(lambda state, batch: model.outputs["predict"](state, batch, None), out_shardings=replicated)
 
+  def predict_plain(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    names = [name for name in ("signal", "length", "image") if name in arrays]
+    found = []
+    for first in range(0, len(arrays[names[0]]), PREDICTED_AT_ONCE):
+      batch = {name: np.asarray(arrays[name][first:first + PREDICTED_AT_ONCE]) for name in names}
+      number = len(batch[names[0]])
+      batch = {name: np.pad(value, [(0, PREDICTED_AT_ONCE - number)] + [(0, 0)] * (value.ndim - 1))
+               for name, value in batch.items()}
+      found.append(np.asarray(compiled(state, batch).addressable_data(0))[:number])
+    return np.concatenate(found)
+
   def predict(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    if "tokens" not in arrays:
+      return predict_plain(arrays)
     tokens = np.asarray(arrays["tokens"])
     longest = tokens.shape[-1]
     lengths = (tokens >= 0).sum(-1).reshape(len(tokens), -1).max(1)

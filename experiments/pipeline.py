@@ -21,11 +21,13 @@ from embeddings_jax.data.characters import CharacterEncoder, character_source, s
 from embeddings_jax.data.cooccurrence import Cooccurrence, count_cooccurrences
 from embeddings_jax.data.dataset import Dataset, take_columns
 from embeddings_jax.data.documents import byte_stream
+from embeddings_jax.data.images import as_images, as_rows
 from embeddings_jax.data.overlap import without_overlap
 from embeddings_jax.data.sentence_pairs import sentence_pairs
+from embeddings_jax.data.sentence_windows import sentence_windows
 from embeddings_jax.data.sentences import TokenTexts, sentence_rows, tokenize_documents
 from embeddings_jax.data.sources import array_source, window_source
-from embeddings_jax.data.subwords import SubwordEncoder, load_tokenizer, trained_tokenizer
+from embeddings_jax.data.subwords import SubwordEncoder, load_tokenizer, trained_tokenizer, without_special
 from embeddings_jax.data.tiles import tile_source
 from embeddings_jax.train.checkpoints import Checkpoints
 from embeddings_jax.train.mesh import make_mesh, state_shardings
@@ -37,10 +39,12 @@ from experiments.progress import Progress
 # What the word models read: running tokens in blocks, or the cells of a matrix of co-occurrences, all or in tiles.
 FORMS = ("blocks", "cells", "tiles")
 # What each encoder encodes, first what it is meant for.
-ITEMS = {"rows": ("rows",), "words": ("text",), "bags": ("text", "bags", "matrix"), "bytes": ("text",),
-         "waveforms": ("audio",), "subwords": ("text", "pairs", "triples"), "characters": ("text",)}
-# What models of subwords read: pairs of sentences as BERT, windows of the running text as GPT, sentences as SimCSE.
-SUBWORD_FORMS = ("pairs", "windows", "sentences")
+ITEMS = {"rows": ("rows",), "images": ("images",), "words": ("text",), "bags": ("text", "bags", "matrix"),
+         "bytes": ("text",), "waveforms": ("audio",), "subwords": ("text", "pairs", "triples"),
+         "characters": ("text",)}
+# What models of subwords read: pairs of sentences as BERT, windows of the running text as GPT, sentences as SimCSE,
+# windows of consecutive sentences as CPC.
+SUBWORD_FORMS = ("pairs", "windows", "sentences", "sentence_windows")
 
 
 class Data(NamedTuple):
@@ -78,6 +82,10 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
   validation = None
   if kind == "rows":
     source, encoder = load_rows(dataset, extra, options, batch_size=batch_size, seed=seed)
+  elif kind == "images":
+    encoder = encoders.ImageEncoder(*dataset.items.shape[1:])
+    images = dataset.items[train] if "train" in dataset.split else dataset.items
+    source = array_source({"image": images}, batch_size, seed=seed)
   elif kind == "words":
     source, encoder = load_words(dataset, options, batch_size=batch_size, seed=seed, cache_dir=cache_dir)
   elif kind == "bags":
@@ -105,10 +113,10 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
     group = dataset.labels[options["group"]][train] if options.get("group") else np.zeros(len(train), int)
     jitter = options.get("jitter", 0)
     clips = [dataset.items[i] for i in train]
-    stream, starts = join_clips(clips, group, seed, options["window_length"], jitter=jitter)
+    stream, starts, groups = join_clips(clips, group, seed, options["window_length"], jitter=jitter)
     encoder = encoders.WaveformEncoder(dataset.rate)
-    source = window_source(stream, options["window_length"], batch_size, name="signal", starts=starts, jitter=jitter,
-                           seed=seed)
+    source = window_source(stream, options["window_length"], batch_size, name="signal", starts=starts,
+                           beside={"group": groups} if options.get("group") else None, jitter=jitter, seed=seed)
   return Data(source, encoder, dataset, validation)
 
 
@@ -121,6 +129,10 @@ def load_dataset(options: Mapping[str, Any], *, data_dir: str | None,
   """
   dataset = catalog.load(options["name"], data_dir=data_dir, cache_dir=cache_dir, errors=options["errors"],
                          missing=options.get("missing", ""))
+  if options.get("encoder") == "rows":
+    dataset = as_rows(dataset)
+  elif options.get("encoder") == "images":
+    dataset = as_images(dataset)
   roles = {role: options[role] for role in ("label", "weight") if options.get(role)}
   columns = [name for name in roles.values() if name not in dataset.labels]
   dataset, values = take_columns(dataset, columns) if columns else (dataset, [])
@@ -195,7 +207,9 @@ def load_subwords(dataset: Any, options: Mapping[str, Any], *, batch_size: int, 
 
   Options: `tokenizer` (a path; "": trained on the text, by `model`, `vocab_size` and `lowercase`), `max_length`,
   `form` (`pairs`: with `short_fraction`, and `validation_pairs`, as many held-out ones, 0: one drawing; `windows`: of
-  `window_length`, else `max_length`, tokens; `sentences`: `num_sentences` with `min_tokens`). The tokenizer of an `encoder` that is given goes before theirs.
+  `window_length`, else `max_length`, tokens; `sentences`: `num_sentences` with `min_tokens`; `sentence_windows`:
+  `num_sentences` of `sentence_length` tokens, and no special tokens around any text). The tokenizer of an `encoder`
+  that is given goes before theirs.
   """
   form = options.get("form", "pairs")
   check_choice("--config.data.form", form, SUBWORD_FORMS)
@@ -203,6 +217,8 @@ def load_subwords(dataset: Any, options: Mapping[str, Any], *, batch_size: int, 
     encoder = subword_encoder(dataset, options, cache_dir)
   else:
     encoder = SubwordEncoder(encoder.tokenizer, options["max_length"])
+  if form == "sentence_windows":
+    encoder = without_special(encoder)
   facts = encoder.facts
   needed = {"pairs": ("cls", "sep", "mask"), "sentences": ("cls", "sep")}.get(form, ())
   missing = [role for role in needed if f"{role}_id" not in facts]
@@ -228,7 +244,15 @@ def load_subwords(dataset: Any, options: Mapping[str, Any], *, batch_size: int, 
     rows = sentence_rows(corpus.train, number=options["num_sentences"], min_tokens=options["min_tokens"], seed=seed,
                          max_length=options["max_length"], cls_id=facts["cls_id"], sep_id=facts["sep_id"])
     return array_source({"tokens": rows}, batch_size, seed=seed, facts=token_facts(facts, rows)), None, encoder
+  def sentences(texts: TokenTexts, **given: Any) -> Source:
+    return sentence_windows(texts, batch_size, num_sentences=options["num_sentences"],
+                            max_length=options["sentence_length"], **given)
+
   held_out = corpus.validation
+  if form == "sentence_windows":
+    validation = held_out and (np.diff(held_out.documents) > 1).any() and sentences(
+        held_out, order="sequential", remainder="pad")
+    return sentences(corpus.train, seed=seed, facts=facts), validation or None, encoder
   if form == "windows":
     validation = held_out and windows(held_out, order="sequential", remainder="pad")
     return windows(corpus.train, seed=seed, facts=facts), validation, encoder
@@ -262,7 +286,8 @@ def load_views(dataset: Dataset, options: Mapping[str, Any], *, batch_size: int,
                  dataset.name, ", ".join(options["drop_overlap"]))
   width = options["max_length"]
   columns = [encoder.encode(column)["tokens"] for column in zip(*items)]
-  rows = np.stack([np.pad(column, ((0, 0), (0, width - column.shape[1])), constant_values=-1) for column in columns], 1)
+  padded = [np.pad(column, ((0, 0), (0, width - column.shape[1])), constant_values=-1) for column in columns]
+  rows = np.stack(padded, 1)
   facts = token_facts({**encoder.facts, "num_overlapping": dropped}, rows)
   return array_source({"tokens": rows}, batch_size, seed=seed, facts=facts), view, encoder
 
@@ -301,17 +326,29 @@ def subword_encoder(dataset: Any, options: Mapping[str, Any], cache_dir: str | N
 
 def load_task(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str | None,
               encoder: Any = None) -> Data:
-  """The task that a config's `data` names; its `dataset` are the texts of the test part (without one: of `dev`).
+  """The task that a config's `data` names; its `dataset` are the items of the test part (without one: of `dev`).
 
-  Options: `label`, `max_examples`, `max_length`, `stride` (see `data/tasks.py`), and those of `subword_encoder`, by
-  which the encoder is made where none is given.
+  Options: `label`, `max_examples`, `max_length`, `stride` (see `data/tasks.py`), and `encoder`, the kind that is made
+  where none is given: `subwords`, with the options of `subword_encoder`, or one of `tasks.PLAIN`.
   """
   options = config["data"]
   examples = tasks.load_examples(options["name"], data_dir=data_dir, cache_dir=cache_dir, errors=options["errors"])
+  kind = encoder.kind if encoder else options["encoder"]
+  if kind == "images":
+    examples = as_images(examples)
+  wanted = {"waveforms": "audio", "images": "images"}.get(kind, "text")
+  if wanted != (examples.kind if examples.kind in ("audio", "images", "rows") else "text"):
+    raise InputError(f"--config.task={options['name']}: holds {examples.kind}, and a network that reads {kind} needs "
+                     f"{wanted}; take another encoder, as --model=cpc_supervised does")
   task = tasks.as_task(examples, options.get("label", ""), options.get("max_examples", 0))
   texts = task.texts
-  view = Dataset(task.name, "text", texts, fingerprint=task.fingerprint)
-  if encoder is None:
+  view = Dataset(task.name, "text" if wanted == "text" else examples.kind, texts, examples.rate,
+                 fingerprint=task.fingerprint)
+  if encoder is None and kind in tasks.PLAIN:
+    encoder = (encoders.ImageEncoder(*texts.shape[1:]) if kind == "images" else
+               encoders.WaveformEncoder(examples.rate, options["max_length"]) if kind == "waveforms" else
+               encoders.ByteEncoder(options["max_length"]))
+  elif encoder is None:
     pieces = [piece for i in task.parts["train"] for piece in ([texts[i]] if isinstance(texts[i], str) else texts[i])]
     encoder = tasks.task_encoder(subword_encoder(view._replace(items=pieces), options, cache_dir),
                                  options["max_length"])

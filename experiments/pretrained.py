@@ -12,6 +12,7 @@ import numpy as np
 import optax
 from etils import epath
 
+from embeddings_jax.data import tasks
 from embeddings_jax.data.subwords import SubwordEncoder, load_tokenizer
 from embeddings_jax.interop import huggingface
 from embeddings_jax.train.mesh import make_mesh, path_name, placed, state_shardings
@@ -20,6 +21,7 @@ from experiments import pipeline, workdir
 
 # Arguments of a trunk that weights do not depend on; a config's own stay as they are.
 FREE = ("dropout", "attention_dropout", "dtype", "remat", "unroll", "init_std", "kernel_std", "position_init")
+KINDS = ("subwords", "characters", *tasks.PLAIN)  # Encoders of networks, of ours, to start from.
 FOREIGN = ("parent", "name")  # Fields of every Flax module.
 
 
@@ -73,11 +75,12 @@ def _load_ours(path: epath.Path) -> Pretrained:
     options = dict(options["encoder"])
     name = options.pop("name")
   module = importlib.import_module(f"embeddings_jax.models.{name}")
-  if run.encoder.kind not in ("subwords", "characters") or not hasattr(module, "encoder"):
-    raise InputError(f"--init_from={path}: holds a {name} of {run.encoder.kind}, which is no network for text")
+  if run.encoder.kind not in KINDS or not hasattr(module, "encoder"):
+    raise InputError(f"--init_from={path}: holds a {name} of {run.encoder.kind}, which is no network to start from")
   known = inspect.signature(getattr(module, name)).parameters
   given = {key: value for key, value in run.record["facts"].items() if key in known} | options
-  vocabulary = {"vocab_size": 1} if "vocab_size" in inspect.signature(module.encoder).parameters else {}
+  parameters = inspect.signature(module.encoder).parameters
+  vocabulary = {"vocab_size": 1} if "vocab_size" in parameters else {}
   fields = set(_hyper_fields(module.encoder(**vocabulary)))
   trunk = module.encoder(**{key: value for key, value in given.items() if key in fields})
   hyper = {key: getattr(trunk, key) for key in _hyper_fields(trunk)} | {"dtype": given.get("dtype", "float32")}
@@ -135,7 +138,9 @@ def adapt(config: Any, found: Pretrained, explicit: Collection[str]) -> None:
     if f"{prefix}.{key}" in explicit and mine != value:
       raise InputError(f"--config.{prefix}.{key}={mine!r}: {where} has {key}={value!r}; leave the option out")
     _set(node, key, value)
-  pooling = ("last" if found.hyper.get("causal") else "") if fine_tuned else found.pooling
+  pooling = found.pooling
+  if fine_tuned:
+    pooling = "last" if found.hyper.get("causal") else "mean" if found.encoder.kind in tasks.PLAIN else ""
   if pooling and "model.pooling" not in explicit:
     _set(config.model, "pooling", pooling)
   if found.encoder.kind != "subwords":
@@ -146,7 +151,7 @@ def adapt(config: Any, found: Pretrained, explicit: Collection[str]) -> None:
   _set(config.data, "tokenizer", found.tokenizer)
   normalizer = json.loads(found.encoder.files()["tokenizer.json"]).get("normalizer") or {}
   _set(config.data, "lowercase", bool(normalizer.get("lowercase", True)))
-  longest = found.hyper["max_length"]
+  longest = found.hyper.get("max_length", 1 << 30)
   for key in ("max_length", "window_length"):
     mine = config.data.get(key)
     if mine and mine > longest:

@@ -101,3 +101,19 @@ def test_the_figure_of_probes(tmp_path):
   drawn = figures.draw_probing(epath.Path(tmp_path), {f"ud-ewt/{key}": value for key, value in found.items()})
   assert drawn == ["figures/probing_ud-ewt.png"] and (tmp_path / drawn[0]).stat().st_size > 5000
   assert figures.draw_probing(epath.Path(tmp_path), {"ud-ewt/test/accuracy": 1.0}) == []
+
+
+def test_pictures_are_predicted_in_order():
+  config = command.load_config("cpc_images_supervised", "tiny")
+  data = pipeline.load_data(config, data_dir=None, cache_dir=None)
+  assert data.encoder.kind == "images" and data.task.labels == tuple("0123456789")
+  model = pipeline.make_model(config, data.source.facts, 20)
+  state = pipeline.first_state(model, data.source.batch_at(0), make_mesh("data:1", jax.devices()[:1]), 0)
+  arrays = {name: value[:70] for name, value in data.encoded["train"].items()}  # More than are predicted at once.
+  found = inference.asked_of(model, state, data.encoder, data=data)["predict"](arrays)
+  expected = jax.jit(lambda *args: model.outputs["predict"](*args, None))(state, {"image": arrays["image"]})
+  np.testing.assert_allclose(found, expected, atol=1e-5)
+  with pytest.raises(InputError, match="holds rows, and a network that reads bytes needs text"):
+    config = command.load_config("cpc_supervised", "tiny")
+    config.data.update(dict(name="digits"))
+    pipeline.load_data(config, data_dir=None, cache_dir=None)

@@ -13,7 +13,7 @@ def join_clips(
     length: int,
     *,
     jitter: int = 0,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Joins the clips of each group (of one speaker) in a random order and lays windows over them.
 
   Args:
@@ -24,8 +24,9 @@ def join_clips(
     jitter: room left behind each window, for `window_source`'s jitter.
 
   Returns:
-    The stream, int16 `[num_samples]`, and the windows' starts, int64 `[num_windows]`. Windows do not
-    overlap (but for the jitter) and never reach into another group; a rest shorter than a window is in none.
+    The stream, int16 `[num_samples]`, the windows' starts, int64 `[num_windows]`, and the number of the group that
+    each is of, int32 `[num_windows]`. Windows do not overlap (but for the jitter) and never reach into another group;
+    a rest shorter than a window is in none.
 
   Raises:
     InputError: no group is as long as a window.
@@ -43,4 +44,5 @@ def join_clips(
     place = end
   if not sum(map(len, starts)):
     raise InputError(f"no group of clips has the {length + jitter} samples of one window; lower its length")
-  return np.concatenate(pieces), np.concatenate(starts)
+  numbers = np.repeat(np.arange(len(starts), dtype=np.int32), [len(part) for part in starts])
+  return np.concatenate(pieces), np.concatenate(starts), numbers

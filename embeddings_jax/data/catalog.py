@@ -18,6 +18,7 @@ from embeddings_jax.data import formats, own, task_sets
 from embeddings_jax.data.cache import cache_root, digest
 from embeddings_jax.data.dataset import Dataset, content_digest, text_dataset, without_gaps
 from embeddings_jax.data.documents import Document, read_documents
+from embeddings_jax.data.images import decoded
 from embeddings_jax.types import InputError
 
 
@@ -161,6 +162,12 @@ def _fashion_mnist(name: str, place: Place) -> Dataset:
   return Dataset(name, "rows", rows, labels=labels, split=split, fingerprint=place.fingerprint, picture=picture)
 
 
+def _cifar10(name: str, place: Place) -> Dataset:
+  """Pictures `{train,test}/<class>/NNNN.jpg`, which are decoded once."""
+  (path,) = place.files.values()
+  return decoded(name, place.fingerprint, _members(path), place.cache_dir)
+
+
 def _enwiki(name: str, place: Place) -> Dataset:
   (path,) = place.files.values()
   return text_dataset(name, place.fingerprint, lambda: read_documents(path, place.errors), place.cache_dir)
@@ -268,6 +275,10 @@ CATALOG = {
              "55ec2dd7358c56fba81678bf2cd00a44de07bae64c342921600298a2b5eb517d",
          "fashion-mnist/t10k-labels-idx1-ubyte.gz":
              "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"}),
+    "cifar10-jpeg": Entry(
+        "images", "CIFAR-10 as JPEG: 60,000 colour pictures, 32x32, 10 classes (Krizhevsky 2009)", _NOT_STATED,
+        _cifar10,
+        {"cifar10-jpeg/cifar10-jpeg.tar.xz": "ce53570ca4413e103ab391943f826508ad67d99be32e6ba57a3926529b940690"}),
     "enwiki-2015": Entry(
         "text", "6,514 articles of the English Wikipedia of 2015, 16 M words", _WIKIPEDIA, _enwiki,
         {"enwiki-2015/enwiki_AA.txt.xz": "969f4e9581d37bd7d6a88d498bc9ad6abfd518fb1e494c473e9dacf718be9c9a"}),

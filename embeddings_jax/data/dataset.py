@@ -22,11 +22,12 @@ class Dataset(NamedTuple):
 
   Attributes:
     name: as the user gave it.
-    kind: `rows`, `text`, `audio`, `bags` or `matrix`; text in parts also `pairs`, `triples`, `choices`, `questions`,
-      `words`.
-    items: rows: float32 `[num_rows, num_features]`; text: a sequence of strings, documents (read from
-      the disk as they are asked for); audio: a list of int16 `[num_samples]`; bags: see `bags.py`; matrix: see
-      `matrix.py`; pairs and what follows it: see `task_files.py`; triples: (anchor, like it, unlike it).
+    kind: `rows`, `images`, `text`, `audio`, `bags` or `matrix`; text in parts also `pairs`, `triples`, `choices`,
+      `questions`, `words`.
+    items: rows: float32 `[num_rows, num_features]`; images: uint8 `[num_images, height, width, channels]`, perhaps
+      memory-mapped; text: a sequence of strings, documents (read from the disk as they are asked for); audio: a list
+      of int16 `[num_samples]`; bags: see `bags.py`; matrix: see `matrix.py`; pairs and what follows it: see
+      `task_files.py`; triples: (anchor, like it, unlike it).
     rate: of audio, samples per second.
     names: of the rows, documents or clips.
     columns: names of the features.

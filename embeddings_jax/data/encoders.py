@@ -1,4 +1,4 @@
-"""Encoders: items (rows, words, texts, clips) to batches of NumPy arrays, kept as plain files beside a run.
+"""Encoders: items (rows, pictures, words, texts, clips) to batches of NumPy arrays, kept as plain files beside a run.
 
 The leading axis of every array is the items'; the second is padded to the longest item rounded up to
 a power of two, so that a compiled function sees few shapes. `mask` is 1 for every item.
@@ -15,6 +15,7 @@ import numpy as np
 from etils import epath
 
 from embeddings_jax.data import formats
+from embeddings_jax.data.images import read_picture, to_uint8
 from embeddings_jax.data.words import Vocabulary, split_words
 from embeddings_jax.types import InputError
 
@@ -129,6 +130,42 @@ class RowEncoder(Encoder):
     return {"x": x, "mask": _ones(items)}
 
 
+class ImageEncoder(Encoder):
+  """Pictures -> `image` uint8 `[n, height, width, channels]`, which models scale.
+
+  Items are uint8 arrays `[height, width, channels]` (or without the last axis where that is 1), rows of that many
+  values in [0, 1], or paths of picture files, which are made grey or RGB. All pictures are of the one size.
+  """
+
+  kind = "images"
+  embedded_at_once = 1 << 17  # Pixels: convolutions make many times as many numbers of them.
+
+  def __init__(self, height: int, width: int, channels: int):
+    self.shape = height, width, channels
+
+  def options(self) -> dict[str, Any]:
+    return dict(zip(("height", "width", "channels"), self.shape))
+
+  def encode(self, items: Sequence[np.ndarray | str | os.PathLike]) -> Batch:
+    _check_some(items)
+    if isinstance(items, np.ndarray) and items.dtype == np.uint8 and items.shape[1:] == self.shape:
+      images = np.asarray(items)
+    else:
+      images = np.stack([self._picture(i, item) for i, item in enumerate(items)])
+    return {"image": images, "mask": _ones(items)}
+
+  def _picture(self, i: int, item: np.ndarray | str | os.PathLike) -> np.ndarray:
+    where = f"picture {i}"
+    if isinstance(item, (str, os.PathLike)):
+      where, item = str(item), read_picture(epath.Path(item).read_bytes(), item, self.shape[2])
+    item = np.asarray(item)
+    if item.ndim == 1 and item.dtype.kind == "f" and item.size == np.prod(self.shape):
+      item = to_uint8(item).reshape(self.shape)
+    if item.dtype != np.uint8 or item.shape != self.shape and (*item.shape, 1) != self.shape:
+      raise InputError(f"{where}: is {item.dtype} {list(item.shape)}, should be uint8 {list(self.shape)}")
+    return item.reshape(self.shape)
+
+
 class WordEncoder(Encoder):
   """Words or lines -> `tokens` int32 `[n, length]`, padded with -1; words out of the vocabulary are dropped.
 
@@ -207,19 +244,21 @@ class BagEncoder(WordEncoder):
 class WaveformEncoder(Encoder):
   """Clips -> `signal` int16 `[n, num_samples]`, padded with 0, and `length` int32 `[n]`.
 
-  Items are int16 arrays at `rate` samples per second, or paths of wav files, which are resampled to it.
+  Items are int16 arrays at `rate` samples per second, or paths of wav files, which are resampled to it; with
+  `max_length` they are cut after so many samples.
   """
 
   kind = "waveforms"
 
-  def __init__(self, rate: int):
-    self.rate = rate
+  def __init__(self, rate: int, max_length: int = 0):
+    self.rate, self.max_length = rate, max_length
 
   def options(self) -> dict[str, Any]:
-    return {"rate": self.rate}
+    return {"rate": self.rate, **({"max_length": self.max_length} if self.max_length else {})}
 
   def encode(self, items: Sequence[np.ndarray | str | os.PathLike]) -> Batch:
-    return _signals([self._samples(i, item) for i, item in enumerate(items)], np.int16)
+    clips = [self._samples(i, item)[:self.max_length or None] for i, item in enumerate(items)]
+    return _signals(clips, np.int16, self.max_length or None)
 
   def _samples(self, i: int, item: np.ndarray | str | os.PathLike) -> np.ndarray:
     if isinstance(item, (str, os.PathLike)):
@@ -249,7 +288,8 @@ class ByteEncoder(Encoder):
 
 # Those of subwords and characters are in files of their own, which add them here when they are asked for.
 ELSEWHERE = ("subwords", "characters")
-ENCODERS = {cls.kind: cls for cls in (RowEncoder, WordEncoder, BagEncoder, WaveformEncoder, ByteEncoder)}
+ENCODERS = {cls.kind: cls for cls in (RowEncoder, ImageEncoder, WordEncoder, BagEncoder, WaveformEncoder,
+                                     ByteEncoder)}
 
 
 def load_encoder(folder: str | os.PathLike) -> Encoder:

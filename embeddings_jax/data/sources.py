@@ -64,6 +64,7 @@ def window_source(
     *,
     name: str = "tokens",
     starts: Sequence[int] | None = None,
+    beside: Mapping[str, np.ndarray] | None = None,
     jitter: int = 0,
     pad: int = -1,
     seed: int = 0,
@@ -81,6 +82,7 @@ def window_source(
     name: of the array in the batch.
     starts: first element of every window; by default each element is in exactly one window, and
       the last window is filled up with `pad`.
+    beside: further arrays of the batch, name -> `[num_windows]`, which go with the windows (their group).
     jitter: a random offset in [0, jitter) is added to each start, drawn anew for each step.
     pad: the value that stands for "no element" past the end of the stream; where it is negative, windows of uint8
       or uint16 are int32.
@@ -102,6 +104,8 @@ def window_source(
     stream = stream.astype(dtype) if resident else stream
   if short > 0 and resident:
     stream = np.concatenate([stream, np.full(short, pad, stream.dtype)])
+  beside = beside or {}
+  _common_length({"starts": starts, **beside})
   index_at, steps_per_epoch = row_order(len(starts), batch_size, seed, order, remainder)
 
   def window_at(step, rows=slice(None)):
@@ -111,19 +115,22 @@ def window_source(
       noise = np.random.Generator(np.random.Philox(key=[seed, 1], counter=[0, 0, 0, step]))
       first = first + noise.integers(0, jitter, batch_size)[rows]
     # int32 reaches 2**31 elements, which is what a resident stream can hold.
-    return {"start": first.astype(np.int32 if resident else np.int64), "mask": index["mask"]}
+    return {"start": first.astype(np.int32 if resident else np.int64), "mask": index["mask"],
+            **{key: value[index["row"]] for key, value in beside.items()}}
 
   def gather(table, index):
-    return {name: table["stream"][index["start"][:, None] + np.arange(length, dtype=index["start"].dtype)],
-            "mask": index["mask"]}
+    index = dict(index)
+    start = index.pop("start")
+    return {name: table["stream"][start[:, None] + np.arange(length, dtype=start.dtype)], **index}
 
   def read(step, rows=slice(None)):
     index = window_at(step, rows)
-    window = np.full((len(index["start"]), length), pad, dtype)
-    for row, first in enumerate(index["start"]):
+    start = index.pop("start")
+    window = np.full((len(start), length), pad, dtype)
+    for row, first in enumerate(start):
       piece = stream[first:first + length]
       window[row, :len(piece)] = piece
-    return {name: window, "mask": index["mask"]}
+    return {name: window, **index}
 
   facts = {"num_rows": len(starts), "steps_per_epoch": steps_per_epoch, **(facts or {})}
   if resident:

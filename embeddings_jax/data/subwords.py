@@ -215,6 +215,13 @@ class SubwordEncoder(Encoder):
 ENCODERS[SubwordEncoder.kind] = SubwordEncoder
 
 
+def without_special(encoder: SubwordEncoder) -> SubwordEncoder:
+  """The encoder that puts no special tokens around texts."""
+  tokenizer = Tokenizer.from_str(encoder.tokenizer.to_str())
+  tokenizer.post_processor = processors.TemplateProcessing(single="$A:0", pair="$A:0 $B:0", special_tokens=[])
+  return SubwordEncoder(tokenizer, encoder.max_length)
+
+
 def load_tokenizer(path: str | os.PathLike, lowercase: bool = True) -> Tokenizer:
   """A tokenizer that exists already.
 

@@ -1,4 +1,5 @@
-"""Tasks for fine-tuning: what is asked of which texts, and the arrays that a model is trained on and asked with."""
+"""Tasks for fine-tuning: what is asked of which texts, clips or pictures, and the arrays that a model is trained on
+and asked with."""
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from embeddings_jax.data import catalog, formats, own
 from embeddings_jax.data.cache import cache_root, cached, digest
 from embeddings_jax.data.characters import CharacterEncoder
 from embeddings_jax.data.dataset import Dataset
+from embeddings_jax.data.encoders import ByteEncoder, Encoder, ImageEncoder, WaveformEncoder
 from embeddings_jax.data.sources import array_source
 from embeddings_jax.data.subwords import SubwordEncoder
 from embeddings_jax.data.task_files import read_examples
@@ -22,16 +24,17 @@ from embeddings_jax.types import InputError, Source
 
 VERSION = 1  # Of what is cached: raise it when the same task would give other arrays.
 KINDS = ("classification", "regression", "multiple_choice", "span", "tagging")
-FOR_THE_MODEL = ("tokens", "segments", "characters", "label", "start", "end", "tags")
+FOR_THE_MODEL = ("tokens", "segments", "characters", "signal", "length", "image", "label", "start", "end", "tags")
 MAX_CLASSES = 1000
 _PART = re.compile("train|dev|valid|val|testa|testb|test")
 _PART_NAMES = {"valid": "dev", "val": "dev", "validation": "dev", "validation_matched": "dev", "testa": "dev",
                "testb": "test"}
 _AT_ONCE = 1024  # Examples.
+PLAIN = ("waveforms", "bytes", "images")  # Encoders of what needs no tokens.
 
 
 class Task(NamedTuple):
-  """What is asked of texts.
+  """What is asked of texts, clips or pictures.
 
   Attributes:
     name: of the data set, or the stem of the user's file or folder.
@@ -55,8 +58,11 @@ class Task(NamedTuple):
   fingerprint: str
 
   @property
-  def texts(self) -> list[Any]:
-    """Per example a text or a pair of texts, as an encoder takes it; of choices the context, of words a line."""
+  def texts(self) -> Sequence[Any]:
+    """Per example what an encoder takes: a text or a pair of texts, of choices the context, of words a line; a clip,
+    a picture."""
+    if isinstance(self.items, np.ndarray):
+      return self.items
     if self.kind == "tagging":
       return [" ".join(words) for words in self.items]
     return [choices[0][0] for choices in self.items] if self.kind == "multiple_choice" else list(self.items)
@@ -123,8 +129,9 @@ def as_task(dataset: Dataset, label: str = "", max_examples: int = 0) -> Task:
   Raises:
     InputError: it has no labels, several and none is named, or one that the training part lacks.
   """
-  if dataset.kind not in ("text", "pairs", "choices", "questions", "words"):
-    raise InputError(f"--config.task={dataset.name}: holds {dataset.kind}, a task needs labelled text")
+  if dataset.kind not in ("text", "pairs", "choices", "questions", "words", "audio", "images"):
+    raise InputError(f"--config.task={dataset.name}: holds {dataset.kind}, a task needs labelled text, clips or "
+                     "pictures")
   if not dataset.labels or (label and label not in dataset.labels) or (not label and len(dataset.labels) > 1):
     known = ", ".join(dataset.labels) or "none"
     raise InputError(f"--config.task={dataset.name}: name one of its labels by --config.data.label; it has {known}")
@@ -193,7 +200,8 @@ def _parts(dataset: Dataset) -> dict[str, np.ndarray]:
     train = parts["train"]
     # A question's paragraph decides, so that it stays in one part.
     text = lambda i: dataset.items[i][1] if dataset.kind == "questions" else dataset.items[i]
-    hashes = (blake2b(repr(text(i)).encode("utf-8", "replace"), digest_size=8).digest() for i in train)
+    content = lambda item: item.tobytes() if isinstance(item, np.ndarray) else repr(item).encode("utf-8", "replace")
+    hashes = (blake2b(content(text(i)), digest_size=8).digest() for i in train)
     drawn = np.array([int.from_bytes(value, "little") % 10 for value in hashes])
     for number, name in enumerate(wanted):
       parts[name] = train[drawn == number]
@@ -209,11 +217,17 @@ def _listed(labels: Sequence[Any]) -> str:
   return ", ".join(str(label) for label in labels[:20]) + (", ..." if len(labels) > 20 else "")
 
 
-def task_encoder(encoder: SubwordEncoder | CharacterEncoder, max_length: int) -> SubwordEncoder | CharacterEncoder:
-  """The encoder with another length. One without a token that stands for the text (GPT's) gets its `end_id` behind
-  each text: the delimiter and the extract token of Radford et al. 2018, section 3.3."""
+def task_encoder(encoder: Encoder, max_length: int) -> Encoder:
+  """The encoder with another length; a picture has none. One without a token that stands for the text (GPT's) gets
+  its `end_id` behind each text: the delimiter and the extract token of Radford et al. 2018, section 3.3."""
   if isinstance(encoder, CharacterEncoder):
     return CharacterEncoder(encoder.words, encoder.max_characters, max_length)
+  if isinstance(encoder, ImageEncoder):
+    return encoder
+  if isinstance(encoder, WaveformEncoder):
+    return WaveformEncoder(encoder.rate, max_length)
+  if isinstance(encoder, ByteEncoder):
+    return ByteEncoder(max_length)
   facts = encoder.facts
   tokenizer = Tokenizer.from_str(encoder.tokenizer.to_str())
   if "cls_id" not in facts and "end_id" in facts:
@@ -226,12 +240,12 @@ def task_encoder(encoder: SubwordEncoder | CharacterEncoder, max_length: int) ->
 
 def encode_task(
     task: Task,
-    encoder: SubwordEncoder | CharacterEncoder,
+    encoder: Encoder,
     *,
     stride: int = 128,
     cache_dir: str | os.PathLike | None = None,
 ) -> dict[str, dict[str, np.ndarray]]:
-  """Arrays of each part, cached by the task's and the encoder's fingerprints.
+  """Arrays of each part; of texts cached by the task's and the encoder's fingerprints.
 
   Args:
     task: what to encode.
@@ -242,11 +256,15 @@ def encode_task(
 
   Returns:
     part -> `tokens`, `segments` int32 [rows, length] ([rows, choices, length]) or what the encoder has instead of
-    segments, the target as `models/finetune.py`
+    segments (`signal` and `length` of clips and bytes, `image` of pictures), the target as `models/finetune.py`
     has it, and `example` int32 [rows], the number of a row's example in the task. Of spans also `offsets` int32
     [rows, length, 2], first character and the one behind the last in the context, -1 where a token is none of it; of
     tags `word_starts` int32 [rows, words], the place of a word's first token, -1 where it is cut off.
   """
+  if encoder.kind in PLAIN:
+    if task.kind not in ("classification", "regression"):
+      raise InputError(f"--config.task={task.name}: an encoder of {encoder.kind} knows classification and regression")
+    return {part: _encode_plain(task, rows, encoder) for part, rows in task.parts.items()}
   if encoder.kind != "subwords" and (task.kind not in ("classification", "regression", "tagging")
                                      or not isinstance(task.texts[0], str)):
     raise InputError(f"--config.task={task.name}: an encoder of {encoder.kind} reads one text at a time")
@@ -274,7 +292,7 @@ def encode_task(
 def task_source(
     task: Task,
     encoded: Mapping[str, Mapping[str, np.ndarray]],
-    encoder: SubwordEncoder,
+    encoder: Encoder,
     batch_size: int,
     *,
     seed: int = 0,
@@ -282,9 +300,22 @@ def task_source(
   """The training part, each example once a pass; `facts` have the encoder's, `task`, `num_classes` and
   `padding_fraction`."""
   arrays = {name: value for name, value in encoded["train"].items() if name in FOR_THE_MODEL}
-  facts = encoder.facts | {"task": task.kind, "num_classes": max(1, len(task.labels)),
-                           "padding_fraction": float((arrays["tokens"] < 0).mean())}
+  facts = {**getattr(encoder, "facts", {}), "task": task.kind, "num_classes": max(1, len(task.labels))}
+  if "tokens" in arrays:
+    facts["padding_fraction"] = float((arrays["tokens"] < 0).mean())
+  elif "length" in arrays:
+    facts["padding_fraction"] = 1 - float(arrays["length"].mean()) / arrays["signal"].shape[1]
   return array_source(arrays, batch_size, seed=seed, remainder="pad", facts=facts)
+
+
+def _encode_plain(task: Task, rows: np.ndarray, encoder: Encoder) -> dict[str, np.ndarray]:
+  """Clips, bytes and pictures, in memory; signals are as long as the longest."""
+  items = task.items[rows] if isinstance(task.items, np.ndarray) else [task.items[i] for i in rows]
+  batch = encoder.encode(items)
+  del batch["mask"]
+  if "signal" in batch:
+    batch["signal"] = np.ascontiguousarray(batch["signal"][:, :batch["length"].max()])
+  return batch | {"label": np.asarray(task.targets)[rows], "example": rows.astype(np.int32)}
 
 
 def _encode_part(task: Task, rows: np.ndarray, encoder: SubwordEncoder, stride: int) -> dict[str, np.ndarray]:

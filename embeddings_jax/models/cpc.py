@@ -2,29 +2,55 @@
 
 van den Oord, Li, Vinyals 2018, "Representation Learning with Contrastive Predictive Coding", arXiv:1807.03748.
 
-A strided convolutional encoder makes a code z_t of every short piece of the signal, a GRU sums up
-the codes so far in a context c_t, and for each k = 1 ... K a bilinear score tells the code k frames
-ahead from other codes x_j (equations 3 and 4, in nats, mean over t, k and sequences):
+A convolutional encoder makes a code z_t of every short piece of a sequence, a GRU sums up the codes so far in a
+context c_t, and for each k = 1 ... K a bilinear score tells the code k places ahead from other codes x_j (equations
+3 and 4, in nats, mean over t, k and sequences):
 
   f_k(x_j, c_t) = exp(z_j^T W_k c_t / τ)
   L = -1/K Σ_k E_t log( f_k(x_t+k, c_t) / Σ_{j in S} f_k(x_j, c_t) ),   I(x_t+k; c_t) >= log N - L_k
 
   symbol  name             shape
-  z       frames           [batch, frames, channels[-1]]
-  c       context          [batch, frames, context_dim]
+  z       frames           [sequences, frames, channels[-1]]
+  c       context          [sequences, frames, context_dim]
   W_k     predictor        [num_predictions, context_dim, channels[-1]]
   K       num_predictions
-  S, N    negatives        `same`: N = frames, `other`: N = batch, `all`: N = batch + frames - 1
-                           (`ops/contrastive.py`; all valid sequences of the global batch)
+  S, N    negatives        the table below
   τ       temperature      1 in the paper
 
-Deviations: LayerNorm over the channels of each frame after every convolution (`norm=False` for the
-paper's network); the paper's negatives of other sequences come from any time, here from the same.
-Batch: `signal`, int16 samples (scaled by 2^-15) or uint8 bytes (embedded), and where sequences are
-padded `length`, their valid elements. `embed` is the mean and the standard deviation of the context over
-valid frames.
+Where the others come from (`ops/contrastive.py`; all valid sequences of the global batch), and what the paper calls
+it, with the accuracies on phones of its table 2 (12 steps; of 2, 4, 8, 16 steps: 28.5, 57.6, 63.6, 63.8):
 
-Expected: `experiments/configs/cpc.py`.
+  negatives     N                       paper
+  all           sequences + frames - 1  mixed speaker           64.6
+  other         sequences               mixed speaker (excl.)   57.3
+  group         group + frames - 1      same speaker            65.5
+  group_other   group                   same speaker (excl.)    64.6
+  same          frames                  current sequence only   65.2
+
+What a sequence is, and its codes, by `inputs`:
+
+  inputs      batch                                       a sequence is         a code is of     embed
+  waveform    `signal` int16 [batch, samples]             the samples           a short piece    c: mean, deviation
+  bytes       `signal` uint8 [batch, bytes], embedded     the bytes             a short piece    c: mean, deviation
+  images      `image` uint8 [batch, height, width, 1|3]   a column of patches   a patch          z: mean
+  sentences   `tokens` int32 [batch, sentences, length]   the sentences         a sentence       z of the text
+
+Where signals are padded there is `length`, their valid elements; tokens are -1 past a sentence's end, and sentences
+that are not there have none. For negatives of one group there is `group`, int32 [batch]; of images a group is the
+image. Samples are scaled by 2^-15, pixels to -1 ... 1.
+
+Images (section 3.2): patches of `patch_size` pixels overlap by half, 7 x 7 of them where that is a quarter of the
+picture. Rows below are predicted from rows above: the GRU runs down each column and sees with a patch its left and
+its right neighbour, so that c of a row knows a triangle of the rows above it, and nothing of those below.
+Sentences (section 3.3): convolutions and ReLU over embedded words, and their mean; `embed` takes a text for one
+sentence, and gives what the sentence encoder does.
+
+Deviations: LayerNorm over the channels of each frame after every convolution (`norm=False` for the paper's network);
+the paper's negatives of other sequences come from any time, here from the same. Of images: the row GRU stands for a
+PixelCNN, a small residual network for 23 blocks of ResNet-101, and patches are neither cropped nor made grey. Of
+sentences: subwords for words, and no vocabulary expansion.
+
+Expected: `experiments/configs/cpc.py`, `cpc_images.py` and `cpc_text.py`.
 """
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,19 +59,21 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.conv import StridedConv, num_frames, receptive_field
+from embeddings_jax.nets.patches import PatchEncoder, image_patches
 from embeddings_jax.nets.recurrent import GRU
 from embeddings_jax.ops.contrastive import NEGATIVES, sequence_info_nce
 from embeddings_jax.types import Batch, InputError, Model
 
-INPUTS = ("waveform", "bytes")
+# Kinds of input -> the array of the batch.
+INPUTS = {"waveform": "signal", "bytes": "signal", "images": "image", "sentences": "tokens"}
 
 
 class Encoder(nn.Module):
-  """The trunk: `signal [batch, length] -> (frames [batch, time, channels], context [batch, time, context_dim])`."""
+  """The trunk: `x -> (frames [sequences, time, channels], context [sequences, time, context_dim])`."""
 
   inputs: str
   channels: Sequence[int]
@@ -53,22 +81,93 @@ class Encoder(nn.Module):
   strides: Sequence[int]
   context_dim: int
   embedding_dim: int
+  vocab_size: int
+  patch_size: int
   norm: bool
   dtype: DTypeLike
 
-  @nn.compact
-  def __call__(self, signal):
-    if self.inputs == "bytes":
-      x = nn.Embed(256, self.embedding_dim, dtype=self.dtype, name="embedding")(signal.astype(jnp.int32))
+  def setup(self):
+    layers = self.channels, self.kernel_sizes, self.strides, self.norm, self.dtype
+    if self.inputs in ("bytes", "sentences"):
+      size = 256 if self.inputs == "bytes" else self.vocab_size
+      self.embedding = nn.Embed(size, self.embedding_dim, dtype=self.dtype)
+    if self.inputs == "sentences":  # One by one, for what lies beyond a sentence is 0 before each.
+      self.conv = [StridedConv(*([value] for value in layer), self.norm, self.dtype)
+                   for layer in zip(self.channels, self.kernel_sizes, self.strides)]
     else:
-      x = signal.astype(jnp.float32)[..., None] * 2.0**-15
-    conv = StridedConv(self.channels, self.kernel_sizes, self.strides, self.norm, self.dtype, name="conv")
-    frames = conv(x)
-    return frames, GRU(self.context_dim, self.dtype, name="gru")(frames)
+      self.conv = PatchEncoder(*layers) if self.inputs == "images" else StridedConv(*layers)
+    self.gru = GRU(self.context_dim, self.dtype)
+
+  def __call__(self, x):
+    frames = self.frames(x)
+    if self.inputs != "images":
+      return frames, self.gru(frames)
+    batch, columns = frames.shape[0], frames.shape[2]
+    wide = jnp.pad(frames, ((0, 0), (0, 0), (1, 1), (0, 0)))
+    wide = jnp.concatenate([frames, wide[:, :, :-2], wide[:, :, 2:]], axis=-1)
+    downwards = lambda x: jnp.moveaxis(x, 2, 1).reshape(batch * columns, x.shape[1], -1)
+    return downwards(frames), self.gru(downwards(wide))
+
+  def frames(self, x) -> Array:
+    """Codes: [batch, time, channels], of images [batch, rows, columns, channels]."""
+    if self.inputs == "sentences":
+      words, valid = self._words(x.reshape(-1, x.shape[-1]))
+      mean = words.sum(1) / jnp.maximum(valid.sum(1, keepdims=True), 1).astype(words.dtype)
+      return mean.reshape(*x.shape[:-1], -1)
+    if self.inputs == "images":
+      patches = image_patches(x, self.patch_size, max(1, self.patch_size // 2))
+      pixels = patches.reshape(-1, *patches.shape[3:]).astype(jnp.float32) / 127.5 - 1
+      return self.conv(pixels).reshape(*patches.shape[:3], -1)
+    return self.conv(self.embedding(x.astype(jnp.int32)) if self.inputs == "bytes" else
+                     x.astype(jnp.float32)[..., None] * 2.0**-15)
+
+  def _words(self, tokens) -> tuple[Array, Array]:
+    """What stands for each token of [n, length] after the convolutions, 0 on padding, and what is none."""
+    valid = tokens >= 0
+    x = jnp.where(valid[..., None], self.embedding(jnp.maximum(tokens, 0)), 0)
+    for conv, size in zip(self.conv, self.kernel_sizes):
+      x = conv(jnp.pad(x, ((0, 0), ((size - 1) // 2, size // 2), (0, 0))))
+      x = jnp.where(valid[..., None], x, 0)
+    return x, valid
+
+  def read(self, batch: Mapping[str, Any]) -> tuple[Array, Array]:
+    """What heads read, [batch, time, dim], and which of it is no padding, [batch, time]: contexts of signals (what
+    lies beyond `length` is silence, and each row has a frame at least), codes of patches, vectors of tokens."""
+    x = batch[INPUTS[self.inputs]]
+    if self.inputs == "sentences":
+      return self._words(x)
+    if self.inputs == "images":
+      codes = self.frames(x)
+      codes = codes.reshape(len(codes), -1, codes.shape[-1])
+      return codes, jnp.ones(codes.shape[:2], bool)
+    lengths = _lengths(batch)
+    context = self(self._silenced(batch))[1]
+    count = jnp.maximum(num_frames(lengths, self.kernel_sizes, self.strides), 1)
+    return context, jnp.arange(context.shape[1]) < count[:, None]
+
+  def features(self, batch: Mapping[str, Any], deterministic: bool = True) -> Float[Array, "batch time dim"]:
+    del deterministic  # There is no dropout.
+    return self.read(batch)[0]
+
+  def valid(self, batch: Mapping[str, Any]) -> Bool[Array, "batch time"]:
+    return self.read(batch)[1]
+
+  def layers(self, batch: Mapping[str, Any], deterministic: bool = True) -> Float[Array, "batch layers time dim"]:
+    return self.features(batch, deterministic)[:, None]
+
+  def codes(self, batch: Mapping[str, Any]) -> Array:
+    """`frames` of a batch."""
+    x = batch[INPUTS[self.inputs]]
+    return self.frames(x if self.inputs in ("images", "sentences") else self._silenced(batch))
+
+  def _silenced(self, batch) -> Array:
+    signal, (field, _) = batch["signal"], receptive_field(self.kernel_sizes, self.strides)
+    signal = jnp.where(jnp.arange(signal.shape[1]) < _lengths(batch)[:, None], signal, 0)
+    return jnp.pad(signal, ((0, 0), (0, max(0, field - signal.shape[1]))))
 
 
 class _Cpc(nn.Module):
-  """Encoder and predictors: `signal -> (frames, one prediction [batch, time - k, channels] per step ahead k)`."""
+  """Encoder and predictors: `x -> (frames, one prediction [sequences, time - k, channels] per step ahead k)`."""
 
   trunk: Mapping[str, Any]
   num_predictions: int
@@ -78,14 +177,17 @@ class _Cpc(nn.Module):
     shape = (self.num_predictions, self.trunk["context_dim"], self.trunk["channels"][-1])
     self.predictor = self.param("predictor", nn.initializers.lecun_normal(batch_axis=0), shape)
 
-  def __call__(self, signal):
-    frames, context = self.encoder(signal)
+  def __call__(self, x):
+    frames, context = self.encoder(x)
     context, kernels = context.astype(frames.dtype), self.predictor.astype(frames.dtype)
     # One product per step: slices of a joint one would be padded and summed in the backward pass.
     return frames, [context[:, :-k] @ kernel for k, kernel in enumerate(kernels, 1)]
 
-  def encode(self, signal):
-    return self.encoder(signal)
+  def read(self, batch):
+    return self.encoder.read(batch)
+
+  def codes(self, batch):
+    return self.encoder.codes(batch)
 
 
 def encoder(
@@ -96,11 +198,14 @@ def encoder(
     strides: Sequence[int] = (5, 4, 2, 2, 2),
     context_dim: int = 256,
     embedding_dim: int = 64,
+    vocab_size: int = 0,
+    patch_size: int = 8,
     norm: bool = True,
     dtype: str = "float32",
 ) -> Encoder:
   """The network whose parameters lie under `params/encoder`."""
-  return Encoder(**_trunk(inputs, channels, kernel_sizes, strides, context_dim, embedding_dim, norm, dtype))
+  return Encoder(**_trunk(inputs, channels, kernel_sizes, strides, context_dim, embedding_dim, vocab_size, patch_size,
+                          norm, dtype))
 
 
 def cpc(
@@ -114,6 +219,8 @@ def cpc(
     negatives: str = "all",
     temperature: float = 1.0,
     embedding_dim: int = 64,
+    vocab_size: int = 0,
+    patch_size: int = 8,
     norm: bool = True,
     dtype: str = "float32",
     optimizer: optax.GradientTransformation | None = None,
@@ -123,47 +230,58 @@ def cpc(
   """Contrastive predictive coding; the defaults are the paper's for speech.
 
   Args:
-    inputs: `waveform` (int16 samples) or `bytes` (uint8).
-    channels: of every convolution, or one number for all of them.
-    kernel_sizes, strides: of the convolutions.
+    inputs: of `INPUTS`: `waveform`, `bytes`, `images` or `sentences`.
+    channels: of every convolution, or one number for all of them; of images: of `PatchEncoder`.
+    kernel_sizes, strides: of the convolutions; of sentences the strides are 1.
     context_dim: of the GRU.
-    num_predictions: frames ahead that are predicted, each by its own matrix.
-    negatives: from the `same` sequence, from `other` sequences, or `all`.
+    num_predictions: places ahead (frames, rows, sentences) that are predicted, each by its own matrix.
+    negatives: from the `same` sequence, from `other` sequences, or `all`; of the `group`, or its `group_other`.
     temperature: of the scores.
-    embedding_dim: of a byte.
+    embedding_dim: of a byte or a token.
+    vocab_size: of sentences.
+    patch_size: of images; a patch begins every half of it.
     norm: LayerNorm after every convolution.
     dtype: of the computation (`float32` or `bfloat16`); parameters and loss are float32.
     optimizer: by default the paper's Adam with a rate of 2e-4.
     accumulate, ema_decay: as for `gradient_model`.
   """
-  trunk = _trunk(inputs, channels, kernel_sizes, strides, context_dim, embedding_dim, norm, dtype)
+  trunk = _trunk(inputs, channels, kernel_sizes, strides, context_dim, embedding_dim, vocab_size, patch_size, norm,
+                 dtype)
   if negatives not in NEGATIVES:
     raise InputError(f"negatives={negatives!r}: must be one of {', '.join(NEGATIVES)}")
-  network = _Cpc(trunk, num_predictions)
-  field, _ = receptive_field(kernel_sizes, strides)
+  network, name = _Cpc(trunk, num_predictions), INPUTS[inputs]
 
   def init_params(rng, batch):
-    return network.init(rng, batch["signal"])["params"], {}
+    return network.init(rng, batch[name])["params"], {}
 
-  def frame_mask(batch: Batch) -> Float[Array, "batch frames"]:
+  def frame_mask(batch: Batch, shape: tuple[int, int]) -> Float[Array, "sequences frames"]:
     """1 for frames that see valid elements only, of rows that are no padding."""
-    num_rows, length = batch["signal"].shape
-    lengths = batch["length"] if "length" in batch else jnp.full(num_rows, length)
-    times = jnp.arange(num_frames(length, kernel_sizes, strides))
-    valid = times < num_frames(lengths, kernel_sizes, strides)[:, None]
-    rows = batch["mask"] if "mask" in batch else jnp.ones(num_rows)
-    return valid * rows[:, None].astype(jnp.float32)
+    num_rows, times = len(batch[name]), jnp.arange(shape[1])
+    if inputs == "images":
+      valid = jnp.ones(shape)
+    elif inputs == "sentences":
+      valid = (batch["tokens"] >= 0).any(-1)
+    else:
+      valid = times < num_frames(_lengths(batch), kernel_sizes, strides)[:, None]
+    rows = (batch["mask"] if "mask" in batch else jnp.ones(num_rows)).astype(jnp.float32)
+    return valid * jnp.repeat(rows, shape[0] // num_rows)[:, None]
 
   def contrasts(params, batch):
     """One `Contrast` per prediction step."""
-    num_times = num_frames(batch["signal"].shape[1], kernel_sizes, strides)
+    frames, predictions = network.apply({"params": params}, batch[name])
+    num_sequences, num_times = frames.shape[:2]
     if num_times <= num_predictions:
-      raise InputError(f"windows of {batch['signal'].shape[1]} elements give {num_times} frames, too few to predict "
-                       f"{num_predictions} ahead: use longer windows, fewer num_predictions or smaller strides")
-    frames, predictions = network.apply({"params": params}, batch["signal"])
-    mask = frame_mask(batch)
-    return [sequence_info_nce(prediction, frames, offset=k, mask=mask, negatives=negatives, temperature=temperature)
-            for k, prediction in enumerate(predictions, 1)]
+      what = {"images": "rows of patches", "sentences": "sentences"}.get(inputs, "frames")
+      shape = batch[name].shape
+      given = f"windows of {shape[1]} elements" if name == "signal" else f"{name} of {list(shape)}"
+      raise InputError(f"{given} give {num_times} {what}, too few to predict {num_predictions} ahead: use longer "
+                       "windows, fewer num_predictions or smaller strides or patches")
+    group = batch.get("group")
+    if inputs == "images":
+      group = jnp.repeat(jnp.arange(len(batch[name])), num_sequences // len(batch[name]))
+    mask = frame_mask(batch, (num_sequences, num_times))
+    return [sequence_info_nce(prediction, frames, offset=k, mask=mask, group=group, negatives=negatives,
+                              temperature=temperature) for k, prediction in enumerate(predictions, 1)]
 
   def loss_fn(params, extra, batch, rng):
     del rng
@@ -174,33 +292,33 @@ def cpc(
     metrics["log_num_candidates"] = jnp.stack([step.log_num_candidates for step in steps]).mean()
     return loss, (metrics, extra)
 
-  def encode(params, batch):
-    """Frames, context and mask; what lies beyond `length` is silence, and each row has a frame at least."""
-    signal = batch["signal"]
-    lengths = batch["length"] if "length" in batch else jnp.full(signal.shape[0], signal.shape[1])
-    signal = jnp.where(jnp.arange(signal.shape[1]) < lengths[:, None], signal, 0)
-    signal = jnp.pad(signal, ((0, 0), (0, max(0, field - signal.shape[1]))))
-    frames, context = network.apply({"params": params}, signal, method="encode")
-    count = jnp.maximum(num_frames(lengths, kernel_sizes, strides), 1)
-    return frames, context, (jnp.arange(context.shape[1]) < count[:, None]).astype(jnp.float32)
-
   def embed_fn(params, extra, batch):
-    _, context, mask = encode(params, batch)
-    weights = (mask / mask.sum(1, keepdims=True))[..., None]
-    mean = (weights * context).sum(1)
-    variance = (weights * jnp.square(context - mean[:, None])).sum(1)
+    vectors, valid = network.apply({"params": params}, batch, method="read")
+    vectors, mask = vectors.astype(jnp.float32), valid.astype(jnp.float32)
+    weights = (mask / jnp.maximum(mask.sum(1, keepdims=True), 1))[..., None]
+    mean = (weights * vectors).sum(1)
+    if name != "signal":
+      return mean
+    variance = (weights * jnp.square(vectors - mean[:, None])).sum(1)
     return jnp.concatenate([mean, jnp.sqrt(variance)], axis=-1)
 
   outputs = {
-      "hidden": lambda params, extra, batch, rng: encode(params, batch)[1][:, None],
-      "frames": lambda params, extra, batch, rng: encode(params, batch)[0],
+      "hidden": lambda params, extra, batch, rng: network.apply({"params": params}, batch, method="read")[0][:, None],
+      "frames": lambda params, extra, batch, rng: network.apply({"params": params}, batch, method="codes"),
       "bound": lambda params, extra, batch, rng: jnp.stack([step.bound for step in contrasts(params, batch)]),
   }
   return gradient_model(init_params, loss_fn, embed_fn, optimizer or optax.adam(2e-4), coupled=True,
                         accumulate=accumulate, ema_decay=ema_decay, outputs=outputs)
 
 
-def _trunk(inputs, channels, kernel_sizes, strides, context_dim, embedding_dim, norm, dtype) -> dict:
+def _lengths(batch):
+  """Elements of each signal that are no padding."""
+  num_rows, length = batch["signal"].shape
+  return batch["length"] if "length" in batch else jnp.full(num_rows, length)
+
+
+def _trunk(inputs, channels, kernel_sizes, strides, context_dim, embedding_dim, vocab_size, patch_size, norm,
+           dtype) -> dict:
   """Checked arguments of `Encoder`."""
   if inputs not in INPUTS:
     raise InputError(f"inputs={inputs!r}: must be one of {', '.join(INPUTS)}")
@@ -208,5 +326,11 @@ def _trunk(inputs, channels, kernel_sizes, strides, context_dim, embedding_dim, 
   channels = (channels,) * len(strides) if isinstance(channels, int) else tuple(channels)
   if len(channels) != len(strides):
     raise InputError(f"channels={channels} and strides={tuple(strides)}: must be equally many")
+  if inputs == "sentences" and (vocab_size < 1 or set(strides) != {1}):
+    raise InputError(f"vocab_size={vocab_size}, strides={tuple(strides)}: sentences need a vocabulary, and strides "
+                     "of 1")
+  if inputs == "images" and patch_size < 1:
+    raise InputError(f"patch_size={patch_size}: must be at least 1")
   return dict(inputs=inputs, channels=channels, kernel_sizes=tuple(kernel_sizes), strides=tuple(strides),
-              context_dim=context_dim, embedding_dim=embedding_dim, norm=norm, dtype=jnp.dtype(dtype))
+              context_dim=context_dim, embedding_dim=embedding_dim, vocab_size=vocab_size, patch_size=patch_size,
+              norm=norm, dtype=jnp.dtype(dtype))

@@ -25,9 +25,10 @@ The encoder's parameters lie under `params/encoder`, and what the pre-training h
 are no candidates for a span; dropout's mask comes from a hash. A frozen encoder works without dropout.
 
 Batch: `tokens` int32 [batch, time], -1 past the end (of `multiple_choice` [batch, choices, time]), `segments` alike,
-`characters` [batch, time, characters] for encoders that read them, and `label` (int32 or float32 [batch]), `start`
-and `end` (int32 [batch]), or `tags` (int32 [batch, time], -1 where nothing is asked). `embed` is c; of spans and tags
-the mean of h.
+`characters` [batch, time, characters] for encoders that read them, or `signal` with `length`, or `image`, for those
+of sounds and pictures (`models/cpc.py`), where t is a frame or a patch; and `label` (int32 or float32 [batch]),
+`start` and `end` (int32 [batch]), or `tags` (int32 [batch, time], -1 where nothing is asked). `embed` is c; of spans
+and tags the mean of h.
 
 Expected: `experiments/configs/finetune.py`.
 """
@@ -73,7 +74,8 @@ def finetune(
 
   Args:
     encoder: has the methods `features(batch, deterministic)` -> [batch, time, dim] and `layers(batch, deterministic)`
-      -> [batch, layers + 1, time, dim].
+      -> [batch, layers + 1, time, dim], and, where it reads no tokens, `valid(batch)` -> bool [batch, time], which of
+      the features are no padding.
     task: of `TASKS`.
     num_classes: classes or tags.
     pooling: `cls`, `mean` or `last`; for a text's vector.
@@ -92,7 +94,7 @@ def finetune(
     if value not in known:
       raise InputError(f"{name}={value!r}: must be one of {', '.join(known)}")
   if not hasattr(encoder, "features"):
-    raise InputError(f"encoder: {type(encoder).__name__} gives no vectors of tokens; take bert, gpt or elmo")
+    raise InputError(f"encoder: {type(encoder).__name__} gives no vectors of tokens; take bert, gpt, elmo or cpc")
   if pooling == "cls" and getattr(encoder, "causal", False) and task not in ("span", "tagging"):
     raise InputError("pooling='cls': the first token of a causal network sees no other; take last or mean")
   if task in ("classification", "tagging") and num_classes < 2:
@@ -111,6 +113,8 @@ def finetune(
   def init_params(rng, batch):
     rng_encoder, rng_head, rng_pooler = jax.random.split(rng, 3)
     rows = _rows(batch)
+    if "tokens" not in batch and task not in ("classification", "regression"):
+      raise InputError(f"task={task!r}: needs tokens, and the batch has {', '.join(rows)}")
     if auxiliary:
       state = auxiliary.init(rng_encoder, rows)
       params, extra = dict(state.params), state.extra
@@ -137,7 +141,11 @@ def finetune(
     return mix["gamma"] * jnp.einsum("l,bltd->btd", jax.nn.softmax(mix["weights"]), found)
 
   def pooled(params, rows, hidden) -> Float[Array, "rows dim"]:
-    vector = pool(hidden, rows["tokens"] >= 0, pooling if of_text else "mean")
+    if hasattr(encoder, "valid"):
+      valid = encoder.apply({"params": params["encoder"]}, rows, method="valid")
+    else:
+      valid = rows["tokens"] >= 0
+    vector = pool(hidden, valid, pooling if of_text else "mean")
     return nn.tanh(_dense(vector, params["pooler"])) if of_text and pooling == "cls" else vector
 
   def predict(params, batch, rng) -> Array:
@@ -152,11 +160,11 @@ def finetune(
     if task == "span":
       return jnp.where((rows["tokens"] >= 0)[..., None], found, _NEVER)
     if task in ("regression", "multiple_choice"):
-      return found.reshape(batch["tokens"].shape[:-1])
+      return found.reshape(batch["tokens"].shape[:-1] if "tokens" in batch else -1)
     return found
 
   def task_loss(batch, found) -> tuple[Array, dict[str, Array]]:
-    valid = batch["mask"] if "mask" in batch else jnp.ones(len(batch["tokens"]))
+    valid = batch["mask"] if "mask" in batch else jnp.ones(len(found))
     if task == "tagging":
       valid = valid[:, None] * (batch["tags"] >= 0)
     mean = lambda x: (valid * x).sum() / jnp.maximum(valid.sum(), 1)
@@ -206,8 +214,8 @@ def _dense(x, params):
 
 def _rows(batch: Mapping[str, Any]) -> dict[str, Any]:
   """What an encoder sees: one text a row, a choice being one."""
-  names = [name for name in ("tokens", "segments", "characters") if name in batch]
-  if batch["tokens"].ndim == 2:
+  names = [name for name in ("tokens", "segments", "characters", "signal", "length", "image") if name in batch]
+  if "tokens" not in batch or batch["tokens"].ndim == 2:
     return {name: batch[name] for name in (*names, "mask") if name in batch}
   rows = {name: batch[name].reshape(-1, batch[name].shape[-1]) for name in names}
   return rows | ({"mask": jnp.repeat(batch["mask"], batch["tokens"].shape[1])} if "mask" in batch else {})

@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Integer
 
 from embeddings_jax.ops.chunks import loss_over_chunks
 from embeddings_jax.ops.similarity import squared_distances
 from embeddings_jax.types import InputError
 
-NEGATIVES = ("same", "other", "all")
+NEGATIVES = ("same", "other", "all", "group_other", "group")
 _EXCLUDED = -1e30  # Finite, so that a row without candidates has no NaN in its gradient.
 
 
@@ -213,6 +213,7 @@ def sequence_info_nce(
     *,
     offset: int,
     mask: Float[Array, "batch time"] | None = None,
+    group: Integer[Array, " batch"] | None = None,
     negatives: str = "all",
     temperature: float | Array = 1.0,
 ) -> Contrast:
@@ -222,19 +223,23 @@ def sequence_info_nce(
 
   The candidates S_bt, the positive among them, and their number N for B sequences of T frames:
 
-    same:   (b, s) for every s                      T              other times of the same sequence
-    other:  (c, t + offset) for every c             B              the same time of other sequences
-    all:    the union of both                       B + T - 1
+    same:         (b, s) for every s                        T              other times of the same sequence
+    other:        (c, t + offset) for every c               B              the same time of other sequences
+    all:          the union of both                         B + T - 1
+    group_other:  (c, t + offset) for every c of b's group  B_g            the same time of others of the group
+    group:        the union of that and `same`              B_g + T - 1
 
   (All B·T frames as candidates would take (B·T)^2 scores per offset.) Under a mesh the sequences of
-  the global batch are candidates: the keys are gathered, scores stay with their queries.
+  the global batch are candidates: the keys are gathered, scores stay with their queries. With negatives of one group
+  (one speaker) what the group tells of the key helps nobody, and `bound` is of the information beyond it.
 
   Args:
     queries: `queries[b, t]` predicts `keys[b, t + offset]`; at most T - offset of them.
     keys: candidates.
     offset: how far ahead.
     mask: 1 = valid frame; others are neither queries, positives nor negatives, and N is smaller.
-    negatives: `same`, `other` or `all`.
+    group: the group of each sequence.
+    negatives: of `NEGATIVES`, the table above.
     temperature: τ.
   """
   if negatives not in NEGATIVES:
@@ -243,16 +248,22 @@ def sequence_info_nce(
   if not 1 <= num_queries <= time - offset:
     raise InputError(f"sequences of {time} frames are too short to predict {offset} frames ahead at {num_queries} "
                      "times: use longer windows, fewer predictions or smaller strides")
+  if negatives in ("group_other", "group") and group is None:
+    raise InputError(f"negatives={negatives!r}: the batch says of no sequence which `group` it is of; "
+                     "--config.data.group names a label of the data set")
   mask = jnp.ones((batch, time)) if mask is None else mask
   ahead = slice(offset, offset + num_queries)
   blocks = []
-  if negatives in ("same", "all"):
+  if negatives in ("same", "all", "group"):
     logits = jnp.einsum("btd,bsd->bts", queries, keys, preferred_element_type=jnp.float32)
     blocks.append((logits / temperature, jnp.eye(num_queries, time, offset, dtype=bool), mask[:, None, :]))
-  if negatives in ("other", "all"):
+  if negatives != "same":
     logits = jnp.einsum("btd,ctd->btc", queries, keys[:, ahead], preferred_element_type=jnp.float32)
     positive = jnp.eye(batch, dtype=bool)[:, None, :]
-    blocks.append((logits / temperature, positive, mask[:, ahead].T[None]))
+    valid = mask[:, ahead].T[None]
+    if negatives in ("group_other", "group"):
+      valid = valid * (group[:, None, None] == group)
+    blocks.append((logits / temperature, positive, valid))
   return _contrast(blocks, mask[:, :num_queries] * mask[:, ahead])
 
 

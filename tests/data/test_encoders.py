@@ -150,12 +150,13 @@ def test_windows_of_joined_clips_stay_in_their_group():
   rng = np.random.default_rng(0)
   groups = rng.integers(0, 3, 40)
   clips = [np.full(rng.integers(1, 9), group * 100 + i % 100, np.int16) for i, group in enumerate(groups)]
-  stream, starts = join_clips(clips, groups, 5, 16, jitter=4)
+  stream, starts, numbers = join_clips(clips, groups, 5, 16, jitter=4)
   assert len(stream) == sum(map(len, clips)) and stream.dtype == np.int16 and starts.dtype == np.int64
   assert np.bincount(stream, minlength=300).tolist() == np.bincount(np.concatenate(clips), minlength=300).tolist()
   owner = stream // 100
-  for start in starts:
-    assert len(set(owner[start:start + 16 + 4].tolist())) == 1
+  assert numbers.dtype == np.int32
+  for start, number in zip(starts, numbers, strict=True):
+    assert set(owner[start:start + 16 + 4].tolist()) == {number}
   assert np.diff(starts).min() >= 16
   again, other = join_clips(clips, groups, 5, 16)[0], join_clips(clips, groups, 6, 16)[0]
   np.testing.assert_array_equal(stream, again)

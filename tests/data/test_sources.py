@@ -70,15 +70,19 @@ def test_windows_have_each_element_once_and_pad_the_last():
 
 def test_jitter_is_reproducible_bounded_and_the_same_by_halves(tmp_path):
   np.save(tmp_path / "s.npy", np.arange(100))
-  resident = window_source(np.arange(100), 10, 4, jitter=7, seed=2)
-  mapped = window_source(np.load(tmp_path / "s.npy", mmap_mode="r"), 10, 4, jitter=7, seed=2, resident=False)
+  beside = {"group": np.arange(10) // 2}
+  resident = window_source(np.arange(100), 10, 4, beside=beside, jitter=7, seed=2)
+  mapped = window_source(np.load(tmp_path / "s.npy", mmap_mode="r"), 10, 4, beside=beside, jitter=7, seed=2,
+                         resident=False)
   offsets = set()
   for step in range(12):
     whole = resident.batch_at(step)["tokens"]
     np.testing.assert_array_equal(whole, resident.batch_at(step)["tokens"])
     np.testing.assert_array_equal(whole, mapped.batch_at(step)["tokens"])
-    half = resident.assemble(resident.resident, resident.feed_at(step, slice(2, 4)))["tokens"]
-    np.testing.assert_array_equal(half, whole[2:])
+    half = resident.assemble(resident.resident, resident.feed_at(step, slice(2, 4)))
+    np.testing.assert_array_equal(half["tokens"], whole[2:])
+    np.testing.assert_array_equal(half["group"], whole[2:, 0] // 20)
+    np.testing.assert_array_equal(mapped.batch_at(step)["group"], whole[:, 0] // 20)
     offsets |= set((whole[:, 0] % 10).tolist())
   assert offsets == set(range(7))
 

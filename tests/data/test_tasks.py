@@ -7,6 +7,7 @@ import pytest
 
 from embeddings_jax.data import task_files, tasks
 from embeddings_jax.data.dataset import Dataset
+from embeddings_jax.data.encoders import ImageEncoder, WaveformEncoder
 from embeddings_jax.data.subwords import SubwordEncoder, train_bpe, wordpiece
 from embeddings_jax.data.task_sets import task_dataset
 from embeddings_jax.types import InputError
@@ -288,3 +289,33 @@ def test_the_years_of_semeval():
       "a man selling donuts to a customer during a world exhibition event held in the city of angeles",
       "a man selling donuts to a customer", "a woman drinks her coffee in a small cafe")
   assert set(triples.labels["part"]) == {"dev", "test"}
+
+
+def test_clips_and_pictures_are_tasks():
+  rng = np.random.default_rng(0)
+  clips = [rng.integers(-9, 9, size).astype(np.int16) for size in rng.integers(3, 40, 60)]
+  labels = {"digit": np.arange(60) % 3, "speaker": np.array(["x", "y"])[np.arange(60) % 2]}
+  split = {"train": np.arange(50), "test": np.arange(50, 60)}
+  with pytest.raises(InputError, match="name one of its labels by --config.data.label; it has digit, speaker"):
+    tasks.as_task(Dataset("c", "audio", clips, 8000, labels=labels, split=split))
+  task = tasks.as_task(Dataset("c", "audio", clips, 8000, labels=labels, split=split), "speaker")
+  assert task.kind == "classification" and task.labels == ("x", "y")
+  assert sorted([*task.parts["train"], *task.parts["dev"]]) == list(range(50)) and 1 <= len(task.parts["dev"]) <= 12
+  encoder = tasks.task_encoder(WaveformEncoder(8000), 20)
+  assert encoder.options() == {"rate": 8000, "max_length": 20} and WaveformEncoder(8000).options() == {"rate": 8000}
+  found = tasks.encode_task(task, encoder)
+  for part, rows in task.parts.items():
+    arrays = found[part]
+    lengths = [min(20, len(clips[i])) for i in rows]
+    assert arrays["length"].tolist() == lengths and arrays["signal"].shape == (len(rows), max(lengths))
+    assert arrays["label"].tolist() == (rows % 2).tolist() and arrays["example"].tolist() == rows.tolist()
+    for row, i in zip(arrays["signal"], rows):
+      np.testing.assert_array_equal(row[:min(20, len(clips[i]))], clips[i][:20])
+  source = tasks.task_source(task, found, encoder, 4)
+  assert set(source.batch_at(0)) == {"signal", "length", "label", "mask"} and source.facts["num_classes"] == 2
+  np.testing.assert_allclose(source.facts["padding_fraction"], 1 - found["train"]["length"].mean() / 20)
+  images = rng.integers(0, 256, (60, 4, 4, 1)).astype(np.uint8)
+  task = tasks.as_task(Dataset("p", "images", images, labels={"class": labels["digit"]}, split=split))
+  found = tasks.encode_task(task, ImageEncoder(4, 4, 1))["test"]
+  np.testing.assert_array_equal(found["image"], images[50:])
+  assert found["label"].tolist() == (np.arange(50, 60) % 3).tolist()

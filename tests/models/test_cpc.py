@@ -116,17 +116,18 @@ def test_padding_counts_for_nothing(inputs):
   assert np.isfinite(embedding).all() and embedding.shape == (4, 32)
 
 
-@pytest.mark.parametrize("negatives", ["same", "other", "all"])
+@pytest.mark.parametrize("negatives", ["same", "other", "all", "group"])
 def test_padded_rows_and_frames_leave_the_loss_alone(negatives):
   model = _jitted(cpc(negatives=negatives, **SMALL))
   batch = _batch(6)
   state = model.init(jax.random.key(0), batch)
   loss = lambda batch: model.outputs["loss"](state, batch, jax.random.key(0))
-  rows = {"signal": batch["signal"], "mask": np.array([1, 1, 1, 1, 0, 0], np.float32)}
-  np.testing.assert_allclose(loss(rows), loss({"signal": batch["signal"][:4]}), rtol=1e-6)
+  batch["group"] = np.array([0, 1, 0, 1, 1, 0], np.int32)
+  rows = batch | {"mask": np.array([1, 1, 1, 1, 0, 0], np.float32)}
+  np.testing.assert_allclose(loss(rows), loss({name: value[:4] for name, value in batch.items()}), rtol=1e-6)
   # The last 40 elements are padding in all rows: equal to windows that are shorter.
   frames = batch | {"length": np.full(6, 80, np.int32)}
-  np.testing.assert_allclose(loss(frames), loss({"signal": batch["signal"][:, :80]}), rtol=1e-6)
+  np.testing.assert_allclose(loss(frames), loss(batch | {"signal": batch["signal"][:, :80]}), rtol=1e-6)
   noise = frames | {"signal": np.concatenate([batch["signal"][:, :80], batch["signal"][::-1, 80:]], 1)}
   np.testing.assert_array_equal(loss(noise), loss(frames))
 
@@ -155,6 +156,119 @@ def test_bfloat16_computes_near_float32():
   losses = [model.outputs["loss"](state, batch, jax.random.key(0)) for model in (exact, rough)]
   assert losses[1].dtype == jnp.float32
   np.testing.assert_allclose(*losses, rtol=0.03)
+
+
+IMAGES = dict(inputs="images", patch_size=4, channels=(6, 8), kernel_sizes=(3, 3), strides=(1, 2), context_dim=10,
+              num_predictions=2)
+
+
+def _pictures(num=3, height=10, width=8, seed=0):
+  return {"image": np.random.default_rng(seed).integers(0, 256, (num, height, width, 1)).astype(np.uint8)}
+
+
+@pytest.fixture(scope="module")
+def pictures():
+  """Four rows and three columns of patches, a jitted model and its first state."""
+  model = _jitted(cpc(negatives="group", temperature=0.7, **IMAGES))
+  batch = _pictures()
+  return model, model.init(jax.random.key(0), batch), batch
+
+
+def test_rows_below_do_not_reach_the_context():
+  network = encoder(**{name: value for name, value in IMAGES.items() if name != "num_predictions"})
+  image = jnp.asarray(_pictures()["image"], jnp.float32)
+  params = jax.jit(network.init)(jax.random.key(0), image)
+  columns = 3
+  gradient = jax.jit(jax.vmap(jax.grad(lambda x, row: jnp.square(network.apply(params, x)[1][:columns, row]).sum()),
+                              (None, 0)))(image, jnp.arange(4))
+  for row in range(4):
+    end = 2 * row + 4
+    np.testing.assert_array_equal(gradient[row, :, end:], 0)
+    np.testing.assert_array_equal(gradient[row, 1:], 0)  # Of the other images, too.
+    assert (np.abs(gradient[row, 0, :end]).max((1, 2)) > 0).all()
+
+
+def test_loss_of_images_equals_a_loop_over_patches(pictures):
+  model, state, batch = pictures
+  network = encoder(**{name: value for name, value in IMAGES.items() if name != "num_predictions"})
+  frames, context = jax.jit(network.apply)({"params": state.params["encoder"]}, batch["image"])
+  z, c = (np.asarray(x, np.float64).reshape(3, 3, 4, -1).swapaxes(1, 2) for x in (frames, context))
+  codes = np.asarray(model.outputs["frames"](state, batch, None))
+  np.testing.assert_allclose(codes, z, atol=1e-6)  # [image, row, column, channels]
+  np.testing.assert_allclose(model.embed(state, batch), codes.mean((1, 2)), atol=1e-6)
+  steps = []
+  for k, kernel in enumerate(np.asarray(state.params["predictor"], np.float64), 1):
+    losses = []
+    for image in range(3):
+      for row in range(4 - k):
+        for column in range(3):
+          query = c[image, row, column] @ kernel / 0.7
+          scores = {(i, j): query @ z[image, i, j] for i in range(4) for j in range(3) if i == row + k or j == column}
+          losses.append(np.log(np.exp(list(scores.values())).sum()) - scores[row + k, column])
+    steps.append(np.mean(losses))
+  np.testing.assert_allclose(model.outputs["loss"](state, batch, None), np.mean(steps), rtol=1e-5)
+
+
+def test_padded_images_leave_the_loss_alone(pictures):
+  model, state, batch = pictures
+  more = {"image": np.concatenate([batch["image"], batch["image"][:1]]), "mask": np.array([1, 1, 1, 0], np.float32)}
+  np.testing.assert_allclose(model.outputs["loss"](state, more, None), model.outputs["loss"](state, batch, None),
+                             rtol=1e-6)
+
+
+SENTENCES = dict(inputs="sentences", vocab_size=40, embedding_dim=6, channels=(7, 8), kernel_sizes=(3, 2),
+                 strides=(1, 1), context_dim=10, num_predictions=2, negatives="other")
+
+
+def _documents(num=6, num_sentences=5, length=6, seed=0):
+  """Documents of 4 topics, each with ten words of its own; the second has three sentences."""
+  rng = np.random.default_rng(seed)
+  label = rng.integers(0, 4, num)
+  tokens = 10 * label[:, None, None] + rng.integers(0, 10, (num, num_sentences, length))
+  tokens = np.where(np.arange(length) < rng.integers(1, length + 1, (num, num_sentences, 1)), tokens, -1)
+  tokens[1, 3:] = -1
+  return {"tokens": tokens.astype(np.int32)}, label
+
+
+def test_sentences_are_read_by_themselves_and_padding_counts_for_nothing():
+  model = _jitted(cpc(**SENTENCES))
+  batch, _ = _documents()
+  state = model.init(jax.random.key(0), batch)
+  codes = np.asarray(model.outputs["frames"](state, batch, None))
+  flat = batch["tokens"].reshape(-1, 6)
+  texts = {"tokens": np.pad(flat, ((0, 0), (0, 4)), constant_values=-1)}
+  np.testing.assert_allclose(model.embed(state, texts), codes.reshape(-1, 8), atol=1e-6)
+  np.testing.assert_array_equal(codes[1, 3:], 0)  # Without a token.
+  words = np.asarray(model.outputs["hidden"](state, {"tokens": flat[:1]}, None))[0, 0]
+  np.testing.assert_allclose(words[flat[0] >= 0].mean(0), codes[0, 0], atol=1e-6)
+  # What follows in the document does not reach the contexts before it.
+  network = encoder(**{name: value for name, value in SENTENCES.items()
+                       if name not in ("num_predictions", "negatives")})
+  other = batch["tokens"].copy()
+  other[:, 3:] = np.where(other[:, 3:] >= 0, (other[:, 3:] + 1) % 40, -1)
+  contexts = [jax.jit(network.apply)({"params": state.params["encoder"]}, tokens)[1]
+              for tokens in (batch["tokens"], other)]
+  np.testing.assert_array_equal(contexts[0][:, :3], contexts[1][:, :3])
+  assert (np.abs(contexts[0] - contexts[1])[0, 3:] > 0).any(-1).all()
+  # Sentences that are not there are neither predicted nor candidates, nor are padded rows.
+  loss = lambda batch: model.outputs["loss"](state, batch, None)
+  more = {"tokens": np.pad(batch["tokens"], ((0, 1), (0, 2), (0, 3)), constant_values=-1),
+          "mask": np.array([1, 1, 1, 1, 1, 1, 0], np.float32)}
+  np.testing.assert_allclose(loss(more), loss(batch), rtol=1e-6)
+
+
+def test_sentences_of_a_topic_are_told_by_it():
+  model = _jitted(cpc(optimizer=optax.adam(1e-2), **SENTENCES | dict(
+      num_predictions=1, embedding_dim=16, channels=(16,), kernel_sizes=(3,), strides=(1,))))
+  batch, _ = _documents(64)
+  state = model.init(jax.random.key(0), batch)
+  for step in range(80):
+    state, metrics = model.update(state, _documents(64, seed=step)[0], jax.random.key(0))
+  # Four topics carry at most log 4 = 1.39 nats, and a sentence has nothing else to be told by.
+  assert 1.0 < metrics["bound_1"] < 1.5, metrics
+  texts, y = _documents(400, seed=99)
+  x = np.asarray(model.embed(state, {"tokens": texts["tokens"][:, 0]}))
+  assert probe_accuracy(x[:200], y[:200], x[200:], y[200:], penalties=(1e-2,)) > 0.95
 
 
 def _tones(num, seed, length=480):
@@ -187,10 +301,11 @@ def test_learns_planted_structure():
   assert probe(state) > max(0.95, untrained + 0.05), (untrained, probe(state))
 
 
-@pytest.mark.parametrize("negatives", ["other", "all"])
+@pytest.mark.parametrize("negatives", ["other", "all", "group"])
 def test_eight_devices_equal_one(negatives):
   model = cpc(negatives=negatives, optimizer=optax.adam(1e-3), **SMALL | dict(num_predictions=2))
-  batches = [_batch(16, 120, seed=seed) | {"mask": np.arange(16) < 15} for seed in range(5)]
+  batches = [_batch(16, 120, seed=seed) | {"mask": np.arange(16) < 15, "group": np.arange(16, dtype=np.int32) % 3}
+             for seed in range(5)]
   losses = []
   for shape in (1, 1, 1), (8, 1, 1):
     mesh = jax.make_mesh(shape, ("data", "fsdp", "model"), axis_types=(jax.sharding.AxisType.Auto,) * 3,
@@ -208,6 +323,8 @@ def test_eight_devices_equal_one(negatives):
 
 @pytest.mark.parametrize("kwargs, message", [
     (dict(inputs="text"), "inputs='text'"),
+    (dict(inputs="images", patch_size=0), "patch_size=0"),
+    (dict(inputs="sentences", channels=8, kernel_sizes=(3,), strides=(1,)), "sentences need a vocabulary"),
     (dict(negatives="none"), "negatives='none'"),
     (dict(channels=(8, 8)), "must be equally many"),
     (dict(strides=(5, 4)), "must be equally many"),
@@ -223,3 +340,7 @@ def test_short_windows_are_refused():
   batch = jax.tree.map(jnp.asarray, _batch(length=30))
   with pytest.raises(InputError, match="windows of 30 elements give 2 frames"):
     jax.eval_shape(lambda: model.update(model.init(jax.random.key(0), batch), batch, jax.random.key(0)))
+  model = cpc(**IMAGES | dict(num_predictions=4))
+  with pytest.raises(InputError, match=r"image of \[3, 10, 8, 1\] give 4 rows of patches, too few to predict 4"):
+    images = jax.tree.map(jnp.asarray, _pictures())
+    jax.eval_shape(lambda: model.update(model.init(jax.random.key(0), images), images, jax.random.key(0)))

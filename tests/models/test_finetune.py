@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import linen as nn
 
 from embeddings_jax import array_source, train
 from embeddings_jax.models.bert import bert, encoder
@@ -123,13 +124,32 @@ def test_padding_and_padded_rows_change_nothing(task):
     assert short.shape == (8, 3)
 
 
+def test_clips_are_classified_by_the_mean_of_their_valid_contexts():
+  network = cpc_encoder(channels=(6, 8), kernel_sizes=(6, 4), strides=(4, 2), context_dim=10)
+  model = finetune(encoder=network, task="classification", num_classes=3, pooling="mean", dropout=0.0)
+  rng = np.random.default_rng(0)
+  lengths = np.array([60, 34, 5], np.int32)  # Frames: 6, 3, and one of silence at the end.
+  batch = {"signal": rng.integers(-9000, 9000, (3, 60)).astype(np.int16), "length": lengths,
+           "label": np.array([0, 1, 2], np.int32), "mask": np.ones(3, np.float32)}
+  state = jax.jit(model.init)(jax.random.key(0), batch)
+  found = jax.jit(model.outputs["predict"])(state, batch, None)
+  silent = np.where(np.arange(60) < lengths[:, None], batch["signal"], 0)
+  _, context = jax.jit(network.apply)({"params": state.params["encoder"]}, silent)
+  means = np.stack([np.mean(row[:count], 0) for row, count in zip(np.asarray(context), (6, 3, 1))])
+  np.testing.assert_allclose(found, means @ state.params["head"]["kernel"] + state.params["head"]["bias"], atol=1e-5)
+  longer = batch | {"signal": np.pad(batch["signal"], ((0, 0), (0, 30)), constant_values=99)}
+  np.testing.assert_allclose(jax.jit(model.outputs["predict"])(state, longer, None), found, atol=1e-5)
+  with pytest.raises(InputError, match="task='tagging': needs tokens, and the batch has signal, length"):
+    finetune(encoder=network, task="tagging", num_classes=3).init(jax.random.key(0), batch)
+
+
 @pytest.mark.parametrize("options, message", [
     (dict(task="parsing"), "task='parsing': must be one of classification"),
     (dict(task="tagging", num_classes=1), "num_classes=1: tagging needs at least 2"),
     (dict(pooling="max"), "pooling='max'"),
     (dict(auxiliary_weight=0.5), "needs a pre-training model"),
     (dict(layer_decay=0.0), "layer_decay=0.0"),
-    (dict(encoder=cpc_encoder()), "Encoder gives no vectors of tokens"),
+    (dict(encoder=nn.LayerNorm()), "LayerNorm gives no vectors of tokens"),
 ])
 def test_mistakes_are_told(options, message):
   with pytest.raises(InputError, match=message):

@@ -21,7 +21,8 @@ from embeddings_jax.ops.contrastive import (
 )
 from embeddings_jax.types import InputError
 
-NEGATIVES = ("same", "other", "all")
+NEGATIVES = ("same", "other", "all", "group_other", "group")
+GROUP = np.array([0, 1, 0, 1, 1], np.int32)
 
 
 def _random(*shape, seed=0):
@@ -38,7 +39,9 @@ def _double_loop(queries, keys, offset, mask, negatives, temperature):
       for c in range(keys.shape[0]):
         for s in range(keys.shape[1]):
           same, other = c == b, s == t + offset
-          if mask[c, s] and {"same": same, "other": other, "all": same or other}[negatives]:
+          alike = other and GROUP[b] == GROUP[c]
+          chosen = {"same": same, "other": other, "all": same or other, "group_other": alike, "group": same or alike}
+          if mask[c, s] and chosen[negatives]:
             scores.append(((c, s) == (b, t + offset), np.dot(queries[b, t], keys[c, s]) / temperature))
       values = np.array([score for _, score in scores], np.float64)
       positive = next(score for is_positive, score in scores if is_positive)
@@ -56,14 +59,16 @@ def test_equals_a_double_loop(negatives, masked):
   mask = np.ones((5, 8), np.float32)
   if masked:
     mask[1, 5:], mask[3], mask[4, 3:] = 0, 0, 0
-  actual = sequence_info_nce(queries, keys, offset=2, mask=jnp.asarray(mask), negatives=negatives, temperature=0.7)
+  actual = sequence_info_nce(queries, keys, offset=2, mask=jnp.asarray(mask), group=jnp.asarray(GROUP),
+                             negatives=negatives, temperature=0.7)
   np.testing.assert_allclose(actual, _double_loop(queries, keys, 2, mask, negatives, 0.7), rtol=2e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("negatives, num", [("same", 9), ("other", 7), ("all", 15)])
+@pytest.mark.parametrize("negatives, num", [
+    ("same", 9), ("other", 7), ("all", 15), ("group_other", 7), ("group", 15)])
 def test_identical_vectors_give_log_n(negatives, num):
   ones = jnp.ones((7, 9, 4))
-  contrast = sequence_info_nce(ones[:, :6], ones, offset=3, negatives=negatives)
+  contrast = sequence_info_nce(ones[:, :6], ones, offset=3, negatives=negatives, group=jnp.zeros(7, jnp.int32))
   np.testing.assert_allclose(contrast.loss, np.log(num), rtol=1e-6)
   np.testing.assert_allclose(contrast.log_num_candidates, np.log(num), rtol=1e-6)
   np.testing.assert_allclose(contrast.bound, 0, atol=1e-6)
@@ -82,7 +87,8 @@ def test_pairs_identical_perfect_and_masked():
 @pytest.mark.parametrize("negatives", NEGATIVES)
 def test_gradient(negatives):
   mask = jnp.ones((3, 5)).at[1, 3:].set(0).at[2].set(0)
-  loss = lambda q, k: sequence_info_nce(jnp.asarray(q), jnp.asarray(k), offset=1, mask=mask, negatives=negatives).loss
+  loss = lambda q, k: sequence_info_nce(jnp.asarray(q), jnp.asarray(k), offset=1, mask=mask, negatives=negatives,
+                                        group=jnp.array([4, 4, 5])).loss
   queries, keys = _random(3, 4, 2), _random(3, 5, 2, seed=1)
   check_grads(loss, (queries, keys), order=1, modes=["rev"], atol=1e-3, rtol=1e-2, eps=1e-2)
   gradients = jax.grad(loss, (0, 1))(queries, keys)
@@ -94,6 +100,9 @@ def test_gradient(negatives):
 def test_one_sequence_alone_has_no_other():
   contrast = sequence_info_nce(_random(1, 4, 2), _random(1, 5, 2, seed=1), offset=1, negatives="other")
   np.testing.assert_allclose([contrast.loss, contrast.bound], 0, atol=1e-6)
+  contrast = sequence_info_nce(_random(2, 4, 2), _random(2, 5, 2, seed=1), offset=1, negatives="group_other",
+                               group=jnp.array([3, 7]))
+  np.testing.assert_allclose([contrast.loss, contrast.bound], 0, atol=1e-6)
 
 
 def test_too_short_or_unknown_is_refused():
@@ -101,6 +110,8 @@ def test_too_short_or_unknown_is_refused():
     sequence_info_nce(jnp.ones((2, 2, 3)), jnp.ones((2, 5, 3)), offset=4)
   with pytest.raises(InputError, match="negatives='both'"):
     sequence_info_nce(jnp.ones((2, 2, 3)), jnp.ones((2, 5, 3)), offset=1, negatives="both")
+  with pytest.raises(InputError, match="negatives='group': the batch says of no sequence which `group`"):
+    sequence_info_nce(jnp.ones((2, 2, 3)), jnp.ones((2, 5, 3)), offset=1, negatives="group")
 
 
 def _log_sum(values):
