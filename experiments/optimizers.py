@@ -39,8 +39,8 @@ def optimizer(config: Mapping[str, Any], num_steps: int) -> optax.GradientTransf
   """Clipping by the global norm, then the optimizer with the schedule.
 
   `muon` (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) moves the matrices of stacked layers by their
-  orthogonalised momentum, scaled so that AdamW's rates fit (Liu et al. 2025, arXiv:2502.16982, equation 4); all else it
-  leaves to AdamW.
+  orthogonalised momentum, scaled so that AdamW's rates fit (Liu et al. 2025, arXiv:2502.16982, equation 4); all else
+  it leaves to AdamW.
   """
   name, rate = config.get("name", "adam"), schedule(config, num_steps)
   check_choice("--config.optimizer.name", name, OPTIMIZERS)

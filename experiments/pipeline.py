@@ -263,7 +263,8 @@ def load_subwords(dataset: Any, options: Mapping[str, Any], *, batch_size: int, 
 
 
 def load_views(dataset: Dataset, options: Mapping[str, Any], *, batch_size: int, seed: int, data_dir: str | None,
-               cache_dir: str | None, encoder: SubwordEncoder | None = None) -> tuple[Source, Dataset, SubwordEncoder]:
+               cache_dir: str | None, encoder: SubwordEncoder | None = None,
+               ) -> tuple[Source, Dataset, SubwordEncoder]:
   """The source of `tokens` int32 `[batch_size, views, max_length]` of pairs or triples of sentences that belong
   together, their sentences as a data set, and the encoder.
 

@@ -20,8 +20,8 @@ where x̃ is x with 15 % of its tokens chosen, of which 80 % become [MASK], 10 %
 Only chosen positions are decoded. Masks are drawn anew for every update (`masking="dynamic"`, Liu et al. 2019), or
 for ever from the content of a row (`static`); `whole_words` hides words as a whole. Deviations: a row's number of
 chosen tokens is rounded at random, so that 15 % are chosen exactly, and is not limited to 20; other tokens are never
-special ones; dropout's mask comes from a hash; c begins with the log frequencies of the text, which Adam's small steps
-take hundreds of updates to find. Batch: `tokens`, and for pairs `segments` and `is_next`; without
+special ones; dropout's mask comes from a hash; c begins with the log frequencies of the text, which Adam takes
+hundreds of updates to find. Batch: `tokens`, and for pairs `segments` and `is_next`; without
 `is_next` there is no second loss (RoBERTa).
 
 Expected: `experiments/configs/bert.py`.

@@ -2,7 +2,7 @@
 
 Gao, Yao, Chen 2021, "SimCSE: Simple Contrastive Learning of Sentence Embeddings", arXiv:2104.08821.
 
-  L = -mean_i log( exp(cos(z_i, z_i+) / τ) / Σ_j [exp(cos(z_i, z_j+) / τ) + α^[j = i] exp(cos(z_i, z_j-) / τ)] )    (nats)
+  L = -mean_i log( exp(cos(z_i, z_i+) / τ) / Σ_j [exp(cos(z_i, z_j+) / τ) + α^[j = i] exp(cos(z_i, z_j-) / τ)] )  (nats)
 
   unsupervised  `tokens` [batch, time]: z_i and z_i+ are the same sentence under two dropout masks, in one pass
                 (equation 4); there are no z-
@@ -25,8 +25,8 @@ What the paper and its code call a pooler is `pooling` and `projection` here:
   avg                         mean              never
   avg of first and last       first_last_mean   never
 
-The encoder's parameters lie under `params/encoder`, so that pretrained leaves fit in (`--init_from`); the projection is
-drawn anew, as in the paper. Deviation: dropout's mask comes from a hash. `alignment` and `uniformity` of the batch
+The encoder's parameters lie under `params/encoder`, so that pretrained leaves fit in (`--init_from`); the projection
+is drawn anew, as in the paper. Deviation: dropout's mask comes from a hash. `alignment` and `uniformity` of the batch
 (Wang & Isola 2020, `ops/uniformity.py`) are metrics.
 
 Expected: `experiments/configs/simcse.py`.
@@ -125,7 +125,7 @@ def simcse(
     return nn.tanh(pooled @ params["projection"]["kernel"] + params["projection"]["bias"])
 
   def represent(params, extra, batch, rng):
-    """Unit vectors [batch, views, dim]; of the auxiliary loss each row has the mean over those it is computed with."""
+    """Unit vectors [batch, views, dim]; of the auxiliary loss each row has the mean over its part's rows."""
     rows, num_views = _views(batch)
     rng, rng_auxiliary = jax.random.split(rng)
     z = unit(vectors(params, rows, rng, projection != "never"))

@@ -229,11 +229,11 @@ class TextEncoder(nn.Module):
     max_length: longest input.
     num_segments: 0 where there are none.
     positions: `learned`, or `sinusoidal` as in the paper.
-    position_init: of learned ones: `normal`, or `sinusoidal` of the same deviation: neighbours are then alike from the
-      first step, which a short training has no time to learn.
+    position_init: of learned ones: `normal`, or `sinusoidal` of the same deviation: neighbours are then alike from
+      the first step, which a short training has no time to learn.
     position_offset: the row of the position embedding that the first token has (RoBERTa: 2).
     embedding_norm: LayerNorm and after it dropout, as in BERT; else dropout alone.
-    init_std: of embeddings and kernels, normal, cut off at two deviations; `kernel_std`: of kernels, where it differs.
+    init_std: of embeddings and kernels, normal, cut off at two deviations; `kernel_std`: of kernels if another.
     others: see `Transformer`.
   """
 

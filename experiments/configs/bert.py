@@ -14,7 +14,8 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
       model=dict(dim=128, num_layers=2, num_heads=2, mlp_dim=512, max_length=128, norm="post", init_std=0.02,
                  kernel_std=0.02, position_init="normal", dropout=0.1, attention_dropout=0.1, mask_rate=0.15,
-                 masking="dynamic", whole_words=False, pooling="mean", dtype="float32", remat="none", unroll=4, accumulate=1),
+                 masking="dynamic", whole_words=False, pooling="mean", dtype="float32", remat="none", unroll=4,
+                 accumulate=1),
       data=dict(name="pydocs", encoder="subwords", errors="strict", tokenizer="", model="wordpiece", vocab_size=4000,
                 lowercase=True, form="pairs", max_length=128, short_fraction=0.1, validation_pairs=1000),
       optimizer=dict(name="adamw", learning_rate=1e-3, schedule="linear", warmup_steps=100, weight_decay=0.01,

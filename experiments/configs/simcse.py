@@ -3,9 +3,9 @@
 Command: `python -m experiments.run --model=simcse [--preset=small --data_dir=DIR --init_from=W]`
 Supervised: `... --preset=small --init_from=W --data=snli-triples --epochs=5 --config.model.projection=always`
 Presets: `demo` sentences of documentation, a small transformer from scratch; `tiny` for tests; `small` one pass over
-200,000 sentences of Wikipedia by a network of BERT-mini's size, W being a run of `--model=bert --preset=small`; `paper`
+200,000 sentences of Wikipedia by a network of BERT-mini's size, W a run of `--model=bert --preset=small`; `paper`
 BERT-base (W its Hugging Face directory) and a million sentences of a corpus of one's own, an accelerator.
-Data: text, or pairs and triples of sentences that belong together (`snli-triples`, `.tsv` files of two or three columns).
+Data: text, or pairs and triples of sentences that belong together (`snli-triples`, `.tsv` of two or three columns).
 With `--init_from` the encoder's sizes and the tokenizer are the pretrained ones.
 """
 import ml_collections
