@@ -1,8 +1,8 @@
 """SimCSE: an encoder of sentences by contrast, a sentence's other view being itself under another dropout mask.
 
-Gao, Yao, Chen 2021, "SimCSE: Simple Contrastive Learning of Sentence Embeddings", arXiv:2104.08821.
+Gao, Yao, Chen 2021, "SimCSE: Simple Contrastive Learning of Sentence Embeddings", arXiv:2104.08821. In nats:
 
-  L = -mean_i log( exp(cos(z_i, z_i+) / τ) / Σ_j [exp(cos(z_i, z_j+) / τ) + α^[j = i] exp(cos(z_i, z_j-) / τ)] )  (nats)
+  L = -mean_i log( exp(cos(z_i, z_i+) / τ) / Σ_j [exp(cos(z_i, z_j+) / τ) + α^[j = i] exp(cos(z_i, z_j-) / τ)] )
 
   unsupervised  `tokens` [batch, time]: z_i and z_i+ are the same sentence under two dropout masks, in one pass
                 (equation 4); there are no z-

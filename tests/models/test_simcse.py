@@ -51,8 +51,9 @@ def test_parts_of_a_batch_have_the_whole_batch_s_negatives():
   tokens = {"tokens": jnp.asarray(sentences(8, (2,)))}
   gradients = []
   for accumulate in (1, 4):
-    # A high rate, so that the update is not lost in the parameters' rounding.
-    model = simcse(encoder=encoder(**STILL), optimizer=optax.sgd(1e4), accumulate=accumulate)
+    # Wide kernels and a high rate: no cosine close to 1 and no update close to the parameters' rounding.
+    model = simcse(encoder=encoder(**STILL, init_std=0.5), init_std=0.5, optimizer=optax.sgd(1e2),
+                   accumulate=accumulate)
     state = started(model, tokens["tokens"])
     new, metrics = jax.jit(model.update)(state, tokens, jax.random.key(1))
     gradients.append((metrics["loss"], jax.tree.map(jnp.subtract, new.params, state.params)))
