@@ -224,7 +224,8 @@ def load_subwords(dataset: Any, options: Mapping[str, Any], *, batch_size: int, 
   missing = [role for role in needed if f"{role}_id" not in facts]
   if missing:
     raise InputError(f"--config.data.tokenizer={options.get('tokenizer', '')}: has no [{missing[0].upper()}]; "
-                     f"{'sentence ' if form == 'pairs' else ''}{form} need " + " and ".join(f"[{role.upper()}]" for role in needed))
+                     f"{'sentence ' if form == 'pairs' else ''}{form} need "
+                     + " and ".join(f"[{role.upper()}]" for role in needed))
   corpus = tokenize_documents(dataset, encoder, unit="document" if form == "windows" else "sentence",
                               cache_dir=cache_dir)
   facts |= {"num_raw_words": corpus.num_raw_words, "num_tokens": len(corpus.train.tokens),
