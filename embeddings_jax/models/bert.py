@@ -54,7 +54,7 @@ class Bert(nn.Module):
   def setup(self):
     self.encoder = text_encoder(**self.trunk)
     dim = self.trunk["dim"]
-    init = nn.initializers.truncated_normal(self.trunk["kernel_std"] or self.trunk["init_std"])
+    init = nn.initializers.truncated_normal(self.trunk.get("kernel_std") or self.trunk.get("init_std", 0.02))
     dense = lambda width: lambda rng: {"kernel": init(rng, (dim, width)), "bias": jnp.zeros(width)}
     self.pooler = self.param("pooler", dense(dim))
     self.next_sentence = self.param("next_sentence", dense(2))
