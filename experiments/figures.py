@@ -146,7 +146,7 @@ def _information_bounds(plt: Any, rows: Sequence[Mapping[str, Any]]) -> Any:
   figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), sharex=True, sharey=True)
   for axes in (left, right):
     axes.plot([0, largest], [0, largest], color="black", linewidth=1, label="the truth")
-    axes.set(xlabel="mutual information (nats)", xlim=(0, 1.02 * largest), ylim=(0, 1.12 * largest))
+    axes.set(xlabel="mutual information (nats)", xlim=(0, 1.04 * largest), ylim=(0, 1.04 * largest))
     axes.grid(alpha=0.3)
   note = dict(textcoords="offset points", fontsize=8)
   for i, num in enumerate(sizes):
@@ -158,7 +158,7 @@ def _information_bounds(plt: Any, rows: Sequence[Mapping[str, Any]]) -> Any:
               label=f"N = {num}")
   left.plot([], [], color="0.4", linewidth=1, label="with the best critic")
   left.set(ylabel="lower bound (nats)", title="InfoNCE (points: trained critics)")
-  left.legend(fontsize="small", loc="upper left", bbox_to_anchor=(0.09, 1))
+  left.legend(fontsize="small", loc="lower right", ncols=3)
   right.axhline(np.log(compared), color="0.4", linestyle="--", linewidth=0.8)
   right.annotate(f"log {compared}", (0, np.log(compared)), (4, 2), color="0.4", **note)
   for i, (name, label) in enumerate(names.items()):
@@ -168,7 +168,7 @@ def _information_bounds(plt: Any, rows: Sequence[Mapping[str, Any]]) -> Any:
       right.errorbar(truth + 0.06 * (i - 1), mean, deviation, color=f"C{len(sizes) + i}", marker="os^"[i],
                      markersize=5, linewidth=1, elinewidth=1, capsize=2, label=label)
   right.set(title=f"Trained critics, N = {compared} (bars: deviation over batches)")
-  right.legend(fontsize="small", loc="upper left", bbox_to_anchor=(0.09, 1))
+  right.legend(fontsize="small", loc="lower right")
   figure.tight_layout()
   return figure
 
