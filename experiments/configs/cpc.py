@@ -3,6 +3,8 @@
 Command: `python -m experiments.run --model=cpc [--preset=small --data_dir=DIR]`
 Presets: `demo` bytes of documentation, three minutes on two cores; `tiny` for tests; `small` spoken
 digits (`--data=fsdd`), 5 minutes a seed on two cores; `paper` 100 hours of LibriSpeech, an accelerator.
+Ablations of the paper's table 2, of `small`: `--config.model.num_predictions=1 ... 12` (20 ms each)
+and `--config.model.negatives=all|other|group|group_other|same`, groups being speakers.
 Expected: small, linear probe of mean and deviation over time: digit .980, speaker .998 (3 seeds); the same network
 untrained .48 and .84, MFCC mean and deviation .947 and 1.000. demo, package of a passage (of 8, the most frequent
 .28): .648, untrained .440 (1 seed); counts of byte n-grams, which know the packages' words, .785. paper: phones
