@@ -140,7 +140,10 @@ def adapt(config: Any, found: Pretrained, explicit: Collection[str]) -> None:
     _set(node, key, value)
   pooling = found.pooling
   if fine_tuned:
-    pooling = "last" if found.hyper.get("causal") else "mean" if found.encoder.kind in tasks.PLAIN else ""
+    whole = found.encoder.kind in tasks.PLAIN or found.name == "cpc"  # No element stands for the others.
+    pooling = "last" if found.hyper.get("causal") else "mean" if whole else ""
+    if found.encoder.kind in tasks.PLAIN and "data.max_length" not in explicit:
+      _set(config.data, "max_length", getattr(found.encoder, "max_length", 0))
   if pooling and "model.pooling" not in explicit:
     _set(config.model, "pooling", pooling)
   if found.encoder.kind != "subwords":
