@@ -77,7 +77,10 @@ def main(argv: Sequence[str]) -> int:
   old = workdir.read_json(path) if path.exists() else {"model": config["name"], "metrics": {}, "seed": config["seed"]}
   old["metrics"] |= {key: round(float(value), 6) for key, value in metrics.items()}
   workdir.write_json(path, old | {"steps": run.step})
-  for file in figures.draw_probing(run.path, metrics):
+  drawn = figures.draw_probing(run.path, metrics)
+  drawn += figures.draw_sts(run.path, sentences or embed, names, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir,
+                            prefix=FLAGS.pooling)
+  for file in drawn:
     print(f"{run.path}: {file}")
   return 0
 

@@ -1,13 +1,14 @@
 """Figures of a run, drawn from its log and from the model's named outputs. Alone in importing matplotlib."""
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
 
-from embeddings_jax.data import wordsets
-from embeddings_jax.eval import word_similarity
+from embeddings_jax.data import catalog, wordsets
+from embeddings_jax.eval import pairs, word_similarity
+from embeddings_jax.eval.metrics import spearman
 from embeddings_jax.eval.topics import top_words
 from embeddings_jax.eval.word_similarity import known_form
 from embeddings_jax.train.loop import programs
@@ -170,6 +171,46 @@ def _information_bounds(plt: Any, rows: Sequence[Mapping[str, Any]]) -> Any:
   right.set(title=f"Trained critics, N = {compared} (bars: deviation over batches)")
   right.legend(fontsize="small", loc="lower right")
   figure.tight_layout()
+  return figure
+
+
+def draw_sts(path: epath.Path, embed: Callable[[Sequence[str]], Any], names: Sequence[str], *,
+             data_dir: str | None = None, cache_dir: str | None = None, prefix: str = "") -> list[str]:
+  """Draws cosines against people's scores of the STS Benchmark's test part, if `names` of protocols ask about it."""
+  if not {"sts", "sts:sts-b", "sts:all"} & set(names):
+    return []
+  try:
+    dataset = catalog.load("sts-b", data_dir=data_dir, cache_dir=cache_dir)
+  except InputError:  # The evaluation has said so.
+    return []
+  import matplotlib
+
+  matplotlib.use("Agg")
+  from matplotlib import pyplot as plt
+
+  rows = dataset.split["test"]
+  cosine = pairs.cosines(*pairs.embedded(embed, [dataset.items[i] for i in rows], "sts"))
+  figure = _score_scatter(plt, np.asarray(dataset.labels["score"])[rows], cosine, "STS Benchmark, test")
+  (path / "figures").mkdir(parents=True, exist_ok=True)
+  file = f"figures/sts{f'_{prefix}' if prefix else ''}.png"
+  with (path / file).open("wb") as handle:
+    figure.savefig(handle, dpi=120, bbox_inches="tight")
+  plt.close(figure)
+  return [file]
+
+
+def _score_scatter(plt: Any, score: np.ndarray, cosine: np.ndarray, title: str) -> Any:
+  """Pairs as points, and of each whole score the median cosine with the middle half."""
+  figure, axes = plt.subplots(figsize=(7, 5))
+  axes.scatter(score, cosine, s=10, alpha=min(1, 0.15 + 150 / len(score)), linewidths=0)
+  near = {whole: cosine[np.rint(score) == whole] for whole in np.unique(np.rint(score))}
+  low, middle, high = np.array([np.quantile(values, [0.25, 0.5, 0.75]) for values in near.values()]).T
+  axes.errorbar(list(near), middle, [middle - low, high - middle], color="tab:red", marker="o", capsize=4,
+                label="median and middle half")
+  axes.set(xlabel="people's score", ylabel="cosine",
+           title=f"{title}: {len(score)} pairs, Spearman {spearman(cosine, score):.3f}")
+  axes.grid(alpha=0.3)
+  axes.legend(loc="lower right")
   return figure
 
 

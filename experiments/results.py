@@ -44,11 +44,14 @@ class Report:
     if parts and "task" in asked:
       task = asked["task"]
       asked["task"] = task._replace(parts={part: task.parts[part] for part in parts})
-    encoder = self._data.encoder
-    sentences = inference.sentence_embedder(embed, encoder) if encoder.kind == "words" else None
     return protocols.evaluate(
-        names, embed, dataset=self._material, vocabulary=encoder.names, sentences=sentences, topics=topics,
+        names, embed, dataset=self._material, vocabulary=self._data.encoder.names, sentences=self._sentences(embed),
+        topics=topics,
         asked=asked, seed=self._config.seed, report=self._say, **self._dirs)
+
+  def _sentences(self, embed: Callable[[Any], np.ndarray]) -> Callable[[Any], np.ndarray]:
+    """How sentences are embedded: by a model of words as the means of their words."""
+    return inference.sentence_embedder(embed, self._data.encoder) if self._data.encoder.kind == "words" else embed
 
   def untrained(self) -> PyTree:
     """The state of the same model before its first step."""
@@ -102,6 +105,8 @@ class Report:
     drawn = figures.draw(path, self._model, state, self._data._replace(dataset=self._material), vectors, names,
                          evals=self._config.evals, data_dir=self._dirs["data_dir"], seed=self._config.seed)
     drawn += figures.draw_probing(path, results["metrics"])
+    if jax.process_count() == 1:  # It embeds, which of several processes all would have to do.
+      drawn += figures.draw_sts(path, self._sentences(embed), self._config.evals, **self._dirs)
     self._summary(path, results, vectors, names, drawn, inference.topics_of(self._model, state, self._data.encoder))
 
   def _words_per_second(self, step: int, seconds: float) -> dict[str, float]:

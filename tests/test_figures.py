@@ -127,3 +127,13 @@ def test_points_are_tied_to_the_line(plt):
   ties = figure.axes[0].lines[0].get_xydata().reshape(-1, 3, 2)
   np.testing.assert_allclose(ties[:, 0], x, atol=1e-6)
   np.testing.assert_allclose(ties[:, 1], pca.inverse_transform(pca.transform(x)), atol=1e-4)
+
+
+def test_cosines_against_scores(plt, tmp_path):
+  score, cosine = np.array([0, 0.4, 2, 5, 5]), np.array([0.1, 0.3, 0.2, 0.7, 0.9])
+  axes = figures._score_scatter(plt, score, cosine, "set").axes[0]
+  np.testing.assert_allclose(axes.collections[0].get_offsets(), np.stack([score, cosine], 1))
+  np.testing.assert_allclose(axes.lines[0].get_xydata(), [[0, 0.2], [2, 0.2], [5, 0.8]])
+  assert axes.get_title() == "set: 5 pairs, Spearman 0.872"  # Ranks 1 2 3 4.5 4.5, 1 3 2 4 5: 8.5 / sqrt(95).
+  assert figures.draw_sts(epath.Path(tmp_path), None, ["knn"]) == []
+  assert figures.draw_sts(epath.Path(tmp_path), None, ["sts"], data_dir=tmp_path) == []

