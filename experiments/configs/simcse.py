@@ -1,7 +1,7 @@
 """SimCSE (Gao et al. 2021, arXiv:2104.08821): vectors of sentences by contrast, without labels or from entailment.
 
 Command: `python -m experiments.run --model=simcse [--preset=small --data_dir=DIR --init_from=W]`
-Supervised: `... --preset=small --init_from=W --data=snli-triples --epochs=5 --config.model.projection=always`
+Supervised: `... --preset=small --init_from=W --data=snli-triples --config.epochs=5 --config.model.projection=always`
 Presets: `demo` sentences of documentation, a small transformer from scratch; `tiny` for tests; `small` one pass over
 200,000 sentences of Wikipedia by a network of BERT-mini's size, W a run of `--model=bert --preset=small`; `paper`
 BERT-base (W its Hugging Face directory) and a million sentences of a corpus of one's own, an accelerator.
