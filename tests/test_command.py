@@ -150,7 +150,7 @@ def test_lists_and_config():
   assert call("run", "--list_models").stdout.split() == [
       "bert", "cbow", "cpc", "cpc_images", "cpc_images_supervised", "cpc_supervised", "cpc_text", "eigenfaces",
       "elmo", "finetune", "glove", "gmm", "gpt", "kmeans", "linear_autoencoder", "lsa", "pca", "plsa", "ppmi", "sgns",
-      "skipgram"]
+      "simcse", "skipgram"]
   listed = call("run", "--list_data").stdout
   assert all(name in listed for name in ("digits", "pydocs", "fsdd", "enwiki-2015"))
   config = json.loads(call("run", "--model=gmm", "--print_config", "--steps=9").stdout)

@@ -165,7 +165,7 @@ def _fashion_mnist(name: str, place: Place) -> Dataset:
 def _cifar10(name: str, place: Place) -> Dataset:
   """Pictures `{train,test}/<class>/NNNN.jpg`, which are decoded once."""
   (path,) = place.files.values()
-  return decoded(name, place.fingerprint, _members(path), place.cache_dir)
+  return decoded(name, place.fingerprint, formats.tar_members(path), place.cache_dir)
 
 
 def _enwiki(name: str, place: Place) -> Dataset:
