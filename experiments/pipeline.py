@@ -284,7 +284,7 @@ def load_views(dataset: Dataset, options: Mapping[str, Any], *, batch_size: int,
     others = (catalog.load(name, data_dir=data_dir, cache_dir=cache_dir).items for name in options["drop_overlap"])
     kept, dropped = without_overlap(items, itertools.chain.from_iterable(others))
     items = [items[i] for i in kept]
-    logging.info("%d of %d items of %s share a sentence with %s and are left out", dropped, dropped + len(items),
+    logging.warning("%d of %d items of %s share a sentence with %s and are left out", dropped, dropped + len(items),
                  dataset.name, ", ".join(options["drop_overlap"]))
   width = options["max_length"]
   columns = [encoder.encode(column)["tokens"] for column in zip(*items)]
