@@ -40,8 +40,7 @@ from experiments.progress import Progress
 FORMS = ("blocks", "cells", "tiles")
 # What each encoder encodes, first what it is meant for.
 ITEMS = {"rows": ("rows",), "images": ("images",), "words": ("text",), "bags": ("text", "bags", "matrix"),
-         "bytes": ("text",), "waveforms": ("audio",), "subwords": ("text", "pairs", "triples"),
-         "characters": ("text",)}
+         "bytes": ("text",), "waveforms": ("audio",), "subwords": ("text",), "characters": ("text",)}
 # What models of subwords read: pairs of sentences as BERT, windows of the running text as GPT, sentences as SimCSE,
 # windows of consecutive sentences as CPC.
 SUBWORD_FORMS = ("pairs", "windows", "sentences", "sentence_windows")
@@ -70,7 +69,9 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
   dataset, extra = load_dataset(options, data_dir=data_dir, cache_dir=cache_dir)
   kind = options["encoder"]
   check_choice("--config.data.encoder", kind, list(ITEMS))
-  if dataset.kind not in ITEMS[kind] and not (dataset.kind == "matrix" and options.get("form") in ("cells", "tiles")):
+  views = kind == "subwords" and options.get("form") == "sentences"
+  known = (*ITEMS[kind], "pairs", "triples") if views else ITEMS[kind]
+  if dataset.kind not in known and not (dataset.kind == "matrix" and options.get("form") in ("cells", "tiles")):
     raise InputError(f"--data={options['name']}: holds {dataset.kind}, and --model={config['name']} "
                      f"({kind}) needs {ITEMS[kind][0]}")
   if kind == "bags":
@@ -272,6 +273,9 @@ def load_views(dataset: Dataset, options: Mapping[str, Any], *, batch_size: int,
   Items that share a sentence with a set of `options["drop_overlap"]`, on which the vectors are to be evaluated, are
   left out; how many is the fact `num_overlapping`.
   """
+  if dataset.kind == "pairs" and dataset.labels:
+    raise InputError(f"--data={dataset.name}: its pairs have a {next(iter(dataset.labels))}, so that some do not "
+                     "belong together; give pairs without one, or triples")
   items = [dataset.items[i] for i in dataset.split.get("train", range(len(dataset.items)))]
   sentences = list(dict.fromkeys(sentence for item in items for sentence in item))
   view = Dataset(dataset.name, "text", sentences, fingerprint=dataset.fingerprint)
@@ -285,7 +289,10 @@ def load_views(dataset: Dataset, options: Mapping[str, Any], *, batch_size: int,
     kept, dropped = without_overlap(items, itertools.chain.from_iterable(others))
     items = [items[i] for i in kept]
     logging.warning("%d of %d items of %s share a sentence with %s and are left out", dropped, dropped + len(items),
-                 dataset.name, ", ".join(options["drop_overlap"]))
+                    dataset.name, ", ".join(options["drop_overlap"]))
+    if not items:
+      raise InputError(f"--data={dataset.name}: shares a sentence of each item with --config.data.drop_overlap="
+                       f"{','.join(options['drop_overlap'])}; none is left")
   width = options["max_length"]
   columns = [encoder.encode(column)["tokens"] for column in zip(*items)]
   padded = [np.pad(column, ((0, 0), (0, width - column.shape[1])), constant_values=-1) for column in columns]

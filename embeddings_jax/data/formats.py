@@ -147,7 +147,7 @@ def read_csv(path: str | os.PathLike, gaps: bool = False) -> tuple[np.ndarray, l
         continue
       if width is None:
         width = len(cells)
-        if not any(_is_number(cell) for cell in cells):
+        if not any(is_number(cell) for cell in cells):
           columns = [cell.strip() for cell in cells]
           continue
       if len(cells) != width:
@@ -157,7 +157,7 @@ def read_csv(path: str | os.PathLike, gaps: bool = False) -> tuple[np.ndarray, l
           cells = ["nan" if cell.strip().lower() in GAPS else cell for cell in cells]
         values.extend(map(float, cells))
       except ValueError:
-        at = next(i for i, cell in enumerate(cells) if not _is_number(cell))
+        at = next(i for i, cell in enumerate(cells) if not is_number(cell))
         what = f"{cells[at]!r} is not a number" if cells[at].strip() else "the value is missing"
         raise InputError(f"{path}: line {reader.line_num}, column {at + 1}: {what}") from None
       places.append(reader.line_num)
@@ -245,7 +245,8 @@ def read_wav(file: str | os.PathLike | bytes, name: str = "") -> tuple[np.ndarra
   return samples, rate
 
 
-def _is_number(cell: str) -> bool:
+def is_number(cell: str) -> bool:
+  """Whether a cell of a table can be read as a number, nan and inf among them."""
   try:
     float(cell)
   except ValueError:

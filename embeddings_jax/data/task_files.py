@@ -109,7 +109,7 @@ def holds_sentences(path: str | os.PathLike, errors: str = "strict") -> bool:
   header, last = rows[0][1], rows[-1][1]
   if len(_sentence_columns(header)[0] or ()) > 1:
     return True
-  return ".tsv" in Path(path).suffixes and len(last) in (2, 3) and not any(map(_is_number, last[:2]))
+  return ".tsv" in Path(path).suffixes and len(last) in (2, 3) and not any(map(formats.is_number, last[:2]))
 
 
 def read_sentences(path: str | os.PathLike, errors: str = "strict") -> tuple[str, list[Example]]:
@@ -129,7 +129,7 @@ def read_sentences(path: str | os.PathLike, errors: str = "strict") -> tuple[str
     if width not in (2, 3):
       raise InputError(f"{path}: line {first[0]} has {width} columns and no header that is known; should be a pair, "
                        "a pair and its score, or a triple of sentences")
-    score = width == 3 and _is_number(first[1][2])
+    score = width == 3 and formats.is_number(first[1][2])
     texts, target = ((0, 1), 2) if score else (tuple(range(width)), None)
   return "pairs" if len(texts) == 2 else "triples", _examples(path, rows, texts, target, score)
 
@@ -192,14 +192,6 @@ def _columns(header: Sequence[str]) -> tuple[tuple[int, ...] | None, int | None,
 def _has_header(path: str | os.PathLike, errors: str) -> bool:
   first = next(formats.read_lines(path, errors), "")
   return "\t" in first and _columns(first.split("\t"))[0] is not None
-
-
-def _is_number(cell: str) -> bool:
-  try:
-    float(cell)
-  except ValueError:
-    return False
-  return True
 
 
 def _number(cell: str, place: str) -> float:

@@ -3,6 +3,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from embeddings_jax.ops.similarity import squared_distances
+
 
 def alignment(
     x: Float[Array, "n dim"],
@@ -35,8 +37,6 @@ def uniformity(
     t: how much the nearest count; the paper's is 2.
   """
   x, mask = x.astype(jnp.float32), jnp.ones(len(x)) if mask is None else mask
-  squares = jnp.square(x).sum(1)
-  products = jnp.matmul(x, x.T, precision="highest")
-  distance = jnp.maximum(squares[:, None] + squares[None, :] - 2 * products, 0)
+  distance = squared_distances(x, x)
   pairs = mask[:, None] * mask[None, :] * (1 - jnp.eye(len(x)))
   return jax.nn.logsumexp(-t * distance, b=pairs) - jnp.log(pairs.sum())

