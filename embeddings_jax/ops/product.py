@@ -8,8 +8,17 @@ from jax.typing import DTypeLike
 from embeddings_jax.types import Array
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def product(x: Array, kernel: Array, dtype: DTypeLike = jnp.float32) -> Array:
+def affine(x: Array, kernel: Array, bias: Array, dtype: DTypeLike = jnp.float32) -> Array:
+  """x @ kernel + bias as `product` has it, [..., m] of type `dtype`.
+
+  On accelerators the product itself rounds its sums, so that they are never written as float32.
+  """
+  result = jnp.float32 if jax.default_backend() == "cpu" else dtype
+  return (product(x, kernel, dtype, result) + bias.astype(result)).astype(dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def product(x: Array, kernel: Array, dtype: DTypeLike = jnp.float32, result: DTypeLike = jnp.float32) -> Array:
   """x @ kernel with factors of type `dtype` and sums in float32, forward and backward.
 
   The kernel's gradient comes in float32, unrounded. JAX's own backward pass of such a product multiplies float32 by
@@ -19,24 +28,26 @@ def product(x: Array, kernel: Array, dtype: DTypeLike = jnp.float32) -> Array:
     x: [..., n] of any type.
     kernel: [n, m] float32.
     dtype: `float32` or `bfloat16`.
+    result: what the sums are rounded to.
 
   Returns:
-    [..., m] float32.
+    [..., m] of type `result`.
   """
-  return _dot(x.astype(dtype), kernel.astype(dtype), x.ndim - 1, 0)
+  return _dot(x.astype(dtype), kernel.astype(dtype), x.ndim - 1, 0, result)
 
 
-def _forward(x, kernel, dtype):
-  return product(x, kernel, dtype), (x, kernel)
+def _forward(x, kernel, dtype, result):
+  return product(x, kernel, dtype, result), (x, kernel)
 
 
-def _backward(dtype, saved, cotangent):
+def _backward(dtype, result, saved, cotangent):
   x, kernel = saved
   cotangent = cotangent.astype(dtype)
-  along = _dot(cotangent, kernel.astype(dtype), x.ndim - 1, 1).astype(x.dtype)
   rows, columns = (y.reshape(-1, y.shape[-1]) for y in (x.astype(dtype), cotangent))
   if jax.default_backend() != "cpu":
+    along = _dot(cotangent, kernel.astype(dtype), x.ndim - 1, 1, x.dtype)
     return along, _dot(rows, columns, 0, 0).astype(kernel.dtype)
+  along = _dot(cotangent, kernel.astype(dtype), x.ndim - 1, 1).astype(x.dtype)
   # XLA's CPU products are slow where both factors lie along the sum; so the narrow one is turned beforehand, which
   # took a tenth off a training step in bfloat16. The barriers keep XLA from turning it back.
   if kernel.shape[0] <= kernel.shape[1]:
@@ -45,8 +56,8 @@ def _backward(dtype, saved, cotangent):
   return along, jax.lax.optimization_barrier(turned).T.astype(kernel.dtype)
 
 
-def _dot(x, y, x_axis, y_axis):
-  return jax.lax.dot_general(x, y, (((x_axis,), (y_axis,)), ((), ())), preferred_element_type=jnp.float32)
+def _dot(x, y, x_axis, y_axis, result=jnp.float32):
+  return jax.lax.dot_general(x, y, (((x_axis,), (y_axis,)), ((), ())), preferred_element_type=result)
 
 
 product.defvjp(_forward, _backward)

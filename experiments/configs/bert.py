@@ -46,7 +46,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
         save_every=600))
   elif preset == "paper":
     config.update(dict(
-        model=dict(dim=768, num_layers=12, num_heads=12, mlp_dim=3072, max_length=512, dtype="bfloat16", unroll=1,
+        model=dict(dim=768, num_layers=12, num_heads=12, mlp_dim=3072, max_length=512, dtype="bfloat16", unroll=12,
                    remat="dots"),
         data=dict(name="enwiki-2015", vocab_size=30_522, max_length=512, validation_pairs=10_000),
         optimizer=dict(learning_rate=1e-4, warmup_steps=10_000), steps=1_000_000, batch_size=256, log_every=100,

@@ -39,7 +39,8 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.data.update(dict(name="enwiki-2015", vocab_size=8000))
   elif preset == "paper":
     config.update(dict(
-        model=dict(dim=768, num_layers=12, num_heads=12, mlp_dim=3072, max_length=512, dtype="bfloat16", chunk=8192),
+        model=dict(dim=768, num_layers=12, num_heads=12, mlp_dim=3072, max_length=512, dtype="bfloat16", chunk=8192,
+                   unroll=12),
         optimizer=dict(learning_rate=2.5e-4, warmup_steps=2000), batch_size=64, steps=0, epochs=100, log_every=100,
         eval_every=5000, save_every=5000, evals=("held_out",), baselines=False))
     config.data.update(dict(name="tfds:pg19", vocab_size=40_000, max_length=512))

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from embeddings_jax.nets.transformer import layer_norm, sinusoidal_positions, text_encoder
+from embeddings_jax.nets.transformer import attention, layer_norm, sinusoidal_positions, text_encoder
 from embeddings_jax.types import InputError
 
 HYPER = dict(vocab_size=30, dim=12, num_layers=2, num_heads=3, mlp_dim=20, max_length=10, num_segments=2,
@@ -38,6 +38,24 @@ def test_padding_is_not_seen_and_layers_agree(norm):
   weights = np.asarray(call(module, params, TOKENS, method="attention"))
   np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
   assert not weights[1, ..., 3:].any()
+
+
+@pytest.mark.parametrize("valid", ["padding", "parts"])
+def test_on_a_gpu_cudnn_is_asked_for_no_mask_that_it_refuses(monkeypatch, valid):
+  """Whose last axes must be those of queries and keys; run on an H200 as well, where bfloat16 gave XLA's values."""
+  rng = np.random.default_rng(0)
+  query, key, value = (jnp.asarray(rng.normal(size=(2, 6, 2, 8)), jnp.bfloat16) for _ in range(3))
+  seen = {"padding": TOKENS >= 0, "parts": jnp.broadcast_to(jnp.arange(6)[:, None] // 2 == jnp.arange(6) // 2, (2, 6, 6))}
+  expected = np.asarray(attention(query, key, value, seen[valid])[0], np.float32)
+  xla = jax.nn.dot_product_attention
+
+  def like_cudnn(query, key, value, *, implementation, mask=None, **others):
+    assert implementation == "cudnn" and (mask is None or mask.shape[2:] == (6, 6))
+    return xla(query, key, value, mask=mask, **others)
+
+  monkeypatch.setattr(jax.nn, "dot_product_attention", like_cudnn)
+  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+  np.testing.assert_array_equal(np.asarray(attention(query, key, value, seen[valid])[0], np.float32), expected)
 
 
 def test_a_causal_network_knows_nothing_of_what_comes_after():
