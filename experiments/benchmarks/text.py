@@ -139,8 +139,8 @@ def bert_base(tokens: int = 32_768, vocab_size: int = 30_522, steps: int = 5) ->
   gpu = jax.devices()[0].device_kind
   return {
       "summary": f"{gpu}: {mine:,.0f} tokens/s at length {length}, {used:.0%} of the {matrix_rate / 1e12:.0f} "
-                 f"TFLOP/s of products, {memory['memory'] / 1e9:.1f} GB; transformers with torch.compile {other:,.0f}, "
-                 f"{memory['memory_peer'] / 1e9:.1f} GB: {ratio:.2f} x (median of {len(turns)} turns)",
+                 f"TFLOP/s of products, {memory['memory'] / 1e9:.1f} GB; transformers with torch.compile "
+                 f"{other:,.0f}, {memory['memory_peer'] / 1e9:.1f} GB: {ratio:.2f} x (median of {len(turns)} turns)",
       "tokens_per_second": round(mine), "tokens_per_second_peer": round(other), "ratio": round(ratio, 3),
       "utilisation": round(used, 3), "matrix_flops_per_second": round(matrix_rate), "rows": rows, "length": length,
       "attention_dropout": rate, **memory, "gpu": gpu, "peer": peer,
