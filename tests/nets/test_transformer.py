@@ -45,7 +45,8 @@ def test_on_a_gpu_cudnn_is_asked_for_no_mask_that_it_refuses(monkeypatch, valid)
   """Whose last axes must be those of queries and keys; run on an H200 as well, where bfloat16 gave XLA's values."""
   rng = np.random.default_rng(0)
   query, key, value = (jnp.asarray(rng.normal(size=(2, 6, 2, 8)), jnp.bfloat16) for _ in range(3))
-  seen = {"padding": TOKENS >= 0, "parts": jnp.broadcast_to(jnp.arange(6)[:, None] // 2 == jnp.arange(6) // 2, (2, 6, 6))}
+  parts = jnp.broadcast_to(jnp.arange(6) // 2, (2, 6))
+  seen = {"padding": TOKENS >= 0, "parts": parts[:, :, None] == parts[:, None]}
   expected = np.asarray(attention(query, key, value, seen[valid])[0], np.float32)
   xla = jax.nn.dot_product_attention
 
