@@ -14,6 +14,7 @@
   python -m experiments.benchmark pairs --data=enwiki-2015            sentence pairs a second, one core
   python -m experiments.benchmark bert_step                           BERT's update against transformers with torch
   python -m experiments.benchmark bert_base --length=512              BERT-base on a GPU against torch.compile
+  python -m experiments.benchmark simcse_step                         SimCSE's update against transformers with torch
   python -m experiments.benchmark embed --data=enwiki-2015            sentence vectors, beside sentence-transformers
   python -m experiments.benchmark contrastive                         InfoNCE in chunks against all scores at once
   python -m experiments.benchmark mutual_information --figure=mi.png  lower bounds of a known mutual information
@@ -35,8 +36,8 @@ FLAGS = flags.FLAGS
 # Each with its file in `benchmarks/`.
 VERBS = {"loop": "loop", "sgns": "words", "cbow": "words", "glove": "words", "ppmi": "words", "plsa": "documents",
          "topics": "documents", "lsa": "documents", "lsa_stream": "documents", "gmm": "mixtures",
-         "gmm_memory": "mixtures", "bert_step": "text", "bert_base": "text", "embed": "text", "pairs": "text",
-         "contrastive": "contrastive", "mutual_information": "contrastive"}
+         "gmm_memory": "mixtures", "bert_step": "text", "bert_base": "text", "simcse_step": "text",
+         "embed": "text", "pairs": "text", "contrastive": "contrastive", "mutual_information": "contrastive"}
 
 flags.DEFINE_string("model", "", "Model of `loop`.")
 flags.DEFINE_string("preset", "demo", "Preset.")

@@ -17,7 +17,9 @@ from embeddings_jax.data.sentence_pairs import sentence_pairs
 from embeddings_jax.data.sentences import split_sentences, tokenize_documents
 from embeddings_jax.data.subwords import SubwordEncoder, trained_tokenizer
 from embeddings_jax.interop import huggingface
+from embeddings_jax.models import bert as bert_model
 from embeddings_jax.models.bert import bert
+from embeddings_jax.models.simcse import simcse
 from embeddings_jax.types import InputError
 from experiments import inference, pretrained
 
@@ -98,14 +100,47 @@ def bert_step(rows: int = 32, length: int = 128, vocab_size: int = 8000) -> dict
   sizes = dict(dim=256, num_layers=4, num_heads=4, mlp_dim=1024)
   ours, theirs, peer = _bert_steps(sizes, rows, length, vocab_size)
   turns = _by_turns(ours, theirs, max(20, FLAGS.repeats))
-  mine, other = (statistics.median(column) for column in zip(*turns))
-  ratio = statistics.median(theirs / ours for ours, theirs in turns)
-  return {
-      "summary": f"{ratio:.2f} x as fast as transformers with torch, {mine:.2f} s against {other:.2f} s a step of "
-                 f"{rows} rows of {length} tokens (median of {len(turns)} turns)",
-      "ratio": round(ratio, 3), "seconds": round(mine, 3), "seconds_peer": round(other, 3),
-      "vocab_size": vocab_size, "all": [[round(x, 3) for x in turn] for turn in turns], "peer": peer,
-  }
+  return _compared(turns, f"{rows} rows of {length} tokens") | {"vocab_size": vocab_size, "peer": peer}
+
+
+def simcse_step(rows: int = 64, length: int = 32, vocab_size: int = 8000) -> dict:
+  """Seconds of a training step of unsupervised SimCSE, ours against `transformers`' encoder with torch.
+
+  64 sentences of 32 tokens, each twice in one pass through 4 layers of 256 (4 heads), dropout .1 everywhere; the
+  first token's vector through a layer with tanh, cosines over .05, Adam, float32; by turns.
+  """
+  import torch
+  import transformers
+
+  sizes = dict(dim=256, num_layers=4, num_heads=4, mlp_dim=1024)
+  tokens = np.random.default_rng(FLAGS.seed).integers(5, vocab_size, (rows, length)).astype(np.int32)
+  model = simcse(encoder=bert_model.encoder(vocab_size=vocab_size, max_length=length, **sizes, unroll=sizes["num_layers"]),
+                 optimizer=optax.adam(1e-4))
+  batch = jax.device_put({"tokens": tokens})
+  state = jax.jit(model.init)(jax.random.key(FLAGS.seed), batch)
+  update = jax.jit(model.update, donate_argnums=0)
+
+  peer = transformers.BertModel(_peer_config(sizes, length, vocab_size), add_pooling_layer=False).train()
+  projection = torch.nn.Linear(sizes["dim"], sizes["dim"])
+  optimizer = torch.optim.Adam([*peer.parameters(), *projection.parameters()], lr=1e-4)
+  ids = torch.tensor(tokens.astype(np.int64)).repeat(2, 1)
+  seen, labels = torch.ones_like(ids), torch.arange(rows)
+
+  def ours() -> None:
+    nonlocal state
+    state, metrics = update(state, batch, jax.random.key(FLAGS.seed))
+    jax.block_until_ready((state, metrics))
+
+  def theirs() -> None:
+    optimizer.zero_grad()
+    first = peer(input_ids=ids, attention_mask=seen).last_hidden_state[:, 0]
+    z = torch.nn.functional.normalize(torch.tanh(projection(first)))
+    torch.nn.functional.cross_entropy(z[:rows] @ z[rows:].T / 0.05, labels).backward()
+    optimizer.step()
+
+  turns = _by_turns(ours, theirs, max(20, FLAGS.repeats))
+  return _compared(turns, f"{rows} sentences of {length} tokens") | {
+      "peer": f"transformers {transformers.__version__}, torch {torch.__version__}"}
 
 
 def bert_base(tokens: int = 32_768, vocab_size: int = 30_522, steps: int = 5) -> dict:
@@ -166,10 +201,8 @@ def _bert_steps(sizes, rows, length, vocab_size, dtype="float32", attention_drop
   update = jax.jit(model.update, donate_argnums=0)
 
   device = "cuda" if jax.default_backend() == "gpu" else "cpu"
-  peer = transformers.BertForPreTraining(transformers.BertConfig(
-      vocab_size=vocab_size, hidden_size=sizes["dim"], num_hidden_layers=sizes["num_layers"],
-      num_attention_heads=sizes["num_heads"], intermediate_size=sizes["mlp_dim"], max_position_embeddings=length,
-      attention_probs_dropout_prob=attention_dropout)).train().to(device)
+  peer = transformers.BertForPreTraining(_peer_config(
+      sizes, length, vocab_size, attention_probs_dropout_prob=attention_dropout)).train().to(device)
   optimizer = torch.optim.AdamW(peer.parameters(), lr=1e-4, fused=device == "cuda")
   forward = torch.compile(peer) if device == "cuda" else peer
   ids, kinds, follows = (torch.tensor(x.astype(np.int64), device=device) for x in (tokens, segments, 1 - is_next))
@@ -199,6 +232,15 @@ def _bert_steps(sizes, rows, length, vocab_size, dtype="float32", attention_drop
   return ours, theirs, f"transformers {transformers.__version__}, torch {torch.__version__}"
 
 
+def _peer_config(sizes, length, vocab_size, **others):
+  import transformers
+
+  return transformers.BertConfig(
+      vocab_size=vocab_size, hidden_size=sizes["dim"], num_hidden_layers=sizes["num_layers"],
+      num_attention_heads=sizes["num_heads"], intermediate_size=sizes["mlp_dim"], max_position_embeddings=length,
+      **others)
+
+
 def _by_turns(ours, theirs, repeats) -> list[tuple[float, float]]:
   """Seconds of each, `repeats` times after two that are not counted."""
   def seconds(turn) -> float:
@@ -207,6 +249,17 @@ def _by_turns(ours, theirs, repeats) -> list[tuple[float, float]]:
     return time.perf_counter() - start
 
   return [(seconds(ours), seconds(theirs)) for _ in range(2 + repeats)][2:]
+
+
+def _compared(turns: list[tuple[float, float]], what: str) -> dict:
+  mine, other = (statistics.median(column) for column in zip(*turns))
+  ratio = statistics.median(theirs / ours for ours, theirs in turns)
+  return {
+      "summary": f"{ratio:.2f} x as fast as transformers with torch, {mine:.2f} s against {other:.2f} s a step of "
+                 f"{what} (median of {len(turns)} turns)",
+      "ratio": round(ratio, 3), "seconds": round(mine, 3), "seconds_peer": round(other, 3),
+      "all": [[round(x, 3) for x in turn] for turn in turns],
+  }
 
 
 def _matrix_rate(size: int = 8192, times: int = 10) -> float:
