@@ -114,7 +114,7 @@ def simcse_step(rows: int = 64, length: int = 32, vocab_size: int = 8000) -> dic
 
   sizes = dict(dim=256, num_layers=4, num_heads=4, mlp_dim=1024)
   tokens = np.random.default_rng(FLAGS.seed).integers(5, vocab_size, (rows, length)).astype(np.int32)
-  model = simcse(encoder=bert_model.encoder(vocab_size=vocab_size, max_length=length, **sizes, unroll=sizes["num_layers"]),
+  model = simcse(encoder=bert_model.encoder(vocab_size=vocab_size, max_length=length, **sizes, unroll=4),
                  optimizer=optax.adam(1e-4))
   batch = jax.device_put({"tokens": tokens})
   state = jax.jit(model.init)(jax.random.key(FLAGS.seed), batch)
