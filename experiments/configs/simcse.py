@@ -36,7 +36,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.update(dict(epochs=0, steps=20, batch_size=8, steps_per_dispatch=1, log_every=5, save_every=10,
                        eval_items=64, baselines=False))
   elif preset == "small":
-    config.model.encoder.update(dict(dim=256, num_layers=4, num_heads=4, mlp_dim=1024, unroll=4))
+    config.model.encoder.update(dict(dim=256, num_layers=4, num_heads=4, mlp_dim=1024, dtype="bfloat16", unroll=4))
     config.data.update(dict(name="enwiki-2015", vocab_size=8000, num_sentences=200_000,
                             drop_overlap=("sts-b", "sts-12", "sts-13", "sts-14", "sts-15", "sts-16")))
     config.optimizer.learning_rate = 1e-4
