@@ -131,11 +131,12 @@ def finetune(
     return params, extra
 
   def features(params, rows, rng) -> Float[Array, "rows time dim"]:
-    """`rng`: None for no dropout."""
+    """Of the first token alone where no other is looked at. `rng`: None for no dropout."""
     trunk = {"params": jax.lax.stop_gradient(params["encoder"]) if frozen else params["encoder"]}
     options = {"deterministic": frozen or rng is None, "rngs": {} if rng is None else {"dropout": rng}}
     if layers == "last":
-      return encoder.apply(trunk, rows, method="features", **options)
+      first = of_text and pooling == "cls" and hasattr(encoder, "first")
+      return encoder.apply(trunk, rows, method="first" if first else "features", **options)
     mix = params["head"]["mix"]
     found = encoder.apply(trunk, rows, method="layers", **options)
     return mix["gamma"] * jnp.einsum("l,bltd->btd", jax.nn.softmax(mix["weights"]), found)
@@ -145,7 +146,7 @@ def finetune(
       valid = encoder.apply({"params": params["encoder"]}, rows, method="valid")
     else:
       valid = rows["tokens"] >= 0
-    vector = pool(hidden, valid, pooling if of_text else "mean")
+    vector = pool(hidden, valid[:, :hidden.shape[1]], pooling if of_text else "mean")
     return nn.tanh(_dense(vector, params["pooler"])) if of_text and pooling == "cls" else vector
 
   def predict(params, batch, rng) -> Array:

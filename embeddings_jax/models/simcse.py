@@ -114,9 +114,11 @@ def simcse(
   def vectors(params, rows, rng, projected) -> Float[Array, "rows dim"]:
     """`rng`: None for no dropout."""
     options = {"deterministic": rng is None, "rngs": {} if rng is None else {"dropout": rng}}
-    hidden = encoder.apply({"params": params["encoder"]}, rows, **options,
-                           method="layers" if needs_layers(pooling) else "features")
-    return finished(params, pool(hidden, rows["tokens"] >= 0, pooling), projected)
+    method = "layers" if needs_layers(pooling) else "features"
+    if pooling == "cls" and hasattr(encoder, "first"):
+      method = "first"
+    hidden = encoder.apply({"params": params["encoder"]}, rows, **options, method=method)
+    return finished(params, pool(hidden, rows["tokens"][:, :hidden.shape[-2]] >= 0, pooling), projected)
 
   def finished(params, pooled, projected):
     pooled = pooled.astype(jnp.float32)

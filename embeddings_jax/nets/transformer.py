@@ -96,7 +96,8 @@ class Transformer(nn.Module):
       x: the input.
       valid: False on padding, which nobody attends to, or [B, T, T], what each position may attend to; None: all.
       deterministic: without dropout; else the `dropout` rng collection is used.
-      collect: `layers` gives [B, L + 1, T, D] instead, `attention` the weights [B, L, H, T, T].
+      collect: `layers` gives [B, L + 1, T, D] instead, `attention` the weights [B, L, H, T, T], `first` the first
+        position alone, [B, 1, D], of which the last layer computes no other.
     """
     params = self._parameters(x.shape[-1])
     shape = x.shape
@@ -106,13 +107,17 @@ class Transformer(nn.Module):
 
     def body(x, layer):
       x, weights = self._layer(layer["params"], x, shape[:2], valid, layer.get("rng"), collect == "attention")
-      return x, {"layers": x.reshape(shape), "attention": weights}.get(collect)
+      return x, x.reshape(shape) if collect == "layers" else weights
 
     layers = {"params": params}
     if rng is not None:
       layers["rng"] = jax.random.split(rng, self.num_layers)
     if self.remat != "none":
       body = jax.checkpoint(body, policy=REMAT[self.remat], prevent_cse=False)
+    if collect == "first":
+      lower, top = jax.tree.map(lambda leaf: leaf[:-1], layers), jax.tree.map(lambda leaf: leaf[-1], layers)
+      x, _ = jax.lax.scan(body, x, lower, unroll=max(1, min(self.unroll, self.num_layers - 1)))
+      return self._layer(top["params"], x, shape[:2], valid, top.get("rng"), first=True)[0][:, None]
     last, collected = jax.lax.scan(body, x, layers, unroll=min(self.unroll, self.num_layers))
     if collect == "layers":
       return jnp.moveaxis(jnp.concatenate([x.reshape(1, *shape), collected]), 0, 1)
@@ -141,15 +146,15 @@ class Transformer(nn.Module):
         "up": dense("up", (dim, hidden), (dim, hidden), (hidden,)),
         "down": dense("down", (hidden, dim), (hidden, dim), (dim,))}
 
-  def _layer(self, params, x, shape, valid, rng, with_weights):
-    """[B T, D] -> [B T, D], where `shape` is (B, T); and the attention's weights."""
+  def _layer(self, params, x, shape, valid, rng, with_weights=False, first=False):
+    """[B T, D] -> [B T, D], `shape` being (B, T), or [B, D] of the first positions; and the attention's weights."""
     keys = [None] * 3 if rng is None else list(jax.random.split(rng, 3))
     norm = lambda name, x: layer_norm(x, params[name], self.norm_epsilon, self.dtype)
     drop = lambda x, key: x if key is None else dropout(x, key, self.dropout)
 
     y = norm("attention_norm", x) if self.norm == "pre" else x
-    y, weights = self._attention(params, y, shape, valid, keys[0], with_weights)
-    x = x + drop(y, keys[1])
+    y, weights = self._attention(params, y, shape, valid, keys[0], with_weights, first)
+    x = (x.reshape(*shape, -1)[:, 0] if first else x) + drop(y, keys[1])
     if self.norm == "post":
       x = norm("attention_norm", x)
     y = norm("mlp_norm", x) if self.norm == "pre" else x
@@ -157,10 +162,17 @@ class Transformer(nn.Module):
     x = x + drop(y, keys[2])
     return norm("mlp_norm", x) if self.norm == "post" else x, weights
 
-  def _attention(self, params, x, shape, valid, rng, with_weights):
+  def _attention(self, params, x, shape, valid, rng, with_weights, first):
     dim = x.shape[-1]
-    qkv = self._dense(x, {"kernel": params["qkv"]["kernel"].reshape(dim, -1), "bias": params["qkv"]["bias"].ravel()})
-    heads = (x.reshape(*shape, self.num_heads, -1) for x in jnp.split(qkv, 3, axis=-1))
+    kernel, bias = params["qkv"]["kernel"].reshape(dim, -1), params["qkv"]["bias"].ravel()
+    if first:
+      query = self._dense(x.reshape(*shape, dim)[:, 0], {"kernel": kernel[:, :dim], "bias": bias[:dim]})
+      both = self._dense(x, {"kernel": kernel[:, dim:], "bias": bias[dim:]})
+      heads = [query.reshape(len(query), 1, self.num_heads, -1)]
+      heads += [x.reshape(*shape, self.num_heads, -1) for x in jnp.split(both, 2, axis=-1)]
+    else:
+      qkv = self._dense(x, {"kernel": kernel, "bias": bias})
+      heads = [x.reshape(*shape, self.num_heads, -1) for x in jnp.split(qkv, 3, axis=-1)]
     rate = 0.0 if rng is None else self.attention_dropout
     y, weights = attention(*heads, valid, causal=self.causal, rate=rate, rng=rng, with_weights=with_weights)
     kernel, bias = params["out"]["kernel"].reshape(dim, dim), params["out"]["bias"]
@@ -326,6 +338,11 @@ class TextEncoder(nn.Module):
   def features(self, batch: Mapping[str, Array], deterministic: bool = True) -> Float[Array, "batch time dim"]:
     """`__call__` on a batch of `tokens` and, where there are any, `segments`."""
     return self(batch["tokens"], batch.get("segments"), deterministic=deterministic)
+
+  def first(self, batch: Mapping[str, Array], deterministic: bool = True) -> Float[Array, "batch 1 dim"]:
+    """`features` of the first token alone, in which the last layer does little else than its keys and values."""
+    x = self._embed(batch["tokens"], batch.get("segments"), deterministic)
+    return self._final(self.layers_(x, _visible(batch["tokens"], None), deterministic=deterministic, collect="first"))
 
   def layers(self, batch: Mapping[str, Array], deterministic: bool = True) -> Float[Array, "batch layers time dim"]:
     """`hidden` on such a batch."""

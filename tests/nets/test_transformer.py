@@ -40,6 +40,22 @@ def test_padding_is_not_seen_and_layers_agree(norm):
   assert not weights[1, ..., 3:].any()
 
 
+@pytest.mark.parametrize("norm, num_layers", [("post", 2), ("pre", 1)])
+def test_the_first_token_alone_is_that_of_all_with_its_gradient(norm, num_layers):
+  module, params = params_of(norm=norm, num_layers=num_layers)
+
+  def loss(params, method):
+    found = module.apply(params, {"tokens": TOKENS}, method=method)[:, :1]
+    return jnp.square(found).sum(), found
+
+  calls = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
+  (_, expected), gradients = calls(params, "features")
+  (_, found), others = calls(params, "first")
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+  largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradients))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * largest), others, gradients)
+
+
 @pytest.mark.parametrize("valid", ["padding", "parts"])
 def test_on_a_gpu_cudnn_is_asked_for_no_mask_that_it_refuses(monkeypatch, valid):
   """Whose last axes must be those of queries and keys; run on an H200 as well, where bfloat16 gave XLA's values."""
