@@ -22,10 +22,10 @@ def transfer(embed: Callable[[Sequence[str]], Any], dataset: Any, *, seed: int =
   Sets: `sst2` (Socher et al. 2013; its test part is GLUE's development part, its training part has phrases), `cola`
   (Warstadt et al. 2018; test is the out-of-domain part; by Matthews' correlation), `20news` (Lang 1995), `rte` (as in
   GLUE), `snli` (Bowman et al. 2015; learnt from nine tenths of its development part, as the training part is not at
-  hand); checksums are in `data/catalog.py`. Only `sst2` is near a published figure: averaged GloVe vectors have .798
-  (SentEval's README, whose parts are not GLUE's). Means of `sgns --preset=small`'s vectors: accuracy on `sst2` .709,
-  `snli` .523, `rte` .545, and on `cola` that of the most frequent class, as order is lost. Vectors drawn at random
-  have that everywhere, `test/majority/accuracy`, and a Matthews' correlation of 0.
+  hand); checksums are in `data/catalog.py`. No part is SentEval's own, so its published figures are no reference.
+  Means of `sgns --preset=small`'s vectors: accuracy on `sst2` .709, `snli` .523, `rte` .545, and on `cola` that of the
+  most frequent class, as order is lost. Vectors drawn at random have that everywhere, `test/majority/accuracy`, and a
+  Matthews' correlation of 0.
 
   Args:
     embed: sentences -> [num_sentences, dim], an array or a sparse matrix of scipy.
