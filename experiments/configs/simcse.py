@@ -41,8 +41,9 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
                             drop_overlap=("sts-b", "sts-12", "sts-13", "sts-14", "sts-15", "sts-16")))
     # The first token of a small network, which learnt but whether sentences follow each other, knows little of words.
     config.model.pooling = "mean"
-    config.optimizer.learning_rate = 5e-4
-    config.update(dict(epochs=1, evals=("sts:all",)))
+    config.optimizer.learning_rate = 3e-4
+    config.update(dict(epochs=1, eval_every=500, evals=("sts:all",), best_metric="sts-b/dev/spearman",
+                       lower_is_better=False))
   elif preset == "paper":
     config.model.encoder.update(dict(dim=768, num_layers=12, num_heads=12, mlp_dim=3072, max_length=512, unroll=12))
     config.data.update(dict(name="enwiki-2015", vocab_size=30_522, num_sentences=1_000_000,
