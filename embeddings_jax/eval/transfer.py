@@ -23,9 +23,9 @@ def transfer(embed: Callable[[Sequence[str]], Any], dataset: Any, *, seed: int =
   (Warstadt et al. 2018; test is the out-of-domain part; by Matthews' correlation), `20news` (Lang 1995), `rte` (as in
   GLUE), `snli` (Bowman et al. 2015; learnt from nine tenths of its development part, as the training part is not at
   hand); checksums are in `data/catalog.py`. No part is SentEval's own, so its published figures are no reference.
-  Means of `sgns --preset=small`'s vectors: accuracy on `sst2` .709, `snli` .523, `rte` .545, and on `cola` that of the
-  most frequent class, as order is lost. Vectors drawn at random have that everywhere, `test/majority/accuracy`, and a
-  Matthews' correlation of 0.
+  Means of `sgns --preset=small`'s vectors: accuracy on `sst2` .709, `snli` .523, `rte` .545, and on `cola` that of
+  the most frequent class, as order is lost. Vectors drawn at random have that everywhere, `test/majority/accuracy`,
+  and a Matthews' correlation of 0.
 
   Args:
     embed: sentences -> [num_sentences, dim], an array or a sparse matrix of scipy.

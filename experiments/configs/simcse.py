@@ -7,10 +7,10 @@ Presets: `demo` sentences of documentation, a small transformer from scratch; `t
 BERT-base (W its Hugging Face directory) and a million sentences of a corpus of one's own, an accelerator.
 Data: text, or pairs and triples of sentences that belong together (`snli-triples`, `.tsv` of two or three columns).
 With `--init_from` the encoder's sizes and the tokenizer are the pretrained ones.
-Expected: small, STS-B test, of a run of `bert --preset=small` and 40,000 sentences (`--config.data.num_sentences=40000`,
-4 minutes on two cores, 1 seed): .461; the same encoder's mean pooling before .408, a network with random weights .560,
-whose means are a comparison of the words. More updates, or more of them at a high rate, lose again: the loss is near 0
-after 100.
+Expected: small, STS-B test, from a run of `bert --preset=small`, 40,000 sentences, 1 seed, 4 minutes on two cores
+(`--config.data.num_sentences=40000`): .461; the same encoder's mean pooling before .408. A network with random
+weights has .560, as its means compare words. Longer training at higher rates lost again: the loss is near 0 after
+100 updates.
 """
 import ml_collections
 
