@@ -10,7 +10,7 @@ With `--init_from` the encoder's sizes and the tokenizer are the pretrained ones
 Expected: small, STS-B test, from a run of `bert --preset=small`, 40,000 sentences, 1 seed, 4 minutes on two cores
 (`--config.data.num_sentences=40000`): .461; the same encoder's mean pooling before .408. A network with random
 weights has .560, as its means compare words. Longer training at higher rates lost again: the loss is near 0 after
-100 updates.
+100 updates. Supervised, 5,731 triples: .534.
 """
 import ml_collections
 
