@@ -44,7 +44,7 @@ from jaxtyping import Array, Float
 from embeddings_jax.gradient import GradientState, gradient_model
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.dropout import dropout as drop
-from embeddings_jax.ops.pooling import pool
+from embeddings_jax.ops.pooling import pool, reading
 from embeddings_jax.types import InputError, Model
 
 TASKS = ("classification", "regression", "multiple_choice", "span", "tagging")
@@ -135,8 +135,7 @@ def finetune(
     trunk = {"params": jax.lax.stop_gradient(params["encoder"]) if frozen else params["encoder"]}
     options = {"deterministic": frozen or rng is None, "rngs": {} if rng is None else {"dropout": rng}}
     if layers == "last":
-      first = of_text and pooling == "cls" and hasattr(encoder, "first")
-      return encoder.apply(trunk, rows, method="first" if first else "features", **options)
+      return encoder.apply(trunk, rows, method=reading(encoder, pooling) if of_text else "features", **options)
     mix = params["head"]["mix"]
     found = encoder.apply(trunk, rows, method="layers", **options)
     return mix["gamma"] * jnp.einsum("l,bltd->btd", jax.nn.softmax(mix["weights"]), found)
@@ -146,7 +145,7 @@ def finetune(
       valid = encoder.apply({"params": params["encoder"]}, rows, method="valid")
     else:
       valid = rows["tokens"] >= 0
-    vector = pool(hidden, valid[:, :hidden.shape[1]], pooling if of_text else "mean")
+    vector = pool(hidden, valid, pooling if of_text else "mean")
     return nn.tanh(_dense(vector, params["pooler"])) if of_text and pooling == "cls" else vector
 
   def predict(params, batch, rng) -> Array:

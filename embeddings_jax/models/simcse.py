@@ -40,7 +40,7 @@ from jaxtyping import Array, Float
 from embeddings_jax.gradient import CoupledLoss, GradientState, gradient_model
 from embeddings_jax.nets.transformer import RULES, TextEncoder
 from embeddings_jax.ops.contrastive import info_nce
-from embeddings_jax.ops.pooling import check_pooling, needs_layers, pool, pool_parts
+from embeddings_jax.ops.pooling import check_pooling, needs_layers, pool, pool_parts, reading
 from embeddings_jax.ops.similarity import unit
 from embeddings_jax.ops.uniformity import alignment, uniformity
 from embeddings_jax.types import InputError, Model
@@ -114,11 +114,8 @@ def simcse(
   def vectors(params, rows, rng, projected) -> Float[Array, "rows dim"]:
     """`rng`: None for no dropout."""
     options = {"deterministic": rng is None, "rngs": {} if rng is None else {"dropout": rng}}
-    method = "layers" if needs_layers(pooling) else "features"
-    if pooling == "cls" and hasattr(encoder, "first"):
-      method = "first"
-    hidden = encoder.apply({"params": params["encoder"]}, rows, **options, method=method)
-    return finished(params, pool(hidden, rows["tokens"][:, :hidden.shape[-2]] >= 0, pooling), projected)
+    hidden = encoder.apply({"params": params["encoder"]}, rows, **options, method=reading(encoder, pooling))
+    return finished(params, pool(hidden, rows["tokens"] >= 0, pooling), projected)
 
   def finished(params, pooled, projected):
     pooled = pooled.astype(jnp.float32)

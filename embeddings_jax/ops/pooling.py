@@ -1,5 +1,6 @@
 """From the vectors of a text's tokens to one vector of the text."""
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,13 @@ def needs_layers(pooling: str) -> bool:
   return ":" in pooling or pooling == "first_last_mean"
 
 
+def reading(encoder: Any, pooling: str) -> str:
+  """The method of an encoder that gives what `pool` reads and, of those it has, computes the least."""
+  if needs_layers(pooling):
+    return "layers"
+  return "first" if pooling == "cls" and hasattr(encoder, "first") else "features"
+
+
 def pool_parts(hidden: Array, parts: Array, num_parts: int, pooling: str) -> Array:
   """[B, num_parts, D]: `pool` of each of the texts that stand in a row; `parts` int32 [B, T] numbers them from 0."""
   one = lambda part: pool(hidden, parts == part, pooling)
@@ -31,12 +39,13 @@ def pool(hidden: Array, valid: Array, pooling: str) -> Array:
   """[B, D] from `hidden`: [B, T, D] of the last layer, or [B, L + 1, T, D] where `needs_layers(pooling)`.
 
   Args:
-    hidden: vectors of the tokens; layer 0 is the embeddings.
+    hidden: vectors of the tokens, or of the first of them alone; layer 0 is the embeddings.
     valid: bool [B, T], True on the tokens of the text, which follow each other.
     pooling: `cls` (the first token), `last` (the last token), `mean` or `max` over tokens, `first_last_mean` (over
       tokens of layers 1 and L; Su et al. 2021, arXiv:2103.15316), or `cls:K`, `mean:K` of layer K.
   """
   how, _, layer = check_pooling(pooling).partition(":")
+  valid = valid[:, :hidden.shape[-2]]
   if layer:
     if int(layer) >= hidden.shape[1]:
       raise InputError(f"pooling={pooling!r}: layers are 0 (the embeddings) to {hidden.shape[1] - 1}")

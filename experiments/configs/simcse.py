@@ -6,7 +6,8 @@ Presets: `demo` sentences of documentation, a small transformer from scratch; `t
 200,000 sentences of Wikipedia by a network of BERT-mini's size, W a run of `--model=bert --preset=small`; `paper`
 BERT-base (W its Hugging Face directory) and a million sentences of a corpus of one's own, an accelerator.
 Data: text, or pairs and triples of sentences that belong together (`snli-triples`, `.tsv` of two or three columns).
-With `--init_from` the encoder's sizes and the tokenizer are the pretrained ones.
+With `--init_from` the encoder's sizes and the tokenizer are the pretrained ones. The rate of `small` fits the large
+weights of `bert --preset=small`; a network of Hugging Face wants that of `paper`.
 Expected: small, STS-B test, from a run of `bert --preset=small`, 40,000 sentences, 1 seed, 4 minutes on two cores
 (`--config.data.num_sentences=40000`): .461; the same encoder's mean pooling before .408. A network with random
 weights has .560, as its means compare words. Longer training at higher rates lost again: the loss is near 0 after
