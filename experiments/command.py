@@ -34,9 +34,10 @@ DEFAULTS = dict(
     eval_every=0,
     save_every=1000,
     evals=(),  # Protocols, as `linear_probe` or `word_similarity:ws353`.
+    evals_between=(),  # Those of every `eval_every` steps; none: `evals`.
     eval_items=0,  # Evaluate on a sample of this many items where there is no official split; 0: all.
     baselines=False,  # Evaluate the untrained model and features without learning too.
-    best_metric="",  # Also keep the checkpoint with the best value of this evaluation metric ...
+    best_metric="",  # Keep, and report, the checkpoint with the best value of this evaluation metric ...
     lower_is_better=False,  # ... the higher the better, unless this says not.
 )
 

@@ -29,7 +29,7 @@ def embedder(model: Model, state: PyTree, encoder: Any, output: str = "") -> Cal
     return packing_embedder(model, state, encoder)
   replicated = NamedSharding(jax.tree.leaves(state)[0].sharding.mesh, P())
   fn = (lambda state, batch: model.outputs[output](state, batch, jax.random.key(0))) if output else model.embed
-  compiled = jax.jit(fn, out_shardings=replicated)
+  compiled = jax.jit(fn, out_shardings=replicated)  # Of a function that stays the same it is compiled once.
 
   # Accelerators want more at once than what stays in a processor's cache.
   at_once = encoder.embedded_at_once * (1 if jax.default_backend() == "cpu" else 32)
@@ -124,7 +124,7 @@ def sentence_embedder(
 def packing_embedder(model: Model, state: PyTree, encoder: Any) -> Callable[[Sequence[Any]], np.ndarray]:
   """As `embedder`, for models that read several texts in a row: at most four programs, and hardly any padding."""
   replicated = NamedSharding(jax.tree.leaves(state)[0].sharding.mesh, P())
-  compiled = jax.jit(lambda state, batch: model.outputs["embed_packed"](state, batch, None), out_shardings=replicated)
+  compiled = jax.jit(model.outputs["embed_packed"], out_shardings=replicated)
   widths = packing.row_widths(encoder.max_length)
   at_once = encoder.embedded_at_once * (1 if jax.default_backend() == "cpu" else 32)
   sizes: dict[int, int] = {}  # Width -> rows of the program that is compiled.
@@ -157,7 +157,7 @@ def packing_embedder(model: Model, state: PyTree, encoder: Any) -> Callable[[Seq
         vectors[slots[slots >= 0]] = value[slots >= 0]
 
     for piece, slots in batches(items):
-      waiting.append((compiled(state, piece), slots))
+      waiting.append((compiled(state, piece, None), slots))
       fetch(IN_FLIGHT)
     fetch(0)
     if vectors is None:
@@ -197,7 +197,7 @@ def by_length(encoder: Any, batch: dict[str, np.ndarray], widths: list[int]) -> 
 def predictor(model: Model, state: PyTree) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
   """`arrays -> ` the output `predict` of all their rows; tokens sorted by length, in batches of few lengths."""
   replicated = NamedSharding(jax.tree.leaves(state)[0].sharding.mesh, P())
-  compiled = jax.jit(lambda state, batch: model.outputs["predict"](state, batch, None), out_shardings=replicated)
+  compiled = jax.jit(model.outputs["predict"], out_shardings=replicated)
 
   def predict_plain(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
     names = [name for name in ("signal", "length", "image") if name in arrays]
@@ -207,7 +207,7 @@ def predictor(model: Model, state: PyTree) -> Callable[[Mapping[str, np.ndarray]
       number = len(batch[names[0]])
       batch = {name: np.pad(value, [(0, PREDICTED_AT_ONCE - number)] + [(0, 0)] * (value.ndim - 1))
                for name, value in batch.items()}
-      found.append(np.asarray(compiled(state, batch).addressable_data(0))[:number])
+      found.append(np.asarray(compiled(state, batch, None).addressable_data(0))[:number])
     return np.concatenate(found)
 
   def predict(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -226,7 +226,7 @@ def predictor(model: Model, state: PyTree) -> Callable[[Mapping[str, np.ndarray]
         batch["characters"] = np.asarray(arrays["characters"])[rows][:, :width]
       missing = PREDICTED_AT_ONCE - len(rows)
       batch = {name: np.pad(value, [(0, missing)] + [(0, 0)] * (value.ndim - 1)) for name, value in batch.items()}
-      part = np.asarray(compiled(state, batch).addressable_data(0))[:len(rows)]
+      part = np.asarray(compiled(state, batch, None).addressable_data(0))[:len(rows)]
       of_tokens = part.ndim == 3
       if found is None:
         found = np.zeros((len(tokens), longest, part.shape[2]) if of_tokens else (len(tokens), *part.shape[1:]),
@@ -247,8 +247,8 @@ def asked_of(model: Model, state: PyTree, encoder: Any, *, data: Any = None,
   a language model `measure`, with the held-out `source` and the training part's `counts` and `special_ids`."""
   found: dict[str, Any] = {}
   if "measures" in model.outputs and data is not None:
-    measures = jax.jit(lambda state, batch: model.outputs["measures"](state, batch, None))
-    found |= {"measure": lambda batch: measures(state, batch), "source": data.validation}
+    measures = jax.jit(model.outputs["measures"])
+    found |= {"measure": lambda batch: measures(state, batch, None), "source": data.validation}
     found |= {name: data.source.facts[name] for name in ("counts", "special_ids") if name in data.source.facts}
   if "predict" in model.outputs and data is not None and data.task is not None:
     found |= {"task": data.task, "encoded": data.encoded, "predict": predictor(model, state)}

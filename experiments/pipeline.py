@@ -483,7 +483,13 @@ class Run(NamedTuple):
 
 
 def load_run(path: str, mesh: jax.sharding.Mesh | None = None, pooling: str = "") -> Run:
-  """The newest sound checkpoint of a work directory with its model and encoder; `pooling`: another than its own."""
+  """The best checkpoint of a work directory, or where none is kept the newest sound one, with its model and encoder.
+
+  Args:
+    path: the work directory.
+    mesh: see `make_mesh`.
+    pooling: another than its own.
+  """
   folder = epath.Path(path)
   record = workdir.read_json(folder / "config.json")
   if pooling:
@@ -497,8 +503,8 @@ def load_run(path: str, mesh: jax.sharding.Mesh | None = None, pooling: str = ""
   with jax.set_mesh(mesh):
     abstract = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), batch)
     layout = state_shardings(abstract, mesh, model.rules)
-    checkpoints = Checkpoints(str(folder / "checkpoints"))
-    restored = checkpoints.restore(abstract, layout)
+    checkpoints = Checkpoints(str(folder / "checkpoints"), **workdir.best_of(record["config"]))
+    restored = checkpoints.restore(abstract, layout, preferred=checkpoints.best())
     checkpoints.close()
   if restored is None:
     raise InputError(f"{folder}: there is no complete checkpoint to read")

@@ -26,8 +26,9 @@ class Report:
     # One sample for all protocols and `embeddings.npy`, so that it is embedded once.
     self._material = protocols.subset(data.dataset, config.eval_items, config.seed)
 
-  def evaluate(self, state: PyTree, step: int = 0, names: Sequence[str] | None = None) -> dict[str, float]:
-    """The config's protocols on the embeddings of a state; of a task the part `dev` alone, for `best_metric`."""
+  def between(self, state: PyTree, step: int) -> dict[str, float]:
+    """Evaluates while the run trains; of a task the part `dev` alone, for `best_metric`."""
+    names = self._config.evals_between or None
     return self._run(self.embedder(state), names, state, parts=("train", "dev"))
 
   def embedder(self, state: PyTree) -> Callable[[Any], np.ndarray]:
@@ -58,15 +59,17 @@ class Report:
     return pipeline.first_state(self._model, self._data.source.batch_at(0), self._mesh, self._config.seed)
 
   def finish(self, state: PyTree, step: int, path: epath.Path, *, seconds: float, record: Mapping[str, Any],
-             write: bool) -> None:
+             write: bool, best: int | None = None) -> None:
     """Final evaluations and everything that is written from them.
 
     Args:
-      state, step: what training ended with.
+      state: what is evaluated.
+      step: what training ended with.
       path: the work directory.
       seconds: wall time of the training.
       record: as in `config.json`.
       write: whether this process is the one that writes.
+      best: the step of `state`, where it was chosen.
     """
     embed = self.embedder(state)
     metrics = self._run(embed, state=state)
@@ -95,7 +98,8 @@ class Report:
         "model": self._config.name, "preset": record["preset"], "data": self._config.data.name,
         # What could not be asked is nan, which JSON does not know.
         "metrics": {key: round(float(value), 6) for key, value in metrics.items() if np.isfinite(value)},
-        "training": training, "seed": self._config.seed, "steps": step, "examples_per_second": rate,
+        "training": training, "seed": self._config.seed, "steps": step,
+        **({} if best is None else {"best_step": best}), "examples_per_second": rate,
         **self._words_per_second(step, seconds), "wall_seconds": round(seconds, 1), "command": record["command"],
         "commit": workdir.commit(),
         "versions": workdir.versions(), "device": jax.devices()[0].device_kind, "num_devices": jax.device_count(),

@@ -126,8 +126,10 @@ def run(config: Any, explicit: Collection[str] = ()) -> int:
     raise InputError("--steps is missing: the config has neither `steps` nor `epochs`")
 
   model = pipeline.make_model(config, data.source.facts, steps)
-  for name in config.evals:
+  for name in (*config.evals, *config.evals_between):
     protocols.check(name)
+  if config.best_metric and not config.eval_every:
+    raise InputError(f"--config.best_metric={config.best_metric}: needs --config.eval_every above 0")
   if not data.source.whole:
     check_batch_size(mesh, data.source.batch_size)
 
@@ -145,8 +147,7 @@ def run(config: Any, explicit: Collection[str] = ()) -> int:
       **({"init_from": str(found.path)} if found else {}),
   }
   metadata = {"trajectory": course, "encoder": data.encoder.fingerprint, "versions": workdir.versions()}
-  checkpoints = Checkpoints(str(path / "checkpoints"), best_metric=config.best_metric or None,
-                            lower_is_better=config.lower_is_better, metadata=metadata, report=say)
+  checkpoints = Checkpoints(str(path / "checkpoints"), **workdir.best_of(config), metadata=metadata, report=say)
   begun = checkpoints.latest()
   if workdir.is_finished(path, begun, steps):
     say(f"{path}: finished at step {begun}" + ("; more --steps continue it" if begun >= steps else ", converged"))
@@ -169,7 +170,7 @@ def run(config: Any, explicit: Collection[str] = ()) -> int:
       state = loop.train(
           model, data.source, steps=steps, seed=config.seed, mesh=mesh, steps_per_dispatch=config.steps_per_dispatch,
           checkpoints=checkpoints, save_every=config.save_every,
-          evaluate=report.evaluate if config.eval_every else None, eval_every=config.eval_every,
+          evaluate=report.between if config.eval_every else None, eval_every=config.eval_every,
           write=log.write if log else None, log_every=config.log_every, started=log.start if log else None,
           progress=progress.show if progress else None, signals=signals,
           initial=pretrained.initial(found, say) if found else None)
@@ -179,9 +180,13 @@ def run(config: Any, explicit: Collection[str] = ()) -> int:
     checkpoints.close()
     if log:
       log.close()
-  step = checkpoints.latest()
+  step, best = checkpoints.latest(), checkpoints.best()
+  if best not in (None, step):
+    say(f"{config.best_metric} was best at step {best}, which is reported")
+    state = checkpoints.restore(jax.eval_shape(lambda: state), jax.tree.map(lambda x: x.sharding, state), best)[0]
+    checkpoints.close()
   seconds = log.seconds() if log else 0.0
-  report.finish(state, step, path, seconds=seconds, record=record, write=alone)
+  report.finish(state, step, path, seconds=seconds, record=record, write=alone, best=best)
   return 0
 
 

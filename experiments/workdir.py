@@ -77,6 +77,11 @@ def is_finished(path: epath.Path, step: int | None, steps: int) -> bool:
   return step >= steps or (converged and results["steps"] == step)
 
 
+def best_of(config: Mapping[str, Any]) -> dict[str, Any]:
+  """The arguments of `Checkpoints` that say which one is the best."""
+  return {"best_metric": config["best_metric"] or None, "lower_is_better": config["lower_is_better"]}
+
+
 def read_json(path: epath.Path) -> Any:
   try:
     return json.loads(path.read_text())

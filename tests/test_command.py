@@ -58,6 +58,22 @@ def test_a_run_leaves_all_its_files(finished):
   assert "results.json" in printed and "class/all/nmi" in printed
 
 
+def test_the_best_checkpoint_is_what_is_reported_and_read(tmp_path):
+  from experiments import pipeline
+
+  done = call("run", "--model=gmm", "--preset=tiny", f"--workdir={tmp_path / 'w'}", "--config.eval_every=5",
+              "--config.steps_per_dispatch=5", "--config.best_metric=class/all/nmi")
+  assert done.returncode == 0, done.stderr
+  key = "class/all/nmi"
+  measured = {record["step"]: record[key] for record in records(tmp_path / "w") if key in record}
+  results = json.loads((tmp_path / "w" / "results.json").read_text())
+  assert list(measured) == [5, 10, 15, 20] and results["steps"] == 20
+  assert measured[results["best_step"]] == max(measured.values()) > measured[20]
+  assert results["metrics"][key] == pytest.approx(max(measured.values()), abs=1e-6)
+  run = pipeline.load_run(str(tmp_path / "w"))
+  assert run.step == results["best_step"] and int(run.state.step) == run.step
+
+
 def test_a_finished_run_says_so(finished):
   done = call("run", "--model=gmm", "--preset=tiny", f"--workdir={finished[0]}")
   assert done.returncode == 0 and "finished at step 20" in done.stdout

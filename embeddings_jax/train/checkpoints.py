@@ -20,7 +20,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
-from embeddings_jax.types import PyTree
+from embeddings_jax.types import InputError, PyTree
 
 CHECKSUMS = "checksums.{}.json"  # One for each process that hashed a part of the files.
 DAMAGED = "damaged-{}"
@@ -82,11 +82,22 @@ class Checkpoints:
     steps = _committed_steps(self._directory)
     return steps[-1] if steps else None
 
+  @property
+  def keeps_best(self) -> bool:
+    """Whether a metric says which checkpoint is the best."""
+    return self._best_metric is not None
+
+  def best(self) -> int | None:
+    """The step with the best value of `best_metric`; None where no checkpoint has one."""
+    return self._manager.best_step() if self.keeps_best and self.latest() is not None else None
+
   def save(self, step: int, state: PyTree, converged_at: int | None = None,
            scores: Mapping[str, float] | None = None) -> None:
     """Starts to save; waits only while the previous save is still being written."""
     metadata = self._metadata | {"step": step, "converged_at": converged_at}
-    scores = dict(scores or {}) if self._best_metric else None
+    scores = dict(scores or {}) if self._best_metric else {}
+    if scores and self._best_metric not in scores:
+      raise InputError(f"best_metric={self._best_metric!r}: was not measured; there are {', '.join(sorted(scores))}")
     try:
       self._manager.save(step, metrics=scores or None, args=ocp.args.Composite(
           state=ocp.args.StandardSave(state), metadata=ocp.args.JsonSave(metadata)))
@@ -110,14 +121,16 @@ class Checkpoints:
       self._opened.close()
       self._opened = None
 
-  def restore(self, abstract: PyTree, layout: PyTree) -> tuple[PyTree, int, int | None] | None:
+  def restore(self, abstract: PyTree, layout: PyTree,
+              preferred: int | None = None) -> tuple[PyTree, int, int | None] | None:
     """The newest sound checkpoint as `(state, step, converged_at)`, or None where there is none.
 
     Args:
       abstract: shapes and dtypes of the state.
       layout: a sharding for every leaf; it need not be the one that was saved.
+      preferred: the step to restore instead, if it is sound.
     """
-    step = self._newest_sound_step()
+    step = self._newest_sound_step(preferred)
     if step is None:
       return None
     target = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, layout)
@@ -128,8 +141,8 @@ class Checkpoints:
       raise self._error("restore", step, error) from error
     return saved.state, step, saved.metadata["converged_at"]
 
-  def _newest_sound_step(self) -> int | None:
-    for step in reversed(_committed_steps(self._directory)):
+  def _newest_sound_step(self, preferred: int | None) -> int | None:
+    for step in sorted(_committed_steps(self._directory), key=lambda step: (step == preferred, step), reverse=True):
       folder = self._directory / str(step)
       damage = find_damage(folder, jax.process_index(), jax.process_count())
       damaged = bool(damage)

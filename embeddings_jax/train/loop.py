@@ -67,7 +67,8 @@ def train(
     steps_per_dispatch: updates that one compiled program makes, which small models need to be fast.
       An evaluation or a save that is due "every n steps" happens at the end of the dispatch that
       reaches or passes a multiple of n.
-    checkpoints: where to save, and to resume from. The last step is always saved.
+    checkpoints: where to save, and to resume from. The last step is always saved. Where they keep the best, whatever
+      is evaluated is saved, and the last step is evaluated too.
     save_every, eval_every, log_every: in steps; 0 is never.
     evaluate: `(state, step) -> metrics`.
     write: `(step, record)`, with the means over the steps since the last record, as far as they
@@ -144,6 +145,7 @@ def train(
 
     clock = _Clock(step, source.batch_size)
     saved_at = step if restored else None
+    keeps_best = checkpoints is not None and checkpoints.keeps_best
     scores: Mapping[str, float] = {}
     spans = _spans(step, steps, steps_per_dispatch)
     # There is nothing to read ahead where every batch is the whole set.
@@ -162,14 +164,14 @@ def train(
         read_metrics(keep=1)  # One dispatch late: the device never waits for the host.
 
         scores = {}
-        if evaluate and _due(eval_every, start, step) and step < steps:
+        if evaluate and (_due(eval_every, start, step) if step < steps else keeps_best):
           read_metrics(keep=0)
           with clock.paused():
             scores = evaluate(state, step)
           if write:
             write(step, scores)
         signal_name = signals.received() if signals else None
-        if signal_name or _due(save_every, start, step):
+        if signal_name or _due(save_every, start, step) or (scores and keeps_best):
           save()
           saved_at = step
         if signal_name and step < steps:

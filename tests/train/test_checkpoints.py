@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from embeddings_jax.train.checkpoints import CheckpointError, Checkpoints
 from embeddings_jax.train.mesh import make_mesh
+from embeddings_jax.types import InputError
 
 REPLICATED = P()
 
@@ -28,10 +29,10 @@ def make_state(mesh, value=0.0, spec=REPLICATED):
   return jax.tree.map(jax.device_put, state, layout_of(state, mesh, spec))
 
 
-def restore(directory, mesh, report=print, spec=REPLICATED, **options):
+def restore(directory, mesh, report=print, spec=REPLICATED, preferred=None, **options):
   checkpoints = Checkpoints(str(directory), report=report, **options)
   state = jax.eval_shape(lambda: {"table": jnp.zeros((64, 64)), "step": jnp.int32(0)})
-  found = checkpoints.restore(state, layout_of(state, mesh, spec))
+  found = checkpoints.restore(state, layout_of(state, mesh, spec), preferred)
   checkpoints.close()
   return found
 
@@ -62,8 +63,33 @@ def test_retention_keeps_the_latest_and_the_best(tmp_path):
   for step, score in [(1, 0.1), (2, 0.9), (3, 0.5), (4, 0.2), (5, 0.3)]:
     checkpoints.save(step, make_state(make_mesh(), step), scores={"score": score})
   checkpoints.wait()
+  assert checkpoints.best() == 2
   checkpoints.close()
   assert sorted(int(p.name) for p in (tmp_path / "c").iterdir() if p.name.isdigit()) == [2, 4, 5]
+  assert restore(tmp_path / "c", make_mesh())[1] == 5
+  assert restore(tmp_path / "c", make_mesh(), preferred=2)[1] == 2
+  flip_one_bit(data_files(tmp_path / "c" / "2")[0], random.Random(1))
+  assert restore(tmp_path / "c", make_mesh(), report=[].append, preferred=2)[1] == 5
+
+
+def test_of_checkpoints_written_by_another_process_the_best_is_known_too(tmp_path):
+  for best, lower in ((1, True), (3, False)):
+    directory = tmp_path / str(best)
+    for step, score in [(1, 0.1), (3, 0.5), (4, None)]:
+      checkpoints = Checkpoints(str(directory), best_metric="score", lower_is_better=lower)
+      checkpoints.save(step, make_state(make_mesh(), step), scores=None if score is None else {"score": score})
+      checkpoints.wait()
+      assert checkpoints.best() == (1 if step == 1 else best)
+      checkpoints.close()
+  assert Checkpoints(str(tmp_path / "none"), best_metric="score").best() is None
+  assert Checkpoints(str(tmp_path / "3")).best() is None
+
+
+def test_a_best_metric_that_is_not_measured_is_named(tmp_path):
+  checkpoints = Checkpoints(str(tmp_path / "c"), best_metric="skore")
+  with pytest.raises(InputError, match="best_metric='skore': was not measured; there are loss, score"):
+    checkpoints.save(1, make_state(make_mesh()), scores={"score": 1.0, "loss": 2.0})
+  checkpoints.close()
 
 
 def flip_one_bit(path, rng):

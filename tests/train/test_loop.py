@@ -78,6 +78,15 @@ def test_logs_and_evaluations_are_due_by_the_absolute_step(mesh_of):
   assert evaluated == [(12, 12)]  # The last step is evaluated by whoever called the loop.
 
 
+def test_where_the_best_is_kept_what_is_evaluated_is_saved_and_the_last_step_too(mesh_of, tmp_path):
+  checkpoints = Checkpoints(str(tmp_path / "c"), keep=1, best_metric="score")
+  score = {8: 0.3, 12: 0.9, 16: 0.4, 18: 0.5}
+  train(summing_model()[0], numbers(), steps=18, steps_per_dispatch=4, eval_every=6, mesh=mesh_of(),
+        checkpoints=checkpoints, evaluate=lambda state, step: {"score": score[step]})
+  assert (checkpoints.latest(), checkpoints.best()) == (18, 12)
+  checkpoints.close()
+
+
 def test_resumed_equals_uninterrupted_and_more_steps_continue(mesh_of, tmp_path):
   whole = train(summing_model()[0], numbers(), steps=17, steps_per_dispatch=3, mesh=mesh_of())
   started = []
