@@ -18,6 +18,8 @@ README = pathlib.Path(__file__).parents[1] / "README.md"
 # Numbers of questions, and sections of the analogies, are in the files alone.
 LEFT_OUT = re.compile(
     r"(^|/)((pairs|questions|words|out_of_vocabulary)$|cos(add|mul)/(?!total/|semantic/|syntactic/))")
+# Of what the last updates measured: of each step ahead, nats that the future and the context have in common at least.
+OF_TRAINING = re.compile(r"bound_\d+$|log_num_candidates$")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -52,16 +54,26 @@ def baseline_table() -> str:
   lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
   for (model, data, shown), runs in groups.items():
     minutes = f"{statistics.mean(run['wall_seconds'] for run in runs) / 60:.1f}"
+    if runs[0]["device"] != "cpu":
+      minutes += f" ({runs[0]['device']})"
     # Runs that end when they have converged differ.
     steps = "–".join(str(n) for n in sorted({min(run["steps"] for run in runs), max(run["steps"] for run in runs)}))
     row = [f"`{model}`", data, steps, None, None, str(len(runs)), minutes, f"`{shown}`"]
-    for metric in (name for name in runs[0]["metrics"] if not LEFT_OUT.search(name)):
-      values = [run["metrics"][metric] for run in runs if metric in run["metrics"]]  # One may lack a protocol's data.
+    measured = [{name: value for name, value in run["training"].items() if OF_TRAINING.match(name)} for run in runs]
+    measured = [run["metrics"] | {f"training/{name}": each[name] for name in sorted(each, key=_by_number)}
+                for run, each in zip(runs, measured)]
+    for metric in (name for name in measured[0] if not LEFT_OUT.search(name)):
+      values = [each[metric] for each in measured if metric in each]  # One may lack a protocol's data.
       spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
       row[3:5] = metric, f"{statistics.mean(values):.3f}{spread}"
       lines.append("| " + " | ".join(row) + " |")
       row = [""] * len(columns)
   return "\n".join(lines) + "\n"
+
+
+def _by_number(name: str) -> tuple[str, int]:
+  word, _, number = name.rpartition("_")
+  return (word, int(number)) if number.isdigit() else (name, 0)
 
 
 def benchmark_table() -> str:
