@@ -174,17 +174,17 @@ def run(config: Any, explicit: Collection[str] = ()) -> int:
           write=log.write if log else None, log_every=config.log_every, started=log.start if log else None,
           progress=progress.show if progress else None, signals=signals,
           initial=pretrained.initial(found, say) if found else None)
+    step, best = checkpoints.latest(), checkpoints.best()
+    if best not in (None, step):
+      layout = jax.tree.map(lambda leaf: leaf.sharding, state)
+      state, best, _ = checkpoints.restore(jax.eval_shape(lambda: state), layout, best)
+      say(f"{config.best_metric} was best at step {best}, which is reported")
   finally:
     if progress:
       progress.close()
     checkpoints.close()
     if log:
       log.close()
-  step, best = checkpoints.latest(), checkpoints.best()
-  if best not in (None, step):
-    say(f"{config.best_metric} was best at step {best}, which is reported")
-    state = checkpoints.restore(jax.eval_shape(lambda: state), jax.tree.map(lambda x: x.sharding, state), best)[0]
-    checkpoints.close()
   seconds = log.seconds() if log else 0.0
   report.finish(state, step, path, seconds=seconds, record=record, write=alone, best=best)
   return 0

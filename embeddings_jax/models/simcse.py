@@ -7,7 +7,7 @@ Gao, Yao, Chen 2021, "SimCSE: Simple Contrastive Learning of Sentence Embeddings
   unsupervised  `tokens` [batch, time]: z_i and z_i+ are the same sentence under two dropout masks, in one pass
                 (equation 4); there are no z-
   supervised    `tokens` [batch, 2 or 3, time]: a premise, a sentence that follows from it and, of three, one that
-                contradicts it (equation 5, with the weight of section 4's ablation)
+                contradicts it (equation 5, with the weight α of its ablation)
 
   symbol  name               shape
   h       features           [batch, views, time, dim], pooled to [batch, views, dim]
