@@ -91,8 +91,9 @@ class Report:
     np.save(path / "embeddings.npy", vectors)
     if names is not None:
       (path / "vocabulary.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-    last = workdir.read_metrics(path)[-1:]
-    training = {key: value for key, value in (last[0] if last else {}).items() if key not in ("step", "seconds")}
+    logged = workdir.read_metrics(path)
+    logged = [record for record in logged if "steps_per_second" in record] or logged  # Evaluations have no rates.
+    training = {key: value for key, value in (logged or [{}])[-1].items() if key not in ("step", "seconds")}
     rate = training.pop("examples_per_second", 0.0)
     results = {
         "model": self._config.name, "preset": record["preset"], "data": self._config.data.name,

@@ -70,6 +70,7 @@ def test_the_best_checkpoint_is_what_is_reported_and_read(tmp_path):
   assert list(measured) == [5, 10, 15, 20] and results["steps"] == 20
   assert measured[results["best_step"]] == max(measured.values()) > measured[20]
   assert results["metrics"][key] == pytest.approx(max(measured.values()), abs=1e-6)
+  assert "loss" in results["training"] and key not in results["training"]
   run = pipeline.load_run(str(tmp_path / "w"))
   assert run.step == results["best_step"] and int(run.state.step) == run.step
 
