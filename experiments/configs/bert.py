@@ -3,15 +3,15 @@
 Command: `python -m experiments.run --model=bert [--preset=small --data_dir=DIR]`
 Presets: `demo` documentation, three minutes on two cores; `tiny` for tests; `small` BERT-mini (4 layers of 256) on
 6,514 articles of Wikipedia, less than half a pass and so without dropout, 36 minutes on two cores with products of
-bfloat16 (`--config.model.dtype=float32` elsewhere), or 15 minutes with rows of 64 tokens (`--preset=small --steps=1800
---config.data.max_length=64 --config.batch_size=64`); `paper` BERT-base, 1 M steps of 256 rows of 512 on an
-accelerator, on a corpus of one's own (`--data=`).
+bfloat16 (`--config.model.dtype=float32` elsewhere), or 15 minutes with rows of 64 tokens (`--steps=1800
+--batch_size=64 --config.data.max_length=64`); `paper` BERT-base, 1 M steps of 256 rows of 512 on an accelerator, on a
+corpus of one's own (`--data=`).
 Expected: small, held out: masked loss 3.67 (the words' frequencies lose 6.49), next sentence .719 (1 seed). The loss
 stays near 5.9 until step 1,300 and falls then; Chen et al. 2023 (arXiv:2309.07311) study such drops. In rows of 64 it
 falls from step 650 on: 3.63 after the 15 minutes, next sentence .645 (.62 of such pairs are no neighbours), and its
 means are better vectors of sentences (STS-B test .512, of the longer training .408; 1 seed). demo, held out: masked
-loss 5.12 (the words' frequencies lose 5.86), next sentence .787 (untrained .621, for many docstrings have one sentence
-and so no next; 1 seed).
+loss 5.12 (the words' frequencies lose 5.86), next sentence .787 (untrained .621, for many docstrings have one
+sentence and so no next; 1 seed).
 """
 import ml_collections
 
