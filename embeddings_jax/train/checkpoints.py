@@ -74,6 +74,9 @@ class Checkpoints:
     if self._opened is None:
       # Orbax logs for its developers, with a page of tracebacks for every error that it raises as well.
       logging.getLogger("absl").setLevel(logging.CRITICAL)
+      # Orbax reads the metrics of all checkpoints, and gives up at one that is no JSON.
+      for step in _committed_steps(self._directory) if self.keeps_best else ():
+        self._set_aside_if_damaged(step, within="metrics/")
       self._opened = ocp.CheckpointManager(self._directory, options=self._options)
     return self._opened
 
@@ -142,24 +145,28 @@ class Checkpoints:
     return saved.state, step, saved.metadata["converged_at"]
 
   def _newest_sound_step(self, preferred: int | None) -> int | None:
-    for step in sorted(_committed_steps(self._directory), key=lambda step: (step == preferred, step), reverse=True):
-      folder = self._directory / str(step)
-      damage = find_damage(folder, jax.process_index(), jax.process_count())
-      damaged = bool(damage)
-      if jax.process_count() > 1:
-        damaged = bool(multihost_utils.process_allgather(np.array(damaged)).any())
-      if not damaged:
-        return step
-      for line in damage:
-        self._report(f"checkpoint {step} is damaged: {line}; going back to the previous one")
-      if jax.process_index() == 0:
-        aside = self._directory / DAMAGED.format(step)
-        if aside.exists():
-          aside.rmtree()
-        folder.rename(aside)
-      if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(f"damaged {step}")
-    return None
+    steps = sorted(_committed_steps(self._directory), key=lambda step: (step == preferred, step), reverse=True)
+    return next((step for step in steps if not self._set_aside_if_damaged(step)), None)
+
+  def _set_aside_if_damaged(self, step: int, within: str = "") -> bool:
+    """Whether files of a checkpoint, of those whose names begin with `within`, do not have their checksums."""
+    folder = self._directory / str(step)
+    damage = find_damage(folder, jax.process_index(), jax.process_count(), within)
+    damaged = bool(damage)
+    if jax.process_count() > 1:
+      damaged = bool(multihost_utils.process_allgather(np.array(damaged)).any())
+    if not damaged:
+      return False
+    for line in damage:
+      self._report(f"checkpoint {step} is damaged: {line}; it is set aside")
+    if jax.process_index() == 0:
+      aside = self._directory / DAMAGED.format(step)
+      if aside.exists():
+        aside.rmtree()
+      folder.rename(aside)
+    if jax.process_count() > 1:
+      multihost_utils.sync_global_devices(f"damaged {step}")
+    return True
 
   def _error(self, verb: str, step: int | None, error: Exception) -> CheckpointError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -169,8 +176,10 @@ class Checkpoints:
                            f"{'complete: ' + ', '.join(map(str, kept)) if kept else 'there is no complete one'}")
 
 
-def find_damage(folder: epath.Path, part: int = 0, parts: int = 1) -> list[str]:
+def find_damage(folder: epath.Path, part: int = 0, parts: int = 1, within: str = "") -> list[str]:
   """What is wrong with the files of a committed checkpoint, a line each; [] if nothing is.
+
+  Of `parts` processes each looks at a part of the files, of those whose names begin with `within`.
 
   A checkpoint without checksums was committed an instant before its process was killed: it has
   nothing to be held against and counts as sound.
@@ -182,7 +191,7 @@ def find_damage(folder: epath.Path, part: int = 0, parts: int = 1) -> list[str]:
     except ValueError:
       return [f"{path} is not readable"]
   damage = []
-  for name in sorted(expected)[part::parts]:
+  for name in sorted(name for name in expected if name.startswith(within))[part::parts]:
     path = folder / name
     if not path.exists():
       damage.append(f"{path} is missing")

@@ -85,6 +85,25 @@ def test_of_checkpoints_written_by_another_process_the_best_is_known_too(tmp_pat
   assert Checkpoints(str(tmp_path / "3")).best() is None
 
 
+def test_a_damaged_score_does_not_stop_the_others(tmp_path):
+  mesh, lines = make_mesh(), []
+  save_scored = Checkpoints(str(tmp_path / "c"), best_metric="score")
+  for step, score in [(1, 0.9), (2, 0.5), (3, 0.4)]:
+    save_scored.save(step, make_state(mesh, step), scores={"score": score})
+  save_scored.wait()
+  save_scored.close()
+  (tmp_path / "c" / "1" / "metrics" / "metrics").write_text("{")
+  checkpoints = Checkpoints(str(tmp_path / "c"), best_metric="score", report=lines.append)
+  assert checkpoints.best() == 2
+  state = make_state(mesh)
+  assert checkpoints.restore(jax.eval_shape(lambda: state), layout_of(state, mesh), checkpoints.best())[1] == 2
+  checkpoints.save(4, state, scores={"score": 0.95})
+  checkpoints.wait()
+  assert checkpoints.best() == 4
+  checkpoints.close()
+  assert len(lines) == 1 and "checkpoint 1 is damaged" in lines[0]
+
+
 def test_a_best_metric_that_is_not_measured_is_named(tmp_path):
   checkpoints = Checkpoints(str(tmp_path / "c"), best_metric="skore")
   with pytest.raises(InputError, match="best_metric='skore': was not measured; there are loss, score"):
