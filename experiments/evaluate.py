@@ -76,7 +76,8 @@ def main(argv: Sequence[str]) -> int:
   path = run.path / "results.json"
   old = workdir.read_json(path) if path.exists() else {"model": config["name"], "metrics": {}, "seed": config["seed"]}
   old["metrics"] |= {key: round(float(value), 6) for key, value in metrics.items()}
-  workdir.write_json(path, old | {"steps": run.step})
+  step = {"best_step": run.step} if config["best_metric"] else {"steps": run.step}
+  workdir.write_json(path, {"steps": run.step} | old | step)
   drawn = figures.draw_probing(run.path, metrics)
   drawn += figures.draw_sts(run.path, sentences or embed, names, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir,
                             prefix=FLAGS.pooling)

@@ -73,6 +73,10 @@ def test_the_best_checkpoint_is_what_is_reported_and_read(tmp_path):
   assert "loss" in results["training"] and key not in results["training"]
   run = pipeline.load_run(str(tmp_path / "w"))
   assert run.step == results["best_step"] and int(run.state.step) == run.step
+  done = call("evaluate", f"--workdir={tmp_path / 'w'}")
+  assert f"{key}: {results['metrics'][key]:.4f}" in done.stdout
+  again = json.loads((tmp_path / "w" / "results.json").read_text())
+  assert (again["steps"], again["best_step"]) == (20, run.step)
 
 
 def test_a_finished_run_says_so(finished):
