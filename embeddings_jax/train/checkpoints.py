@@ -59,7 +59,8 @@ class Checkpoints:
     preserved, score = policies.LatestN(keep), None
     if best_metric:
       def score(metrics):
-        return metrics.get(best_metric, np.inf if lower_is_better else -np.inf)
+        value = metrics.get(best_metric, np.nan)
+        return value if np.isfinite(value) else np.inf if lower_is_better else -np.inf
       best = policies.BestN(get_metric_fn=score, reverse=lower_is_better, n=1, keep_checkpoints_without_metrics=False)
       preserved = policies.AnyPreservationPolicy([preserved, best])
     self._options = ocp.CheckpointManagerOptions(
@@ -91,14 +92,18 @@ class Checkpoints:
     return self._best_metric is not None
 
   def best(self) -> int | None:
-    """The step with the best value of `best_metric`; None where no checkpoint has one."""
-    return self._manager.best_step() if self.keeps_best and self.latest() is not None else None
+    """The step with the best value of `best_metric`; None where no checkpoint has one that is finite."""
+    if not self.keeps_best or self.latest() is None:
+      return None
+    step = self._manager.best_step()
+    value = np.nan if step is None else self._manager.metrics(step).get(self._best_metric, np.nan)
+    return step if np.isfinite(value) else None
 
   def save(self, step: int, state: PyTree, converged_at: int | None = None,
            scores: Mapping[str, float] | None = None) -> None:
     """Starts to save; waits only while the previous save is still being written."""
     metadata = self._metadata | {"step": step, "converged_at": converged_at}
-    scores = dict(scores or {}) if self._best_metric else {}
+    scores = dict(scores or {}) if self.keeps_best else {}
     if scores and self._best_metric not in scores:
       raise InputError(f"best_metric={self._best_metric!r}: was not measured; there are {', '.join(sorted(scores))}")
     try:

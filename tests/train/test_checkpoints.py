@@ -75,13 +75,16 @@ def test_retention_keeps_the_latest_and_the_best(tmp_path):
 def test_of_checkpoints_written_by_another_process_the_best_is_known_too(tmp_path):
   for best, lower in ((1, True), (3, False)):
     directory = tmp_path / str(best)
-    for step, score in [(1, 0.1), (3, 0.5), (4, None)]:
+    for step, score in [(1, 0.1), (3, 0.5), (4, None), (5, np.nan)]:
       checkpoints = Checkpoints(str(directory), best_metric="score", lower_is_better=lower)
       checkpoints.save(step, make_state(make_mesh(), step), scores=None if score is None else {"score": score})
       checkpoints.wait()
       assert checkpoints.best() == (1 if step == 1 else best)
       checkpoints.close()
-  assert Checkpoints(str(tmp_path / "none"), best_metric="score").best() is None
+  for other in ("none", "1"):  # Of no checkpoint, and of those that were measured by something else.
+    checkpoints = Checkpoints(str(tmp_path / other), best_metric="other")
+    assert checkpoints.best() is None
+    checkpoints.close()
   assert Checkpoints(str(tmp_path / "3")).best() is None
 
 
