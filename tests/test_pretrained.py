@@ -92,6 +92,19 @@ def test_at_most_four_widths_are_compiled(sentences):
   assert len(shapes) == 1
 
 
+def test_states_of_one_run_share_their_programs(sentences):
+  """As evaluations during training do: the second state traces nothing."""
+  run = pretrained.as_run(pretrained.load(str(sentences[0])))
+  traced = []
+  packed = lambda state, batch, rng: traced.append(1) or run.model.outputs["embed_packed"](state, batch, rng)
+  model = run.model._replace(outputs={"embed_packed": packed})
+  doubled = run.state._replace(params=jax.tree.map(lambda leaf: 2 * leaf, run.state.params))
+  first = inference.embedder(model, run.state, run.encoder)(TEXTS)
+  number = len(traced)
+  second = inference.embedder(model, doubled, run.encoder)(TEXTS)
+  assert len(traced) == number > 0 and np.abs(first - second).max() > 1e-3
+
+
 def test_best_widths_waste_the_least():
   from itertools import combinations
 
