@@ -19,7 +19,8 @@ from embeddings_jax.data.documents import Document, Documents, write_documents
 
 VERSION = 1  # Of what is cached: raise it when the same sources would give other documents.
 
-# Name to import -> name of the distribution, whose version is part of the cache's key.
+# Name to import -> name of the distribution, whose version is part of the cache's key. Each is required in setup.cfg:
+# were one there with an extra alone, installing that would make another corpus, and a run could not go on.
 PACKAGES = {
     "flax": "flax",
     "jax": "jax",

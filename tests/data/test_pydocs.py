@@ -1,4 +1,7 @@
+import configparser
 import importlib.util
+import pathlib
+import re
 import sys
 
 import numpy as np
@@ -99,3 +102,10 @@ def test_real_packages(tmp_path):
       "Returns the PageRank of the nodes in the graph.")
   assert not any(".tests." in name for name in names)
   assert len(items) > 1000 and np.all(items.labels["package"] == "networkx")
+
+
+def test_no_extra_changes_the_corpus():
+  setup = configparser.ConfigParser()
+  setup.read(pathlib.Path(__file__).parents[2] / "setup.cfg")
+  required = re.findall(r"^[\w-]+", setup["options"]["install_requires"], re.MULTILINE)
+  assert set(pydocs.PACKAGES.values()) <= set(required)
