@@ -269,13 +269,15 @@ def _bounds(plt: Any, records: Sequence[dict[str, float]]) -> Any:
 
 def _pretraining(plt: Any, records: Sequence[dict[str, float]], facts: Mapping[str, Any]) -> Any:
   """Losses and accuracies of masked words and, where there are pairs, of next sentences, beside what is known without
-  learning: the words' frequencies, and a coin."""
+  learning: the frequencies of words, and of pairs that follow each other (a half in records that lack it)."""
   steps = [record["step"] for record in records]
   share = facts["counts"] / facts["counts"].sum()
   entropy = -float(np.sum(share[share > 0] * np.log(share[share > 0])))
   tasks = [("masked", "masked words", entropy, float(share.max()), "word frequencies")]
   if "next_loss" in records[-1]:
-    tasks.append(("next", "next sentence", float(np.log(2)), 0.5, "a coin"))
+    true = float(np.mean([record.get("next_share", 0.5) for record in records]))
+    entropy = -true * np.log(true) - (1 - true) * np.log1p(-true) if 0 < true < 1 else 0.0
+    tasks.append(("next", "next sentence", entropy, max(true, 1 - true), "their frequency"))
   figure, rows = plt.subplots(len(tasks), 2, figsize=(9, 3 * len(tasks)), squeeze=False, sharex=True)
   for axes, (name, title, loss, accuracy, known) in zip(rows, tasks):
     for ax, kind, base in zip(axes, ("loss", "accuracy"), (loss, accuracy)):

@@ -207,6 +207,7 @@ def bert(
       error = optax.softmax_cross_entropy_with_integer_labels(next_logits, label)
       found["next_loss"] = ((rows * error).sum(), rows.sum())
       found["next_accuracy"] = ((rows * (next_logits.argmax(-1) == label)).sum(), rows.sum())
+      found["next_share"] = ((rows * batch["is_next"]).sum(), rows.sum())  # Where texts are short, far from a half.
     return found
 
   def loss_fn(params, extra, batch, rng, deterministic=False):

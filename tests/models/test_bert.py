@@ -175,10 +175,11 @@ def test_measures_are_sums_over_valid_rows():
   padded = {key: jnp.concatenate([value, value[:4]]) for key, value in part.items()}
   padded["mask"] = jnp.concatenate([jnp.ones(8), jnp.zeros(4)])
   one, other = (jax.jit(model.outputs["measures"])(state, batch, None) for batch in (part, padded))
-  for name in ("masked_loss", "masked_accuracy", "next_loss", "next_accuracy"):
+  for name in ("masked_loss", "masked_accuracy", "next_loss", "next_accuracy", "next_share"):
     np.testing.assert_allclose(one[name], other[name], rtol=1e-5)
   loss = one["masked_loss"][0] / one["masked_loss"][1] + one["next_loss"][0] / one["next_loss"][1]
   assert float(jax.jit(model.outputs["loss"])(state, part, None)) == pytest.approx(float(loss), rel=1e-5)
+  assert float(one["next_share"][0]) == part["is_next"].sum()
   assert float(one["masked_loss"][1]) == float(statically_masked(part["tokens"], 40).weights.sum())
 
 
