@@ -10,7 +10,7 @@ from embeddings_jax.types import InputError, PyTree
 from experiments.command import check_choice
 
 SCHEDULES = ("constant", "linear", "cosine", "rsqrt")
-OPTIMIZERS = ("adam", "adamw", "sgd", "lamb", "adagrad", "rmsprop", "muon")
+OPTIMIZERS = ("adam", "adamw", "sgd", "lamb", "lars", "adagrad", "rmsprop", "muon")
 KEYS = ("name", "learning_rate", "schedule", "warmup_steps", "warmup_fraction", "end_fraction", "clip_norm",
         "weight_decay", "momentum", "b1", "b2", "eps")
 
@@ -46,14 +46,15 @@ def optimizer(config: Mapping[str, Any], num_steps: int) -> optax.GradientTransf
   check_choice("--config.optimizer.name", name, OPTIMIZERS)
   betas = {k: config[k] for k in ("b1", "b2", "eps") if k in config}
   decay = config.get("weight_decay", 0.0)
-  if decay and name not in ("adamw", "lamb", "muon"):
-    raise InputError(f"--config.optimizer.weight_decay={decay}: {name} has none; use adamw, lamb or muon")
+  if decay and name not in ("adamw", "lamb", "lars", "muon", "sgd"):
+    raise InputError(f"--config.optimizer.weight_decay={decay}: {name} has none; use adamw, lamb, lars, muon or sgd")
   transform = {
       "adam": lambda: optax.adam(rate, **betas),
       "adamw": lambda: optax.adamw(rate, weight_decay=decay, mask=_decays, **betas),
       "lamb": lambda: optax.chain(optax.scale_by_adam(**{"eps": 1e-6, **betas}),
                                   optax.add_decayed_weights(decay, _decays), _layerwise_trust_ratio(),
                                   optax.scale_by_learning_rate(rate)),
+      "lars": lambda: optax.lars(rate, decay, _decays, trust_ratio_mask=_decays, momentum=config.get("momentum", 0.9)),
       "sgd": lambda: optax.sgd(rate, momentum=config.get("momentum")),
       "adagrad": lambda: optax.adagrad(rate),
       "rmsprop": lambda: optax.rmsprop(rate),
@@ -62,6 +63,8 @@ def optimizer(config: Mapping[str, Any], num_steps: int) -> optax.GradientTransf
           muon_weight_dimension_numbers=_matrices,
           **{f"adam_{key}": value for key, value in betas.items() if key != "eps"}),
   }[name]()
+  if decay and name == "sgd":
+    transform = optax.chain(optax.add_decayed_weights(decay, _decays), transform)
   clip_norm = config.get("clip_norm", 0.0)
   return optax.chain(optax.clip_by_global_norm(clip_norm), transform) if clip_norm else transform
 

@@ -443,12 +443,12 @@ def make_model(config: Mapping[str, Any], facts: Mapping[str, Any], num_steps: i
 
 def encoder_of(options: Mapping[str, Any], facts: Mapping[str, Any], num_steps: int, *,
                with_model: bool) -> dict[str, Any]:
-  """What fine-tuning begins with: `encoder`, the network of the model `options["name"]` with its hyperparameters, and
-  if asked for `auxiliary`, that model."""
+  """What fine-tuning begins with: `encoder`, the network of the model `options["name"]` (or of `nets/`, a network of
+  that name) with its hyperparameters, and if asked for `auxiliary`, that model."""
   options = dict(options)
   name = options.pop("name")
   try:
-    module = importlib.import_module(f"embeddings_jax.models.{name}")
+    module = network_module(name)
     known = inspect.signature(module.encoder).parameters
     network = module.encoder(**{key: value for key, value in facts.items() if key in known} | options)
   except (ModuleNotFoundError, AttributeError) as error:
@@ -462,6 +462,17 @@ def encoder_of(options: Mapping[str, Any], facts: Mapping[str, Any], num_steps: 
     options = {key: value for key, value in options.items() if key in arguments}
     found["auxiliary"] = make_model({"name": name, "model": options, "optimizer": sgd}, facts, num_steps)
   return found
+
+
+def network_module(name: str) -> Any:
+  """The module that exports `encoder(**hyper)`: of a model, or of `nets/`."""
+  for room in ("models", "nets"):
+    try:
+      return importlib.import_module(f"embeddings_jax.{room}.{name}")
+    except ModuleNotFoundError as error:
+      if error.name != f"embeddings_jax.{room}.{name}":
+        raise
+  raise ModuleNotFoundError(name)
 
 
 def first_state(model: Model, batch: Mapping[str, Any], mesh: jax.sharding.Mesh, seed: int) -> PyTree:

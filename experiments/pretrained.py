@@ -20,7 +20,8 @@ from embeddings_jax.types import InputError, PyTree
 from experiments import pipeline, workdir
 
 # Arguments of a trunk that weights do not depend on; a config's own stay as they are.
-FREE = ("dropout", "attention_dropout", "dtype", "remat", "unroll", "init_std", "kernel_std", "position_init")
+FREE = ("dropout", "attention_dropout", "dtype", "remat", "unroll", "init_std", "kernel_std", "position_init",
+        "norm_decay")
 KINDS = ("subwords", "characters", *tasks.PLAIN)  # Encoders of networks, of ours, to start from.
 FOREIGN = ("parent", "name")  # Fields of every Flax module.
 
@@ -39,6 +40,7 @@ class Pretrained(NamedTuple):
     pooling: how its makers pool the vectors of tokens; "": they do not say.
     normalize: whether they divide vectors by their lengths.
     step: updates made, of a run of ours.
+    statistics: BatchNorm's running ones, by the names of their parameters.
   """
 
   path: epath.Path
@@ -51,6 +53,7 @@ class Pretrained(NamedTuple):
   pooling: str = ""
   normalize: bool = False
   step: int | None = None
+  statistics: Mapping[str, Any] = {}
 
 
 def load(directory: str) -> Pretrained:
@@ -74,10 +77,10 @@ def _load_ours(path: epath.Path) -> Pretrained:
   if isinstance(options.get("encoder"), Mapping):  # Of a run that fine-tuned it.
     options = dict(options["encoder"])
     name = options.pop("name")
-  module = importlib.import_module(f"embeddings_jax.models.{name}")
+  module = pipeline.network_module(name)
   if run.encoder.kind not in KINDS or not hasattr(module, "encoder"):
     raise InputError(f"--init_from={path}: holds a {name} of {run.encoder.kind}, which is no network to start from")
-  known = inspect.signature(getattr(module, name)).parameters
+  known = inspect.signature(getattr(module, name, module.encoder)).parameters
   given = {key: value for key, value in run.record["facts"].items() if key in known} | options
   parameters = inspect.signature(module.encoder).parameters
   vocabulary = {"vocab_size": 1} if "vocab_size" in parameters else {}
@@ -87,8 +90,10 @@ def _load_ours(path: epath.Path) -> Pretrained:
   # What its embeddings are made with.
   params = run.state.params if run.state.average == () else run.state.average
   params = jax.tree.map(np.asarray, {part: value for part, value in params.items() if part != "head"})
+  statistics = jax.tree.map(np.asarray, dict(run.state.extra).get("batch_stats", {}))
   return Pretrained(path, name, hyper, params, run.encoder, _fingerprint(params, run.encoder),
-                    str(path / "encoder" / "tokenizer.json"), options.get("pooling", ""), step=run.step)
+                    str(path / "encoder" / "tokenizer.json"), options.get("pooling", ""), step=run.step,
+                    statistics=statistics)
 
 
 def _load_theirs(path: epath.Path) -> Pretrained:
@@ -119,8 +124,8 @@ def adapt(config: Any, found: Pretrained, explicit: Collection[str]) -> None:
     InputError: another model than the config's, or a key that contradicts it; both values are named.
   """
   where = f"--init_from={found.path}"
-  factory = getattr(importlib.import_module(f"embeddings_jax.models.{found.name}"), found.name)
-  known = inspect.signature(factory).parameters
+  module = pipeline.network_module(found.name)
+  known = inspect.signature(getattr(module, found.name, module.encoder)).parameters
   sizes = {key: value for key, value in found.hyper.items() if key in known and key not in FREE}
   fine_tuned = hasattr(config.model.get("encoder"), "keys")
   node, prefix = (config.model.encoder, "model.encoder") if fine_tuned else (config.model, "model")
@@ -144,7 +149,7 @@ def adapt(config: Any, found: Pretrained, explicit: Collection[str]) -> None:
     pooling = "last" if found.hyper.get("causal") else "mean" if whole else ""
     if found.encoder.kind in tasks.PLAIN and "data.max_length" not in explicit:
       _set(config.data, "max_length", getattr(found.encoder, "max_length", 0))
-  if pooling and "model.pooling" not in explicit:
+  if pooling and "pooling" in config.model and "model.pooling" not in explicit:
     _set(config.model, "pooling", pooling)
   if found.encoder.kind != "subwords":
     return
@@ -177,7 +182,8 @@ def initial(found: Pretrained, report: Callable[[str], None] = print) -> Callabl
   Raises (when called):
     InputError: a parameter of another shape.
   """
-  leaves = {path_name(path): value for path, value in jax.tree_util.tree_leaves_with_path(found.params)}
+  named = {**found.params, "batch_stats": found.statistics}
+  leaves = {path_name(path): value for path, value in jax.tree_util.tree_leaves_with_path(named)}
 
   def put(state: PyTree) -> PyTree:
     missing, used = {}, set()
@@ -194,11 +200,15 @@ def initial(found: Pretrained, report: Callable[[str], None] = print) -> Callabl
       return leaves[name].astype(leaf.dtype)
 
     params = jax.tree_util.tree_map_with_path(choose, state.params)
+    extra = state.extra
+    if found.statistics:
+      extra = {name: jax.tree_util.tree_map_with_path(choose, {name: value})[name] if name == "batch_stats" else value
+               for name, value in extra.items()}
     average = state.average if state.average == () else jax.tree_util.tree_map_with_path(choose, state.average)
     fresh, unused = ", ".join(_roots(missing)), ", ".join(_roots(leaves.keys() - used))
     report(f"{found.path}: {len(used)} arrays of {found.name} taken over" + (f"; fresh: {fresh}" if fresh else "")
            + (f"; without use: {unused}" if unused else ""))
-    return state._replace(params=params, average=average)
+    return state._replace(params=params, average=average, extra=extra)
 
   return put
 
@@ -217,6 +227,8 @@ def as_run(found: Pretrained, pooling: str = "", **options: Any) -> pipeline.Run
     options: further arguments of the model's factory.
   """
   pooling = pooling or found.pooling or "mean"
+  if not hasattr(pipeline.network_module(found.name), found.name):
+    raise InputError(f"--init_from={found.path}: a {found.name} is no model by itself; name the run by --workdir")
   config = {"name": found.name, "model": {"pooling": pooling, **options}, "data": {}, "optimizer": {}}
   factory = getattr(importlib.import_module(f"embeddings_jax.models.{found.name}"), found.name)
   known = inspect.signature(factory).parameters

@@ -55,8 +55,13 @@ class Report:
     return inference.sentence_embedder(embed, self._data.encoder) if self._data.encoder.kind == "words" else embed
 
   def untrained(self) -> PyTree:
-    """The state of the same model before its first step."""
-    return pipeline.first_state(self._model, self._data.source.batch_at(0), self._mesh, self._config.seed)
+    """The state of the same model before its first step, with BatchNorm's statistics of a batch where it has some."""
+    batch = self._data.source.batch_at(0)
+    state = pipeline.first_state(self._model, batch, self._mesh, self._config.seed)
+    if "calibrated" not in self._model.outputs:
+      return state
+    with jax.set_mesh(self._mesh):
+      return state._replace(extra=jax.jit(self._model.outputs["calibrated"])(state, batch, None))
 
   def finish(self, state: PyTree, step: int, path: epath.Path, *, seconds: float, record: Mapping[str, Any],
              write: bool, best: int | None = None) -> None:

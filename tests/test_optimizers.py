@@ -64,7 +64,7 @@ def test_lamb_scales_each_of_the_stacked_layers_by_itself():
     ({"name": "adma"}, "did you mean adam?"),
     ({"schedule": "cosin"}, "did you mean cosine?"),
     ({"rate": 1}, "unknown rate"),
-    ({"name": "sgd", "weight_decay": 0.1}, "sgd has none"),
+    ({"name": "adagrad", "weight_decay": 0.1}, "adagrad has none"),
 ])
 def test_mistakes(config, expected):
   with pytest.raises(InputError, match=expected.replace("?", r"\?")):

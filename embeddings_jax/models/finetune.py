@@ -26,7 +26,7 @@ are no candidates for a span; dropout's mask comes from a hash. A frozen encoder
 
 Batch: `tokens` int32 [batch, time], -1 past the end (of `multiple_choice` [batch, choices, time]), `segments` alike,
 `characters` [batch, time, characters] for encoders that read them, or `signal` with `length`, or `image`, for those
-of sounds and pictures (`models/cpc.py`), where t is a frame or a patch; and `label` (int32 or float32 [batch]),
+of sounds and pictures, where t is a frame, a patch or a place of a map; and `label` (int32 or float32 [batch]),
 `start` and `end` (int32 [batch]), or `tags` (int32 [batch, time], -1 where nothing is asked). `embed` is c; of spans
 and tags the mean of h.
 
@@ -43,6 +43,7 @@ from jaxtyping import Array, Float
 
 from embeddings_jax.gradient import GradientState, gradient_model
 from embeddings_jax.nets.transformer import RULES
+from embeddings_jax.ops.augment import augmented, compose, horizontal_flip, random_shift
 from embeddings_jax.ops.dropout import dropout as drop
 from embeddings_jax.ops.pooling import pool, reading
 from embeddings_jax.types import InputError, Model
@@ -61,6 +62,8 @@ def finetune(
     pooling: str = "cls",
     layers: str = "last",
     frozen: bool = False,
+    trained_layers: int = -1,
+    shift: int = 0,
     dropout: float = 0.1,
     auxiliary: Model | None = None,
     auxiliary_weight: float = 0.0,
@@ -81,11 +84,14 @@ def finetune(
     pooling: `cls`, `mean` or `last`; for a text's vector.
     layers: `last`, or `mix`: a weighted mean of all, the embeddings too, learnt with the head.
     frozen: train the head alone.
+    trained_layers: train of the encoder the last so many layers or blocks alone, and what follows them (He et al. 2022,
+      arXiv:2111.06377, figure 9); below 0: all of it. Running statistics are moved everywhere.
+    shift: pictures are shifted by up to so many pixels and flipped at random, in training.
     dropout: of what goes into the head (of spans: none, as in BERT); the encoder has its own.
     auxiliary: the model that the encoder was pretrained by, for the loss below; its hyperparameters are its own.
     auxiliary_weight: λ; Radford et al. take .5.
     layer_decay: the rate of a layer is this times that of the layer above it (Howard & Ruder 2018, arXiv:1801.06146,
-      section 3.2, there 1 / 2.6); 1: all learn alike. Only for stacks like those of `nets/transformer.py`.
+      section 3.2, there 1 / 2.6); 1: all learn alike. For stacks like those of `nets/transformer.py`, and blocks.
     init_std: of the head's kernel.
     optimizer: by default AdamW with a rate of 2e-5.
     accumulate, ema_decay: as for `gradient_model`; of tags each part's mean counts by its sentences.
@@ -106,8 +112,12 @@ def finetune(
   if frozen and auxiliary_weight:
     raise InputError(f"frozen: the loss of the pre-training (auxiliary_weight={auxiliary_weight}) would move nothing "
                      "that the task uses")
+  if frozen and trained_layers >= 0:
+    raise InputError(f"frozen: trains no layer; leave trained_layers={trained_layers} out")
   of_text = task not in ("span", "tagging")
   width = {"classification": num_classes, "tagging": num_classes, "span": 2}.get(task, 1)
+  if shift < 0:
+    raise InputError(f"shift={shift}: must be at least 0 pixels")
   auxiliary = auxiliary if auxiliary_weight else None
 
   def init_params(rng, batch):
@@ -119,8 +129,10 @@ def finetune(
       state = auxiliary.init(rng_encoder, rows)
       params, extra = dict(state.params), state.extra
     else:
-      params, extra = {"encoder": encoder.init(rng_encoder, rows, method="features")["params"]}, {}
-    shape = jax.eval_shape(lambda: encoder.apply({"params": params["encoder"]}, rows, method="layers")).shape
+      variables = dict(encoder.init(rng_encoder, rows, method="features"))
+      params = {"encoder": variables.pop("params")}
+      extra = {name: {"encoder": value} for name, value in variables.items()}
+    shape = jax.eval_shape(lambda: encoder.apply(variables_of(params, extra), rows, method="layers")).shape
     dense = lambda rng, width: {"bias": jnp.zeros(width),
                                 "kernel": nn.initializers.truncated_normal(init_std)(rng, (shape[-1], width))}
     params["head"] = dense(rng_head, width)
@@ -130,38 +142,54 @@ def finetune(
       params["pooler"] = dense(rng_pooler, shape[-1])
     return params, extra
 
-  def features(params, rows, rng) -> Float[Array, "rows time dim"]:
-    """Of the first token alone where no other is looked at. `rng`: None for no dropout."""
-    trunk = {"params": jax.lax.stop_gradient(params["encoder"]) if frozen else params["encoder"]}
-    options = {"deterministic": frozen or rng is None, "rngs": {} if rng is None else {"dropout": rng}}
-    if layers == "last":
-      return encoder.apply(trunk, rows, method=reading(encoder, pooling) if of_text else "features", **options)
-    mix = params["head"]["mix"]
-    found = encoder.apply(trunk, rows, method="layers", **options)
-    return mix["gamma"] * jnp.einsum("l,bltd->btd", jax.nn.softmax(mix["weights"]), found)
+  def variables_of(params, extra):
+    """The encoder's: its parameters and, where it has some, its running statistics."""
+    trunk = jax.lax.stop_gradient(params["encoder"]) if frozen else params["encoder"]
+    return {"params": trunk, **{name: value["encoder"] for name, value in extra.items() if "encoder" in value}}
 
-  def pooled(params, rows, hidden) -> Float[Array, "rows dim"]:
-    if hasattr(encoder, "valid"):
-      valid = encoder.apply({"params": params["encoder"]}, rows, method="valid")
+  def features(params, extra, rows, rng) -> tuple[Float[Array, "rows time dim"], dict]:
+    """Of the first token alone where no other is looked at, and `extra` after it. `rng`: None for no dropout."""
+    method = "layers" if layers == "mix" else reading(encoder, pooling) if of_text else "features"
+    still = frozen or rng is None
+    options = {"deterministic": still, "rngs": {} if rng is None else {"dropout": rng}}
+    variables = variables_of(params, extra)
+    if still or len(variables) == 1:
+      found = encoder.apply(variables, rows, method=method, **options)
+    else:
+      found, moved = encoder.apply(variables, rows, method=method, **options, mutable=[*variables.keys() - {"params"}])
+      extra = {**extra, **{name: {**extra[name], "encoder": value} for name, value in moved.items()}}
+    if layers == "mix":
+      mix = params["head"]["mix"]
+      found = mix["gamma"] * jnp.einsum("l,bltd->btd", jax.nn.softmax(mix["weights"]), found)
+    return found, extra
+
+  def pooled(params, extra, rows, hidden) -> Float[Array, "rows dim"]:
+    if "image" in rows:
+      valid = jnp.ones(hidden.shape[:2], bool)
+    elif hasattr(encoder, "valid"):
+      valid = encoder.apply(variables_of(params, extra), rows, method="valid")
     else:
       valid = rows["tokens"] >= 0
     vector = pool(hidden, valid, pooling if of_text else "mean")
     return nn.tanh(_dense(vector, params["pooler"])) if of_text and pooling == "cls" else vector
 
-  def predict(params, batch, rng) -> Array:
-    """What the table above calls predictions, before the softmax; float32."""
+  def predict(params, extra, batch, rng) -> tuple[Array, dict]:
+    """What the table above calls predictions, before the softmax, float32; and `extra` after it."""
     rows = _rows(batch)
     rng, rng_head = (None, None) if rng is None else jax.random.split(rng)
-    vectors = features(params, rows, rng)
-    vectors = (pooled(params, rows, vectors) if of_text else vectors).astype(jnp.float32)
+    if rng_head is not None and "image" in rows and shift:
+      change = compose(random_shift(shift), horizontal_flip())
+      rows["image"] = augmented(change, jax.random.fold_in(rng_head, 1), rows["image"])
+    vectors, extra = features(params, extra, rows, rng)
+    vectors = (pooled(params, extra, rows, vectors) if of_text else vectors).astype(jnp.float32)
     if rng_head is not None and task != "span":
       vectors = drop(vectors, rng_head, dropout)
     found = _dense(vectors, params["head"])
     if task == "span":
-      return jnp.where((rows["tokens"] >= 0)[..., None], found, _NEVER)
-    if task in ("regression", "multiple_choice"):
-      return found.reshape(batch["tokens"].shape[:-1] if "tokens" in batch else -1)
-    return found
+      found = jnp.where((rows["tokens"] >= 0)[..., None], found, _NEVER)
+    elif task in ("regression", "multiple_choice"):
+      found = found.reshape(batch["tokens"].shape[:-1] if "tokens" in batch else -1)
+    return found, extra
 
   def task_loss(batch, found) -> tuple[Array, dict[str, Array]]:
     valid = batch["mask"] if "mask" in batch else jnp.ones(len(found))
@@ -180,27 +208,28 @@ def finetune(
 
   def loss_fn(params, extra, batch, rng):
     rng, rng_auxiliary = (None, None) if rng is None else jax.random.split(rng)
-    loss, metrics = task_loss(batch, predict(params, batch, rng))
+    found, moved = predict(params, extra, batch, rng)
+    loss, metrics = task_loss(batch, found)
     if auxiliary and rng is not None:
       state = GradientState(jnp.zeros((), jnp.int32), params, extra, (), params)
       other = auxiliary.outputs["training_loss"](state, _rows(batch), rng_auxiliary)
       metrics = metrics | {"task_loss": loss, "auxiliary_loss": other}
       loss = loss + auxiliary_weight * other
-    return loss, (metrics, extra)
+    return loss, (metrics, moved)
 
   def embed_fn(params, extra, batch):
     rows = _rows(batch)
-    return pooled(params, rows, features(params, rows, None)).astype(jnp.float32)
+    return pooled(params, extra, rows, features(params, extra, rows, None)[0]).astype(jnp.float32)
 
   outputs = {
       "loss": lambda params, extra, batch, rng: loss_fn(params, extra, batch, None)[0],
-      "predict": lambda params, extra, batch, rng: predict(params, batch, None),
+      "predict": lambda params, extra, batch, rng: predict(params, extra, batch, None)[0],
       "hidden": lambda params, extra, batch, rng: encoder.apply(
-          {"params": params["encoder"]}, _rows(batch), method="layers"),
+          variables_of(params, extra), _rows(batch), method="layers"),
   }
   optimizer = optimizer or optax.adamw(2e-5, weight_decay=0.01)
-  if layer_decay < 1:
-    optimizer = optax.chain(optimizer, _decay_by_layer(layer_decay))
+  if layer_decay < 1 or trained_layers >= 0:
+    optimizer = optax.chain(optimizer, _by_layer(layer_decay, trained_layers))
   if frozen:
     label = lambda params: {name: "frozen" if name == "encoder" else "trained" for name in params}
     optimizer = optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, label)
@@ -221,18 +250,28 @@ def _rows(batch: Mapping[str, Any]) -> dict[str, Any]:
   return rows | ({"mask": jnp.repeat(batch["mask"], batch["tokens"].shape[1])} if "mask" in batch else {})
 
 
-def _decay_by_layer(decay: float) -> optax.GradientTransformation:
-  """Multiplies updates of layer l of L (from 1) by decay^(L - l), those of the embeddings by decay^L."""
+def _by_layer(decay: float, trained: int) -> optax.GradientTransformation:
+  """Multiplies updates of layer l of L (from 1) by decay^(L - l), those of what lies below, the embeddings or the
+  first convolution, by decay^L; and by 0 where they are not of the last `trained` layers, unless that is below 0."""
 
   def update(updates, state, params=None):
     del params
     trunk: Mapping[str, Any] = updates["encoder"]
-    num_layers = len(jax.tree.leaves(trunk["layers"])[0])
-    powers = decay ** jnp.arange(num_layers - 1, -1, -1, dtype=jnp.float32)
-    scaled = {
-        name: jax.tree.map(lambda x: powers.reshape(-1, *[1] * (x.ndim - 1)) * x, part) if name == "layers"
-        else part if name == "final_norm" else jax.tree.map(lambda x: decay**num_layers * x, part)
-        for name, part in trunk.items()}
-    return {**updates, "encoder": scaled}, state
+    blocks = [name for name in trunk if name.startswith("block_")]
+    if "layers" not in trunk and not blocks:
+      raise InputError("layer_decay, trained_layers: this encoder has no layers or blocks to tell apart")
+    num = len(blocks) or len(jax.tree.leaves(trunk["layers"])[0])
+    powers = decay ** jnp.arange(num - 1, -1, -1, dtype=jnp.float32)
+    lowest = decay**num
+    if trained >= 0:
+      powers, lowest = jnp.where(jnp.arange(num) >= num - trained, powers, 0), 0.0
+
+    def scaled(name, part):
+      if name == "layers" and not blocks:
+        return jax.tree.map(lambda x: powers.reshape(-1, *[1] * (x.ndim - 1)) * x, part)
+      scale = 1.0 if name == "final_norm" else powers[int(name[6:])] if name in blocks else lowest
+      return jax.tree.map(lambda x: scale * x, part)
+
+    return {**updates, "encoder": {name: scaled(name, part) for name, part in trunk.items()}}, state
 
   return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

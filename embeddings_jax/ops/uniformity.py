@@ -1,9 +1,10 @@
-"""Alignment and uniformity of embeddings (Wang & Isola 2020, arXiv:2005.10242, section 4.2), for unit vectors."""
+"""Alignment and uniformity of embeddings (Wang & Isola 2020, arXiv:2005.10242, section 4.2), for unit vectors, and a
+measure of their collapse (Chen & He 2021, arXiv:2011.10566, figure 2)."""
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from embeddings_jax.ops.similarity import squared_distances
+from embeddings_jax.ops.similarity import squared_distances, unit
 
 
 def alignment(
@@ -40,3 +41,18 @@ def uniformity(
   distance = squared_distances(x, x)
   pairs = mask[:, None] * mask[None, :] * (1 - jnp.eye(len(x)))
   return jax.nn.logsumexp(-t * distance, b=pairs) - jnp.log(pairs.sum())
+
+
+def deviation(x: Float[Array, "n dim"], mask: Float[Array, " n"] | None = None) -> Float[Array, ""]:
+  """√dim times the standard deviation, over the rows, of each dimension of x_i / |x_i|, and of these the mean.
+
+  0 where all rows point the same way (they have collapsed); about 1 where their directions are drawn evenly.
+
+  Args:
+    x: vectors of any length.
+    mask: 1 = valid; other rows do not count.
+  """
+  x, mask = unit(x.astype(jnp.float32)), (jnp.ones(len(x)) if mask is None else mask)[:, None]
+  count = jnp.maximum(mask.sum(), 1)
+  centred = x - (mask * x).sum(0) / count
+  return x.shape[1] ** 0.5 * jnp.sqrt((mask * jnp.square(centred)).sum(0) / count).mean()

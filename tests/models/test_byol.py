@@ -1,0 +1,76 @@
+"""BYOL's update by hand: the loss against the target's vectors, and the target that follows."""
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from embeddings_jax.models.byol import byol
+from embeddings_jax.nets import resnet
+from embeddings_jax.nets.siamese import Mlp, Siamese
+from embeddings_jax.ops.augment import augmented, pair_of_views
+from embeddings_jax.types import InputError
+
+ENCODER = dict(depth=8, width=4)
+SIZES = dict(projector_dims=(8, 5), predictor_dim=6)
+
+
+def images(num=6):
+  return jnp.asarray(np.random.default_rng(0).integers(0, 256, (num, 16, 16, 3)), jnp.uint8)
+
+
+def unit(x):
+  x = np.asarray(x, np.float64)
+  return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def test_loss_is_the_distance_of_predictions_from_the_target_s_other_view():
+  x = images()
+  model = byol(encoder=resnet.encoder(**ENCODER), **SIZES)
+  state = jax.jit(model.init)(jax.random.key(0), {"image": x})
+  # Another target than the network itself.
+  state = state._replace(extra=state.extra | {"target": jax.tree.map(lambda leaf: leaf * 1.3 + 0.1,
+                                                                    state.extra["target"])})
+  _, metrics = jax.jit(model.update)(state, {"image": x}, jax.random.key(1))
+
+  online = Siamese(resnet.encoder(**ENCODER), Mlp((8, 5)), Mlp((6, 5)))
+  target = Siamese(resnet.encoder(**ENCODER), Mlp((8, 5)))
+  apply = lambda network, params, view: network.apply(
+      {"params": params, "batch_stats": {name: state.extra["batch_stats"][name] for name in params}},
+      {"image": view}, deterministic=False, mutable=["batch_stats"])[0]
+  views = [augmented(op, jax.random.fold_in(jax.random.key(1), i), x)
+           for i, op in enumerate(pair_of_views("byol", 16))]
+  q = [unit(apply(online, state.params, view)["q"]) for view in views]
+  z = [unit(apply(target, state.extra["target"], view)["z"]) for view in views]
+  expected = sum(((q[i] - z[1 - i]) ** 2).sum(1) for i in (0, 1)).mean()
+  np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-3)
+
+
+def test_target_follows_and_ends_by_standing_still():
+  x = images()
+  model = byol(encoder=resnet.encoder(**ENCODER), **SIZES, target_decay=0.5, num_steps=4, optimizer=optax.sgd(0.1))
+  state = jax.jit(model.init)(jax.random.key(0), {"image": x})
+  update = jax.jit(model.update)
+  for k in range(6):
+    old = state
+    state, _ = update(old, {"image": x}, jax.random.key(k))
+    decay = 1 - 0.5 * (np.cos(np.pi * min(k, 4) / 4) + 1) / 2
+    for name in ("encoder", "projector"):
+      jax.tree.map(lambda a, b, c: np.testing.assert_allclose(c, decay * a + (1 - decay) * b, rtol=1e-5, atol=1e-6),
+                   old.extra["target"][name], state.params[name], state.extra["target"][name])
+  assert decay == 1 and "predictor" not in state.extra["target"]
+
+
+def test_the_target_is_another_buffer_than_the_parameters():
+  """Both are donated."""
+  model = byol(encoder=resnet.encoder(**ENCODER), **SIZES)
+  state = model.init(jax.random.key(0), {"image": images()})
+  update = jax.jit(model.update, donate_argnums=0)
+  state, _ = update(state, {"image": images()}, jax.random.key(0))
+  state, metrics = update(state, {"image": images()}, jax.random.key(1))
+  assert np.isfinite(metrics["loss"])
+
+
+def test_a_target_that_never_moves_is_refused():
+  with pytest.raises(InputError, match="target_decay=1"):
+    byol(encoder=resnet.encoder(**ENCODER), target_decay=1)

@@ -1,0 +1,118 @@
+"""What `simclr`, `byol` and `simsiam` share: views, statistics, padding, learning, mistakes."""
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from embeddings_jax import array_source, train
+from embeddings_jax.eval.knn import knn
+from embeddings_jax.models.byol import byol
+from embeddings_jax.models.simclr import simclr
+from embeddings_jax.models.simsiam import simsiam
+from embeddings_jax.nets import resnet
+from embeddings_jax.nets.siamese import Mlp
+from embeddings_jax.types import InputError
+from experiments import optimizers
+
+SMALL = dict(projector_dims=(16, 8), blur=False)
+MODELS = {"simclr": functools.partial(simclr, **SMALL, temperature=0.5),
+          "byol": functools.partial(byol, **SMALL, predictor_dim=16, target_decay=0.9, augmentation="simclr"),
+          "simsiam": functools.partial(simsiam, **SMALL, predictor_dim=4)}
+
+
+def encoder(**options):
+  return resnet.encoder(**{"depth": 8, "width": 4, **options})
+
+
+def images(num=8, size=16, channels=3, seed=0):
+  return np.random.default_rng(seed).integers(0, 256, (num, size, size, channels)).astype(np.uint8)
+
+
+def started(model, batch):
+  return jax.jit(model.init)(jax.random.key(0), batch)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_padding_changes_nothing(name):
+  model = MODELS[name](encoder=encoder())
+  x = images()
+  state = started(model, {"image": x})
+  one = {"image": jnp.asarray(x), "mask": jnp.array([1.0] * 5 + [0.0] * 3)}
+  other = {"image": one["image"].at[5:].set(0), "mask": one["mask"]}
+  (state_one, found), (state_other, expected) = (jax.jit(model.update)(state, batch, jax.random.key(1))
+                                                 for batch in (one, other))
+  np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-5)
+  np.testing.assert_allclose(found["deviation"], expected["deviation"], rtol=1e-4)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), state_one.extra["batch_stats"],
+               state_other.extra["batch_stats"])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_calibrated_network_has_the_statistics_of_its_batch(name):
+  """Then the running statistics make of that batch what its own make of it."""
+  model = MODELS[name](encoder=encoder())
+  batch = {"image": jnp.asarray(images(16))}
+  state = started(model, batch)
+  assert all((leaf == 0).all() | (leaf == 1).all() for leaf in jax.tree.leaves(state.extra["batch_stats"]))
+  calibrated = state._replace(extra=model.outputs["calibrated"](state, batch, None))
+  assert jax.tree.structure(calibrated) == jax.tree.structure(state)
+  net = encoder()
+  variables = {"params": state.params["encoder"], "batch_stats": state.extra["batch_stats"]["encoder"]}
+  expected, _ = net.apply(variables, batch, deterministic=False, method="features", mutable=["batch_stats"])
+  np.testing.assert_allclose(model.embed(calibrated, batch), expected.mean(1), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_patterns_are_told_apart_after_training(name):
+  """Stripes of four directions, of any phase and with noise: the network untrained confuses them."""
+  rng = np.random.default_rng(0)
+  label = np.arange(400) % 4
+  angle, phase = label * np.pi / 4, rng.uniform(0, 2 * np.pi, 400)
+  y, x = np.mgrid[:16, :16]
+  wave = np.sin(1.6 * (np.cos(angle)[:, None, None] * x + np.sin(angle)[:, None, None] * y) + phase[:, None, None])
+  noisy = 127 + 60 * wave + rng.normal(0, 40, wave.shape)
+  pictures = np.clip(np.repeat(noisy[..., None], 3, -1), 0, 255).astype(np.uint8)
+  # A mirrored stripe would be one of another direction: pictures are rotated by the flip, so two classes remain.
+  label = np.where(label == 3, 1, label)
+  optimizer = optimizers.optimizer({"name": "adam", "learning_rate": 3e-3, "schedule": "cosine"}, 80)
+  model = MODELS[name](encoder=encoder(width=8), optimizer=optimizer, min_scale=0.5)
+  last = {}
+  state = train(model, array_source({"image": pictures}, 64), steps=80, log_every=80,
+                write=lambda step, record: last.update(record))
+  data = type("Set", (), {"items": pictures, "labels": {"stripes": label}, "split": {}})
+  of = lambda state: knn(lambda items: np.asarray(jax.jit(model.embed)(state, {"image": items})), data)
+  first = started(model, {"image": pictures[:64]})
+  first = first._replace(extra=model.outputs["calibrated"](first, {"image": jnp.asarray(pictures[:64])}, None))
+  trained, untrained = (of(s)["stripes/test/knn_accuracy"] for s in (state, first))
+  assert trained > 0.9 and trained > untrained + 0.1
+  assert last["deviation"] > 0.3  # No collapse.
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_mistakes(name):
+  model = MODELS[name](encoder=encoder())
+  with pytest.raises(InputError, match="batch_size=1"):
+    model.init(jax.random.key(0), {"image": images(1)})
+  with pytest.raises(InputError, match="no pictures"):
+    model.init(jax.random.key(0), {"x": np.zeros((2, 3), np.float32)})
+  with pytest.raises(InputError, match="Mlp gives no features"):
+    MODELS[name](encoder=Mlp((4,))).init(jax.random.key(0), {"image": images(2)})
+  with pytest.raises(InputError, match="accumulate=2"):
+    MODELS[name](encoder=encoder(), accumulate=2)
+  with pytest.raises(InputError, match="augmentation=simcrl"):
+    broken = functools.partial(MODELS[name], augmentation="simcrl")(encoder=encoder())
+    broken.update(started(broken, {"image": images(2)}), {"image": images(2)}, jax.random.key(0))
+
+
+def test_mlp_is_dense_layers_with_batch_normalisation():
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(12, 5)).astype(np.float32)
+  net = Mlp((7, 3), last_norm=True)
+  variables = net.init(jax.random.key(0), x)
+  found, _ = net.apply(variables, jnp.asarray(x), deterministic=False, mutable=["batch_stats"])
+  normal = lambda y: (y - y.mean(0)) / np.sqrt(y.var(0) + 1e-5)
+  first = np.maximum(normal(x @ np.asarray(variables["params"]["dense_0"]["kernel"])), 0)
+  np.testing.assert_allclose(found, normal(first @ np.asarray(variables["params"]["dense_1"]["kernel"])), atol=1e-5)
+  assert not any("bias" in layer for name, layer in variables["params"].items() if name.startswith("dense"))
