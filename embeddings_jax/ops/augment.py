@@ -309,7 +309,6 @@ def color_jitter(
     hue: strength, 0 to 1/2.
     probability: of changing a picture at all.
   """
-  strengths = jnp.array([brightness, contrast, saturation], jnp.float32)
   if min(brightness, contrast, saturation) < 0 or not 0 <= hue <= 0.5:
     raise InputError(f"brightness={brightness}, contrast={contrast}, saturation={saturation}, hue={hue}: must not be "
                      "negative, and hue at most 0.5")
@@ -320,6 +319,7 @@ def color_jitter(
   def jitter(rng, image):
     rng_whether, rng_order, rng_factor, rng_hue, rng_turn = jax.random.split(rng, 5)
     applies = jax.random.bernoulli(rng_whether, probability)
+    strengths = jnp.array([brightness, contrast, saturation if _is_colored(image) else 0], jnp.float32)
     change = jax.random.uniform(rng_factor, (3,), minval=jnp.maximum(-strengths, -1), maxval=strengths)  # Factor - 1.
     order = jax.random.permutation(rng_order, 3)
     colored = _is_colored(image) and hue > 0
