@@ -30,6 +30,7 @@ from embeddings_jax.types import InputError
 Op = Callable[[Array, Array], Array]  # (rng, image [h, w, c]) -> image [h', w', c]
 
 METHODS = ("bilinear", "bicubic")
+VIEWS = ("simclr", "byol")
 PADDINGS = ("reflect", "edge")
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601: how bright red, green and blue are.
 _TRIALS = 10  # Boxes drawn, of which the first that fits is taken, as torchvision does.
@@ -88,17 +89,35 @@ def simclr_augmentation(
   return compose(*ops)
 
 
-def byol_augmentation(size: int, *, view: int = 0) -> Op:
+def byol_augmentation(size: int, *, view: int = 0, scale: tuple[float, float] = (0.08, 1.0)) -> Op:
   """BYOL's T (view 0: always blurred) and T' (view 1: blurred at .1, solarized at .2), of its table 6."""
   if view not in (0, 1):
     raise InputError(f"view={view}: BYOL has two, 0 and 1")
   return compose(
-      random_resized_crop(size, method="bicubic"),
+      random_resized_crop(size, scale=scale, method="bicubic"),
       horizontal_flip(),
       color_jitter(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, probability=0.8),
       color_drop(0.2),
       gaussian_blur(_tenth(size), probability=(1.0, 0.1)[view]),
       solarize(0.5, probability=(0.0, 0.2)[view]))
+
+
+def pair_of_views(
+    name: str, size: int, *, strength: float = 1.0, blur: bool = True, min_scale: float = 0.08,
+) -> tuple[Op, Op]:
+  """What makes the two views of a picture, by `name`: `simclr`, twice the same, or `byol`, which are two.
+
+  Args:
+    name: of `VIEWS`.
+    size: of a view, in pixels.
+    strength, blur: of `simclr_augmentation`; `byol` has its own.
+    min_scale: the smallest share of the area that a crop has.
+  """
+  _check_choice("augmentation", name, VIEWS)
+  scale = (min_scale, 1.0)
+  if name == "byol":
+    return byol_augmentation(size, view=0, scale=scale), byol_augmentation(size, view=1, scale=scale)
+  return (simclr_augmentation(size, strength=strength, blur=blur, scale=scale),) * 2
 
 
 def _tenth(size: int) -> int:
@@ -171,6 +190,17 @@ def resized_crop(
   columns = _interpolation(image.shape[1], left, right, size, method)
   resized = _along_axes(rows, image, columns)
   return jnp.clip(resized, 0, 1) if method == "bicubic" else resized
+
+
+def resized(images: Shaped[Array, "batch height width channels"], size: int) -> Float[
+    Array, "batch new_height new_width channels"]:
+  """Whole pictures, resized to squares of `size` pixels as `resized_crop` does it; 0, or pictures of that size: as
+  they are."""
+  height, width = images.shape[1:3]
+  if not size or (height, width) == (size, size):
+    return unit(images)
+  box = jnp.array([0, 0, height, width], jnp.float32)
+  return jax.vmap(lambda image: resized_crop(image, box, size, method="bicubic"))(unit(images))
 
 
 def _interpolation(length: int, start: Array, stop: Array, size: int, method: str) -> Float[Array, "{size} {length}"]:
