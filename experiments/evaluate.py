@@ -68,7 +68,8 @@ def main(argv: Sequence[str]) -> int:
       names, embed, dataset=dataset, vocabulary=run.encoder.names, sentences=sentences,
       topics=inference.topics_of(run.model, run.state, run.encoder),
       asked=inference.asked_of(run.model, run.state, run.encoder, data=data, untrained=untrained),
-      seed=config["seed"], max_items=config["eval_items"], data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+      seed=config["seed"], max_items=config["eval_items"],
+      view=protocols.view_for(run.encoder, FLAGS.cache_dir), data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
   if FLAGS.pooling:
     metrics = {f"{FLAGS.pooling}/{key}": value for key, value in metrics.items()}
   for key, value in metrics.items():
