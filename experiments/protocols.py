@@ -15,12 +15,14 @@ from embeddings_jax.eval import sts
 from embeddings_jax.types import InputError
 from experiments.command import check_choice, nearest
 
-PROTOCOLS = ("analogies", "categorization", "clustering", "finetuning", "held_out", "knn", "linear_probe",
-             "pair_retrieval", "pair_verification", "probing", "retrieval", "sts", "synonyms", "text_classification",
-             "topics", "transfer", "word_similarity")
-LABELLED = ("clustering", "knn", "linear_probe", "retrieval")  # They ask about the labels of a data set's items.
+PROTOCOLS = ("analogies", "categorization", "clustering", "few_shot", "finetuning", "held_out", "knn",
+             "linear_probe", "pair_retrieval", "pair_verification", "probing", "retrieval", "sts", "synonyms",
+             "text_classification", "topics", "transfer", "word_similarity")
+# They ask about the labels of a data set's items.
+LABELLED = ("clustering", "few_shot", "knn", "linear_probe", "retrieval")
 # Protocols on sentences, which models of words answer too: the data set each is asked about by default.
 SENTENCES = {"pair_retrieval": "sts-b", "pair_verification": "snli", "sts": "sts-b", "transfer": "sst2"}
+MAX_PIXELS = 1024  # Numbers of a picture whose pixels are a baseline by themselves: probes of more take many minutes.
 ALL_STS = "sts:all"  # All that there are, and their average.
 # Protocols on lists of words: the lists there are, the first is the default, and whether a file will do.
 WORD_SETS = {"analogies": (("google", "google-all"), True), "categorization": (tuple(wordsets.CATEGORIZATION), False),
@@ -173,6 +175,8 @@ def baselines(dataset: Any, encoder: Any) -> dict[str, Callable[[Any], Any]]:
     # Frequencies are of the training part, as far as it is asked about the set itself.
     fit = lambda items: dataset.split.get("train") if items is dataset.items else None
     return {"tf_idf": lambda items: features.tf_idf(items, encoder.encode, len(encoder.vocabulary), fit=fit(items))}
+  if kind == "images" and np.prod(encoder.shape) <= MAX_PIXELS:
+    return {"pixels": features.pixels}
   if kind == "bytes":
     return {"byte_ngrams": lambda items: features.byte_ngrams(items)}
   return {}

@@ -1,4 +1,10 @@
 """Pictures from files to models: options of a config, test parts left alone, other sets fitted to an encoder."""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
 import ml_collections
 import numpy as np
 import pytest
@@ -7,7 +13,7 @@ from PIL import Image
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.encoders import ImageEncoder, RowEncoder
 from embeddings_jax.types import InputError
-from experiments import pipeline, protocols
+from experiments import baselines, pipeline, protocols
 from experiments.configs import cpc_images, cpc_images_supervised, sgns
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (40, 12, 10, 3)).astype(np.uint8)
@@ -97,3 +103,63 @@ def test_a_pretrained_networks_pictures_have_its_size(tmp_path):
   name = folder_of(tmp_path / "own", ["train"])
   data = load(config_of(cpc_images_supervised, name), tmp_path / "cache", encoder=ImageEncoder(8, 8, 1))
   assert data.encoded["train"]["image"].shape[1:] == (8, 8, 1)
+
+
+def test_pixels_are_a_baseline_of_small_pictures():
+  items = PICTURES[:, :8, :8, :1]
+  (name, features), = protocols.baselines(None, ImageEncoder(8, 8, 1)).items()
+  assert name == "pixels" and features(items).dtype == np.float32
+  np.testing.assert_allclose(features(items), items.reshape(40, 64) / 255, rtol=1e-6)
+  rows = items.reshape(40, 64) / np.float32(255)
+  np.testing.assert_array_equal(features(list(rows)), rows)
+  assert not protocols.baselines(None, ImageEncoder(32, 32, 3))
+
+
+CALLS = """
+import sys
+from experiments import evaluate
+names = ("features", "protocols", "output", "workdir")
+before = {name: evaluate.FLAGS[name].value for name in names}
+for line in sys.stdin.read().splitlines():
+  try:
+    evaluate.main(["evaluate", *line.split()])
+  except evaluate.InputError as error:
+    print("error:", error)
+  for name, value in before.items():
+    evaluate.FLAGS[name].value = value
+"""
+
+
+def called(*lines):
+  """What `experiments.evaluate` prints, in one process of its own, because commands share the names of flags."""
+  env = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[1])}
+  return subprocess.run([sys.executable, "-c", CALLS], input="\n".join(lines), capture_output=True, text=True,
+                        timeout=120, env=env, check=True).stdout
+
+
+def test_pixels_are_evaluated_without_a_run_and_stand_in_the_table(tmp_path, monkeypatch):
+  monkeypatch.setattr(baselines, "FOLDER", tmp_path)
+  asked = "--features=pixels --protocols=knn:digits,few_shot:digits"
+  printed = called(f"{asked} --output={tmp_path / 'pixels.json'}")
+  found = json.loads((tmp_path / "pixels.json").read_text())
+  assert found["model"] == "pixels" and found["data"] == "digits" and len(found["metrics"]) == 10
+  assert 0.97 < found["metrics"]["digits/class/test/knn_accuracy"] < 1
+  key = "digits/class/test/few_shot_5/accuracy"
+  assert f"{key}: {found['metrics'][key]:.4f}" in printed and 0.7 < found["metrics"][key] < 0.9
+  line = baselines.baseline_table().splitlines()[2]
+  assert line.startswith("| `pixels` | digits | 0 | digits/class/test/knn_accuracy | 0.9")
+  assert line.endswith(f"| `python -m experiments.evaluate {asked}` |")
+
+
+def test_mistakes_about_features_are_named():
+  cases = {
+      "--features=pixel --protocols=knn:digits": "did you mean pixels",
+      "--features=pixels --protocols=knn": "--features has no data set of its own; name one, as knn:",
+      "--features=pixels --protocols=sts": "are of pictures, which are asked about their labels: clustering:SET",
+      "--features=pixels --protocols=knn:wine": "wine: holds rows, which are no pictures",
+      "--features=pixels --protocols=knn:digits --workdir=x": "give one of them",
+      "--workdir=x --output=y.json": "--output: is for --features alone"}
+  lines = called(*cases).splitlines()
+  assert len(lines) == len(cases)
+  for line, message in zip(lines, cases.values()):
+    assert line.startswith("error: ") and message in line, line
