@@ -117,6 +117,17 @@ def read_picture(data: bytes, name: Any, channels: int = 0, size: tuple[int, int
   return _pixels(image, channels, size)
 
 
+def from_pixels(values: np.ndarray, name: Any, channels: int = 0,
+                size: tuple[int, int] | None = None) -> np.ndarray:
+  """`read_picture` of what is decoded already: uint8 or uint16 [height, width, 1, 3 or 4 (with alpha)]."""
+  from PIL import Image
+
+  if values.dtype == np.uint16:
+    values = np.rint(values / 257).astype(np.uint8)
+  image = Image.fromarray(values[..., 0] if values.shape[2] == 1 else values)
+  return _pixels(_in_8_bits(image, name), channels, size)
+
+
 def _in_8_bits(image: Any, name: Any) -> Any:
   """An image of Pillow, of mode L or RGB."""
   from PIL import Image
@@ -153,15 +164,12 @@ def fitted(dataset: Dataset, height: int, width: int, channels: int, *,
   shape = tuple(asked or given for asked, given in zip((height, width, channels), dataset.items.shape[1:]))
   if shape == dataset.items.shape[1:]:
     return dataset
-  from PIL import Image
-
   fingerprint = digest("fitted", VERSION, dataset.fingerprint, shape)
 
   def build(path: Path) -> None:
     images = np.lib.format.open_memmap(path, "w+", np.uint8, (len(dataset.items), *shape))
-    grey = dataset.items.shape[3] == 1
     for i, item in enumerate(dataset.items):
-      images[i] = _pixels(Image.fromarray(item[..., 0] if grey else item), shape[2], shape[:2])
+      images[i] = from_pixels(item, i, shape[2], shape[:2])
     images.flush()
 
   path = cached(cache_root(cache_dir) / f"images-{fingerprint[:32]}.npy", build)

@@ -10,7 +10,7 @@ from embeddings_jax.data import images
 from embeddings_jax.data.catalog import load
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.encoders import ImageEncoder, load_encoder
-from embeddings_jax.data.images import as_images, as_rows, by_folders, decoded, fitted, read_picture
+from embeddings_jax.data.images import as_images, as_rows, by_folders, decoded, fitted, from_pixels, read_picture
 from embeddings_jax.data.inputs import read_items
 from embeddings_jax.types import InputError
 
@@ -137,6 +137,13 @@ def test_what_a_file_becomes(name):
   if expected.shape[2] == 1:  # Grey and back is the same.
     np.testing.assert_array_equal(both[0], np.repeat(expected, 3, 2))
     np.testing.assert_array_equal(both[1], expected)
+
+
+def test_decoded_pixels_become_the_same():
+  np.testing.assert_array_equal(from_pixels(RGB, "x"), RGB)
+  deep = GREY[..., None].astype(np.uint16) * 257
+  np.testing.assert_array_equal(from_pixels(deep, "x", 3), np.stack([GREY] * 3, -1))
+  np.testing.assert_array_equal(from_pixels(np.concatenate([RGB, ALPHA[..., None]], -1), "x"), FILES["alpha"][1])
 
 
 def test_a_jpeg_in_cmyk_has_its_colours():
