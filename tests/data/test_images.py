@@ -273,6 +273,9 @@ def test_encoder(tmp_path):
     np.testing.assert_array_equal(batch["image"], PICTURES, strict=True)
     assert batch["mask"].tolist() == [1] * 6
   np.testing.assert_array_equal(ImageEncoder(5, 4, 1).encode(PICTURES[..., 0])["image"], PICTURES[..., :1])
+  (tmp_path / "readme.txt").write_text("x")
+  (tmp_path / "x.npy").unlink()
+  assert read_items(str(tmp_path), "images") == [str(file) for file in files]
   # Files of another size and colour are fitted, arrays are not.
   (tmp_path / "grey.png").write_bytes(file_of(LARGER[0, :, :, 0]))
   np.testing.assert_array_equal(encoder.encode([tmp_path / "grey.png"])["image"][0],
