@@ -15,9 +15,10 @@ flags.DEFINE_string("add", "", "First take over the results.json of this work di
 
 FOLDER = pathlib.Path(__file__).parent / "results"
 README = pathlib.Path(__file__).parents[1] / "README.md"
-# Numbers of questions, and sections of the analogies, are in the files alone.
+# Numbers of questions, sections of the analogies and deviations over draws are in the files alone.
 LEFT_OUT = re.compile(
-    r"(^|/)((pairs|questions|words|out_of_vocabulary)$|cos(add|mul)/(?!total/|semantic/|syntactic/))")
+    r"(^|/)((pairs|questions|words|out_of_vocabulary|few_shot_\d+/deviation)$|"
+    r"cos(add|mul)/(?!total/|semantic/|syntactic/))")
 # Of what the last updates measured: of each step ahead, nats that the future and the context have in common at least.
 OF_TRAINING = re.compile(r"bound_\d+$|log_num_candidates$")
 

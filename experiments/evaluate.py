@@ -4,9 +4,16 @@ The network of a Hugging Face directory, or of a work directory, is evaluated wi
 `experiments/embed.py`), a file of word vectors, in any format of `embeddings_jax/interop/word_vectors.py`, with
 --vectors=FILE. What is found is then printed only.
 
+Features without learning need no run: `--features=pixels --protocols=knn:cifar10-jpeg,few_shot:fashion-mnist`, which
+are the pictures as they are; with --output=FILE.json what is found is written, too, in the form of a run's
+`results.json`, for `experiments/baselines.py`.
+
 Protocols on sentences (`sts`, `transfer`, ...) are asked of models of words, too: a sentence is then the mean of its
 words' vectors, or what --pooling says, whose name then stands before those of the metrics.
 """
+import json
+import pathlib
+import time
 from collections.abc import Sequence
 
 from absl import flags
@@ -19,6 +26,8 @@ FLAGS = flags.FLAGS
 
 vectors.define_flags()
 flags.DEFINE_string("init_from", "", "Directory of a pretrained network, instead of --workdir.")
+flags.DEFINE_string("features", "", "Features without learning, instead of --workdir: pixels.")
+flags.DEFINE_string("output", "", "Where to write what --features gives, as .json.")
 flags.DEFINE_string("pooling", "", "How a text's vector is made from those of its tokens, or of its words.")
 flags.DEFINE_list("protocols", None, "protocol or protocol:dataset, separated by commas (default: the config's).")
 flags.DEFINE_string("data_dir", None, "Directory of the catalog's files (default: $EMBEDDINGS_DATA).")
@@ -27,7 +36,9 @@ flags.DEFINE_string("cache_dir", None, "Derived data (default: $EMBEDDINGS_CACHE
 
 def main(argv: Sequence[str]) -> int:
   command.parse(argv)
-  if FLAGS.vectors or FLAGS.init_from:
+  if FLAGS.output and not FLAGS.features:
+    raise InputError("--output: is for --features alone; a run's figures go to its results.json")
+  if FLAGS.vectors or FLAGS.init_from or FLAGS.features:
     return evaluate_file()
   if not FLAGS.workdir:
     raise InputError("--workdir is missing")
@@ -68,7 +79,8 @@ def main(argv: Sequence[str]) -> int:
       names, embed, dataset=dataset, vocabulary=run.encoder.names, sentences=sentences,
       topics=inference.topics_of(run.model, run.state, run.encoder),
       asked=inference.asked_of(run.model, run.state, run.encoder, data=data, untrained=untrained),
-      seed=config["seed"], max_items=config["eval_items"], data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+      seed=config["seed"], max_items=config["eval_items"],
+      view=protocols.view_for(run.encoder, FLAGS.cache_dir), data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
   if FLAGS.pooling:
     metrics = {f"{FLAGS.pooling}/{key}": value for key, value in metrics.items()}
   for key, value in metrics.items():
@@ -87,12 +99,15 @@ def main(argv: Sequence[str]) -> int:
 
 
 def evaluate_file() -> int:
-  """Evaluates `--vectors` or `--init_from`, which come without a data set of their own."""
+  """Evaluates `--vectors`, `--init_from` or `--features`, which come without a data set of their own."""
+  from embeddings_jax.data.images import as_images
+  from embeddings_jax.eval import baselines
   from experiments import protocols, results
 
-  origin = "vectors" if FLAGS.vectors else "init_from"
-  if sum(bool(FLAGS[name].value) for name in ("vectors", "init_from", "workdir")) > 1:
-    raise InputError("--workdir, --init_from and --vectors: give one of them")
+  given = [name for name in ("vectors", "init_from", "features", "workdir") if FLAGS[name].value]
+  if len(given) > 1:
+    raise InputError("--workdir, --init_from, --vectors and --features: give one of them")
+  origin, start = given[0], time.monotonic()
   names = FLAGS.protocols or []
   if not names:
     raise InputError("--protocols is missing, as --protocols=word_similarity,analogies")
@@ -100,17 +115,44 @@ def evaluate_file() -> int:
     protocols.check(name)
     if name in (*protocols.LABELLED, "probing", "text_classification"):
       raise InputError(f"--protocols={name}: --{origin} has no data set of its own; name one, as {name}:sst2")
+  words, sentences, asked, view = None, None, None, None
   if FLAGS.vectors:
     found, _ = vectors.load()
-    embed, words, asked = vectors.embedder(found), found.words, None
+    embed, words = vectors.embedder(found), found.words
     sentences = pooled(embed, vectors.encoder(found))
+  elif FLAGS.features:
+    command.check_choice("--features", FLAGS.features, ("pixels",))
+    for name in names:
+      if name.partition(":")[0] not in protocols.LABELLED:
+        raise InputError(f"--protocols={name}: --features={FLAGS.features} are of pictures, which are asked about "
+                         f"their labels: {', '.join(f'{known}:SET' for known in protocols.LABELLED)}")
+    embed, view = baselines.pixels, as_images
   else:
-    (embed, asked), words, sentences = pretrained_network(), None, None
+    embed, asked, view = pretrained_network()
   metrics = protocols.evaluate(names, results.remembering(embed), dataset=None, vocabulary=words, asked=asked,
-                               sentences=sentences, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+                               sentences=sentences, view=view, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
   for key, value in metrics.items():
     print(f"{key}: {value:.4f}")
+  if FLAGS.output:
+    write_features(names, metrics, time.monotonic() - start)
   return 0
+
+
+def write_features(names, metrics, seconds):
+  """What `--features` gives, with the keys of a run's `results.json`."""
+  import jax
+
+  from experiments import workdir
+
+  sets = dict.fromkeys(name.partition(":")[2] for name in names)
+  found = {
+      "model": FLAGS.features, "preset": "", "data": ", ".join(sets),
+      "metrics": {key: round(float(value), 6) for key, value in metrics.items()}, "training": {}, "seed": 0,
+      "steps": 0, "wall_seconds": round(seconds, 1),
+      "command": f"python -m experiments.evaluate --features={FLAGS.features} --protocols={','.join(names)}",
+      "commit": workdir.commit(), "versions": workdir.versions(), "device": jax.devices()[0].device_kind,
+  }
+  pathlib.Path(FLAGS.output).write_text(json.dumps(found, indent=1) + "\n")
 
 
 def pooled(embed, encoder):
@@ -123,18 +165,21 @@ def pooled(embed, encoder):
 
 
 def pretrained_network():
-  """Of `--init_from`: texts -> [num_texts, dim], and what protocols may ask beside."""
+  """Of `--init_from`: items -> [num_items, dim], what protocols may ask beside, and how others' items are viewed."""
   import jax
+  import numpy as np
 
-  from experiments import inference, pipeline, pretrained
+  from experiments import inference, pipeline, pretrained, protocols
 
   found = pretrained.load(FLAGS.init_from)
   run = pretrained.as_run(found, FLAGS.pooling)
   embed = inference.embedder(run.model, run.state, run.encoder)
-  mesh, batch = jax.tree.leaves(run.state)[0].sharding.mesh, run.encoder.encode(["a"])
+  example = np.zeros((1, *run.encoder.shape), np.uint8) if run.encoder.kind == "images" else ["a"]
+  mesh, batch = jax.tree.leaves(run.state)[0].sharding.mesh, run.encoder.encode(example)
   asked = inference.asked_of(run.model, run.state, run.encoder,
                             untrained=lambda: pipeline.first_state(run.model, batch, mesh, seed=0))
-  return (lambda texts: pretrained.unit(embed(texts))) if found.normalize else embed, asked
+  view = protocols.view_for(run.encoder, FLAGS.cache_dir)
+  return (lambda texts: pretrained.unit(embed(texts))) if found.normalize else embed, asked, view
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import inspect
 import itertools
 import logging
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from embeddings_jax.data.characters import CharacterEncoder, character_source, s
 from embeddings_jax.data.cooccurrence import Cooccurrence, count_cooccurrences
 from embeddings_jax.data.dataset import Dataset, take_columns
 from embeddings_jax.data.documents import byte_stream
-from embeddings_jax.data.images import as_images, as_rows
+from embeddings_jax.data.images import as_images, as_rows, fitted
 from embeddings_jax.data.overlap import without_overlap
 from embeddings_jax.data.sentence_pairs import sentence_pairs
 from embeddings_jax.data.sentence_windows import sentence_windows
@@ -46,6 +47,9 @@ ITEMS = {"rows": ("rows",), "images": ("images",), "words": ("text",), "bags": (
 SUBWORD_FORMS = ("pairs", "windows", "sentences", "sentence_windows")
 
 
+PICTURES = ("image_size", "channels", "bad")  # Options of pictures; see `data/images.py`.
+
+
 class Data(NamedTuple):
   source: Source
   encoder: Any
@@ -67,6 +71,7 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
     encoder = encoder and tasks.task_encoder(encoder, options["max_length"])
     return load_task(config, data_dir=data_dir, cache_dir=cache_dir, encoder=encoder)
   dataset, extra = load_dataset(options, data_dir=data_dir, cache_dir=cache_dir)
+  refuse_test_part(dataset, options["name"])
   kind = options["encoder"]
   check_choice("--config.data.encoder", kind, list(ITEMS))
   views = kind == "subwords" and options.get("form") == "sentences"
@@ -88,7 +93,8 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
     images = dataset.items[train] if "train" in dataset.split else dataset.items
     source = array_source({"image": images}, batch_size, seed=seed)
   elif kind == "words":
-    source, encoder = load_words(dataset, options, batch_size=batch_size, seed=seed, cache_dir=cache_dir)
+    source, encoder = load_words(training_part(dataset), options, batch_size=batch_size, seed=seed,
+                                 cache_dir=cache_dir)
   elif kind == "bags":
     bags = counted_documents(dataset, options, cache_dir)
     encoder = bags.encoder
@@ -105,7 +111,7 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
     source, validation, encoder = load_characters(dataset, options, batch_size=batch_size, seed=seed,
                                                   cache_dir=cache_dir)
   elif kind == "bytes":
-    stream, _ = byte_stream(dataset)
+    stream, _ = byte_stream(training_part(dataset))
     encoder = encoders.ByteEncoder(options["max_length"])
     source = window_source(stream, options["window_length"], batch_size, name="signal", pad=0, seed=seed)
   else:
@@ -129,11 +135,13 @@ def load_dataset(options: Mapping[str, Any], *, data_dir: str | None,
   those that are missing are not known (-1).
   """
   dataset = catalog.load(options["name"], data_dir=data_dir, cache_dir=cache_dir, errors=options["errors"],
-                         missing=options.get("missing", ""))
+                         missing=options.get("missing", ""),
+                         **{key: options[key] for key in PICTURES if key in options})
+  size, channels = options.get("image_size", 0), options.get("channels", 0)
+  if options.get("encoder") == "images" or size or channels:
+    dataset = fitted(as_images(dataset), size, size, channels, cache_dir=cache_dir)
   if options.get("encoder") == "rows":
     dataset = as_rows(dataset)
-  elif options.get("encoder") == "images":
-    dataset = as_images(dataset)
   roles = {role: options[role] for role in ("label", "weight") if options.get(role)}
   columns = [name for name in roles.values() if name not in dataset.labels]
   dataset, values = take_columns(dataset, columns) if columns else (dataset, [])
@@ -337,19 +345,24 @@ def load_task(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
               encoder: Any = None) -> Data:
   """The task that a config's `data` names; its `dataset` are the items of the test part (without one: of `dev`).
 
-  Options: `label`, `max_examples`, `max_length`, `stride` (see `data/tasks.py`), and `encoder`, the kind that is made
-  where none is given: `subwords`, with the options of `subword_encoder`, or one of `tasks.PLAIN`.
+  Options: `label`, `max_examples`, `max_train`, `max_length`, `stride` (see `data/tasks.py`), and `encoder`, the kind
+  that is made where none is given: `subwords`, with the options of `subword_encoder`, or one of `tasks.PLAIN`.
   """
   options = config["data"]
-  examples = tasks.load_examples(options["name"], data_dir=data_dir, cache_dir=cache_dir, errors=options["errors"])
   kind = encoder.kind if encoder else options["encoder"]
   if kind == "images":
-    examples = as_images(examples)
+    examples, _ = load_dataset({**options, "encoder": kind, "label": ""}, data_dir=data_dir, cache_dir=cache_dir)
+    refuse_test_part(examples, options["name"])
+    if encoder:  # A pretrained network's.
+      examples = fitted(examples, *encoder.shape, cache_dir=cache_dir)
+  else:
+    examples = tasks.load_examples(options["name"], data_dir=data_dir, cache_dir=cache_dir, errors=options["errors"])
   wanted = {"waveforms": "audio", "images": "images"}.get(kind, "text")
   if wanted != (examples.kind if examples.kind in ("audio", "images", "rows") else "text"):
     raise InputError(f"--config.task={options['name']}: holds {examples.kind}, and a network that reads {kind} needs "
                      f"{wanted}; take another encoder, as --model=cpc_supervised does")
-  task = tasks.as_task(examples, options.get("label", ""), options.get("max_examples", 0))
+  task = tasks.as_task(examples, options.get("label", ""), options.get("max_examples", 0),
+                       options.get("max_train", 0))
   texts = task.texts
   view = Dataset(task.name, "text" if wanted == "text" else examples.kind, texts, examples.rate,
                  fingerprint=task.fingerprint)
@@ -396,14 +409,28 @@ def counted_documents(dataset: Any, options: Mapping[str, Any], cache_dir: str |
   """Bags of words as the config's `data` says; of the training part where there is one, unless `part` is `all`."""
   part = options.get("part", "train")
   check_choice("--config.data.part", part, ("train", "all"))
-  if part in dataset.split:
-    dataset = dataset._replace(items=[dataset.items[i] for i in dataset.split[part]],
-                               fingerprint=f"{dataset.fingerprint}:{part}")
+  if part == "train":
+    dataset = training_part(dataset)
   return count_documents(
       dataset, normalize=options["normalize"], min_count=options["min_count"],
       min_documents=options["min_documents"], max_share=options["max_share"], min_length=options.get("min_length", 1),
       max_size=options.get("max_size", 0) or None, stop_words=options["stop_words"], unit=options["unit"],
       window=options["window"], cache_dir=cache_dir)
+
+
+def refuse_test_part(dataset: Dataset, name: str) -> None:
+  """Raises where all that there is to train on is a test part."""
+  if "test" in dataset.split and "train" not in dataset.split or re.match(r"tfds:[^:]+:test", name):
+    raise InputError(f"--data={name}: is a test set, which is not to be trained on; give one with a part train, and "
+                     "evaluate on this by --protocols")
+
+
+def training_part(dataset: Dataset) -> Dataset:
+  """The training part of text, as a set of its own; a set without one is all that."""
+  if "train" not in dataset.split:
+    return dataset
+  return dataset._replace(items=[dataset.items[i] for i in dataset.split["train"]], split={},
+                          fingerprint=f"{dataset.fingerprint}:train")
 
 
 def first_items(dataset: Any, number: int) -> Any:

@@ -9,17 +9,20 @@ from typing import Any
 import numpy as np
 
 from embeddings_jax.data import catalog, wordsets
+from embeddings_jax.data.images import as_images, as_rows, fitted
 from embeddings_jax.data.task_sets import STS
 from embeddings_jax.eval import sts
 from embeddings_jax.types import InputError
 from experiments.command import check_choice, nearest
 
-PROTOCOLS = ("analogies", "categorization", "clustering", "finetuning", "held_out", "knn", "linear_probe",
-             "pair_retrieval", "pair_verification", "probing", "retrieval", "sts", "synonyms", "text_classification",
-             "topics", "transfer", "word_similarity")
-LABELLED = ("clustering", "knn", "linear_probe", "retrieval")  # They ask about the labels of a data set's items.
+PROTOCOLS = ("analogies", "categorization", "clustering", "few_shot", "finetuning", "held_out", "knn",
+             "linear_probe", "pair_retrieval", "pair_verification", "probing", "retrieval", "sts", "synonyms",
+             "text_classification", "topics", "transfer", "word_similarity")
+# They ask about the labels of a data set's items.
+LABELLED = ("clustering", "few_shot", "knn", "linear_probe", "retrieval")
 # Protocols on sentences, which models of words answer too: the data set each is asked about by default.
 SENTENCES = {"pair_retrieval": "sts-b", "pair_verification": "snli", "sts": "sts-b", "transfer": "sst2"}
+MAX_PIXELS = 1024  # Numbers of a picture whose pixels are a baseline by themselves: probes of more take many minutes.
 ALL_STS = "sts:all"  # All that there are, and their average.
 # Protocols on lists of words: the lists there are, the first is the default, and whether a file will do.
 WORD_SETS = {"analogies": (("google", "google-all"), True), "categorization": (tuple(wordsets.CATEGORIZATION), False),
@@ -54,6 +57,7 @@ def evaluate(
     asked: Mapping[str, Any] | None = None,
     seed: int = 0,
     max_items: int = 0,
+    view: Callable[[Any], Any] | None = None,
     data_dir: str | None = None,
     cache_dir: str | None = None,
     report: Callable[[str], None] = print,
@@ -72,10 +76,12 @@ def evaluate(
     asked: what else the model can be asked for, as `inference.asked_of` gives it.
     seed: of the protocols' own randomness.
     max_items: evaluate on this many items of a set without an official split, drawn with `seed`; 0: all.
+    view: makes of another data set than the run's own, whose labels are asked about, what `embed` takes.
     data_dir, cache_dir: where to find the others.
     report: told what is left out for want of data.
   """
-  metrics = {}
+  metrics: dict[str, float] = {}
+  last: tuple[Any, Any] = None, None  # The data set that was loaded, and may be asked about again.
   vocabulary = None if vocabulary is None else dict.fromkeys(vocabulary)  # In their order, and quick to look up.
   every_sts = [f"sts:{other}" for other in STS]
   for name in itertools.chain.from_iterable(every_sts if name == ALL_STS else [name] for name in names):
@@ -110,7 +116,11 @@ def evaluate(
       other = pathlib.Path(other).stem
     elif other:
       try:
-        material = catalog.load(other, data_dir=data_dir, cache_dir=cache_dir)
+        viewed = view is not None and protocol in LABELLED
+        if last[0] != (other, viewed):
+          found = catalog.load(other, data_dir=data_dir, cache_dir=cache_dir)
+          last = (other, viewed), view(found) if viewed else found
+        material = last[1]
       except InputError as error:
         if protocol not in ("probing", "text_classification", *SENTENCES) or other not in catalog.CATALOG:
           raise
@@ -125,6 +135,13 @@ def evaluate(
     found = function(asked_for, material, **{key: value for key, value in given.items() if key in known})
     metrics |= {f"{other}/{key}" if other else key: value for key, value in found.items()}
   return metrics | (sts.average(metrics) if ALL_STS in names else {})
+
+
+def view_for(encoder: Any, cache_dir: str | None = None) -> Callable[[Any], Any] | None:
+  """What makes another data set's items such as the encoder takes: of pictures, those of its size and channels."""
+  if encoder.kind == "images":
+    return lambda dataset: fitted(as_images(dataset), *encoder.shape, cache_dir=cache_dir)
+  return as_rows if encoder.kind == "rows" else None
 
 
 def word_set(protocol: str, name: str, data_dir: str | None) -> Any:
@@ -158,6 +175,8 @@ def baselines(dataset: Any, encoder: Any) -> dict[str, Callable[[Any], Any]]:
     # Frequencies are of the training part, as far as it is asked about the set itself.
     fit = lambda items: dataset.split.get("train") if items is dataset.items else None
     return {"tf_idf": lambda items: features.tf_idf(items, encoder.encode, len(encoder.vocabulary), fit=fit(items))}
+  if kind == "images" and np.prod(encoder.shape) <= MAX_PIXELS:
+    return {"pixels": features.pixels}
   if kind == "bytes":
     return {"byte_ngrams": lambda items: features.byte_ngrams(items)}
   return {}

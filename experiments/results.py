@@ -47,8 +47,8 @@ class Report:
       asked["task"] = task._replace(parts={part: task.parts[part] for part in parts})
     return protocols.evaluate(
         names, embed, dataset=self._material, vocabulary=self._data.encoder.names, sentences=self._sentences(embed),
-        topics=topics,
-        asked=asked, seed=self._config.seed, report=self._say, **self._dirs)
+        topics=topics, asked=asked, seed=self._config.seed, report=self._say,
+        view=protocols.view_for(self._data.encoder, self._dirs["cache_dir"]), **self._dirs)
 
   def _sentences(self, embed: Callable[[Any], np.ndarray]) -> Callable[[Any], np.ndarray]:
     """How sentences are embedded: by a model of words as the means of their words."""

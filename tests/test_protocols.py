@@ -98,7 +98,7 @@ def test_protocols_on_sentences_are_asked_of_them_by_default_of_their_own_set(mo
 
   monkeypatch.setattr(protocols.catalog, "load", load)
   found = _evaluate("sts", "pair_retrieval", "pair_verification:sts-b", sentences=_sentences)
-  assert asked == ["sts-b"] * 3
+  assert asked == ["sts-b"]  # Loaded once for the three.
   assert found["sts-b/test/spearman"] == pytest.approx(0.8) and found["sts-b/test/mrr"] == 1
   assert found["sts-b/test/verification_auc"] == 1 and found["sts-b/candidates"] == 4
   asked.clear()

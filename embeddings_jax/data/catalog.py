@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from embeddings_jax.data import formats, own, task_sets
 from embeddings_jax.data.cache import cache_root, digest
 from embeddings_jax.data.dataset import Dataset, content_digest, text_dataset, without_gaps
 from embeddings_jax.data.documents import Document, read_documents
-from embeddings_jax.data.images import decoded
+from embeddings_jax.data.images import by_folders, check_options, decoded
 from embeddings_jax.types import InputError
 
 
@@ -30,6 +30,7 @@ class Place(NamedTuple):
   errors: str
   fingerprint: str
   missing: str = ""
+  pictures: Mapping[str, Any] = {}
 
 
 class Entry(NamedTuple):
@@ -57,6 +58,7 @@ def load(
     cache_dir: str | os.PathLike | None = None,
     errors: str = "strict",
     missing: str = "",
+    **pictures: Any,
 ) -> Dataset:
   """Loads a data set.
 
@@ -67,25 +69,27 @@ def load(
     errors: `strict` refuses text that is not UTF-8, `replace` puts replacement characters.
     missing: what to do with rows that lack a value: `error`, `drop` (leave them out) or `marginalize` (keep them,
       with NaN); by default the tables of the catalog are without such rows, and files that have some are refused.
+    **pictures: of sets of picture files: `image_size`, `channels` and `bad`; see `images.decoded`.
 
   Raises:
     InputError: an unknown name, a missing, damaged or empty file.
   """
   name = str(name)
   cache_dir = cache_root(cache_dir)
+  check_options(**pictures)
   if name in CATALOG:
     entry = CATALOG[name]
     files = {file: formats.checked_file(data_dir, file, checksum) for file, checksum in entry.files.items()}
     return entry.load(name, Place(files, cache_dir, errors, digest(name, dict(entry.files), errors),
-                                  missing))
+                                  missing, pictures))
   if name.startswith("tfds:"):
     from embeddings_jax.data.tfds import load_tfds  # TFDS takes a while to import.
 
-    return load_tfds(name, data_dir=data_dir, cache_dir=cache_dir)
+    return load_tfds(name, data_dir=data_dir, cache_dir=cache_dir, **pictures)
   if re.search(r"\.py:\w+$", name):
     return own.load_function(name, cache_dir)
   if os.path.exists(os.path.expanduser(name)) or re.search(r"[/\\*?\[]|\.\w{1,5}$", name):
-    return own.load_path(name, cache_dir, errors, missing)
+    return own.load_path(name, cache_dir, errors, missing, **pictures)
   near = difflib.get_close_matches(name.lower(), CATALOG, n=1, cutoff=0.4)
   hint = f"did you mean {near[0]!r}? " if near else ""
   raise InputError(f"--data={name}: unknown data set; {hint}--list_data lists them; files are given by their path")
@@ -110,10 +114,13 @@ def _digits(name: str, place: Place) -> Dataset:
   return found._replace(picture=(8, 8))
 
 
-def _photographs(name: str, place: Place, size: int = 8) -> Dataset:
+def _photographs(name: str, place: Place) -> Dataset:
   from sklearn import datasets
 
+  size = place.pictures.get("image_size") or 8
   images = datasets.load_sample_images()
+  if size > (least := min(min(image.shape[:2]) for image in images.images)):
+    raise InputError(f"--config.data.image_size={size}: {name} have {least} pixels at most")
   rows, origin = [], []
   for image, file in zip(images.images, images.filenames):
     height, width = (length // size for length in image.shape[:2])
@@ -165,7 +172,17 @@ def _fashion_mnist(name: str, place: Place) -> Dataset:
 def _cifar10(name: str, place: Place) -> Dataset:
   """Pictures `{train,test}/<class>/NNNN.jpg`, which are decoded once."""
   (path,) = place.files.values()
-  return decoded(name, place.fingerprint, formats.tar_members(path), place.cache_dir)
+  return by_folders(decoded(name, place.fingerprint, formats.tar_members(path), place.cache_dir, **place.pictures))
+
+
+def _imagenet_sample(name: str, place: Place) -> Dataset:
+  """Pictures `<id>_<class>.jpg`, whose short side is 128."""
+  (path,) = place.files.values()
+  members = ((Path(member).name, data) for member, data in formats.tar_members(path))
+  options = {**place.pictures, "image_size": place.pictures.get("image_size") or 128}
+  dataset = decoded(name, place.fingerprint, members, place.cache_dir, **options)
+  classes = np.array([Path(file).stem.partition("_")[2] for file in dataset.names])
+  return dataset._replace(labels={"class": classes})
 
 
 def _enwiki(name: str, place: Place) -> Dataset:
@@ -250,7 +267,8 @@ _SKLEARN = "BSD-3-Clause (scikit-learn)"
 
 CATALOG = {
     "digits": Entry("rows", "1,797 handwritten digits, 8x8, in [0, 1] (UCI)", _SKLEARN, _digits),
-    "photographs": Entry("rows", "8x8 RGB patches of two photographs, in [0, 1]", "CC BY", _photographs),
+    "photographs": Entry(
+        "rows", "RGB patches of two photographs, 8x8 or image_size, in [0, 1]", "CC BY", _photographs),
     "iris": Entry("rows", "150 flowers of 3 species, 4 measurements (Fisher 1936)", _SKLEARN, _sklearn_table),
     "wine": Entry("rows", "178 wines of 3 cultivars, 13 measurements (UCI)", _SKLEARN, _sklearn_table),
     "pydocs": Entry(
@@ -279,6 +297,11 @@ CATALOG = {
         "images", "CIFAR-10 as JPEG: 60,000 colour pictures, 32x32, 10 classes (Krizhevsky 2009)", _NOT_STATED,
         _cifar10,
         {"cifar10-jpeg/cifar10-jpeg.tar.xz": "ce53570ca4413e103ab391943f826508ad67d99be32e6ba57a3926529b940690"}),
+    "imagenet-sample-128": Entry(
+        "images", "1,000 photographs, one of each class of ImageNet, cropped to 128x128 (Deng et al. 2009)",
+        "non-commercial research", _imagenet_sample,
+        {"imagenet-sample-128/imagenet-sample-128.tar":
+             "08105fa2095668536bcd8618121c3a484dfa667502156b35fe915995886d0a39"}),
     "enwiki-2015": Entry(
         "text", "6,514 articles of the English Wikipedia of 2015, 16 M words", _WIKIPEDIA, _enwiki,
         {"enwiki-2015/enwiki_AA.txt.xz": "969f4e9581d37bd7d6a88d498bc9ad6abfd518fb1e494c473e9dacf718be9c9a"}),

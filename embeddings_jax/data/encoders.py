@@ -134,7 +134,8 @@ class ImageEncoder(Encoder):
   """Pictures -> `image` uint8 `[n, height, width, channels]`, which models scale.
 
   Items are uint8 arrays `[height, width, channels]` (or without the last axis where that is 1), rows of that many
-  values in [0, 1], or paths of picture files, which are made grey or RGB. All pictures are of the one size.
+  values in [0, 1], all of the one size, or paths of picture files, which are made grey or RGB and fitted to it (see
+  `images.py`).
   """
 
   kind = "images"
@@ -157,7 +158,7 @@ class ImageEncoder(Encoder):
   def _picture(self, i: int, item: np.ndarray | str | os.PathLike) -> np.ndarray:
     where = f"picture {i}"
     if isinstance(item, (str, os.PathLike)):
-      where, item = str(item), read_picture(epath.Path(item).read_bytes(), item, self.shape[2])
+      where, item = str(item), read_picture(epath.Path(item).read_bytes(), item, self.shape[2], self.shape[:2])
     item = np.asarray(item)
     if item.ndim == 1 and item.dtype.kind == "f" and item.size == np.prod(self.shape):
       item = to_uint8(item).reshape(self.shape)

@@ -1,16 +1,55 @@
-"""Pictures as arrays: a set of `rows` as `images`, the other way round, and archives of picture files."""
+"""Pictures as arrays: files decoded, fitted to one size and kept; a set of `rows` as `images`, and back.
+
+A file becomes 8-bit grey or RGB. The orientation that EXIF tells is applied. 16-bit grey is divided by 257, which
+takes 65535 to 255 (of 16-bit colour Pillow gives the upper byte); palettes and CMYK become RGB, CMYK by Pillow's
+formula, without a colour profile; what is transparent is laid on white; of several frames the first is taken. To
+another size a picture is resized until it covers it, by Pillow's bicubic filter, which widens to average when it
+makes smaller, and cropped around its centre: to N x N its short side becomes N.
+"""
 import io
-from collections.abc import Iterable
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from embeddings_jax.data.cache import cached, digest
+from embeddings_jax.data.cache import cache_root, cached, digest
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.types import InputError
 
 VERSION = 1  # Of pictures that are cached: raise it when the same files would give others.
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm")
+MIN_SIDE = 8  # Pixels; a file with less is taken for an icon or a mistake.
+BAD = ("error", "skip")
+# Leading folders that are parts of a set, and the parts' names.
+PARTS = {"train": "train", "val": "dev", "valid": "dev", "validation": "dev", "dev": "dev", "test": "test"}
+_GREY = ("1", "L", "LA", "La")
+_KNOWN = (*_GREY, "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
+_WORKERS = min(32, os.cpu_count() or 1)  # Pillow decodes without the interpreter's lock.
+_AT_ONCE = 1024  # Pictures that may wait to be written.
+
+
+class UnusablePicture(InputError):
+  """One file that gives no picture; `why` is a word or two for the count."""
+
+  def __init__(self, name: Any, why: str, detail: str = ""):
+    super().__init__(f"{name}: is no picture that can be used ({why}{detail and ': '}{detail})")
+    self.why = why
+
+
+def check_options(image_size: int = 0, channels: int = 0, bad: str = "error") -> None:
+  """Raises unless these are options of `decoded`."""
+  if image_size and image_size < MIN_SIDE:
+    raise InputError(f"--config.data.image_size={image_size}: must be 0 (as they are) or at least {MIN_SIDE}")
+  if channels not in (0, 1, 3):
+    raise InputError(f"--config.data.channels={channels}: must be 1 (grey), 3 (RGB) or 0 (as the files are)")
+  if bad not in BAD:
+    raise InputError(f"--config.data.bad={bad}: must be one of {', '.join(BAD)}")
 
 
 def as_images(dataset: Dataset) -> Dataset:
@@ -42,48 +81,228 @@ def to_uint8(values: np.ndarray) -> np.ndarray:
   return np.rint(np.asarray(values) * np.float32(255)).astype(np.uint8)
 
 
-def read_picture(data: bytes, name: Any, channels: int = 3) -> np.ndarray:
-  """uint8 [height, width, channels] from the bytes of a file (JPEG, PNG, ...), grey for one channel, else RGB.
+def read_picture(data: bytes, name: Any, channels: int = 0, size: tuple[int, int] | None = None,
+                 min_side: int = 1) -> np.ndarray:
+  """uint8 [height, width, channels] from the bytes of a file, as above.
+
+  Args:
+    data: of a JPEG, PNG, ...
+    name: what an error calls it.
+    channels: 1 (grey) or 3 (RGB); 0: as the file is.
+    size: height and width that it is fitted to; None: as the file is.
+    min_side: pixels that the file must have each way.
 
   Raises:
-    InputError: it cannot be decoded.
+    UnusablePicture: it is broken, truncated, tiny, ...
   """
-  from PIL import Image, UnidentifiedImageError
+  from PIL import Image, ImageOps, UnidentifiedImageError
 
+  if not data:
+    raise UnusablePicture(name, "empty")
   try:
-    with Image.open(io.BytesIO(data)) as image:
-      picture = np.asarray(image.convert("L" if channels == 1 else "RGB"))
-  except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as e:
-    raise InputError(f"{name}: is no picture that can be read ({str(e)[:80]})") from e
-  return picture.reshape(*picture.shape[:2], channels)
+    with Image.open(io.BytesIO(data)) as file:
+      if min(file.size) < min_side:
+        raise UnusablePicture(name, "tiny", f"{file.width} x {file.height} pixels, at least {min_side} are needed")
+      file.load()
+      image = _in_8_bits(ImageOps.exif_transpose(file), name)
+  except UnusablePicture:
+    raise
+  except Image.DecompressionBombError as error:
+    raise UnusablePicture(name, "too large", f"over {2 * Image.MAX_IMAGE_PIXELS} pixels") from error
+  except UnidentifiedImageError as error:
+    raise UnusablePicture(name, "broken") from error
+  except Exception as error:  # What readers of formats raise over damaged files has no common class.
+    why = "truncated" if "truncated" in str(error).lower() else "broken"
+    raise UnusablePicture(name, why, " ".join(str(error).split())[:80]) from error
+  return _pixels(image, channels, size)
 
 
-def decoded(name: str, fingerprint: str, files: Iterable[tuple[str, bytes]], cache_dir: Path) -> Dataset:
-  """Picture files `{split}/{class}/{name}`, all of one size: decoded once, kept in the cache, and memory-mapped.
+def from_pixels(values: np.ndarray, name: Any, channels: int = 0,
+                size: tuple[int, int] | None = None) -> np.ndarray:
+  """`read_picture` of what is decoded already: uint8 or uint16 [height, width, 1, 3 or 4 (with alpha)]."""
+  from PIL import Image
+
+  if values.dtype == np.uint16:
+    values = np.rint(values / 257).astype(np.uint8)
+  image = Image.fromarray(values[..., 0] if values.shape[2] == 1 else values)
+  return _pixels(_in_8_bits(image, name), channels, size)
+
+
+def _in_8_bits(image: Any, name: Any) -> Any:
+  """An image of Pillow, of mode L or RGB."""
+  from PIL import Image
+
+  if image.mode.startswith("I"):
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65535:
+      raise UnusablePicture(name, "of 32 bits")
+    return Image.fromarray(np.rint(values / 257).astype(np.uint8))
+  if image.mode not in _KNOWN:
+    raise UnusablePicture(name, f"of mode {image.mode}")
+  mode = "L" if image.mode in _GREY else "RGB"
+  if image.has_transparency_data:
+    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+  return image.convert(mode)
+
+
+def _pixels(image: Any, channels: int, size: tuple[int, int] | None) -> np.ndarray:
+  from PIL import Image, ImageOps
+
+  if size and size != (image.height, image.width):
+    image = ImageOps.fit(image, size[::-1], Image.Resampling.BICUBIC)
+  if channels:
+    image = image.convert("L" if channels == 1 else "RGB")
+  return np.asarray(image).reshape(image.height, image.width, -1)
+
+
+def fitted(dataset: Dataset, height: int, width: int, channels: int, *,
+           cache_dir: str | os.PathLike | None = None) -> Dataset:
+  """`images` of another size or number of channels, each fitted as above and kept in the cache; a 0 is as it is.
+
+  Grey becomes RGB by its value in all channels, RGB grey by the weights of ITU-R 601.
+  """
+  shape = tuple(asked or given for asked, given in zip((height, width, channels), dataset.items.shape[1:]))
+  if shape == dataset.items.shape[1:]:
+    return dataset
+  fingerprint = digest("fitted", VERSION, dataset.fingerprint, shape)
+
+  def build(path: Path) -> None:
+    images = np.lib.format.open_memmap(path, "w+", np.uint8, (len(dataset.items), *shape))
+    for i, item in enumerate(dataset.items):
+      images[i] = from_pixels(item, i, shape[2], shape[:2])
+    images.flush()
+
+  path = cached(cache_root(cache_dir) / f"images-{fingerprint[:32]}.npy", build)
+  return dataset._replace(items=np.load(path, mmap_mode="r"), fingerprint=fingerprint)
+
+
+def decoded(
+    name: str,
+    fingerprint: str,
+    files: Iterable[tuple[str, bytes | Path]],
+    cache_dir: Path,
+    *,
+    image_size: int = 0,
+    channels: int = 0,
+    bad: str = "error",
+) -> Dataset:
+  """Picture files, decoded once by several workers, kept in the cache, and memory-mapped; `names` are theirs.
 
   Args:
     name: of the data set.
     fingerprint: SHA-256 of what determines the files.
-    files: names and bytes; they are put in the order of the names.
+    files: names and bytes, or where these are; they are put in the order of the names.
     cache_dir: where the array is kept.
+    image_size: N makes each N x N, as the head of this file says; 0: as they are, which must be one size.
+    channels: 1 (grey), 3 (RGB), or 0: grey if all files are, else RGB.
+    bad: `error` refuses a set with files that are broken, truncated, smaller than 8 pixels, ...; `skip` leaves them
+      out and says how many.
+
+  Raises:
+    InputError: such files, counted, or files of several sizes. All are looked at before.
   """
-
-  def build(folder: Path) -> None:
-    listed = sorted(files)
-    first = read_picture(listed[0][1], listed[0][0])
-    folder.mkdir()
-    images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8, (len(listed), *first.shape))
-    for i, (file, data) in enumerate(listed):
-      picture = read_picture(data, file)
-      if picture.shape != first.shape:
-        raise InputError(f"{file}: has {picture.shape[:2]} pixels, {listed[0][0]} has {first.shape[:2]}")
-      images[i] = picture
-    images.flush()
-    np.save(folder / "names.npy", np.array([file for file, _ in listed]))
-
-  path = cached(cache_dir / f"images-{digest(VERSION, fingerprint)[:32]}", build)
+  key = digest(VERSION, fingerprint, *([image_size, channels] if image_size or channels else []))
+  path = cached(cache_dir / f"images-{key[:32]}",
+                lambda folder: _decode(folder, name, sorted(files), image_size, channels, bad))
   names = np.load(path / "names.npy")
-  part, label, _ = (np.array(column) for column in zip(*(str(file).split("/") for file in names)))
-  return Dataset(name, "images", np.load(path / "images.npy", mmap_mode="r"), names=names, labels={"class": label},
-                 split={str(value): np.flatnonzero(part == value) for value in np.unique(part)},
-                 fingerprint=digest(VERSION, fingerprint))
+  if (path / "left_out.json").exists():
+    left_out = json.loads((path / "left_out.json").read_text())
+    told = _told(name, left_out, len(names) + len(left_out))
+    if bad == "error":
+      raise InputError(f"{told}; --config.data.bad=skip leaves them out")
+    logging.warning("%s; they are left out", told)
+  return Dataset(name, "images", np.load(path / "images.npy", mmap_mode="r"), names=names, fingerprint=key)
+
+
+def _decode(folder: Path, name: str, files: Sequence[tuple[str, bytes | Path]], image_size: int, channels: int,
+            bad: str) -> None:
+  """`images.npy`, `names.npy` and, where some files are left out, `left_out.json` in a folder that is made."""
+  from PIL import Image
+
+  Image.init()  # Not in several workers at once.
+  size = (image_size, image_size) if image_size else None
+
+  def read(file: tuple[str, bytes | Path]) -> np.ndarray | UnusablePicture:
+    data = file[1] if isinstance(file[1], bytes) else file[1].read_bytes()
+    try:
+      return read_picture(data, file[0], channels, size, MIN_SIDE)
+    except UnusablePicture as error:
+      return error
+
+  folder.mkdir()
+  images, kept, left_out, unlike, grey = None, [], [], [], True
+  for (file, _), found in zip(files, _in_order(read, files)):
+    if isinstance(found, UnusablePicture):
+      left_out.append((file, found.why))
+      continue
+    if images is None:
+      images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8,
+                                         (len(files), *found.shape[:2], channels or 3))
+    if found.shape[:2] != images.shape[1:3]:
+      unlike.append((file, found.shape))
+      continue
+    images[len(kept)] = found  # Grey is spread over the channels.
+    kept.append(file)
+    grey = grey and found.shape[2] == 1
+  if left_out and bad == "error":
+    raise InputError(f"{_told(name, left_out, len(files))}; --config.data.bad=skip leaves them out")
+  if not kept:
+    raise InputError(_told(name, left_out, len(files)))
+  if unlike:
+    (other, shape), (height, width) = unlike[0], images.shape[1:3]
+    raise InputError(f"{name}: the pictures have several sizes, {kept[0]} {width} x {height} pixels, {other} "
+                     f"{shape[1]} x {shape[0]}; --config.data.image_size=N makes all of them N x N")
+  if len(kept) < len(files) or images.shape[3] > 1 and grey:
+    whole = images[:len(kept), :, :, :1] if grey else images[:len(kept)]
+    images = np.lib.format.open_memmap(folder / "fewer.npy", "w+", np.uint8, whole.shape)
+    for first in range(0, len(kept), _AT_ONCE):
+      images[first:first + _AT_ONCE] = whole[first:first + _AT_ONCE]
+    os.replace(folder / "fewer.npy", folder / "images.npy")
+  images.flush()
+  np.save(folder / "names.npy", np.array(kept))
+  if left_out:
+    (folder / "left_out.json").write_text(json.dumps(left_out))
+
+
+def _in_order(call: Any, values: Sequence[Any]) -> Iterator[Any]:
+  """`map(call, values)` by several threads, some at a time, so that what is done need not wait in memory."""
+  with ThreadPoolExecutor(_WORKERS) as pool:
+    for first in range(0, len(values), _AT_ONCE):
+      yield from pool.map(call, values[first:first + _AT_ONCE])
+
+
+def _told(name: str, left_out: Sequence[tuple[str, str]], total: int) -> str:
+  kinds = ", ".join(f"{number} {why}" for why, number in Counter(why for _, why in left_out).most_common())
+  return f"{name}: {len(left_out)} of {total} pictures cannot be used: {kinds}, first {left_out[0][0]}"
+
+
+def by_folders(dataset: Dataset) -> Dataset:
+  """The label `class` and the split from names `[part/]class/.../file`.
+
+  Parts are leading folders named as `PARTS`, if all pictures lie in such; the class is the folder below, and where
+  a picture lies in none there are no labels. A set that has `train` alone has no split.
+
+  Raises:
+    InputError: folders that are parts stand beside others.
+  """
+  folders = [str(name).split("/")[:-1] for name in dataset.names]
+  in_part = [bool(above) and above[0].lower() in PARTS for above in folders]
+  split = {}
+  if all(in_part):
+    part = np.array([PARTS[above[0].lower()] for above in folders])
+    split = {str(value): np.flatnonzero(part == value) for value in np.unique(part)}
+    folders = [above[1:] for above in folders]
+  elif any(inside and len(above) > 1 for inside, above in zip(in_part, folders)):
+    first = next(above[0] for inside, above in zip(in_part, folders) if inside and len(above) > 1)
+    raise InputError(f"{dataset.name}: {dataset.names[in_part.index(False)]} stands beside the folder {first}, "
+                     "which is a part of the set, and in none; move it, or choose files by a glob")
+  labels = {}
+  if all(folders):
+    labels = {"class": np.array([above[0] for above in folders])}
+  elif any(folders):
+    at = next(i for i, above in enumerate(folders) if not above)
+    logging.warning("%s: %s lies in no folder of a class, so that there are no labels", dataset.name,
+                    dataset.names[at])
+  if labels and len(set(labels["class"])) < 2:
+    labels = {}
+  return dataset._replace(labels=labels, split={} if set(split) == {"train"} else split)

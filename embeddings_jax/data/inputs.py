@@ -12,10 +12,10 @@ def read_items(path: str, encoder_kind: str, errors: str = "strict", gaps: bool 
   """Items of a file for an encoder, in order; each becomes one row of the result.
 
   Args:
-    path: `rows`: .csv, .tsv or .npy; `images`: .npy (uint8 [n, height, width, channels]) or picture files; `words`,
-      `bags`, `bytes`, `subwords` and `characters`: text, an item a line (a blank line is an empty item, so that rows
-      stay aligned with lines); `waveforms`: a wav, a folder or glob of them, or a text file with the path of one a
-      line, relative to that file.
+    path: `rows`: .csv, .tsv or .npy; `images`: .npy (uint8 [n, height, width, channels]), a picture file, a folder or
+      glob of them; `words`, `bags`, `bytes`, `subwords` and `characters`: text, an item a line (a blank line is an
+      empty item, so that rows stay aligned with lines); `waveforms`: a wav, a folder or glob of them, or a text file
+      with the path of one a line, relative to that file.
     encoder_kind: `Encoder.kind`.
     errors: as for `catalog.load`.
     gaps: rows may lack values.
@@ -30,7 +30,10 @@ def read_items(path: str, encoder_kind: str, errors: str = "strict", gaps: bool 
     return list(own.read_rows(_one_file(path), gaps)[0])
   if encoder_kind == "images":
     files = own.list_files(path)
-    return list(np.load(files[0], allow_pickle=False)) if files[0].suffix == ".npy" else [str(file) for file in files]
+    if files[0].suffix == ".npy":
+      return list(np.load(files[0], allow_pickle=False))
+    pictures = [file for file in files if own.file_kind(file) == "images"]
+    return [str(file) for file in pictures or files]  # A readme beside pictures is none.
   if encoder_kind == "waveforms":
     files = own.list_files(path)
     if len(files) == 1 and own.file_kind(files[0]) in ("text", "unknown"):

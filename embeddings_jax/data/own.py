@@ -1,10 +1,12 @@
 """The user's own data: text files and globs, tables of sentences or of numbers, .npy rows, .npz matrices, lda-c, wav,
-idx, folders of them."""
+idx, pictures, folders of them."""
 import glob
 import importlib.util
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from embeddings_jax.data.bags import load_lda_c
 from embeddings_jax.data.cache import digest
 from embeddings_jax.data.dataset import Dataset, content_digest, from_texts, text_dataset, without_gaps
 from embeddings_jax.data.documents import Document, read_documents
+from embeddings_jax.data.images import SUFFIXES, by_folders, decoded
 from embeddings_jax.data.matrix import load_matrix
 from embeddings_jax.data.task_files import holds_sentences, read_sentences
 from embeddings_jax.data.task_sets import task_dataset
@@ -23,9 +26,9 @@ _TEXT = re.compile(r"\.(txt|text)(\.gz|\.xz|\.bz2|\.zst)?$")
 _ROWS = (".npy", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.xz", ".tsv.xz", ".csv.zst", ".tsv.zst")
 
 
-def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str = "") -> Dataset:
+def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str = "", **pictures: Any) -> Dataset:
   """A data set from a file, a folder or a glob; what it holds follows from the files' names, and of tables also from
-  their first lines (`task_files.holds_sentences`)."""
+  their first lines (`task_files.holds_sentences`). `pictures` are options of `images.decoded`."""
   files = list_files(path)
   if any(file_kind(file) != "unknown" for file in files):  # A readme or licence beside the data is not data.
     files = [file for file in files if file_kind(file) != "unknown"]
@@ -41,6 +44,8 @@ def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str =
     return _sentences(path, files, errors)
   if found == ["rows"]:
     return _rows(path, files, missing or "error")
+  if found == ["images"]:
+    return _pictures(path, files, cache_dir, pictures)
   reader = {"idx": _idx, "audio": _clips, "matrix": load_matrix, "bags": load_lda_c}.get(found[0])
   if reader:
     return reader(path, files)
@@ -54,7 +59,8 @@ def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str =
       raise InputError(f"{file}: is empty")
     with formats.opened(file) as handle:
       if found == ["unknown"] and b"\0" in handle.read(1024):
-        raise InputError(f"{file}: is not text, and its name is none of .txt, .csv, .tsv, .npy, .wav, .idx")
+        raise InputError(f"{file}: is not text, and its name is none of .txt, .csv, .tsv, .npy, .wav, .idx, "
+                         ".jpg")
   key = digest("own", [formats.sha256(file) for file in files], errors)
   return text_dataset(path, key, documents, cache_dir, by_content=True)
 
@@ -88,7 +94,8 @@ def list_files(path: str) -> list[Path]:
 
 
 def file_kind(file: Path) -> str:
-  """`rows`, `matrix`, `bags`, `idx`, `audio`, `text`, or `unknown` by the name; what is all unknown is text."""
+  """`rows`, `matrix`, `bags`, `idx`, `audio`, `images`, `text` or `unknown`, by the name; what is all unknown is
+  text."""
   name = file.name.lower()
   if name.endswith(_ROWS):
     return "rows"
@@ -100,6 +107,8 @@ def file_kind(file: Path) -> str:
     return "idx"
   if name.endswith((".wav", ".wave")):
     return "audio"
+  if name.endswith(SUFFIXES):
+    return "images"
   return "text" if _TEXT.search(name) else "unknown"
 
 
@@ -135,7 +144,7 @@ def read_idx_pairs(
     raise InputError(f"{images[0].parent}: the idx files have images of several sizes; choose one with a glob")
   complete = len(labels) == len(images)
   labels = {"class": np.concatenate(labels)} if complete else {}
-  return np.concatenate(rows), labels, split if len(split) > 1 else {}, values.shape[1:]
+  return np.concatenate(rows), labels, {} if set(split) == {"train"} else split, values.shape[1:]
 
 
 def _rows(path: str, files: Sequence[Path], missing: str) -> Dataset:
@@ -180,6 +189,18 @@ def _clips(path: str, files: Sequence[Path]) -> Dataset:
   labels = {"folder": folders} if len(set(folders)) > 1 else {}
   return Dataset(path, "audio", list(clips), rates[0], names, labels=labels,
                  fingerprint=content_digest([*clips, np.array(rates[0])]))
+
+
+def _pictures(path: str, files: Sequence[Path], cache_dir: Path, options: dict[str, Any]) -> Dataset:
+  # Names begin below the folder that was given, or below the last one of a glob that is no pattern.
+  root = Path(path).expanduser()
+  while glob.has_magic(str(root)) and not root.exists() or root.is_file():
+    root = root.parent
+  named = [(file.relative_to(root).as_posix(), file) for file in files]
+  with ThreadPoolExecutor() as pool:
+    sums = list(pool.map(formats.sha256, files))
+  key = digest("pictures", [[name, value] for (name, _), value in zip(named, sums)])
+  return by_folders(decoded(path, key, named, cache_dir, **options))
 
 
 def _stem(file: Path) -> str:

@@ -115,7 +115,7 @@ def _own_files(name: str, errors: str) -> Dataset:
   return task_dataset(Path(name).name.partition(".")[0] or name, kinds, found, key)
 
 
-def as_task(dataset: Dataset, label: str = "", max_examples: int = 0) -> Task:
+def as_task(dataset: Dataset, label: str = "", max_examples: int = 0, max_train: int = 0) -> Task:
   """The task that a labelled data set is.
 
   A set without a part `dev` (or `test`) gives a tenth of its training part for it, chosen by a hash of the text; no
@@ -125,6 +125,8 @@ def as_task(dataset: Dataset, label: str = "", max_examples: int = 0) -> Task:
     dataset: as `load_examples` gives it.
     label: which of its labels, where it has several.
     max_examples: of each part, drawn once and for all; 0: all.
+    max_train: of the training part alone; 0: all. Of classes each in its share; the examples of a smaller number are
+      among those of a larger one. Classes, tags and `span` stay those of the whole training part.
 
   Raises:
     InputError: it has no labels, several and none is named, or one that the training part lacks.
@@ -183,8 +185,22 @@ def as_task(dataset: Dataset, label: str = "", max_examples: int = 0) -> Task:
     targets = np.searchsorted(classes, values).astype(np.int32)
   if kind == "tagging" and len(labels) < 2:
     raise InputError(f"{dataset.name}: the training part has the one tag {labels[0]!r}")
+  if max_train:
+    parts |= {"train": _share(train, np.asarray(targets) if kind == "classification" else None, max_train)}
   return Task(dataset.name.removeprefix("tfds:").replace("/", "-"), kind, dataset.items, targets, parts, labels, span,
-              digest(dataset.fingerprint, label, max_examples))
+              digest(dataset.fingerprint, label, max_examples, *([max_train] if max_train else [])))
+
+
+def _share(rows: np.ndarray, classes: np.ndarray | None, number: int) -> np.ndarray:
+  """`number` of the rows, of each class in its share, sorted; those of fewer are among those of more."""
+  rows = np.random.default_rng(0).permutation(rows)
+  if classes is not None:
+    order = np.argsort(classes[rows], kind="stable")
+    counts = np.bincount(classes[rows])
+    # The i-th of n examples of a class stands at (i + 1/2) / n of the whole.
+    place = np.concatenate([(np.arange(count) + 0.5) / count for count in counts if count])
+    rows = rows[order[np.argsort(place, kind="stable")]]
+  return np.sort(rows[:number])
 
 
 def _parts(dataset: Dataset) -> dict[str, np.ndarray]:

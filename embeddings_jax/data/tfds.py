@@ -10,6 +10,7 @@ import numpy as np
 from embeddings_jax.data.cache import cached, digest
 from embeddings_jax.data.dataset import Dataset, text_dataset
 from embeddings_jax.data.documents import Document
+from embeddings_jax.data.images import from_pixels
 from embeddings_jax.data.task_files import LABELS, PAIRS, SCORES, TEXT, TRIPLES, Example
 from embeddings_jax.data.task_sets import task_dataset
 from embeddings_jax.types import InputError
@@ -22,21 +23,27 @@ def load_tfds(
     *,
     data_dir: str | os.PathLike | None = None,
     cache_dir: Path,
+    image_size: int = 0,
+    channels: int = 0,
+    bad: str = "error",
 ) -> Dataset:
   """Loads `tfds:<name>[/config][:split]`; without a split, `train` and, as the data set's split, `test`.
 
   The first feature that is text, audio (a feature `Audio`, or a vector of integers of any length), an
-  image or a vector of numbers is what is learnt from; `ClassLabel`s are the labels. Images of uint8 are
-  scaled to [0, 1]. Texts whose names `task_files.py` knows for those of pairs or triples (`premise` and `hypothesis`)
+  image or a vector of numbers is what is learnt from; `ClassLabel`s are the labels. A feature `Image`
+  gives `images`. Texts whose names `task_files.py` knows for those of pairs or triples (`premise` and `hypothesis`)
   are one, with their label or score; examples of pairs whose class is -1 have none and are left out.
 
   Args:
     name: as above; a split may be a slice like `train[:10%]`.
     data_dir: looked into first; then where TFDS keeps its data ($TFDS_DATA_DIR, ~/tensorflow_datasets).
     cache_dir: where decoded rows and text are kept.
+    image_size, channels: of images; see `images.decoded`.
+    bad: has no meaning here, where pictures were decoded when the set was prepared.
 
   Raises:
-    InputError: not prepared here, an unknown split, or features of none of these kinds.
+    InputError: not prepared here, an unknown split, features of none of these kinds, or images of several sizes
+      without `image_size`.
   """
   match = re.fullmatch(r"tfds:([\w/.-]+)(?::(.+))?", name)
   if not match:
@@ -54,7 +61,8 @@ def load_tfds(
   label_names = [k for k, v in _features(builder.info.features) if type(v).__name__ == "ClassLabel"]
   # TFDS does not say what its files' content is, but a version of a set never changes.
   key = digest("tfds", VERSION, builder.info.full_name, int(builder.info.dataset_size), splits, kind, feature,
-               [len(reader) for reader in parts.values()])
+               [len(reader) for reader in parts.values()],
+               *([image_size, channels] if kind == "images" and (image_size or channels) else []))
   ends = np.cumsum([len(reader) for reader in parts.values()])
   split = {}
   if len(splits) > 1:
@@ -62,7 +70,7 @@ def load_tfds(
 
   if kind == "text":
     def documents() -> Iterator[Document]:
-      for example in _examples(parts):
+      for example in _examples(name, parts):
         labels = {label: str(example[label]) for label in label_names}
         yield Document(example[feature].decode("utf-8", "replace"), labels=labels)
 
@@ -70,10 +78,30 @@ def load_tfds(
     labels = {label: value.astype(np.int64) for label, value in dataset.labels.items()}
     return dataset._replace(labels=labels, split=split)
 
+  def build_images(folder: Path) -> None:
+    folder.mkdir()
+    labels = {label: np.zeros(ends[-1], np.int64) for label in label_names}
+    size = (image_size, image_size) if image_size else None
+    images = None
+    for i, example in enumerate(_examples(name, parts)):
+      picture = from_pixels(np.asarray(example[feature]), f"{name}: example {i}", channels, size)
+      if images is None:
+        images = np.lib.format.open_memmap(folder / "values.npy", "w+", np.uint8, (int(ends[-1]), *picture.shape))
+      if picture.shape != images.shape[1:]:
+        first, other = ("x".join(map(str, shape)) for shape in (images.shape[1:], picture.shape))
+        raise InputError(f"--data={name}: the {feature}s have several shapes, example 0 {first}, {i} {other}; "
+                         "--config.data.image_size=N makes all of them N x N, --config.data.channels=3 RGB")
+      images[i] = picture
+      for label in label_names:
+        labels[label][i] = example[label]
+    images.flush()
+    for label, value in labels.items():
+      np.save(folder / f"label-{label}.npy", value)
+
   def build(folder: Path) -> None:
     folder.mkdir()
     values, labels = [], {label: [] for label in label_names}
-    for example in _examples(parts):
+    for example in _examples(name, parts):
       values.append(np.asarray(example[feature]))
       for label in label_names:
         labels[label].append(example[label])
@@ -83,9 +111,12 @@ def load_tfds(
     for label, value in labels.items():
       np.save(folder / f"label-{label}.npy", np.array(value, np.int64))
 
-  path = cached(cache_dir / f"tfds-{key[:32]}", build)
-  values, lengths = np.load(path / "values.npy", mmap_mode="r"), np.load(path / "lengths.npy")
+  path = cached(cache_dir / f"tfds-{key[:32]}", build_images if kind == "images" else build)
+  values = np.load(path / "values.npy", mmap_mode="r")
   labels = {label: np.load(path / f"label-{label}.npy") for label in label_names}
+  if kind == "images":
+    return Dataset(name, "images", values, labels=labels, split=split, fingerprint=key)
+  lengths = np.load(path / "lengths.npy")
   if kind == "audio":
     rate = getattr(dict(_features(builder.info.features))[feature], "sample_rate", None)
     clips = np.split(_as_int16(name, values), np.cumsum(lengths)[:-1])
@@ -213,7 +244,7 @@ def _features(features: Any) -> list[tuple[str, Any]]:
 
 
 def _content(name: str, features: Any) -> tuple[str, str]:
-  """Kind and name of the feature that is learnt from."""
+  """Kind (`audio`, `images`, `rows` or `text`) and name of the feature that is learnt from."""
   found = {}
   for key, feature in _features(features):
     kind, shape = type(feature).__name__, feature.shape
@@ -223,20 +254,26 @@ def _content(name: str, features: Any) -> tuple[str, str]:
       found.setdefault("text", key)
     elif kind == "Audio" or (len(shape) == 1 and shape[0] is None and np.issubdtype(feature.np_dtype, np.integer)):
       found.setdefault("audio", key)
-    elif kind == "Image" or (shape and None not in shape
-                             and np.dtype(feature.np_dtype).kind in "fiu"):
+    elif kind == "Image" and np.dtype(feature.np_dtype) in (np.uint8, np.uint16):
+      found.setdefault("images", key)
+    elif kind == "Image" or (shape and None not in shape and np.dtype(feature.np_dtype).kind in "fiu"):
       found.setdefault("rows", key)
-  for kind in ("audio", "rows", "text"):  # Texts beside pictures or clips are their captions or names.
+  for kind in ("audio", "images", "rows", "text"):  # Texts beside pictures or clips are their captions or names.
     if kind in found:
       return kind, found[kind]
   others = ", ".join(key for key, _ in _features(features)) or features
   raise InputError(f"--data={name}: has no text, audio, image or vector, only {others}")
 
 
-def _examples(parts: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-  for reader in parts.values():
+def _examples(name: str, parts: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+  for split, reader in parts.items():
     for i in range(len(reader)):
-      yield reader[i]
+      try:
+        example = reader[i]
+      except (ValueError, OSError, SyntaxError, TypeError) as error:  # Damaged, or of 16 bits without OpenCV.
+        raise InputError(f"--data={name}: example {i} of {split} cannot be decoded "
+                         f"({' '.join(str(error).split())[:120]})") from error
+      yield example
 
 
 def _as_int16(name: str, values: np.ndarray) -> np.ndarray:

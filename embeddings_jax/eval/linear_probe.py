@@ -65,13 +65,18 @@ def probe_accuracy(
     penalties: Sequence[float] = PENALTIES,
 ) -> float:
   """The protocol on arrays: `[num_rows, dim]` features, `[num_rows]` labels of any type."""
+  check_finite("linear_probe", train_features, test_features)
+  classify = classifier(train_features, train_labels, seed=seed, penalties=penalties)
+  return float((classify(test_features) == test_labels).mean())
+
+
+def check_finite(protocol: str, train_features: Any, test_features: Any) -> None:
+  """Raises if a row of features, an array or a sparse matrix, has a value that is no number."""
   for name, features in ("train", train_features), ("test", test_features):
     bad = ~np.isfinite(features.sum(1))
     if bad.any():
       row = np.flatnonzero(bad)[0]
-      raise InputError(f"linear_probe: the embedding of {name} row {row} is not finite")
-  classify = classifier(train_features, train_labels, seed=seed, penalties=penalties)
-  return float((classify(test_features) == test_labels).mean())
+      raise InputError(f"{protocol}: the embedding of {name} row {row} is not finite")
 
 
 def classifier(
@@ -96,19 +101,20 @@ def classifier(
       stratify = labels if _can_stratify(labels) else None
       fit, other = train_test_split(rows, test_size=0.2, random_state=seed, stratify=stratify)
       fit_x, fit_y, held_out = features[fit], labels[fit], (features[other], labels[other])
-    standardise = _standardiser(fit_x)
+    standardise = standardiser(fit_x)
     fit_x, held_out_x = standardise(fit_x), standardise(held_out[0])
     found, scores = None, []
     for penalty in sorted(penalties, reverse=True):  # Each optimum starts the search for the next.
-      found = _fit(fit_x, fit_y, penalty, found)
+      found = logistic_regression(fit_x, fit_y, penalty, found)
       scores.append((_accuracy(found, held_out_x, held_out[1]), penalty))
     penalty = max(scores)[1]
-  standardise = _standardiser(features)
-  found = _fit(standardise(features), labels, penalty)
+  standardise = standardiser(features)
+  found = logistic_regression(standardise(features), labels, penalty)
   return lambda x: found.predict(standardise(x))
 
 
-def _standardiser(features: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+def standardiser(features: Any) -> Callable[[Any], Any]:
+  """What gives the columns of `[num_rows, dim]` features mean 0 and deviation 1, and leaves out constant ones."""
   if sparse.issparse(features):
     from sklearn.preprocessing import StandardScaler
 
@@ -121,8 +127,9 @@ def _standardiser(features: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
   return lambda x: (x[:, varies] - mean[varies]) / deviation[varies]
 
 
-def _fit(features: np.ndarray, labels: np.ndarray, penalty: float, start=None):
-  """The optimum, looked for from that of `start`, a classifier of the same features, which is moved."""
+def logistic_regression(features: Any, labels: np.ndarray, penalty: float, start: Any = None) -> Any:
+  """The classifier at the optimum of the objective above, looked for from that of `start`, a classifier of the same
+  features, which is moved."""
   from sklearn.linear_model import LogisticRegression
 
   classifier = start or LogisticRegression(tol=1e-4, max_iter=5000, warm_start=True)

@@ -16,7 +16,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
       factory="cpc",
       model=dict(inputs="images", patch_size=4, channels=(32, 64), kernel_sizes=(3, 3), strides=(1, 2),
                  context_dim=64, num_predictions=2, negatives="all", temperature=1.0, norm=True, dtype="float32"),
-      data=dict(name="digits", encoder="images", errors="strict"),
+      data=dict(name="digits", encoder="images", errors="strict", image_size=0, channels=0, bad="error"),
       optimizer=dict(name="adam", learning_rate=2e-3, schedule="cosine", warmup_steps=50, clip_norm=1.0),
       steps=600,
       batch_size=32,

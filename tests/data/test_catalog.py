@@ -42,6 +42,13 @@ def test_a_photograph_is_its_patches():
   np.testing.assert_allclose(patch * 255, image[16:24, 24:32], atol=1e-4)
 
 
+def test_photographs_in_larger_patches():
+  dataset = load("photographs", image_size=32)
+  assert dataset.items.shape == (2 * 13 * 20, 32 * 32 * 3) and dataset.picture == (32, 32, 3)
+  with pytest.raises(InputError, match="image_size=500: photographs have 427 pixels at most"):
+    load("photographs", image_size=500)
+
+
 def test_available_says_where(tmp_path, monkeypatch):
   monkeypatch.delenv("EMBEDDINGS_DATA", raising=False)
   (tmp_path / "small-numeric").mkdir()

@@ -125,6 +125,8 @@ def test_idx_folder_finds_labels_and_split(folder):
   np.testing.assert_allclose(dataset.items * 255, [[0, 1, 2, 3], [4, 5, 6, 7], [255] * 4], rtol=1e-6)
   assert dataset.labels["class"].tolist() == [3, 4, 7]
   assert {k: v.tolist() for k, v in dataset.split.items()} == {"train": [0, 1], "test": [2]}
+  assert {k: v.tolist() for k, v in load(f"{folder}/t10k*").split.items()} == {"test": [0]}  # Not to be trained on.
+  assert not load(f"{folder}/train*").split
 
 
 def truncated_wav(path):

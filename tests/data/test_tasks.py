@@ -291,6 +291,27 @@ def test_the_years_of_semeval():
   assert set(triples.labels["part"]) == {"dev", "test"}
 
 
+def test_fewer_examples_for_training_are_of_all_classes_and_nested():
+  """Of 900 a, 90 b, 10 c: 100 are 90, 9, 1; dev and test stay whole, and so do the classes."""
+  label = np.random.default_rng(0).permutation(np.repeat(["a", "b", "c"], (900, 90, 10)))
+  split = {"train": np.arange(1000), "dev": np.arange(1000, 1010), "test": np.arange(1010, 1020)}
+  dataset = Dataset("x", "images", np.zeros((1020, 8, 8, 1), np.uint8), split=split, fingerprint="f",
+                    labels={"class": np.concatenate([label, ["c"] * 20])})
+  found = {number: tasks.as_task(dataset, max_train=number) for number in (5, 100, 200, 5000)}
+  drawn = {number: task.parts["train"] for number, task in found.items()}
+  assert [np.bincount(found[n].targets[drawn[n]]).tolist() for n in (100, 200)] == [[90, 9, 1], [180, 18, 2]]
+  assert set(drawn[5]) < set(drawn[100]) < set(drawn[200]) and len(drawn[5]) == 5 and len(drawn[5000]) == 1000
+  assert all(task.labels == ("a", "b", "c") and len(task.parts["test"]) == 10 for task in found.values())
+  assert len({task.fingerprint for task in found.values()}) == 4
+  assert tasks.as_task(dataset).fingerprint == tasks.as_task(dataset, max_train=0).fingerprint
+  np.testing.assert_array_equal(tasks.as_task(dataset, max_train=100).parts["train"], drawn[100])
+  equal = dataset._replace(labels={"class": np.arange(1020) % 10})
+  task = tasks.as_task(equal, max_train=100)
+  assert np.bincount(task.targets[task.parts["train"]]).tolist() == [10] * 10
+  scores = tasks.as_task(dataset._replace(labels={"score": np.arange(1020) / 1019}), max_train=7)
+  assert len(scores.parts["train"]) == 7 and scores.span[1] == pytest.approx(999 / 1019)
+
+
 def test_clips_and_pictures_are_tasks():
   rng = np.random.default_rng(0)
   clips = [rng.integers(-9, 9, size).astype(np.int16) for size in rng.integers(3, 40, 60)]

@@ -7,19 +7,25 @@ import pytest
 import tensorflow_datasets as tfds
 
 from embeddings_jax.data.catalog import load
+from embeddings_jax.data.images import from_pixels
 from embeddings_jax.types import InputError
 
 features = tfds.features
 LABEL = {"label": features.ClassLabel(num_classes=3)}
 
 
-def png(value):
+def png(picture):
   from PIL import Image
 
   file = io.BytesIO()
-  Image.fromarray(np.full((2, 3), value, np.uint8)).save(file, "PNG")
+  Image.fromarray(picture).save(file, "PNG")
   file.seek(0)
   return file
+
+
+def of_several_sizes(i):
+  """The upper left corner tells the example; 10 x 12, 10 x 13, ... pixels."""
+  return (np.arange(360 + 30 * i) % 7 + 20 * i).astype(np.uint8).reshape(10, 12 + i, 3)
 
 
 SETS = {
@@ -28,7 +34,12 @@ SETS = {
                   lambda i: {"x": np.array([i, 0.5]), "id": str(i), "label": i % 3}),
     "tiny_clips": ({"a": features.Tensor(shape=(None,), dtype=np.int64), **LABEL},
                    lambda i: {"a": np.full(i + 1, -i), "label": i % 3}),
-    "tiny_images": ({"image": features.Image(shape=(2, 3, 1)), **LABEL}, lambda i: {"image": png(i), "label": i % 3}),
+    "tiny_images": ({"image": features.Image(shape=(2, 3, 1)), **LABEL},
+                    lambda i: {"image": png(np.full((2, 3), i, np.uint8)), "label": i % 3}),
+    "tiny_photos": ({"image": features.Image(), **LABEL},
+                    lambda i: {"image": png(of_several_sizes(i)), "label": i % 3}),
+    "tiny_broken": ({"image": features.Image(), **LABEL},
+                    lambda i: {"image": io.BytesIO(png(of_several_sizes(i)).read()[:99]), "label": i % 3}),
     "tiny_loud": ({"a": features.Tensor(shape=(None,), dtype=np.int64)}, lambda i: {"a": np.array([40000])}),
     "tiny_nan": ({"x": features.Tensor(shape=(2,), dtype=np.float64)}, lambda i: {"x": np.array([i, np.nan])}),
     "tiny_pairs": ({"premise": features.Text(), "hypothesis": features.Text(),
@@ -74,7 +85,7 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def get(folder, tmp_path, monkeypatch):
   monkeypatch.setenv("EMBEDDINGS_CACHE", str(tmp_path))
-  return lambda name: load(name, data_dir=folder)
+  return lambda name, **options: load(name, data_dir=folder, **options)
 
 
 def by_label(dataset, number_of):
@@ -97,9 +108,23 @@ def test_kinds_labels_and_splits(get):
   assert sorted(clip.tolist() for clip in clips.items)[-2:] == [[-1, -1], [0]]
   by_label(clips, lambda item: len(item) - 1)
   images = get("tfds:tiny_images")
-  assert images.kind == "rows" and images.items.shape == (8, 6) and images.items.dtype == np.float32
-  by_label(images, lambda item: round(float(item[0] * 255)))
+  assert images.kind == "images" and images.items.shape == (8, 2, 3, 1) and isinstance(images.items, np.memmap)
+  by_label(images, lambda item: int(item[0, 0, 0]))
   assert "tensorflow" not in sys.modules
+
+
+def test_images_of_several_sizes_are_fitted(get):
+  with pytest.raises(InputError, match=r"the images have several shapes, example 0 10x\d+x3, 1 10x\d+x3; "
+                                       "--config.data.image_size=N makes all of them N x N"):
+    get("tfds:tiny_photos")
+  for options, shape in (({"image_size": 8}, (8, 8, 8, 3)), ({"image_size": 8, "channels": 1}, (8, 8, 8, 1))):
+    dataset = get("tfds:tiny_photos", **options)
+    assert dataset.items.shape == shape
+    by_label(dataset, lambda item: round((float(item.mean()) - 3) / 20))
+  expected = sorted(from_pixels(of_several_sizes(i), i, 0, (8, 8)).tolist() for i in range(8))
+  found = get("tfds:tiny_photos", image_size=8).items
+  np.testing.assert_array_equal(sorted(item.tolist() for item in found), expected)
+  assert get("tfds:tiny_images", channels=3).items.shape == (8, 2, 3, 3)
 
 
 def test_pairs_and_triples(get):
@@ -124,6 +149,7 @@ def test_one_split_and_a_part_of_it(get):
     ("tfds:tiny_text:validation", "split 'validation' cannot be opened; there are "),
     ("tfds:", "should read tfds:<name>"),
     ("tfds:tiny_loud", "beyond 16 bits"),
+    ("tfds:tiny_broken", "example 0 of train cannot be decoded"),
     ("tfds:tiny_nan", "row 0 has a value that is not finite"),
     ("tfds:tiny_scalars", "has no text, audio, image or vector, only x"),
 ])

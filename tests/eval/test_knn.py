@@ -30,15 +30,29 @@ def test_it_is_scikit_learns_classifier():
   label = noise.integers(0, 4, 600)
   vectors = noise.normal(size=(600, 6)) + 0.8 * np.eye(6)[label]
   unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-  reference = KNeighborsClassifier(20, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.07))
-  expected = reference.fit(unit[:400], label[:400]).score(unit[400:], label[400:])
+  expected = {}
+  for name, k, temperature in (("knn", 20, 0.07), ("knn200", 200, 0.1)):
+    reference = KNeighborsClassifier(k, metric="cosine", weights=lambda x, t=temperature: np.exp((1 - x) / t))
+    expected[f"class/test/{name}_accuracy"] = reference.fit(unit[:400], label[:400]).score(unit[400:], label[400:])
+  assert len(set(expected.values())) == 2
   for embed in (lambda items: vectors[items], lambda items: scipy.sparse.csr_array(vectors[items])):
-    assert knn(embed, dataset(label, 200))["class/test/knn_accuracy"] == pytest.approx(expected, abs=1e-9)
+    assert knn(embed, dataset(label, 200)) == pytest.approx(expected, abs=1e-9)
+
+
+def test_k_and_temperature_decide_by_hand():
+  """The nearest at cosine 1 is an a; of three the b's at 0.8 outvote it only where the temperature is high."""
+  near, far = [1, 0], [0.8, 0.6]
+  vectors = np.array([near, far, far, near])
+  settings = {"one": (1, 1.0), "cold": (3, 0.07), "warm": (3, 1.0), "all": (99, 1.0)}
+  found = knn(lambda items: vectors[items], dataset(["a", "b", "b", "a"], 1), settings=settings)
+  assert found == {"class/test/one_accuracy": 1, "class/test/cold_accuracy": 1, "class/test/warm_accuracy": 0,
+                   "class/test/all_accuracy": 0}
 
 
 def test_perfect_and_random():
   label = np.random.default_rng(0).integers(0, 5, 1500)
-  assert knn(lambda items: np.eye(5)[label[items]], dataset(label, 500)) == {"class/test/knn_accuracy": 1.0}
+  assert knn(lambda items: np.eye(5)[label[items]], dataset(label, 500)) == {
+      "class/test/knn_accuracy": 1.0, "class/test/knn200_accuracy": 1.0}
   noise = np.random.default_rng(1).normal(size=(1500, 4))
   found = knn(lambda items: noise[items], dataset(label, 500))
   assert found["class/test/knn_accuracy"] == pytest.approx(0.2, abs=0.06)

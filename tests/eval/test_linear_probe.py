@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 
-from embeddings_jax.eval.linear_probe import _fit, classifier, linear_probe, probe_accuracy
+from embeddings_jax.eval.linear_probe import classifier, linear_probe, logistic_regression, probe_accuracy
 from embeddings_jax.types import InputError
 
 
@@ -40,7 +40,7 @@ def test_fit_is_the_optimum_of_the_objective():
     return -log_probability[np.arange(60), y].mean() + 0.05 / 2 * np.square(w).sum()
 
   best = scipy.optimize.minimize(objective, np.zeros(15), tol=1e-10)
-  classifier = _fit(x, y, 0.05)
+  classifier = logistic_regression(x, y, 0.05)
   found = np.concatenate([classifier.coef_.ravel(), classifier.intercept_])
   assert objective(found) == pytest.approx(best.fun, abs=1e-6)
   np.testing.assert_allclose(classifier.coef_, best.x[:12].reshape(3, 4), atol=1e-3)

@@ -1,0 +1,165 @@
+"""Pictures from files to models: options of a config, test parts left alone, other sets fitted to an encoder."""
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import ml_collections
+import numpy as np
+import pytest
+from PIL import Image
+
+from embeddings_jax.data.dataset import Dataset
+from embeddings_jax.data.encoders import ImageEncoder, RowEncoder
+from embeddings_jax.types import InputError
+from experiments import baselines, pipeline, protocols
+from experiments.configs import cpc_images, cpc_images_supervised, sgns
+
+PICTURES = np.random.default_rng(0).integers(0, 256, (40, 12, 10, 3)).astype(np.uint8)
+
+
+def folder_of(path, parts):
+  """20 pictures of two classes in each part, in their order."""
+  place = iter(PICTURES)
+  for part in parts:
+    for i in range(20):
+      folder = path / part / "ab"[i % 2]
+      folder.mkdir(parents=True, exist_ok=True)
+      Image.fromarray(next(place)).save(folder / f"{i:02}.png")
+  return str(path)
+
+
+def config_of(module, name, **data):
+  config = ml_collections.ConfigDict({**module.get_config("tiny").to_dict(), "name": "x", "seed": 0})
+  config.data.update(dict(name=name, **data))
+  return config
+
+
+def load(config, cache_dir, **options):
+  return pipeline.load_data(config, data_dir=None, cache_dir=str(cache_dir), **options)
+
+
+def test_training_sees_the_training_part_alone(tmp_path):
+  name = folder_of(tmp_path / "own", ["train", "test"])
+  data = load(config_of(cpc_images, name), tmp_path / "cache")
+  assert data.encoder.shape == (12, 10, 3) and data.source.facts["num_rows"] == 20
+  seen = np.concatenate([data.source.batch_at(i)["image"] for i in range(10)])
+  distances = np.abs(seen[:, None].astype(int) - PICTURES[:20]).sum((2, 3, 4))
+  assert set(distances.min(1)) == {0}
+  data = load(config_of(cpc_images, name, image_size=8, channels=1), tmp_path / "cache")
+  assert data.encoder.shape == (8, 8, 1)
+  task = load(config_of(cpc_images_supervised, name, image_size=8), tmp_path / "cache").task
+  assert set(np.concatenate([task.parts["train"], task.parts["dev"]])) <= set(range(20, 40))  # Names: test, train.
+  assert task.parts["test"].tolist() == list(range(20))
+
+
+@pytest.mark.parametrize("module", [cpc_images, cpc_images_supervised])
+def test_a_test_set_is_not_trained_on(module, tmp_path):
+  name = folder_of(tmp_path / "own", ["test"])
+  with pytest.raises(InputError, match=f"--data={name}: is a test set, which is not to be trained on"):
+    load(config_of(module, name), tmp_path / "cache")
+  dataset, _ = pipeline.load_dataset({"name": name, "errors": "strict"}, data_dir=None, cache_dir=str(tmp_path))
+  assert dataset.split["test"].tolist() == list(range(20))  # It may be evaluated on.
+
+
+@pytest.mark.parametrize("name", ["tfds:mnist:test", "tfds:mnist:test[:10%]"])
+def test_nor_is_one_of_tfds(name):
+  dataset = Dataset(name, "images", PICTURES)
+  with pytest.raises(InputError, match="is a test set"):
+    pipeline.refuse_test_part(dataset, name)
+  pipeline.refuse_test_part(dataset, "tfds:mnist:train")
+  pipeline.refuse_test_part(dataset._replace(split={"train": [0], "test": [1]}), "tfds:mnist")
+
+
+def test_words_are_of_the_training_part(monkeypatch, tmp_path):
+  texts = ["seen " * 2000] * 3 + ["unseen " * 2000]
+  dataset = Dataset("x", "text", texts, split={"train": np.arange(3), "test": np.arange(3, 4)}, fingerprint="f")
+  monkeypatch.setattr(pipeline.catalog, "load", lambda *args, **options: dataset)
+  assert load(config_of(sgns, "x", min_count=1), tmp_path).encoder.names == ["seen"]
+
+
+def test_labelled_pictures_of_another_set_are_fitted_to_the_encoder(monkeypatch, tmp_path):
+  rows = np.random.default_rng(0).random((60, 64)).astype(np.float32)
+  other = Dataset("x", "rows", rows, labels={"class": np.arange(60) % 2}, picture=(8, 8), fingerprint="f")
+  loads, seen = [], []
+  monkeypatch.setattr(protocols.catalog, "load", lambda name, **options: loads.append(name) or other)
+
+  def embed(items):
+    seen.append(items)
+    return items.reshape(len(items), -1).astype(np.float32)
+
+  found = protocols.evaluate(["knn:digits", "linear_probe:digits"], embed, dataset=None,
+                             view=protocols.view_for(ImageEncoder(12, 10, 3), str(tmp_path)))
+  assert {name.split("/")[0] for name in found} == {"digits"} and loads == ["digits"] and seen[0] is seen[1]
+  assert seen[0].shape == (60, 12, 10, 3) and seen[0].dtype == np.uint8
+  np.testing.assert_array_equal(seen[0][..., 0], seen[0][..., 2])
+  with pytest.raises(InputError, match="holds rows, which are no pictures"):
+    protocols.view_for(ImageEncoder(12, 10, 3))(other._replace(picture=None))
+  assert protocols.view_for(RowEncoder(64))(Dataset("x", "images", PICTURES)).items.shape == (40, 360)
+
+
+def test_a_pretrained_networks_pictures_have_its_size(tmp_path):
+  name = folder_of(tmp_path / "own", ["train"])
+  data = load(config_of(cpc_images_supervised, name), tmp_path / "cache", encoder=ImageEncoder(8, 8, 1))
+  assert data.encoded["train"]["image"].shape[1:] == (8, 8, 1)
+
+
+def test_pixels_are_a_baseline_of_small_pictures():
+  items = PICTURES[:, :8, :8, :1]
+  (name, features), = protocols.baselines(None, ImageEncoder(8, 8, 1)).items()
+  assert name == "pixels" and features(items).dtype == np.float32
+  np.testing.assert_allclose(features(items), items.reshape(40, 64) / 255, rtol=1e-6)
+  rows = items.reshape(40, 64) / np.float32(255)
+  np.testing.assert_array_equal(features(list(rows)), rows)
+  assert not protocols.baselines(None, ImageEncoder(32, 32, 3))
+
+
+CALLS = """
+import sys
+from experiments import evaluate
+names = ("features", "protocols", "output", "workdir")
+before = {name: evaluate.FLAGS[name].value for name in names}
+for line in sys.stdin.read().splitlines():
+  try:
+    evaluate.main(["evaluate", *line.split()])
+  except evaluate.InputError as error:
+    print("error:", error)
+  for name, value in before.items():
+    evaluate.FLAGS[name].value = value
+"""
+
+
+def called(*lines):
+  """What `experiments.evaluate` prints, in one process of its own, because commands share the names of flags."""
+  env = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[1])}
+  return subprocess.run([sys.executable, "-c", CALLS], input="\n".join(lines), capture_output=True, text=True,
+                        timeout=120, env=env, check=True).stdout
+
+
+def test_pixels_are_evaluated_without_a_run_and_stand_in_the_table(tmp_path, monkeypatch):
+  monkeypatch.setattr(baselines, "FOLDER", tmp_path)
+  asked = "--features=pixels --protocols=knn:digits,few_shot:digits"
+  printed = called(f"{asked} --output={tmp_path / 'pixels.json'}")
+  found = json.loads((tmp_path / "pixels.json").read_text())
+  assert found["model"] == "pixels" and found["data"] == "digits" and len(found["metrics"]) == 10
+  assert 0.97 < found["metrics"]["digits/class/test/knn_accuracy"] < 1
+  key = "digits/class/test/few_shot_5/accuracy"
+  assert f"{key}: {found['metrics'][key]:.4f}" in printed and 0.7 < found["metrics"][key] < 0.9
+  line = baselines.baseline_table().splitlines()[2]
+  assert line.startswith("| `pixels` | digits | 0 | digits/class/test/knn_accuracy | 0.9")
+  assert line.endswith(f"| `python -m experiments.evaluate {asked}` |")
+
+
+def test_mistakes_about_features_are_named():
+  cases = {
+      "--features=pixel --protocols=knn:digits": "did you mean pixels",
+      "--features=pixels --protocols=knn": "--features has no data set of its own; name one, as knn:",
+      "--features=pixels --protocols=sts": "are of pictures, which are asked about their labels: clustering:SET",
+      "--features=pixels --protocols=knn:wine": "wine: holds rows, which are no pictures",
+      "--features=pixels --protocols=knn:digits --workdir=x": "give one of them",
+      "--workdir=x --output=y.json": "--output: is for --features alone"}
+  lines = called(*cases).splitlines()
+  assert len(lines) == len(cases)
+  for line, message in zip(lines, cases.values()):
+    assert line.startswith("error: ") and message in line, line
