@@ -169,8 +169,7 @@ def resized_crop(
   left, top, right, bottom = box.astype(jnp.float32)
   rows = _interpolation(image.shape[0], top, bottom, size, method)
   columns = _interpolation(image.shape[1], left, right, size, method)
-  resized = _along_axes(rows, image, columns)
-  return jnp.clip(resized, 0, 1) if method == "bicubic" else resized
+  return jnp.clip(_along_axes(rows, image, columns), 0, 1)
 
 
 def _interpolation(length: int, start: Array, stop: Array, size: int, method: str) -> Float[Array, "{size} {length}"]:
@@ -289,7 +288,7 @@ def color_drop(probability: float) -> Op:
       return image
     to_gray = jnp.tile(jnp.array(LUMA, jnp.float32)[:, None], (1, 3))
     mix = jnp.where(jax.random.bernoulli(rng, probability), to_gray, jnp.eye(3))
-    return jnp.einsum("hwc,cd->hwd", image, mix, precision="highest")
+    return jnp.clip(jnp.einsum("hwc,cd->hwd", image, mix, precision="highest"), 0, 1)
 
   return drop if probability else compose()
 
@@ -451,7 +450,8 @@ def blurred(image: Float[Array, "height width channels"], sigma: float | Float[A
     total = weight(place) + mirrored
     return total / total.sum(1, keepdims=True)
 
-  return _along_axes(smoothing(image.shape[0]), image, smoothing(image.shape[1]))
+  # A mean of values up to 1 may be rounded up to more.
+  return jnp.clip(_along_axes(smoothing(image.shape[0]), image, smoothing(image.shape[1])), 0, 1)
 
 
 def sobel(probability: float) -> Op:

@@ -257,6 +257,16 @@ def test_a_change_happens_with_its_probability_and_else_the_picture_stays_bit_fo
   assert found.min() >= 0 and found.max() <= 1 and np.isfinite(found).all()
 
 
+def test_white_and_black_stay_in_the_interval():
+  image = jnp.stack([jnp.ones((24, 23, 3)), jnp.zeros((24, 23, 3))] * 100)
+  for op in (augment.random_resized_crop(20), augment.random_resized_crop(31, method="bicubic"),
+             augment.color_drop(0.5), augment.gaussian_blur(9, probability=0.5), augment.random_shift(3)):
+    found = np.asarray(jax.jit(functools.partial(augment.augmented, op))(jax.random.key(0), image))
+    assert found.min() == 0 and found.max() == 1
+    np.testing.assert_allclose(found[::2], 1, atol=1e-6)
+    np.testing.assert_array_equal(found[1::2], 0)
+
+
 def test_probability_0_is_the_identity_even_outside_the_interval():
   image = jnp.array([[[-2.0, 0.5, 7.0]]])
   for make in CHANGES.values():
