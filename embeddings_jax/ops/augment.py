@@ -10,7 +10,7 @@ Under `vmap` both sides of a condition are computed, so whether an op applies is
 between a matrix and the identity; at probability 0 nothing is computed. Crops, shifts and blurs are two matrix
 products each, one for either axis: they need no gather, which is slow, and no kernel that differs from picture to
 picture, which no convolution takes. A product also ends what XLA fuses: what follows does not compute again what came
-before. With it a pipeline takes less than half the time on CPUs.
+before.
 
 Colours are those of Pillow, as in the PyTorch half of SimCLR's appendix A. BYOL's program adds to brightness, and
 scales saturation in HSV. It and SimCLR's blur with black around the picture, here it is mirrored.
