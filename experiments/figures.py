@@ -1,4 +1,6 @@
 """Figures of a run, drawn from its log and from the model's named outputs. Alone in importing matplotlib."""
+import functools
+import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +13,8 @@ from embeddings_jax.eval import pairs, word_similarity
 from embeddings_jax.eval.metrics import spearman
 from embeddings_jax.eval.topics import top_words
 from embeddings_jax.eval.word_similarity import known_form
+from embeddings_jax.ops.augment import augmented
+from embeddings_jax.ops.pixels import unit
 from embeddings_jax.train.loop import programs
 from embeddings_jax.types import InputError, Model, PyTree
 from experiments import workdir
@@ -171,6 +175,61 @@ def _information_bounds(plt: Any, rows: Sequence[Mapping[str, Any]]) -> Any:
   right.set(title=f"Trained critics, N = {compared} (bars: deviation over batches)")
   right.legend(fontsize="small", loc="lower right")
   figure.tight_layout()
+  return figure
+
+
+def draw_augmentations(path: str, images: np.ndarray, ops: Mapping[str, Callable], *, num_draws: int = 2,
+                       seed: int = 0) -> None:
+  """Draws pictures, and several draws of each change of them, into the file `path`.
+
+  Args:
+    path: of the picture, a PNG.
+    images: [n, height, width, channels], bytes or floats in [0, 1].
+    ops: what to do with a picture, as in `ops/augment.py`, by what it is called.
+    num_draws: of each picture and change.
+    seed: of the draws.
+  """
+  import matplotlib
+  from PIL import Image
+
+  matplotlib.use("Agg")
+  from matplotlib import pyplot as plt
+
+  figure = _augmentations(plt, images, ops, num_draws, seed)
+  drawn = io.BytesIO()
+  figure.savefig(drawn, dpi=100, bbox_inches="tight", format="png")
+  plt.close(figure)
+  with epath.Path(path).open("wb") as file:  # 256 colours: a third of the bytes, and hardly to be seen.
+    Image.open(drawn).convert("RGB").quantize(256).save(file, format="PNG", optimize=True)
+
+
+def _augmentations(plt: Any, images: np.ndarray, ops: Mapping[str, Callable], num_draws: int, seed: int) -> Any:
+  """A block for the originals and for each change: a row for each picture, a column for each draw."""
+
+  def block(columns):
+    """[column, picture, height, width, channels] side by side, with white lines between them."""
+    framed = np.pad(np.asarray(columns), ((0, 0), (0, 0), (0, 2), (0, 2), (0, 0)), constant_values=1)
+    rows = framed.transpose(1, 2, 0, 3, 4).reshape(-1, framed.shape[0] * framed.shape[3], framed.shape[4])
+    return rows if rows.shape[-1] == 3 else np.repeat(rows, 3, -1)
+
+  images = jax.device_put(images)
+  blocks = {"original": block([unit(images)])}
+  for rng, (name, op) in zip(jax.random.split(jax.random.key(seed), len(ops)), ops.items()):
+    many = jax.jit(functools.partial(augmented, op))
+    blocks[name] = block([many(key, images) for key in jax.random.split(rng, num_draws)])
+  num_columns = min(5, len(blocks))
+  num_rows = -(-len(blocks) // num_columns)
+  height, width = max(block.shape[0] for block in blocks.values()), max(block.shape[1] for block in blocks.values())
+  scale = 2 / max(height, width)  # Inches.
+  figure, axes = plt.subplots(num_rows, num_columns, squeeze=False, layout="constrained",
+                              figsize=(num_columns * width * scale, num_rows * (height * scale + 0.3)))
+  for axis in axes.flat:
+    axis.axis("off")
+  for axis, (name, picture) in zip(axes.flat, blocks.items()):
+    axis.imshow(picture)
+    around = (width - picture.shape[1]) / 2  # The original is as large as the draws.
+    axis.set(xlim=(-around, width - around), ylim=(height, 0))
+    axis.set_title(name, fontsize=10)
   return figure
 
 

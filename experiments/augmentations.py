@@ -1,0 +1,86 @@
+"""Shows what the random changes of pictures do: `python -m experiments.augmentations --figure=FILE.png`.
+
+Of two photographs, or with --data=cifar10-jpeg of any set of pictures. Each change is made for certain here, while
+SimCLR's and BYOL's whole augmentations have the probabilities of their papers.
+"""
+from collections.abc import Mapping, Sequence
+
+from absl import flags
+
+from embeddings_jax.types import InputError
+from experiments import command
+
+FLAGS = flags.FLAGS
+
+flags.DEFINE_string("data", "", "Pictures: of the catalog, or files of one's own; none: two photographs.")
+flags.DEFINE_string("data_dir", "", "Where the catalog's files lie; default $EMBEDDINGS_DATA.")
+flags.DEFINE_string("cache_dir", "", "Where derived data goes; default $EMBEDDINGS_CACHE.")
+flags.DEFINE_string("figure", "", "File to write, a PNG.")
+flags.DEFINE_integer("num_images", 2, "Pictures to show, chosen by --seed where there are more.", lower_bound=1)
+flags.DEFINE_integer("size", 96, "Pixels to which the photographs are shrunk.", lower_bound=16, upper_bound=427)
+flags.DEFINE_integer("seed", 0, "Seed.", lower_bound=0)
+
+
+def main(argv: Sequence[str]) -> int:
+  command.parse(argv)
+  if not FLAGS.figure:
+    raise InputError("--figure is missing: the file to write, a PNG")
+  import numpy as np
+
+  from embeddings_jax.data import catalog
+  from embeddings_jax.data.images import as_images
+  from experiments import figures
+
+  if FLAGS.data:
+    items = as_images(catalog.load(FLAGS.data, data_dir=FLAGS.data_dir or None,
+                                   cache_dir=FLAGS.cache_dir or None)).items
+    if items.shape[1] != items.shape[2]:
+      raise InputError(f"--data={FLAGS.data}: pictures of {items.shape[1]} x {items.shape[2]} pixels; must be square")
+    chosen = np.random.default_rng(FLAGS.seed).permutation(len(items))[:FLAGS.num_images]
+    images = np.asarray(items[np.sort(chosen)])
+  else:
+    images = photographs(FLAGS.size)[:FLAGS.num_images]
+  figures.draw_augmentations(FLAGS.figure, images, changes(images.shape[1]), seed=FLAGS.seed)
+  print(FLAGS.figure, flush=True)
+  return 0
+
+
+def photographs(size: int):
+  """scikit-learn's two photographs (CC BY): the square in their middle, float32 [2, size, size, 3] in [0, 1]."""
+  import jax.numpy as jnp
+  from sklearn import datasets
+
+  from embeddings_jax.ops.augment import resized_crop
+  from embeddings_jax.ops.pixels import unit
+
+  pictures = unit(jnp.array(datasets.load_sample_images().images))
+  _, height, width, _ = pictures.shape
+  left = (width - height) // 2
+  box = jnp.array([left, 0, left + height, height])
+  return jnp.stack([resized_crop(picture, box, size, method="bicubic") for picture in pictures])
+
+
+def changes(size: int) -> Mapping:
+  """The changes of `ops/augment.py` for square pictures of `size` pixels, by what they are called."""
+  from embeddings_jax.ops import augment
+
+  return {
+      "crop and resize": augment.random_resized_crop(size),
+      "shift": augment.random_shift(size // 8),
+      "flip": augment.horizontal_flip(1.0),
+      "rotation": augment.rotation(1.0),
+      "cutout": augment.cutout(size // 2, 1.0),
+      "colour drop": augment.color_drop(1.0),
+      "colour jitter": augment.color_jitter(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2),
+      "solarization": augment.solarize(0.5),
+      "Gaussian noise": augment.gaussian_noise(0.1, 1.0),
+      "Gaussian blur": augment.gaussian_blur(2 * (size // 20) + 1, sigma=(1.0, 2.0)),
+      "Sobel filter": augment.sobel(1.0),
+      "SimCLR": augment.simclr_augmentation(size),
+      "BYOL, first view": augment.byol_augmentation(size, view=0),
+      "BYOL, second view": augment.byol_augmentation(size, view=1),
+  }
+
+
+if __name__ == "__main__":
+  command.call(main)
