@@ -44,7 +44,7 @@ def test_positions_are_transformers(rows, columns, dim):
 def test_the_embedding_is_a_convolution():
   network = vit(**TINY)
   batch = images(2, 8, 12, 3)
-  params = vit_params(TINY, 6, 3)
+  params = jax.tree.map(jnp.asarray, vit_params(TINY, 6, 3))
   kernel = params["patch_embedding"]["kernel"].reshape(4, 4, 3, 24)
   pixels = jnp.asarray(batch["image"], jnp.float32) / 127.5 - 1
   with jax.default_matmul_precision("highest"):
@@ -60,7 +60,7 @@ def test_the_embedding_is_a_convolution():
 def test_methods_agree(positions):
   hyper = TINY | dict(positions=positions)
   network, batch = vit(**hyper, unroll=2), images(2, 8, 12, 1)
-  params = {"params": vit_params(hyper, 6, 1)}
+  params = {"params": jax.tree.map(jnp.asarray, vit_params(hyper, 6, 1))}
   read = lambda method: np.asarray(jax.jit(lambda batch: network.apply(params, batch, method=method))(batch))
   features = read("features")
   assert features.shape == (2, 7, 24)
@@ -79,7 +79,7 @@ def test_methods_agree(positions):
 
 
 def test_bfloat16_is_near():
-  batch, params = images(2, 8, 12, 1), {"params": vit_params(TINY, 6, 1)}
+  batch, params = images(2, 8, 12, 1), {"params": jax.tree.map(jnp.asarray, vit_params(TINY, 6, 1))}
   exact, found = (np.asarray(vit(**TINY, dtype=dtype).apply(params, batch, method="features"), np.float32)
                   for dtype in ("float32", "bfloat16"))
   assert 0 < np.abs(found - exact).max() < 0.1 * np.abs(exact).max()
