@@ -131,7 +131,7 @@ def pretrained_network():
   found = pretrained.load(FLAGS.init_from)
   run = pretrained.as_run(found, FLAGS.pooling)
   embed = inference.embedder(run.model, run.state, run.encoder)
-  mesh, batch = jax.tree.leaves(run.state)[0].sharding.mesh, run.encoder.encode(["a"])
+  mesh, batch = jax.tree.leaves(run.state)[0].sharding.mesh, pretrained.example(run.encoder)
   asked = inference.asked_of(run.model, run.state, run.encoder,
                             untrained=lambda: pipeline.first_state(run.model, batch, mesh, seed=0))
   return (lambda texts: pretrained.unit(embed(texts))) if found.normalize else embed, asked

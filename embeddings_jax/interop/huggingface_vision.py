@@ -101,7 +101,8 @@ def write(directory: str | os.PathLike, hyper: Mapping[str, Any], others: Mappin
 
   Args:
     directory: made if it is not there.
-    hyper, others, params, shape: as `read` returns them; leaves that have no place there are named in a warning.
+    hyper, others, params, shape: as `read` returns them; leaves that have no place there are named in a warning. Of
+      `others` only `mask_ratio` and `norm_pix` are asked for: what `params` have says the rest.
 
   Raises:
     InputError: the architecture cannot be expressed, or an array is missing or of another shape.
@@ -110,6 +111,11 @@ def write(directory: str | os.PathLike, hyper: Mapping[str, Any], others: Mappin
   kind = "vit_mae" if "decoder" in params else "vit"
   if kind == "vit_mae" and hyper["positions"] != "sincos2d":
     raise InputError(f"a Hugging Face vit_mae cannot have positions={hyper['positions']!r}, only 'sincos2d'")
+  if kind == "vit_mae":
+    num_layers, dim, _, num_heads, _ = take(params, "decoder/layers/qkv/kernel").shape
+    sizes = dict(decoder_dim=dim, decoder_layers=num_layers, decoder_heads=num_heads,
+                 decoder_mlp_dim=take(params, "decoder/layers/up/kernel").shape[-1])
+    others = {"mask_ratio": 0.75, "norm_pix": True, **others, **sizes}
   prefix = "vit." if kind == "vit_mae" else ""
   tensors, used = {}, set()
   for part, (num_layers, leaves) in _leaves(hyper | others, prefix, shape, "decoder_layers").items():

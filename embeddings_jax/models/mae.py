@@ -40,6 +40,8 @@ from embeddings_jax.ops.pixels import unit
 from embeddings_jax.types import InputError, Model
 
 POOLINGS = ("cls", "mean")
+# Arguments of `mae` that the encoder does not know, of the decoder and the loss.
+PRETRAINING = ("decoder_dim", "decoder_layers", "decoder_heads", "decoder_mlp_dim", "mask_ratio", "norm_pix")
 GREY = 0.5  # Of hidden patches in pictures of them.
 
 
