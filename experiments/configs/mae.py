@@ -18,7 +18,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
                  remat="none", unroll=4, accumulate=1),
       data=dict(name="digits", encoder="images", errors="strict"),
       optimizer=dict(name="adamw", learning_rate=1e-3, schedule="cosine", warmup_steps=100, weight_decay=0.05,
-                     clip_norm=0.0, b1=0.9, b2=0.95),
+                     clip_norm=0.0, b1=0.9, b2=0.95, eps=1e-8),
       steps=2000,
       batch_size=128,
       steps_per_dispatch=10,
@@ -29,6 +29,8 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
       baselines=True,
   ))
   if preset == "tiny":
+    # Keys' biases have no gradient but rounding, which a smaller epsilon would make steps of.
+    config.optimizer.eps = 1e-6
     config.update(dict(
         model=dict(dim=16, num_layers=1, num_heads=2, mlp_dim=32, decoder_dim=16, decoder_mlp_dim=32, unroll=1),
         steps=20, batch_size=16, steps_per_dispatch=1, log_every=5, save_every=10, eval_items=200, baselines=False))
