@@ -15,6 +15,8 @@
   python -m experiments.benchmark bert_step                           BERT's update against transformers with torch
   python -m experiments.benchmark bert_base --length=512              BERT-base on a GPU against torch.compile
   python -m experiments.benchmark simcse_step                         SimCSE's update against transformers with torch
+  python -m experiments.benchmark mae_step                            MAE's update against transformers with torch
+  python -m experiments.benchmark mae_gpu --size=large                MAE at 224 on a GPU against torch.compile
   python -m experiments.benchmark embed --data=enwiki-2015            sentence vectors, beside sentence-transformers
   python -m experiments.benchmark contrastive                         InfoNCE in chunks against all scores at once
   python -m experiments.benchmark mutual_information --figure=mi.png  lower bounds of a known mutual information
@@ -37,6 +39,7 @@ FLAGS = flags.FLAGS
 VERBS = {"loop": "loop", "sgns": "words", "cbow": "words", "glove": "words", "ppmi": "words", "plsa": "documents",
          "topics": "documents", "lsa": "documents", "lsa_stream": "documents", "gmm": "mixtures",
          "gmm_memory": "mixtures", "bert_step": "text", "bert_base": "text", "simcse_step": "text",
+         "mae_step": "images", "mae_gpu": "images",
          "embed": "text", "pairs": "text", "contrastive": "contrastive", "mutual_information": "contrastive"}
 
 flags.DEFINE_string("model", "", "Model of `loop`.")
@@ -53,6 +56,7 @@ flags.DEFINE_integer("components", 16, "Their components.", lower_bound=1)
 flags.DEFINE_enum("covariance", "full", ["full", "tied", "diagonal", "spherical"], "Of their components.")
 flags.DEFINE_integer("length", 512, "Tokens of a row of `bert_base`.", lower_bound=8)
 flags.DEFINE_float("attention_dropout", 0.0, "Dropout of its attention's weights.", lower_bound=0.0, upper_bound=0.9)
+flags.DEFINE_enum("size", "base", ["base", "large"], "Vision transformer of `mae_gpu`.")
 flags.DEFINE_float("seconds", 5.0, "Length of one turn of `loop`, about.")
 flags.DEFINE_integer("seed", 0, "Seed.")
 flags.DEFINE_integer("seeds", 1, "Seeds of `sgns` and `cbow`, from --seed on.", lower_bound=1)

@@ -49,8 +49,9 @@ def main(argv: Sequence[str]) -> int:
   kind = run.encoder.kind
   if FLAGS.pooling and kind == "words":
     command.check_choice("--pooling", FLAGS.pooling, inference.WORD_POOLINGS)
-  elif FLAGS.pooling and kind == "subwords":
-    check_pooling(FLAGS.pooling)
+  elif FLAGS.pooling and kind in ("subwords", "images"):
+    if kind == "subwords":
+      check_pooling(FLAGS.pooling)
     run = run if found else pipeline.load_run(FLAGS.workdir, pooling=FLAGS.pooling)
   elif FLAGS.pooling:
     raise InputError(f"--pooling={FLAGS.pooling}: needs a model of words or subwords, and this one is of {kind}")

@@ -167,15 +167,13 @@ def pooled(embed, encoder):
 def pretrained_network():
   """Of `--init_from`: items -> [num_items, dim], what protocols may ask beside, and how others' items are viewed."""
   import jax
-  import numpy as np
 
   from experiments import inference, pipeline, pretrained, protocols
 
   found = pretrained.load(FLAGS.init_from)
   run = pretrained.as_run(found, FLAGS.pooling)
   embed = inference.embedder(run.model, run.state, run.encoder)
-  example = np.zeros((1, *run.encoder.shape), np.uint8) if run.encoder.kind == "images" else ["a"]
-  mesh, batch = jax.tree.leaves(run.state)[0].sharding.mesh, run.encoder.encode(example)
+  mesh, batch = jax.tree.leaves(run.state)[0].sharding.mesh, pretrained.example(run.encoder)
   asked = inference.asked_of(run.model, run.state, run.encoder,
                             untrained=lambda: pipeline.first_state(run.model, batch, mesh, seed=0))
   view = protocols.view_for(run.encoder, FLAGS.cache_dir)

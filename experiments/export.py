@@ -1,6 +1,7 @@
 """Writes what was learnt for other programs: `python -m experiments.export --workdir=W --format=glove --output=FILE`.
 
-Transformers for text: huggingface, with the directory --output=DIR, which `transformers` loads with its tokenizer.
+Transformers: huggingface, with the directory --output=DIR, which `transformers` loads with its tokenizer, or of
+pictures with its preprocessor.
 Word vectors: word2vec (text), word2vec-binary, glove (text without its first line), npy (with FILE's
 .vocabulary.txt). A name that ends in .gz is compressed. With --vectors=FILE instead of --workdir one format is turned
 into another.
@@ -36,10 +37,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def export_network() -> int:
-  """Writes the run's network and tokenizer as a Hugging Face directory."""
+  """Writes the run's network and tokenizer, or preprocessor, as a Hugging Face directory."""
   import pathlib
 
-  from embeddings_jax.interop import huggingface
+  from embeddings_jax.interop import huggingface, huggingface_vision
   from experiments import pretrained
 
   if not FLAGS.workdir:
@@ -48,8 +49,14 @@ def export_network() -> int:
   if output.is_file() or (output.is_dir() and any(output.iterdir())):
     raise InputError(f"--output={FLAGS.output}: is there already; give a new directory")
   found = pretrained.load(FLAGS.workdir)
-  tokenizer = huggingface.tokenizer_files(found.encoder.files()["tokenizer.json"], found.encoder.max_length)
-  huggingface.write(output, found.name, found.hyper, found.params, tokenizer)
+  if found.name == "mae":
+    huggingface_vision.write(output, found.hyper, found.others, found.params, found.encoder.shape)
+  elif found.encoder.kind == "subwords":
+    tokenizer = huggingface.tokenizer_files(found.encoder.files()["tokenizer.json"], found.encoder.max_length)
+    huggingface.write(output, found.name, found.hyper, found.params, tokenizer)
+  else:
+    raise InputError(f"--format=huggingface: a {found.name} of {found.encoder.kind} has no place there; bert, gpt "
+                     "and mae have")
   print(f"{FLAGS.output}: {found.name}, {FLAGS.format}, from step {found.step} of {FLAGS.workdir}")
   return 0
 

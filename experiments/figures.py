@@ -26,6 +26,7 @@ NUM_TOPIC_WORDS = 10  # words each.
 COURSE = (0, 1, 2, 5, 10)  # Iterations of a mixture that are drawn beside its last.
 COURSE_ROWS = 20_000  # Of larger sets no iteration is repeated for a figure.
 SHOWN_ROWS = 300  # Rows of which responsibilities are drawn.
+NUM_PICTURES = 12  # Of which masks and reconstructions are drawn.
 SKIPPED_WORDS = 100  # The most frequent words are function words, which say little on a map.
 
 
@@ -72,6 +73,11 @@ def draw(
         made["mixture_course"] = _mixture_course(plt, model, state, data, seed, steps)
     if "explained_variance_ratio" in parts:
       made |= _principal_components(plt, parts, data)
+  if "reconstruct" in model.outputs and data.encoder.kind == "images":
+    chosen = np.linspace(0, len(data.dataset.items) - 1, NUM_PICTURES).astype(int)
+    batch = data.encoder.encode(np.stack([data.dataset.items[i] for i in chosen]))
+    found = jax.tree.map(np.asarray, jax.jit(model.outputs["reconstruct"])(state, batch, None))
+    made["reconstructions"] = _hidden_patches(plt, found)
   if data.encoder.kind == "bags":
     parts = model.outputs["components"](state, None, None) if "components" in model.outputs else {}
     if {"beta", "weights"} <= parts.keys():
@@ -586,6 +592,22 @@ def _reconstructions(plt: Any, parts: dict[str, np.ndarray], x: np.ndarray, pixe
       place.axis("off")
     axes[0, column].set_title("picture" if k is None else "mean" if not k else f"k = {k}", fontsize=8)
   figure.suptitle("Reconstructions from the first k components", y=0.94)
+  figure.subplots_adjust(wspace=0.05, hspace=0.05)
+  return figure
+
+
+def _hidden_patches(plt: Any, found: Mapping[str, np.ndarray]) -> Any:
+  """Rows of pictures, of what an autoencoder sees of them, and of what it makes of it."""
+  rows = ("original", "masked", "reconstructed")
+  columns = len(found["original"])
+  figure, axes = plt.subplots(len(rows), columns, figsize=(0.95 * columns, 0.95 * len(rows)), squeeze=False)
+  for row, name in zip(axes, rows):
+    for place, picture in zip(row, found[name]):
+      place.imshow(picture, cmap="gray", vmin=0, vmax=1)
+      place.set(xticks=[], yticks=[])
+      place.set_frame_on(False)
+    row[0].set_ylabel(name, fontsize=8)
+  figure.suptitle(f"{found['mask'].mean():.0%} of the patches hidden, and filled in")
   figure.subplots_adjust(wspace=0.05, hspace=0.05)
   return figure
 

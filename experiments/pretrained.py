@@ -13,15 +13,16 @@ import optax
 from etils import epath
 
 from embeddings_jax.data import tasks
+from embeddings_jax.data.encoders import ImageEncoder
 from embeddings_jax.data.subwords import SubwordEncoder, load_tokenizer
-from embeddings_jax.interop import huggingface
+from embeddings_jax.interop import huggingface, huggingface_vision
 from embeddings_jax.train.mesh import make_mesh, path_name, placed, state_shardings
 from embeddings_jax.types import InputError, PyTree
 from experiments import pipeline, workdir
 
 # Arguments of a trunk that weights do not depend on; a config's own stay as they are.
 FREE = ("dropout", "attention_dropout", "dtype", "remat", "unroll", "init_std", "kernel_std", "position_init",
-        "norm_decay")
+        "mask_ratio", "norm_pix", "norm_decay")
 KINDS = ("subwords", "characters", *tasks.PLAIN)  # Encoders of networks, of ours, to start from.
 FOREIGN = ("parent", "name")  # Fields of every Flax module.
 
@@ -31,7 +32,7 @@ class Pretrained(NamedTuple):
 
   Attributes:
     path: the directory.
-    name: of our model, `bert` or `gpt`.
+    name: of our model, `bert`, `gpt` or `mae`.
     hyper: the arguments of that model's `encoder(**hyper)`.
     params: nested dict of float32 NumPy arrays, `encoder` and heads.
     encoder: makes the batches.
@@ -40,6 +41,7 @@ class Pretrained(NamedTuple):
     pooling: how its makers pool the vectors of tokens; "": they do not say.
     normalize: whether they divide vectors by their lengths.
     step: updates made, of a run of ours.
+    others: further arguments of the model, on which parameters beside the encoder depend.
     statistics: BatchNorm's running ones, by the names of their parameters.
   """
 
@@ -53,6 +55,7 @@ class Pretrained(NamedTuple):
   pooling: str = ""
   normalize: bool = False
   step: int | None = None
+  others: dict[str, Any] = {}
   statistics: Mapping[str, Any] = {}
 
 
@@ -93,10 +96,15 @@ def _load_ours(path: epath.Path) -> Pretrained:
   statistics = jax.tree.map(np.asarray, dict(run.state.extra).get("batch_stats", {}))
   return Pretrained(path, name, hyper, params, run.encoder, _fingerprint(params, run.encoder),
                     str(path / "encoder" / "tokenizer.json"), options.get("pooling", ""), step=run.step,
+                    others={key: given.get(key, known[key].default) for key in getattr(module, "PRETRAINING", ())},
                     statistics=statistics)
 
 
 def _load_theirs(path: epath.Path) -> Pretrained:
+  if huggingface_vision.is_vision(path):
+    hyper, others, params, shape = huggingface_vision.read(path)
+    encoder = ImageEncoder(*shape)
+    return Pretrained(path, "mae", hyper, params, encoder, _fingerprint(params, encoder), "", others=others)
   sentence = huggingface.sentence_model(path)
   name, hyper, params = huggingface.read(path)
   options = sentence.folder / "tokenizer_config.json"
@@ -138,6 +146,8 @@ def adapt(config: Any, found: Pretrained, explicit: Collection[str]) -> None:
         del node[key]
   elif found.name != (config.get("factory") or config["name"]):
     raise InputError(f"{where}: holds a {found.name}, no {config.get('factory') or config['name']}")
+  else:
+    sizes |= {key: value for key, value in found.others.items() if key not in FREE and value is not None}
   for key, value in sizes.items():
     mine = node.get(key)
     if f"{prefix}.{key}" in explicit and mine != value:
@@ -232,16 +242,21 @@ def as_run(found: Pretrained, pooling: str = "", **options: Any) -> pipeline.Run
   config = {"name": found.name, "model": {"pooling": pooling, **options}, "data": {}, "optimizer": {}}
   factory = getattr(importlib.import_module(f"embeddings_jax.models.{found.name}"), found.name)
   known = inspect.signature(factory).parameters
-  config["model"] |= {key: value for key, value in found.hyper.items() if key in known}
-  given = {"mask_id": 0, **found.encoder.facts} | config["model"]
+  config["model"] |= {key: value for key, value in (found.hyper | found.others).items() if key in known}
+  given = {"mask_id": 0, **getattr(found.encoder, "facts", {})} | config["model"]
   model = factory(**{key: value for key, value in given.items() if key in known}, optimizer=optax.identity())
   mesh = make_mesh()
-  batch = {key: jax.ShapeDtypeStruct(value.shape, value.dtype) for key, value in found.encoder.encode(["a"]).items()}
+  batch = {key: jax.ShapeDtypeStruct(value.shape, value.dtype) for key, value in example(found.encoder).items()}
   with jax.set_mesh(mesh):
     abstract = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), batch)
     fresh = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), abstract)
     state = placed(initial(found, logging.info)(fresh), state_shardings(abstract, mesh, model.rules))
   return pipeline.Run(found.path, {"config": config}, model, state, found.step or 0, found.encoder)
+
+
+def example(encoder: Any) -> dict[str, np.ndarray]:
+  """A batch of one item, for its shapes."""
+  return encoder.encode([np.zeros(encoder.shape, np.uint8)] if encoder.kind == "images" else ["a"])
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

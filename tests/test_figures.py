@@ -54,6 +54,17 @@ def test_the_parallelogram_names_all_its_words(plt):
   assert axes.get_title().startswith("Man and woman (PCA")
 
 
+def test_hidden_patches_are_three_rows_of_pictures(plt):
+  shown = {name: np.random.default_rng(i).random((4, 6, 8, 3)).astype(np.float32)
+           for i, name in enumerate(("original", "masked", "reconstructed"))}
+  figure = figures._hidden_patches(plt, shown | {"mask": np.repeat([[1, 1, 1, 0]], 4, 0)})
+  assert figure.get_suptitle() == "75% of the patches hidden, and filled in"
+  assert len(figure.axes) == 12
+  for place, picture in zip(figure.axes, np.concatenate(list(shown.values()))):
+    np.testing.assert_array_equal(place.images[0].get_array(), picture)
+  assert [figure.axes[row].get_ylabel() for row in (0, 4, 8)] == list(shown)
+
+
 @pytest.mark.data
 def test_the_scatter_bears_the_correlation(plt):
   from embeddings_jax.data import wordsets

@@ -6,18 +6,20 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from networks import equal, random_params
+from networks import equal, images, mae_params, random_params
 
 from embeddings_jax import array_source, train
 from embeddings_jax.data.subwords import train_bpe, train_wordpiece
 from embeddings_jax.gradient import gradient_model
-from embeddings_jax.interop import huggingface
+from embeddings_jax.interop import huggingface, huggingface_vision
+from embeddings_jax.models import mae
 from embeddings_jax.train.checkpoints import Checkpoints
 from embeddings_jax.types import InputError
-from experiments import command, inference, pretrained
+from experiments import command, inference, pipeline, pretrained
 
 ROOT = pathlib.Path(__file__).parents[1]
 TEXTS = ["The cat sat on the mat.", "A dog, a cat and another dog!", "mat", "", "the cat sat and sat on a dog"]
@@ -231,3 +233,33 @@ def test_vectors_are_those_of_transformers(sentences):
   expected = torch.nn.functional.normalize((hidden * weights).sum(1) / weights.sum(1)).numpy()
   found = pretrained.unit(vectors(pretrained.load(str(sentences[0])), TEXTS))
   np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("decoder", [True, False])
+def test_a_vision_directory_is_a_mae(decoder, tmp_path):
+  """Its embeddings, its sizes in a config, and a state that begins with it; without a decoder that stays fresh."""
+  hyper = dict(patch_size=2, dim=16, num_layers=1, num_heads=2, mlp_dim=32, norm_epsilon=1e-12)
+  others = dict(decoder_dim=8, decoder_layers=1, decoder_heads=2, decoder_mlp_dim=16)
+  params = mae_params(hyper | others, 16, 1)
+  if not decoder:
+    del params["decoder"]
+  huggingface_vision.write(tmp_path, hyper, {}, params, (8, 8, 1))
+  found = pretrained.load(str(tmp_path))
+  assert (found.name, found.encoder.shape) == ("mae", (8, 8, 1))
+  run = pretrained.as_run(found, "cls")
+  batch = images(3, 8, 8, 1)
+  expected = mae.encoder(**hyper).apply(
+      {"params": jax.tree.map(jnp.asarray, params["encoder"])}, batch, method="features")[:, 0]
+  np.testing.assert_allclose(run.model.embed(run.state, batch), expected, atol=1e-5)
+
+  config = command.load_config("mae", "tiny")
+  pretrained.adapt(config, found, ())
+  assert (config.model.dim, config.model.mlp_dim, config.model.decoder_dim) == (16, 32, 8 if decoder else 16)
+  assert (config.model.mask_ratio, config.model.positions) == (0.75, "sincos2d")
+  model = pipeline.make_model(config.to_dict() | {"name": "mae"}, {}, 1)
+  state = pretrained.initial(found, lambda _: None)(model.init(jax.random.key(0), batch))
+  for part, values in params.items():
+    jax.tree.map(np.testing.assert_array_equal, state.params[part], values)
+  config.model.dim = 32
+  with pytest.raises(InputError, match="--config.model.dim=32: --init_from=.* has dim=16"):
+    pretrained.adapt(config, found, ("model.dim",))

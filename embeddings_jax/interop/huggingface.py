@@ -11,25 +11,35 @@ all layers stacked: a table of leaves (`_leaves`) says which tensors make which 
 that a round trip is equal bit for bit. Pickled weights (`pytorch_model.bin`) are never opened: loading a pickle runs
 whatever code it holds.
 """
+import functools
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from embeddings_jax.interop.leaves import (
+    ACTIVATIONS,
+    Leaf,
+    Tensors,
+    dense_leaves,
+    norm_leaves,
+    paths,
+    put,
+    read_json,
+    read_leaf,
+    take,
+    warn_unused,
+    write_leaf,
+)
 from embeddings_jax.types import InputError
 
 ROBERTA = ("roberta", "xlm-roberta", "camembert")
 KNOWN = ("bert", *ROBERTA, "openai-gpt", "gpt2")
-ACTIVATIONS = {"gelu": "gelu", "gelu_python": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
-               "gelu_fast": "gelu_tanh", "relu": "relu"}
-DTYPES = ("float32", "float16", "bfloat16")  # The halves become float32 without loss.
-PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 POOLINGS = {"cls_token": "cls", "cls": "cls", "mean_tokens": "mean", "mean": "mean", "max_tokens": "max",
             "max": "max", "lasttoken": "last"}
 
@@ -48,32 +58,6 @@ class SentenceModel(NamedTuple):
   pooling: str = ""
   normalize: bool = False
   max_length: int | None = None
-
-
-class _Leaf(NamedTuple):
-  """One array of ours and the tensors that make it.
-
-  Attributes:
-    path: `encoder/layers/qkv/kernel`.
-    shape: ours, of one layer.
-    names: of the tensors that are joined, with {} for the number of the layer.
-    matrix: each tensor's shape, [in, out] or [size].
-    transposed: whether the file has [out, in].
-  """
-
-  path: str
-  shape: tuple[int, ...]
-  names: tuple[str, ...]
-  matrix: tuple[int, ...]
-  transposed: bool = False
-
-  @property
-  def stacked(self) -> bool:
-    return "{}" in self.names[0]
-
-  @property
-  def stored(self) -> tuple[int, ...]:
-    return self.matrix[::-1] if self.transposed else self.matrix
 
 
 def read(directory: str | os.PathLike) -> tuple[str, dict[str, Any], dict[str, Any]]:
@@ -95,23 +79,20 @@ def read(directory: str | os.PathLike) -> tuple[str, dict[str, Any], dict[str, A
   folder = sentence_model(directory).folder
   config, kind = _read_config(folder)
   name, hyper = _hyper(config, kind, folder / "config.json")
-  tensors = _Tensors(folder)
+  tensors = Tensors(folder)
   prefix = _prefix(kind, tensors)
   params: dict[str, Any] = {}
   for part, leaves in _leaves(kind, hyper, prefix).items():
     if part == "encoder" or any(tensor in tensors.where for leaf in leaves for tensor in leaf.names):
       for leaf in leaves:
-        _put(params, leaf.path, _read_leaf(leaf, hyper["num_layers"], tensors.get))
+        put(params, leaf.path, read_leaf(leaf, hyper["num_layers"], tensors.get))
   for tied in _tied(kind):
     if tied in tensors.where:
       table = params["encoder"]["token_embedding"] if tied.endswith("weight") else params["masked"]["bias"]
       if not np.array_equal(tensors.get(tied, table.shape), table):
         raise InputError(f"{tensors.where[tied]}: {tied} is not the table of the input tokens; decoders with weights "
                          "of their own are not supported")
-  unused = sorted(set(tensors.where) - tensors.used)
-  if unused:
-    more = f" and {len(unused) - 20} more" if len(unused) > 20 else ""
-    logging.warning("%s: has no use here for %s%s", folder, ", ".join(unused[:20]), more)
+  warn_unused(tensors)
   return name, hyper, params
 
 
@@ -144,8 +125,8 @@ def write(directory: str | os.PathLike, name: str, hyper: Mapping[str, Any], par
       continue
     for leaf in leaves:
       used.add(leaf.path)
-      tensors |= _write_leaf(leaf, hyper["num_layers"], _take(params, leaf.path))
-  left_out = sorted(path for path in _paths(params) if path not in used)
+      tensors |= write_leaf(leaf, hyper["num_layers"], take(params, leaf.path))
+  left_out = sorted(path for path in paths(params) if path not in used)
   if left_out:
     logging.warning("%s: %s has no place in a Hugging Face %s and is left out", directory, ", ".join(left_out), kind)
   if kind in ("gpt2", "openai-gpt"):
@@ -179,7 +160,7 @@ def sentence_model(directory: str | os.PathLike) -> SentenceModel:
   if not (folder / "modules.json").exists():
     return SentenceModel(folder)
   found = SentenceModel(folder)
-  modules = _read_json(folder / "modules.json")
+  modules = read_json(folder / "modules.json")
   for i, module in enumerate(modules):
     try:
       kind, place = str(module["type"]).rpartition(".")[2], folder / str(module["path"])
@@ -191,7 +172,7 @@ def sentence_model(directory: str | os.PathLike) -> SentenceModel:
       found = found._replace(folder=place)
       options = place / "sentence_bert_config.json"
       if options.exists():
-        found = found._replace(max_length=_read_json(options).get("max_seq_length"))
+        found = found._replace(max_length=read_json(options).get("max_seq_length"))
     elif kind == "Pooling":
       found = found._replace(pooling=_pooling(place / "config.json"))
     elif kind == "Normalize":
@@ -203,7 +184,7 @@ def sentence_model(directory: str | os.PathLike) -> SentenceModel:
 
 
 def _pooling(path: Path) -> str:
-  options = _read_json(path)
+  options = read_json(path)
   named = options.get("pooling_mode")
   flag = "pooling_mode_"
   modes = [named] if isinstance(named, str) else [
@@ -370,24 +351,18 @@ def _config(kind: str, hyper: Mapping[str, Any]) -> dict[str, Any]:
           "hidden_dropout_prob": hyper["dropout"], "attention_probs_dropout_prob": hyper["attention_dropout"]}
 
 
-def _leaves(kind: str, hyper: Mapping[str, Any], prefix: str) -> dict[str, list[_Leaf]]:
+def _leaves(kind: str, hyper: Mapping[str, Any], prefix: str) -> dict[str, list[Leaf]]:
   """Every array of ours with the tensors that make it, by the part of the network."""
   dim, heads, mlp = hyper["dim"], hyper["num_heads"], hyper["mlp_dim"]
   head = (heads, dim // heads)
   positions = hyper["max_length"] + hyper["position_offset"]
   conv = kind in ("gpt2", "openai-gpt")
 
-  def norm(path: str, name: str) -> list[_Leaf]:
-    return [_Leaf(f"{path}/scale", (dim,), (f"{name}.weight",), (dim,)),
-            _Leaf(f"{path}/bias", (dim,), (f"{name}.bias",), (dim,))]
+  norm = functools.partial(norm_leaves, dim=dim)
+  dense = functools.partial(dense_leaves, axes=() if conv else (1, 0))
 
-  def dense(path: str, names: Sequence[str], size: tuple[int, int], kernel=None, bias=None) -> list[_Leaf]:
-    return [
-        _Leaf(f"{path}/kernel", kernel or size, tuple(f"{name}.weight" for name in names), size, not conv),
-        _Leaf(f"{path}/bias", bias or size[1:], tuple(f"{name}.bias" for name in names), size[1:])]
-
-  def table(path: str, name: str, rows: int) -> _Leaf:
-    return _Leaf(path, (rows, dim), (f"{name}.weight",), (rows, dim))
+  def table(path: str, name: str, rows: int) -> Leaf:
+    return Leaf(path, (rows, dim), (f"{name}.weight",), (rows, dim))
 
   if conv:
     names = ("tokens_embed", "positions_embed") if kind == "openai-gpt" else ("wte", "wpe")
@@ -422,7 +397,7 @@ def _leaves(kind: str, hyper: Mapping[str, Any], prefix: str) -> dict[str, list[
       "pooler": dense("pooler", [prefix + "pooler.dense"], (dim, dim)),
       "masked": [*dense("masked/dense", [lm + "dense"], (dim, dim)),
                  *norm("masked/norm", lm + ("LayerNorm" if kind == "bert" else "layer_norm")),
-                 _Leaf("masked/bias", (hyper["vocab_size"],), (bias,), (hyper["vocab_size"],))]}
+                 Leaf("masked/bias", (hyper["vocab_size"],), (bias,), (hyper["vocab_size"],))]}
   if kind == "bert":
     parts["next_sentence"] = dense("next_sentence", ["cls.seq_relationship"], (dim, 2))
   return parts
@@ -437,7 +412,7 @@ def _tied(kind: str) -> tuple[str, ...]:
   return ("lm_head.weight",)
 
 
-def _prefix(kind: str, tensors: "_Tensors") -> str:
+def _prefix(kind: str, tensors: "Tensors") -> str:
   """What stands before the trunk's names: `bert.`, or nothing where the base model was saved."""
   base, first = {"openai-gpt": ("transformer.", "tokens_embed.weight"), "gpt2": ("transformer.", "wte.weight"),
                  "bert": ("bert.", "embeddings.word_embeddings.weight")}.get(
@@ -448,118 +423,12 @@ def _prefix(kind: str, tensors: "_Tensors") -> str:
   raise InputError(f"{tensors.folder}: the weights have no tensor {base}{first}, which a {kind} has")
 
 
-def _read_leaf(leaf: _Leaf, num_layers: int, get: Callable[[str, tuple[int, ...]], np.ndarray]) -> np.ndarray:
-  def one(i: int | str) -> np.ndarray:
-    parts = [get(name.format(i), leaf.stored) for name in leaf.names]
-    parts = [part.T if leaf.transposed else part for part in parts]
-    return (np.stack(parts, axis=-2) if len(parts) > 1 else parts[0]).reshape(leaf.shape)
-
-  return np.stack([one(i) for i in range(num_layers)]) if leaf.stacked else np.ascontiguousarray(one(""))
-
-
-def _write_leaf(leaf: _Leaf, num_layers: int, value: np.ndarray) -> dict[str, np.ndarray]:
-  wanted = (num_layers, *leaf.shape) if leaf.stacked else leaf.shape
-  if value.shape != wanted:
-    raise InputError(f"params/{leaf.path} has shape {value.shape}, the hyperparameters say {wanted}")
-  tensors = {}
-  for i, layer in enumerate(value if leaf.stacked else value[None]):
-    joined = layer.reshape(*leaf.matrix[:-1], len(leaf.names), leaf.matrix[-1])
-    for j, name in enumerate(leaf.names):
-      part = joined[..., j, :]
-      tensors[name.format(i)] = np.ascontiguousarray(part.T if leaf.transposed else part)
-  return tensors
-
-
-class _Tensors:
-  """The tensors of a directory's safetensors files, read one by one as they are asked for.
-
-  Attributes:
-    where: name -> file.
-    used: names that were asked for.
-  """
-
-  def __init__(self, folder: Path):
-    self.folder, self.used, self._files = folder, set(), {}
-    index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").exists():
-      files = [folder / "model.safetensors"]
-    elif index.exists():
-      shards = _read_json(index).get("weight_map")
-      if not isinstance(shards, dict) or any(os.path.basename(str(file)) != file for file in shards.values()):
-        raise InputError(f"{index}: weight_map should name files of this directory")
-      files = [folder / file for file in sorted(set(shards.values()))]
-    else:
-      pickle = next((name for name in PICKLES if (folder / name).exists()), None)
-      if pickle:
-        raise InputError(f"{folder / pickle}: is a pickle, which runs code when it is loaded, and is refused; save "
-                         "the model as safetensors (transformers: model.save_pretrained(DIR))")
-      raise InputError(f"{folder}: has no weights; model.safetensors is missing")
-    self.where: dict[str, Path] = {}
-    self._stored: dict[str, str] = {}
-    for file in files:
-      try:
-        self._files[file] = safe_open(file, framework="numpy")
-        names = list(self._files[file].keys())
-      except FileNotFoundError as error:
-        raise InputError(f"{file}: is missing, though the index names it") from error
-      except (SafetensorError, OSError) as error:
-        raise InputError(f"{file}: not a sound safetensors file ({error}); get it again") from error
-      for stored in names:
-        # Models that came from TensorFlow call a LayerNorm's scale and bias so.
-        name = stored.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-        self.where[name], self._stored[name] = file, stored
-
-  def get(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A tensor as float32, of the shape it must have."""
-    if name not in self.where:
-      raise InputError(f"{self.folder}: the weights lack the tensor {name}, which config.json asks for")
-    file = self.where[name]
-    found = tuple(self._files[file].get_slice(self._stored[name]).get_shape())
-    if found != shape:
-      raise InputError(f"{file}: {name} has shape {found}, config.json says {shape}")
-    self.used.add(name)
-    value = self._files[file].get_tensor(self._stored[name])
-    if value.dtype.name not in DTYPES:
-      raise InputError(f"{file}: {name} is of type {value.dtype}, should be "
-                       f"{', '.join(DTYPES)}")
-    return value.astype(np.float32)
-
-
 def _read_config(folder: Path) -> tuple[dict[str, Any], str]:
   path = folder / "config.json"
   if not path.exists():
     raise InputError(f"{folder}: is no Hugging Face directory, config.json is missing")
-  config = _read_json(path)
+  config = read_json(path)
   kind = config.get("model_type") if isinstance(config, dict) else None
   if kind not in KNOWN:
     raise InputError(f"{path}: the architecture {kind!r} (model_type) is unknown; known: {', '.join(KNOWN)}")
   return config, kind
-
-
-def _read_json(path: Path) -> Any:
-  try:
-    return json.loads(path.read_text(encoding="utf-8"))
-  except FileNotFoundError as error:
-    raise InputError(f"{path}: no such file") from error
-  except ValueError as error:
-    raise InputError(f"{path}: not JSON: {error}") from error
-
-
-def _put(tree: dict[str, Any], path: str, value: np.ndarray) -> None:
-  *parents, last = path.split("/")
-  for parent in parents:
-    tree = tree.setdefault(parent, {})
-  tree[last] = value
-
-
-def _take(tree: Mapping[str, Any], path: str) -> np.ndarray:
-  for key in path.split("/"):
-    if key not in tree:
-      raise InputError(f"params/{path} is missing")
-    tree = tree[key]
-  return np.asarray(tree, np.float32)
-
-
-def _paths(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
-  return [path for key, value in tree.items() for path in (
-      _paths(value, f"{prefix}{key}/") if isinstance(value, Mapping) else [f"{prefix}{key}"])]

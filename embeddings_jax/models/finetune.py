@@ -156,7 +156,7 @@ def finetune(
     if still or len(variables) == 1:
       found = encoder.apply(variables, rows, method=method, **options)
     else:
-      found, moved = encoder.apply(variables, rows, method=method, **options, mutable=[*variables.keys() - {"params"}])
+      found, moved = encoder.apply(variables, rows, method=method, mutable=[*variables.keys() - {"params"}], **options)
       extra = {**extra, **{name: {**extra[name], "encoder": value} for name, value in moved.items()}}
     if layers == "mix":
       mix = params["head"]["mix"]

@@ -1,8 +1,8 @@
 """SimCLR: an encoder of pictures by contrast, a picture's other view being itself, cropped and coloured differently.
 
 Chen, Kornblith, Norouzi, Hinton 2020, "A Simple Framework for Contrastive Learning of Visual Representations",
-arXiv:2002.05709. Of each picture two views x are drawn by `ops/augment.py`, in `update`. In nats, with the 2n views of
-a batch (equation 1; `ops/contrastive.py: nt_xent`):
+arXiv:2002.05709. Of each picture two views x are drawn by `ops/augment.py`, in `update`. In nats, with the 2n views
+of a batch (equation 1; `ops/contrastive.py: nt_xent`):
 
   h = f(x),   z = g(h),   L = -1/2n Σ_i log( exp(cos(z_i, z_p(i)) / τ) / Σ_{k != i} exp(cos(z_i, z_k) / τ) )
 

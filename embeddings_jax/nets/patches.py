@@ -25,6 +25,34 @@ def image_patches(
   return jnp.moveaxis(images[:, rows][:, :, :, columns], 2, 3)
 
 
+def check_divides(patch_size: int, height: int, width: int) -> tuple[int, int]:
+  """Rows and columns of patches that a picture is cut into without a rest."""
+  if patch_size < 1 or height % patch_size or width % patch_size:
+    raise InputError(f"patch_size={patch_size}: does not divide pictures of {height} x {width} pixels; take another "
+                     "patch_size or other pictures")
+  return height // patch_size, width // patch_size
+
+
+def unfold(
+    images: Shaped[Array, "batch height width channels"], size: int,
+) -> Shaped[Array, "batch patches pixels"]:
+  """Pictures cut into squares of `size` pixels, in rows from the top; a patch's values by row, column, channel."""
+  batch, height, width, channels = images.shape
+  rows, columns = check_divides(size, height, width)
+  images = images.reshape(batch, rows, size, columns, size, channels)
+  return images.swapaxes(2, 3).reshape(batch, rows * columns, size * size * channels)
+
+
+def fold(
+    patches: Shaped[Array, "batch patches pixels"], size: int, shape: Sequence[int],
+) -> Shaped[Array, "batch height width channels"]:
+  """The pictures of `shape` (height, width, channels) that `unfold` cuts into `patches`."""
+  height, width, channels = shape
+  rows, columns = check_divides(size, height, width)
+  patches = patches.reshape(len(patches), rows, columns, size, size, channels)
+  return patches.swapaxes(2, 3).reshape(len(patches), height, width, channels)
+
+
 class PatchEncoder(nn.Module):
   """A convolution, residual blocks, and the mean over pixels.
 

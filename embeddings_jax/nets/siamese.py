@@ -1,4 +1,4 @@
-"""What contrastive and non-contrastive learning of pictures put on an encoder: a projector and perhaps a predictor."""
+"""What contrastive and non-contrastive learning put on an encoder of pictures: a projector, perhaps a predictor."""
 import functools
 from collections.abc import Mapping
 from typing import Any

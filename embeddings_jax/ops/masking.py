@@ -4,8 +4,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from embeddings_jax.types import Array, InputError
+
+PATCH_MASKINGS = ("random", "block", "grid", "top", "future")
 
 
 class Masked(NamedTuple):
@@ -110,3 +113,31 @@ def content_keys(tokens: Array) -> Array:
   factors = jax.random.bits(jax.random.key(length), (length,), jnp.uint32) | jnp.uint32(1)
   hashed = ((tokens.astype(jnp.uint32) + jnp.uint32(2)) * factors).sum(1, dtype=jnp.uint32)
   return jax.vmap(lambda x: jax.random.fold_in(jax.random.key(0), x))(hashed)
+
+
+def patch_noise(rng: Array, masking: str, num_images: int, rows: int, columns: int) -> Array:
+  """float32 [B, N]: of a picture's patches, counted by rows, those with the lowest values stay visible.
+
+  `random`: uniform. `block`: a square is hidden, those nearest to a random place by the larger of the distances in
+  rows and in columns, then by the smaller. `grid`: evenly spread ones stay, one of four being those of even rows and
+  columns (counted from 0), by Bayer's matrix of 8 x 8 (1973); equals at random. `top`: the last patches stay, and the
+  upper rows are to be predicted; `future`: the first stay, and what comes later by rows is.
+  """
+  if masking not in PATCH_MASKINGS:
+    raise InputError(f"masking={masking!r}: must be one of {', '.join(PATCH_MASKINGS)}")
+  rng, rng_place = jax.random.split(rng)
+  noise = jax.random.uniform(rng, (num_images, rows * columns))
+  row, column = np.divmod(np.arange(rows * columns), columns)
+  if masking == "random":
+    return noise
+  if masking == "block":
+    place = jax.random.uniform(rng_place, (num_images, 2)) * jnp.array([rows, columns]) - 0.5
+    distances = abs(row - place[:, :1]), abs(column - place[:, 1:])
+    return -jnp.maximum(*distances) - 1e-3 * jnp.minimum(*distances)
+  if masking == "grid":
+    order = np.zeros((1, 1), int)
+    for _ in range(3):
+      order = np.block([[4 * order, 4 * order + 2], [4 * order + 3, 4 * order + 1]])
+    return order[row % 8, column % 8] + noise
+  index = jnp.broadcast_to(jnp.arange(rows * columns, dtype=jnp.float32), noise.shape)
+  return -index if masking == "top" else index

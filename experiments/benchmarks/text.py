@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import flags
@@ -22,6 +21,7 @@ from embeddings_jax.models.bert import bert
 from embeddings_jax.models.simcse import simcse
 from embeddings_jax.types import InputError
 from experiments import inference, pretrained
+from experiments.benchmarks.turns import by_turns, compared, matrix_rate
 
 FLAGS = flags.FLAGS
 
@@ -99,8 +99,8 @@ def bert_step(rows: int = 32, length: int = 128, vocab_size: int = 8000) -> dict
   """
   sizes = dict(dim=256, num_layers=4, num_heads=4, mlp_dim=1024)
   ours, theirs, peer = _bert_steps(sizes, rows, length, vocab_size)
-  turns = _by_turns(ours, theirs, max(20, FLAGS.repeats))
-  return _compared(turns, f"{rows} rows of {length} tokens") | {"vocab_size": vocab_size, "peer": peer}
+  turns = by_turns(ours, theirs, max(20, FLAGS.repeats))
+  return compared(turns, f"{rows} rows of {length} tokens") | {"vocab_size": vocab_size, "peer": peer}
 
 
 def simcse_step(rows: int = 64, length: int = 32, vocab_size: int = 8000) -> dict:
@@ -138,8 +138,8 @@ def simcse_step(rows: int = 64, length: int = 32, vocab_size: int = 8000) -> dic
     torch.nn.functional.cross_entropy(z[:rows] @ z[rows:].T / 0.05, labels).backward()
     optimizer.step()
 
-  turns = _by_turns(ours, theirs, max(20, FLAGS.repeats))
-  return _compared(turns, f"{rows} sentences of {length} tokens") | {
+  turns = by_turns(ours, theirs, max(20, FLAGS.repeats))
+  return compared(turns, f"{rows} sentences of {length} tokens") | {
       "peer": f"transformers {transformers.__version__}, torch {torch.__version__}"}
 
 
@@ -160,9 +160,9 @@ def bert_base(tokens: int = 32_768, vocab_size: int = 30_522, steps: int = 5) ->
   length, rate = FLAGS.length, FLAGS.attention_dropout
   rows = tokens // length
   sizes = dict(dim=768, num_layers=12, num_heads=12, mlp_dim=3072)
-  matrix_rate = max(_matrix_rate() for _ in range(3))
+  matrix_rate = max(matrix_rate() for _ in range(3))
   ours, theirs, peer = _bert_steps(sizes, rows, length, vocab_size, "bfloat16", rate, steps)
-  turns = _by_turns(ours, theirs, max(20, FLAGS.repeats))
+  turns = by_turns(ours, theirs, max(20, FLAGS.repeats))
   memory = {"memory": jax.devices()[0].memory_stats()["peak_bytes_in_use"],
             "memory_peer": torch.cuda.max_memory_allocated()}
   mine, other = (rows * length * steps / statistics.median(column) for column in zip(*turns))
@@ -239,37 +239,6 @@ def _peer_config(sizes, length, vocab_size, **others):
       vocab_size=vocab_size, hidden_size=sizes["dim"], num_hidden_layers=sizes["num_layers"],
       num_attention_heads=sizes["num_heads"], intermediate_size=sizes["mlp_dim"], max_position_embeddings=length,
       **others)
-
-
-def _by_turns(ours, theirs, repeats) -> list[tuple[float, float]]:
-  """Seconds of each, `repeats` times after two that are not counted."""
-  def seconds(turn) -> float:
-    start = time.perf_counter()
-    turn()
-    return time.perf_counter() - start
-
-  return [(seconds(ours), seconds(theirs)) for _ in range(2 + repeats)][2:]
-
-
-def _compared(turns: list[tuple[float, float]], what: str) -> dict:
-  mine, other = (statistics.median(column) for column in zip(*turns))
-  ratio = statistics.median(theirs / ours for ours, theirs in turns)
-  return {
-      "summary": f"{ratio:.2f} x as fast as transformers with torch, {mine:.2f} s against {other:.2f} s a step of "
-                 f"{what} (median of {len(turns)} turns)",
-      "ratio": round(ratio, 3), "seconds": round(mine, 3), "seconds_peer": round(other, 3),
-      "all": [[round(x, 3) for x in turn] for turn in turns],
-  }
-
-
-def _matrix_rate(size: int = 8192, times: int = 10) -> float:
-  """Operations a second of products of bfloat16 matrices, normal numbers."""
-  x, y = (jax.random.normal(jax.random.key(i), (size, size), jnp.bfloat16) for i in range(2))
-  multiply = jax.jit(jnp.matmul)
-  jax.block_until_ready([multiply(x, y) for _ in range(3)])
-  start = time.perf_counter()
-  jax.block_until_ready([multiply(x, y) for _ in range(times)])
-  return times * 2 * size**3 / (time.perf_counter() - start)
 
 
 def _write_sentence_model(folder: Path, tokenizer, sizes: dict) -> None:

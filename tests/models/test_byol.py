@@ -12,7 +12,7 @@ from embeddings_jax.ops.augment import augmented, pair_of_views
 from embeddings_jax.types import InputError
 
 ENCODER = dict(depth=8, width=4)
-SIZES = dict(projector_dims=(8, 5), predictor_dim=6)
+SIZES = dict(projector_dims=(8, 5), predictor_dim=32)
 
 
 def images(num=6):
@@ -33,7 +33,7 @@ def test_loss_is_the_distance_of_predictions_from_the_target_s_other_view():
                                                                     state.extra["target"])})
   _, metrics = jax.jit(model.update)(state, {"image": x}, jax.random.key(1))
 
-  online = Siamese(resnet.encoder(**ENCODER), Mlp((8, 5)), Mlp((6, 5)))
+  online = Siamese(resnet.encoder(**ENCODER), Mlp((8, 5)), Mlp((32, 5)))
   target = Siamese(resnet.encoder(**ENCODER), Mlp((8, 5)))
   apply = lambda network, params, view: network.apply(
       {"params": params, "batch_stats": {name: state.extra["batch_stats"][name] for name in params}},
@@ -56,8 +56,10 @@ def test_target_follows_and_ends_by_standing_still():
     state, _ = update(old, {"image": x}, jax.random.key(k))
     decay = 1 - 0.5 * (np.cos(np.pi * min(k, 4) / 4) + 1) / 2
     for name in ("encoder", "projector"):
-      jax.tree.map(lambda a, b, c: np.testing.assert_allclose(c, decay * a + (1 - decay) * b, rtol=1e-5, atol=1e-6),
-                   old.extra["target"][name], state.params[name], state.extra["target"][name])
+      slow, fast, found = (jax.tree.leaves(tree[name]) for tree in (old.extra["target"], state.params,
+                                                                     state.extra["target"]))
+      for a, b, c in zip(slow, fast, found, strict=True):
+        np.testing.assert_allclose(c, decay * a + (1 - decay) * b, rtol=1e-5, atol=1e-6)
   assert decay == 1 and "predictor" not in state.extra["target"]
 
 

@@ -87,7 +87,8 @@ def test_network_is_that_of_transformers(depth, width, size):
     assert np.abs(found - expected.detach().numpy()).max() <= 1e-4 * expected.abs().max()
   # PyTorch's running variance is the unbiased one, ours (as Flax's) is that of the batch.
   running = moved["batch_stats"]["norm"]
-  np.testing.assert_allclose(running["mean"], theirs.embedder.embedder.normalization.running_mean, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(running["mean"], theirs.embedder.embedder.normalization.running_mean, rtol=1e-4,
+                             atol=1e-5)
 
   weight = np.random.default_rng(1).normal(size=found.shape).astype(np.float32)
   # Through 16 blocks with statistics of 24 values, rounding decides which side of 0 some are on: there running ones.
@@ -98,12 +99,10 @@ def test_network_is_that_of_transformers(depth, width, size):
         {**variables, "params": params}, {"image": x}, deterministic=depth != 18, method="features",
         mutable=["batch_stats"])[0] * weight).sum()))(variables["params"])
   (theirs(pixels).last_hidden_state.flatten(2).transpose(1, 2) * torch.tensor(weight)).sum().backward()
-  pairs = [(of_params["stem"]["kernel"], theirs.embedder.embedder.convolution.weight.grad),
-           (of_params["block_0"]["conv_1"]["kernel"], theirs.encoder.stages[0].layers[0].layer[1].convolution.weight.grad)]
-  last = f"block_{sum(resnet.STAGES[depth]) - 1}"
-  pairs.append((of_params[last]["conv_0"]["kernel"], theirs.encoder.stages[3].layers[-1].layer[0].convolution.weight.grad))
-  for one, other in pairs:
-    other = np.transpose(other.numpy(), (2, 3, 1, 0))
+  stages, last = theirs.encoder.stages, f"block_{sum(resnet.STAGES[depth]) - 1}"
+  for one, other in ((of_params["stem"], theirs.embedder.embedder), (of_params["block_0"]["conv_1"],
+                     stages[0].layers[0].layer[1]), (of_params[last]["conv_0"], stages[3].layers[-1].layer[0])):
+    one, other = one["kernel"], np.transpose(other.convolution.weight.grad.numpy(), (2, 3, 1, 0))
     assert np.abs(one - other).max() <= 1e-3 * np.abs(other).max()
 
 
@@ -123,7 +122,8 @@ def test_cifar_s_18_layers_have_the_11_million_parameters_of_the_usual_network()
   """11,168,832 = torchvision's 11,689,512 less its head (513,000) and the wide stem's 7,680 more weights."""
   net = resnet.encoder()
   shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), {"image": images(1)}, method="features"))
-  assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == 11_689_512 - 513_000 - (7 * 7 - 3 * 3) * 3 * 64
+  found = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
+  assert found == 11_689_512 - 513_000 - (7 * 7 - 3 * 3) * 3 * 64
 
 
 def test_rows_with_mask_0_have_no_part_in_the_statistics():

@@ -1,0 +1,163 @@
+"""Directories of vision transformers: read as `transformers` reads them, written so that it reads them."""
+import json
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from networks import equal, images, mae_params, vit_params
+from safetensors.numpy import load_file, save_file
+
+from embeddings_jax.interop import huggingface_vision
+from embeddings_jax.models import mae as module
+from embeddings_jax.types import InputError
+
+HYPER = dict(patch_size=2, dim=24, num_layers=2, num_heads=3, mlp_dim=40, positions="sincos2d", activation="gelu",
+             norm_epsilon=1e-12, pixel_mean=(0.25, 0.5, 0.75), pixel_std=(0.2, 0.3, 0.4))
+OTHERS = dict(decoder_dim=16, decoder_layers=2, decoder_heads=2, decoder_mlp_dim=32, mask_ratio=0.5, norm_pix=True)
+SHAPE = (8, 8, 3)
+
+
+def learned():
+  hyper = HYPER | dict(positions="learned", activation="gelu_tanh")
+  random = np.random.default_rng(5)
+  draw = lambda *shape: random.normal(size=shape).astype(np.float32)
+  pooler = {"kernel": draw(24, 24), "bias": draw(24)}
+  return hyper, {"encoder": vit_params(hyper, 16, 3), "pooler": pooler}
+
+
+@pytest.fixture
+def written(tmp_path):
+  params = mae_params(HYPER | OTHERS, 16, 3)
+  huggingface_vision.write(tmp_path, HYPER, OTHERS, params, SHAPE)
+  return tmp_path, params
+
+
+def change_tensors(folder, change):
+  tensors = load_file(folder / "model.safetensors")
+  change(tensors)
+  save_file(tensors, folder / "model.safetensors")
+
+
+def change_json(folder, file, **changes):
+  path = folder / file
+  path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_what_is_written_is_read(written, tmp_path):
+  folder, params = written
+  assert huggingface_vision.is_vision(folder)
+  hyper, others, found, shape = huggingface_vision.read(folder)
+  assert (hyper, others, shape) == (HYPER, OTHERS, SHAPE)
+  equal(found, params)
+  # Wide pictures, an encoder alone, learned positions.
+  hyper, params = learned()
+  params["encoder"]["position_embedding"] = params["encoder"]["position_embedding"][:13]
+  huggingface_vision.write(tmp_path / "wide", hyper, {}, params, (6, 8, 3))
+  found = huggingface_vision.read(tmp_path / "wide")
+  assert found[0] == hyper and found[1] == {} and found[3] == (6, 8, 3)
+  equal(found[2], params)
+
+
+@pytest.mark.parity
+def test_a_round_trip_through_transformers_is_equal(written, tmp_path):
+  from transformers import AutoImageProcessor, AutoModel, ViTMAEForPreTraining
+
+  folder, params = written
+  peer, info = ViTMAEForPreTraining.from_pretrained(folder, output_loading_info=True)
+  assert not info["missing_keys"] and not info["unexpected_keys"]
+  assert (peer.config.mask_ratio, peer.config.norm_pix_loss) == (0.5, True)
+  peer.save_pretrained(tmp_path / "again")
+  AutoImageProcessor.from_pretrained(folder, use_fast=False).save_pretrained(tmp_path / "again")
+  hyper, others, found, shape = huggingface_vision.read(tmp_path / "again")
+  assert (hyper, others, shape) == (HYPER, OTHERS, SHAPE)
+  equal(found, params)
+
+  hyper, params = learned()
+  huggingface_vision.write(tmp_path / "vit", hyper, {}, params, SHAPE)
+  peer, info = AutoModel.from_pretrained(tmp_path / "vit", output_loading_info=True)
+  assert not info["missing_keys"] and not info["unexpected_keys"]
+  peer.save_pretrained(tmp_path / "vit again")
+  found = huggingface_vision.read(tmp_path / "vit again")
+  assert found[0] == hyper | dict(pixel_mean=(0.5, 0.5, 0.5), pixel_std=(0.5, 0.5, 0.5))
+  equal(found[2], params)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("classifier", [False, True])
+def test_vectors_are_transformers(classifier, tmp_path, caplog):
+  import torch
+  from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor, ViTModel
+
+  torch.manual_seed(0)
+  peer = (ViTForImageClassification if classifier else ViTModel)(ViTConfig(
+      hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40, image_size=(6, 8),
+      patch_size=2, initializer_range=0.2)).eval()
+  peer.save_pretrained(tmp_path)
+  processor = ViTImageProcessor(size={"height": 6, "width": 8}, image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.3, 0.4])
+  processor.save_pretrained(tmp_path)
+  with caplog.at_level(logging.WARNING):
+    hyper, others, params, shape = huggingface_vision.read(tmp_path)
+  assert shape == (6, 8, 3) and others == {} and hyper["positions"] == "learned"
+  assert ("pooler" in params) != classifier
+  assert ("classifier.weight" in caplog.text) == classifier
+
+  batch = images(4, 6, 8, 3)
+  pixels = processor(list(np.asarray(batch["image"])), return_tensors="pt")["pixel_values"]
+  found = peer(pixel_values=pixels, output_hidden_states=True)
+  with jax.default_matmul_precision("highest"):
+    model = module.mae(**hyper)
+    state = jax.jit(model.init)(jax.random.key(0), batch)
+    state = state._replace(params=state.params | jax.tree.map(jnp.asarray, params))
+    layers = np.asarray(jax.jit(model.outputs["hidden"])(state, batch, None))
+    embedded = jax.jit(model.embed)(state, batch)
+  for ours, theirs in zip(layers[:, :-1].swapaxes(0, 1), found.hidden_states):
+    np.testing.assert_allclose(ours, theirs.detach().numpy(), atol=1e-5)
+  if not classifier:
+    np.testing.assert_allclose(layers[:, -1], found.last_hidden_state.detach().numpy(), atol=1e-5)
+    np.testing.assert_allclose(embedded, found.last_hidden_state[:, 0].detach().numpy(), atol=1e-5)
+    pooled = np.tanh(layers[:, -1, 0] @ params["pooler"]["kernel"] + params["pooler"]["bias"])
+    np.testing.assert_allclose(pooled, found.pooler_output.detach().numpy(), atol=1e-5)
+
+
+def test_tensors_that_do_not_fit_are_named(written):
+  folder, _ = written
+  name = "decoder.decoder_layers.1.attention.attention.key.weight"
+  change_tensors(folder, lambda tensors: tensors.update({name: np.zeros((16, 15), np.float32)}))
+  with pytest.raises(InputError, match=rf"{name} has shape \(16, 15\), config.json says \(16, 16\)"):
+    huggingface_vision.read(folder)
+  change_tensors(folder, lambda tensors: tensors.pop(name))
+  with pytest.raises(InputError, match=f"the weights lack the tensor {name}"):
+    huggingface_vision.read(folder)
+  change_tensors(folder, lambda tensors: tensors["vit.embeddings.position_embeddings"].__iadd__(0.01))
+  with pytest.raises(InputError, match="vit.embeddings.position_embeddings are no sines and cosines"):
+    huggingface_vision.read(folder)
+
+
+@pytest.mark.parametrize("file,change,message", [
+    ("config.json", dict(model_type="swin"), "'swin' .* is unknown; known: vit_mae, vit"),
+    ("config.json", dict(qkv_bias=False), "qkv_bias=False is not supported"),
+    ("config.json", dict(hidden_act="swish"), "the activation 'swish' is not supported"),
+    ("config.json", dict(image_size=9), "image_size is 9, should be multiples of patch_size=2"),
+    ("config.json", dict(hidden_size="24"), "hidden_size is '24', should be a whole number"),
+    ("config.json", dict(num_attention_heads=5), "the heads do not divide 24 dimensions"),
+    ("config.json", dict(num_channels=1), r"image_mean is \[.*\], should be 1 numbers"),
+    ("preprocessor_config.json", dict(rescale_factor=1.0), "pixels should be scaled by 1 / 255"),
+])
+def test_what_is_not_supported_is_named(written, file, change, message):
+  folder, _ = written
+  change_json(folder, file, **change)
+  with pytest.raises(InputError, match=message):
+    huggingface_vision.read(folder)
+
+
+def test_what_cannot_be_written_is_named(tmp_path):
+  params = mae_params(HYPER | OTHERS, 16, 3)
+  with pytest.raises(InputError, match="vit_mae cannot have positions='learned'"):
+    huggingface_vision.write(tmp_path, HYPER | dict(positions="learned"), OTHERS, params, SHAPE)
+  with pytest.raises(InputError, match=r"params/encoder/patch_embedding/kernel has shape \(12, 24\)"):
+    huggingface_vision.write(tmp_path, HYPER, OTHERS, params, (8, 8, 1))
+  del params["decoder"]["mask_token"]
+  with pytest.raises(InputError, match="params/decoder/mask_token is missing"):
+    huggingface_vision.write(tmp_path, HYPER, OTHERS, params, SHAPE)
