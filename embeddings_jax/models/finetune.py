@@ -84,8 +84,8 @@ def finetune(
     pooling: `cls`, `mean` or `last`; for a text's vector.
     layers: `last`, or `mix`: a weighted mean of all, the embeddings too, learnt with the head.
     frozen: train the head alone.
-    trained_layers: train of the encoder the last so many layers or blocks alone, and what follows them (He et al. 2022,
-      arXiv:2111.06377, figure 9); below 0: all of it. Running statistics are moved everywhere.
+    trained_layers: train of the encoder the last so many layers or blocks alone, and what follows them (He et al.
+      2022, arXiv:2111.06377, figure 9); below 0: all of it. Running statistics are moved everywhere.
     shift: pictures are shifted by up to so many pixels and flipped at random, in training.
     dropout: of what goes into the head (of spans: none, as in BERT); the encoder has its own.
     auxiliary: the model that the encoder was pretrained by, for the loss below; its hyperparameters are its own.
@@ -156,7 +156,8 @@ def finetune(
     if still or len(variables) == 1:
       found = encoder.apply(variables, rows, method=method, **options)
     else:
-      found, moved = encoder.apply(variables, rows, method=method, mutable=[*variables.keys() - {"params"}], **options)
+      moving = [name for name in variables if name != "params"]
+      found, moved = encoder.apply(variables, rows, method=method, mutable=moving, **options)
       extra = {**extra, **{name: {**extra[name], "encoder": value} for name, value in moved.items()}}
     if layers == "mix":
       mix = params["head"]["mix"]

@@ -19,18 +19,19 @@ def test_loss_and_gradient_are_torch_s():
   import torch
 
   x = jnp.asarray(np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3)), jnp.uint8)
-  model = simsiam(encoder=resnet.encoder(**ENCODER), projector_dims=(8, 5), predictor_dim=3, optimizer=optax.sgd(1.0))
+  model = simsiam(encoder=resnet.encoder(**ENCODER), projector_dims=(8, 5), predictor_dim=16,
+                  optimizer=optax.sgd(1.0))
   state = jax.jit(model.init)(jax.random.key(0), {"image": x})
   with jax.default_matmul_precision("highest"):
     new, metrics = jax.jit(model.update)(state, {"image": x}, jax.random.key(1))
-    network = Siamese(resnet.encoder(**ENCODER), Mlp((8, 5), last_norm=True), Mlp((3, 5)))
+    network = Siamese(resnet.encoder(**ENCODER), Mlp((8, 5), last_norm=True), Mlp((16, 5)))
     op, _ = pair_of_views("simclr", 16, strength=0.5, min_scale=0.2)
     z = [network.apply({"params": state.params, **state.extra},
                        {"image": augmented(op, jax.random.fold_in(jax.random.key(1), i), x)}, deterministic=False,
                        mutable=["batch_stats"])[0]["z"] for i in (0, 1)]
 
-  predictor = torch.nn.Sequential(torch.nn.Linear(5, 3, bias=False), torch.nn.BatchNorm1d(3), torch.nn.ReLU(),
-                                  torch.nn.Linear(3, 5))
+  predictor = torch.nn.Sequential(torch.nn.Linear(5, 16, bias=False), torch.nn.BatchNorm1d(16), torch.nn.ReLU(),
+                                  torch.nn.Linear(16, 5))
   ours = state.params["predictor"]
   with torch.no_grad():
     predictor[0].weight.copy_(torch.tensor(np.asarray(ours["dense_0"]["kernel"].T)))
