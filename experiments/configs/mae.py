@@ -24,7 +24,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
       steps_per_dispatch=10,
       log_every=100,
       save_every=1000,
-      evals=("linear_probe", "knn", "few_shot"),
+      evals=("linear_probe", "knn"),
       eval_items=0,
       baselines=True,
   ))
