@@ -37,6 +37,7 @@ DEFAULTS = dict(
     evals_between=(),  # Those of every `eval_every` steps; none: `evals`.
     eval_items=0,  # Evaluate on a sample of this many items where there is no official split; 0: all.
     baselines=False,  # Evaluate the untrained model and features without learning too.
+    baseline_seeds=1,  # Untrained models, each with a seed of its own, of which the best figures are told.
     best_metric="",  # Keep, and report, the checkpoint with the best value of this evaluation metric ...
     lower_is_better=False,  # ... the higher the better, unless this says not.
 )

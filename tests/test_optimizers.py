@@ -40,7 +40,7 @@ def test_every_optimizer_goes_downhill(name):
 
 def test_biases_and_scales_do_not_decay():
   params = {"norm": {"scale": jnp.ones(2), "bias": jnp.ones(2)}, "kernel": jnp.ones((2, 2))}
-  for name in ("adamw", "lamb"):
+  for name in ("adamw", "lamb", "lars", "sgd"):
     tx = optimizers.optimizer({"name": name, "learning_rate": 0.1, "weight_decay": 0.5}, 10)
     updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
     assert (np.asarray(updates["kernel"]) < 0).all()
@@ -69,3 +69,17 @@ def test_lamb_scales_each_of_the_stacked_layers_by_itself():
 def test_mistakes(config, expected):
   with pytest.raises(InputError, match=expected.replace("?", r"\?")):
     optimizers.optimizer({"learning_rate": 1.0, **config}, 10)
+
+
+def test_lars_steps_are_in_proportion_to_each_array_and_sgd_s_decay_is_added_to_the_gradient():
+  params = {"a": {"kernel": jnp.array([3.0, 4.0])}, "b": {"kernel": jnp.array([0.6, 0.8]), "bias": jnp.ones(2)}}
+  grads = jax.tree.map(lambda x: jnp.array([0.0, 2.0]), params)
+  step = lambda **config: (lambda tx: tx.update(grads, tx.init(params), params)[0])(
+      optimizers.optimizer({"learning_rate": 0.1, **config}, 10))
+  lars = step(name="lars", momentum=0.0)
+  np.testing.assert_allclose(lars["a"]["kernel"], [0, -0.1 * 1e-3 * 5], rtol=1e-5)
+  np.testing.assert_allclose(lars["b"]["kernel"], [0, -0.1 * 1e-3 * 1], rtol=1e-5)
+  np.testing.assert_allclose(lars["b"]["bias"], [0, -0.2], rtol=1e-5)  # No trust ratio.
+  sgd = step(name="sgd", weight_decay=0.5)
+  np.testing.assert_allclose(sgd["a"]["kernel"], [-0.15, -0.4], rtol=1e-5)
+  np.testing.assert_allclose(sgd["b"]["bias"], [0, -0.2], rtol=1e-5)

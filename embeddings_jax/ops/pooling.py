@@ -26,7 +26,8 @@ def reading(encoder: Any, pooling: str) -> str:
   """The method of an encoder that gives what `pool` reads and, of those it has, computes the least."""
   if needs_layers(pooling):
     return "layers"
-  return "first" if pooling == "cls" and hasattr(encoder, "first") else "features"
+  best = {"cls": "first", "mean": "patches"}.get(pooling, "features")  # Of pictures the first token is no patch.
+  return best if hasattr(encoder, best) else "features"
 
 
 def pool_parts(hidden: Array, parts: Array, num_parts: int, pooling: str) -> Array:

@@ -1,20 +1,27 @@
 """SimCLR (Chen et al. 2020, arXiv:2002.05709): pictures by contrast of two views.
 
-Command: `python -m experiments.run --model=simclr [--preset=small --data_dir=DIR] [--data=fashion-mnist]`
+Command: `python -m experiments.run --model=simclr [--preset=small --data_dir=DIR] [--data=fashion-mnist|FOLDER]`
+Presets: `demo` scikit-learn's digits, two minutes on two cores; `tiny` for tests; `small` CIFAR-10 as JPEG, 10 passes
+by a ResNet-8 of width 32 on views of 16 x 16 pixels, 20 minutes on two cores; `paper` a ResNet-18 with the paper's
+recipe for CIFAR-10 (appendix B.9), 200 passes, an accelerator.
+The network of `small`: on two cores a stage of 2 x 2 places costs as much as one of 16 x 16, so it has three of them;
+a wider or deeper one sees too few pictures in that time. Pictures are shrunk to the views' size to be embedded.
+Expected: not measured yet; lightly's ResNet-18, 200 passes, batch 512: kNN (k = 200) .848, on the original pictures.
 """
 import ml_collections
 
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
+  # Digits: a mirrored one is another sign, but the views have to agree on what else it is.
   config = ml_collections.ConfigDict(dict(
       model=dict(
           encoder=dict(name="resnet", depth=8, width=16, stem="cifar", image_size=0, pixel_mean=0.5, pixel_std=0.5,
                        norm_decay=0.9, dtype="float32"),
-          projector_dims=(64, 64), temperature=0.5, augmentation="simclr", strength=0.5, blur=False, min_scale=0.2,
+          projector_dims=(64, 64), temperature=0.2, augmentation="simclr", strength=0.5, blur=False, min_scale=0.4,
           chunk_size=0),
-      data=dict(name="digits", encoder="images", errors="strict"),
+      data=dict(name="digits", encoder="images", errors="strict", image_size=0, channels=0, bad="error"),
       optimizer=dict(name="adamw", learning_rate=2e-3, schedule="cosine", warmup_steps=50, weight_decay=1e-4),
-      steps=400,
+      steps=1000,
       batch_size=128,
       steps_per_dispatch=1,
       log_every=50,
@@ -28,13 +35,16 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.update(dict(model=dict(projector_dims=(8, 8)), steps=20, batch_size=16, log_every=5, save_every=10,
                        eval_items=200, baselines=False))
   elif preset == "small":
-    config.model.encoder.update(dict(depth=8, width=32, image_size=16))
-    config.model.update(dict(projector_dims=(256, 128), temperature=0.2))
+    config.model.encoder.update(dict(width=32, image_size=16))
+    config.model.update(dict(projector_dims=(256, 128), min_scale=0.2))
     config.data.name = "cifar10-jpeg"
-    config.update(dict(steps=2500, batch_size=256, log_every=50, save_every=500))
+    config.optimizer.warmup_steps = 100
+    config.update(dict(steps=1950, batch_size=256, baseline_seeds=3))
   elif preset == "paper":
     config.model.encoder.update(dict(depth=18, width=64))
-    config.model.update(dict(projector_dims=(512, 128), min_scale=0.08))
+    config.model.update(dict(projector_dims=(512, 128), temperature=0.5, min_scale=0.08))
+    config.optimizer = dict(name="lars", learning_rate=1.0, schedule="cosine", warmup_fraction=0.05,
+                            weight_decay=1e-6, momentum=0.9)
     config.data.name = "cifar10-jpeg"
     config.update(dict(steps=0, epochs=200, batch_size=512, save_every=2000, baselines=False))
   return config

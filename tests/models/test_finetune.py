@@ -12,6 +12,8 @@ from embeddings_jax import array_source, train
 from embeddings_jax.models.bert import bert, encoder
 from embeddings_jax.models.cpc import encoder as cpc_encoder
 from embeddings_jax.models.finetune import finetune
+from embeddings_jax.models.mae import encoder as mae_encoder
+from embeddings_jax.nets import resnet
 from embeddings_jax.types import InputError
 
 V, T = 40, 12
@@ -210,3 +212,84 @@ def test_heads_are_those_of_transformers(task, name, tmp_path):
   valid = batch["tokens"] >= 0 if task in ("span", "tagging") else slice(None)
   np.testing.assert_allclose(found[valid], logits[valid], atol=1e-5)
   np.testing.assert_allclose(loss, expected.loss.item(), rtol=2e-6)
+
+
+def pictures(num=12, size=16):
+  rng = np.random.default_rng(0)
+  return {"image": jnp.asarray(rng.integers(0, 256, (num, size, size, 3)), jnp.uint8),
+          "label": jnp.asarray(rng.integers(0, 3, num), jnp.int32)}
+
+
+def moved(model, batch):
+  state = jax.jit(model.init)(jax.random.key(0), batch)
+  new, metrics = jax.jit(model.update)(state, batch, jax.random.key(1))
+  return state, new, metrics
+
+
+def same(one, other):
+  return all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
+
+
+def test_a_network_with_running_statistics_moves_them_in_training_alone():
+  """The loss is that of the batch's own statistics, the predictions those of the running ones."""
+  net, batch = resnet.encoder(depth=8, width=4), pictures()
+  model = finetune(encoder=net, task="classification", num_classes=3, pooling="mean", dropout=0.0,
+                   optimizer=optax.sgd(0.1))
+  state, new, metrics = moved(model, batch)
+  variables = {"params": state.params["encoder"], "batch_stats": state.extra["batch_stats"]["encoder"]}
+  features, expected = net.apply(variables, batch, deterministic=False, method="features", mutable=["batch_stats"])
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+               new.extra["batch_stats"]["encoder"], expected["batch_stats"])
+  logits = features.mean(1) @ state.params["head"]["kernel"]
+  loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
+  np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-4)
+  still = net.apply(variables, batch, method="features").mean(1)
+  np.testing.assert_allclose(model.embed(state, batch), still, rtol=1e-4, atol=1e-5)
+  frozen = finetune(encoder=net, task="classification", num_classes=3, pooling="mean", frozen=True)
+  state, new, _ = moved(frozen, batch)
+  assert same(state.extra, new.extra) and same(state.params["encoder"], new.params["encoder"])
+
+
+@pytest.mark.parametrize("network", ["resnet", "vit"])
+def test_the_last_blocks_alone_are_trained(network):
+  batch = pictures(6)
+  net = resnet.encoder(depth=8, width=4) if network == "resnet" else mae_encoder(
+      patch_size=8, dim=16, num_layers=3, num_heads=2, mlp_dim=32)
+  for trained in (0, 1, 3):
+    model = finetune(encoder=net, task="classification", num_classes=3, pooling="mean", dropout=0.0,
+                     trained_layers=trained, optimizer=optax.adamw(1e-2, weight_decay=0.1))
+    state, new, _ = moved(model, batch)
+    old, trunk = state.params["encoder"], new.params["encoder"]
+    for layer in range(3):
+      before, after = ((tree[f"block_{layer}"] if network == "resnet" else
+                        [leaf[layer] for leaf in jax.tree.leaves(tree["layers"])]) for tree in (old, trunk))
+      assert same(before, after) == (layer < 3 - trained)
+    lowest = "stem" if network == "resnet" else "patch_embedding"
+    assert same(old[lowest], trunk[lowest])
+    assert not same(state.params["head"], new.params["head"])
+
+
+def test_pictures_are_shifted_and_flipped_in_training_alone():
+  batch = pictures(6)
+  losses = []
+  for shift in (0, 2):
+    model = finetune(encoder=resnet.encoder(depth=8, width=4), task="classification", num_classes=3, pooling="mean",
+                     dropout=0.0, shift=shift)
+    state, _, metrics = moved(model, batch)
+    losses.append((float(metrics["loss"]), float(model.outputs["loss"](state, batch, None))))
+  assert losses[0][0] != losses[1][0] and losses[0][1] == losses[1][1]
+
+
+@pytest.mark.parametrize("options, expected", [
+    (dict(frozen=True, trained_layers=2), "frozen: trains no layer"), (dict(shift=-1), "shift=-1")])
+def test_mistakes_of_partial_training(options, expected):
+  with pytest.raises(InputError, match=expected):
+    finetune(encoder=resnet.encoder(depth=8), task="classification", num_classes=3, pooling="mean", **options)
+
+
+def test_an_encoder_without_layers_has_no_last_ones():
+  signals = {"signal": jnp.zeros((4, 64), jnp.uint8), "label": jnp.zeros(4, jnp.int32)}
+  model = finetune(encoder=cpc_encoder(inputs="bytes", channels=4, kernel_sizes=(4,), strides=(4,), context_dim=4),
+                   task="classification", num_classes=2, pooling="mean", trained_layers=1)
+  with pytest.raises(InputError, match="no layers or blocks"):
+    moved(model, signals)

@@ -1,10 +1,10 @@
-"""Alignment and uniformity: double loops, closed forms, masked rows."""
+"""Alignment, uniformity and collapse: double loops, closed forms, masked rows."""
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from embeddings_jax.ops.uniformity import alignment, uniformity
+from embeddings_jax.ops.uniformity import alignment, deviation, uniformity
 
 
 def rows(n, dim, seed=0):
@@ -39,3 +39,15 @@ def test_masked_rows_count_for_nothing():
   gradient = jax.grad(lambda x: uniformity(x, mask) + alignment(x, y, mask))(x)
   assert np.isfinite(gradient).all() and not gradient[jnp.array([2, 4, 7])].any()
   assert np.isnan(uniformity(x, jnp.eye(8)[0])) and float(alignment(x, y, jnp.zeros(8))) == 0
+
+
+def test_deviation_is_0_of_one_direction_and_1_of_directions_at_random():
+  x = rows(4000, 16)
+  lengths = np.random.default_rng(2).uniform(0.1, 5, (4000, 1)).astype(np.float32)
+  assert float(deviation(jnp.asarray(lengths * x[:1]))) == pytest.approx(0, abs=1e-6)
+  assert float(deviation(jnp.asarray(lengths * x))) == pytest.approx(1, abs=0.01)
+  # Half of the rows one way, half the other: 1 along that axis and 0 along the 15 others, times 4 over 16.
+  pair = jnp.zeros((10, 16)).at[:, 3].set(jnp.where(jnp.arange(10) % 2, 1.0, -1.0))
+  assert float(deviation(pair)) == pytest.approx(0.25, rel=1e-5)
+  mask = jnp.ones(10).at[::2].set(0)
+  assert float(deviation(pair, mask)) == pytest.approx(0, abs=1e-6)

@@ -1,0 +1,27 @@
+"""SimSiam (Chen & He 2021, arXiv:2011.10566): pictures whose views predict each other.
+
+Command: `python -m experiments.run --model=simsiam [--preset=small --data_dir=DIR] [--data=fashion-mnist|FOLDER]`
+Presets: those of `simclr`, with its network, data and changes of pictures; `paper` the recipe for CIFAR-10 of the
+paper's appendix D, for 800 passes.
+Expected: not measured yet; untrained and pixels: see `simclr`. The paper's ResNet-18, 800 passes: linear probe .918.
+"""
+import ml_collections
+
+from experiments.configs import simclr
+
+
+def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
+  config = simclr.get_config(preset)
+  for key in ("temperature", "chunk_size"):
+    del config.model[key]
+  config.model.update(dict(projector_dims=(64, 64), predictor_dim=16))
+  if preset == "tiny":
+    config.model.update(dict(projector_dims=(8, 8), predictor_dim=4))
+  elif preset == "small":
+    config.model.update(dict(projector_dims=(256, 256), predictor_dim=64))
+    config.baselines = False
+  elif preset == "paper":
+    config.model.update(dict(projector_dims=(2048, 2048), predictor_dim=512, min_scale=0.2))
+    config.optimizer = dict(name="sgd", learning_rate=0.06, schedule="cosine", weight_decay=5e-4, momentum=0.9)
+    config.epochs = 800
+  return config
