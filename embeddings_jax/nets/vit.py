@@ -103,9 +103,9 @@ class Vit(nn.Module):
     """`features` of the CLS token alone."""
     return self._whole(batch, "first")
 
-  def patches(self, batch: Mapping[str, Array]) -> Float[Array, "batch patches dim"]:
+  def patches(self, batch: Mapping[str, Array], deterministic: bool = True) -> Float[Array, "batch patches dim"]:
     """`features` without the CLS token."""
-    return self._whole(batch)[:, 1:]
+    return self.features(batch, deterministic)[:, 1:]
 
   def valid(self, batch: Mapping[str, Array]) -> Bool[Array, "batch time"]:
     """All True: pictures are not padded."""
