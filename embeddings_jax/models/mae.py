@@ -17,7 +17,7 @@ int(N (1 - mask_ratio)) patches are visible, those of the least noise, which is 
 (`ops/masking.py: patch_noise`), or is the batch's own `noise` [batch, N]. The encoder reads them alone; the
 decoder reads their vectors and a mask token at each hidden place, and only these are predicted. Attention does not
 know an order, so that nothing is put back in its place for that. Positions are sines and cosines of row and column,
-fixed, for both. Deviation: pictures are augmented by shifts of up to `crop` pixels, not by crops of random size.
+fixed, for both.
 
 Expected: `experiments/configs/mae.py`.
 """
@@ -35,6 +35,7 @@ from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.patches import fold
 from embeddings_jax.nets.transformer import RULES, Transformer, layer_norm
 from embeddings_jax.nets.vit import Affine, Vit, check_width, norm_params, sincos2d, vit
+from embeddings_jax.ops.augment import augmented, compose, horizontal_flip, random_resized_crop
 from embeddings_jax.ops.masking import PATCH_MASKINGS, patch_noise
 from embeddings_jax.ops.pixels import unit
 from embeddings_jax.types import InputError, Model
@@ -141,7 +142,7 @@ def mae(
     masking: str = "random",
     norm_pix: bool = True,
     flip: bool = False,
-    crop: int = 0,
+    min_scale: float = 1.0,
     pooling: str = "cls",
     positions: str = "sincos2d",
     activation: str = "gelu",
@@ -165,7 +166,9 @@ def mae(
     masking: which: `random`, `block`, `grid`, `top` (predict the upper part from the lower) or `future` (predict what
       comes later, by rows from the top and in a row from the left); see `ops/masking.py: patch_noise`.
     norm_pix: predict patches that are standardised one by one.
-    flip: mirror half of the pictures of an update; `crop`: shift each by up to so many pixels, mirrored at the edges.
+    flip: mirror half of the pictures of an update.
+    min_scale: the smallest share of a picture's area that is cropped and resized to the whole of it, in an update
+      (the paper's is .2); 1: no crops.
     pooling: of `embed`: the `cls` token, or the `mean` of the patches.
     positions: of the encoder, `sincos2d` or `learned`; the decoder's are `sincos2d`.
     activation, norm_epsilon, remat, unroll: see `nets/transformer.py`; of both.
@@ -180,8 +183,8 @@ def mae(
     raise InputError(f"mask_ratio={mask_ratio}: must lie between 0 and 1, so that some patches are seen and some not")
   if pooling not in POOLINGS:
     raise InputError(f"pooling={pooling!r}: must be one of {', '.join(POOLINGS)}")
-  if crop < 0:
-    raise InputError(f"crop={crop}: must not be negative")
+  if not 0 < min_scale <= 1:
+    raise InputError(f"min_scale={min_scale}: must lie above 0 and not above 1")
   check_width("decoder_", decoder_dim, decoder_heads, "sincos2d")
   trunk = dict(patch_size=patch_size, dim=dim, num_layers=num_layers, num_heads=num_heads, mlp_dim=mlp_dim or 4 * dim,
                positions=positions, activation=activation, norm_epsilon=norm_epsilon, pixel_mean=pixel_mean,
@@ -216,7 +219,10 @@ def mae(
     images = batch["image"]
     if rng is not None:
       rng, rng_images = jax.random.split(rng)
-      images = _augmented(rng_images, images, flip, crop)
+      changes = [horizontal_flip()] if flip else []
+      if min_scale < 1:
+        changes.append(random_resized_crop(_square(images), scale=(min_scale, 1.0), method="bicubic"))
+      images = augmented(compose(*changes), rng_images, images) if changes else images
     predicted, target = network.apply({"params": params}, images, *order_of(batch, rng))
     if norm_pix:
       target = _standardized(target)[0]
@@ -266,15 +272,9 @@ def _standardized(patches):
   return (patches - mean) / deviation, mean, deviation
 
 
-def _augmented(rng, images, flip, crop):
-  """Mirrored and shifted at random, picture by picture."""
-  rng_flip, rng_crop = jax.random.split(rng)
-  if flip:
-    mirrored = jax.random.bernoulli(rng_flip, 0.5, (len(images), 1, 1, 1))
-    images = jnp.where(mirrored, images[:, :, ::-1], images)
-  if crop:
-    shape = images.shape[1:]
-    wide = jnp.pad(images, ((0, 0), (crop, crop), (crop, crop), (0, 0)), mode="reflect")
-    starts = jax.random.randint(rng_crop, (len(images), 2), 0, 2 * crop + 1)
-    images = jax.vmap(lambda image, start: jax.lax.dynamic_slice(image, (*start, 0), shape))(wide, starts)
-  return images
+def _square(images) -> int:
+  """The side of square pictures, which crops are."""
+  if images.shape[1] != images.shape[2]:
+    raise InputError(f"min_scale: crops are square, the pictures have {images.shape[1]} x {images.shape[2]} pixels; "
+                     "give --config.data.image_size")
+  return images.shape[1]

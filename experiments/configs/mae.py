@@ -14,7 +14,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
       model=dict(patch_size=2, dim=64, num_layers=4, num_heads=4, mlp_dim=256, decoder_dim=32, decoder_layers=1,
                  decoder_heads=2, decoder_mlp_dim=128, mask_ratio=0.75, masking="random", norm_pix=True, flip=False,
-                 crop=0, pooling="mean", positions="sincos2d", pixel_mean=0.5, pixel_std=0.5, dtype="float32",
+                 min_scale=1.0, pooling="mean", positions="sincos2d", pixel_mean=0.5, pixel_std=0.5, dtype="float32",
                  remat="none", unroll=4, accumulate=1),
       data=dict(name="digits", encoder="images", errors="strict", image_size=0, channels=0, bad="error"),
       optimizer=dict(name="adamw", learning_rate=1e-3, schedule="cosine", warmup_steps=100, weight_decay=0.05,
@@ -44,8 +44,8 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     # The rate is 1.5e-4 of 256 pictures; 1,281,167 pictures make 313 steps a pass, of which 40 are warm-up.
     config.update(dict(
         model=dict(patch_size=16, dim=768, num_layers=12, num_heads=12, mlp_dim=3072, decoder_dim=512,
-                   decoder_layers=8, decoder_heads=16, decoder_mlp_dim=2048, flip=True, crop=16, dtype="bfloat16",
-                   remat="dots", unroll=12),
+                   decoder_layers=8, decoder_heads=16, decoder_mlp_dim=2048, flip=True, min_scale=0.2,
+                   dtype="bfloat16", remat="dots", unroll=12),
         optimizer=dict(learning_rate=2.4e-3, warmup_steps=12_500), steps=250_000, batch_size=4096, log_every=100,
         save_every=5000, baselines=False))
     config.data.name = ""

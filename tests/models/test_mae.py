@@ -8,6 +8,7 @@ from networks import check_gradients, images, mae_params
 
 from embeddings_jax.models.mae import Mae, mae
 from embeddings_jax.nets.patches import fold, unfold
+from embeddings_jax.ops.augment import augmented, compose, horizontal_flip, random_resized_crop
 from embeddings_jax.ops.masking import patch_noise
 from embeddings_jax.types import InputError
 
@@ -230,23 +231,20 @@ def test_embeddings_are_of_the_whole_picture():
                              atol=1e-5)
 
 
-def test_augmentation_mirrors_and_shifts():
-  from embeddings_jax.models.mae import _augmented
-
-  batch = images(40, 8, 10, 1)["image"]
-  key = jax.random.key(0)
-  same = np.asarray(_augmented(key, batch, False, 0))
-  np.testing.assert_array_equal(same, batch)
-  flipped = np.asarray(_augmented(key, batch, True, 0))
-  mirrored = (flipped == np.asarray(batch)[:, :, ::-1]).all((1, 2, 3))
-  assert 8 < mirrored.sum() < 32
-  np.testing.assert_array_equal(flipped[~mirrored], np.asarray(batch)[~mirrored])
-  wide = np.pad(batch, ((0, 0), (2, 2), (2, 2), (0, 0)), mode="reflect")
-  starts = set()
-  for image, around in zip(np.asarray(_augmented(key, batch, False, 2)), wide):
-    (start,) = [(i, j) for i in range(5) for j in range(5) if (around[i:i + 8, j:j + 10] == image).all()]
-    starts.add(start)
-  assert {i for i, _ in starts} == {j for _, j in starts} == set(range(5))
+def test_pictures_are_cropped_and_flipped_in_updates_alone():
+  """The loss of an update is that of the pictures which the ops make with the update's second key."""
+  batch = images(6, 8, 8, 1) | {"noise": jnp.asarray(np.random.default_rng(3).random((6, 16)), jnp.float32)}
+  changed, plain = (mae(**TINY | options) for options in (dict(flip=True, min_scale=0.3), {}))
+  state, rng = initial(changed, batch), jax.random.key(7)
+  ops = compose(horizontal_flip(), random_resized_crop(8, scale=(0.3, 1.0), method="bicubic"))
+  views = augmented(ops, jax.random.split(rng)[1], batch["image"])
+  expected = jax.jit(plain.outputs["loss"])(state, batch | {"image": views}, None)
+  found = jax.jit(changed.update)(state, batch, rng)[1]["loss"]
+  assert float(found) == pytest.approx(float(expected), rel=1e-5)
+  still = [float(jax.jit(model.outputs["loss"])(state, batch, None)) for model in (changed, plain)]
+  assert still[0] == still[1] and abs(still[0] - float(found)) > 1e-4
+  with pytest.raises(InputError, match="crops are square, the pictures have 6 x 8 pixels"):
+    changed.update(state, images(2, 6, 8, 1), rng)
 
 
 def test_learns_planted_structure():
@@ -296,7 +294,7 @@ def test_mistakes_are_named():
       (dict(masking="some"), "masking='some': must be one of random, block, grid, top, future"),
       (dict(mask_ratio=0.0), "mask_ratio=0.0: must lie between 0 and 1"),
       (dict(mask_ratio=1.0), "mask_ratio=1.0: must lie between 0 and 1"),
-      (dict(pooling="max"), "pooling='max': must be one of cls, mean"), (dict(crop=-1), "crop=-1"),
+      (dict(pooling="max"), "pooling='max': must be one of cls, mean"), (dict(min_scale=0), "min_scale=0"),
       (dict(decoder_heads=3), "decoder_dim=16: must be a multiple of decoder_heads=3"),
       (dict(dim=25), "dim=25: must be a multiple of num_heads=3")):
     with pytest.raises(InputError, match=message):
