@@ -16,6 +16,9 @@
   python -m experiments.benchmark bert_base --length=512              BERT-base on a GPU against torch.compile
   python -m experiments.benchmark simcse_step                         SimCSE's update against transformers with torch
   python -m experiments.benchmark mae_step                            MAE's update against transformers with torch
+  python -m experiments.benchmark augment                             views of pictures: their share of a step
+  python -m experiments.benchmark labels --workdir=W --figure=gain.png  accuracy by the number of labels
+  python -m experiments.benchmark mask_ratios --figure=ratios.png     why MAE hides three quarters
   python -m experiments.benchmark mae_gpu --size=large                MAE at 224 on a GPU against torch.compile
   python -m experiments.benchmark embed --data=enwiki-2015            sentence vectors, beside sentence-transformers
   python -m experiments.benchmark contrastive                         InfoNCE in chunks against all scores at once
@@ -39,7 +42,7 @@ FLAGS = flags.FLAGS
 VERBS = {"loop": "loop", "sgns": "words", "cbow": "words", "glove": "words", "ppmi": "words", "plsa": "documents",
          "topics": "documents", "lsa": "documents", "lsa_stream": "documents", "gmm": "mixtures",
          "gmm_memory": "mixtures", "bert_step": "text", "bert_base": "text", "simcse_step": "text",
-         "mae_step": "images", "mae_gpu": "images",
+         "mae_step": "images", "mae_gpu": "images", "augment": "images", "labels": "images", "mask_ratios": "images",
          "embed": "text", "pairs": "text", "contrastive": "contrastive", "mutual_information": "contrastive"}
 
 flags.DEFINE_string("model", "", "Model of `loop`.")
@@ -56,6 +59,8 @@ flags.DEFINE_integer("components", 16, "Their components.", lower_bound=1)
 flags.DEFINE_enum("covariance", "full", ["full", "tied", "diagonal", "spherical"], "Of their components.")
 flags.DEFINE_integer("length", 512, "Tokens of a row of `bert_base`.", lower_bound=8)
 flags.DEFINE_float("attention_dropout", 0.0, "Dropout of its attention's weights.", lower_bound=0.0, upper_bound=0.9)
+flags.DEFINE_string("workdir", "", "Run of `labels`.")
+flags.DEFINE_integer("steps", 400, "Updates of each training of `labels` and `mask_ratios`.", lower_bound=1)
 flags.DEFINE_enum("size", "base", ["base", "large"], "Vision transformer of `mae_gpu`.")
 flags.DEFINE_float("seconds", 5.0, "Length of one turn of `loop`, about.")
 flags.DEFINE_integer("seed", 0, "Seed.")

@@ -147,6 +147,56 @@ def draw_information_bounds(path: str, rows: Sequence[Mapping[str, Any]]) -> Non
   plt.close(figure)
 
 
+def draw_label_gain(path: str, rows: Sequence[Mapping[str, Any]], title: str) -> None:
+  """Draws what `experiments.benchmark labels` found into the file `path`.
+
+  Args:
+    path: of the picture.
+    rows: each with the number of `labels`, and for each way to learn from them its accuracy and `... deviation`.
+    title: of the picture.
+  """
+  ways = [name for name in rows[0] if name != "labels" and not name.endswith(" deviation")]
+  _draw_lines(path, [row["labels"] for row in rows],
+              {name: [(row[name], row[f"{name} deviation"]) for row in rows] for name in ways},
+              title, "labels of the training part", "accuracy on the test part", log=True)
+
+
+def draw_mask_ratios(path: str, rows: Sequence[Mapping[str, Any]], title: str) -> None:
+  """Draws what `experiments.benchmark mask_ratios` found into the file `path`.
+
+  Args:
+    path: of the picture.
+    rows: each with `mask_ratio`, `accuracy` and its `deviation`.
+    title: of the picture.
+  """
+  _draw_lines(path, [row["mask_ratio"] for row in rows],
+              {"linear probe": [(row["accuracy"], row["deviation"]) for row in rows]},
+              title, "share of patches that is hidden", "accuracy on the test part")
+
+
+def _draw_lines(path: str, x: Sequence[float], lines: Mapping[str, Sequence[tuple[float, float]]], title: str,
+                xlabel: str, ylabel: str, log: bool = False) -> None:
+  """A line for each name, of (value, deviation) by x."""
+  import matplotlib
+
+  matplotlib.use("Agg")
+  from matplotlib import pyplot as plt
+
+  figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+  for name, points in lines.items():
+    values, deviations = np.transpose(points)
+    axes.errorbar(x, values, deviations if deviations.any() else None, marker="o", capsize=3, label=name)
+  if log:
+    axes.set_xscale("log")
+  axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+  axes.grid(alpha=0.3)
+  if len(lines) > 1:
+    axes.legend(frameon=False)
+  with epath.Path(path).open("wb") as file:
+    figure.savefig(file, dpi=120, bbox_inches="tight", format="png")
+  plt.close(figure)
+
+
 def _information_bounds(plt: Any, rows: Sequence[Mapping[str, Any]]) -> Any:
   """InfoNCE against the truth for each number of pairs, below log N; and the bounds beside each other for one."""
   names = {"info_nce": "InfoNCE", "nwj": "NWJ", "donsker_varadhan": "Donsker-Varadhan (MINE)"}

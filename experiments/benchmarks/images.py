@@ -1,13 +1,21 @@
-"""Models of pictures beside what they are compared with."""
+"""Models of pictures beside what they are compared with, and what their pretraining is worth."""
 import statistics
+import time
 
 import jax
 import numpy as np
 import optax
 from absl import flags
 
+from embeddings_jax import train
+from embeddings_jax.eval.finetuning import finetuning
+from embeddings_jax.eval.linear_probe import classifier, probe_accuracy
 from embeddings_jax.models.mae import mae
+from embeddings_jax.models.simclr import simclr
+from embeddings_jax.nets import resnet
+from embeddings_jax.ops.augment import augmented, pair_of_views
 from embeddings_jax.types import InputError
+from experiments import command, figures, inference, pipeline, pretrained
 from experiments.benchmarks.turns import by_turns, compared, matrix_rate
 
 FLAGS = flags.FLAGS
@@ -61,6 +69,100 @@ def mae_gpu(rows: int = 256, side: int = 224, steps: int = 5) -> dict:
       "utilisation": round(used, 3), "matrix_flops_per_second": round(rate), "rows": rows, **memory, "gpu": gpu,
       "peer": peer, "all": [[round(x, 4) for x in turn] for turn in turns],
   }
+
+
+def augment(rows: int = 128, side: int = 32) -> dict:
+  """The share of SimCLR's training step that drawing its views takes: ResNet-18 of full width, 128 pictures of 32 x
+  32 x 3, the augmentation of CIFAR-10 and blur; the median of the turns of each."""
+  images = np.random.default_rng(FLAGS.seed).integers(0, 256, (rows, side, side, 3)).astype(np.uint8)
+  model = simclr(encoder=resnet.encoder(), projector_dims=(512, 128), temperature=0.5, strength=0.5)
+  batch = jax.device_put({"image": images})
+  state = jax.jit(model.init)(jax.random.key(FLAGS.seed), batch)
+  update = jax.jit(model.update, donate_argnums=0)
+  ops = pair_of_views("simclr", side, strength=0.5)
+  draw = jax.jit(lambda rng, images: [augmented(op, jax.random.fold_in(rng, i), images) for i, op in enumerate(ops)])
+
+  def step() -> None:
+    nonlocal state
+    state, metrics = update(state, batch, jax.random.key(FLAGS.seed))
+    jax.block_until_ready((state, metrics))
+
+  turns = by_turns(step, lambda: jax.block_until_ready(draw(jax.random.key(0), batch["image"])), FLAGS.repeats)
+  whole, views = (statistics.median(column) for column in zip(*turns))
+  return {"summary": f"drawing both views is {views / whole:.1%} of a SimCLR step of ResNet-18 on {rows} pictures of "
+                     f"{side} x {side}, {views:.3f} s of {whole:.2f} s (median of {len(turns)} turns)",
+          "share": round(views / whole, 4), "seconds": round(views, 4), "seconds_step": round(whole, 3),
+          "all": [[round(x, 4) for x in turn] for turn in turns]}
+
+
+def labels(numbers: tuple[int, ...] = (100, 300, 1000, 3000, 10_000)) -> dict:
+  """Accuracy on the test part by the number of labels, of a run's network (`--workdir`) fine-tuned, of a linear
+  classifier on its frozen vectors, and of the same network from scratch, by the recipe of `vit_supervised` or
+  `resnet_supervised`; on `--data`, which may be another set than the run's. `--figure` draws it."""
+  if not FLAGS.workdir:
+    raise InputError("--workdir is missing: a run of mae, simclr, byol or simsiam")
+  found, run = pretrained.load(FLAGS.workdir), pipeline.load_run(FLAGS.workdir)
+  recipe = "vit_supervised" if found.name == "mae" else "resnet_supervised"
+  embed = inference.embedder(run.model, run.state, run.encoder)
+  rows, vectors = [], {}
+  for number in numbers:
+    accuracies: dict[str, list[float]] = {"fine-tuned": [], "frozen": [], "from scratch": []}
+    for seed in range(FLAGS.seed, FLAGS.seed + FLAGS.seeds):
+      config = command.load_config(recipe, "small")
+      config.update(dict(seed=seed, steps=FLAGS.steps))
+      config.data.update(dict(name=FLAGS.data, max_train=number))
+      pretrained.adapt(config, found, ())
+      data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir, encoder=run.encoder)
+      model = pipeline.make_model(config, data.source.facts, FLAGS.steps)
+      for name, initial in (("fine-tuned", pretrained.initial(found, lambda _: None)), ("from scratch", None)):
+        state = train(model, data.source, steps=FLAGS.steps, seed=seed, initial=initial)
+        predict = inference.predictor(model, state)
+        scores = finetuning(None, None, task=data.task, encoded=data.encoded, predict=predict)
+        accuracies[name].append(scores[f"{data.task.name}/test/accuracy"])
+      if "test" not in vectors:
+        vectors["test"] = embed(data.task.items[data.task.parts["test"]])
+      part = {name: data.task.parts[name] for name in ("train", "test")}
+      probe = classifier(embed(data.task.items[part["train"]]), data.task.targets[part["train"]], seed=seed)
+      accuracies["frozen"].append(float((probe(vectors["test"]) == data.task.targets[part["test"]]).mean()))
+    means = {name: (float(np.mean(values)), float(np.std(values))) for name, values in accuracies.items()}
+    rows.append({"labels": number, **{name: round(mean, 4) for name, (mean, _) in means.items()},
+                 **{f"{name} deviation": round(deviation, 4) for name, (_, deviation) in means.items()}})
+  if FLAGS.figure:
+    figures.draw_label_gain(FLAGS.figure, rows, f"{found.name} on {FLAGS.data}")
+  told = ", ".join(f"{row['labels']:,}: {row['fine-tuned']:.3f} ({row['frozen']:.3f}, {row['from scratch']:.3f})"
+                   for row in rows)
+  return {"summary": f"{FLAGS.data}, accuracy by number of labels of {found.name} fine-tuned (frozen, from scratch): "
+                     f"{told} ({FLAGS.seeds} seed{'s' * (FLAGS.seeds > 1)})", "rows": rows}
+
+
+def mask_ratios(ratios: tuple[float, ...] = (0.15, 0.3, 0.5, 0.6, 0.75, 0.85, 0.92)) -> dict:
+  """What a masked autoencoder learns by the share of patches that is hidden (He et al. 2022, figure 5): the linear
+  probe of a short training with each share, `mae --preset=small` for `--steps`; 10,000 test and 10,000 training
+  pictures. `--figure` draws it."""
+  rows = []
+  for ratio in ratios:
+    config = command.load_config("mae", "small")
+    config.model.mask_ratio = ratio
+    config.data.name = FLAGS.data
+    data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+    model = pipeline.make_model(config, data.source.facts, FLAGS.steps)
+    accuracies, seconds = [], []
+    for seed in range(FLAGS.seed, FLAGS.seed + FLAGS.seeds):
+      start = time.perf_counter()
+      state = train(model, data.source, steps=FLAGS.steps, seed=seed, steps_per_dispatch=config.steps_per_dispatch)
+      seconds.append(time.perf_counter() - start)
+      embed, (label, *_) = inference.embedder(model, state, data.encoder), data.dataset.labels.values()
+      parts = [np.sort(np.random.default_rng(0).permutation(data.dataset.split[part])[:10_000])
+               for part in ("train", "test")]
+      vectors = [embed(data.dataset.items[part]) for part in parts]
+      accuracies.append(probe_accuracy(vectors[0], label[parts[0]], vectors[1], label[parts[1]]))
+    rows.append({"mask_ratio": ratio, "accuracy": round(float(np.mean(accuracies)), 4),
+                 "deviation": round(float(np.std(accuracies)), 4), "seconds": round(statistics.median(seconds), 1)})
+  if FLAGS.figure:
+    figures.draw_mask_ratios(FLAGS.figure, rows, FLAGS.data)
+  told = ", ".join(f"{row['mask_ratio']:.2f}: {row['accuracy']:.3f} ({row['seconds']:.0f} s)" for row in rows)
+  return {"summary": f"{FLAGS.data}, linear probe by share of hidden patches, {FLAGS.steps} steps (and their time): "
+                     f"{told}", "rows": rows}
 
 
 def _operations(sizes, side, channels: int = 3) -> float:
