@@ -64,6 +64,20 @@ class Report:
     with jax.set_mesh(self._mesh):
       return state._replace(extra=jax.jit(self._model.outputs["calibrated"])(state, batch, None))
 
+  def baselines(self) -> dict[str, float]:
+    """`untrained/...`, of `baseline_seeds` untrained models the best, and what features without learning give."""
+    found: dict[str, dict[str, float]] = {}
+    for seed in range(self._config.baseline_seeds):
+      first = self.untrained(seed)
+      embed_first = remembering(self.embedder(first))
+      if embed_first(self._material.items).any():  # A closed form knows nothing before its first step.
+        best = found.setdefault("untrained", {})
+        for key, value in self._run(embed_first, state=first).items():
+          best[key] = max(value, best.get(key, value))
+    for name, features in protocols.baselines(self._data.dataset, self._data.encoder).items():
+      found[name] = self._run(remembering(features))
+    return {f"{name}/{key}": value for name, values in found.items() for key, value in values.items()}
+
   def finish(self, state: PyTree, step: int, path: epath.Path, *, seconds: float, record: Mapping[str, Any],
              write: bool, best: int | None = None) -> None:
     """Final evaluations and everything that is written from them.
@@ -80,17 +94,7 @@ class Report:
     embed = self.embedder(state)
     metrics = self._run(embed, state=state)
     if self._config.baselines:
-      found: dict[str, dict[str, float]] = {}
-      for seed in range(self._config.baseline_seeds):
-        first = self.untrained(seed)
-        embed_first = remembering(self.embedder(first))
-        if embed_first(self._material.items).any():  # A closed form knows nothing before its first step.
-          best = found.setdefault("untrained", {})
-          for key, value in self._run(embed_first, state=first).items():
-            best[key] = max(value, best.get(key, value))
-      for name, features in protocols.baselines(self._data.dataset, self._data.encoder).items():
-        found[name] = self._run(remembering(features))
-      metrics |= {f"{name}/{key}": value for name, values in found.items() for key, value in values.items()}
+      metrics |= self.baselines()
     names = self._data.encoder.names
     if names is not None:
       vectors = embed(names)

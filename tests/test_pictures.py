@@ -12,10 +12,12 @@ from PIL import Image
 
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.encoders import ImageEncoder, RowEncoder
+from embeddings_jax.eval.knn import knn
 from embeddings_jax.types import InputError
-from experiments import baselines, pipeline, protocols
+from experiments import baselines, command, inference, pipeline, pretrained, protocols, results
 from experiments.configs import cpc_images, cpc_images_supervised, sgns
 
+ROOT = pathlib.Path(__file__).parents[1]
 PICTURES = np.random.default_rng(0).integers(0, 256, (40, 12, 10, 3)).astype(np.uint8)
 
 
@@ -132,7 +134,7 @@ for line in sys.stdin.read().splitlines():
 
 def called(*lines):
   """What `experiments.evaluate` prints, in one process of its own, because commands share the names of flags."""
-  env = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[1])}
+  env = os.environ | {"PYTHONPATH": str(ROOT)}
   return subprocess.run([sys.executable, "-c", CALLS], input="\n".join(lines), capture_output=True, text=True,
                         timeout=120, env=env, check=True).stdout
 
@@ -163,3 +165,45 @@ def test_mistakes_about_features_are_named():
   assert len(lines) == len(cases)
   for line, message in zip(lines, cases.values()):
     assert line.startswith("error: ") and message in line, line
+
+
+def test_a_run_starts_from_what_contrast_has_learnt_with_its_statistics(tmp_path):
+  """Frozen, it embeds as the run that it began with, bit for bit."""
+  data = os.environ | {"EMBEDDINGS_CACHE": str(tmp_path / "cache")}
+  def run(*flags):
+    command = [sys.executable, "-m", "experiments.run", "--preset=tiny", "--config.evals=()", *flags]
+    return subprocess.run(command, cwd=ROOT, env=data, capture_output=True, text=True, timeout=300)
+
+  first, second = tmp_path / "simclr", tmp_path / "supervised"
+  done = run("--model=simclr", f"--workdir={first}", "--steps=4")
+  assert done.returncode == 0, done.stderr
+  done = run("--model=resnet_supervised", f"--workdir={second}", f"--init_from={first}", "--steps=3",
+             "--config.model.frozen=True")
+  assert done.returncode == 0, done.stderr
+  assert "arrays of resnet taken over; fresh: head; without use: batch_stats, projector" in done.stdout
+  runs = [pipeline.load_run(str(path)) for path in (first, second)]
+  for part in ("mean", "var"):
+    norm = [run.state.extra["batch_stats"]["encoder"]["block_1"]["norm_0"][part] for run in runs]
+    np.testing.assert_array_equal(*norm)
+    assert np.ptp(np.asarray(norm[0])) > 0  # No longer those of a network that has seen nothing.
+  items = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1)).astype(np.uint8)
+  np.testing.assert_array_equal(*(inference.embedder(run.model, run.state, run.encoder)(items) for run in runs))
+  done = run("--model=resnet_supervised", f"--workdir={tmp_path / 'other'}", f"--init_from={first}",
+             "--config.model.encoder.width=8")
+  assert done.returncode == 2 and "has width=4; leave the option out" in done.stderr
+  with pytest.raises(InputError, match="a resnet is no model by itself; name the run by --workdir"):
+    pretrained.as_run(pretrained.load(str(first)))
+
+
+def test_the_best_of_several_untrained_networks_is_told(mesh_of):
+  config = command.load_config("simclr", "tiny")
+  config.update(dict(baseline_seeds=3, evals=("knn",)))
+  data = pipeline.load_data(config, data_dir=None, cache_dir=None)
+  model = pipeline.make_model(config, data.source.facts, 20)
+  report = results.Report(config, data, model, mesh_of(), None, None, print)
+  best = report.baselines()
+  dataset = protocols.subset(data.dataset, config.eval_items, config.seed)
+  found = [knn(report.embedder(report.untrained(seed)), dataset) for seed in range(3)]
+  for key in ("class/test/knn_accuracy", "class/test/knn200_accuracy"):
+    assert best[f"untrained/{key}"] == max(each[key] for each in found) > min(each[key] for each in found)
+  assert best["pixels/class/test/knn_accuracy"] > 0.8
