@@ -59,6 +59,8 @@ def draw(
     made["loss"] = _loss_curve(plt, records)
   if records and "bound_1" in records[-1]:
     made["bound"] = _bounds(plt, records)
+  if records and "deviation" in records[-1]:
+    made["collapse"] = _collapse(plt, records)
   if records and "masked_loss" in records[-1]:
     made["pretraining"] = _pretraining(plt, records, data.source.facts)
   if "components" in model.outputs and data.encoder.kind == "rows":
@@ -379,6 +381,19 @@ def _bounds(plt: Any, records: Sequence[dict[str, float]]) -> Any:
   axes.set(xlabel="step", ylabel="nats", title="InfoNCE's lower bound on the mutual information")
   axes.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))  # Beside: the curves fill the axes.
   axes.grid(alpha=0.3)
+  return figure
+
+
+def _collapse(plt: Any, records: Sequence[dict[str, float]]) -> Any:
+  """Loss and spread of the vectors: a low loss of vectors that are all alike is worth nothing."""
+  figure, (top, bottom) = plt.subplots(2, sharex=True, figsize=(6, 5), layout="constrained")
+  steps = [record["step"] for record in records]
+  top.plot(steps, [record["loss"] for record in records])
+  top.set_ylabel("loss")
+  bottom.plot(steps, [record["deviation"] for record in records])
+  bottom.axhline(0, color="grey", linewidth=0.8)
+  bottom.axhline(1, color="grey", linewidth=0.8, linestyle="--")
+  bottom.set(xlabel="step", ylabel="deviation", ylim=(-0.05, 1.1), title="0: collapsed; 1: directions at random")
   return figure
 
 

@@ -148,3 +148,24 @@ def test_cosines_against_scores(plt, tmp_path):
   assert axes.get_title() == "set: 5 pairs, Spearman 0.872"  # Ranks 1 2 3 4.5 4.5, 1 3 2 4 5: 8.5 / sqrt(95).
   assert figures.draw_sts(epath.Path(tmp_path), None, ["knn"]) == []
   assert figures.draw_sts(epath.Path(tmp_path), None, ["sts"], data_dir=tmp_path) == []
+
+
+def test_a_collapse_shows_beside_the_loss(plt):
+  records = [{"step": step, "loss": -step / 10, "deviation": 1 / step} for step in (1, 2, 5)]
+  top, bottom = figures._collapse(plt, records).axes
+  np.testing.assert_allclose(top.lines[0].get_ydata(), [-0.1, -0.2, -0.5])
+  np.testing.assert_allclose(bottom.lines[0].get_xydata(), [[1, 1], [2, 0.5], [5, 0.2]])
+
+
+def test_accuracy_by_the_number_of_labels_has_a_line_for_each_way(tmp_path, monkeypatch):
+  from matplotlib import pyplot as plt
+
+  monkeypatch.setattr(plt, "close", lambda figure: None)  # So that it can be looked at.
+  rows = [{"labels": n, "fine-tuned": n / 1e3, "frozen": 0.1, "fine-tuned deviation": 0.01, "frozen deviation": 0.0}
+          for n in (100, 300)]
+  figures.draw_label_gain(str(tmp_path / "gain.png"), rows, "mae")
+  axes = plt.gcf().axes[0]
+  assert axes.get_legend_handles_labels()[1] == ["fine-tuned", "frozen"] and axes.get_xscale() == "log"
+  np.testing.assert_allclose(axes.lines[0].get_xydata(), [[100, 0.1], [300, 0.3]])
+  assert (tmp_path / "gain.png").read_bytes().startswith(b"\x89PNG")
+  plt.close("all")
