@@ -22,7 +22,7 @@ PROTOCOLS = ("analogies", "categorization", "clustering", "few_shot", "finetunin
 LABELLED = ("clustering", "few_shot", "knn", "linear_probe", "retrieval")
 # Protocols on sentences, which models of words answer too: the data set each is asked about by default.
 SENTENCES = {"pair_retrieval": "sts-b", "pair_verification": "snli", "sts": "sts-b", "transfer": "sst2"}
-MAX_PIXELS = 1024  # Numbers of a picture whose pixels are a baseline by themselves: probes of more take many minutes.
+MAX_PIXELS = 256  # Numbers of a picture whose pixels are a baseline of each run: a probe of more takes minutes.
 ALL_STS = "sts:all"  # All that there are, and their average.
 # Protocols on lists of words: the lists there are, the first is the default, and whether a file will do.
 WORD_SETS = {"analogies": (("google", "google-all"), True), "categorization": (tuple(wordsets.CATEGORIZATION), False),

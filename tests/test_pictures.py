@@ -114,7 +114,7 @@ def test_pixels_are_a_baseline_of_small_pictures():
   np.testing.assert_allclose(features(items), items.reshape(40, 64) / 255, rtol=1e-6)
   rows = items.reshape(40, 64) / np.float32(255)
   np.testing.assert_array_equal(features(list(rows)), rows)
-  assert not protocols.baselines(None, ImageEncoder(32, 32, 3))
+  assert not protocols.baselines(None, ImageEncoder(28, 28, 1))
 
 
 CALLS = """
