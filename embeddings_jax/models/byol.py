@@ -67,7 +67,7 @@ def byol(
   """
   if not 0 <= target_decay < 1:
     raise InputError(f"target_decay={target_decay}: must lie in [0, 1)")
-  network = Siamese(encoder, Mlp(tuple(projector_dims)), Mlp((predictor_dim, projector_dims[-1])))
+  network = Siamese(encoder, Mlp(tuple(projector_dims), last_bias=False), Mlp((predictor_dim, projector_dims[-1])))
   target_network = Siamese(network.encoder, network.projector)
   ops = lambda images: pair_of_views(augmentation, getattr(encoder, "image_size", 0) or images.shape[1],
                                      strength=strength, blur=blur, min_scale=min_scale)

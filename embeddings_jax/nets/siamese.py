@@ -16,11 +16,13 @@ class Mlp(nn.Module):
   Attributes:
     dims: of the layers.
     last_norm: BatchNorm, without scale and shift, of what comes out.
+    last_bias: of what comes out where it has no BatchNorm; the next network's would take it away again, too.
     norm_decay: of the running statistics.
   """
 
   dims: tuple[int, ...]
   last_norm: bool = False
+  last_bias: bool = True
   norm_decay: float = 0.9
 
   @nn.compact
@@ -31,8 +33,8 @@ class Mlp(nn.Module):
     valid = None if mask is None or deterministic else (mask > 0)[:, None]
     for i, dim in enumerate(self.dims):
       last = i == len(self.dims) - 1
-      # BatchNorm would take a bias away again.
-      x = nn.Dense(dim, use_bias=last and not self.last_norm, name=f"dense_{i}")(x)
+      # BatchNorm takes a bias away again: it would be moved by rounding alone.
+      x = nn.Dense(dim, use_bias=last and self.last_bias and not self.last_norm, name=f"dense_{i}")(x)
       if not last:
         x = nn.relu(norm(name=f"norm_{i}")(x, mask=valid))
       elif self.last_norm:

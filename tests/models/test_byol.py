@@ -33,8 +33,8 @@ def test_loss_is_the_distance_of_predictions_from_the_target_s_other_view():
                                                                     state.extra["target"])})
   _, metrics = jax.jit(model.update)(state, {"image": x}, jax.random.key(1))
 
-  online = Siamese(resnet.encoder(**ENCODER), Mlp((8, 5)), Mlp((32, 5)))
-  target = Siamese(resnet.encoder(**ENCODER), Mlp((8, 5)))
+  online = Siamese(resnet.encoder(**ENCODER), Mlp((8, 5), last_bias=False), Mlp((32, 5)))
+  target = Siamese(resnet.encoder(**ENCODER), Mlp((8, 5), last_bias=False))
   apply = lambda network, params, view: network.apply(
       {"params": params, "batch_stats": {name: state.extra["batch_stats"][name] for name in params}},
       {"image": view}, deterministic=False, mutable=["batch_stats"])[0]
