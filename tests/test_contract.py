@@ -103,4 +103,5 @@ def test_eight_devices_equal_one(name, uninterrupted, mesh_of):
   np.testing.assert_allclose(found, losses, rtol=1e-5, atol=1e-5)
   for one, eight in zip(jax.tree.leaves(expected), jax.tree.leaves(state)):
     one, eight = np.asarray(one, np.float64), np.asarray(eight, np.float64)
-    assert np.linalg.norm(one - eight) <= 1e-3 * max(np.linalg.norm(one), 1e-6)
+    # The mean of what BatchNorm has centred is 0, but for the rounding of sums of numbers around 1.
+    assert np.linalg.norm(one - eight) <= 1e-3 * max(np.linalg.norm(one), 1e-4)
