@@ -30,6 +30,8 @@ ASKED = {
     "parity": (None, "--parity was not given"),
     "slow": (None, "--fast was given"),
 }
+# Files that take minutes go first, so that at the end no process waits for another's.
+LONG = ("test_contract.py", "test_command.py", "test_kill.py")
 
 
 def pytest_addoption(parser):
@@ -48,6 +50,7 @@ def pytest_collection_modifyitems(config, items):
   if left_out:
     config.hook.pytest_deselected(items=list(left_out))
     items[:] = [item for item in items if item not in left_out]
+  items.sort(key=lambda item: item.path.name not in LONG)
   config.left_out = collections.Counter(left_out.values())
   if hasattr(config, "workeroutput"):  # One of several processes, whose chief sees no test itself.
     config.workeroutput["left_out"] = dict(config.left_out)

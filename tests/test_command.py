@@ -169,9 +169,9 @@ def test_a_sigterm_saves_and_exits_75_and_the_same_command_goes_on(tmp_path):
 
 def test_lists_and_config():
   assert call("run", "--list_models").stdout.split() == [
-      "bert", "cbow", "cpc", "cpc_images", "cpc_images_supervised", "cpc_supervised", "cpc_text", "eigenfaces",
-      "elmo", "finetune", "glove", "gmm", "gpt", "kmeans", "linear_autoencoder", "lsa", "pca", "plsa", "ppmi", "sgns",
-      "simcse", "skipgram"]
+      "bert", "byol", "cbow", "cpc", "cpc_images", "cpc_images_supervised", "cpc_supervised", "cpc_text",
+      "eigenfaces", "elmo", "finetune", "glove", "gmm", "gpt", "kmeans", "linear_autoencoder", "lsa", "mae", "pca",
+      "plsa", "ppmi", "resnet_supervised", "sgns", "simclr", "simcse", "simsiam", "skipgram", "vit_supervised"]
   listed = call("run", "--list_data").stdout
   assert all(name in listed for name in ("digits", "pydocs", "fsdd", "enwiki-2015"))
   config = json.loads(call("run", "--model=gmm", "--print_config", "--steps=9").stdout)

@@ -188,9 +188,10 @@ def test_a_run_starts_from_what_contrast_has_learnt_with_its_statistics(tmp_path
     assert np.ptp(np.asarray(norm[0])) > 0  # No longer those of a network that has seen nothing.
   items = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1)).astype(np.uint8)
   np.testing.assert_array_equal(*(inference.embedder(run.model, run.state, run.encoder)(items) for run in runs))
-  done = run("--model=resnet_supervised", f"--workdir={tmp_path / 'other'}", f"--init_from={first}",
-             "--config.model.encoder.width=8")
-  assert done.returncode == 2 and "has width=4; leave the option out" in done.stderr
+  config = command.load_config("resnet_supervised", "tiny")
+  config.model.encoder.width = 8
+  with pytest.raises(InputError, match="has width=4; leave the option out"):
+    pretrained.adapt(config, pretrained.load(str(first)), {"model.encoder.width"})
   with pytest.raises(InputError, match="a resnet is no model by itself; name the run by --workdir"):
     pretrained.as_run(pretrained.load(str(first)))
 

@@ -35,7 +35,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   if preset == "tiny":
     config.model.update(dict(dim=16, group=26))
     config.data.update(dict(window_length=128, min_count=2, max_documents=400))
-    config.update(dict(epochs=0, steps=40, steps_per_dispatch=4, log_every=4, save_every=20))
+    config.update(dict(epochs=0, steps=40, batch_size=8, steps_per_dispatch=4, log_every=4, save_every=20))
   elif preset == "small":
     config.data.update(dict(name="enwiki-2015", normalize="a-z"))
     config.update(dict(epochs=5, save_every=8192))

@@ -15,17 +15,19 @@ ENCODER = dict(depth=8, width=4)
 SIZES = dict(projector_dims=(8, 5), predictor_dim=32)
 
 
-def images(num=6):
-  return jnp.asarray(np.random.default_rng(0).integers(0, 256, (num, 16, 16, 3)), jnp.uint8)
+def images(num=6, channels=1):
+  """Grey ones, whose changes compile quickest."""
+  return jnp.asarray(np.random.default_rng(0).integers(0, 256, (num, 16, 16, channels)), jnp.uint8)
 
 
 def unit(x):
   x = np.asarray(x, np.float64)
-  return x / np.linalg.norm(x, axis=1, keepdims=True)
+  length = np.linalg.norm(x, axis=1, keepdims=True)
+  return np.where(length > 1e-6, x / np.maximum(length, 1e-6), 0)  # As `ops/similarity.py: unit`.
 
 
 def test_loss_is_the_distance_of_predictions_from_the_target_s_other_view():
-  x = images()
+  x = images(channels=3)
   model = byol(encoder=resnet.encoder(**ENCODER), **SIZES)
   state = jax.jit(model.init)(jax.random.key(0), {"image": x})
   # Another target than the network itself.
@@ -35,13 +37,18 @@ def test_loss_is_the_distance_of_predictions_from_the_target_s_other_view():
 
   online = Siamese(resnet.encoder(**ENCODER), Mlp((8, 5), last_bias=False), Mlp((32, 5)))
   target = Siamese(resnet.encoder(**ENCODER), Mlp((8, 5), last_bias=False))
-  apply = lambda network, params, view: network.apply(
-      {"params": params, "batch_stats": {name: state.extra["batch_stats"][name] for name in params}},
-      {"image": view}, deterministic=False, mutable=["batch_stats"])[0]
-  views = [augmented(op, jax.random.fold_in(jax.random.key(1), i), x)
-           for i, op in enumerate(pair_of_views("byol", 16))]
-  q = [unit(apply(online, state.params, view)["q"]) for view in views]
-  z = [unit(apply(target, state.extra["target"], view)["z"]) for view in views]
+
+  def apply(network, params, view):
+    statistics = {name: state.extra["batch_stats"][name] for name in params}
+    return network.apply({"params": params, "batch_stats": statistics}, {"image": view}, deterministic=False,
+                         mutable=["batch_stats"])[0]
+
+  @jax.jit
+  def vectors(params, slow, rng):
+    views = [augmented(op, jax.random.fold_in(rng, i), x) for i, op in enumerate(pair_of_views("byol", 16))]
+    return [apply(online, params, view)["q"] for view in views], [apply(target, slow, view)["z"] for view in views]
+
+  q, z = ([unit(part) for part in each] for each in vectors(state.params, state.extra["target"], jax.random.key(1)))
   expected = sum(((q[i] - z[1 - i]) ** 2).sum(1) for i in (0, 1)).mean()
   np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-3)
 
@@ -66,7 +73,7 @@ def test_target_follows_and_ends_by_standing_still():
 def test_the_target_is_another_buffer_than_the_parameters():
   """Both are donated."""
   model = byol(encoder=resnet.encoder(**ENCODER), **SIZES)
-  state = model.init(jax.random.key(0), {"image": images()})
+  state = jax.jit(model.init)(jax.random.key(0), {"image": images()})
   update = jax.jit(model.update, donate_argnums=0)
   state, _ = update(state, {"image": images()}, jax.random.key(0))
   state, metrics = update(state, {"image": images()}, jax.random.key(1))

@@ -21,10 +21,15 @@ def test_loss_is_that_of_the_other_view_among_all():
   new, metrics = jax.jit(model.update)(state, {"image": images}, jax.random.key(1))
 
   op, _ = pair_of_views("simclr", 16, strength=0.5, blur=False)
-  views = [augmented(op, jax.random.fold_in(jax.random.key(1), i), images) for i in (0, 1)]
   network = Siamese(resnet.encoder(**ENCODER), Mlp((8, 5)))
-  found, moved = network.apply({"params": state.params, **state.extra}, {"image": jnp.concatenate(views)},
-                               deterministic=False, mutable=["batch_stats"])
+
+  @jax.jit
+  def apply(variables, rng):
+    views = [augmented(op, jax.random.fold_in(rng, i), images) for i in (0, 1)]
+    return views, network.apply(variables, {"image": jnp.concatenate(views)}, deterministic=False,
+                                mutable=["batch_stats"])
+
+  views, (found, moved) = apply({"params": state.params, **state.extra}, jax.random.key(1))
   z = np.asarray(found["z"], np.float64)
   z /= np.linalg.norm(z, axis=1, keepdims=True)
   terms = np.exp(z @ z.T / 0.3)
