@@ -6,7 +6,8 @@ From a run W of `mae`: `--init_from=W`; `--config.model.frozen=True` trains the 
 `--config.model.trained_layers=K` the last K layers (He et al. 2022, arXiv:2111.06377, figure 9). Few labels:
 `--config.data.max_train=N` of the training part, the same for every seed.
 The recipe is the paper's (its table 9), with fewer passes: AdamW, rates that fall by layer, the mean of the patches.
-Expected: not measured yet.
+Expected: small, 1,000 labels of Fashion-MNIST and 300 steps: .834 from a run of `mae --preset=small`, .726 from
+scratch (1 seed).
 """
 import ml_collections
 
