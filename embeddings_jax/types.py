@@ -22,7 +22,8 @@ class Model(NamedTuple):
       types out as in. Randomness comes from `rng` alone, so that a resumed run is the same run.
     embed: `(state, batch) -> Array`, leading axis = examples.
     outputs: other named pure functions `(state, batch, rng) -> Array or dict`; standard names are
-      `loss`, `log_likelihood`, `reconstruct`, `sample`, `hidden` and `components`.
+      `loss`, `log_likelihood`, `reconstruct`, `sample`, `hidden`, `components`, and `calibrated`: of a
+      `GradientState` the `extra` whose running statistics are those of the batch, for a fair untrained baseline.
     rules: how to lay the state out over the mesh; the first rule whose expression is found in a
       leaf's path (`params/encoder/kernel`) wins, all else is replicated or left to `fsdp`.
   """

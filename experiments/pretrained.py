@@ -210,10 +210,11 @@ def initial(found: Pretrained, report: Callable[[str], None] = print) -> Callabl
       return leaves[name].astype(leaf.dtype)
 
     params = jax.tree_util.tree_map_with_path(choose, state.params)
-    extra = state.extra
-    if found.statistics:
-      extra = {name: jax.tree_util.tree_map_with_path(choose, {name: value})[name] if name == "batch_stats" else value
-               for name, value in extra.items()}
+    extra = dict(state.extra)
+    if found.statistics and "batch_stats" in extra:
+      extra |= jax.tree_util.tree_map_with_path(choose, {"batch_stats": extra["batch_stats"]})
+    if "target" in extra:  # A slower copy of the parameters begins with the same ones.
+      extra["target"] = jax.tree_util.tree_map_with_path(choose, extra["target"])
     average = state.average if state.average == () else jax.tree_util.tree_map_with_path(choose, state.average)
     fresh, unused = ", ".join(_roots(missing)), ", ".join(_roots(leaves.keys() - used))
     report(f"{found.path}: {len(used)} arrays of {found.name} taken over" + (f"; fresh: {fresh}" if fresh else "")

@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import ml_collections
 import numpy as np
 import pytest
@@ -208,3 +209,16 @@ def test_the_best_of_several_untrained_networks_is_told(mesh_of):
   for key in ("class/test/knn_accuracy", "class/test/knn200_accuracy"):
     assert best[f"untrained/{key}"] == max(each[key] for each in found) > min(each[key] for each in found)
   assert best["pixels/class/test/knn_accuracy"] > 0.8
+
+
+def test_a_target_begins_with_the_pretrained_parameters_too(mesh_of):
+  config = command.load_config("byol", "tiny")
+  data = pipeline.load_data(config, data_dir=None, cache_dir=None)
+  model = pipeline.make_model(config, data.source.facts, 20)
+  state, other = (pipeline.first_state(model, data.source.batch_at(0), mesh_of(), seed) for seed in (0, 1))
+  trunk = {"encoder": jax.tree.map(np.asarray, other.params["encoder"])}
+  found = pretrained.Pretrained(pathlib.Path("w"), "resnet", {}, trunk, data.encoder, "", "")
+  new = pretrained.initial(found, lambda _: None)(state)
+  for tree in (new.params, new.extra["target"]):
+    jax.tree.map(np.testing.assert_array_equal, tree["encoder"], other.params["encoder"])
+  jax.tree.map(np.testing.assert_array_equal, new.extra["target"]["projector"], state.extra["target"]["projector"])
