@@ -46,18 +46,14 @@ def main(argv: Sequence[str]) -> int:
 
 
 def photographs(size: int):
-  """scikit-learn's two photographs (CC BY): the square in their middle, float32 [2, size, size, 3] in [0, 1]."""
-  import jax.numpy as jnp
+  """scikit-learn's two photographs (CC BY): the square in their middle, uint8 [2, size, size, 3]."""
+  import numpy as np
   from sklearn import datasets
 
-  from embeddings_jax.ops.augment import resized_crop
-  from embeddings_jax.ops.pixels import unit
+  from embeddings_jax.data.images import from_pixels
 
-  pictures = unit(jnp.array(datasets.load_sample_images().images))
-  _, height, width, _ = pictures.shape
-  left = (width - height) // 2
-  box = jnp.array([left, 0, left + height, height])
-  return jnp.stack([resized_crop(picture, box, size, method="bicubic") for picture in pictures])
+  found = datasets.load_sample_images()
+  return np.stack([from_pixels(*picture, 3, (size, size)) for picture in zip(found.images, found.filenames)])
 
 
 def changes(size: int) -> Mapping:

@@ -20,6 +20,7 @@ The loss lies in [0, 8]; `deviation` shows a collapse.
 
 Expected: `experiments/configs/byol.py`.
 """
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -30,7 +31,7 @@ from flax import linen as nn
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.siamese import Mlp, Siamese, applied, calibrated, check_pictures, started
 from embeddings_jax.nets.transformer import RULES
-from embeddings_jax.ops.augment import augmented, pair_of_views
+from embeddings_jax.ops.augment import two_views
 from embeddings_jax.ops.similarity import unit
 from embeddings_jax.ops.uniformity import deviation
 from embeddings_jax.types import InputError, Model
@@ -69,8 +70,8 @@ def byol(
     raise InputError(f"target_decay={target_decay}: must lie in [0, 1)")
   network = Siamese(encoder, Mlp(tuple(projector_dims), last_bias=False), Mlp((predictor_dim, projector_dims[-1])))
   target_network = Siamese(network.encoder, network.projector)
-  ops = lambda images: pair_of_views(augmentation, getattr(encoder, "image_size", 0) or images.shape[1],
-                                     strength=strength, blur=blur, min_scale=min_scale)
+  draw = functools.partial(two_views, name=augmentation, size=getattr(encoder, "image_size", 0), strength=strength,
+                           blur=blur, min_scale=min_scale)
 
   def without_predictor(tree):
     return {name: tree[name] for name in ("encoder", "projector") if name in tree}
@@ -86,8 +87,8 @@ def byol(
     statistics = {"batch_stats": extra["batch_stats"]}
     of_target = {"batch_stats": without_predictor(extra["batch_stats"])}
     z, q, targets = [], [], []
-    for i, op in enumerate(ops(images)):
-      view = {"image": augmented(op, jax.random.fold_in(rng, i), images), "mask": mask}
+    for view in draw(rng, images):
+      view = {"image": view, "mask": mask}
       found, statistics = applied(network, params, statistics, view, deterministic=False)
       target, _ = applied(target_network, extra["target"], of_target, view, deterministic=False)
       z.append(found["z"])

@@ -17,9 +17,9 @@ optimizer is the config's (the paper's is LARS); crops are of pictures as they a
 
 Expected: `experiments/configs/simclr.py`.
 """
+import functools
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
@@ -27,7 +27,7 @@ from flax import linen as nn
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.siamese import Mlp, Siamese, applied, calibrated, check_pictures, started
 from embeddings_jax.nets.transformer import RULES
-from embeddings_jax.ops.augment import augmented, pair_of_views
+from embeddings_jax.ops.augment import two_views
 from embeddings_jax.ops.contrastive import nt_xent
 from embeddings_jax.ops.similarity import unit
 from embeddings_jax.ops.uniformity import deviation
@@ -64,8 +64,8 @@ def simclr(
   if not temperature > 0:
     raise InputError(f"temperature={temperature}: must be above 0")
   network = Siamese(encoder, Mlp(tuple(projector_dims)))
-  ops = lambda images: pair_of_views(augmentation, getattr(encoder, "image_size", 0) or images.shape[1],
-                                     strength=strength, blur=blur, min_scale=min_scale)
+  draw = functools.partial(two_views, name=augmentation, size=getattr(encoder, "image_size", 0), strength=strength,
+                           blur=blur, min_scale=min_scale)
 
   def init_params(rng, batch):
     check_pictures(encoder, batch)
@@ -73,7 +73,7 @@ def simclr(
 
   def loss_fn(params, extra, batch, rng):
     images, mask = batch["image"], batch["mask"] if "mask" in batch else jnp.ones(len(batch["image"]))
-    views = [augmented(op, jax.random.fold_in(rng, i), images) for i, op in enumerate(ops(images))]
+    views = draw(rng, images)
     # The views of a picture lie side by side, so that a sharded batch stays where it is.
     both = lambda pair: jnp.stack(pair, 1).reshape(-1, *pair[0].shape[1:])
     found, extra = applied(network, params, extra, {"image": both(views), "mask": both([mask, mask])},

@@ -17,6 +17,7 @@ view has BatchNorm's statistics of its own, over the whole mesh. Deviations: the
 
 Expected: `experiments/configs/simsiam.py`.
 """
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -27,7 +28,7 @@ from flax import linen as nn
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.siamese import Mlp, Siamese, applied, calibrated, check_pictures, started
 from embeddings_jax.nets.transformer import RULES
-from embeddings_jax.ops.augment import augmented, pair_of_views
+from embeddings_jax.ops.augment import two_views
 from embeddings_jax.ops.similarity import unit
 from embeddings_jax.ops.uniformity import deviation
 from embeddings_jax.types import Model
@@ -59,8 +60,8 @@ def simsiam(
     ema_decay: as for `gradient_model`.
   """
   network = Siamese(encoder, Mlp(tuple(projector_dims), last_norm=True), Mlp((predictor_dim, projector_dims[-1])))
-  ops = lambda images: pair_of_views(augmentation, getattr(encoder, "image_size", 0) or images.shape[1],
-                                     strength=strength, blur=blur, min_scale=min_scale)
+  draw = functools.partial(two_views, name=augmentation, size=getattr(encoder, "image_size", 0), strength=strength,
+                           blur=blur, min_scale=min_scale)
 
   def init_params(rng, batch):
     check_pictures(encoder, batch)
@@ -69,8 +70,8 @@ def simsiam(
   def loss_fn(params, extra, batch, rng):
     images, mask = batch["image"], batch["mask"] if "mask" in batch else jnp.ones(len(batch["image"]))
     z, p = [], []
-    for i, op in enumerate(ops(images)):
-      view = {"image": augmented(op, jax.random.fold_in(rng, i), images), "mask": mask}
+    for view in draw(rng, images):
+      view = {"image": view, "mask": mask}
       found, extra = applied(network, params, extra, view, deterministic=False)
       z.append(unit(found["z"]))
       p.append(unit(found["q"]))

@@ -17,6 +17,7 @@ scales saturation in HSV. It and SimCLR's blur with black around the picture, he
 """
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -118,6 +119,14 @@ def pair_of_views(
   if name == "byol":
     return byol_augmentation(size, view=0, scale=scale), byol_augmentation(size, view=1, scale=scale)
   return (simclr_augmentation(size, strength=strength, blur=blur, scale=scale),) * 2
+
+
+def two_views(
+    rng: Array, images: Shaped[Array, "batch height width channels"], name: str, size: int = 0, **options: Any,
+) -> list[Float[Array, "batch size size channels"]]:
+  """Two views of each picture, float32, by `pair_of_views`, whose `options` are given; 0: as high as the pictures."""
+  ops = pair_of_views(name, size or images.shape[1], **options)
+  return [augmented(op, jax.random.fold_in(rng, i), images) for i, op in enumerate(ops)]
 
 
 def _tenth(size: int) -> int:

@@ -13,7 +13,7 @@ from embeddings_jax.eval.linear_probe import classifier, probe_accuracy
 from embeddings_jax.models.mae import mae
 from embeddings_jax.models.simclr import simclr
 from embeddings_jax.nets import resnet
-from embeddings_jax.ops.augment import augmented, pair_of_views
+from embeddings_jax.ops.augment import two_views
 from embeddings_jax.types import InputError
 from experiments import command, figures, inference, pipeline, pretrained
 from experiments.benchmarks.turns import by_turns, compared, matrix_rate
@@ -79,8 +79,7 @@ def augment(rows: int = 128, side: int = 32) -> dict:
   batch = jax.device_put({"image": images})
   state = jax.jit(model.init)(jax.random.key(FLAGS.seed), batch)
   update = jax.jit(model.update, donate_argnums=0)
-  ops = pair_of_views("simclr", side, strength=0.5)
-  draw = jax.jit(lambda rng, images: [augmented(op, jax.random.fold_in(rng, i), images) for i, op in enumerate(ops)])
+  draw = jax.jit(lambda rng, images: two_views(rng, images, "simclr", strength=0.5))
 
   def step() -> None:
     nonlocal state
