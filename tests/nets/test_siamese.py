@@ -106,7 +106,7 @@ def test_mistakes(name):
     MODELS[name](encoder=encoder(), accumulate=2)
   with pytest.raises(InputError, match="augmentation='simcrl'"):
     broken = functools.partial(MODELS[name], augmentation="simcrl")(encoder=encoder())
-    broken.update(started(broken, {"image": images(2)}), {"image": images(2)}, jax.random.key(0))
+    broken.update(started(broken, {"image": images(2)}), {"image": jnp.asarray(images(2))}, jax.random.key(0))
 
 
 def test_mlp_is_dense_layers_with_batch_normalisation():
