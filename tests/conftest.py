@@ -13,7 +13,6 @@ os.environ.setdefault("EMBEDDINGS_CACHE", tempfile.mkdtemp(prefix="embeddings-ca
 # Tests compile for longer than they compute: machine code as it comes takes a third of the time of optimised code.
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), "--xla_backend_optimization_level=0",
                                     "--xla_cpu_collective_call_terminate_timeout_seconds=60"])
-os.environ.setdefault("GLIBC_TUNABLES", "")  # Commands need not begin anew for large pages.
 if "EMBEDDINGS_DATA" in os.environ:
   os.environ["EMBEDDINGS_DATA"] = str(pathlib.Path(os.environ["EMBEDDINGS_DATA"]).resolve())
 
