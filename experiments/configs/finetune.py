@@ -10,7 +10,34 @@ The rate of `small` fits `bert --preset=small`, whose weights Muon left ten time
 Hugging Face wants 5e-5 or so (`--config.optimizer.learning_rate`).
 With `--init_from` the encoder's hyperparameters and the tokenizer are the pretrained ones.
 """
+from collections.abc import Mapping
+from typing import Any
+
 import ml_collections
+
+
+def supervised(
+    config: ml_collections.ConfigDict, encoder: Mapping[str, Any], **model: Any,
+) -> ml_collections.ConfigDict:
+  """The config that trains `encoder` with labels on another config's data, for as long and by its optimizer.
+
+  `model`: further keys of the model.
+  """
+  data = {key: config.data[key] for key in ("name", "encoder", "image_size", "channels", "bad") if key in config.data}
+  return ml_collections.ConfigDict(dict(
+      factory="finetune",
+      model=dict(dict(encoder=dict(encoder), pooling="mean", layers="last", frozen=False, dropout=0.0), **model),
+      data=dict(data, form="task", errors="strict", label="", max_examples=0, max_train=0, max_length=0, stride=0),
+      optimizer=config.optimizer.to_dict(),
+      steps=config.steps,
+      epochs=config.get("epochs", 0),
+      batch_size=config.batch_size,
+      steps_per_dispatch=1,
+      log_every=config.log_every,
+      save_every=config.save_every,
+      evals=("finetuning",),
+      eval_items=config.eval_items,
+  ))
 
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:

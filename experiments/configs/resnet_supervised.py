@@ -8,21 +8,13 @@ Few labels: `--config.data.max_train=N` of the training part, the same for every
 """
 import ml_collections
 
-from experiments.configs import simclr
+from experiments.configs import finetune, simclr
 
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   base = simclr.get_config(preset)
-  config = ml_collections.ConfigDict(dict(
-      factory="finetune",
-      model=dict(encoder=base.model.encoder.to_dict(), pooling="mean", layers="last", frozen=False, trained_layers=-1,
-                 shift=1, dropout=0.0, layer_decay=1.0),
-      data=dict(base.data.to_dict(), form="task", label="", max_examples=0, max_train=0, max_length=0, stride=0),
-      optimizer=base.optimizer.to_dict(),
-      steps=base.steps, epochs=base.get("epochs", 0), batch_size=base.batch_size, steps_per_dispatch=1,
-      log_every=base.log_every, save_every=base.save_every, evals=("finetuning",), eval_items=base.eval_items))
-  if preset in ("small", "paper"):
-    config.model.shift = 4
+  config = finetune.supervised(base, base.model.encoder, trained_layers=-1, layer_decay=1.0,
+                               shift=4 if preset in ("small", "paper") else 1)
   if preset == "tiny":
     config.data.max_examples = 200
   return config

@@ -11,7 +11,7 @@ scratch (1 seed).
 """
 import ml_collections
 
-from experiments.configs import mae
+from experiments.configs import finetune, mae
 
 OF_THE_OBJECTIVE = ("decoder_dim", "decoder_layers", "decoder_heads", "decoder_mlp_dim", "mask_ratio", "masking",
                     "norm_pix", "flip", "min_scale", "pooling", "accumulate")
@@ -20,14 +20,9 @@ OF_THE_OBJECTIVE = ("decoder_dim", "decoder_layers", "decoder_heads", "decoder_m
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   base = mae.get_config(preset)
   trunk = {key: value for key, value in base.model.items() if key not in OF_THE_OBJECTIVE}
-  config = ml_collections.ConfigDict(dict(
-      factory="finetune",
-      model=dict(encoder=dict(name="mae", **trunk), pooling="mean", layers="last", frozen=False, trained_layers=-1,
-                 shift=1, dropout=0.0, layer_decay=0.75),
-      data=dict(base.data.to_dict(), form="task", label="", max_examples=0, max_train=0, max_length=0, stride=0),
-      optimizer=dict(base.optimizer.to_dict(), warmup_steps=0, warmup_fraction=0.1, b2=0.999),
-      steps=400, batch_size=128, steps_per_dispatch=1, log_every=50, save_every=1000, evals=("finetuning",),
-      eval_items=0))
+  config = finetune.supervised(base, dict(name="mae", **trunk), trained_layers=-1, shift=1, layer_decay=0.75)
+  config.optimizer.update(dict(warmup_steps=0, warmup_fraction=0.1, b2=0.999))
+  config.update(dict(steps=400, batch_size=128, log_every=50, save_every=1000, eval_items=0))
   if preset == "tiny":
     config.data.max_examples = 200
     config.update(dict(steps=20, batch_size=16, log_every=5, save_every=10))
