@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
 
   from embeddings_jax.data import catalog
   from embeddings_jax.data.images import as_images
-  from experiments import figures
+  from experiments.figures import pictures
 
   if FLAGS.data:
     items = as_images(catalog.load(FLAGS.data, data_dir=FLAGS.data_dir or None,
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     images = np.asarray(items[np.sort(chosen)])
   else:
     images = photographs(FLAGS.size)[:FLAGS.num_images]
-  figures.draw_augmentations(FLAGS.figure, images, changes(images.shape[1]), seed=FLAGS.seed)
+  pictures.draw_augmentations(FLAGS.figure, images, changes(images.shape[1]), seed=FLAGS.seed)
   print(FLAGS.figure, flush=True)
   return 0
 

@@ -8,7 +8,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from embeddings_jax.ops import augment
-from experiments import augmentations, figures
+from experiments import augmentations
+from experiments.figures import pictures
 from tests.test_command import call
 
 
@@ -37,7 +38,7 @@ def test_blocks_hold_the_originals_and_what_became_of_them(channels):
 
   images = np.random.default_rng(0).integers(0, 256, (2, 6, 6, channels), np.uint8)
   ops = {"negative": lambda rng, image: 1 - image, "black": lambda rng, image: jnp.zeros_like(image)}
-  figure = figures._augmentations(plt, images, ops, 3, 0)
+  figure = pictures.augmentations(plt, images, ops, 3, 0)
   blocks = {axes.get_title(): axes.images[0].get_array() for axes in figure.axes}
   plt.close(figure)
   assert list(blocks) == ["original", "negative", "black"]

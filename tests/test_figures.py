@@ -7,8 +7,9 @@ from etils import epath
 from sklearn.decomposition import PCA
 
 from experiments import figures
+from experiments.figures import components, documents, pictures, sweeps, training, words
 
-PAIRS = [pair.split() for pair in figures.RELATIONS["man and woman"]]
+PAIRS = [pair.split() for pair in words.RELATIONS["man and woman"]]
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def plt():
 @pytest.mark.parametrize("shape", [(12, 5), (6, 1), (1, 3)])
 def test_the_plane_is_that_of_the_principal_components(shape):
   points = np.random.default_rng(0).normal(size=shape)
-  places, share = figures._principal_plane(points)
+  places, share = words.principal_plane(points)
   assert places.shape == (shape[0], 2)
   if min(shape) > 1:
     pca = PCA(2).fit(points)
@@ -48,7 +49,7 @@ def test_the_parallelogram_names_all_its_words(plt):
   first = noise.normal(size=(4, 1, 8))
   pairs = first + np.stack([np.zeros(8), 3 * noise.normal(size=8)])
   pairs /= np.linalg.norm(pairs, axis=2, keepdims=True)
-  figure = figures._parallelograms(plt, pairs, PAIRS[:4], "man and woman")
+  figure = words.parallelograms(plt, pairs, PAIRS[:4], "man and woman")
   axes = figure.axes[0]
   assert sorted(text.get_text() for text in axes.texts if text.get_text()) == sorted(sum(PAIRS[:4], []))
   assert axes.get_title().startswith("Man and woman (PCA")
@@ -57,7 +58,7 @@ def test_the_parallelogram_names_all_its_words(plt):
 def test_hidden_patches_are_three_rows_of_pictures(plt):
   shown = {name: np.random.default_rng(i).random((4, 6, 8, 3)).astype(np.float32)
            for i, name in enumerate(("original", "masked", "reconstructed"))}
-  figure = figures._hidden_patches(plt, shown | {"mask": np.repeat([[1, 1, 1, 0]], 4, 0)})
+  figure = pictures.hidden_patches(plt, shown | {"mask": np.repeat([[1, 1, 1, 0]], 4, 0)})
   assert figure.get_suptitle() == "75% of the patches hidden, and filled in"
   assert len(figure.axes) == 12
   for place, picture in zip(figure.axes, np.concatenate(list(shown.values()))):
@@ -70,10 +71,9 @@ def test_the_scatter_bears_the_correlation(plt):
   from embeddings_jax.data import wordsets
 
   pairs = wordsets.word_similarity("mc30")
-  words = sorted({word for pair in pairs for word in pair[:2]})
-  row = {word: i for i, word in enumerate(words)}
-  vectors = np.random.default_rng(0).normal(size=(len(words), 4))
-  figure = figures._similarity_scatter(plt, vectors, row, "mc30", None)
+  row = {word: i for i, word in enumerate(sorted({word for pair in pairs for word in pair[:2]}))}
+  vectors = np.random.default_rng(0).normal(size=(len(row), 4))
+  figure = words.similarity_scatter(plt, vectors, row, "mc30", None)
   cosine, rating = np.array([[vectors[row[a]] @ vectors[row[b]] / np.linalg.norm(vectors[row[a]])
                               / np.linalg.norm(vectors[row[b]]), score] for a, b, score in pairs]).T
   np.testing.assert_allclose(figure.axes[0].collections[0].get_offsets(), np.stack([rating, cosine], 1))
@@ -83,7 +83,7 @@ def test_the_scatter_bears_the_correlation(plt):
 
 def test_topics_are_drawn_by_their_weight_with_their_best_words(plt):
   beta = np.array([[0.7, 0.2, 0.1, 0], [0, 0.1, 0.3, 0.6]])
-  figure = figures._topics(plt, beta, np.array([0.25, 0.75]), ["a", "b", "c", "d"])
+  figure = documents.topics(plt, beta, np.array([0.25, 0.75]), ["a", "b", "c", "d"])
   first, second = figure.axes
   assert first.get_title() == "topic 1: 75.0% of the words" and second.get_title() == "topic 0: 25.0% of the words"
   assert [label.get_text() for label in first.get_yticklabels()] == ["d", "c", "b", "a"]
@@ -95,7 +95,7 @@ def test_documents_are_coloured_by_group_and_those_without_words_left_out(plt):
   group = np.repeat(["x", "y"], 15)
   vectors = np.where(group[:, None] == "x", [0.9, 0.1], [0.1, 0.9]) + 0.05 * noise.random((30, 2))
   vectors[3] = 0.5
-  figure = figures._document_map(plt, vectors, "kind", group)
+  figure = documents.document_map(plt, vectors, "kind", group)
   axes = figure.axes[0]
   assert [len(part.get_offsets()) for part in axes.collections] == [14, 15]
   assert axes.get_title() == "29 documents by kind (t-SNE of cosine distances)"
@@ -116,7 +116,7 @@ def test_components_and_reconstructions_are_pictures(plt):
   parts = {"mean": pca.mean_, "components": pca.components_, "explained_variance": pca.explained_variance_,
            "explained_variance_ratio": pca.explained_variance_ratio_}
   data = SimpleNamespace(encoder=encoder, dataset=dataset)
-  made = figures._principal_components(plt, parts, data)
+  made = components.principal_components(plt, parts, data)
   assert set(made) == {"explained_variance", "components", "reconstructions"}
   np.testing.assert_allclose(made["explained_variance"].axes[0].lines[0].get_ydata()[-1], 1, atol=1e-5)
   pictures = [axes.images[0].get_array() for axes in made["reconstructions"].axes]
@@ -134,7 +134,7 @@ def test_points_are_tied_to_the_line(plt):
   x = (rng.normal(size=(50, 1)) * [3, 1] + 0.2 * rng.normal(size=(50, 2)) + 5).astype(np.float32)
   pca = PCA(1).fit(x)
   parts = {"mean": pca.mean_, "components": pca.components_, "explained_variance": pca.explained_variance_}
-  figure = figures._line_and_plane(plt, parts, x, SimpleNamespace(labels={}, columns=None))
+  figure = components.line_and_plane(plt, parts, x, SimpleNamespace(labels={}, columns=None))
   ties = figure.axes[0].lines[0].get_xydata().reshape(-1, 3, 2)
   np.testing.assert_allclose(ties[:, 0], x, atol=1e-6)
   np.testing.assert_allclose(ties[:, 1], pca.inverse_transform(pca.transform(x)), atol=1e-4)
@@ -142,7 +142,7 @@ def test_points_are_tied_to_the_line(plt):
 
 def test_cosines_against_scores(plt, tmp_path):
   score, cosine = np.array([0, 0.4, 2, 5, 5]), np.array([0.1, 0.3, 0.2, 0.7, 0.9])
-  axes = figures._score_scatter(plt, score, cosine, "set").axes[0]
+  axes = words.score_scatter(plt, score, cosine, "set").axes[0]
   np.testing.assert_allclose(axes.collections[0].get_offsets(), np.stack([score, cosine], 1))
   np.testing.assert_allclose(axes.lines[0].get_xydata(), [[0, 0.2], [2, 0.2], [5, 0.8]])
   assert axes.get_title() == "set: 5 pairs, Spearman 0.872"  # Ranks 1 2 3 4.5 4.5, 1 3 2 4 5: 8.5 / sqrt(95).
@@ -152,7 +152,7 @@ def test_cosines_against_scores(plt, tmp_path):
 
 def test_a_collapse_shows_beside_the_loss(plt):
   records = [{"step": step, "loss": -step / 10, "deviation": 1 / step} for step in (1, 2, 5)]
-  top, bottom = figures._collapse(plt, records).axes
+  top, bottom = training.collapse(plt, records).axes
   np.testing.assert_allclose(top.lines[0].get_ydata(), [-0.1, -0.2, -0.5])
   np.testing.assert_allclose(bottom.lines[0].get_xydata(), [[1, 1], [2, 0.5], [5, 0.2]])
 
@@ -163,7 +163,7 @@ def test_accuracy_by_the_number_of_labels_has_a_line_for_each_way(tmp_path, monk
   monkeypatch.setattr(plt, "close", lambda figure: None)  # So that it can be looked at.
   rows = [{"labels": n, "fine-tuned": n / 1e3, "frozen": 0.1, "fine-tuned deviation": 0.01, "frozen deviation": 0.0}
           for n in (100, 300)]
-  figures.draw_label_gain(str(tmp_path / "gain.png"), rows, "mae")
+  sweeps.draw_label_gain(str(tmp_path / "gain.png"), rows, "mae")
   axes = plt.gcf().axes[0]
   assert axes.get_legend_handles_labels()[1] == ["fine-tuned", "frozen"] and axes.get_xscale() == "log"
   np.testing.assert_allclose(axes.lines[0].get_xydata(), [[100, 0.1], [300, 0.3]])

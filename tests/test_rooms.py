@@ -55,7 +55,7 @@ def test_flags_are_read_in_experiments_alone_and_matplotlib_by_figures_alone():
     names = set(imported(path))
     if "experiments" not in path.parts:
       assert not any(name.startswith("absl.flags") or name == "absl" for name in names), path
-    if path.name != "figures.py":
+    if path.parent.name != "figures":
       assert not any(name.startswith("matplotlib") for name in names), path
 
 

@@ -12,7 +12,7 @@ from flax import linen as nn
 from embeddings_jax.ops import mutual_information as mi
 from embeddings_jax.ops.contrastive import info_nce
 from embeddings_jax.ops.similarity import unit
-from experiments import figures
+from experiments.figures import sweeps
 
 FLAGS = flags.FLAGS
 
@@ -110,7 +110,7 @@ def mutual_information(
                    "best_deviation": round(float(best.std(ddof=1)), 4),
                    "seconds": round(time.perf_counter() - start, 1)})
   if FLAGS.figure:
-    figures.draw_information_bounds(FLAGS.figure, rows)
+    sweeps.draw_information_bounds(FLAGS.figure, rows)
 
   def of(name, truth):
     return next(row["trained"] for row in rows if (row["bound"], row["num"], row["truth"]) == (name, compared, truth))

@@ -15,8 +15,9 @@ from embeddings_jax.models.simclr import simclr
 from embeddings_jax.nets import resnet
 from embeddings_jax.ops.augment import two_views
 from embeddings_jax.types import InputError
-from experiments import command, figures, inference, pipeline, pretrained
+from experiments import command, inference, pipeline, pretrained
 from experiments.benchmarks.turns import by_turns, compared, matrix_rate
+from experiments.figures import sweeps
 
 FLAGS = flags.FLAGS
 
@@ -127,7 +128,7 @@ def labels(numbers: tuple[int, ...] = (100, 300, 1000, 3000, 10_000)) -> dict:
     rows.append({"labels": number, **{name: round(mean, 4) for name, (mean, _) in means.items()},
                  **{f"{name} deviation": round(deviation, 4) for name, (_, deviation) in means.items()}})
   if FLAGS.figure:
-    figures.draw_label_gain(FLAGS.figure, rows, f"{found.name} on {FLAGS.data}")
+    sweeps.draw_label_gain(FLAGS.figure, rows, f"{found.name} on {FLAGS.data}")
   told = ", ".join(f"{row['labels']:,}: {row['fine-tuned']:.3f} ({row['frozen']:.3f}, {row['from scratch']:.3f})"
                    for row in rows)
   return {"summary": f"{FLAGS.data}, accuracy by number of labels of {found.name} fine-tuned (frozen, from scratch): "
@@ -158,7 +159,7 @@ def mask_ratios(ratios: tuple[float, ...] = (0.15, 0.3, 0.5, 0.6, 0.75, 0.85, 0.
     rows.append({"mask_ratio": ratio, "accuracy": round(float(np.mean(accuracies)), 4),
                  "deviation": round(float(np.std(accuracies)), 4), "seconds": round(statistics.median(seconds), 1)})
   if FLAGS.figure:
-    figures.draw_mask_ratios(FLAGS.figure, rows, FLAGS.data)
+    sweeps.draw_mask_ratios(FLAGS.figure, rows, FLAGS.data)
   told = ", ".join(f"{row['mask_ratio']:.2f}: {row['accuracy']:.3f} ({row['seconds']:.0f} s)" for row in rows)
   return {"summary": f"{FLAGS.data}, linear probe by share of hidden patches, {FLAGS.steps} steps (and their time): "
                      f"{told}", "rows": rows}

@@ -1,0 +1,20 @@
+"""Matplotlib without a screen, and its files."""
+from typing import Any
+
+from etils import epath
+
+
+def pyplot() -> Any:
+  import matplotlib
+
+  matplotlib.use("Agg")
+  from matplotlib import pyplot as plt
+
+  return plt
+
+
+def save(plt: Any, figure: Any, path: epath.PathLike) -> None:
+  """Writes the figure to a PNG, and forgets it."""
+  with epath.Path(path).open("wb") as file:
+    figure.savefig(file, dpi=120, bbox_inches="tight", format="png")
+  plt.close(figure)

@@ -1,0 +1,111 @@
+"""Principal components, and what they keep of pictures and other rows."""
+from typing import Any
+
+import numpy as np
+
+
+def principal_components(plt: Any, parts: dict[str, np.ndarray], data: Any) -> dict[str, Any]:
+  """Explained variance; of pictures the components and reconstructions, of other rows the line and the plane."""
+  x = data.encoder.encode(data.dataset.items)["x"]
+  made = {"explained_variance": _explained_variance(plt, parts["explained_variance_ratio"])}
+  if data.dataset.picture:
+    std = 1 if data.encoder.std is None else data.encoder.std
+    origin = 0 if data.encoder.mean is None else data.encoder.mean
+    pixels = lambda rows: np.reshape(rows * std + origin, (-1, *data.dataset.picture))
+    made["components"] = _component_pictures(plt, parts, pixels, data.dataset.picture)
+    made["reconstructions"] = _reconstructions(plt, parts, x, pixels, data.dataset.labels)
+  elif x.shape[1] > 1:
+    made["fit"] = line_and_plane(plt, parts, x, data.dataset)
+  return made
+
+
+def _explained_variance(plt: Any, ratio: np.ndarray) -> Any:
+  figure, axes = plt.subplots(figsize=(6, 4))
+  number = np.arange(1, len(ratio) + 1)
+  axes.bar(number, ratio, color="tab:blue", alpha=0.5, width=0.8, label="of each component")
+  axes.plot(number, np.cumsum(ratio), color="black", marker="." if len(ratio) <= 40 else "", label="of all up to it")
+  axes.set(xlabel="component", ylabel="share of the variance", ylim=(0, 1.03), title="Explained variance")
+  axes.xaxis.get_major_locator().set_params(integer=True)
+  axes.grid(alpha=0.3)
+  axes.legend(loc="center right")
+  return figure
+
+
+def _component_pictures(plt: Any, parts: dict[str, np.ndarray], pixels: Any, shape: tuple[int, ...]) -> Any:
+  """The mean and the first components, each scaled to its largest weight: grey, or red and blue, is 0."""
+  chosen, ratio = parts["components"][:23], parts["explained_variance_ratio"]
+  columns = min(8, len(chosen) + 1)
+  lines = -(-(len(chosen) + 1) // columns)
+  figure, axes = plt.subplots(lines, columns, figsize=(1.3 * columns, 1.6 * lines), squeeze=False)
+  for place in axes.flat:
+    place.axis("off")
+  axes.flat[0].imshow(np.clip(pixels(parts["mean"])[0], 0, 1), cmap="gray", vmin=0, vmax=1)
+  axes.flat[0].set_title("mean", fontsize=8)
+  for i, (place, row) in enumerate(zip(axes.flat[1:], chosen)):
+    weights = np.reshape(row / max(np.abs(row).max(), 1e-30), shape)
+    place.imshow((weights + 1) / 2, cmap="RdBu_r", vmin=0, vmax=1)
+    place.set_title(f"{i + 1}: {ratio[i]:.1%}", fontsize=8)
+  figure.suptitle("Mean and principal components, with their shares of the variance")
+  return figure
+
+
+def _reconstructions(plt: Any, parts: dict[str, np.ndarray], x: np.ndarray, pixels: Any, labels: Any) -> Any:
+  """Some pictures, one of each class where there are classes, from more and more components."""
+  classes = np.asarray(next(iter(labels.values()))) if labels else np.arange(len(x))
+  rows = np.unique(classes, return_index=True)[1]
+  if len(rows) == len(x) or len(rows) < 4:  # Nothing to choose by.
+    rows = np.linspace(0, len(x) - 1, min(10, len(x))).astype(int)
+  rows = rows[:10]
+  total = len(parts["components"])
+  numbers = [0, *(k for k in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512) if k < total), total]
+  centred = x[rows] - parts["mean"]
+  codes = centred @ parts["components"].T
+  figure, axes = plt.subplots(len(rows), len(numbers) + 1, figsize=(0.95 * (len(numbers) + 1), 0.95 * len(rows)),
+                              squeeze=False)
+  for column, k in enumerate([*numbers, None]):
+    made = x[rows] if k is None else parts["mean"] + codes[:, :k] @ parts["components"][:k]
+    for place, picture in zip(axes[:, column], pixels(made)):
+      place.imshow(np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1)
+      place.axis("off")
+    axes[0, column].set_title("picture" if k is None else "mean" if not k else f"k = {k}", fontsize=8)
+  figure.suptitle("Reconstructions from the first k components", y=0.94)
+  figure.subplots_adjust(wspace=0.05, hspace=0.05)
+  return figure
+
+
+def line_and_plane(plt: Any, parts: dict[str, np.ndarray], x: np.ndarray, dataset: Any) -> Any:
+  """The line of the first component, over two features, and the plane of the first two, over three: the cloud's best
+  ones, or where it has more features their images in those that vary most along them. Each point is tied to its
+  reconstruction."""
+  rows = np.sort(np.random.default_rng(0).permutation(len(x))[:300])
+  label = next((np.asarray(values)[rows] for values in dataset.labels.values() if len(np.unique(values)) <= 10), None)
+  color = np.zeros(len(rows), int) if label is None else np.unique(label, return_inverse=True)[1]
+  color = plt.get_cmap("tab10")(color)
+  names = dataset.columns or [f"feature {i + 1}" for i in range(x.shape[1])]
+  panels = [k for k in (1, 2) if x.shape[1] > k and len(parts["components"]) >= k]
+  figure = plt.figure(figsize=(6 * len(panels), 5))
+  for panel, k in enumerate(panels, 1):
+    basis = parts["components"][:k]
+    seen = np.sort(np.argsort(-(parts["explained_variance"][:k] @ basis ** 2), kind="stable")[:k + 1])
+    points = x[rows]
+    codes = (points - parts["mean"]) @ basis.T
+    on, points = (parts["mean"] + codes @ basis)[:, seen], points[:, seen]
+    axes = figure.add_subplot(1, len(panels), panel, projection="3d" if k == 2 else None)
+    ties = np.stack([points, on, np.full_like(on, np.nan)], 1).reshape(-1, k + 1)
+    axes.plot(*ties.T, color="0.6", linewidth=0.5)
+    axes.scatter(*points.T, c=color, s=12, linewidths=0, alpha=0.9, depthshade=False) if k == 2 else axes.scatter(
+        *points.T, c=color, s=12, linewidths=0, zorder=3)
+    ends = [codes.min(0), codes.max(0)]
+    grid = np.stack(np.meshgrid(*[np.linspace(*end, 2) for end in np.transpose(ends)], indexing="ij"), -1)
+    surface = (parts["mean"] + grid @ basis)[..., seen]
+    if k == 1:
+      axes.plot(*surface.T, color="black")
+      axes.set_aspect("equal", "datalim")
+    else:
+      axes.plot_surface(*np.moveaxis(surface, -1, 0), color="0.5", alpha=0.25)
+      axes.set_zlabel(names[seen[2]])
+      axes.set_aspect("equal")
+    found, many = ("line", "two") if k == 1 else ("plane", "three")
+    where = "" if x.shape[1] == k + 1 else f", seen in {many} of {x.shape[1]} features"
+    axes.set(xlabel=names[seen[0]], ylabel=names[seen[1]], title=f"Best {found}{where}")
+  return figure
