@@ -3,7 +3,8 @@
 Command: `python -m experiments.run --model=byol [--preset=small --data_dir=DIR] [--data=fashion-mnist|FOLDER]`
 Presets: those of `simclr`, with its network, data and changes of pictures; in `paper` the target's decay of .99 that
 small sets want, and 200 passes.
-Expected: not measured yet; untrained and pixels: see `simclr`. lightly's ResNet-18, 200 passes, batch 512: kNN .868.
+Expected: small, 16 minutes: kNN .472 (k = 200: .444), linear probe .499, deviation .78 (1 seed); untrained .384
+(.373) and .379, pixels: see `simclr`. lightly's ResNet-18, 200 passes, batch 512: kNN .868.
 """
 import ml_collections
 
