@@ -11,8 +11,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="xla-cache-"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 os.environ.setdefault("EMBEDDINGS_CACHE", tempfile.mkdtemp(prefix="embeddings-cache-"))
-# Tests compile for longer than they compute: machine code as it comes takes a third of the time of optimised code, and
-# the older of jax 0.10's two ways to write it half of that. XLA stops at flags that it does not know.
+# Tests compile for longer than they compute: machine code as it comes takes a third of the time of optimised code,
+# and the older of jax 0.10's two ways to write it half of that. XLA stops at flags that it does not know.
 XLA_FLAGS = ["--xla_backend_optimization_level=0", "--xla_cpu_collective_call_terminate_timeout_seconds=60"]
 if importlib.metadata.version("jax").startswith("0.10."):
   XLA_FLAGS.append("--xla_cpu_use_fusion_emitters=false")
