@@ -151,8 +151,9 @@ def speed_up_cpus() -> None:
   """Takes convolutions from YNNPACK, to which XLA gives them by default, unless the user says what that is to do:
   without it a training step of SimCLR's ResNet-18 took .7 to .8 of the time on two cores."""
   given = os.environ.get("XLA_FLAGS", "")
-  # XLA stops at a flag that it does not know, and this one is experimental.
-  if "ynn_fusion" not in given and importlib.metadata.version("jax").startswith(("0.10.", "0.11.")):
+  # XLA stops at a flag that it does not know; this one is experimental, and the XLA of TPUs is one of its own.
+  known = importlib.metadata.version("jax").startswith(("0.10.", "0.11.")) and not importlib.util.find_spec("libtpu")
+  if known and "ynn_fusion" not in given:
     os.environ["XLA_FLAGS"] = f"{given} {NO_YNNPACK_CONVOLUTIONS}".strip()
 
 
