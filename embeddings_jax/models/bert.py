@@ -37,7 +37,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from embeddings_jax.gradient import gradient_model
-from embeddings_jax.nets.transformer import ACTIVATIONS, RULES, TextEncoder, layer_norm, text_encoder
+from embeddings_jax.nets.transformer import ACTIVATIONS, RULES, TextEncoder, text_encoder
+from embeddings_jax.ops.layer_norm import layer_norm
 from embeddings_jax.ops.masking import Masked, content_keys, mask_tokens
 from embeddings_jax.ops.pooling import check_pooling, needs_layers, pool, pool_parts
 from embeddings_jax.types import InputError, Model
@@ -79,7 +80,7 @@ class Bert(nn.Module):
     """Logits of the vocabulary, float32."""
     hidden = ACTIVATIONS[self.encoder.activation](_dense(hidden, self.masked["dense"]))
     hidden = layer_norm(hidden, self.masked["norm"], self.encoder.norm_epsilon, hidden.dtype)
-    return self.encoder.decode(hidden) + self.masked["bias"]
+    return self.encoder.decode(hidden, self.masked["bias"])
 
   def hidden(self, tokens, segments, layers=False, parts=None):
     encode = self.encoder.hidden if layers else self.encoder

@@ -33,9 +33,10 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.patches import fold
-from embeddings_jax.nets.transformer import RULES, Transformer, layer_norm
+from embeddings_jax.nets.transformer import RULES, Transformer
 from embeddings_jax.nets.vit import Affine, Vit, check_width, norm_params, sincos2d, vit
 from embeddings_jax.ops.augment import augmented, compose, horizontal_flip, random_resized_crop
+from embeddings_jax.ops.layer_norm import layer_norm
 from embeddings_jax.ops.masking import PATCH_MASKINGS, patch_noise
 from embeddings_jax.ops.pixels import unit
 from embeddings_jax.types import InputError, Model
@@ -78,8 +79,7 @@ class Decoder(nn.Module):
     x = Transformer(
         self.num_layers, self.num_heads, self.mlp_dim, "pre", activation=self.activation,
         norm_epsilon=self.norm_epsilon, kernel_init=nn.initializers.glorot_uniform(), dtype=self.dtype,
-        remat=self.remat, unroll=self.unroll, name="layers")(x)
-    x = x[:, 1 if every else 1 + num_visible:]
+        remat=self.remat, unroll=self.unroll, name="layers")(x, only=slice(1 if every else 1 + num_visible, None))
     x = layer_norm(x, self.param("final_norm", norm_params(self.dim)), self.norm_epsilon, self.dtype)
     return Affine(width, self.dtype, name="predict")(x).astype(jnp.float32)
 

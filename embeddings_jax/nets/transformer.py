@@ -23,13 +23,14 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from embeddings_jax.ops.dropout import dropout
-from embeddings_jax.ops.product import affine, product
+from embeddings_jax.ops.layer_norm import layer_norm
+from embeddings_jax.ops.product import affine
 from embeddings_jax.ops.sharding import DATA_AXES, constrain
 from embeddings_jax.types import InputError
 
 ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
-    # By erf, as PyTorch has it: JAX's erfc takes twice as long on CPUs.
-    "gelu": lambda x: x * (0.5 + 0.5 * jax.lax.erf(x * 0.5**0.5)),
+    # By erf, as PyTorch has it: JAX's erfc takes twice as long on CPUs. In float32, as XLA would round each factor.
+    "gelu": lambda x: (x * (0.5 + 0.5 * jax.lax.erf(x.astype(jnp.float32) * 0.5**0.5))).astype(x.dtype),
     "gelu_tanh": lambda x: nn.gelu(x, approximate=True), "relu": nn.relu}
 NORMS = ("post", "pre")
 POSITIONS = ("learned", "sinusoidal")
@@ -90,6 +91,7 @@ class Transformer(nn.Module):
       *,
       deterministic: bool = True,
       collect: str = "",
+      only: slice | None = None,
   ) -> Any:
     """Applies the stack.
 
@@ -97,8 +99,9 @@ class Transformer(nn.Module):
       x: the input.
       valid: False on padding, which nobody attends to, or [B, T, T], what each position may attend to; None: all.
       deterministic: without dropout; else the `dropout` rng collection is used.
-      collect: `layers` gives [B, L + 1, T, D] instead, `attention` the weights [B, L, H, T, T], `first` the first
-        position alone, [B, 1, D], of which the last layer computes no other.
+      collect: `layers` gives [B, L + 1, T, D] instead, `attention` the weights [B, L, H, T, T].
+      only: positions that are asked for, [B, T', D]; of the others the last layer computes keys and values alone.
+        With `causal` they have to begin at the first.
     """
     params = self._parameters(x.shape[-1])
     shape = x.shape
@@ -106,32 +109,34 @@ class Transformer(nn.Module):
     x = x.reshape(-1, shape[-1])
     rng = None if deterministic or not (self.dropout or self.attention_dropout) else self.make_rng("dropout")
 
-    def body(x, layer):
-      x, weights = self._layer(layer["params"], x, shape[:2], valid, layer.get("rng"), collect == "attention")
+    def body(x, layer, only=None):
+      x, weights = self._layer(layer["params"], x, shape[:2], valid, layer.get("rng"), collect == "attention", only)
       return x, x.reshape(shape) if collect == "layers" else weights
 
     layers = {"params": params}
     if rng is not None:
       layers["rng"] = jax.random.split(rng, self.num_layers)
+    bodies = [body, functools.partial(body, only=only)]
     if self.remat != "none":
-      body = jax.checkpoint(body, policy=REMAT[self.remat], prevent_cse=False)
-    if collect == "first":
-      lower, top = jax.tree.map(lambda leaf: leaf[:-1], layers), jax.tree.map(lambda leaf: leaf[-1], layers)
-      x, _ = self._through(body, x, lower, self.num_layers - 1)
-      return self._layer(top["params"], x, shape[:2], valid, top.get("rng"), first=True)[0][:, None]
-    last, collected = self._through(body, x, layers, self.num_layers)
+      bodies = [jax.checkpoint(f, policy=REMAT[self.remat], prevent_cse=False) for f in bodies]
+    last, collected = self._through(*bodies, x, layers, only is not None)
     if collect == "layers":
       return jnp.moveaxis(jnp.concatenate([x.reshape(1, *shape), collected]), 0, 1)
-    return last.reshape(shape) if not collect else jnp.moveaxis(collected, 0, 1)
+    return last.reshape(shape[0], -1, shape[-1]) if not collect else jnp.moveaxis(collected, 0, 1)
 
-  def _through(self, body, x, layers, num):
-    """`jax.lax.scan` over the layers, or where it would be unrolled wholly a loop: a scan, unrolled or not, copies
-    what each layer keeps for its backward pass into one array of all layers, and out of it again."""
-    if self.unroll < num:
-      return jax.lax.scan(body, x, layers, unroll=max(1, self.unroll))
+  def _through(self, body, top, x, layers, apart):
+    """The layers, the last one by `top`: `jax.lax.scan`, after which `top` follows if it is to stand `apart`, or where
+    all would be unrolled a loop. A scan, unrolled or not, copies what each layer keeps for its backward pass into one
+    array of all layers, and out of it again."""
+    if self.unroll < self.num_layers:
+      if not apart:
+        return jax.lax.scan(body, x, layers, unroll=max(1, self.unroll))
+      lower, last = (jax.tree.map(lambda leaf, part=part: leaf[part], layers) for part in (slice(-1), -1))
+      return top(jax.lax.scan(body, x, lower, unroll=max(1, self.unroll))[0], last)
     collected = []
-    for i, params in enumerate(_unstacked(layers["params"], num)):
-      x, found = body(x, {"params": params, **({"rng": layers["rng"][i]} if "rng" in layers else {})})
+    for i, params in enumerate(_unstacked(layers["params"], self.num_layers)):
+      step = top if i == self.num_layers - 1 else body
+      x, found = step(x, {"params": params, **({"rng": layers["rng"][i]} if "rng" in layers else {})})
       collected.append(found)
     return x, None if not collected or collected[0] is None else jnp.stack(collected)
 
@@ -158,15 +163,15 @@ class Transformer(nn.Module):
         "up": dense("up", (dim, hidden), (dim, hidden), (hidden,)),
         "down": dense("down", (hidden, dim), (hidden, dim), (dim,))}
 
-  def _layer(self, params, x, shape, valid, rng, with_weights=False, first=False):
-    """[B T, D] -> [B T, D], `shape` being (B, T), or [B, D] of the first positions; and the attention's weights."""
+  def _layer(self, params, x, shape, valid, rng, with_weights, only):
+    """[B T, D] -> [B T, D], `shape` being (B, T), or of the positions `only`; and the attention's weights."""
     keys = [None] * 3 if rng is None else list(jax.random.split(rng, 3))
     norm = lambda name, x: layer_norm(x, params[name], self.norm_epsilon, self.dtype)
     drop = lambda x, key: x if key is None else dropout(x, key, self.dropout)
 
     y = norm("attention_norm", x) if self.norm == "pre" else x
-    y, weights = self._attention(params, y, shape, valid, keys[0], with_weights, first)
-    x = (x.reshape(*shape, -1)[:, 0] if first else x) + drop(y, keys[1])
+    y, weights = self._attention(params, y, shape, valid, keys[0], with_weights, only)
+    x = (x if only is None else _take(x, shape, only)) + drop(y, keys[1])
     if self.norm == "post":
       x = norm("attention_norm", x)
     y = norm("mlp_norm", x) if self.norm == "pre" else x
@@ -174,17 +179,18 @@ class Transformer(nn.Module):
     x = x + drop(y, keys[2])
     return norm("mlp_norm", x) if self.norm == "post" else x, weights
 
-  def _attention(self, params, x, shape, valid, rng, with_weights, first):
+  def _attention(self, params, x, shape, valid, rng, with_weights, only):
     dim = x.shape[-1]
     kernel, bias = params["qkv"]["kernel"].reshape(dim, -1), params["qkv"]["bias"].ravel()
-    if first:
-      query = self._dense(x.reshape(*shape, dim)[:, 0], {"kernel": kernel[:, :dim], "bias": bias[:dim]})
-      both = self._dense(x, {"kernel": kernel[:, dim:], "bias": bias[dim:]})
-      heads = [query.reshape(len(query), 1, self.num_heads, -1)]
-      heads += [x.reshape(*shape, self.num_heads, -1) for x in jnp.split(both, 2, axis=-1)]
-    else:
+    if only is None:
       qkv = self._dense(x, {"kernel": kernel, "bias": bias})
-      heads = [x.reshape(*shape, self.num_heads, -1) for x in jnp.split(qkv, 3, axis=-1)]
+      if jax.default_backend() != "cpu":  # XLA would join the three gradients anew for each product that reads them.
+        qkv = jax.lax.optimization_barrier(qkv)
+      heads = jnp.split(qkv, 3, axis=-1)
+    else:
+      query = self._dense(_take(x, shape, only), {"kernel": kernel[:, :dim], "bias": bias[:dim]})
+      heads = [query, *jnp.split(self._dense(x, {"kernel": kernel[:, dim:], "bias": bias[dim:]}), 2, axis=-1)]
+    heads = [x.reshape(shape[0], -1, self.num_heads, dim // self.num_heads) for x in heads]
     rate = 0.0 if rng is None else self.attention_dropout
     y, weights = attention(*heads, valid, causal=self.causal, rate=rate, rng=rng, with_weights=with_weights)
     kernel, bias = params["out"]["kernel"].reshape(dim, dim), params["out"]["bias"]
@@ -192,6 +198,11 @@ class Transformer(nn.Module):
 
   def _dense(self, x, params):
     return checkpoint_name(affine(x, params["kernel"], params["bias"], self.dtype), "product")
+
+
+def _take(x, shape, positions):
+  """[B T, D] -> [B T', D]"""
+  return x.reshape(*shape, -1)[:, positions].reshape(-1, x.shape[-1])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -223,16 +234,10 @@ def attention(
   the type and the shape; dropout of the weights it lacks. Padding stands at the end of a row.
   """
   if not rate and not with_weights and jax.default_backend() != "cpu":
-    width = query.shape[-1]
-    flash = (jax.default_backend() == "gpu" and query.dtype in (jnp.bfloat16, jnp.float16) and width % 8 == 0
-             and width <= 128 and query.shape[1] % 2 == 0 and key.shape[1] % 2 == 0)
-    if flash and valid is not None and valid.ndim == 2:
-      # cuDNN takes no mask without an axis of queries, but lengths; of padding alone it would make no number.
-      seen = dict(key_value_seq_lengths=jnp.maximum(valid.sum(-1, dtype=jnp.int32), 1))
-    else:
-      seen = dict(mask=None if valid is None else _over_heads(valid))
-    return jax.nn.dot_product_attention(
-        query, key, value, is_causal=causal, implementation="cudnn" if flash else None, **seen), None
+    if _cudnn_takes(query, key, valid):
+      return _by_cudnn(query, key, value, valid, causal), None
+    mask = None if valid is None else _over_heads(valid)
+    return jax.nn.dot_product_attention(query, key, value, mask=mask, is_causal=causal), None
   # Heads go first, so that each product finds its rows side by side: on CPUs forward and backward took half the time.
   query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
   scores = jnp.einsum("bhqd,bhkd->bhqk", query, key, preferred_element_type=jnp.float32) / query.shape[-1] ** 0.5
@@ -248,22 +253,31 @@ def attention(
   return jnp.swapaxes(found, 1, 2), weights if with_weights else None
 
 
+def _cudnn_takes(query, key, valid) -> bool:
+  width = query.shape[-1]
+  even = query.shape[1] % 2 == 0 and key.shape[1] % 2 == 0
+  return (jax.default_backend() == "gpu" and query.dtype in (jnp.bfloat16, jnp.float16) and width % 8 == 0
+          and width <= 128 and (even or valid is None or valid.ndim == 2))
+
+
+def _by_cudnn(query, key, value, valid, causal):
+  """Odd lengths are padded, for it has even ones alone; it takes no mask without an axis of queries, but lengths."""
+  batch, time = key.shape[:2]
+  seen = {}
+  if valid is not None and valid.ndim == 3:
+    seen["mask"] = _over_heads(valid)
+  elif valid is not None:  # Of a row that is padding alone it would make no number.
+    seen["key_value_seq_lengths"] = jnp.maximum(valid.sum(-1, dtype=jnp.int32), 1)
+  elif time % 2:
+    seen["key_value_seq_lengths"] = jnp.full(batch, time, jnp.int32)
+  even = [jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (query, key, value)]
+  found = jax.nn.dot_product_attention(*even, is_causal=causal, implementation="cudnn", **seen)
+  return found[:, :query.shape[1]]
+
+
 def _over_heads(valid):
   """[B, 1, T or 1, T]"""
   return valid[:, None, None, :] if valid.ndim == 2 else valid[:, None]
-
-
-def layer_norm(
-    x: Float[Array, "*shape dim"],
-    params: Mapping[str, Array],
-    epsilon: float,
-    dtype: DTypeLike = jnp.float32,
-) -> Float[Array, "*shape dim"]:
-  """LayerNorm over the last axis in float32 (Ba et al. 2016)."""
-  x = x.astype(jnp.float32)
-  centred = x - x.mean(-1, keepdims=True)
-  variance = jnp.square(centred).mean(-1, keepdims=True)
-  return (centred * jax.lax.rsqrt(variance + epsilon) * params["scale"] + params["bias"]).astype(dtype)
 
 
 class TextEncoder(nn.Module):
@@ -369,15 +383,21 @@ class TextEncoder(nn.Module):
   def first(self, batch: Mapping[str, Array], deterministic: bool = True) -> Float[Array, "batch 1 dim"]:
     """`features` of the first token alone, in which the last layer does little else than its keys and values."""
     x = self._embed(batch["tokens"], batch.get("segments"), deterministic)
-    return self._final(self.layers_(x, _visible(batch["tokens"], None), deterministic=deterministic, collect="first"))
+    visible = _visible(batch["tokens"], None)
+    return self._final(self.layers_(x, visible, deterministic=deterministic, only=slice(1)))
 
   def layers(self, batch: Mapping[str, Array], deterministic: bool = True) -> Float[Array, "batch layers time dim"]:
     """`hidden` on such a batch."""
     return self.hidden(batch["tokens"], batch.get("segments"), deterministic)
 
-  def decode(self, x: Float[Array, "*shape dim"]) -> Float[Array, "*shape vocab"]:
+  def decode(self, x: Float[Array, "*shape dim"], bias: Float[Array, " vocab"] | None = None,
+             ) -> Float[Array, "*shape vocab"]:
     """Scores of the vocabulary by the token embeddings, in float32."""
-    return product(x, self.token_embedding.T, self.dtype)
+    bias = jnp.zeros(self.vocab_size) if bias is None else bias
+    # Accelerators multiply matrices of odd sizes at a third of their speed.
+    extra = 0 if jax.default_backend() == "cpu" else -self.vocab_size % 128
+    table = jnp.pad(self.token_embedding, ((0, extra), (0, 0)))
+    return affine(x, table.T, jnp.pad(bias, (0, extra)), self.dtype, jnp.float32)[..., :self.vocab_size]
 
   def _embed(self, tokens, segments, deterministic, parts=None):
     time = tokens.shape[1]
@@ -394,7 +414,8 @@ class TextEncoder(nn.Module):
     if self.num_segments:
       # A product with ones and zeros: its gradient is a sum, where that of a look-up is a scatter of all rows.
       segments = jnp.zeros_like(tokens) if segments is None else segments
-      x = x + jax.nn.one_hot(segments, self.num_segments, dtype=x.dtype) @ self.segment_embedding
+      ones = jax.nn.one_hot(segments.ravel(), self.num_segments, dtype=x.dtype)
+      x = x + (ones @ self.segment_embedding).reshape(x.shape)
     x = constrain(x, P(DATA_AXES))
     if self.embedding_norm:
       x = layer_norm(x, self.embedding_norm_params, self.norm_epsilon)

@@ -19,7 +19,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from embeddings_jax.nets.patches import check_divides, unfold
-from embeddings_jax.nets.transformer import ACTIVATIONS, REMAT, Transformer, layer_norm
+from embeddings_jax.nets.transformer import ACTIVATIONS, REMAT, Transformer
+from embeddings_jax.ops.layer_norm import layer_norm
 from embeddings_jax.ops.pixels import standardized
 from embeddings_jax.ops.product import affine
 from embeddings_jax.types import InputError
@@ -60,6 +61,7 @@ class Vit(nn.Module):
       grid: tuple[int, int],
       places: Int[Array, "batch visible"] | None = None,
       collect: str = "",
+      only: slice | None = None,
   ) -> Float[Array, "batch *layers time dim"]:
     """Encodes patches alone, [B, 1 + K, D], the CLS token first.
 
@@ -67,7 +69,8 @@ class Vit(nn.Module):
       pixels: standardised values of patches, as `cut` gives them.
       grid: rows and columns of the whole picture's patches.
       places: which of them are given, counted by rows; None: all, in order.
-      collect: "" the last layer, `layers` [B, L + 1, 1 + K, D], `first` the CLS token alone, [B, 1, D].
+      collect: "" the last layer, `layers` [B, L + 1, 1 + K, D].
+      only: positions that are asked for, the CLS token being the first.
     """
     x = Affine(self.dim, self.dtype, name="patch_embedding")(pixels)
     cls = self.param("cls", nn.initializers.normal(0.02), (self.dim,))
@@ -82,7 +85,7 @@ class Vit(nn.Module):
     x = Transformer(
         self.num_layers, self.num_heads, self.mlp_dim, "pre", activation=self.activation,
         norm_epsilon=self.norm_epsilon, kernel_init=nn.initializers.glorot_uniform(), dtype=self.dtype,
-        remat=self.remat, unroll=self.unroll, name="layers")(jnp.concatenate([cls, x], 1), collect=collect)
+        remat=self.remat, unroll=self.unroll, name="layers")(jnp.concatenate([cls, x], 1), collect=collect, only=only)
     final = self.param("final_norm", norm_params(self.dim))
     norm = lambda x: layer_norm(x, final, self.norm_epsilon, self.dtype)
     return x.at[:, -1].set(norm(x[:, -1])) if collect == "layers" else norm(x)
@@ -97,11 +100,11 @@ class Vit(nn.Module):
 
   def layers(self, batch: Mapping[str, Array], deterministic: bool = True) -> Float[Array, "batch layers time dim"]:
     """All L + 1 layers, what goes into the first of them first; the final norm is applied to the last alone."""
-    return self._whole(batch, "layers")
+    return self._whole(batch, collect="layers")
 
   def first(self, batch: Mapping[str, Array], deterministic: bool = True) -> Float[Array, "batch 1 dim"]:
     """`features` of the CLS token alone."""
-    return self._whole(batch, "first")
+    return self._whole(batch, only=slice(1))
 
   def patches(self, batch: Mapping[str, Array], deterministic: bool = True) -> Float[Array, "batch patches dim"]:
     """`features` without the CLS token."""
@@ -116,8 +119,8 @@ class Vit(nn.Module):
     """Rows and columns of patches."""
     return check_divides(self.patch_size, *images.shape[1:3])
 
-  def _whole(self, batch, collect=""):
-    return self(self.cut(batch["image"]), self.grid(batch["image"]), collect=collect)
+  def _whole(self, batch, **asked):
+    return self(self.cut(batch["image"]), self.grid(batch["image"]), **asked)
 
 
 class Affine(nn.Module):

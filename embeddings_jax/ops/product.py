@@ -8,13 +8,30 @@ from jax.typing import DTypeLike
 from embeddings_jax.types import Array
 
 
-def affine(x: Array, kernel: Array, bias: Array, dtype: DTypeLike = jnp.float32) -> Array:
-  """x @ kernel + bias as `product` has it, [..., m] of type `dtype`.
+def affine(x: Array, kernel: Array, bias: Array, dtype: DTypeLike = jnp.float32, result: DTypeLike = None) -> Array:
+  """x @ kernel + bias as `product` has it, [..., m] of type `result`, by default `dtype`."""
+  return _affine(x, kernel, bias, dtype, result or dtype)
 
-  On accelerators the product itself rounds its sums, so that they are never written as float32.
-  """
-  result = jnp.float32 if jax.default_backend() == "cpu" else dtype
-  return (product(x, kernel, dtype, result) + bias.astype(result)).astype(dtype)
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _affine(x, kernel, bias, dtype, result):
+  # On accelerators the product itself rounds its sums, so that they are never written as float32.
+  sums = jnp.float32 if jax.default_backend() == "cpu" else result
+  return (product(x, kernel, dtype, sums).astype(jnp.float32) + bias).astype(result)
+
+
+def _affine_backward(dtype, result, saved, cotangent):
+  if cotangent.dtype != dtype and jax.default_backend() != "cpu":
+    # A large one, of a vocabulary's scores, is to be written once and in half of the bytes.
+    cotangent = jax.lax.optimization_barrier(cotangent.astype(dtype))
+  cotangent = cotangent.astype(dtype)
+  # In float32: the backward pass of JAX's own addition would add up rows of bfloat16 in bfloat16.
+  rows = cotangent.reshape(-1, cotangent.shape[-1]).astype(jnp.float32)
+  return *_backward(dtype, result, saved, cotangent), rows.sum(0)
+
+
+_affine.defvjp(lambda x, kernel, bias, dtype, result: (_affine(x, kernel, bias, dtype, result), (x, kernel)),
+               _affine_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))

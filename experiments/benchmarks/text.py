@@ -160,7 +160,7 @@ def bert_base(tokens: int = 32_768, vocab_size: int = 30_522, steps: int = 5) ->
   length, rate = FLAGS.length, FLAGS.attention_dropout
   rows = tokens // length
   sizes = dict(dim=768, num_layers=12, num_heads=12, mlp_dim=3072)
-  matrix_rate = max(matrix_rate() for _ in range(3))
+  peak = max(matrix_rate() for _ in range(3))
   ours, theirs, peer = _bert_steps(sizes, rows, length, vocab_size, "bfloat16", rate, steps)
   turns = by_turns(ours, theirs, max(20, FLAGS.repeats))
   memory = {"memory": jax.devices()[0].memory_stats()["peak_bytes_in_use"],
@@ -170,14 +170,14 @@ def bert_base(tokens: int = 32_768, vocab_size: int = 30_522, steps: int = 5) ->
   dim, hidden = sizes["dim"], sizes["mlp_dim"]
   operations = (6 * sizes["num_layers"] * (4 * dim**2 + 2 * dim * hidden + 2 * length * dim)
                 + 0.15 * 6 * (dim**2 + dim * vocab_size))
-  used = mine * operations / matrix_rate
+  used = mine * operations / peak
   gpu = jax.devices()[0].device_kind
   return {
-      "summary": f"{gpu}: {mine:,.0f} tokens/s at length {length}, {used:.0%} of the {matrix_rate / 1e12:.0f} "
+      "summary": f"{gpu}: {mine:,.0f} tokens/s at length {length}, {used:.0%} of the {peak / 1e12:.0f} "
                  f"TFLOP/s of products, {memory['memory'] / 1e9:.1f} GB; transformers with torch.compile "
                  f"{other:,.0f}, {memory['memory_peer'] / 1e9:.1f} GB: {ratio:.2f} x (median of {len(turns)} turns)",
       "tokens_per_second": round(mine), "tokens_per_second_peer": round(other), "ratio": round(ratio, 3),
-      "utilisation": round(used, 3), "matrix_flops_per_second": round(matrix_rate), "rows": rows, "length": length,
+      "utilisation": round(used, 3), "matrix_flops_per_second": round(peak), "rows": rows, "length": length,
       "attention_dropout": rate, **memory, "gpu": gpu, "peer": peer,
       "all": [[round(x, 4) for x in turn] for turn in turns],
   }

@@ -45,10 +45,12 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.optimizer.warmup_steps = 100
     config.update(dict(steps=1950, batch_size=256, baseline_seeds=3))
   elif preset == "paper":
-    config.model.encoder.update(dict(depth=18, width=64))
+    config.model.encoder.update(dict(depth=18, width=64, dtype="bfloat16"))
     config.model.update(dict(projector_dims=(512, 128), temperature=0.5, min_scale=0.08))
-    config.optimizer = dict(name="lars", learning_rate=1.0, schedule="cosine", warmup_fraction=0.05,
+    # The rate is 1 of 256 pictures, as the authors' program has it.
+    config.optimizer = dict(name="lars", learning_rate=2.0, schedule="cosine", warmup_fraction=0.05,
                             weight_decay=1e-6, momentum=0.9)
     config.data.name = "cifar10-jpeg"
-    config.update(dict(steps=0, epochs=200, batch_size=512, save_every=2000, baselines=False))
+    config.update(dict(steps=0, epochs=200, batch_size=512, steps_per_dispatch=10, log_every=200, save_every=5000,
+                       baselines=False))
   return config

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from embeddings_jax.ops.product import product
+from embeddings_jax.ops.product import affine, product
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 4, 6), (2, 7, 6, 4)])
@@ -25,3 +25,16 @@ def test_value_and_gradient(shape):
   np.testing.assert_allclose(low, rounded(x) @ rounded(kernel), rtol=1e-5, atol=1e-6)
   low = jax.grad(lambda k: (product(x, k, jnp.bfloat16) * weight).sum())(kernel)
   np.testing.assert_allclose(low, np.einsum("btn,btm->nm", rounded(x), rounded(weight)), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_the_gradient_of_a_bias_is_summed_in_float32(monkeypatch, backend):
+  """In bfloat16 a sum of ones would end at 256."""
+  monkeypatch.setattr(jax, "default_backend", lambda: backend)
+  x, kernel, bias = jnp.ones((2, 500, 2)), jnp.eye(2), jnp.array([0.5, -2.0])
+  value, back = jax.vjp(lambda bias: affine(x, kernel, bias, jnp.bfloat16), bias)
+  assert value.dtype == jnp.bfloat16
+  np.testing.assert_array_equal(np.asarray(value[0, 0], np.float32), [1.5, -1.0])
+  np.testing.assert_array_equal(back(jnp.ones_like(value))[0], [1000, 1000])
+  scores = affine(x, kernel, bias, jnp.bfloat16, jnp.float32)
+  assert scores.dtype == jnp.float32

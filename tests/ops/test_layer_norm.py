@@ -1,0 +1,37 @@
+"""LayerNorm and its own backward pass."""
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from embeddings_jax.ops.layer_norm import layer_norm
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_value_and_gradient(monkeypatch, backend):
+  """On GPUs the variance comes in one pass."""
+  monkeypatch.setattr(jax, "default_backend", lambda: backend)
+  rng = np.random.default_rng(0)
+  x, weight = (jnp.asarray(rng.normal(size=(3, 4, 8)), jnp.float32) for _ in range(2))
+  x = 3 * x + 1
+  params = {"scale": jnp.arange(8.0), "bias": jnp.full(8, 0.5)}
+  y = np.asarray(x, np.float64)
+  expected = (y - y.mean(-1, keepdims=True)) / np.sqrt(y.var(-1, keepdims=True) + 1e-5) * np.arange(8) + 0.5
+  np.testing.assert_allclose(layer_norm(x, params, 1e-5), expected, rtol=1e-5, atol=1e-5)
+
+  def plain(x, params):
+    centred = x - x.mean(-1, keepdims=True)
+    variance = jnp.square(centred).mean(-1, keepdims=True)
+    return centred / jnp.sqrt(variance + 1e-5) * params["scale"] + params["bias"]
+
+  gradient = lambda norm: jax.grad(lambda x, params: (weight * jnp.tanh(norm(x, params))).sum(), (0, 1))(x, params)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+               gradient(lambda x, params: layer_norm(x, params, 1e-5)), gradient(plain))
+
+
+def test_types():
+  x = jnp.ones((2, 4), jnp.bfloat16) * jnp.arange(4)
+  params = {"scale": jnp.ones(4), "bias": jnp.zeros(4)}
+  found, back = jax.vjp(lambda x: layer_norm(x, params, 1e-5, jnp.bfloat16), x)
+  assert found.dtype == back(found)[0].dtype == jnp.bfloat16
+  assert layer_norm(x, params, 1e-5).dtype == jnp.float32
