@@ -125,9 +125,9 @@ class Transformer(nn.Module):
     return last.reshape(shape[0], -1, shape[-1]) if not collect else jnp.moveaxis(collected, 0, 1)
 
   def _through(self, body, top, x, layers, apart):
-    """The layers, the last one by `top`: `jax.lax.scan`, after which `top` follows if it is to stand `apart`, or where
-    all would be unrolled a loop. A scan, unrolled or not, copies what each layer keeps for its backward pass into one
-    array of all layers, and out of it again."""
+    """The layers, the last one by `top`: `jax.lax.scan`, after which `top` follows if it is to stand `apart`, or a
+    loop where all would be unrolled. A scan, unrolled or not, copies what each layer keeps for its backward pass into
+    one array of all layers, and out of it again."""
     if self.unroll < self.num_layers:
       if not apart:
         return jax.lax.scan(body, x, layers, unroll=max(1, self.unroll))
