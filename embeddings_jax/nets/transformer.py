@@ -394,7 +394,7 @@ class TextEncoder(nn.Module):
              ) -> Float[Array, "*shape vocab"]:
     """Scores of the vocabulary by the token embeddings, in float32."""
     bias = jnp.zeros(self.vocab_size) if bias is None else bias
-    # Accelerators multiply matrices of odd sizes at a third of their speed.
+    # An H200 multiplied matrices of 30,522 columns at a third to a half of its speed.
     extra = 0 if jax.default_backend() == "cpu" else -self.vocab_size % 128
     table = jnp.pad(self.token_embedding, ((0, extra), (0, 0)))
     return affine(x, table.T, jnp.pad(bias, (0, extra)), self.dtype, jnp.float32)[..., :self.vocab_size]
