@@ -54,7 +54,8 @@ def baseline_table() -> str:
   columns = ("model", "data", "steps", "metric", "value", "seeds", "minutes", "command")
   lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
   for (model, data, shown), runs in groups.items():
-    minutes = f"{statistics.mean(run['wall_seconds'] for run in runs) / 60:.1f}"
+    # The median, as one of the seeds may have run beside other work.
+    minutes = f"{statistics.median(run['wall_seconds'] for run in runs) / 60:.1f}"
     if runs[0]["device"] != "cpu":
       minutes += f" ({runs[0]['device']})"
     # Runs that end when they have converged differ.

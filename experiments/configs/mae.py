@@ -6,9 +6,9 @@ Presets: `demo` scikit-learn's digits, 16 patches of 2 x 2 pixels, a minute or t
 `--config.model.dtype=float32`; `--config.model.accumulate=4` took .89 of the time, four parts of 64 pictures being
 more for a processor's cache); `paper` ViT-B/16 for 800 passes over pictures of your own of 224 x 224 pixels
 (`--data=`), 4,096 a step, on accelerators (the paper's ImageNet: 250,000 steps).
-Expected: small, linear probe .876 +- .004 and kNN .871 +- .003, the same network untrained .781 +- .002 and .691 +-
-.015, pixels .843 and .846 (3 seeds, 20 minutes alone; the third was stopped now and then). The paper, ImageNet, ViT-B: linear probe .680, fine-tuned .836 (top 1, its table
-3 and appendix A.2).
+Expected: small, linear probe .876 +- .004 and kNN .871 +- .002, the same network untrained .781 +- .002 and .691 +-
+.015, pixels .843 and .846 (3 seeds, 24 minutes and more beside other work). The paper, ImageNet, ViT-B: linear probe
+.680, fine-tuned .836 (top 1, its table 3 and appendix A.2).
 """
 import ml_collections
 
