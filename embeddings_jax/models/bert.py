@@ -41,6 +41,7 @@ from embeddings_jax.nets.transformer import ACTIVATIONS, RULES, TextEncoder, tex
 from embeddings_jax.ops.layer_norm import layer_norm
 from embeddings_jax.ops.masking import Masked, content_keys, mask_tokens
 from embeddings_jax.ops.pooling import check_pooling, needs_layers, pool, pool_parts
+from embeddings_jax.ops.product import affine
 from embeddings_jax.types import InputError, Model
 
 MASKINGS = ("dynamic", "static")
@@ -73,12 +74,12 @@ class Bert(nn.Module):
     """Logits of the tokens at `positions`, and of [is next, is not]."""
     hidden = self.encoder(tokens, segments, deterministic=deterministic)
     chosen = jnp.take_along_axis(hidden, positions[..., None], 1)
-    pooled = nn.tanh(_dense(hidden[:, 0], self.pooler))
-    return self.decode(chosen), _dense(pooled, self.next_sentence).astype(jnp.float32)
+    pooled = nn.tanh(affine(hidden[:, 0], **self.pooler, dtype=hidden.dtype))
+    return self.decode(chosen), affine(pooled, **self.next_sentence, dtype=pooled.dtype, result=jnp.float32)
 
   def decode(self, hidden: Float[Array, "*shape dim"]) -> Float[Array, "*shape vocab"]:
     """Logits of the vocabulary, float32."""
-    hidden = ACTIVATIONS[self.encoder.activation](_dense(hidden, self.masked["dense"]))
+    hidden = ACTIVATIONS[self.encoder.activation](affine(hidden, **self.masked["dense"], dtype=hidden.dtype))
     hidden = layer_norm(hidden, self.masked["norm"], self.encoder.norm_epsilon, hidden.dtype)
     return self.encoder.decode(hidden, self.masked["bias"])
 
@@ -88,10 +89,6 @@ class Bert(nn.Module):
 
   def attention(self, tokens, segments):
     return self.encoder.attention(tokens, segments)
-
-
-def _dense(x, params):
-  return x @ params["kernel"].astype(x.dtype) + params["bias"].astype(x.dtype)
 
 
 def encoder(

@@ -46,6 +46,7 @@ from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.augment import augmented, compose, horizontal_flip, random_shift
 from embeddings_jax.ops.dropout import dropout as drop
 from embeddings_jax.ops.pooling import pool, reading
+from embeddings_jax.ops.product import affine
 from embeddings_jax.types import InputError, Model
 
 TASKS = ("classification", "regression", "multiple_choice", "span", "tagging")
@@ -172,7 +173,7 @@ def finetune(
     else:
       valid = rows["tokens"] >= 0
     vector = pool(hidden, valid, pooling if of_text else "mean")
-    return nn.tanh(_dense(vector, params["pooler"])) if of_text and pooling == "cls" else vector
+    return nn.tanh(affine(vector, **params["pooler"], dtype=vector.dtype)) if of_text and pooling == "cls" else vector
 
   def predict(params, extra, batch, rng) -> tuple[Array, dict]:
     """What the table above calls predictions, before the softmax, float32; and `extra` after it."""
@@ -185,7 +186,7 @@ def finetune(
     vectors = (pooled(params, extra, rows, vectors) if of_text else vectors).astype(jnp.float32)
     if rng_head is not None and task != "span":
       vectors = drop(vectors, rng_head, dropout)
-    found = _dense(vectors, params["head"])
+    found = affine(vectors, params["head"]["kernel"], params["head"]["bias"])
     if task == "span":
       found = jnp.where((rows["tokens"] >= 0)[..., None], found, _NEVER)
     elif task in ("regression", "multiple_choice"):
@@ -236,10 +237,6 @@ def finetune(
     optimizer = optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, label)
   return gradient_model(init_params, loss_fn, embed_fn, optimizer, accumulate=accumulate, ema_decay=ema_decay,
                         outputs=outputs, rules=RULES)
-
-
-def _dense(x, params):
-  return x @ params["kernel"].astype(x.dtype) + params["bias"].astype(x.dtype)
 
 
 def _rows(batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,10 +28,16 @@ from embeddings_jax.ops.product import affine
 from embeddings_jax.ops.sharding import DATA_AXES, constrain
 from embeddings_jax.types import InputError
 
+
+def _in_float32(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+  """Of bfloat16 XLA would round each factor."""
+  return lambda x: function(x.astype(jnp.float32)).astype(x.dtype)
+
+
 ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
-    # By erf, as PyTorch has it: JAX's erfc takes twice as long on CPUs. In float32, as XLA would round each factor.
-    "gelu": lambda x: (x * (0.5 + 0.5 * jax.lax.erf(x.astype(jnp.float32) * 0.5**0.5))).astype(x.dtype),
-    "gelu_tanh": lambda x: nn.gelu(x, approximate=True), "relu": nn.relu}
+    # By erf, as PyTorch has it: JAX's erfc takes twice as long on CPUs.
+    "gelu": _in_float32(lambda x: x * (0.5 + 0.5 * jax.lax.erf(x * 0.5**0.5))),
+    "gelu_tanh": _in_float32(lambda x: nn.gelu(x, approximate=True)), "relu": nn.relu}
 NORMS = ("post", "pre")
 POSITIONS = ("learned", "sinusoidal")
 POSITION_INITS = ("normal", "sinusoidal")
@@ -101,7 +107,7 @@ class Transformer(nn.Module):
       deterministic: without dropout; else the `dropout` rng collection is used.
       collect: `layers` gives [B, L + 1, T, D] instead, `attention` the weights [B, L, H, T, T].
       only: positions that are asked for, [B, T', D]; of the others the last layer computes keys and values alone.
-        With `causal` they have to begin at the first.
+        With `causal` they have to begin at the first; not with `collect`.
     """
     params = self._parameters(x.shape[-1])
     shape = x.shape

@@ -145,7 +145,7 @@ def mask_ratios(ratios: tuple[float, ...] = (0.15, 0.3, 0.5, 0.6, 0.75, 0.85, 0.
   for ratio in ratios:
     config = command.load_config("mae", "small")
     config.model.mask_ratio = ratio
-    config.optimizer.warmup_steps = FLAGS.steps // 10
+    config.optimizer.warmup_steps = FLAGS.steps // 10  # The preset's would be most of a short training.
     config.data.name = FLAGS.data
     data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
     model = pipeline.make_model(config, data.source.facts, FLAGS.steps)
