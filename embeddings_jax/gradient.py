@@ -111,8 +111,10 @@ def gradient_model(
       return (extra, jax.tree.map(jnp.add, carry[1], new)), None
 
     parts = (jnp.arange(accumulate), weights, parts)
-    carry = one(extra, jax.tree.map(lambda x: x[0], parts))
-    (extra, (loss, metrics, grads)), _ = jax.lax.scan(body, carry, jax.tree.map(lambda x: x[1:], parts))
+    first = jax.tree.map(lambda x: x[0], parts)
+    # Zeros to begin with, not the first part: the program would hold the memory of two parts.
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(one, extra, first)[1])
+    (extra, (loss, metrics, grads)), _ = jax.lax.scan(body, (extra, zeros), parts)
     return (loss, (metrics, extra)), grads
 
   def cached(params, extra, batch, rng):
