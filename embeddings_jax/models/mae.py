@@ -36,6 +36,7 @@ from embeddings_jax.nets.patches import fold
 from embeddings_jax.nets.transformer import RULES, Transformer
 from embeddings_jax.nets.vit import Affine, Vit, check_width, norm_params, sincos2d, vit
 from embeddings_jax.ops.augment import augmented, compose, horizontal_flip, random_resized_crop
+from embeddings_jax.ops.chunks import loss_over_chunks
 from embeddings_jax.ops.layer_norm import layer_norm
 from embeddings_jax.ops.masking import PATCH_MASKINGS, patch_noise
 from embeddings_jax.ops.pixels import unit
@@ -43,7 +44,8 @@ from embeddings_jax.types import InputError, Model
 
 POOLINGS = ("cls", "mean")
 # Arguments of `mae` that the encoder does not know, of the decoder and the loss.
-PRETRAINING = ("decoder_dim", "decoder_layers", "decoder_heads", "decoder_mlp_dim", "mask_ratio", "norm_pix")
+PRETRAINING = ("decoder_dim", "decoder_layers", "decoder_heads", "decoder_mlp_dim", "decoder_chunk", "mask_ratio",
+               "norm_pix")
 GREY = 0.5  # Of hidden patches in pictures of them.
 
 
@@ -103,11 +105,23 @@ class Mae(nn.Module):
       every: bool = False,
   ) -> tuple[Float[Array, "batch predicted pixels"], Float[Array, "batch predicted pixels"]]:
     """Predictions and standardised pixels of the masked patches, or of `every`, in `order`, visible places first."""
-    grid = self.encoder.grid(images)
+    latent, pixels = self.encode(images, order, num_visible)
+    predicted = self.decode(latent, order, self.encoder.grid(images), pixels.shape[-1], every)
+    return predicted, pixels if every else pixels[:, num_visible:]
+
+  def encode(
+      self,
+      images: Shaped[Array, "batch height width channels"],
+      order: Int[Array, "batch patches"],
+      num_visible: int,
+  ) -> tuple[Float[Array, "batch seen features"], Float[Array, "batch patches pixels"]]:
+    """Vectors of the visible patches, the CLS token first, and standardised pixels of all, in `order`."""
     pixels = jnp.take_along_axis(self.encoder.cut(images), order[..., None], 1)
-    latent = self.encoder(pixels[:, :num_visible], grid, order[:, :num_visible])
-    target = pixels if every else pixels[:, num_visible:]
-    return self.decoder(latent, order, grid, target.shape[-1], every), target
+    return self.encoder(pixels[:, :num_visible], self.encoder.grid(images), order[:, :num_visible]), pixels
+
+  def decode(self, *inputs: Any) -> Float[Array, "batch predicted pixels"]:
+    """See `Decoder`."""
+    return self.decoder(*inputs)
 
   def read(self, batch, method):
     return getattr(self.encoder, method)(batch)
@@ -138,6 +152,7 @@ def mae(
     decoder_layers: int = 8,
     decoder_heads: int = 16,
     decoder_mlp_dim: int | None = None,
+    decoder_chunk: int = 0,
     mask_ratio: float = 0.75,
     masking: str = "random",
     norm_pix: bool = True,
@@ -162,6 +177,8 @@ def mae(
     patch_size: p; must divide the pictures' height and width.
     dim, num_layers, num_heads, mlp_dim: of the encoder; `mlp_dim` is 4 dim by default.
     decoder_dim, decoder_layers, decoder_heads, decoder_mlp_dim: of the decoder, alike.
+    decoder_chunk: pictures that the decoder of a device sees at a time, forward and backward, to save memory: it has
+      four times as many tokens as the encoder. 0: all at once, and with its parameters split if the mesh says so.
     mask_ratio: share of the patches that is hidden.
     masking: which: `random`, `block`, `grid`, `top` (predict the upper part from the lower) or `future` (predict what
       comes later, by rows from the top and in a row from the left); see `ops/masking.py: patch_noise`.
@@ -183,6 +200,8 @@ def mae(
     raise InputError(f"mask_ratio={mask_ratio}: must lie between 0 and 1, so that some patches are seen and some not")
   if pooling not in POOLINGS:
     raise InputError(f"pooling={pooling!r}: must be one of {', '.join(POOLINGS)}")
+  if decoder_chunk < 0:
+    raise InputError(f"decoder_chunk={decoder_chunk}: must not be negative")
   if not 0 < min_scale <= 1:
     raise InputError(f"min_scale={min_scale}: must lie above 0 and not above 1")
   check_width("decoder_", decoder_dim, decoder_heads, "sincos2d")
@@ -223,15 +242,27 @@ def mae(
       if min_scale < 1:
         changes.append(random_resized_crop(_square(images), scale=(min_scale, 1.0), method="bicubic"))
       images = augmented(compose(*changes), rng_images, images) if changes else images
-    predicted, target = network.apply({"params": params}, images, *order_of(batch, rng))
+    order, num_visible = order_of(batch, rng)
+    latent, pixels = network.apply({"params": params}, images, order, num_visible, method="encode")
+    target = pixels[:, num_visible:]
     if norm_pix:
       target = _standardized(target)[0]
     rows = batch["mask"] if "mask" in batch else jnp.ones(len(images))
     weights = rows / jnp.maximum(rows.sum() * target.shape[1] * target.shape[2], 1)
-    mean = lambda errors: jnp.einsum("b,bnp->", weights, jnp.square(errors))
-    loss = mean(predicted - target)
+    mean = lambda weights, errors: jnp.einsum("b,bnp->", weights, jnp.square(errors))
+
+    def error(decoder, rows):
+      predicted = network.apply({"params": {"decoder": decoder}}, rows["latent"], rows["order"], grid(images),
+                                target.shape[2], False, method="decode")
+      return mean(rows["weight"], predicted - rows["target"]), ()
+
+    rows = {"latent": latent, "order": order, "weight": weights, "target": target}
+    if decoder_chunk:
+      loss, _ = loss_over_chunks(error, params["decoder"], rows, decoder_chunk)
+    else:
+      loss, _ = error(params["decoder"], rows)
     # Of predicting the mean over all masked patches 1 is left.
-    plain = mean(target - jnp.einsum("b,bnp->p", weights, target) * target.shape[2])
+    plain = mean(weights, target - jnp.einsum("b,bnp->p", weights, target) * target.shape[2])
     return loss, ({"unexplained": loss / jnp.maximum(plain, 1e-12)}, extra)
 
   def reconstruct(params, batch):
