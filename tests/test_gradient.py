@@ -74,9 +74,12 @@ def test_a_coupled_loss_is_not_accumulated():
     regression(coupled=True, accumulate=2)
 
 
-def test_parts_need_the_activations_of_one_part():
+@pytest.mark.parametrize("coupled", [True, False])
+def test_parts_need_the_activations_of_one_part(coupled):
   represent = lambda params, extra, batch, rng: jnp.tanh(jnp.tanh(batch["x"] @ params["up"]) @ params["down"])
   loss = CoupledLoss(represent, lambda params, extra, rows, batch: (info_nce(rows, rows).loss, ({}, extra)))
+  if not coupled:
+    loss = lambda params, extra, batch, rng: (jnp.square(represent(params, extra, batch, rng)).mean(), ({}, extra))
   init = lambda rng, batch: ({"up": jnp.zeros((4, 4096)), "down": jnp.zeros((4096, 4))}, {})
 
   def temporaries(accumulate):

@@ -289,12 +289,39 @@ def test_tensor_parallel_equals_one_device(mesh_of):
     assert tuple(spec)[:4] == (None, "fsdp", None, "model")
 
 
+def test_the_decoder_in_parts_takes_the_same_step(mesh_of):
+  batch = images(8, 8, 8, 1) | {"mask": jnp.array([1.0, 1, 1, 0, 1, 1, 1, 1])}
+
+  def step(decoder_chunk, spec="data:1"):
+    with jax.set_mesh(mesh_of(spec)):
+      model = mae(**TINY, decoder_chunk=decoder_chunk, optimizer=optax.sgd(0.1))
+      rows = jax.device_put(batch, jax.NamedSharding(mesh_of(spec), jax.P("data")))
+      state = model.init(jax.random.key(0), rows)
+      return jax.device_get(jax.jit(model.update)(state, rows, jax.random.key(1)))
+
+  expected = step(0)
+  for state, metrics in (step(3), step(8), step(1, "data:4")):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+                 (state.params, metrics), (expected[0].params, expected[1]))
+
+
+def test_the_decoder_in_parts_needs_the_memory_of_one_part():
+  def temporaries(decoder_chunk):
+    model = mae(**TINY | dict(num_layers=1, decoder_layers=4), decoder_chunk=decoder_chunk)
+    rows = images(64, 16, 16, 1)
+    state = jax.eval_shape(model.init, jax.random.key(0), rows)
+    return jax.jit(model.update).lower(state, rows, jax.random.key(0)).compile().memory_analysis().temp_size_in_bytes
+
+  assert temporaries(8) < temporaries(0) / 2
+
+
 def test_mistakes_are_named():
   for change, message in (
       (dict(masking="some"), "masking='some': must be one of random, block, grid, top, future"),
       (dict(mask_ratio=0.0), "mask_ratio=0.0: must lie between 0 and 1"),
       (dict(mask_ratio=1.0), "mask_ratio=1.0: must lie between 0 and 1"),
       (dict(pooling="max"), "pooling='max': must be one of cls, mean"), (dict(min_scale=0), "min_scale=0"),
+      (dict(decoder_chunk=-1), "decoder_chunk=-1: must not be negative"),
       (dict(decoder_heads=3), "decoder_dim=16: must be a multiple of decoder_heads=3"),
       (dict(dim=25), "dim=25: must be a multiple of num_heads=3")):
     with pytest.raises(InputError, match=message):

@@ -56,6 +56,29 @@ def test_the_first_token_alone_is_that_of_all_with_its_gradient(norm, num_layers
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * largest), others, gradients)
 
 
+@pytest.mark.parametrize("valid", ["none", "padding", "nothing", "parts", "causal"])
+def test_attention_and_its_own_backward_pass(valid):
+  rng = np.random.default_rng(0)
+  *inputs, weight = (jnp.asarray(rng.normal(size=(2, 6, 3, 8)), jnp.float32) for _ in range(4))
+  parts = jnp.broadcast_to(jnp.arange(6) // 2, (2, 6))
+  seen = {"padding": TOKENS[:, :6] >= 0, "parts": parts[:, :, None] == parts[:, None],
+          "nothing": jnp.zeros((2, 6), bool)}.get(valid)
+
+  def plain(query, key, value):
+    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / 8**0.5
+    if valid == "causal":
+      scores = jnp.where(jnp.arange(6)[:, None] >= jnp.arange(6), scores, -1e30)
+    elif seen is not None:
+      scores = jnp.where(seen[:, None] if seen.ndim == 3 else seen[:, None, None], scores, -1e30)
+    return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores), value)
+
+  own = lambda *inputs: attention(*inputs, seen, causal=valid == "causal")[0]
+  loss = lambda attend: lambda *inputs: (weight * jnp.tanh(attend(*inputs))).sum()
+  for found, expected in zip([own(*inputs), *jax.grad(loss(own), (0, 1, 2))(*inputs)],
+                             [plain(*inputs), *jax.grad(loss(plain), (0, 1, 2))(*inputs)]):
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("valid, time", [
     ("none", 6), ("padding", 6), ("parts", 6), ("none", 5), ("padding", 5), ("causal", 5)])
 def test_on_a_gpu_cudnn_is_asked_for_no_mask_and_no_length_that_it_refuses(monkeypatch, valid, time):

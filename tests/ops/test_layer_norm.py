@@ -1,10 +1,10 @@
-"""LayerNorm and its own backward pass."""
+"""LayerNorm and its own backward passes."""
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from embeddings_jax.ops.layer_norm import layer_norm
+from embeddings_jax.ops.layer_norm import folded, layer_norm, unit_norm
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
@@ -29,9 +29,31 @@ def test_value_and_gradient(monkeypatch, backend):
                gradient(lambda x, params: layer_norm(x, params, 1e-5)), gradient(plain))
 
 
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_folded_into_the_product_after_it(monkeypatch, backend):
+  monkeypatch.setattr(jax, "default_backend", lambda: backend)
+  rng = np.random.default_rng(0)
+  normal = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+  x, weight = 3 * normal(3, 4, 8) + 1, normal(3, 4, 5)
+  params = {"scale": normal(8), "bias": normal(8)}, normal(8, 5), normal(5)
+
+  def apart(x, norm, kernel, bias):
+    return layer_norm(x, norm, 1e-5) @ kernel + bias
+
+  def joined(x, *params):
+    kernel, bias = folded(*params)
+    return unit_norm(x, 1e-5) @ kernel + bias
+
+  np.testing.assert_allclose(joined(x, *params), apart(x, *params), rtol=1e-5, atol=1e-5)
+  gradient = lambda map: jax.grad(lambda *inputs: (weight * jnp.tanh(map(*inputs))).sum(), (0, 1, 2, 3))(x, *params)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), gradient(joined), gradient(apart))
+
+
 def test_types():
   x = jnp.ones((2, 4), jnp.bfloat16) * jnp.arange(4)
   params = {"scale": jnp.ones(4), "bias": jnp.zeros(4)}
   found, back = jax.vjp(lambda x: layer_norm(x, params, 1e-5, jnp.bfloat16), x)
   assert found.dtype == back(found)[0].dtype == jnp.bfloat16
   assert layer_norm(x, params, 1e-5).dtype == jnp.float32
+  found, back = jax.vjp(lambda x: unit_norm(x, 1e-5, jnp.float32), x)
+  assert found.dtype == jnp.float32 and back(found)[0].dtype == jnp.bfloat16
