@@ -16,9 +16,9 @@ import ml_collections
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
       model=dict(patch_size=2, dim=64, num_layers=4, num_heads=4, mlp_dim=256, decoder_dim=32, decoder_layers=1,
-                 decoder_heads=2, decoder_mlp_dim=128, mask_ratio=0.75, masking="random", norm_pix=True, flip=False,
-                 min_scale=1.0, pooling="mean", positions="sincos2d", pixel_mean=0.5, pixel_std=0.5, dtype="float32",
-                 remat="none", unroll=4, accumulate=1),
+                 decoder_heads=2, decoder_mlp_dim=128, decoder_chunk=0, mask_ratio=0.75, masking="random",
+                 norm_pix=True, flip=False, min_scale=1.0, pooling="mean", positions="sincos2d", pixel_mean=0.5,
+                 pixel_std=0.5, dtype="float32", remat="none", unroll=4, accumulate=1),
       data=dict(name="digits", encoder="images", errors="strict", image_size=0, channels=0, bad="error"),
       optimizer=dict(name="adamw", learning_rate=1e-3, schedule="cosine", warmup_steps=100, weight_decay=0.05,
                      clip_norm=0.0, b1=0.9, b2=0.95, eps=1e-8),
