@@ -13,8 +13,8 @@ import ml_collections
 
 from experiments.configs import finetune, mae
 
-OF_THE_OBJECTIVE = ("decoder_dim", "decoder_layers", "decoder_heads", "decoder_mlp_dim", "decoder_chunk", "mask_ratio",
-                    "masking", "norm_pix", "flip", "min_scale", "pooling", "accumulate")
+OF_THE_OBJECTIVE = ("decoder_dim", "decoder_layers", "decoder_heads", "decoder_mlp_dim", "decoder_chunk",
+                    "mask_ratio", "masking", "norm_pix", "flip", "min_scale", "pooling", "accumulate")
 
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
