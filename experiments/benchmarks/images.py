@@ -10,7 +10,7 @@ from absl import flags
 
 from embeddings_jax import train
 from embeddings_jax.eval.finetuning import finetuning
-from embeddings_jax.eval.linear_probe import classifier, probe_accuracy
+from embeddings_jax.eval.linear_probe import classifier, probe_accuracy, split_rows
 from embeddings_jax.models.mae import mae
 from embeddings_jax.models.simclr import simclr
 from embeddings_jax.nets import resnet
@@ -142,11 +142,11 @@ def labels(numbers: tuple[int, ...] = (100, 300, 1000, 3000, 10_000)) -> dict:
 
 def mask_ratios(ratios: tuple[float, ...] = (0.15, 0.3, 0.5, 0.6, 0.75, 0.85, 0.92)) -> dict:
   """What a masked autoencoder learns by the share of patches that is hidden (He et al. 2022, figure 5): the linear
-  probe of a short training with each share, `mae --preset=small` for `--steps`; 10,000 test and 10,000 training
-  pictures. `--figure` draws it."""
-  rows = []
+  probe of a training of `--steps` with each share, by the preset `demo` of `digits` or `small` of other `--data`; at
+  most 10,000 test and 10,000 training pictures. `--figure` draws it."""
+  preset, rows = "demo" if FLAGS.data == "digits" else "small", []
   for ratio in ratios:
-    config = command.load_config("mae", "small")
+    config = command.load_config("mae", preset)
     config.model.mask_ratio = ratio
     config.optimizer.warmup_steps = FLAGS.steps // 10  # The preset's would be most of a short training.
     config.data.name = FLAGS.data
@@ -158,8 +158,8 @@ def mask_ratios(ratios: tuple[float, ...] = (0.15, 0.3, 0.5, 0.6, 0.75, 0.85, 0.
       state = train(model, data.source, steps=FLAGS.steps, seed=seed, steps_per_dispatch=config.steps_per_dispatch)
       seconds.append(time.perf_counter() - start)
       embed, (label, *_) = inference.embedder(model, state, data.encoder), data.dataset.labels.values()
-      parts = [np.sort(np.random.default_rng(0).permutation(data.dataset.split[part])[:10_000])
-               for part in ("train", "test")]
+      parts = [np.sort(np.random.default_rng(0).permutation(part)[:10_000])
+               for part in split_rows(data.dataset.split, label, 0)]
       vectors = [embed(data.dataset.items[part]) for part in parts]
       accuracies.append(probe_accuracy(vectors[0], label[parts[0]], vectors[1], label[parts[1]]))
     rows.append({"mask_ratio": ratio, "accuracy": round(float(np.mean(accuracies)), 4),
