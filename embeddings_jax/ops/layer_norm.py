@@ -30,12 +30,12 @@ def layer_norm(
 def unit_norm(
     x: Float[Array, "*shape dim"], epsilon: float, dtype: DTypeLike = jnp.float32,
 ) -> Float[Array, "*shape dim"]:
-  """`layer_norm` with a scale of one and no bias, which keeps nothing for its backward pass but what it returns.
+  """`layer_norm` with a scale of one and no bias, which are left to the affine map that follows (`folded`).
 
-  Where an affine map follows, that can take over scale and bias (`folded`). A training step of a masked autoencoder
-  took .97 of the time so: the sums over rows for their gradients, and one of two arrays of each layer, are gone.
+  For its backward pass it keeps what it returns, which that map keeps as well; and the sums over rows for the
+  gradients of scale and bias are gone. A training step of a masked autoencoder took .97 of the time on two cores.
   """
-  return _unit(x, epsilon, dtype)
+  return _unit(x, epsilon, dtype, x.dtype)
 
 
 def folded(
@@ -68,20 +68,20 @@ def _backward(epsilon, dtype, saved, cotangent):
 _normalized.defvjp(_forward, _backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def _unit(x, epsilon, dtype):
-  return _unit_forward(x, epsilon, dtype)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _unit(x, epsilon, dtype, given):
+  return _unit_forward(x, epsilon, dtype, given)[0]
 
 
-def _unit_forward(x, epsilon, dtype):
+def _unit_forward(x, epsilon, dtype, given):
   centred, _, rate = _statistics(x, epsilon)
   unit = (centred * rate).astype(dtype)
-  return unit, (unit, rate, jnp.empty(0, x.dtype))
+  return unit, (unit, rate)
 
 
-def _unit_backward(epsilon, dtype, saved, cotangent):
-  unit, rate, like = saved
-  return _along(cotangent.astype(jnp.float32), unit.astype(jnp.float32), rate, like.dtype),
+def _unit_backward(epsilon, dtype, given, saved, cotangent):
+  unit, rate = saved
+  return _along(cotangent.astype(jnp.float32), unit.astype(jnp.float32), rate, given),
 
 
 _unit.defvjp(_unit_forward, _unit_backward)
