@@ -21,6 +21,7 @@ fixed, for both.
 
 Expected: `experiments/configs/mae.py`.
 """
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -247,8 +248,8 @@ def mae(
     target = pixels[:, num_visible:]
     if norm_pix:
       target = _standardized(target)[0]
-    rows = batch["mask"] if "mask" in batch else jnp.ones(len(images))
-    weights = rows / jnp.maximum(rows.sum() * target.shape[1] * target.shape[2], 1)
+    valid = batch["mask"] if "mask" in batch else jnp.ones(len(images))
+    weights = valid / jnp.maximum(valid.sum() * target.shape[1] * target.shape[2], 1)
     mean = lambda weights, errors: jnp.einsum("b,bnp->", weights, jnp.square(errors))
 
     def error(decoder, rows):
@@ -257,10 +258,8 @@ def mae(
       return mean(rows["weight"], predicted - rows["target"]), ()
 
     rows = {"latent": latent, "order": order, "weight": weights, "target": target}
-    if decoder_chunk:
-      loss, _ = loss_over_chunks(error, params["decoder"], rows, decoder_chunk)
-    else:
-      loss, _ = error(params["decoder"], rows)
+    over = functools.partial(loss_over_chunks, error, size=decoder_chunk) if decoder_chunk else error
+    loss, _ = over(params["decoder"], rows)
     # Of predicting the mean over all masked patches 1 is left.
     plain = mean(weights, target - jnp.einsum("b,bnp->p", weights, target) * target.shape[2])
     return loss, ({"unexplained": loss / jnp.maximum(plain, 1e-12)}, extra)
