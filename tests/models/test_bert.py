@@ -148,15 +148,16 @@ def trained():
   segments = np.repeat([[0] * 8 + [1] * 7], rows, 0).astype(np.int32)
   data = {"tokens": jnp.asarray(tokens), "segments": jnp.asarray(segments),
           "is_next": jnp.asarray((half[:, 0] == half[:, 1]).astype(np.int32))}
-  model = bert(**TINY | dict(dim=32, mlp_dim=64), dropout=0.0, attention_dropout=0.0, optimizer=optax.adam(3e-3))
-  state = jax.jit(model.init)(jax.random.key(0), data)
+  model = bert(**TINY | dict(dim=32, mlp_dim=64), dropout=0.0, attention_dropout=0.0,
+               optimizer=optax.adam(optax.cosine_decay_schedule(5e-3, 1200)))
+  state = jax.jit(model.init)(jax.random.key(2), data)
 
   @jax.jit
   def steps(state):
     def step(state, rng):
       rows_now = jax.random.randint(rng, (64,), 0, rows)
       return model.update(state, jax.tree.map(lambda x: x[rows_now], data), rng)
-    return jax.lax.scan(step, state, jax.random.split(jax.random.key(1), 700))
+    return jax.lax.scan(step, state, jax.random.split(jax.random.key(2), 1200))
 
   return model, data, *steps(state)
 
