@@ -195,8 +195,6 @@ def _mae_steps(sizes, rows, side, dtype="float32", steps=1, per_dispatch=1, **hy
 
   @functools.partial(jax.jit, donate_argnums=0)
   def update(state, batch, rngs):
-    if per_dispatch == 1:
-      return model.update(state, batch, rngs[0])
     return jax.lax.scan(lambda state, rng: model.update(state, batch, rng), state, rngs)
 
   device = "cuda" if jax.default_backend() == "gpu" else "cpu"

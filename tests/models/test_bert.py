@@ -149,15 +149,15 @@ def trained():
   data = {"tokens": jnp.asarray(tokens), "segments": jnp.asarray(segments),
           "is_next": jnp.asarray((half[:, 0] == half[:, 1]).astype(np.int32))}
   model = bert(**TINY | dict(dim=32, mlp_dim=64), dropout=0.0, attention_dropout=0.0,
-               optimizer=optax.adam(optax.cosine_decay_schedule(5e-3, 1200)))
-  state = jax.jit(model.init)(jax.random.key(2), data)
+               optimizer=optax.adam(optax.warmup_cosine_decay_schedule(0, 3e-3, 100, 1000)))
+  state = jax.jit(model.init)(jax.random.key(0), data)
 
   @jax.jit
   def steps(state):
     def step(state, rng):
       rows_now = jax.random.randint(rng, (64,), 0, rows)
       return model.update(state, jax.tree.map(lambda x: x[rows_now], data), rng)
-    return jax.lax.scan(step, state, jax.random.split(jax.random.key(2), 1200))
+    return jax.lax.scan(step, state, jax.random.split(jax.random.key(1), 1000))
 
   return model, data, *steps(state)
 
