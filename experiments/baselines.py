@@ -1,9 +1,13 @@
-"""Writes the README's tables from `experiments/results/*.json`: `python -m experiments.baselines [--add=WORKDIR]`."""
+"""Writes the tables of results, from `experiments/results/*.json`, into the README and that folder's own.
+
+`python -m experiments.baselines [--add=WORKDIR]`
+"""
+import functools
 import json
 import pathlib
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from absl import flags
 
@@ -14,11 +18,16 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("add", "", "First take over the results.json of this work directory.")
 
 FOLDER = pathlib.Path(__file__).parent / "results"
-README = pathlib.Path(__file__).parents[1] / "README.md"
+READMES = pathlib.Path(__file__).parents[1] / "README.md", FOLDER / "README.md"
 # Numbers of questions, sections of the analogies and deviations over draws are in the files alone.
 LEFT_OUT = re.compile(
     r"(^|/)((pairs|questions|words|out_of_vocabulary|few_shot_\d+/deviation)$|"
     r"cos(add|mul)/(?!total/|semantic/|syntactic/))")
+# What the folder's own table has beyond the README's: other measures of the same, and parts of a mean.
+DETAILS = re.compile(
+    r"/dev/|/(f1|macro_f1|matthews|ari|purity|precision_at_10|knn200_accuracy)$|cosmul/|/(semantic|syntactic)/|sts-1\d/|"
+    r"^ud-ewt/(mix|centre|expected|test/(layer|cumulative))|^(untrained/)?validation/(masked_accuracy|next_loss|perplexity)$|bound_([2-9]|1\d)$|"
+    r"npmi_window|mfcc_mean/")
 # Of what the last updates measured: of each step ahead, nats that the future and the context have in common at least.
 OF_TRAINING = re.compile(r"bound_\d+$|log_num_candidates$")
 
@@ -32,26 +41,28 @@ def main(argv: Sequence[str]) -> int:
     results = json.loads(path.read_text())
     name = f"{results['model']}-{results['preset']}-{results['data']}-{results['steps']}-seed{results['seed']}.json"
     (FOLDER / name.replace("/", "_").replace(":", "_")).write_text(json.dumps(results, indent=1) + "\n")
-  README.write_text(filled(README.read_text()))
+  for readme in READMES:
+    readme.write_text(filled(readme.read_text()))
   return 0
 
 
 def filled(readme: str) -> str:
-  """The README's text with its tables made anew."""
-  for name, table in (("baselines", baseline_table()), ("benchmarks", benchmark_table())):
-    readme = re.sub(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda m, t=table: m[1] + t + m[2], readme,
-                    flags=re.DOTALL)
-  return readme
+  """A README's text with its tables made anew."""
+  tables = {"baselines": functools.partial(baseline_table, DETAILS), "all baselines": baseline_table,
+            "benchmarks": benchmark_table}
+  return re.sub(r"(<!-- ([a-z ]+) -->\n).*?(<!-- /\2 -->)", lambda m: m[1] + tables[m[2]]() + m[3], readme,
+                flags=re.DOTALL)
 
 
-def baseline_table() -> str:
+def baseline_table(left_out: re.Pattern | None = None) -> str:
+  """A row for each metric of a model on a data set by a command, over the seeds; `left_out` names metrics."""
   groups: dict[tuple, list[dict]] = {}
   for path in sorted(FOLDER.glob("*.json")):
     if not path.name.startswith("benchmark-"):
       results = json.loads(path.read_text())
       shown = re.sub(r" --(seed|workdir|data_dir|cache_dir)=\S+", "", results["command"])
       groups.setdefault((results["model"], results["data"], shown), []).append(results)
-  columns = ("model", "data", "steps", "metric", "value", "seeds", "minutes", "command")
+  columns = ("model", "data", "steps", "metric", "value", "untrained", "seeds", "minutes", "command")
   lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
   for (model, data, shown), runs in groups.items():
     # The median, as one of the seeds may have run beside other work.
@@ -60,17 +71,23 @@ def baseline_table() -> str:
       minutes += f" ({runs[0]['device']})"
     # Runs that end when they have converged differ.
     steps = "–".join(str(n) for n in sorted({min(run["steps"] for run in runs), max(run["steps"] for run in runs)}))
-    row = [f"`{model}`", data, steps, None, None, str(len(runs)), minutes, f"`{shown}`"]
+    row = [f"`{model}`", data, steps, None, None, None, str(len(runs)), minutes, f"`{shown}`"]
     measured = [{name: value for name, value in run["training"].items() if OF_TRAINING.match(name)} for run in runs]
     measured = [run["metrics"] | {f"training/{name}": each[name] for name in sorted(each, key=_by_number)}
                 for run, each in zip(runs, measured)]
-    for metric in (name for name in measured[0] if not LEFT_OUT.search(name)):
-      values = [each[metric] for each in measured if metric in each]  # One may lack a protocol's data.
-      spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-      row[3:5] = metric, f"{statistics.mean(values):.3f}{spread}"
+    shared = [name for name in measured[0] if not LEFT_OUT.search(name) and not (left_out and left_out.search(name))]
+    for metric in (name for name in shared if not name.startswith("untrained/") or name[10:] not in shared):
+      row[3:6] = metric, _over_seeds(measured, metric), _over_seeds(measured, f"untrained/{metric}")
       lines.append("| " + " | ".join(row) + " |")
       row = [""] * len(columns)
   return "\n".join(lines) + "\n"
+
+
+def _over_seeds(measured: Sequence[Mapping[str, float]], metric: str) -> str:
+  """Mean and deviation of those that have the metric; one may lack a protocol's data."""
+  values = [each[metric] for each in measured if metric in each]
+  spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+  return f"{statistics.mean(values):.3f}{spread}" if values else ""
 
 
 def _by_number(name: str) -> tuple[str, int]:

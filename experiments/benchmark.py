@@ -64,8 +64,8 @@ flags.DEFINE_integer("steps", 400, "Updates of each training of `labels` and `ma
 flags.DEFINE_enum("size", "base", ["base", "large"], "Vision transformer of `mae_gpu`.")
 flags.DEFINE_float("seconds", 5.0, "Length of one turn of `loop`, about.")
 flags.DEFINE_integer("seed", 0, "Seed.")
-flags.DEFINE_integer("seeds", 1, "Seeds of `sgns` and `cbow`, from --seed on.", lower_bound=1)
-flags.DEFINE_string("figure", "", "File to draw the figure of `mutual_information` in.")
+flags.DEFINE_integer("seeds", 1, "Seeds of `sgns`, `cbow`, `labels`, `mask_ratios`, from --seed on.", lower_bound=1)
+flags.DEFINE_string("figure", "", "File to draw the figure of `mutual_information`, `labels` or `mask_ratios` in.")
 flags.DEFINE_string("output", "", "File to write the result to.")
 
 

@@ -140,7 +140,7 @@ def labels(numbers: tuple[int, ...] = (100, 300, 1000, 3000, 10_000)) -> dict:
                      f"{told} ({FLAGS.seeds} seed{'s' * (FLAGS.seeds > 1)})", "rows": rows}
 
 
-def mask_ratios(ratios: tuple[float, ...] = (0.15, 0.3, 0.5, 0.6, 0.75, 0.85, 0.92)) -> dict:
+def mask_ratios(ratios: tuple[float, ...] = (0.15, 0.4, 0.6, 0.75, 0.9)) -> dict:
   """What a masked autoencoder learns by the share of patches that is hidden (He et al. 2022, figure 5): the linear
   probe of a training of `--steps` with each share, by the preset `demo` of `digits` or `small` of other `--data`; at
   most 10,000 test and 10,000 training pictures. `--figure` draws it."""
