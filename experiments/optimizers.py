@@ -1,5 +1,5 @@
 """Builds optax schedules and optimizers from a config."""
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ from experiments.command import check_choice
 SCHEDULES = ("constant", "linear", "cosine", "rsqrt")
 OPTIMIZERS = ("adam", "adamw", "sgd", "lamb", "lars", "adagrad", "rmsprop", "muon")
 KEYS = ("name", "learning_rate", "schedule", "warmup_steps", "warmup_fraction", "end_fraction", "clip_norm",
-        "weight_decay", "momentum", "b1", "b2", "eps")
+        "weight_decay", "momentum", "b1", "b2", "eps", "constant")
 
 
 def schedule(config: Mapping[str, Any], num_steps: int) -> optax.Schedule:
@@ -40,9 +40,19 @@ def optimizer(config: Mapping[str, Any], num_steps: int) -> optax.GradientTransf
 
   `muon` (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) moves the matrices of stacked layers by their
   orthogonalised momentum, scaled so that AdamW's rates fit (Liu et al. 2025, arXiv:2502.16982, equation 4); all else
-  it leaves to AdamW.
+  it leaves to AdamW. Parameters with a name among `constant` keep the rate that they have after the warm-up.
   """
-  name, rate = config.get("name", "adam"), schedule(config, num_steps)
+  transform = _transform(config, schedule(config, num_steps))
+  if kept := config.get("constant", ()):
+    steady = _transform(config, schedule({**config, "schedule": "constant"}, num_steps))
+    transform = optax.partition({"steady": steady, "falling": transform}, lambda params: _steady(params, kept))
+  clip_norm = config.get("clip_norm", 0.0)
+  return optax.chain(optax.clip_by_global_norm(clip_norm), transform) if clip_norm else transform
+
+
+def _transform(config: Mapping[str, Any], rate: optax.Schedule) -> optax.GradientTransformation:
+  """The optimizer that the config names, with a rate."""
+  name = config.get("name", "adam")
   check_choice("--config.optimizer.name", name, OPTIMIZERS)
   betas = {k: config[k] for k in ("b1", "b2", "eps") if k in config}
   decay = config.get("weight_decay", 0.0)
@@ -66,8 +76,16 @@ def optimizer(config: Mapping[str, Any], num_steps: int) -> optax.GradientTransf
   }[name]()
   if decay and name == "sgd":
     transform = optax.chain(optax.add_decayed_weights(decay, _decays), transform)
-  clip_norm = config.get("clip_norm", 0.0)
-  return optax.chain(optax.clip_by_global_norm(clip_norm), transform) if clip_norm else transform
+  return transform
+
+
+def _steady(params: PyTree, kept: Sequence[str]) -> PyTree:
+  """`steady` for each array below a name of `kept`, `falling` for the others."""
+  names = {name for path, _ in jax.tree_util.tree_leaves_with_path(params) for name in _name(path)}
+  for name in kept:
+    check_choice("--config.optimizer.constant", name, sorted(names))
+  return jax.tree_util.tree_map_with_path(
+      lambda path, _: "falling" if set(kept).isdisjoint(_name(path)) else "steady", params)
 
 
 def _name(path: Any) -> tuple[str, ...]:

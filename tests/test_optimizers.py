@@ -71,6 +71,22 @@ def test_mistakes(config, expected):
     optimizers.optimizer({"learning_rate": 1.0, **config}, 10)
 
 
+def test_some_parameters_keep_their_rate():
+  params = {"encoder": {"kernel": jnp.zeros(2)}, "predictor": {"layer": {"kernel": jnp.zeros(2)}}}
+  grads = jax.tree.map(jnp.ones_like, params)
+  config = {"name": "sgd", "learning_rate": 1.0, "schedule": "linear", "warmup_steps": 2}
+  tx, plain = (optimizers.optimizer({**config, **more}, 6) for more in ({"constant": ("predictor",)}, {}))
+  state, other, found = tx.init(params), plain.init(params), []
+  for _ in range(6):
+    updates, state = tx.update(grads, state, params)
+    falling, other = plain.update(grads, other, params)
+    found.append(float(updates["predictor"]["layer"]["kernel"][0]))
+    np.testing.assert_array_equal(updates["encoder"]["kernel"], falling["encoder"]["kernel"])
+  assert found == [0, -0.5, -1, -1, -1, -1]
+  with pytest.raises(InputError, match="did you mean predictor"):
+    optimizers.optimizer({**config, "constant": ("predicter",)}, 6).init(params)
+
+
 def test_lars_steps_are_in_proportion_to_each_array_and_sgd_s_decay_is_added_to_the_gradient():
   params = {"a": {"kernel": jnp.array([3.0, 4.0])}, "b": {"kernel": jnp.array([0.6, 0.8]), "bias": jnp.ones(2)}}
   grads = jax.tree.map(lambda x: jnp.array([0.0, 2.0]), params)

@@ -12,8 +12,8 @@ x_2 are drawn by `ops/augment.py`, in `update`; equations 1 to 4:
   stop                 no gradient; without it the vectors collapse to one, which `deviation` would show (section 4.1)
 
 The encoder's parameters lie under `params/encoder`, its running statistics under `extra/batch_stats/encoder`. Each
-view has BatchNorm's statistics of its own, over the whole mesh. Deviations: the predictor's rate follows the schedule
-(the paper keeps it); the loss lies in [-1, 1], as the paper's does, not in nats.
+view has BatchNorm's statistics of its own, over the whole mesh. The loss lies in [-1, 1], as the paper's does, not in
+nats. That the predictor's rate does not fall (section 4.2) is the optimizer's affair (`--config.optimizer.constant`).
 
 Expected: `experiments/configs/simsiam.py`.
 """
