@@ -18,7 +18,8 @@ FLAGS = flags.FLAGS
 PRESETS = ("demo", "tiny", "small", "paper")
 USAGE_ERROR, FAILURE, TRY_AGAIN, INTERRUPTED = 2, 1, 75, 130
 NO_YNNPACK_CONVOLUTIONS = (
-    "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE")
+    "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,"
+    "LIBRARY_FUSION_TYPE_REDUCE")
 
 # What every config has; a config file only states what differs. The keys of `data`, `model` and
 # `optimizer` are the model's own.

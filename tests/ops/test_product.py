@@ -23,8 +23,21 @@ def test_value_and_gradient(shape):
   low = product(x, kernel, jnp.bfloat16)
   assert low.dtype == jnp.float32
   np.testing.assert_allclose(low, rounded(x) @ rounded(kernel), rtol=1e-5, atol=1e-6)
+  expected = np.einsum("btn,btm->nm", rounded(x), rounded(weight))
   low = jax.grad(lambda k: (product(x, k, jnp.bfloat16) * weight).sum())(kernel)
-  np.testing.assert_allclose(low, np.einsum("btn,btm->nm", rounded(x), rounded(weight)), rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(low, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [3, 32, 1664])
+def test_the_gradient_of_a_turned_table(rows):
+  """As of tied embeddings; XLA's CPU compiler has to find a product of bfloat16 that it can compute."""
+  rng = np.random.default_rng(1)
+  x, weight, table = (jnp.asarray(rng.normal(size=s), jnp.bfloat16) for s in ((rows, 256), (rows, 400), (400, 256)))
+  exact = lambda y: np.asarray(y.astype(jnp.float32))
+  loss = lambda x, table: (product(x, table.T, jnp.bfloat16) * weight).sum()
+  found = jax.jit(jax.grad(loss, (0, 1)))(exact(x), exact(table))
+  np.testing.assert_allclose(found[0], exact(weight) @ exact(table), rtol=1e-4, atol=1e-3)
+  np.testing.assert_allclose(found[1], exact(weight).T @ exact(x), rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
