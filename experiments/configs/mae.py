@@ -6,8 +6,9 @@ Presets: `demo` scikit-learn's digits, 16 patches of 2 x 2 pixels, a minute or t
 `--config.model.dtype=float32`); `paper` ViT-B/16 for 800 passes over pictures of your own of 224 x 224 pixels
 (`--data=`), 4,096 a step, on accelerators (the paper's ImageNet: 250,000 steps).
 Expected: small, linear probe .876 +- .004 and kNN .871 +- .002, the same network untrained .781 +- .002 and .691 +-
-.015, pixels .843 and .846 (3 seeds, 24 minutes and more beside other work, before products of bfloat16 reached a CPU's
-matrix unit). The paper, ImageNet, ViT-B: linear probe .680, fine-tuned .836 (top 1, its table 3 and appendix A.2).
+.015, pixels .843 and .846 (3 seeds, 24 minutes and more beside other work, before products of bfloat16 reached a
+CPU's matrix unit). The paper, ImageNet, ViT-B: linear probe .680, fine-tuned .836 (top 1, its table 3 and appendix
+A.2).
 demo: whether .15 or .9 of the patches are hidden makes no difference on digits but in time (linear probe .906 +- .004
 after 35 s, .900 +- .012 with .75 after 20, .895 +- .019 after 15: `experiments.benchmark mask_ratios --data=digits
 --steps=800 --seeds=3`).
