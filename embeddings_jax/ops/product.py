@@ -39,8 +39,7 @@ def product(x: Array, kernel: Array, dtype: DTypeLike = jnp.float32, result: DTy
   """x @ kernel with factors of type `dtype` and sums in float32, forward and backward.
 
   The kernel's gradient comes in float32, unrounded. JAX's own backward pass of such a product multiplies float32 by
-  bfloat16, which CPUs cannot; of bfloat16 by bfloat16 those with a matrix unit (AMX) make four or five times as many
-  a second as of float32.
+  bfloat16, which CPUs do in float32; bfloat16 by bfloat16 takes those with a matrix unit (AMX) a quarter of the time.
 
   Args:
     x: [..., n] of any type.
