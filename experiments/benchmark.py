@@ -61,6 +61,7 @@ flags.DEFINE_integer("length", 512, "Tokens of a row of `bert_base`.", lower_bou
 flags.DEFINE_float("attention_dropout", 0.0, "Dropout of its attention's weights.", lower_bound=0.0, upper_bound=0.9)
 flags.DEFINE_string("workdir", "", "Run of `labels`.")
 flags.DEFINE_integer("steps", 400, "Updates of each training of `labels` and `mask_ratios`.", lower_bound=1)
+flags.DEFINE_enum("equal", "steps", ["steps", "operations"], "What the trainings of `mask_ratios` have in common.")
 flags.DEFINE_enum("size", "base", ["base", "large"], "Vision transformer of `mae_gpu`.")
 flags.DEFINE_float("seconds", 5.0, "Length of one turn of `loop`, about.")
 flags.DEFINE_integer("seed", 0, "Seed.")

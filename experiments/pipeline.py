@@ -45,8 +45,6 @@ ITEMS = {"rows": ("rows",), "images": ("images",), "words": ("text",), "bags": (
 # What models of subwords read: pairs of sentences as BERT, windows of the running text as GPT, sentences as SimCSE,
 # windows of consecutive sentences as CPC.
 SUBWORD_FORMS = ("pairs", "windows", "sentences", "sentence_windows")
-
-
 PICTURES = ("image_size", "channels", "bad")  # Options of pictures; see `data/images.py`.
 
 
@@ -250,14 +248,14 @@ def load_subwords(dataset: Any, options: Mapping[str, Any], *, batch_size: int, 
   def windows(texts: TokenTexts, **given: Any) -> Source:
     return window_source(texts.tokens, options.get("window_length") or options["max_length"], batch_size, **given)
 
-  if form == "sentences":
-    rows = sentence_rows(corpus.train, number=options["num_sentences"], min_tokens=options["min_tokens"], seed=seed,
-                         max_length=options["max_length"], cls_id=facts["cls_id"], sep_id=facts["sep_id"])
-    return array_source({"tokens": rows}, batch_size, seed=seed, facts=token_facts(facts, rows)), None, encoder
   def sentences(texts: TokenTexts, **given: Any) -> Source:
     return sentence_windows(texts, batch_size, num_sentences=options["num_sentences"],
                             max_length=options["sentence_length"], **given)
 
+  if form == "sentences":
+    rows = sentence_rows(corpus.train, number=options["num_sentences"], min_tokens=options["min_tokens"], seed=seed,
+                         max_length=options["max_length"], cls_id=facts["cls_id"], sep_id=facts["sep_id"])
+    return array_source({"tokens": rows}, batch_size, seed=seed, facts=token_facts(facts, rows)), None, encoder
   held_out = corpus.validation
   if form == "sentence_windows":
     validation = held_out and (np.diff(held_out.documents) > 1).any() and sentences(

@@ -142,39 +142,48 @@ def labels(numbers: tuple[int, ...] = (100, 300, 1000, 3000, 10_000)) -> dict:
 
 def mask_ratios(ratios: tuple[float, ...] = (0.15, 0.4, 0.6, 0.75, 0.9)) -> dict:
   """What a masked autoencoder learns by the share of patches that is hidden (He et al. 2022, figure 5): the linear
-  probe of a training of `--steps` with each share, by the preset `demo` of `digits` or `small` of other `--data`; at
-  most 10,000 test and 10,000 training pictures. `--figure` draws it."""
+  probe of a training with each share, by the preset `demo` of `digits` or `small` of other `--data`; at most 10,000
+  test and 10,000 training pictures. `--figure` draws it.
+
+  Each training has `--steps`, or with `--equal=operations` as many as make the operations (`_operations`) of so many
+  steps with three quarters hidden: what is hidden costs the encoder nothing, which is half of why much is hidden.
+  """
   preset, rows = "demo" if FLAGS.data == "digits" else "small", []
   for ratio in ratios:
     config = command.load_config("mae", preset)
     config.model.mask_ratio = ratio
-    config.optimizer.warmup_steps = FLAGS.steps // 10  # The preset's would be most of a short training.
     config.data.name = FLAGS.data
     data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
-    model = pipeline.make_model(config, data.source.facts, FLAGS.steps)
+    steps = FLAGS.steps
+    if FLAGS.equal == "operations":
+      cost = functools.partial(_operations, config.model, *data.dataset.items.shape[2:])
+      steps = round(steps * cost(0.75) / cost(ratio))
+    config.optimizer.warmup_steps = steps // 10  # The preset's would be most of a short training.
+    model = pipeline.make_model(config, data.source.facts, steps)
     accuracies, seconds = [], []
     for seed in range(FLAGS.seed, FLAGS.seed + FLAGS.seeds):
       start = time.perf_counter()
-      state = train(model, data.source, steps=FLAGS.steps, seed=seed, steps_per_dispatch=config.steps_per_dispatch)
+      state = train(model, data.source, steps=steps, seed=seed, steps_per_dispatch=config.steps_per_dispatch)
       seconds.append(time.perf_counter() - start)
       embed, (label, *_) = inference.embedder(model, state, data.encoder), data.dataset.labels.values()
       parts = [np.sort(np.random.default_rng(0).permutation(part)[:10_000])
                for part in split_rows(data.dataset.split, label, 0)]
       vectors = [embed(data.dataset.items[part]) for part in parts]
       accuracies.append(probe_accuracy(vectors[0], label[parts[0]], vectors[1], label[parts[1]]))
-    rows.append({"mask_ratio": ratio, "accuracy": round(float(np.mean(accuracies)), 4),
+    rows.append({"mask_ratio": ratio, "steps": steps, "accuracy": round(float(np.mean(accuracies)), 4),
                  "deviation": round(float(np.std(accuracies)), 4), "seconds": round(statistics.median(seconds), 1)})
   if FLAGS.figure:
     sweeps.draw_mask_ratios(FLAGS.figure, rows, FLAGS.data)
-  told = ", ".join(f"{row['mask_ratio']:.2f}: {row['accuracy']:.3f} ({row['seconds']:.0f} s)" for row in rows)
-  return {"summary": f"{FLAGS.data}, linear probe by share of hidden patches, {FLAGS.steps} steps (and their time): "
-                     f"{told}", "rows": rows}
+  told = ", ".join(f"{row['mask_ratio']:.2f}: {row['accuracy']:.3f} ({row['steps']:,} in {row['seconds']:.0f} s)"
+                   for row in rows)
+  return {"summary": f"{FLAGS.data}, linear probe by share of hidden patches (steps and their time): {told}",
+          "rows": rows}
 
 
-def _operations(sizes, side, channels: int = 3) -> float:
+def _operations(sizes, side, channels: int = 3, mask_ratio: float = 0.75) -> float:
   """Of a picture's training step, a multiplication and an addition being two."""
   patches, pixels = (side // sizes["patch_size"])**2, sizes["patch_size"]**2 * channels
-  seen = patches // 4
+  seen = int(patches * (1 - mask_ratio))
   stack = lambda layers, time, dim, mlp: layers * time * (6 * (4 * dim**2 + 2 * dim * mlp) + 12 * time * dim)
   dim, width = sizes["dim"], sizes["decoder_dim"]
   return (stack(sizes["num_layers"], 1 + seen, dim, sizes["mlp_dim"])

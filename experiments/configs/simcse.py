@@ -10,9 +10,10 @@ accelerator.
 Data: text, or pairs and triples of sentences that belong together (`snli-triples`, `.tsv` of two or three columns).
 With `--init_from` the encoder's sizes and the tokenizer are the pretrained ones. The rate of `small` fits the large
 weights of `bert --preset=small`; a network of Hugging Face wants that of `paper`.
-Expected: small, from a run of `bert --preset=small`, STS-B test by the best of the dev part: .493 (seed 0, step 40 of
-390, 21 minutes on two cores), .469 and .479 of further seeds with 40,000 sentences; the same encoder's mean pooling
-before .408; average of the six STS sets .536, .529, .536 after .456. Supervised, 5,731 triples: .536 (1 seed).
+Expected: small, from a run of `bert --preset=small` in rows of 128 tokens (`experiments/configs/bert.py`), STS-B test
+by the best of the dev part: .493 (seed 0, step 40 of 390, 21 minutes on two cores), .469 and .479 of further seeds
+with 40,000 sentences; the same encoder's mean pooling before .408; average of the six STS sets .536, .529, .536 after
+.456. Supervised, 5,731 triples: .536 (1 seed).
 A network with random weights has .560, as its means compare words, and .514 on average. What follows the first
 updates harms: with 100,000 sentences in batches of 64 the best was .449, and temperatures of .1 and above ended
 below .34 (1 seed each). demo, package of a docstring: .553, untrained .475, of 400 (1 seed).
