@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
   import jax
   import numpy as np
 
-  from experiments import figures, inference, pipeline, protocols, results, workdir
+  from experiments import figures, inference, loading, pipeline, protocols, results, workdir
 
   run = pipeline.load_run(FLAGS.workdir)
   if FLAGS.pooling and run.encoder.kind == "subwords":
@@ -59,15 +59,15 @@ def main(argv: Sequence[str]) -> int:
 
   data = None  # What protocols on the run's own task or held-out part need.
   if config["data"].get("form") == "task":
-    data = pipeline.load_task(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir, encoder=run.encoder)
+    data = loading.load_task(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir, encoder=run.encoder)
   elif "held_out" in names:
     # The run's own tokenizer: the directory that it came from may be gone.
-    data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir, encoder=run.encoder)
+    data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir, encoder=run.encoder)
 
   def dataset():
     if data:
       return data.dataset
-    return pipeline.load_dataset(config["data"], data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)[0]
+    return loading.load_dataset(config["data"], data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)[0]
 
   def untrained():
     batch = {key: np.zeros(shape, dtype) for key, (shape, dtype) in run.record["batch"].items()}

@@ -10,7 +10,7 @@ from etils import epath
 from embeddings_jax.eval.neighbors import neighbors
 from embeddings_jax.eval.topics import top_words
 from embeddings_jax.types import Model, PyTree
-from experiments import figures, inference, pipeline, protocols, workdir
+from experiments import figures, inference, loading, pipeline, protocols, workdir
 
 NEIGHBOR_RANKS = (100, 200, 300, 500, 700, 1000, 1500, 2000)  # Frequent words, past the function words.
 
@@ -18,7 +18,7 @@ NEIGHBOR_RANKS = (100, 200, 300, 500, 700, 1000, 1500, 2000)  # Frequent words, 
 class Report:
   """Evaluates states of one run, while it trains and when it is done."""
 
-  def __init__(self, config: Any, data: pipeline.Data, model: Model, mesh: Any, data_dir: str | None,
+  def __init__(self, config: Any, data: loading.Data, model: Model, mesh: Any, data_dir: str | None,
                cache_dir: str | None, say: Callable[[str], None]):
     self._config, self._data, self._model, self._mesh = config, data, model, mesh
     self._dirs = {"data_dir": data_dir, "cache_dir": cache_dir}

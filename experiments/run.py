@@ -106,7 +106,7 @@ def run(config: Any, explicit: Collection[str] = ()) -> int:
   from embeddings_jax.train.checkpoints import Checkpoints
   from embeddings_jax.train.mesh import check_batch_size, make_mesh
   from embeddings_jax.train.signals import Signals
-  from experiments import pipeline, protocols, results, workdir
+  from experiments import loading, pipeline, protocols, results, workdir
   from experiments.progress import Progress
 
   alone = jax.process_index() == 0
@@ -119,8 +119,8 @@ def run(config: Any, explicit: Collection[str] = ()) -> int:
 
     found = pretrained.load(FLAGS.init_from)
     pretrained.adapt(config, found, explicit)
-  data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=cache_dir,
-                            encoder=found.encoder if found else None)
+  data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=cache_dir,
+                           encoder=found.encoder if found else None)
   steps = config.steps or config.epochs * data.source.facts["steps_per_epoch"]
   if not steps:
     raise InputError("--steps is missing: the config has neither `steps` nor `epochs`")

@@ -9,7 +9,7 @@ import pytest
 from embeddings_jax.train.checkpoints import Checkpoints
 from embeddings_jax.train.loop import train
 from embeddings_jax.train.mesh import path_name
-from experiments import command, inference, pipeline
+from experiments import command, inference, loading, pipeline
 
 STEPS = 20
 MODELS = command.model_names()
@@ -19,7 +19,7 @@ MODELS = command.model_names()
 def tiny(name):
   """`(config, model, data)` of a tiny preset, on data that eight shards can split."""
   config = command.load_config(name, "tiny")
-  data = pipeline.load_data(config, data_dir=None, cache_dir=None)
+  data = loading.load_data(config, data_dir=None, cache_dir=None)
   steps = config.steps or config.epochs * data.source.facts["steps_per_epoch"]
   return config, pipeline.make_model(config, data.source.facts, steps), data
 

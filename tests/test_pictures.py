@@ -15,7 +15,7 @@ from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.encoders import ImageEncoder, RowEncoder
 from embeddings_jax.eval.knn import knn
 from embeddings_jax.types import InputError
-from experiments import baselines, command, pipeline, pretrained, protocols, results
+from experiments import baselines, command, loading, pipeline, pretrained, protocols, results
 from experiments.configs import cpc_images, cpc_images_supervised, sgns
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -40,7 +40,7 @@ def config_of(module, name, **data):
 
 
 def load(config, cache_dir, **options):
-  return pipeline.load_data(config, data_dir=None, cache_dir=str(cache_dir), **options)
+  return loading.load_data(config, data_dir=None, cache_dir=str(cache_dir), **options)
 
 
 def test_training_sees_the_training_part_alone(tmp_path):
@@ -62,7 +62,7 @@ def test_a_test_set_is_not_trained_on(module, tmp_path):
   name = folder_of(tmp_path / "own", ["test"])
   with pytest.raises(InputError, match=f"--data={name}: is a test set, which is not to be trained on"):
     load(config_of(module, name), tmp_path / "cache")
-  dataset, _ = pipeline.load_dataset({"name": name, "errors": "strict"}, data_dir=None, cache_dir=str(tmp_path))
+  dataset, _ = loading.load_dataset({"name": name, "errors": "strict"}, data_dir=None, cache_dir=str(tmp_path))
   assert dataset.split["test"].tolist() == list(range(20))  # It may be evaluated on.
 
 
@@ -70,15 +70,15 @@ def test_a_test_set_is_not_trained_on(module, tmp_path):
 def test_nor_is_one_of_tfds(name):
   dataset = Dataset(name, "images", PICTURES)
   with pytest.raises(InputError, match="is a test set"):
-    pipeline.refuse_test_part(dataset, name)
-  pipeline.refuse_test_part(dataset, "tfds:mnist:train")
-  pipeline.refuse_test_part(dataset._replace(split={"train": [0], "test": [1]}), "tfds:mnist")
+    loading.refuse_test_part(dataset, name)
+  loading.refuse_test_part(dataset, "tfds:mnist:train")
+  loading.refuse_test_part(dataset._replace(split={"train": [0], "test": [1]}), "tfds:mnist")
 
 
 def test_words_are_of_the_training_part(monkeypatch, tmp_path):
   texts = ["seen " * 2000] * 3 + ["unseen " * 2000]
   dataset = Dataset("x", "text", texts, split={"train": np.arange(3), "test": np.arange(3, 4)}, fingerprint="f")
-  monkeypatch.setattr(pipeline.catalog, "load", lambda *args, **options: dataset)
+  monkeypatch.setattr(loading.catalog, "load", lambda *args, **options: dataset)
   assert load(config_of(sgns, "x", min_count=1), tmp_path).encoder.names == ["seen"]
 
 
@@ -202,7 +202,7 @@ def test_a_run_starts_from_what_contrast_has_learnt_with_its_statistics(tmp_path
 def test_the_best_of_several_untrained_networks_is_told(mesh_of):
   config = command.load_config("simclr", "tiny")
   config.update(dict(baseline_seeds=3, evals=("knn",)))
-  data = pipeline.load_data(config, data_dir=None, cache_dir=None)
+  data = loading.load_data(config, data_dir=None, cache_dir=None)
   model = pipeline.make_model(config, data.source.facts, 20)
   report = results.Report(config, data, model, mesh_of(), None, None, print)
   best = report.baselines()
@@ -215,7 +215,7 @@ def test_the_best_of_several_untrained_networks_is_told(mesh_of):
 
 def test_a_target_begins_with_the_pretrained_parameters_too(mesh_of):
   config = command.load_config("byol", "tiny")
-  data = pipeline.load_data(config, data_dir=None, cache_dir=None)
+  data = loading.load_data(config, data_dir=None, cache_dir=None)
   model = pipeline.make_model(config, data.source.facts, 20)
   state, other = (pipeline.first_state(model, data.source.batch_at(0), mesh_of(), seed) for seed in (0, 1))
   trunk = {"encoder": jax.tree.map(np.asarray, other.params["encoder"])}

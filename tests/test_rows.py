@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from embeddings_jax.types import InputError
-from experiments import command, pipeline
+from experiments import command, loading, pipeline
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def load(model, path, **options):
   for name, value in options.items():
     config.data[name] = value
   config.data.name = str(path)
-  data = pipeline.load_data(config, data_dir=None, cache_dir=None)
+  data = loading.load_data(config, data_dir=None, cache_dir=None)
   return config, data
 
 

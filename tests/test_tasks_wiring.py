@@ -8,7 +8,7 @@ from embeddings_jax.data.subwords import train_wordpiece
 from embeddings_jax.interop import huggingface
 from embeddings_jax.train.mesh import make_mesh
 from embeddings_jax.types import InputError
-from experiments import command, figures, inference, pipeline, pretrained
+from experiments import command, figures, inference, loading, pipeline, pretrained
 
 TEXTS = ["the cat sat on the mat", "a dog and another dog", "where is the cat ?", "a mat"]
 HYPER = dict(dim=12, num_layers=2, num_heads=3, mlp_dim=20, max_length=24, num_segments=2, positions="learned",
@@ -34,7 +34,7 @@ def started(tmp_path_factory):
   config = command.load_config("finetune", "tiny")
   config.data.name = str(folder)
   pretrained.adapt(config, found, ())
-  data = pipeline.load_data(config, data_dir=None, cache_dir=str(folder / "cache"), encoder=found.encoder)
+  data = loading.load_data(config, data_dir=None, cache_dir=str(folder / "cache"), encoder=found.encoder)
   model = pipeline.make_model(config, data.source.facts, 20)
   state = pipeline.first_state(model, data.source.batch_at(0), make_mesh("data:1", jax.devices()[:1]), 0)
   return config, found, params, data, model, state
@@ -105,7 +105,7 @@ def test_the_figure_of_probes(tmp_path):
 
 def test_pictures_are_predicted_in_order():
   config = command.load_config("cpc_images_supervised", "tiny")
-  data = pipeline.load_data(config, data_dir=None, cache_dir=None)
+  data = loading.load_data(config, data_dir=None, cache_dir=None)
   assert data.encoder.kind == "images" and data.task.labels == tuple("0123456789")
   model = pipeline.make_model(config, data.source.facts, 20)
   state = pipeline.first_state(model, data.source.batch_at(0), make_mesh("data:1", jax.devices()[:1]), 0)
@@ -116,4 +116,4 @@ def test_pictures_are_predicted_in_order():
   with pytest.raises(InputError, match="holds rows, and a network that reads bytes needs text"):
     config = command.load_config("cpc_supervised", "tiny")
     config.data.update(dict(name="digits"))
-    pipeline.load_data(config, data_dir=None, cache_dir=None)
+    loading.load_data(config, data_dir=None, cache_dir=None)

@@ -21,7 +21,7 @@ from embeddings_jax.eval.retrieval import retrieval, unit_rows
 from embeddings_jax.models.lsa import lsa as make_lsa
 from embeddings_jax.train.loop import train
 from embeddings_jax.types import InputError
-from experiments import command, inference, pipeline
+from experiments import command, inference, loading, pipeline
 from experiments.benchmarks.memory import anonymous
 
 FLAGS = flags.FLAGS
@@ -37,8 +37,8 @@ def plsa() -> dict:
   config = command.load_config("plsa", "small")
   config.data.update(dict(part="all", held_out=0.0))
   config.model.update(dict(tempering=1.0, tolerance=0.0))
-  data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
-  bags = pipeline.counted_documents(catalog.load("20news", data_dir=FLAGS.data_dir), config.data, FLAGS.cache_dir)
+  data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+  bags = loading.counted_documents(catalog.load("20news", data_dir=FLAGS.data_dir), config.data, FLAGS.cache_dir)
   facts, topics = bags.facts, config.model.num_topics
   table = sparse.csr_array((np.asarray(bags.count), np.asarray(bags.col), np.asarray(bags.indptr)),
                            shape=(facts["num_documents"], facts["vocab_size"]))
@@ -114,7 +114,7 @@ def topics() -> dict:
     config = command.load_config(name, "small")
     config.model.update({key: value for key, value in options.items() if key in config.model})
     config.data.update(shared | {key: value for key, value in options.items() if key in config.data})
-    data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+    data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
     steps = options.get("steps") or config.steps or config.epochs * data.source.facts["steps_per_epoch"]
     model, records = pipeline.make_model(config, data.source.facts, steps), []
     state = train(model, data.source, steps=steps, seed=FLAGS.seed, log_every=1, steps_per_dispatch=5,
@@ -165,7 +165,7 @@ def lsa() -> dict:
   """
   config = command.load_config("lsa", "small")
   config.data.part, config.data.blocks = "all", 1
-  data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+  data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
   facts, batch = data.source.facts, data.source.batch_at(0)
   model = pipeline.make_model(config, facts, config.epochs)
   batch = jax.tree.map(jax.numpy.asarray, batch)

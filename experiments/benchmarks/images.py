@@ -16,7 +16,7 @@ from embeddings_jax.models.simclr import simclr
 from embeddings_jax.nets import resnet
 from embeddings_jax.ops.augment import two_views
 from embeddings_jax.types import InputError
-from experiments import command, inference, pipeline, pretrained
+from experiments import command, inference, loading, pipeline, pretrained
 from experiments.benchmarks.turns import by_turns, compared, matrix_rate
 from experiments.figures import sweeps
 
@@ -117,7 +117,7 @@ def labels(numbers: tuple[int, ...] = (100, 300, 1000, 3000, 10_000)) -> dict:
       config.update(dict(seed=seed, steps=FLAGS.steps))
       config.data.update(dict(name=FLAGS.data, max_train=number))
       pretrained.adapt(config, found, ())
-      data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir, encoder=run.encoder)
+      data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir, encoder=run.encoder)
       model = pipeline.make_model(config, data.source.facts, FLAGS.steps)
       for name, initial in (("fine-tuned", pretrained.initial(found, lambda _: None)), ("from scratch", None)):
         state = train(model, data.source, steps=FLAGS.steps, seed=seed, initial=initial)
@@ -153,7 +153,7 @@ def mask_ratios(ratios: tuple[float, ...] = (0.15, 0.4, 0.6, 0.75, 0.9)) -> dict
     config = command.load_config("mae", preset)
     config.model.mask_ratio = ratio
     config.data.name = FLAGS.data
-    data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+    data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
     steps = FLAGS.steps
     if FLAGS.equal == "operations":
       cost = functools.partial(_operations, config.model, *data.dataset.items.shape[2:])

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec as P
 
 from embeddings_jax.train import loop as loop_lib
 from embeddings_jax.train import mesh as mesh_lib
-from experiments import command, pipeline
+from experiments import command, loading, pipeline
 
 FLAGS = flags.FLAGS
 
@@ -25,7 +25,7 @@ def loop() -> dict:
   if "tolerance" in config.model:
     config.model.tolerance = 0.0  # A model that converged would end the run.
   mesh = mesh_lib.make_mesh()
-  data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+  data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
   source, size = data.source, config.steps_per_dispatch
   model = pipeline.make_model(config, source.facts, 100_000)
 

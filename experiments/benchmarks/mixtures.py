@@ -14,7 +14,7 @@ from sklearn.mixture import GaussianMixture
 from embeddings_jax.data.sources import array_source
 from embeddings_jax.models.gmm import gmm as make
 from embeddings_jax.train.loop import train
-from experiments import command, pipeline
+from experiments import command, loading, pipeline
 from experiments.benchmarks.memory import anonymous
 
 FLAGS = flags.FLAGS
@@ -95,7 +95,7 @@ def gmm_memory() -> dict:
     table.flush()
     del table
     config.data.name = path
-    data = pipeline.load_data(config, data_dir=None, cache_dir=FLAGS.cache_dir)
+    data = loading.load_data(config, data_dir=None, cache_dir=FLAGS.cache_dir)
     facts = data.source.facts
     steps = FLAGS.epochs * facts["steps_per_epoch"]
     memory, begun, times = [anonymous()], time.perf_counter(), []

@@ -18,7 +18,7 @@ from embeddings_jax.eval.word_similarity import word_similarity
 from embeddings_jax.interop import word_vectors
 from embeddings_jax.train.loop import train
 from embeddings_jax.types import InputError
-from experiments import command, inference, pipeline
+from experiments import command, inference, loading, pipeline
 
 FLAGS = flags.FLAGS
 
@@ -51,7 +51,7 @@ def _word2vec(name: str) -> dict:
   found = {"ours": [], "gensim": []}
   for seed in range(FLAGS.seed, FLAGS.seed + FLAGS.seeds):
     config.seed = seed
-    data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+    data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
     facts, names = data.source.facts, data.encoder.names
     steps, words = FLAGS.epochs * facts["steps_per_epoch"], FLAGS.epochs * facts["num_words"]
 
@@ -105,8 +105,8 @@ def glove() -> dict:
     return result
 
   with tempfile.TemporaryDirectory() as folder:
-    cells = timed("counting", lambda: pipeline.counted(tokens, options, folder))
-    source = timed("dealing out", lambda: pipeline.cells_in_form(
+    cells = timed("counting", lambda: loading.counted(tokens, options, folder))
+    source = timed("dealing out", lambda: loading.cells_in_form(
         "tiles", cells, tokens.facts, options, config.batch_size, FLAGS.seed, folder))
     steps = FLAGS.epochs * source.facts["steps_per_epoch"]
     state = timed("training", lambda: train(
@@ -161,7 +161,7 @@ def ppmi() -> dict:
   """Seconds and singular values of `ppmi`, compiling included, and of scipy's `svds` on the same matrix, by turns."""
   config = command.load_config("ppmi", "small")
   config.data.name = FLAGS.data
-  data = pipeline.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+  data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
   names, cells = data.encoder.names, data.source.batch_at(0)
   model = pipeline.make_model(config, data.source.facts, config.steps)
   initial = jax.jit(model.init)(jax.random.key(0), cells)

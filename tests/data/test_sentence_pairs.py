@@ -14,7 +14,7 @@ from embeddings_jax.data.sentence_pairs import draw_pairs, sentence_pairs
 from embeddings_jax.data.sentences import TokenTexts, split_sentences, tokenize_documents
 from embeddings_jax.data.subwords import SubwordEncoder, train_bpe, wordpiece
 from embeddings_jax.types import InputError, Model
-from experiments import inference, pipeline
+from experiments import inference, loading
 
 CLS, SEP = 100_000, 100_001
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz.ABC"]
@@ -269,12 +269,12 @@ def test_padding_is_reported():
 
 
 def test_from_a_config(tmp_path):
-  """The pipeline's sources: both forms, held-out documents, and a tokenizer of the user's."""
+  """The sources of a config: both forms, held-out documents, and a tokenizer of the user's."""
   names = [x + y + z for x in "abcdefgh" for y in "ghijklmn" for z in "mnopqrst"]
   (tmp_path / "text.txt").write_text("".join(f"One {name}. Two {name}. Three {name} {name}.\n" for name in names))
   data = dict(name=str(tmp_path / "text.txt"), errors="strict", encoder="subwords", tokenizer="", vocab_size=140,
               max_length=16, lowercase=True, model="wordpiece", form="pairs", short_fraction=0.2, validation_pairs=9)
-  load = lambda **options: pipeline.load_data(
+  load = lambda **options: loading.load_data(
       {"name": "bert", "data": {**data, **options}, "batch_size": 4, "seed": 0}, data_dir=None,
       cache_dir=tmp_path / "cache")
   found = load()

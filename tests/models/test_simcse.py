@@ -10,7 +10,7 @@ from embeddings_jax.models.bert import bert, encoder
 from embeddings_jax.models.gpt import encoder as gpt_encoder
 from embeddings_jax.models.simcse import simcse
 from embeddings_jax.types import InputError
-from experiments import command, pipeline
+from experiments import command, loading
 
 V, T = 60, 10
 TRUNK = dict(vocab_size=V, dim=16, num_layers=2, num_heads=2, mlp_dim=32, max_length=T)
@@ -144,7 +144,7 @@ def test_learns_which_sentences_say_the_same():
 def load(name, path, **data):
   config = command.load_config(name, "tiny")
   config.data.update({"name": str(path), "vocab_size": 80, **data})
-  return pipeline.load_data(config, data_dir=None, cache_dir=None)
+  return loading.load_data(config, data_dir=None, cache_dir=None)
 
 
 def test_pairs_and_triples_of_a_file(tmp_path):
