@@ -154,8 +154,8 @@ class Report:
     self._say(f"{results['model']}: {results['steps']} steps in {results['wall_seconds']} s"
               + (f", loss {loss:.4f}" if loss is not None else "")
               + (f", {results['words_per_second']:,} words/s" if "words_per_second" in results else ""))
-    self._say(f"{path}: results.json, embeddings.npy [{', '.join(map(str, vectors.shape))}], "
-              f"figures: {', '.join(drawn)}")
+    made = ["results.json", f"embeddings.npy [{', '.join(map(str, vectors.shape))}]", *drawn]
+    self._say(f"{path}: {', '.join(made)}")
     self._say("embed your own: python -m experiments.embed "
               f"--workdir={shlex.quote(str(path))} --input=FILE --output=OUT.npy")
 
