@@ -16,6 +16,7 @@ from embeddings_jax.data.encoders import ImageEncoder, RowEncoder
 from embeddings_jax.eval.knn import knn
 from embeddings_jax.types import InputError
 from experiments import baselines, command, loading, pipeline, pretrained, protocols, results
+from experiments.benchmarks import images
 from experiments.configs import cpc_images, cpc_images_supervised, sgns
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -224,3 +225,17 @@ def test_a_target_begins_with_the_pretrained_parameters_too(mesh_of):
   for tree in (new.params, new.extra["target"]):
     jax.tree.map(np.testing.assert_array_equal, tree["encoder"], other.params["encoder"])
   jax.tree.map(np.testing.assert_array_equal, new.extra["target"]["projector"], state.extra["target"]["projector"])
+
+
+@pytest.mark.parametrize("ratio", [0.15, 0.75, 0.9])
+def test_operations_of_a_masked_autoencoder_are_those_that_xla_counts(ratio):
+  """By which `experiments.benchmark` makes trainings equal, and tells a GPU's utilisation."""
+  config = command.load_config("mae", "small")
+  config.model.mask_ratio = ratio
+  model = pipeline.make_model(config, {}, 10)
+  batch = {"image": jax.ShapeDtypeStruct((config.batch_size, 28, 28, 1), np.uint8)}
+  rng = jax.eval_shape(lambda: jax.random.key(0))
+  update = jax.jit(model.update).lower(jax.eval_shape(model.init, rng, batch), batch, rng)
+  # XLA's count has all else that a step does as well, of which AdamW's share is small in so large a batch.
+  counted = update.cost_analysis()["flops"] / config.batch_size
+  np.testing.assert_allclose(images.operations(config.model, 28, 1, ratio), counted, rtol=0.03)

@@ -65,7 +65,7 @@ def mae_gpu(side: int = 224, steps: int = 5) -> dict:
             "memory_peer": torch.cuda.max_memory_allocated()}
   mine, other = (rows * steps / statistics.median(column) for column in zip(*turns))
   ratio = statistics.median(theirs / ours for ours, theirs in turns)
-  used = mine * _operations(sizes, side) / rate
+  used = mine * operations(sizes, side) / rate
   gpu = jax.devices()[0].device_kind
   return {
       "summary": f"{gpu}: ViT-{FLAGS.size}/16 {mine:,.0f} pictures/s, {used:.0%} of the {rate / 1e12:.0f} TFLOP/s of "
@@ -145,19 +145,19 @@ def mask_ratios(ratios: tuple[float, ...] = (0.15, 0.4, 0.6, 0.75, 0.9)) -> dict
   probe of a training with each share, by the preset `demo` of `digits` or `small` of other `--data`; at most 10,000
   test and 10,000 training pictures. `--figure` draws it.
 
-  Each training has `--steps`, or with `--equal=operations` as many as make the operations (`_operations`) of so many
-  steps with three quarters hidden: what is hidden costs the encoder nothing, which is half of why much is hidden.
+  Each training has `--steps`, or with `--equal=operations` as many as make the `operations` of so many steps with
+  three quarters hidden: what is hidden costs the encoder nothing, which is half of why much is hidden.
   """
-  preset, rows = "demo" if FLAGS.data == "digits" else "small", []
+  config = command.load_config("mae", "demo" if FLAGS.data == "digits" else "small")
+  config.data.name = FLAGS.data
+  data, rows = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir), []
+  label = next(iter(data.dataset.labels.values()))
+  parts = [np.sort(np.random.default_rng(0).permutation(part)[:10_000])
+           for part in split_rows(data.dataset.split, label, 0)]
+  cost = functools.partial(operations, config.model, *data.dataset.items.shape[2:])
   for ratio in ratios:
-    config = command.load_config("mae", preset)
+    steps = round(FLAGS.steps * cost() / cost(ratio)) if FLAGS.equal == "operations" else FLAGS.steps
     config.model.mask_ratio = ratio
-    config.data.name = FLAGS.data
-    data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
-    steps = FLAGS.steps
-    if FLAGS.equal == "operations":
-      cost = functools.partial(_operations, config.model, *data.dataset.items.shape[2:])
-      steps = round(steps * cost(0.75) / cost(ratio))
     config.optimizer.warmup_steps = steps // 10  # The preset's would be most of a short training.
     model = pipeline.make_model(config, data.source.facts, steps)
     accuracies, seconds = [], []
@@ -165,9 +165,7 @@ def mask_ratios(ratios: tuple[float, ...] = (0.15, 0.4, 0.6, 0.75, 0.9)) -> dict
       start = time.perf_counter()
       state = train(model, data.source, steps=steps, seed=seed, steps_per_dispatch=config.steps_per_dispatch)
       seconds.append(time.perf_counter() - start)
-      embed, (label, *_) = inference.embedder(model, state, data.encoder), data.dataset.labels.values()
-      parts = [np.sort(np.random.default_rng(0).permutation(part)[:10_000])
-               for part in split_rows(data.dataset.split, label, 0)]
+      embed = inference.embedder(model, state, data.encoder)
       vectors = [embed(data.dataset.items[part]) for part in parts]
       accuracies.append(probe_accuracy(vectors[0], label[parts[0]], vectors[1], label[parts[1]]))
     rows.append({"mask_ratio": ratio, "steps": steps, "accuracy": round(float(np.mean(accuracies)), 4),
@@ -180,8 +178,14 @@ def mask_ratios(ratios: tuple[float, ...] = (0.15, 0.4, 0.6, 0.75, 0.9)) -> dict
           "rows": rows}
 
 
-def _operations(sizes, side, channels: int = 3, mask_ratio: float = 0.75) -> float:
-  """Of a picture's training step, a multiplication and an addition being two."""
+def operations(sizes, side, channels: int = 3, mask_ratio: float = 0.75) -> float:
+  """Of a picture's training step by `mae`, a multiplication and an addition being two.
+
+  Args:
+    sizes: of the networks, as the hyperparameters of `mae`.
+    side: pixels of a picture's side; `channels`: its channels.
+    mask_ratio: share of the patches that is hidden.
+  """
   patches, pixels = (side // sizes["patch_size"])**2, sizes["patch_size"]**2 * channels
   seen = int(patches * (1 - mask_ratio))
   stack = lambda layers, time, dim, mlp: layers * time * (6 * (4 * dim**2 + 2 * dim * mlp) + 12 * time * dim)
