@@ -42,7 +42,7 @@ FLAGS = flags.FLAGS
 VERBS = {"loop": "loop", "sgns": "words", "cbow": "words", "glove": "words", "ppmi": "words", "plsa": "documents",
          "topics": "documents", "lsa": "documents", "lsa_stream": "documents", "gmm": "mixtures",
          "gmm_memory": "mixtures", "bert_step": "text", "bert_base": "text", "simcse_step": "text",
-         "mae_step": "images", "mae_gpu": "images", "augment": "images", "labels": "images", "mask_ratios": "images",
+         "mae_step": "images", "mae_gpu": "images", "augment": "images", "labels": "labels", "mask_ratios": "images",
          "embed": "text", "pairs": "text", "contrastive": "contrastive", "mutual_information": "contrastive"}
 
 flags.DEFINE_string("model", "", "Model of `loop`.")
@@ -60,6 +60,8 @@ flags.DEFINE_enum("covariance", "full", ["full", "tied", "diagonal", "spherical"
 flags.DEFINE_integer("length", 512, "Tokens of a row of `bert_base`.", lower_bound=8)
 flags.DEFINE_float("attention_dropout", 0.0, "Dropout of its attention's weights.", lower_bound=0.0, upper_bound=0.9)
 flags.DEFINE_string("workdir", "", "Run of `labels`.")
+flags.DEFINE_list("numbers", ["100", "300", "1000", "3000", "10000"], "Of labels, for `labels`.")
+flags.DEFINE_list("rates", [], "Learning rates of `labels`, to choose from by `dev` (default: the recipe's).")
 flags.DEFINE_integer("steps", 400, "Updates of each training of `labels` and `mask_ratios`.", lower_bound=1)
 flags.DEFINE_enum("equal", "steps", ["steps", "operations"], "What the trainings of `mask_ratios` have in common.")
 flags.DEFINE_enum("size", "base", ["base", "large"], "Vision transformer of `mae_gpu`.")

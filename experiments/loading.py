@@ -351,7 +351,7 @@ def load_task(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
     raise InputError(f"--config.task={options['name']}: holds {examples.kind}, and a network that reads {kind} needs "
                      f"{wanted}; take another encoder, as --model=cpc_supervised does")
   task = tasks.as_task(examples, options.get("label", ""), options.get("max_examples", 0),
-                       options.get("max_train", 0))
+                       options.get("max_train", 0), config["seed"])
   texts = task.texts
   view = Dataset(task.name, "text" if wanted == "text" else examples.kind, texts, examples.rate,
                  fingerprint=task.fingerprint)

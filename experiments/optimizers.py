@@ -12,7 +12,7 @@ from experiments.command import check_choice
 SCHEDULES = ("constant", "linear", "cosine", "rsqrt")
 OPTIMIZERS = ("adam", "adamw", "sgd", "lamb", "lars", "adagrad", "rmsprop", "muon")
 KEYS = ("name", "learning_rate", "schedule", "warmup_steps", "warmup_fraction", "end_fraction", "clip_norm",
-        "weight_decay", "momentum", "b1", "b2", "eps", "constant")
+        "weight_decay", "momentum", "b1", "b2", "eps", "adam_fraction", "constant")
 
 
 def schedule(config: Mapping[str, Any], num_steps: int) -> optax.Schedule:
@@ -40,7 +40,8 @@ def optimizer(config: Mapping[str, Any], num_steps: int) -> optax.GradientTransf
 
   `muon` (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) moves the matrices of stacked layers by their
   orthogonalised momentum, scaled so that AdamW's rates fit (Liu et al. 2025, arXiv:2502.16982, equation 4); all else
-  it leaves to AdamW. Parameters with a name among `constant` keep the rate that they have after the warm-up.
+  it leaves to AdamW, at `adam_fraction` of the rate. Parameters with a name among `constant` keep the rate that they
+  have after the warm-up.
   """
   transform = _transform(config, schedule(config, num_steps))
   if kept := config.get("constant", ()):
@@ -58,6 +59,9 @@ def _transform(config: Mapping[str, Any], rate: optax.Schedule) -> optax.Gradien
   decay = config.get("weight_decay", 0.0)
   if decay and name not in ("adamw", "lamb", "lars", "muon", "sgd"):
     raise InputError(f"--config.optimizer.weight_decay={decay}: {name} has none; use adamw, lamb, lars, muon or sgd")
+  fraction = config.get("adam_fraction", 1.0)
+  if fraction != 1 and name != "muon":
+    raise InputError(f"--config.optimizer.adam_fraction={fraction}: {name} leaves nothing to AdamW; muon does")
   transform = {
       "adam": lambda: optax.adam(rate, **betas),
       "adamw": lambda: optax.adamw(rate, weight_decay=decay, mask=_decays, **betas),
@@ -71,7 +75,7 @@ def _transform(config: Mapping[str, Any], rate: optax.Schedule) -> optax.Gradien
       "rmsprop": lambda: optax.rmsprop(rate),
       "muon": lambda: optax.contrib.muon(
           rate, weight_decay=decay, weight_decay_mask=_decays, consistent_rms=0.2, adam_weight_decay=decay,
-          muon_weight_dimension_numbers=_matrices,
+          muon_weight_dimension_numbers=_matrices, adam_learning_rate=lambda step: fraction * rate(step),
           **{f"adam_{key}": value for key, value in betas.items() if key != "eps"}),
   }[name]()
   if decay and name == "sgd":

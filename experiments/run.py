@@ -113,12 +113,14 @@ def run(config: Any, explicit: Collection[str] = ()) -> int:
   say = print if alone else lambda *_: None
   mesh = make_mesh(FLAGS.mesh)
   cache_dir = FLAGS.cache_dir
-  found = None
+  found = words = None
   if FLAGS.init_from:
-    from experiments import pretrained
+    from experiments import pretrained, word_start
 
-    found = pretrained.load(FLAGS.init_from)
-    pretrained.adapt(config, found, explicit)
+    words = word_start.find(FLAGS.init_from)
+    if not words:
+      found = pretrained.load(FLAGS.init_from)
+      pretrained.adapt(config, found, explicit)
   data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=cache_dir,
                            encoder=found.encoder if found else None)
   steps = config.steps or config.epochs * data.source.facts["steps_per_epoch"]
@@ -133,7 +135,12 @@ def run(config: Any, explicit: Collection[str] = ()) -> int:
   if not data.source.whole:
     check_batch_size(mesh, data.source.batch_size)
 
-  course = workdir.trajectory(config.to_dict(), data.dataset.fingerprint, found.fingerprint if found else "")
+  begin, origin = None, found or words
+  if found:
+    begin = pretrained.initial(found, say)
+  elif words:
+    begin = word_start.initial(words, data.encoder, say)
+  course = workdir.trajectory(config.to_dict(), data.dataset.fingerprint, origin.fingerprint if origin else "")
   path = epath.Path(FLAGS.workdir) if FLAGS.workdir else workdir.default_path(config, FLAGS.preset, course)
   if alone:
     workdir.prepare(path, course, overwrite=FLAGS.overwrite)
@@ -144,7 +151,7 @@ def run(config: Any, explicit: Collection[str] = ()) -> int:
       "encoder": data.encoder.fingerprint, "facts": workdir.described_facts(data.source.facts),
       "batch": {k: [list(v.shape), str(v.dtype)] for k, v in data.source.batch_at(0).items()},
       "command": " ".join(["python -m experiments.run", *sys.argv[1:]]),
-      **({"init_from": str(found.path)} if found else {}),
+      **({"init_from": str(origin.path)} if origin else {}),
   }
   metadata = {"trajectory": course, "encoder": data.encoder.fingerprint, "versions": workdir.versions()}
   checkpoints = Checkpoints(str(path / "checkpoints"), **workdir.best_of(config), metadata=metadata, report=say)
@@ -173,7 +180,7 @@ def run(config: Any, explicit: Collection[str] = ()) -> int:
           evaluate=report.between if config.eval_every else None, eval_every=config.eval_every,
           write=log.write if log else None, log_every=config.log_every, started=log.start if log else None,
           progress=progress.show if progress else None, signals=signals,
-          initial=pretrained.initial(found, say) if found else None)
+          initial=begin)
     step, best = checkpoints.latest(), checkpoints.best()
     if best not in (None, step):
       layout = jax.tree.map(lambda leaf: leaf.sharding, state)

@@ -65,6 +65,7 @@ def test_lamb_scales_each_of_the_stacked_layers_by_itself():
     ({"schedule": "cosin"}, "did you mean cosine?"),
     ({"rate": 1}, "unknown rate"),
     ({"name": "adagrad", "weight_decay": 0.1}, "adagrad has none"),
+    ({"name": "adamw", "adam_fraction": 0.2}, "adamw leaves nothing to AdamW"),
 ])
 def test_mistakes(config, expected):
   with pytest.raises(InputError, match=expected.replace("?", r"\?")):
@@ -85,6 +86,21 @@ def test_some_parameters_keep_their_rate():
   assert found == [0, -0.5, -1, -1, -1, -1]
   with pytest.raises(InputError, match="did you mean predictor"):
     optimizers.optimizer({**config, "constant": ("predicter",)}, 6).init(params)
+
+
+def test_muon_leaves_what_is_no_matrix_to_adamw_at_a_fraction_of_the_rate():
+  rng = np.random.default_rng(0)
+  draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+  params = {"token_embedding": draw(5, 4), "layers": {"up": {"kernel": draw(2, 4, 8), "bias": draw(2, 8)}}}
+  grads = jax.tree.map(lambda x: x**2, params)
+  config = {"name": "muon", "learning_rate": 0.1, "schedule": "linear", "weight_decay": 0.01}
+  step = lambda tx: tx.update(grads, tx.init(params), params)[0]
+  whole, fifth = (step(optimizers.optimizer({**config, **more}, 10)) for more in ({}, {"adam_fraction": 0.2}))
+  np.testing.assert_array_equal(fifth["layers"]["up"]["kernel"], whole["layers"]["up"]["kernel"])
+  expected = step(optimizers.optimizer({**config, "name": "adamw", "learning_rate": 0.02}, 10))
+  for name, leaf in (("token_embedding", lambda x: x["token_embedding"]), ("bias", lambda x: x["layers"]["up"]["bias"])):
+    np.testing.assert_allclose(leaf(fifth), leaf(expected), rtol=1e-5, err_msg=name)
+    np.testing.assert_allclose(leaf(fifth), 0.2 * leaf(whole), rtol=1e-5, err_msg=name)
 
 
 def test_lars_steps_are_in_proportion_to_each_array_and_sgd_s_decay_is_added_to_the_gradient():

@@ -115,7 +115,7 @@ def _own_files(name: str, errors: str) -> Dataset:
   return task_dataset(Path(name).name.partition(".")[0] or name, kinds, found, key)
 
 
-def as_task(dataset: Dataset, label: str = "", max_examples: int = 0, max_train: int = 0) -> Task:
+def as_task(dataset: Dataset, label: str = "", max_examples: int = 0, max_train: int = 0, seed: int = 0) -> Task:
   """The task that a labelled data set is.
 
   A set without a part `dev` (or `test`) gives a tenth of its training part for it, chosen by a hash of the text; no
@@ -127,6 +127,7 @@ def as_task(dataset: Dataset, label: str = "", max_examples: int = 0, max_train:
     max_examples: of each part, drawn once and for all; 0: all.
     max_train: of the training part alone; 0: all. Of classes each in its share; the examples of a smaller number are
       among those of a larger one. Classes, tags and `span` stay those of the whole training part.
+    seed: of the draw of `max_train`.
 
   Raises:
     InputError: it has no labels, several and none is named, or one that the training part lacks.
@@ -186,14 +187,15 @@ def as_task(dataset: Dataset, label: str = "", max_examples: int = 0, max_train:
   if kind == "tagging" and len(labels) < 2:
     raise InputError(f"{dataset.name}: the training part has the one tag {labels[0]!r}")
   if max_train:
-    parts |= {"train": _share(train, np.asarray(targets) if kind == "classification" else None, max_train)}
+    parts |= {"train": _share(train, np.asarray(targets) if kind == "classification" else None, max_train, seed)}
+  drawn = [max_train, *([seed] if seed else [])] if max_train else []
   return Task(dataset.name.removeprefix("tfds:").replace("/", "-"), kind, dataset.items, targets, parts, labels, span,
-              digest(dataset.fingerprint, label, max_examples, *([max_train] if max_train else [])))
+              digest(dataset.fingerprint, label, max_examples, *drawn))
 
 
-def _share(rows: np.ndarray, classes: np.ndarray | None, number: int) -> np.ndarray:
+def _share(rows: np.ndarray, classes: np.ndarray | None, number: int, seed: int) -> np.ndarray:
   """`number` of the rows, of each class in its share, sorted; those of fewer are among those of more."""
-  rows = np.random.default_rng(0).permutation(rows)
+  rows = np.random.default_rng(seed).permutation(rows)
   if classes is not None:
     order = np.argsort(classes[rows], kind="stable")
     counts = np.bincount(classes[rows])

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
@@ -40,7 +41,8 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
     "gelu_tanh": _in_float32(lambda x: nn.gelu(x, approximate=True)), "relu": nn.relu}
 NORMS = ("post", "pre")
 POSITIONS = ("learned", "sinusoidal")
-POSITION_INITS = ("normal", "sinusoidal")
+POSITION_INITS = ("normal", "sinusoidal", "neighbours")
+PEAK = 8.0  # Score of the place that a head begins by attending to; of those one and two further 7 and 5 or so.
 # What a layer keeps for its backward pass: all of it, nothing, or the results of the products with parameters.
 REMAT: Mapping[str, Any] = {
     "none": None, "full": jax.checkpoint_policies.nothing_saveable,
@@ -68,7 +70,7 @@ class Transformer(nn.Module):
     activation: of `ACTIVATIONS`; `gelu` is the exact one.
     norm_epsilon: of LayerNorm.
     dropout: of what attention and MLP give back; `attention_dropout`: of the attention's weights.
-    kernel_init: of the kernels.
+    kernel_init: of the kernels; where `neighbours`, not of the first layer's queries and keys (see `_neighbours`).
     dtype: of the products; parameters, LayerNorm and softmax are float32.
     remat: of `REMAT`, to trade time for memory.
     unroll: layers in a piece of the compiled program; all of them, or more, where compiling time is no matter (a
@@ -88,6 +90,7 @@ class Transformer(nn.Module):
   dtype: DTypeLike = jnp.float32
   remat: str = "none"
   unroll: int = 1
+  neighbours: bool = False
 
   @nn.compact
   def __call__(
@@ -155,7 +158,10 @@ class Transformer(nn.Module):
       """Kernels are drawn as matrices `flat`, layer by layer, so that any initialiser sees the right fans."""
       def init(rng):
         drawn = jax.vmap(lambda key: self.kernel_init(key, flat, jnp.float32))(jax.random.split(rng, num))
-        return {"kernel": drawn.reshape(num, *kernel), "bias": jnp.zeros((num, *bias))}
+        drawn = drawn.reshape(num, *kernel)
+        if name == "qkv" and self.neighbours:
+          drawn = drawn.at[0, :, :2].set(_neighbours(dim, heads))
+        return {"kernel": drawn, "bias": jnp.zeros((num, *bias))}
       return self.param(name, init)
 
     def norm(name):
@@ -341,7 +347,8 @@ class TextEncoder(nn.Module):
     num_segments: 0 where there are none.
     positions: `learned`, or `sinusoidal` as in the paper.
     position_init: of learned ones: `normal`, or `sinusoidal` of the same deviation: neighbours are then alike from
-      the first step, which a short training has no time to learn.
+      the first step, which a short training has no time to learn. With `neighbours` the heads of the first layer
+      attend to them from the first step, too, as `_neighbours` says.
     position_offset: the row of the position embedding that the first token has (RoBERTa: 2).
     embedding_norm: LayerNorm and after it dropout, as in BERT; else dropout alone.
     init_std: of embeddings and kernels, normal, cut off at two deviations; `kernel_std`: of kernels if another.
@@ -376,9 +383,12 @@ class TextEncoder(nn.Module):
     self.token_embedding = self.param("token_embedding", init, (self.vocab_size, self.dim))
     if self.positions == "learned":
       shape = (self.max_length + self.position_offset, self.dim)
-      waves = lambda rng, shape: 2**0.5 * self.init_std * sinusoidal_positions(*shape)
+      waves = 2**0.5 * self.init_std * sinusoidal_positions(*shape)
+      if self.position_init == "neighbours":
+        width = self.dim // self.num_heads
+        waves = waves.at[:, -width:].set(waves[:, :width])
       self.position_embedding = self.param(
-          "position_embedding", waves if self.position_init == "sinusoidal" else init, shape)
+          "position_embedding", init if self.position_init == "normal" else lambda rng, shape: waves, shape)
     if self.num_segments:
       self.segment_embedding = self.param("segment_embedding", init, (self.num_segments, self.dim))
     norm = lambda rng: {"scale": jnp.ones(self.dim), "bias": jnp.zeros(self.dim)}
@@ -389,7 +399,7 @@ class TextEncoder(nn.Module):
     self.layers_ = Transformer(
         self.num_layers, self.num_heads, self.mlp_dim, self.norm, self.causal, self.activation, self.norm_epsilon,
         self.dropout, self.attention_dropout, nn.initializers.truncated_normal(self.kernel_std or self.init_std),
-        self.dtype, self.remat, self.unroll, name="layers")
+        self.dtype, self.remat, self.unroll, self.position_init == "neighbours", name="layers")
 
   def __call__(
       self,
@@ -481,6 +491,26 @@ def _visible(tokens, parts):
   return tokens >= 0 if parts is None else parts[:, :, None] == parts[:, None, :]
 
 
+def _neighbours(dim: int, heads: int) -> Float[Array, "dim 2 heads width"]:
+  """Kernels of queries and keys by which the heads attend to the places at -1, +1, -2, +2, ... from their own.
+
+  A position p has waves sin(wp), cos(wp) among its first Dh features, and again among its last. A head's keys are the
+  latter; its queries are the former, turned into those of p + k, so that the score of p' is in proportion to
+  Σ_w cos(w (p + k - p')). Were both the same features, every token would be most like itself, not like its position.
+  The factor takes the input for normalised, and for a sum of three parts alike in size (token, position, segment).
+  """
+  width = dim // heads
+  waves, pairs = 10_000.0 ** (-np.arange(0, width, 2) / dim), np.arange(0, width, 2)
+  kernels = np.zeros((dim, 2, heads, width), np.float32)
+  for head in range(heads):
+    offset = (head // 2 + 1) * (1 if head % 2 else -1)
+    sin, cos = np.sin(waves * offset), np.cos(waves * offset)
+    kernels[pairs, 0, head, pairs], kernels[pairs + 1, 0, head, pairs] = cos, sin
+    kernels[pairs, 0, head, pairs + 1], kernels[pairs + 1, 0, head, pairs + 1] = -sin, cos
+    kernels[dim - width + np.arange(width), 1, head, np.arange(width)] = 1
+  return jnp.asarray((3 * PEAK) ** 0.5 / width**0.25 * kernels)
+
+
 def _places(parts):
   """The place of each token in its own text: int32 [B, T]."""
   index = jnp.arange(parts.shape[1])
@@ -496,6 +526,9 @@ def text_encoder(**hyper: Any) -> TextEncoder:
       raise InputError(f"{name}={hyper[name]!r}: must be one of {', '.join(known)}")
   if hyper["dim"] % hyper["num_heads"]:
     raise InputError(f"dim={hyper['dim']}: must be a multiple of num_heads={hyper['num_heads']}")
+  if hyper.get("position_init") == "neighbours" and (
+      hyper.get("positions", "learned") != "learned" or hyper["num_heads"] < 2 or hyper["dim"] // hyper["num_heads"] % 2):
+    raise InputError("position_init='neighbours': needs learned positions, two heads or more, and heads of even width")
   for name in ("dropout", "attention_dropout"):
     if not 0 <= hyper.get(name, 0.0) < 1:
       raise InputError(f"{name}={hyper[name]}: must lie in [0, 1)")

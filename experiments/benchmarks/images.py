@@ -1,4 +1,4 @@
-"""Models of pictures beside what they are compared with, and what their pretraining is worth."""
+"""Models of pictures beside what they are compared with, and what a masked autoencoder learns by its masks."""
 import functools
 import statistics
 import time
@@ -9,14 +9,13 @@ import optax
 from absl import flags
 
 from embeddings_jax import train
-from embeddings_jax.eval.finetuning import finetuning
-from embeddings_jax.eval.linear_probe import classifier, probe_accuracy, split_rows
+from embeddings_jax.eval.linear_probe import probe_accuracy, split_rows
 from embeddings_jax.models.mae import mae
 from embeddings_jax.models.simclr import simclr
 from embeddings_jax.nets import resnet
 from embeddings_jax.ops.augment import two_views
 from embeddings_jax.types import InputError
-from experiments import command, inference, loading, pipeline, pretrained
+from experiments import command, inference, loading, pipeline
 from experiments.benchmarks.turns import by_turns, compared, matrix_rate
 from experiments.figures import sweeps
 
@@ -98,46 +97,6 @@ def augment(rows: int = 128, side: int = 32) -> dict:
                      f"{side} x {side}, {views:.3f} s of {whole:.2f} s (median of {len(turns)} turns)",
           "share": round(views / whole, 4), "seconds": round(views, 4), "seconds_step": round(whole, 3),
           "all": [[round(x, 4) for x in turn] for turn in turns]}
-
-
-def labels(numbers: tuple[int, ...] = (100, 300, 1000, 3000, 10_000)) -> dict:
-  """Accuracy on the test part by the number of labels, of a run's network (`--workdir`) fine-tuned, of a linear
-  classifier on its frozen vectors, and of the same network from scratch, by the recipe of `vit_supervised` or
-  `resnet_supervised`; on `--data`, which may be another set than the run's. `--figure` draws it."""
-  if not FLAGS.workdir:
-    raise InputError("--workdir is missing: a run of mae, simclr, byol or simsiam")
-  found, run = pretrained.load(FLAGS.workdir), pipeline.load_run(FLAGS.workdir)
-  recipe = "vit_supervised" if found.name == "mae" else "resnet_supervised"
-  embed = inference.embedder(run.model, run.state, run.encoder)
-  rows, vectors = [], {}
-  for number in numbers:
-    accuracies: dict[str, list[float]] = {"fine-tuned": [], "frozen": [], "from scratch": []}
-    for seed in range(FLAGS.seed, FLAGS.seed + FLAGS.seeds):
-      config = command.load_config(recipe, "small")
-      config.update(dict(seed=seed, steps=FLAGS.steps))
-      config.data.update(dict(name=FLAGS.data, max_train=number))
-      pretrained.adapt(config, found, ())
-      data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir, encoder=run.encoder)
-      model = pipeline.make_model(config, data.source.facts, FLAGS.steps)
-      for name, initial in (("fine-tuned", pretrained.initial(found, lambda _: None)), ("from scratch", None)):
-        state = train(model, data.source, steps=FLAGS.steps, seed=seed, initial=initial)
-        predict = inference.predictor(model, state)
-        scores = finetuning(None, None, task=data.task, encoded=data.encoded, predict=predict)
-        accuracies[name].append(scores[f"{data.task.name}/test/accuracy"])
-      if "test" not in vectors:
-        vectors["test"] = embed(data.task.items[data.task.parts["test"]])
-      part = {name: data.task.parts[name] for name in ("train", "test")}
-      probe = classifier(embed(data.task.items[part["train"]]), data.task.targets[part["train"]], seed=seed)
-      accuracies["frozen"].append(float((probe(vectors["test"]) == data.task.targets[part["test"]]).mean()))
-    means = {name: (float(np.mean(values)), float(np.std(values))) for name, values in accuracies.items()}
-    rows.append({"labels": number, **{name: round(mean, 4) for name, (mean, _) in means.items()},
-                 **{f"{name} deviation": round(deviation, 4) for name, (_, deviation) in means.items()}})
-  if FLAGS.figure:
-    sweeps.draw_label_gain(FLAGS.figure, rows, f"{found.name} on {FLAGS.data}")
-  told = ", ".join(f"{row['labels']:,}: {row['fine-tuned']:.3f} ({row['frozen']:.3f}, {row['from scratch']:.3f})"
-                   for row in rows)
-  return {"summary": f"{FLAGS.data}, accuracy by number of labels of {found.name} fine-tuned (frozen, from scratch): "
-                     f"{told} ({FLAGS.seeds} seed{'s' * (FLAGS.seeds > 1)})", "rows": rows}
 
 
 def mask_ratios(ratios: tuple[float, ...] = (0.15, 0.4, 0.6, 0.75, 0.9)) -> dict:

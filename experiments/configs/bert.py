@@ -47,10 +47,10 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     # fewer kinds of tokens are met more often, and more of them are predicted.
     config.update(dict(
         model=dict(dim=256, num_layers=4, num_heads=4, mlp_dim=1024, norm="pre", dropout=0.0, attention_dropout=0.0,
-                   position_init="sinusoidal", mask_rate=0.4, dtype="bfloat16"),
-        data=dict(name="enwiki-2015", max_length=64, validation_pairs=10_000),
-        optimizer=dict(name="muon", learning_rate=6e-3, warmup_steps=100, b2=0.98), steps=2400, batch_size=64,
-        save_every=600))
+                   position_init="neighbours", mask_rate=0.4, dtype="bfloat16"),
+        data=dict(name="enwiki-2015", vocab_size=8000, max_length=64, validation_pairs=10_000),
+        optimizer=dict(name="muon", learning_rate=6e-3, adam_fraction=0.2, warmup_steps=100, b2=0.98), steps=1600,
+        batch_size=64, save_every=400))
   elif preset == "paper":
     config.update(dict(
         model=dict(dim=768, num_layers=12, num_heads=12, mlp_dim=3072, max_length=512, dtype="bfloat16", unroll=12,

@@ -1,0 +1,85 @@
+"""What pretraining is worth by the number of labels."""
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from embeddings_jax import train
+from embeddings_jax.eval.finetuning import finetuning
+from embeddings_jax.eval.linear_probe import classifier
+from embeddings_jax.types import InputError, Model
+from experiments import command, inference, loading, pipeline, pretrained
+from experiments.figures import sweeps
+
+FLAGS = flags.FLAGS
+RECIPES = {"mae": "vit_supervised", "resnet": "resnet_supervised"}  # Of other networks `finetune`.
+
+
+def labels() -> dict:
+  """Accuracy on the test part by the number of labels (`--numbers`), of a run's network (`--workdir`) fine-tuned, of
+  a linear classifier on its frozen vectors, and of the same network from scratch, by the recipe of `vit_supervised`,
+  `resnet_supervised` or `finetune`; on `--data`, which may be another set than the run's.
+
+  Each seed draws labels of its own; those of a smaller number are among those of a larger one. Of several learning
+  rates (`--rates`) each training has the one with the highest accuracy on the part `dev`, as the linear classifier
+  has its penalty from a fifth of its labels. `--figure` draws it.
+  """
+  if not FLAGS.workdir:
+    raise InputError("--workdir is missing: a run of bert, mae, simclr, byol or simsiam, say")
+  numbers, rates = (_listed(name, kind) for name, kind in (("numbers", int), ("rates", float)))
+  found, run = pretrained.load(FLAGS.workdir), pipeline.load_run(FLAGS.workdir)
+  embed = inference.embedder(run.model, run.state, run.encoder)
+  rows, vectors = [], None
+  for number in numbers:
+    accuracies: dict[str, list[float]] = {"fine-tuned": [], "frozen": [], "from scratch": []}
+    for seed in range(FLAGS.seed, FLAGS.seed + FLAGS.seeds):
+      config = command.load_config(RECIPES.get(found.name, "finetune"), "small")
+      config.update(dict(seed=seed, steps=FLAGS.steps))
+      config.data.update(dict(name=FLAGS.data, max_train=number))
+      pretrained.adapt(config, found, ())
+      data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir, encoder=run.encoder)
+      task = data.task
+      if task.kind != "classification" or "test" not in task.parts:
+        raise InputError(f"--data={FLAGS.data}: labels needs a task of classes with a test part")
+      models = []
+      for rate in rates or [config.optimizer.learning_rate]:
+        config.optimizer.learning_rate = rate
+        models.append(pipeline.make_model(config, data.source.facts, FLAGS.steps))
+      for name, initial in (("fine-tuned", pretrained.initial(found, lambda _: None)), ("from scratch", None)):
+        scores = [_trained(model, data, seed, initial) for model in models]
+        accuracies[name].append(max(scores, key=lambda score: score["dev"])["test"])
+      every = task.texts
+      take = lambda part: every[part] if isinstance(every, np.ndarray) else [every[i] for i in part]
+      items = {name: take(task.parts[name]) for name in ("train", "test")}
+      if vectors is None:
+        vectors = embed(items["test"])
+      probe = classifier(embed(items["train"]), task.targets[task.parts["train"]], seed=seed)
+      accuracies["frozen"].append(float((probe(vectors) == task.targets[task.parts["test"]]).mean()))
+    means = {name: (float(np.mean(values)), float(np.std(values))) for name, values in accuracies.items()}
+    rows.append({"labels": number, **{name: round(mean, 4) for name, (mean, _) in means.items()},
+                 **{f"{name} deviation": round(deviation, 4) for name, (_, deviation) in means.items()}})
+  if FLAGS.figure:
+    sweeps.draw_label_gain(FLAGS.figure, rows, f"{found.name} on {FLAGS.data}")
+  told = ", ".join(f"{row['labels']:,}: {row['fine-tuned']:.3f} ({row['frozen']:.3f}, {row['from scratch']:.3f})"
+                   for row in rows)
+  return {"summary": f"{FLAGS.data}, accuracy by number of labels of {found.name} fine-tuned (frozen, from scratch): "
+                     f"{told} ({FLAGS.seeds} seed{'s' * (FLAGS.seeds > 1)})", "rows": rows}
+
+
+def _trained(model: Model, data: Any, seed: int, initial: Callable[[Any], Any] | None) -> dict[str, float]:
+  """Accuracy on `dev` and `test` after a training of `--steps`."""
+  state = train(model, data.source, steps=FLAGS.steps, seed=seed, initial=initial)
+  scores = finetuning(None, None, task=data.task, encoded=data.encoded, predict=inference.predictor(model, state))
+  return {part: scores[f"{data.task.name}/{part}/accuracy"] for part in ("dev", "test")}
+
+
+def _listed(name: str, kind: type) -> list:
+  """A flag's numbers."""
+  try:
+    found = [kind(value) for value in FLAGS[name].value]
+  except ValueError:
+    found = [0]
+  if any(value <= 0 for value in found):
+    raise InputError(f"--{name}={','.join(FLAGS[name].value)}: must be numbers above 0, with commas between")
+  return found
