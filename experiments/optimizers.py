@@ -40,8 +40,8 @@ def optimizer(config: Mapping[str, Any], num_steps: int) -> optax.GradientTransf
 
   `muon` (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) moves the matrices of stacked layers by their
   orthogonalised momentum, scaled so that AdamW's rates fit (Liu et al. 2025, arXiv:2502.16982, equation 4); all else
-  it leaves to AdamW, at `adam_fraction` of the rate. Parameters with a name among `constant` keep the rate that they
-  have after the warm-up.
+  it leaves to AdamW with Nesterov's momentum, at `adam_fraction` of the rate. Parameters with a name among `constant`
+  keep the rate that they have after the warm-up.
   """
   transform = _transform(config, schedule(config, num_steps))
   if kept := config.get("constant", ()):

@@ -23,7 +23,8 @@ flags.DEFINE_integer("batch_size", None, "Rows of the global batch.", lower_boun
 flags.DEFINE_integer("seed", None, "Of initialisation, order and noise.", lower_bound=0)
 flags.DEFINE_string("mesh", "", "Sizes of the mesh's axes, as data:4,fsdp:2 (default: all devices along data).")
 flags.DEFINE_string("workdir", "", "Where the run is kept (default: runs/MODEL-PRESET-HASH).")
-flags.DEFINE_string("init_from", "", "Start from a pretrained network: a work directory, or one of Hugging Face.")
+flags.DEFINE_string("init_from", "", "Start from a pretrained network: a work directory, or one of Hugging Face; or "
+                    "from word vectors: a work directory, or a file.")
 flags.DEFINE_bool("overwrite", False, "Move what is in the work directory aside and start anew.")
 flags.DEFINE_bool("deterministic", False, "Bit-for-bit reproducible on GPUs too, at some cost.")
 flags.DEFINE_enum("distributed", "auto", ["auto", "off"], "auto: join the tasks that a scheduler started.")

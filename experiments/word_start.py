@@ -1,4 +1,4 @@
-"""Word vectors as the first embeddings of a network's tokens, for `--init_from=W`: a run of `sgns`, say, or a file."""
+"""`--init_from` of word vectors, of a run or of a file: the first embeddings of a network's tokens."""
 import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -527,8 +527,10 @@ def text_encoder(**hyper: Any) -> TextEncoder:
   if hyper["dim"] % hyper["num_heads"]:
     raise InputError(f"dim={hyper['dim']}: must be a multiple of num_heads={hyper['num_heads']}")
   if hyper.get("position_init") == "neighbours" and (
-      hyper.get("positions", "learned") != "learned" or hyper["num_heads"] < 2 or hyper["dim"] // hyper["num_heads"] % 2):
-    raise InputError("position_init='neighbours': needs learned positions, two heads or more, and heads of even width")
+      hyper.get("positions", "learned") != "learned" or hyper["num_heads"] < 2
+      or hyper["dim"] // hyper["num_heads"] % 2):
+    raise InputError("position_init='neighbours': needs learned positions, at least two heads, and an even number of "
+                     f"features in each; dim={hyper['dim']}, num_heads={hyper['num_heads']}")
   for name in ("dropout", "attention_dropout"):
     if not 0 <= hyper.get(name, 0.0) < 1:
       raise InputError(f"{name}={hyper[name]}: must lie in [0, 1)")

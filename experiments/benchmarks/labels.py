@@ -38,6 +38,7 @@ def labels() -> dict:
       config.update(dict(seed=seed, steps=FLAGS.steps))
       config.data.update(dict(name=FLAGS.data, max_train=number))
       pretrained.adapt(config, found, ())
+      config.model.pooling = found.pooling or config.model.pooling  # As the frozen vectors are pooled.
       data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir, encoder=run.encoder)
       task = data.task
       if task.kind != "classification" or "test" not in task.parts:
@@ -47,14 +48,11 @@ def labels() -> dict:
         config.optimizer.learning_rate = rate
         models.append(pipeline.make_model(config, data.source.facts, FLAGS.steps))
       for name, initial in (("fine-tuned", pretrained.initial(found, lambda _: None)), ("from scratch", None)):
-        scores = [_trained(model, data, seed, initial) for model in models]
-        accuracies[name].append(max(scores, key=lambda score: score["dev"])["test"])
-      every = task.texts
-      take = lambda part: every[part] if isinstance(every, np.ndarray) else [every[i] for i in part]
-      items = {name: take(task.parts[name]) for name in ("train", "test")}
+        scores = [_trained(model, data, seed, initial, dev=len(models) > 1) for model in models]
+        accuracies[name].append(max(scores, key=lambda score: score.get("dev", 0.0))["test"])
       if vectors is None:
-        vectors = embed(items["test"])
-      probe = classifier(embed(items["train"]), task.targets[task.parts["train"]], seed=seed)
+        vectors = embed(_items(task, "test"))
+      probe = classifier(embed(_items(task, "train")), task.targets[task.parts["train"]], seed=seed)
       accuracies["frozen"].append(float((probe(vectors) == task.targets[task.parts["test"]]).mean()))
     means = {name: (float(np.mean(values)), float(np.std(values))) for name, values in accuracies.items()}
     rows.append({"labels": number, **{name: round(mean, 4) for name, (mean, _) in means.items()},
@@ -67,11 +65,19 @@ def labels() -> dict:
                      f"{told} ({FLAGS.seeds} seed{'s' * (FLAGS.seeds > 1)})", "rows": rows}
 
 
-def _trained(model: Model, data: Any, seed: int, initial: Callable[[Any], Any] | None) -> dict[str, float]:
-  """Accuracy on `dev` and `test` after a training of `--steps`."""
+def _trained(model: Model, data: Any, seed: int, initial: Callable[[Any], Any] | None, dev: bool) -> dict[str, float]:
+  """Accuracy on `test`, and on `dev` where that is asked for, after a training of `--steps`."""
   state = train(model, data.source, steps=FLAGS.steps, seed=seed, initial=initial)
-  scores = finetuning(None, None, task=data.task, encoded=data.encoded, predict=inference.predictor(model, state))
-  return {part: scores[f"{data.task.name}/{part}/accuracy"] for part in ("dev", "test")}
+  parts = {name: data.task.parts[name] for name in ("dev", "test")[not dev:]}
+  scores = finetuning(None, None, task=data.task._replace(parts=parts), encoded=data.encoded,
+                      predict=inference.predictor(model, state))
+  return {name: scores[f"{data.task.name}/{name}/accuracy"] for name in parts}
+
+
+def _items(task: Any, part: str) -> Any:
+  """The clips, pictures or texts of a part."""
+  items = task.texts
+  return items[task.parts[part]] if isinstance(items, np.ndarray) else [items[i] for i in task.parts[part]]
 
 
 def _listed(name: str, kind: type) -> list:

@@ -305,6 +305,10 @@ def test_fewer_examples_for_training_are_of_all_classes_and_nested():
   assert len({task.fingerprint for task in found.values()}) == 4
   assert tasks.as_task(dataset).fingerprint == tasks.as_task(dataset, max_train=0).fingerprint
   np.testing.assert_array_equal(tasks.as_task(dataset, max_train=100).parts["train"], drawn[100])
+  other = tasks.as_task(dataset, max_train=100, seed=1)
+  assert np.bincount(other.targets[other.parts["train"]]).tolist() == [90, 9, 1]
+  assert set(other.parts["train"]) != set(drawn[100]) and other.fingerprint != found[100].fingerprint
+  assert tasks.as_task(dataset, seed=1).fingerprint == tasks.as_task(dataset).fingerprint
   equal = dataset._replace(labels={"class": np.arange(1020) % 10})
   task = tasks.as_task(equal, max_train=100)
   assert np.bincount(task.targets[task.parts["train"]]).tolist() == [10] * 10

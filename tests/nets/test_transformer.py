@@ -171,7 +171,31 @@ def test_positions():
     np.testing.assert_allclose(found[position, 2 * i:2 * i + 2], [np.sin(angle), np.cos(angle)], atol=1e-6)
 
 
+def test_heads_begin_at_the_neighbours():
+  """Scores of positions are the written sum; on random tokens each head's mean attention is highest at its offset."""
+  hyper = HYPER | dict(dim=128, num_heads=4, vocab_size=500, max_length=40, position_init="neighbours")
+  tokens = jax.random.randint(jax.random.key(1), (16, 40), 0, 500)
+  module = text_encoder(**hyper)
+  params = module.init(jax.random.key(0), tokens)["params"]
+  waves = np.asarray(params["position_embedding"]) / (0.02 * 2**0.5)
+  kernel, width = np.asarray(params["layers"]["qkv"]["kernel"]), 32
+  attention = module.apply({"params": params}, tokens, method="attention")[:, 0].mean(0)
+  speeds = 10_000.0 ** (-np.arange(0, width, 2) / 128)
+  place = np.arange(40)
+  for head, offset in enumerate((-1, 1, -2, 2)):
+    scores = (waves @ kernel[0, :, 0, head]) @ (waves @ kernel[0, :, 1, head]).T / width**0.5
+    apart = place[:, None] + offset - place
+    expected = 3 * 8 / width * np.cos(speeds * apart[..., None]).sum(-1)
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+    mean = [np.diagonal(attention[head], step)[5:-5].mean() for step in range(-5, 6)]
+    assert np.argmax(mean) == offset + 5 and max(mean) > 0.2  # A 40th each otherwise.
+  plain = text_encoder(**hyper | {"position_init": "sinusoidal"}).init(jax.random.key(0), tokens)["params"]
+  np.testing.assert_array_equal(plain["layers"]["qkv"]["kernel"][1], kernel[1])
+  np.testing.assert_array_equal(plain["layers"]["qkv"]["kernel"][0, :, 2], kernel[0, :, 2])
+
+
 @pytest.mark.parametrize("options,expected", [
+    ({"position_init": "neighbours", "num_heads": 1}, "position_init='neighbours': needs learned positions"),
     ({"dim": 13}, "dim=13: must be a multiple of num_heads=3"),
     ({"norm": "middle"}, "norm='middle': must be one of post, pre"),
     ({"activation": "tanh"}, "activation='tanh'"),
