@@ -136,11 +136,11 @@ def run(config: Any, explicit: Collection[str] = ()) -> int:
   if not data.source.whole:
     check_batch_size(mesh, data.source.batch_size)
 
-  begin, origin = None, found or words
+  initial, origin = None, found or words
   if found:
-    begin = pretrained.initial(found, say)
+    initial = pretrained.initial(found, say)
   elif words:
-    begin = word_start.initial(words, data.encoder, say)
+    initial = word_start.initial(words, data.encoder, say)
   course = workdir.trajectory(config.to_dict(), data.dataset.fingerprint, origin.fingerprint if origin else "")
   path = epath.Path(FLAGS.workdir) if FLAGS.workdir else workdir.default_path(config, FLAGS.preset, course)
   if alone:
@@ -181,7 +181,7 @@ def run(config: Any, explicit: Collection[str] = ()) -> int:
           evaluate=report.between if config.eval_every else None, eval_every=config.eval_every,
           write=log.write if log else None, log_every=config.log_every, started=log.start if log else None,
           progress=progress.show if progress else None, signals=signals,
-          initial=begin)
+          initial=initial)
     step, best = checkpoints.latest(), checkpoints.best()
     if best not in (None, step):
       layout = jax.tree.map(lambda leaf: leaf.sharding, state)

@@ -383,12 +383,8 @@ class TextEncoder(nn.Module):
     self.token_embedding = self.param("token_embedding", init, (self.vocab_size, self.dim))
     if self.positions == "learned":
       shape = (self.max_length + self.position_offset, self.dim)
-      waves = 2**0.5 * self.init_std * sinusoidal_positions(*shape)
-      if self.position_init == "neighbours":
-        width = self.dim // self.num_heads
-        waves = waves.at[:, -width:].set(waves[:, :width])
       self.position_embedding = self.param(
-          "position_embedding", init if self.position_init == "normal" else lambda rng, shape: waves, shape)
+          "position_embedding", init if self.position_init == "normal" else self._waves, shape)
     if self.num_segments:
       self.segment_embedding = self.param("segment_embedding", init, (self.num_segments, self.dim))
     norm = lambda rng: {"scale": jnp.ones(self.dim), "bias": jnp.zeros(self.dim)}
@@ -458,6 +454,15 @@ class TextEncoder(nn.Module):
     table = jnp.pad(self.token_embedding, ((0, extra), (0, 0)))
     return affine(x, table.T, jnp.pad(bias, (0, extra)), self.dtype, jnp.float32)[..., :self.vocab_size]
 
+  def _waves(self, rng, shape):
+    """Positions to begin with."""
+    del rng
+    waves = 2**0.5 * self.init_std * sinusoidal_positions(*shape)
+    if self.position_init == "sinusoidal":
+      return waves
+    width = self.dim // self.num_heads
+    return waves.at[:, -width:].set(waves[:, :width])  # For `_neighbours`.
+
   def _embed(self, tokens, segments, deterministic, parts=None):
     time = tokens.shape[1]
     if time > self.max_length:
@@ -492,7 +497,7 @@ def _visible(tokens, parts):
 
 
 def _neighbours(dim: int, heads: int) -> Float[Array, "dim 2 heads width"]:
-  """Kernels of queries and keys by which the heads attend to the places at -1, +1, -2, +2, ... from their own.
+  """Kernels of queries and keys by which the heads attend to the places at -1, +1, -2, +2, ... from each.
 
   A position p has waves sin(wp), cos(wp) among its first Dh features, and again among its last. A head's keys are the
   latter; its queries are the former, turned into those of p + k, so that the score of p' is in proportion to

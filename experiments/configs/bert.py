@@ -3,9 +3,9 @@
 Command: `python -m experiments.run --model=bert [--preset=small --data_dir=DIR]`
 Presets: `demo` documentation, three minutes on two cores; `tiny` for tests; `small` BERT-mini (4 layers of 256) on
 6,514 articles of Wikipedia in rows of 64 tokens, a quarter of a pass and so without dropout, half an hour on two
-cores (products of bfloat16 help those with a matrix unit or its instructions, `--config.model.dtype=float32` is
-faster on others; `--steps=800` takes half of the time); `paper` BERT-base, 1 M steps of 256 rows of 512 on an
-accelerator, on a corpus of one's own (`--data=`).
+cores in float32 (`--config.model.dtype=float32`; bfloat16, a third slower there, is for those with a matrix unit),
+and half of it with `--steps=800`; `paper` BERT-base, 1 M steps of 256 rows of 512 on an accelerator, on a corpus of
+one's own (`--data=`).
 Expected: small, begun with the vectors of a run W of `sgns --preset=small` (`--init_from=W`, 3 minutes), held out, in
 rows of 64 tokens: masked loss 4.10 (the words' frequencies lose 6.98), next sentence .778 (.582 of the pairs are no
 neighbours; 1 seed, 34 minutes in float32 on two cores with AVX2). demo: masked loss 5.12 (frequencies 5.86), next
