@@ -1,9 +1,12 @@
 """`--init_from` of word vectors: tokens that are words begin with them."""
+import json
+
 import jax
 import numpy as np
 import pytest
 from test_pretrained import TEXTS, call
 
+from embeddings_jax.data.encoders import ImageEncoder
 from embeddings_jax.data.subwords import SubwordEncoder, train_bpe, train_wordpiece
 from embeddings_jax.gradient import GradientState
 from embeddings_jax.interop import word_vectors
@@ -64,16 +67,20 @@ def test_vectors_that_do_not_fit_are_refused():
     word_start.initial(foreign, encoder)
 
 
+def test_what_has_no_tokens_or_no_vectors_is_refused(tmp_path):
+  with pytest.raises(InputError, match="W: holds vectors of words, and the model has no embeddings of tokens"):
+    word_start.initial(start(drawn(4, 3)), ImageEncoder(8, 8, 1))
+  (tmp_path / "empty.txt").write_text("")
+  with pytest.raises(InputError, match="empty.txt: is empty"):
+    word_start.find(str(tmp_path / "empty.txt"))
+  assert word_start.find(str(tmp_path / "nowhere")) is None
+
+
 def test_a_run_begins_with_the_vectors_of_a_file(tmp_path):
-  """Through the command; a model without tokens, and a file that has no vectors, are told in one line."""
   word_vectors.write(tmp_path / "vectors.txt", WORDS, drawn(4, 3), "word2vec")
-  arguments = ("run", "--preset=tiny", "--steps=1", f"--workdir={tmp_path / 'w'}")
-  done = call(*arguments, "--model=bert", f"--init_from={tmp_path / 'vectors.txt'}")
+  done = call("run", "--preset=tiny", "--steps=1", f"--workdir={tmp_path / 'w'}", "--model=bert",
+              f"--init_from={tmp_path / 'vectors.txt'}")
   assert done.returncode == 0, done.stderr
   assert f"{tmp_path / 'vectors.txt'}: 1 of 400 tokens begin with the vectors of words" in done.stdout
-  done = call(*arguments, "--model=mae", f"--init_from={tmp_path / 'vectors.txt'}")
-  assert done.returncode == 2 and done.stderr.count("\n") == 1
-  assert "holds vectors of words, and the model has no embeddings of tokens" in done.stderr
-  (tmp_path / "empty.txt").write_text("")
-  done = call(*arguments, "--model=bert", f"--init_from={tmp_path / 'empty.txt'}")
-  assert done.returncode == 2 and "empty.txt: is empty" in done.stderr
+  origin = json.loads((tmp_path / "w" / "config.json").read_text())["trajectory"]["init_from"]
+  assert origin == word_start.find(str(tmp_path / "vectors.txt")).fingerprint
