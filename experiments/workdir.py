@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import platform
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -98,6 +99,17 @@ def write_json(path: epath.Path, value: Any) -> None:
   draft.replace(path)
 
 
+def _summary_writer() -> Any:
+  """TensorBoard's writer, whose library imports torch where that is installed: two seconds for what is not used."""
+  absent = sys.modules.setdefault("torch", None) is None
+  try:
+    from tensorboardX import SummaryWriter
+  finally:
+    if absent:
+      del sys.modules["torch"]
+  return SummaryWriter
+
+
 class MetricsLog:
   """`metrics.jsonl` and TensorBoard events; after a resume they read as if nothing had happened."""
 
@@ -108,15 +120,13 @@ class MetricsLog:
 
   def start(self, step: int) -> None:
     """Opens the log of a run that goes on from `step`: what was logged past it is dropped."""
-    from tensorboardX import SummaryWriter
-
     records = [record for record in read_metrics(self._path) if record["step"] <= step]
     draft = self._path / ".metrics.jsonl.draft"
     draft.write_text("".join(json.dumps(record) + "\n" for record in records))
     draft.replace(self._path / "metrics.jsonl")
     self._seconds_before = max((record.get("seconds", 0.0) for record in records), default=0.0)
     self._file = (self._path / "metrics.jsonl").open("a")
-    self._events = SummaryWriter(str(self._path / "tensorboard"), purge_step=step + 1 if step else None)
+    self._events = _summary_writer()(str(self._path / "tensorboard"), purge_step=step + 1 if step else None)
 
   def seconds(self) -> float:
     """Wall time of the run, interruptions not counted."""

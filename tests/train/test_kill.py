@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[2]
-STEPS, KILLS = 600, 20
+STEPS, KILLS = 300, 20
 
 
 def start(workdir):
