@@ -1,5 +1,6 @@
 """Word vectors for the commands, whether of a run or of a file."""
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -29,14 +30,20 @@ def load() -> tuple[word_vectors.WordVectors, str]:
                      "--workdir and --vectors: give one of them")
   if FLAGS.vectors:
     return word_vectors.read(FLAGS.vectors, FLAGS.vectors_format, FLAGS.errors), FLAGS.vectors
-  from experiments import inference, pipeline
+  from experiments import pipeline
 
   run = pipeline.load_run(FLAGS.workdir)
-  names = run.encoder.names
-  if names is None:
+  if run.encoder.names is None:
     raise InputError(f"--workdir={FLAGS.workdir}: --model={run.record['config']['name']} learns no vectors of words")
-  vectors = inference.embedder(run.model, run.state, run.encoder)(names)
-  return word_vectors.WordVectors(list(names), vectors), f"step {run.step} of {FLAGS.workdir}"
+  return of_run(run), f"step {run.step} of {FLAGS.workdir}"
+
+
+def of_run(run: Any) -> word_vectors.WordVectors:
+  """The vectors of a `pipeline.Run` of a model of words."""
+  from experiments import inference
+
+  names = run.encoder.names
+  return word_vectors.WordVectors(list(names), inference.embedder(run.model, run.state, run.encoder)(names))
 
 
 def encoder(found: word_vectors.WordVectors) -> WordEncoder:

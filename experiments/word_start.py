@@ -12,7 +12,8 @@ from embeddings_jax.eval.word_similarity import known_form
 from embeddings_jax.interop import word_vectors
 from embeddings_jax.train.mesh import path_name
 from embeddings_jax.types import InputError, PyTree
-from experiments import inference, pipeline, workdir
+from experiments import pipeline, workdir
+from experiments.vectors import of_run
 
 TABLE = "token_embedding"
 
@@ -39,9 +40,7 @@ def find(name: str) -> WordStart | None:
     config = workdir.read_json(path / "config.json") if (path / "config.json").exists() else {}
     if config.get("config", {}).get("data", {}).get("encoder") != "words":
       return None
-    run = pipeline.load_run(name)
-    words = list(run.encoder.names)
-    vectors = np.asarray(inference.embedder(run.model, run.state, run.encoder)(words), np.float32)
+    words, vectors = of_run(pipeline.load_run(name))
   content = hashlib.sha256("\n".join(words).encode())
   content.update(np.ascontiguousarray(vectors).data)
   return WordStart(path, words, vectors, content.hexdigest())
@@ -56,7 +55,7 @@ def initial(found: WordStart, encoder: Any, report: Callable[[str], None] = prin
   Args:
     found: the vectors.
     encoder: of the network, a `SubwordEncoder`.
-    report: is told how many tokens are words.
+    report: is told how many tokens are words, where a state begins with them.
 
   Raises:
     InputError: the network has no embeddings of tokens, or fewer dimensions than the vectors; no token is a word.
@@ -71,6 +70,7 @@ def initial(found: WordStart, encoder: Any, report: Callable[[str], None] = prin
   vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
   def put(state: PyTree) -> PyTree:
+    report(f"{found.path}: {len(ids)} of {encoder.facts['vocab_size']} tokens begin with the vectors of words")
 
     def choose(path, leaf):
       if path_name(path).rsplit("/", 1)[-1] != TABLE:
@@ -85,7 +85,6 @@ def initial(found: WordStart, encoder: Any, report: Callable[[str], None] = prin
     return state._replace(params=jax.tree_util.tree_map_with_path(choose, state.params),
                           average=jax.tree_util.tree_map_with_path(choose, state.average))
 
-  report(f"{found.path}: {len(ids)} of {encoder.facts['vocab_size']} tokens begin with the vectors of words")
   return put
 
 
