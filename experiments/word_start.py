@@ -31,9 +31,11 @@ def find(name: str) -> WordStart | None:
   """The word vectors of a work directory or of a file; None where the directory holds something else.
 
   Raises:
-    InputError: the file is none of word vectors.
+    InputError: there is neither, or the file is none of word vectors.
   """
   path = epath.Path(name)
+  if not path.exists():
+    raise InputError(f"--init_from={name}: no such directory or file")
   if path.is_file():
     words, vectors = word_vectors.read(path)
   else:

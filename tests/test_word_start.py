@@ -73,7 +73,9 @@ def test_what_has_no_tokens_or_no_vectors_is_refused(tmp_path):
   (tmp_path / "empty.txt").write_text("")
   with pytest.raises(InputError, match="empty.txt: is empty"):
     word_start.find(str(tmp_path / "empty.txt"))
-  assert word_start.find(str(tmp_path / "nowhere")) is None
+  with pytest.raises(InputError, match="nowhere: no such directory or file"):
+    word_start.find(str(tmp_path / "nowhere"))
+  assert word_start.find(str(tmp_path)) is None  # Something else, for others to read.
 
 
 def test_a_run_begins_with_the_vectors_of_a_file(tmp_path):
