@@ -79,7 +79,7 @@ class Report:
     return {f"{name}/{key}": value for name, values in found.items() for key, value in values.items()}
 
   def finish(self, state: PyTree, step: int, path: epath.Path, *, seconds: float, record: Mapping[str, Any],
-             write: bool, best: int | None = None) -> None:
+             write: bool, draw: bool = True, best: int | None = None) -> None:
     """Final evaluations and everything that is written from them.
 
     Args:
@@ -89,6 +89,7 @@ class Report:
       seconds: wall time of the training.
       record: as in `config.json`.
       write: whether this process is the one that writes.
+      draw: whether it draws figures.
       best: the step of `state`, where it was chosen.
     """
     embed = self.embedder(state)
@@ -121,11 +122,13 @@ class Report:
         "mesh": dict(self._mesh.shape), "fingerprint": self._data.dataset.fingerprint,
     }
     workdir.write_json(path / "results.json", results)
-    drawn = figures.draw(path, self._model, state, self._data._replace(dataset=self._material), vectors, names,
-                         evals=self._config.evals, data_dir=self._dirs["data_dir"], seed=self._config.seed)
-    drawn += figures.draw_probing(path, results["metrics"])
-    if jax.process_count() == 1:  # It embeds, which of several processes all would have to do.
-      drawn += figures.draw_sts(path, self._sentences(embed), self._config.evals, **self._dirs)
+    drawn = []
+    if draw:
+      drawn = figures.draw(path, self._model, state, self._data._replace(dataset=self._material), vectors, names,
+                           evals=self._config.evals, data_dir=self._dirs["data_dir"], seed=self._config.seed)
+      drawn += figures.draw_probing(path, results["metrics"])
+      if jax.process_count() == 1:  # It embeds, which of several processes all would have to do.
+        drawn += figures.draw_sts(path, self._sentences(embed), self._config.evals, **self._dirs)
     self._summary(path, results, vectors, names, drawn, inference.topics_of(self._model, state, self._data.encoder))
 
   def _words_per_second(self, step: int, seconds: float) -> dict[str, float]:

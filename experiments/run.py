@@ -26,6 +26,7 @@ flags.DEFINE_string("workdir", "", "Where the run is kept (default: runs/MODEL-P
 flags.DEFINE_string("init_from", "", "Start from a pretrained network: a work directory, or one of Hugging Face; or "
                     "from word vectors: a work directory, or a file.")
 flags.DEFINE_bool("overwrite", False, "Move what is in the work directory aside and start anew.")
+flags.DEFINE_bool("figures", True, "Draw figures when the run ends.")
 flags.DEFINE_bool("deterministic", False, "Bit-for-bit reproducible on GPUs too, at some cost.")
 flags.DEFINE_enum("distributed", "auto", ["auto", "off"], "auto: join the tasks that a scheduler started.")
 flags.DEFINE_string("coordinator", "", "host:port of process 0, to start several processes by hand.")
@@ -194,7 +195,8 @@ def run(config: Any, explicit: Collection[str] = ()) -> int:
     if log:
       log.close()
   seconds = log.seconds() if log else 0.0
-  report.finish(state, step, path, seconds=seconds, record=record, write=alone, best=best)
+  report.finish(state, step, path, seconds=seconds, record=record, write=alone, draw=FLAGS.figures,
+                best=best)
   return 0
 
 

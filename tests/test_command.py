@@ -18,6 +18,9 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 
 def call(module, *arguments, devices=1, timeout=180, **options):
+  """A command as a user gives it; a run draws only what it is asked to, as that takes longer than a tiny training."""
+  if module == "run" and "--figures" not in arguments:
+    arguments = ("--nofigures", *arguments)
   env = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": str(ROOT)}
   return subprocess.run([sys.executable, "-m", f"experiments.{module}", *map(str, arguments)], capture_output=True,
                         text=True, timeout=timeout, env=env, **options)
@@ -25,8 +28,8 @@ def call(module, *arguments, devices=1, timeout=180, **options):
 
 def start(*arguments, devices=1, **options):
   env = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": str(ROOT)}
-  return subprocess.Popen([sys.executable, "-m", "experiments.run", *map(str, arguments)], stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, text=True, env=env, **options)
+  return subprocess.Popen([sys.executable, "-m", "experiments.run", "--nofigures", *map(str, arguments)],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, **options)
 
 
 def records(workdir):
@@ -37,7 +40,7 @@ def records(workdir):
 def finished(tmp_path_factory):
   """A finished tiny run of gmm, in its default work directory."""
   folder = tmp_path_factory.mktemp("run")
-  done = call("run", "--model=gmm", "--preset=tiny", cwd=folder)
+  done = call("run", "--model=gmm", "--preset=tiny", "--figures", cwd=folder)
   assert done.returncode == 0, done.stderr
   (workdir,) = (folder / "runs").iterdir()
   assert workdir.name.startswith("gmm-tiny-")

@@ -173,7 +173,7 @@ def test_a_run_starts_from_what_contrast_has_learnt_with_its_statistics(tmp_path
   """Frozen, it has the network and the statistics that it began with, and embeds as that, bit for bit."""
   data = os.environ | {"EMBEDDINGS_CACHE": str(tmp_path / "cache")}
   def run(*flags):
-    command = [sys.executable, "-m", "experiments.run", "--preset=tiny", "--config.evals=()", *flags]
+    command = [sys.executable, "-m", "experiments.run", "--preset=tiny", "--config.evals=()", "--nofigures", *flags]
     return subprocess.run(command, cwd=ROOT, env=data, capture_output=True, text=True, timeout=300)
 
   first, second = tmp_path / "simclr", tmp_path / "supervised"

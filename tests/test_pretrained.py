@@ -1,9 +1,5 @@
 """`--init_from`: networks that are trained already, of others and of ours."""
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 from networks import equal, images, mae_params, random_params
+from test_command import call
 
 from embeddings_jax import array_source, train
 from embeddings_jax.data.subwords import train_bpe, train_wordpiece
@@ -21,7 +18,6 @@ from embeddings_jax.train.checkpoints import Checkpoints
 from embeddings_jax.types import InputError
 from experiments import command, inference, pipeline, pretrained
 
-ROOT = pathlib.Path(__file__).parents[1]
 TEXTS = ["The cat sat on the mat.", "A dog, a cat and another dog!", "mat", "", "the cat sat and sat on a dog"]
 SIZE = dict(dim=12, num_layers=2, num_heads=3, mlp_dim=48, max_length=20)
 
@@ -188,12 +184,6 @@ def test_directories_that_do_not_fit_together(sentences, tmp_path):
     pretrained.load(str(tmp_path / "a"))
   with pytest.raises(InputError, match="nowhere: no such directory"):
     pretrained.load(str(tmp_path / "nowhere"))
-
-
-def call(module, *arguments):
-  env = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": str(ROOT)}
-  return subprocess.run([sys.executable, "-m", f"experiments.{module}", *map(str, arguments)], capture_output=True,
-                        text=True, timeout=180, env=env)
 
 
 def test_a_run_starts_from_a_directory_and_becomes_one(tmp_path):

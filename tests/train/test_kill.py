@@ -16,10 +16,20 @@ STEPS, KILLS = 300, 20
 
 def start(workdir):
   arguments = ["--model=sgns", "--preset=tiny", f"--steps={STEPS}", "--config.log_every=1", "--config.save_every=16",
-               "--config.steps_per_dispatch=2", f"--workdir={workdir}"]
+               "--config.steps_per_dispatch=2", "--nofigures", f"--workdir={workdir}"]
   env = os.environ | {"JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
   return subprocess.Popen([sys.executable, "-m", "experiments.run", *arguments], env=env, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def until_begun(process):
+  """What the run prints up to the line that names its directory."""
+  lines = []
+  for line in process.stdout:
+    lines.append(line)
+    if " steps of batch " in line:
+      break
+  return "".join(lines)
 
 
 def committed(workdir):
@@ -53,6 +63,8 @@ def test_twenty_kills_change_nothing(tmp_path):
   saved_before, while_saving, kills = 0, 0, 0
   for trial, moment in enumerate(moments):
     process = start(workdir)
+    # What an earlier run logged is there until this one has looked at its checkpoints.
+    printed = until_begun(process)
     deadline = time.monotonic() + 120
     while last_step(workdir) < moment and process.poll() is None and time.monotonic() < deadline:
       time.sleep(0.001)
@@ -61,7 +73,7 @@ def test_twenty_kills_change_nothing(tmp_path):
     while_saving += is_saving(workdir)
     kills += process.poll() is None
     process.kill()
-    printed = process.communicate()[0]
+    process.communicate()
     resumed = re.search(r"going on from step (\d+)", printed)
     assert (int(resumed[1]) if resumed else 0) == saved_before  # The newest completed one, never an older.
     saved_before = committed(workdir)
