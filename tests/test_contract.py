@@ -1,6 +1,4 @@
 """The contract of `types.Model`, over the `tiny` preset of every config."""
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,44 +6,52 @@ import pytest
 
 from embeddings_jax.train.checkpoints import Checkpoints
 from embeddings_jax.train.loop import train
-from embeddings_jax.train.mesh import path_name
+from embeddings_jax.train.mesh import make_mesh, path_name
 from experiments import command, inference, loading, pipeline
 
 STEPS = 20
-MODELS = command.model_names()
 
 
-@functools.cache
-def tiny(name):
-  """`(config, model, data)` of a tiny preset, on data that eight shards can split."""
-  config = command.load_config(name, "tiny")
+@pytest.fixture(scope="module", params=command.model_names())
+def tiny(request):
+  """`(config, model, data, traces)` of a tiny preset, on data that eight shards can split; `traces` grows with each
+  trace of the model's update."""
+  config = command.load_config(request.param, "tiny")
   data = loading.load_data(config, data_dir=None, cache_dir=None)
   steps = config.steps or config.epochs * data.source.facts["steps_per_epoch"]
-  return config, pipeline.make_model(config, data.source.facts, steps), data
+  model = pipeline.make_model(config, data.source.facts, steps)
+  traces = []
+
+  def update(*args):
+    traces.append(1)
+    return model.update(*args)
+
+  return config, model._replace(update=update), data, traces
 
 
-def run(name, mesh, **options):
-  config, model, data = tiny(name)
-  losses = []
-  write = lambda step, record: losses.append(record["loss"])
+def run(tiny, mesh, **options):
+  """The state after a training, and what it wrote of every step; all trainings of one mesh share a program."""
+  config, model, data, _ = tiny
+  records = []
   options = {"steps": STEPS, **options}
-  state = train(model, data.source, mesh=mesh, seed=config.seed, log_every=1, write=write, **options)
-  return state, np.array(losses)
+  state = train(model, data.source, mesh=mesh, seed=config.seed, steps_per_dispatch=5, log_every=1,
+                write=lambda step, record: records.append(record), **options)
+  return state, records
+
+
+def losses(records):
+  return np.array([record["loss"] for record in records])
 
 
 @pytest.fixture(scope="module")
-def uninterrupted():
-  from embeddings_jax.train.mesh import make_mesh
-
-  @functools.cache
-  def once(name):
-    return run(name, make_mesh("data:1", jax.devices()[:1]))
-  return once
+def uninterrupted(tiny):
+  """`(state, records, number of traces)` of a training on one device."""
+  before = len(tiny[-1])
+  return *run(tiny, make_mesh("data:1", jax.devices()[:1])), len(tiny[-1]) - before
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_update_is_closed(name):
-  _, model, data = tiny(name)
+def test_update_is_closed(tiny):
+  _, model, data, _ = tiny
   batch = jax.tree.map(jnp.asarray, data.source.batch_at(0))
   state = jax.eval_shape(model.init, jax.random.key(0), batch)
   new, metrics = jax.eval_shape(model.update, state, batch, jax.random.key(0))
@@ -57,25 +63,15 @@ def test_update_is_closed(name):
   assert "loss" in metrics and all(value.shape == () for value in metrics.values())
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_metrics_are_finite_and_update_is_traced_once(name, mesh_of):
-  _, model, data = tiny(name)
-  traces, seen = [], []
-
-  def update(state, batch, rng):
-    traces.append(1)
-    return model.update(state, batch, rng)
-
-  train(model._replace(update=update), data.source, steps=STEPS, steps_per_dispatch=5, mesh=mesh_of(), log_every=5,
-        write=lambda step, record: seen.append(record))
-  assert len(traces) == 1
-  assert len(seen) == STEPS // 5 and all(np.isfinite(list(record.values())).all() for record in seen)
+def test_metrics_are_finite_and_update_is_traced_once(uninterrupted):
+  _, records, num_traces = uninterrupted
+  assert num_traces == 1
+  assert len(records) == STEPS and all(np.isfinite(list(record.values())).all() for record in records)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_embedding_has_a_row_for_each_item(name, uninterrupted):
-  _, model, data = tiny(name)
-  state, _ = uninterrupted(name)
+def test_embedding_has_a_row_for_each_item(tiny, uninterrupted):
+  _, model, data, _ = tiny
+  state, _, _ = uninterrupted
   items = data.encoder.names[:7] if data.encoder.names is not None else data.dataset.items[:7]
   vectors = inference.embedder(model, state, data.encoder)(items)
   assert vectors.shape[0] == 7 and vectors.ndim == 2 and np.isfinite(vectors).all()
@@ -83,24 +79,22 @@ def test_embedding_has_a_row_for_each_item(name, uninterrupted):
   np.testing.assert_allclose(alone[0], vectors[0], rtol=1e-4, atol=1e-5)  # Padding and neighbours change nothing.
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_interrupted_equals_uninterrupted_bit_for_bit(name, uninterrupted, mesh_of, tmp_path):
-  expected, losses = uninterrupted(name)
+def test_interrupted_equals_uninterrupted_bit_for_bit(tiny, uninterrupted, mesh_of, tmp_path):
+  expected, records, _ = uninterrupted
   found = []
   for steps in (7, 8, STEPS):
     checkpoints = Checkpoints(str(tmp_path / "c"))
-    state, part = run(name, mesh_of(), steps=steps, checkpoints=checkpoints)
+    state, part = run(tiny, mesh_of(), steps=steps, checkpoints=checkpoints)
     found.extend(part)
     checkpoints.close()
   jax.tree.map(np.testing.assert_array_equal, expected, state)
-  np.testing.assert_array_equal(found, losses)
+  np.testing.assert_array_equal(losses(found), losses(records))
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_eight_devices_equal_one(name, uninterrupted, mesh_of):
-  expected, losses = uninterrupted(name)
-  state, found = run(name, mesh_of("data:4,fsdp:2"))
-  np.testing.assert_allclose(found, losses, rtol=1e-5, atol=1e-5)
+def test_eight_devices_equal_one(tiny, uninterrupted, mesh_of):
+  expected, records, _ = uninterrupted
+  state, found = run(tiny, mesh_of("data:4,fsdp:2"))
+  np.testing.assert_allclose(losses(found), losses(records), rtol=1e-5, atol=1e-5)
   for one, eight in zip(jax.tree.leaves(expected), jax.tree.leaves(state)):
     one, eight = np.asarray(one, np.float64), np.asarray(eight, np.float64)
     # The mean of what BatchNorm has centred is 0, but for the rounding of sums of numbers around 1.

@@ -1,5 +1,6 @@
 """The training loop: it knows the `Model` tuple and a `Source`, and nothing of what is learnt."""
 import collections
+import functools
 import time
 from collections.abc import Callable, Mapping
 
@@ -192,20 +193,24 @@ def programs(model: Model, source: Source) -> tuple[Callable, Callable]:
   """What the loop compiles: `(seed, resident, feeds) -> state`, and many updates in one dispatch,
   `(state, seed, numbers, count, resident, feeds) -> (state, metrics)`, of the first `count` of k steps `numbers`
   [k], so that one program serves the shorter dispatches too; metrics are [k]."""
+  return _programs(model.init, model.update, source.assemble)
 
+
+@functools.lru_cache(maxsize=2)  # So that the next training of a model in this process finds it traced and compiled.
+def _programs(init: Callable, update: Callable, assemble: Callable) -> tuple[Callable, Callable]:
   def batch_of(resident, feed):
-    return constrain(source.assemble(resident, feed), P(DATA_AXES))
+    return constrain(assemble(resident, feed), P(DATA_AXES))
 
   def make_state(seed, resident, feeds):
     rng = jax.random.split(jax.random.key(seed))[0]
-    return model.init(rng, batch_of(resident, jax.tree.map(lambda x: x[0], feeds)))
+    return init(rng, batch_of(resident, jax.tree.map(lambda x: x[0], feeds)))
 
   def many_updates(state, seed, numbers, count, resident, feeds):
     root = jax.random.split(jax.random.key(seed))[1]
 
     @jax.jit  # Traced once.
     def one_update(state, number, feed):
-      return model.update(state, batch_of(resident, feed), jax.random.fold_in(root, number))
+      return update(state, batch_of(resident, feed), jax.random.fold_in(root, number))
 
     def step_at(i):
       return jax.tree.map(lambda x: x[i], (numbers, feeds))

@@ -61,9 +61,11 @@ def test_dispatches_change_nothing_but_speed(mesh_of, resident):
     jax.tree.map(np.testing.assert_array_equal, runs[0], state)
 
 
-def test_update_is_traced_once(mesh_of):
+def test_update_is_traced_once_for_all_trainings_of_a_model(mesh_of):
   model, traces = summing_model()
-  train(model, numbers(), steps=18, steps_per_dispatch=5, mesh=mesh_of())  # The last dispatch is shorter.
+  source = numbers()
+  for steps in (18, 20):  # The last dispatch of 18 is shorter.
+    train(model, source, steps=steps, steps_per_dispatch=5, mesh=mesh_of())
   assert len(traces) == 1
 
 
