@@ -57,8 +57,8 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.update(dict(
         model=dict(dim=256, num_layers=4, num_heads=4, mlp_dim=1024, norm="pre", dropout=0.0, attention_dropout=0.0,
                    position_init="neighbours", mask_rate=0.4, dtype="bfloat16"),
-        data=dict(name="enwiki-2015", vocab_size=16_000, max_length=64, validation_pairs=10_000),
-        optimizer=dict(name="muon", learning_rate=6e-3, adam_fraction=0.2, warmup_steps=100, b2=0.98), steps=1200,
+        data=dict(name="enwiki-2015", vocab_size=8000, max_length=64, validation_pairs=10_000),
+        optimizer=dict(name="muon", learning_rate=6e-3, adam_fraction=0.2, warmup_steps=100, b2=0.98), steps=1600,
         batch_size=64, save_every=400))
   elif preset == "paper":
     config.update(dict(

@@ -68,7 +68,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   elif preset == "small":
     config.model.encoder.update(dict(dim=256, num_layers=4, num_heads=4, mlp_dim=1024, unroll=4))
     config.model.encoder.dtype = "bfloat16"
-    config.data.update(dict(name="sst2", vocab_size=16_000, max_length=64, stride=32))
+    config.data.update(dict(name="sst2", vocab_size=8000, max_length=64, stride=32))
     config.update(dict(epochs=2, log_every=100, save_every=1000))
   elif preset == "paper":
     config.model.encoder.update(dict(dim=768, num_layers=12, num_heads=12, mlp_dim=3072, max_length=512,
