@@ -195,8 +195,7 @@ def run(config: Any, explicit: Collection[str] = ()) -> int:
     if log:
       log.close()
   seconds = log.seconds() if log else 0.0
-  report.finish(state, step, path, seconds=seconds, record=record, write=alone, draw=FLAGS.figures,
-                best=best)
+  report.finish(state, step, path, seconds=seconds, record=record, write=alone, draw=FLAGS.figures, best=best)
   return 0
 
 

@@ -4,7 +4,8 @@ import json
 import jax
 import numpy as np
 import pytest
-from test_pretrained import TEXTS, call
+from test_command import call
+from test_pretrained import TEXTS
 
 from embeddings_jax.data.encoders import ImageEncoder
 from embeddings_jax.data.subwords import SubwordEncoder, train_bpe, train_wordpiece
