@@ -121,6 +121,17 @@ def parse(argv: Sequence[str]) -> None:
   _parse(argv)
 
 
+def listed(flag: flags.Flag, kind: type) -> list:
+  """The numbers of a flag that is a list, of `kind` int or float; InputError unless each is one and above 0."""
+  try:
+    found = [kind(value) for value in flag.value]
+  except ValueError:
+    found = [0]
+  if any(value <= 0 for value in found):
+    raise InputError(f"--{flag.name}={','.join(flag.value)}: must be numbers above 0, with commas between")
+  return found
+
+
 def _parse(argv: Sequence[str]) -> None:
   try:
     rest = FLAGS(list(argv))[1:]

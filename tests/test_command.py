@@ -11,7 +11,9 @@ import time
 
 import numpy as np
 import pytest
+from absl import flags
 
+from embeddings_jax.types import InputError
 from experiments import command
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -45,6 +47,17 @@ def finished(tmp_path_factory):
   (workdir,) = (folder / "runs").iterdir()
   assert workdir.name.startswith("gmm-tiny-")
   return workdir, done.stdout
+
+
+def test_a_flag_of_numbers():
+  values = flags.FlagValues()
+  flags.DEFINE_list("shares", [], "", flag_values=values)
+  values(["program", "--shares=.5,1"])
+  assert command.listed(values["shares"], float) == [0.5, 1.0]
+  for wrong in ("--shares=.5,half", "--shares=.5,0", "--shares=.5,,1"):
+    values(["program", wrong])
+    with pytest.raises(InputError, match=f"^{wrong}: must be numbers above 0"):
+      command.listed(values["shares"], float)
 
 
 @pytest.mark.parametrize(("given", "wanted"), [

@@ -99,26 +99,29 @@ def augment(rows: int = 128, side: int = 32) -> dict:
           "all": [[round(x, 4) for x in turn] for turn in turns]}
 
 
-def mask_ratios(ratios: tuple[float, ...] = (0.15, 0.4, 0.6, 0.75, 0.9)) -> dict:
+def mask_ratios() -> dict:
   """What a masked autoencoder learns by the share of patches that is hidden (He et al. 2022, figure 5): the linear
-  probe of a training with each share, by the preset `demo` of `digits` or `small` of other `--data`; at most 10,000
-  test and 10,000 training pictures. `--figure` draws it.
+  probe of a training with each share (`--ratios`), in float32, by the preset `demo` of `digits` or `small` of other
+  `--data`; at most 10,000 test and 10,000 training pictures. `--figure` draws it.
 
   Each training has `--steps`, or with `--equal=operations` as many as make the `operations` of so many steps with
   three quarters hidden: what is hidden costs the encoder nothing, which is half of why much is hidden.
   """
   config = command.load_config("mae", "demo" if FLAGS.data == "digits" else "small")
   config.data.name = FLAGS.data
+  config.model.dtype = "float32"
   data, rows = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir), []
   label = next(iter(data.dataset.labels.values()))
   parts = [np.sort(np.random.default_rng(0).permutation(part)[:10_000])
            for part in split_rows(data.dataset.split, label, 0)]
   cost = functools.partial(operations, config.model, *data.dataset.items.shape[2:])
-  for ratio in ratios:
+  planned = []
+  for ratio in command.listed(FLAGS["ratios"], float):
     steps = round(FLAGS.steps * cost() / cost(ratio)) if FLAGS.equal == "operations" else FLAGS.steps
     config.model.mask_ratio = ratio
     config.optimizer.warmup_steps = steps // 10  # The preset's would be most of a short training.
-    model = pipeline.make_model(config, data.source.facts, steps)
+    planned.append((ratio, steps, pipeline.make_model(config, data.source.facts, steps)))
+  for ratio, steps, model in planned:
     accuracies, seconds = [], []
     for seed in range(FLAGS.seed, FLAGS.seed + FLAGS.seeds):
       start = time.perf_counter()

@@ -27,7 +27,7 @@ def labels() -> dict:
   """
   if not FLAGS.workdir:
     raise InputError("--workdir is missing: a run of bert, mae, simclr, byol or simsiam, say")
-  numbers, rates = (_listed(name, kind) for name, kind in (("numbers", int), ("rates", float)))
+  numbers, rates = command.listed(FLAGS["numbers"], int), command.listed(FLAGS["rates"], float)
   found, run = pretrained.load(FLAGS.workdir), pipeline.load_run(FLAGS.workdir)
   embed = inference.embedder(run.model, run.state, run.encoder)
   rows, vectors = [], None
@@ -78,14 +78,3 @@ def _items(task: Any, part: str) -> Any:
   """The clips, pictures or texts of a part."""
   items = task.texts
   return items[task.parts[part]] if isinstance(items, np.ndarray) else [items[i] for i in task.parts[part]]
-
-
-def _listed(name: str, kind: type) -> list:
-  """A flag's numbers."""
-  try:
-    found = [kind(value) for value in FLAGS[name].value]
-  except ValueError:
-    found = [0]
-  if any(value <= 0 for value in found):
-    raise InputError(f"--{name}={','.join(FLAGS[name].value)}: must be numbers above 0, with commas between")
-  return found
