@@ -23,16 +23,18 @@ def labels() -> dict:
 
   Each seed draws labels of its own; those of a smaller number are among those of a larger one. Of several learning
   rates (`--rates`) each training has the one with the highest accuracy on the part `dev`, as the linear classifier
-  has its penalty from a fifth of its labels. `--figure` draws it.
+  has its penalty from a fifth of its labels. Where nothing is chosen by it, a part `dev` is told beside the test
+  part, as `rows_dev`: it may be the larger one. `--figure` draws the test part.
   """
   if not FLAGS.workdir:
     raise InputError("--workdir is missing: a run of bert, mae, simclr, byol or simsiam, say")
   numbers, rates = command.listed(FLAGS["numbers"], int), command.listed(FLAGS["rates"], float)
   found, run = pretrained.load(FLAGS.workdir), pipeline.load_run(FLAGS.workdir)
   embed = inference.embedder(run.model, run.state, run.encoder)
-  rows, vectors = [], None
+  rows: dict[str, list[dict]] = {}
+  vectors: dict[str, np.ndarray] = {}
   for number in numbers:
-    accuracies: dict[str, list[float]] = {"fine-tuned": [], "frozen": [], "from scratch": []}
+    accuracies: dict[str, list[dict[str, float]]] = {"fine-tuned": [], "frozen": [], "from scratch": []}
     for seed in range(FLAGS.seed, FLAGS.seed + FLAGS.seeds):
       config = command.load_config(RECIPES.get(found.name, "finetune"), "small")
       config.update(dict(seed=seed, steps=FLAGS.steps))
@@ -48,30 +50,36 @@ def labels() -> dict:
         config.optimizer.learning_rate = rate
         models.append(pipeline.make_model(config, data.source.facts, FLAGS.steps))
       for name, initial in (("fine-tuned", pretrained.initial(found, lambda _: None)), ("from scratch", None)):
-        scores = [_trained(model, data, seed, initial, dev=len(models) > 1) for model in models]
-        accuracies[name].append(max(scores, key=lambda score: score.get("dev", 0.0))["test"])
-      if vectors is None:
-        vectors = embed(_items(task, "test"))
+        scores = [_trained(model, data, seed, initial) for model in models]
+        accuracies[name].append(max(scores, key=lambda score: score.get("dev", 0.0)))
+      for part in ("test", "dev"):
+        if part in task.parts and part not in vectors:
+          vectors[part] = embed(_items(task, part))
       probe = classifier(embed(_items(task, "train")), task.targets[task.parts["train"]], seed=seed)
-      accuracies["frozen"].append(float((probe(vectors) == task.targets[task.parts["test"]]).mean()))
-    means = {name: (float(np.mean(values)), float(np.std(values))) for name, values in accuracies.items()}
-    rows.append({"labels": number, **{name: round(mean, 4) for name, (mean, _) in means.items()},
-                 **{f"{name} deviation": round(deviation, 4) for name, (_, deviation) in means.items()}})
+      accuracies["frozen"].append({part: float((probe(of_part) == task.targets[task.parts[part]]).mean())
+                                   for part, of_part in vectors.items()})
+    for part in vectors:
+      means = {name: (float(np.mean(values)), float(np.std(values))) for name, values in
+               ((name, [score[part] for score in scores]) for name, scores in accuracies.items())}
+      rows.setdefault(part, []).append({
+          "labels": number, **{name: round(mean, 4) for name, (mean, _) in means.items()},
+          **{f"{name} deviation": round(deviation, 4) for name, (_, deviation) in means.items()}})
+  if len(rates) > 1:
+    rows.pop("dev", None)  # It has chosen.
   if FLAGS.figure:
-    sweeps.draw_label_gain(FLAGS.figure, rows, f"{found.name} on {FLAGS.data}")
-  told = ", ".join(f"{row['labels']:,}: {row['fine-tuned']:.3f} ({row['frozen']:.3f}, {row['from scratch']:.3f})"
-                   for row in rows)
+    sweeps.draw_label_gain(FLAGS.figure, rows["test"], f"{found.name} on {FLAGS.data}")
+  told = [", ".join(f"{row['labels']:,}: {row['fine-tuned']:.3f} ({row['frozen']:.3f}, {row['from scratch']:.3f})"
+                    for row in rows[part]) for part in rows]
   return {"summary": f"{FLAGS.data}, accuracy by number of labels of {found.name} fine-tuned (frozen, from scratch): "
-                     f"{told} ({FLAGS.seeds} seed{'s' * (FLAGS.seeds > 1)})", "rows": rows}
+                     f"{'; on dev '.join(told)} ({FLAGS.seeds} seed{'s' * (FLAGS.seeds > 1)})",
+          **{"rows" if part == "test" else f"rows_{part}": rows[part] for part in rows}}
 
 
-def _trained(model: Model, data: Any, seed: int, initial: Callable[[Any], Any] | None, dev: bool) -> dict[str, float]:
-  """Accuracy on `test`, and on `dev` where that is asked for, after a training of `--steps`."""
+def _trained(model: Model, data: Any, seed: int, initial: Callable[[Any], Any] | None) -> dict[str, float]:
+  """Accuracy on `test`, and on `dev` where there is one, after a training of `--steps`."""
   state = train(model, data.source, steps=FLAGS.steps, seed=seed, initial=initial)
-  parts = {name: data.task.parts[name] for name in ("dev", "test")[not dev:]}
-  scores = finetuning(None, None, task=data.task._replace(parts=parts), encoded=data.encoded,
-                      predict=inference.predictor(model, state))
-  return {name: scores[f"{data.task.name}/{name}/accuracy"] for name in parts}
+  scores = finetuning(None, None, task=data.task, encoded=data.encoded, predict=inference.predictor(model, state))
+  return {part: scores[f"{data.task.name}/{part}/accuracy"] for part in data.task.parts if part != "train"}
 
 
 def _items(task: Any, part: str) -> Any:
