@@ -110,6 +110,7 @@ def mask_ratios() -> dict:
   config = command.load_config("mae", "demo" if FLAGS.data == "digits" else "small")
   config.data.name = FLAGS.data
   config.model.dtype = "float32"
+  config.batch_size = FLAGS.batch_size or config.batch_size
   data, rows = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir), []
   label = next(iter(data.dataset.labels.values()))
   parts = [np.sort(np.random.default_rng(0).permutation(part)[:10_000])
