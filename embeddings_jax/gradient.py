@@ -83,6 +83,7 @@ def gradient_model(
                      "parts of it is another loss; use a smaller batch or more devices")
   grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
 
+  @jax.jit  # As one program; by itself, each of its operations would be compiled on its own.
   def init(rng, batch):
     params, extra = init_params(rng, batch)
     # The average must not share buffers with the parameters: both are donated.
