@@ -39,12 +39,12 @@ def test_supervised_loss_is_a_cross_entropy_of_cosines(views, hard_weight):
   model = simcse(encoder=encoder(**STILL), projection="always", hard_weight=hard_weight, temperature=0.1)
   tokens = sentences(6, (views,))
   state = started(model, tokens)
-  z = [model.embed(state, {"tokens": jnp.asarray(tokens[:, view])}) for view in range(views)]
+  z = [jax.jit(model.embed)(state, {"tokens": jnp.asarray(tokens[:, view])}) for view in range(views)]
   terms = np.exp(np.concatenate([cosines(z[0], other) for other in z[1:]], 1) / 0.1)
   if views == 3:
     terms[:, 6:][np.eye(6, dtype=bool)] *= hard_weight
   expected = np.mean(np.log(terms.sum(1)) - np.log(np.diag(terms[:, :6])))
-  loss = model.outputs["training_loss"](state, {"tokens": jnp.asarray(tokens)}, jax.random.key(1))
+  loss = jax.jit(model.outputs["training_loss"])(state, {"tokens": jnp.asarray(tokens)}, jax.random.key(1))
   np.testing.assert_allclose(loss, expected, rtol=2e-5)
 
 
@@ -68,7 +68,7 @@ def test_padded_rows_are_neither_queries_nor_negatives():
   model = simcse(encoder=encoder(**STILL), projection="always")
   tokens = sentences(6, (3,))
   state = started(model, tokens)
-  loss = lambda batch: model.outputs["training_loss"](state, batch, jax.random.key(1))
+  loss = lambda batch: jax.jit(model.outputs["training_loss"])(state, batch, jax.random.key(1))
   padded = loss({"tokens": jnp.asarray(tokens), "mask": jnp.array([1.0, 1, 1, 1, 0, 0])})
   np.testing.assert_allclose(padded, loss({"tokens": jnp.asarray(tokens[:4])}), rtol=1e-6)
 
@@ -92,7 +92,7 @@ def test_projection_is_of_training_alone_unless_always():
   tokens = {"tokens": jnp.asarray(sentences(3))}
   models = {name: simcse(encoder=encoder(**TRUNK), projection=name) for name in ("training", "always", "never")}
   states = {name: started(model, tokens["tokens"]) for name, model in models.items()}
-  vectors = {name: np.asarray(model.embed(states[name], tokens)) for name, model in models.items()}
+  vectors = {name: np.asarray(jax.jit(model.embed)(states[name], tokens)) for name, model in models.items()}
   np.testing.assert_array_equal(vectors["training"], vectors["never"])
   head = states["always"].params["projection"]
   np.testing.assert_allclose(vectors["always"], np.tanh(vectors["never"] @ head["kernel"] + head["bias"]), atol=1e-6)
@@ -104,7 +104,7 @@ def test_packed_sentences_have_the_vectors_that_they_have_alone(pooling):
   model = simcse(encoder=encoder(**TRUNK), pooling=pooling, projection="always")
   tokens = np.array([[1, 7, 8, 9, 2, -1, -1, -1, -1, -1], [1, 20, 21, 2, -1, -1, -1, -1, -1, -1]], np.int32)
   state = started(model, tokens)
-  alone = model.embed(state, {"tokens": jnp.asarray(tokens)})
+  alone = jax.jit(model.embed)(state, {"tokens": jnp.asarray(tokens)})
   packed = {"tokens": jnp.array([[1, 7, 8, 9, 2, 1, 20, 21, 2, -1]]), "slots": jnp.zeros((1, 2), jnp.int32),
             "parts": jnp.array([[0, 0, 0, 0, 0, 1, 1, 1, 1, -1]])}
   np.testing.assert_allclose(model.outputs["embed_packed"](state, packed, None)[0], alone, atol=2e-6)
@@ -136,7 +136,7 @@ def test_learns_which_sentences_say_the_same():
                  optimizer=optax.adam(3e-3))
   state = train(model, array_source({"tokens": pairs(512)[1]}, 32), steps=150, steps_per_dispatch=50)
   topics, tokens = pairs(100)
-  vectors = np.asarray(model.embed(state, {"tokens": jnp.asarray(tokens[:, 0])}))
+  vectors = np.asarray(jax.jit(model.embed)(state, {"tokens": jnp.asarray(tokens[:, 0])}))
   near = cosines(vectors, vectors) - 2 * np.eye(100)
   assert np.mean(topics[near.argmax(1)] == topics) > 0.95
 
