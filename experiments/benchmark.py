@@ -18,7 +18,7 @@
   python -m experiments.benchmark mae_step                            MAE's update against transformers with torch
   python -m experiments.benchmark augment                             views of pictures: their share of a step
   python -m experiments.benchmark labels --workdir=W --figure=gain.png  accuracy by the number of labels
-  python -m experiments.benchmark mask_ratios --figure=ratios.png     why MAE hides three quarters
+  python -m experiments.benchmark mask_ratios --data=digits --figure=ratios.png  why MAE hides three quarters
   python -m experiments.benchmark mae_gpu --size=large                MAE at 224 on a GPU against torch.compile
   python -m experiments.benchmark embed --data=enwiki-2015            sentence vectors, beside sentence-transformers
   python -m experiments.benchmark contrastive                         InfoNCE in chunks against all scores at once

@@ -33,6 +33,7 @@ def labels() -> dict:
   embed = inference.embedder(run.model, run.state, run.encoder)
   rows: dict[str, list[dict]] = {}
   vectors: dict[str, np.ndarray] = {}
+  models: list[Model] = []  # One of each rate, for all numbers and seeds, whose trainings then share its program.
   for number in numbers:
     accuracies: dict[str, list[dict[str, float]]] = {"fine-tuned": [], "frozen": [], "from scratch": []}
     for seed in range(FLAGS.seed, FLAGS.seed + FLAGS.seeds):
@@ -45,16 +46,16 @@ def labels() -> dict:
       task = data.task
       if task.kind != "classification" or "test" not in task.parts:
         raise InputError(f"--data={FLAGS.data}: labels needs a task of classes with a test part")
-      models = []
-      for rate in rates or [config.optimizer.learning_rate]:
-        config.optimizer.learning_rate = rate
-        models.append(pipeline.make_model(config, data.source.facts, FLAGS.steps))
+      if not models:
+        for rate in rates or [config.optimizer.learning_rate]:
+          config.optimizer.learning_rate = rate
+          models.append(pipeline.make_model(config, data.source.facts, FLAGS.steps))
       for name, initial in (("fine-tuned", pretrained.initial(found, lambda _: None)), ("from scratch", None)):
         scores = [_trained(model, data, seed, initial) for model in models]
         accuracies[name].append(max(scores, key=lambda score: score.get("dev", 0.0)))
-      for part in ("test", "dev"):
-        if part in task.parts and part not in vectors:
-          vectors[part] = embed(_items(task, part))
+      if not vectors:  # Of `dev` too, unless it chooses.
+        vectors = {part: embed(_items(task, part)) for part in ("test", "dev")[:1 + (len(rates) < 2)]
+                   if part in task.parts}
       probe = classifier(embed(_items(task, "train")), task.targets[task.parts["train"]], seed=seed)
       accuracies["frozen"].append({part: float((probe(of_part) == task.targets[task.parts[part]]).mean())
                                    for part, of_part in vectors.items()})
@@ -64,8 +65,6 @@ def labels() -> dict:
       rows.setdefault(part, []).append({
           "labels": number, **{name: round(mean, 4) for name, (mean, _) in means.items()},
           **{f"{name} deviation": round(deviation, 4) for name, (_, deviation) in means.items()}})
-  if len(rates) > 1:
-    rows.pop("dev", None)  # It has chosen.
   if FLAGS.figure:
     sweeps.draw_label_gain(FLAGS.figure, rows["test"], f"{found.name} on {FLAGS.data}")
   told = [", ".join(f"{row['labels']:,}: {row['fine-tuned']:.3f} ({row['frozen']:.3f}, {row['from scratch']:.3f})"
