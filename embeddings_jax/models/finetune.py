@@ -13,7 +13,8 @@ With h_t the encoder's vector of token t, c the vector of a text and y the targe
   tagging            softmax(W h_t + b), t the first token of a word                - log p(y_t), mean over the words
 
   symbol  name              shape
-  h       features          [batch, time, dim]: the last layer, or γ Σ_l softmax(s)_l h_l (`layers="mix"`)
+  h       features          [batch, time, dim]: the last layer, or γ Σ_l softmax(s)_l h_l (`layers="mix"`), or
+                            [batch, time, (layers + 1) dim]: all of them side by side (`layers="concat"`)
   c       pooled            [batch, dim]: `cls` tanh(P h_0 + q), as BERT; `mean` over tokens; `last` token, as GPT
   P, q    pooler            [dim, dim], [dim]
   W, b    head              [dim, num_classes], [num_classes]
@@ -21,8 +22,9 @@ With h_t the encoder's vector of token t, c the vector of a text and y the targe
   λ       auxiliary_weight  the loss is that of the task + λ that of the pre-training on the task's own text
 
 The encoder's parameters lie under `params/encoder`, and what the pre-training has beside them (the pooler, with
-`auxiliary_weight` its heads) under its own names, so that pretrained leaves fit in. Deviations: positions of padding
-are no candidates for a span; dropout's mask comes from a hash. A frozen encoder works without dropout.
+`auxiliary_weight` its heads) under its own names, so that pretrained leaves fit in. With `normalize` the head sees c
+or h_t standardised. Deviations: positions of padding are no candidates for a span; dropout's mask comes from a hash.
+A frozen encoder works without dropout.
 
 Batch: `tokens` int32 [batch, time], -1 past the end (of `multiple_choice` [batch, choices, time]), `segments` alike,
 `characters` [batch, time, characters] for encoders that read them, or `signal` with `length`, or `image`, for those
@@ -51,7 +53,7 @@ from embeddings_jax.types import InputError, Model
 
 TASKS = ("classification", "regression", "multiple_choice", "span", "tagging")
 POOLINGS = ("cls", "mean", "last")
-LAYERS = ("last", "mix")
+LAYERS = ("last", "mix", "concat")
 _NEVER = -1e30
 
 
@@ -63,6 +65,7 @@ def finetune(
     pooling: str = "cls",
     layers: str = "last",
     frozen: bool = False,
+    normalize: bool = False,
     trained_layers: int = -1,
     shift: int = 0,
     dropout: float = 0.1,
@@ -83,8 +86,11 @@ def finetune(
     task: of `TASKS`.
     num_classes: classes or tags.
     pooling: `cls`, `mean` or `last`; for a text's vector.
-    layers: `last`, or `mix`: a weighted mean of all, the embeddings too, learnt with the head.
+    layers: `last`, or of all, the embeddings too, a weighted mean that is learnt with the head, `mix`, or `concat`.
     frozen: train the head alone.
+    normalize: BatchNorm without scale and shift in front of the head, as He et al. 2022, arXiv:2111.06377, appendix
+      A.1, have it for frozen encoders, whose vectors have much in common and dimensions of unlike scales. In
+      training by what is valid in the batch, else by running statistics.
     trained_layers: train of the encoder the last so many layers or blocks alone, and what follows them (He et al.
       2022, arXiv:2111.06377, figure 9); below 0: all of it. Running statistics are moved everywhere.
     shift: pictures are shifted by up to so many pixels and flipped at random, in training.
@@ -104,6 +110,8 @@ def finetune(
     raise InputError(f"encoder: {type(encoder).__name__} gives no vectors of tokens; take bert, gpt, elmo or cpc")
   if pooling == "cls" and getattr(encoder, "causal", False) and task not in ("span", "tagging"):
     raise InputError("pooling='cls': the first token of a causal network sees no other; take last or mean")
+  if pooling == "cls" and layers == "concat" and task not in ("span", "tagging"):
+    raise InputError("layers='concat': the pooler of pooling='cls' reads one layer; take mean or last")
   if task in ("classification", "tagging") and num_classes < 2:
     raise InputError(f"num_classes={num_classes}: {task} needs at least 2")
   if auxiliary_weight < 0 or (auxiliary_weight and auxiliary is None):
@@ -120,6 +128,7 @@ def finetune(
   if shift < 0:
     raise InputError(f"shift={shift}: must be at least 0 pixels")
   auxiliary = auxiliary if auxiliary_weight else None
+  norm = nn.BatchNorm(momentum=0.9, epsilon=1e-6, use_bias=False, use_scale=False)
 
   def init_params(rng, batch):
     rng_encoder, rng_head, rng_pooler = jax.random.split(rng, 3)
@@ -134,13 +143,17 @@ def finetune(
       params = {"encoder": variables.pop("params")}
       extra = {name: {"encoder": value} for name, value in variables.items()}
     shape = jax.eval_shape(lambda: encoder.apply(variables_of(params, extra), rows, method="layers")).shape
+    dim = shape[-1] * (shape[1] if layers == "concat" else 1)
     dense = lambda rng, width: {"bias": jnp.zeros(width),
-                                "kernel": nn.initializers.truncated_normal(init_std)(rng, (shape[-1], width))}
+                                "kernel": nn.initializers.truncated_normal(init_std)(rng, (dim, width))}
     params["head"] = dense(rng_head, width)
     if layers == "mix":
       params["head"]["mix"] = {"weights": jnp.zeros(shape[1]), "gamma": jnp.ones(())}
     if of_text and pooling == "cls":
-      params["pooler"] = dense(rng_pooler, shape[-1])
+      params["pooler"] = dense(rng_pooler, dim)
+    if normalize:
+      statistics = norm.init(rng_head, jnp.zeros((1, dim)), use_running_average=True)["batch_stats"]
+      extra = {**extra, "batch_stats": {**extra.get("batch_stats", {}), "head": statistics}}
     return params, extra
 
   def variables_of(params, extra):
@@ -150,7 +163,7 @@ def finetune(
 
   def features(params, extra, rows, rng) -> tuple[Float[Array, "rows time dim"], dict]:
     """Of the first token alone where no other is looked at, and `extra` after it. `rng`: None for no dropout."""
-    method = "layers" if layers == "mix" else reading(encoder, pooling) if of_text else "features"
+    method = "layers" if layers != "last" else reading(encoder, pooling) if of_text else "features"
     still = frozen or rng is None
     options = {"deterministic": still, "rngs": {} if rng is None else {"dropout": rng}}
     variables = variables_of(params, extra)
@@ -163,6 +176,8 @@ def finetune(
     if layers == "mix":
       mix = params["head"]["mix"]
       found = mix["gamma"] * jnp.einsum("l,bltd->btd", jax.nn.softmax(mix["weights"]), found)
+    elif layers == "concat":
+      found = jnp.moveaxis(found, 1, 2).reshape(*found.shape[:1], found.shape[2], -1)
     return found, extra
 
   def pooled(params, extra, rows, hidden) -> Float[Array, "rows dim"]:
@@ -175,6 +190,18 @@ def finetune(
     vector = pool(hidden, valid, pooling if of_text else "mean")
     return nn.tanh(affine(vector, **params["pooler"], dtype=vector.dtype)) if of_text and pooling == "cls" else vector
 
+  def standardized(extra, rows, vectors, *, training: bool) -> tuple[Array, dict]:
+    """What goes into the head, [rows, dim] or [rows, time, dim], and `extra` after it."""
+    statistics = extra["batch_stats"]
+    if not training:
+      return norm.apply({"batch_stats": statistics["head"]}, vectors, use_running_average=True), extra
+    valid = rows["tokens"] >= 0 if vectors.ndim == 3 else jnp.ones(len(vectors), bool)
+    if "mask" in rows:
+      valid &= (rows["mask"] > 0).reshape(-1, *[1] * (valid.ndim - 1))
+    found, moved = norm.apply({"batch_stats": statistics["head"]}, vectors, use_running_average=False,
+                              mask=valid[..., None], mutable=["batch_stats"])
+    return found, {**extra, "batch_stats": {**statistics, "head": moved["batch_stats"]}}
+
   def predict(params, extra, batch, rng) -> tuple[Array, dict]:
     """What the table above calls predictions, before the softmax, float32; and `extra` after it."""
     rows = _rows(batch)
@@ -184,6 +211,8 @@ def finetune(
       rows["image"] = augmented(change, jax.random.fold_in(rng_head, 1), rows["image"])
     vectors, extra = features(params, extra, rows, rng)
     vectors = (pooled(params, extra, rows, vectors) if of_text else vectors).astype(jnp.float32)
+    if normalize:
+      vectors, extra = standardized(extra, rows, vectors, training=rng_head is not None)
     if rng_head is not None and task != "span":
       vectors = drop(vectors, rng_head, dropout)
     found = affine(vectors, params["head"]["kernel"], params["head"]["bias"])
@@ -235,8 +264,8 @@ def finetune(
   if frozen:
     label = lambda params: {name: "frozen" if name == "encoder" else "trained" for name in params}
     optimizer = optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, label)
-  return gradient_model(init_params, loss_fn, embed_fn, optimizer, accumulate=accumulate, ema_decay=ema_decay,
-                        outputs=outputs, rules=RULES)
+  return gradient_model(init_params, loss_fn, embed_fn, optimizer, coupled=normalize, accumulate=accumulate,
+                        ema_decay=ema_decay, outputs=outputs, rules=RULES)
 
 
 def _rows(batch: Mapping[str, Any]) -> dict[str, Any]:

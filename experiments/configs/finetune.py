@@ -28,7 +28,8 @@ def supervised(
   data = {key: config.data[key] for key in ("name", "encoder", "image_size", "channels", "bad") if key in config.data}
   return ml_collections.ConfigDict(dict(
       factory="finetune",
-      model=dict(dict(encoder=dict(encoder), pooling="mean", layers="last", frozen=False, dropout=0.0), **model),
+      model=dict(dict(encoder=dict(encoder), pooling="mean", layers="last", frozen=False,
+                      normalize=False, dropout=0.0), **model),
       data=dict(data, form="task", errors="strict", label="", max_examples=0, max_train=0, max_length=0, stride=0),
       optimizer=config.optimizer.to_dict(),
       steps=config.steps,
@@ -47,7 +48,8 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
       model=dict(
           encoder=dict(name="bert", dim=128, num_layers=2, num_heads=2, mlp_dim=512, max_length=128, dropout=0.1,
                        attention_dropout=0.1, dtype="float32", unroll=2),
-          pooling="cls", layers="last", frozen=False, dropout=0.1, auxiliary_weight=0.0, layer_decay=1.0),
+          pooling="cls", layers="last", frozen=False, normalize=False, trained_layers=-1, dropout=0.1,
+          auxiliary_weight=0.0, layer_decay=1.0),
       data=dict(name="pydocs", encoder="subwords", form="task", errors="strict", label="", max_examples=0,
                 max_train=0, image_size=0, channels=0, bad="error", tokenizer="", model="wordpiece", vocab_size=4000,
                 lowercase=True, max_length=48, stride=24),

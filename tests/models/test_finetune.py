@@ -74,6 +74,42 @@ def test_a_frozen_encoder_stays_bit_for_bit_and_the_head_learns(planted):
   assert sum(x.size for x in jax.tree.leaves(first.opt_state)) <= 2 * head + 2  # No moments of the encoder.
 
 
+@pytest.mark.parametrize("task", ["classification", "tagging"])
+def test_layers_side_by_side_are_standardised_before_the_head(task):
+  """In training by the batch's valid rows, of tags its valid tokens; then by the running statistics."""
+  model = finetune(encoder=encoder(**TRUNK), task=task, num_classes=3, pooling="mean", layers="concat", frozen=True,
+                   normalize=True, dropout=0.0, optimizer=optax.sgd(0.1))
+  batch = {k: jnp.asarray(v) for k, v in batch_of(task).items()} | {"mask": jnp.array([1, 1, 1, 1, 1, 1, 0, 0.0])}
+  state = jax.jit(model.init)(jax.random.key(0), batch)
+  new, metrics = jax.jit(model.update)(state, batch, jax.random.key(1))
+  hidden = np.asarray(model.outputs["hidden"](state, batch, None))  # [rows, layers, time, dim]
+  token = np.asarray(batch["tokens"] >= 0)
+  side = np.moveaxis(hidden, 1, 2).reshape(*token.shape, -1)
+  if task == "classification":
+    side = (side * token[..., None]).sum(1) / token.sum(1)[:, None]
+    known, label = side[:6], batch["label"][:6]
+  else:
+    known, asked = side[:6][token[:6]], np.asarray(batch["tags"] >= 0) & (np.arange(8) < 6)[:, None]
+    label = batch["tags"][asked]
+  mean, variance = known.mean(0), known.var(0)
+  head = state.params["head"]
+  assert head["kernel"].shape == (3 * TRUNK["dim"], 3)
+
+  def logits(mean, variance):
+    found = (side - mean) / np.sqrt(variance + 1e-6) @ head["kernel"]
+    return found[:6] if task == "classification" else found[asked]
+
+  expected = optax.softmax_cross_entropy_with_integer_labels(logits(mean, variance), label).mean()
+  np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-4)
+  moved = new.extra["batch_stats"]["head"]
+  np.testing.assert_allclose(moved["mean"], 0.1 * mean, rtol=1e-4, atol=1e-6)
+  np.testing.assert_allclose(moved["var"], 0.9 + 0.1 * variance, rtol=1e-4)
+  after = state._replace(extra=new.extra)
+  expected = logits(0.1 * mean, 0.9 + 0.1 * variance)
+  found = np.asarray(model.outputs["predict"](after, batch, None))
+  np.testing.assert_allclose(found[:6] if task == "classification" else found[asked], expected, rtol=1e-3, atol=1e-5)
+
+
 def test_an_update_is_the_sum_of_both_losses_gradients_and_slower_in_lower_layers():
   trunk = TRUNK | dict(dropout=0.0, attention_dropout=0.0)
   pretraining = bert(**trunk, mask_id=4, special_ids=(0, 1, 2, 3, 4))
@@ -152,6 +188,8 @@ def test_clips_are_classified_by_the_mean_of_their_valid_contexts():
     (dict(auxiliary_weight=0.5), "needs a pre-training model"),
     (dict(layer_decay=0.0), "layer_decay=0.0"),
     (dict(encoder=nn.LayerNorm()), "LayerNorm gives no vectors of tokens"),
+    (dict(layers="concat"), "layers='concat': the pooler of pooling='cls' reads one layer"),
+    (dict(normalize=True, accumulate=2), "accumulate=2: this loss couples the examples"),
 ])
 def test_mistakes_are_told(options, message):
   with pytest.raises(InputError, match=message):
