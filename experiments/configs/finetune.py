@@ -7,7 +7,9 @@ of BERT-mini (4 x 256), the recipe of the paper with the rates that small networ
 paper's recipe (section 4.1: 3 epochs, batch 32, the rate one of 5e-5, 4e-5, 3e-5, 2e-5 by `dev`), an accelerator.
 Expected: demo, package of a docstring: .771 (always the most frequent: .34; 1 seed, 2 minutes on two cores). small,
 parts of speech of UD EWT after 300 updates of rate 1e-3 from a run of `bert --preset=small`: .900, from the same
-network untrained .884 (1 seed); SST-2 shows no such difference, see the README.
+network untrained .884 (1 seed); of SST-2 see the README.
+A frozen network: `--config.model.frozen=True --config.model.normalize=True --config.model.pooling=mean
+--config.model.layers=concat --config.optimizer.learning_rate=3e-3` (section 5.3 of the paper, by features).
 The rate of `small` fits `bert --preset=small`, whose weights Muon left ten times as large as Adam's; a network of
 Hugging Face wants 5e-5 or so (`--config.optimizer.learning_rate`).
 With `--init_from` the encoder's hyperparameters and the tokenizer are the pretrained ones.
