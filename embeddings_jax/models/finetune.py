@@ -98,7 +98,8 @@ def finetune(
     auxiliary: the model that the encoder was pretrained by, for the loss below; its hyperparameters are its own.
     auxiliary_weight: λ; Radford et al. take .5.
     layer_decay: the rate of a layer is this times that of the layer above it (Howard & Ruder 2018, arXiv:1801.06146,
-      section 3.2, there 1 / 2.6); 1: all learn alike. For stacks like those of `nets/transformer.py`, and blocks.
+      section 3.2, there 1 / 2.6); 1: all learn alike. For stacks like those of `nets/transformer.py`, and blocks; a
+      frozen encoder has no use for it.
     init_std: of the head's kernel.
     optimizer: by default AdamW with a rate of 2e-5.
     accumulate, ema_decay: as for `gradient_model`; of tags each part's mean counts by its sentences.
@@ -259,7 +260,7 @@ def finetune(
           variables_of(params, extra), _rows(batch), method="layers"),
   }
   optimizer = optimizer or optax.adamw(2e-5, weight_decay=0.01)
-  if layer_decay < 1 or trained_layers >= 0:
+  if not frozen and (layer_decay < 1 or trained_layers >= 0):
     optimizer = optax.chain(optimizer, _by_layer(layer_decay, trained_layers))
   if frozen:
     label = lambda params: {name: "frozen" if name == "encoder" else "trained" for name in params}

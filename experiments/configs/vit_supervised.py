@@ -2,9 +2,9 @@
 
 Command: `python -m experiments.run --model=vit_supervised [--preset=small --config.data.max_train=1000]`
 Presets: those of `mae`, with its network and data; pictures are shifted and flipped at random.
-From a run W of `mae`: `--init_from=W`; `--config.model.frozen=True` trains the head alone and
-`--config.model.trained_layers=K` the last K layers (He et al. 2022, arXiv:2111.06377, figure 9). Few labels:
-`--config.data.max_train=N` of the training part, the same for every seed.
+From a run W of `mae`: `--init_from=W`; `--config.model.frozen=True --config.model.normalize=True` trains the head
+alone (He et al. 2022, arXiv:2111.06377, appendix A.1) and `--config.model.trained_layers=K` the last K layers (figure
+9). Few labels: `--config.data.max_train=N` of the training part, the same for every seed.
 The recipe is the paper's (its table 9), with fewer passes: AdamW, rates that fall by layer, the mean of the patches.
 Expected: small, 1,000 labels of Fashion-MNIST and 300 steps: .834 from a run of `mae --preset=small`, .726 from
 scratch (1 seed).

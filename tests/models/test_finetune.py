@@ -63,7 +63,7 @@ def test_learns_whether_a_token_occurs(planted):
 
 def test_a_frozen_encoder_stays_bit_for_bit_and_the_head_learns(planted):
   model = finetune(encoder=encoder(**TRUNK), task="classification", num_classes=2, frozen=True,
-                   optimizer=optax.adamw(1e-2, weight_decay=0.1))
+                   layer_decay=0.5, optimizer=optax.adamw(1e-2, weight_decay=0.1))
   first = jax.jit(model.init)(jax.random.key(0), {k: jnp.asarray(v[:8]) for k, v in planted.items()})
   state, update = first, jax.jit(model.update)
   for step in range(5):
