@@ -62,6 +62,7 @@ flags.DEFINE_float("attention_dropout", 0.0, "Dropout of its attention's weights
 flags.DEFINE_string("workdir", "", "Run of `labels`.")
 flags.DEFINE_list("numbers", ["100", "300", "1000", "3000", "10000"], "Of labels, for `labels`.")
 flags.DEFINE_list("rates", [], "Learning rates of `labels`, to choose from by `dev` (default: the recipe's).")
+flags.DEFINE_enum("layers", None, ["last", "mix", "concat"], "What its heads see (default: the recipe's).")
 flags.DEFINE_list("ratios", ["0.15", "0.4", "0.6", "0.75", "0.9"], "Shares of patches that `mask_ratios` hides.")
 flags.DEFINE_integer("steps", 400, "Updates of each training of `labels` and `mask_ratios`.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 0, "Pictures of an update of `mask_ratios` (0: the preset's).", lower_bound=0)

@@ -19,7 +19,8 @@ RECIPES = {"mae": "vit_supervised", "resnet": "resnet_supervised"}  # Of other n
 def labels() -> dict:
   """Accuracy on the test part by the number of labels (`--numbers`), of a run's network (`--workdir`) fine-tuned, of
   a linear classifier on its frozen vectors, and of the same network from scratch, by the recipe of `vit_supervised`,
-  `resnet_supervised` or `finetune`, in float32; on `--data`, which may be another set than the run's.
+  `resnet_supervised` or `finetune`, in float32 and perhaps of other `--layers`; on `--data`, which may be another set
+  than the run's. The frozen vectors are those of `experiments.embed`.
 
   Each seed draws labels of its own; those of a smaller number are among those of a larger one. Of several learning
   rates (`--rates`) each training has the one with the highest accuracy on the part `dev`, as the linear classifier
@@ -42,6 +43,7 @@ def labels() -> dict:
       config.data.update(dict(name=FLAGS.data, max_train=number))
       pretrained.adapt(config, found, ())
       config.model.pooling = found.pooling or config.model.pooling  # As the frozen vectors are pooled.
+      config.model.layers = FLAGS.layers or config.model.layers
       if "dtype" in config.model.encoder:
         config.model.encoder.dtype = "float32"  # The same figures with a unit for products of bfloat16 and without.
       data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir, encoder=run.encoder)
