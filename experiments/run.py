@@ -162,7 +162,9 @@ def run(config: Any, explicit: Collection[str] = ()) -> int:
     say(f"{path}: finished at step {begun}" + ("; more --steps continue it" if begun >= steps else ", converged"))
     return 0
   if begun:
-    say(f"{path}: going on from step {begun}")
+    say(f"{path}: going on from step {begun}"
+        + (f"; {steps} are asked for, so there is nothing to train, and what is there is evaluated"
+           if begun >= steps else ""))
   if alone:
     workdir.write_json(path / "config.json", record)
   if jax.process_count() > 1:  # Process 0 has made the directory before any other writes into it.

@@ -3,6 +3,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -111,6 +112,17 @@ def test_the_best_checkpoint_is_what_is_reported_and_read(tmp_path):
 def test_a_finished_run_says_so(finished):
   done = call("run", "--model=gmm", "--preset=tiny", f"--workdir={finished[0]}")
   assert done.returncode == 0 and "finished at step 20" in done.stdout
+
+
+def test_a_run_that_has_more_steps_than_are_asked_for_says_so_and_reports_what_it_has(finished, tmp_path):
+  shutil.copytree(finished[0], tmp_path / "w")
+  (tmp_path / "w" / "results.json").unlink()  # As if it had been interrupted.
+  done = call("run", "--model=gmm", "--preset=tiny", "--steps=15", f"--workdir={tmp_path / 'w'}")
+  assert done.returncode == 0, done.stderr
+  assert "going on from step 20; 15 are asked for, so there is nothing to train" in done.stdout
+  results = json.loads((tmp_path / "w" / "results.json").read_text())
+  assert results["steps"] == 20
+  assert results["metrics"] == json.loads((finished[0] / "results.json").read_text())["metrics"]
 
 
 def test_embed_and_evaluate_need_the_work_directory_alone(finished, tmp_path):
