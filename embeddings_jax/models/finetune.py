@@ -86,7 +86,8 @@ def finetune(
     task: of `TASKS`.
     num_classes: classes or tags.
     pooling: `cls`, `mean` or `last`; for a text's vector.
-    layers: `last`, or of all, the embeddings too, a weighted mean that is learnt with the head, `mix`, or `concat`.
+    layers: `last`, or all, the embeddings too: `mix`, their weighted mean, learnt with the head, or `concat`, side by
+      side (the features of Devlin et al. 2019, section 5.3).
     frozen: train the head alone.
     normalize: BatchNorm without scale and shift in front of the head, as He et al. 2022, arXiv:2111.06377, appendix
       A.1, have it for frozen encoders, whose vectors have much in common and dimensions of unlike scales. In
@@ -178,7 +179,7 @@ def finetune(
       mix = params["head"]["mix"]
       found = mix["gamma"] * jnp.einsum("l,bltd->btd", jax.nn.softmax(mix["weights"]), found)
     elif layers == "concat":
-      found = jnp.moveaxis(found, 1, 2).reshape(*found.shape[:1], found.shape[2], -1)
+      found = jnp.moveaxis(found, 1, 2).reshape(len(found), found.shape[2], -1)
     return found, extra
 
   def pooled(params, extra, rows, hidden) -> Float[Array, "rows dim"]:
@@ -260,11 +261,11 @@ def finetune(
           variables_of(params, extra), _rows(batch), method="layers"),
   }
   optimizer = optimizer or optax.adamw(2e-5, weight_decay=0.01)
-  if not frozen and (layer_decay < 1 or trained_layers >= 0):
-    optimizer = optax.chain(optimizer, _by_layer(layer_decay, trained_layers))
   if frozen:
     label = lambda params: {name: "frozen" if name == "encoder" else "trained" for name in params}
     optimizer = optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, label)
+  elif layer_decay < 1 or trained_layers >= 0:
+    optimizer = optax.chain(optimizer, _by_layer(layer_decay, trained_layers))
   return gradient_model(init_params, loss_fn, embed_fn, optimizer, coupled=normalize, accumulate=accumulate,
                         ema_decay=ema_decay, outputs=outputs, rules=RULES)
 

@@ -30,8 +30,8 @@ def supervised(
   data = {key: config.data[key] for key in ("name", "encoder", "image_size", "channels", "bad") if key in config.data}
   return ml_collections.ConfigDict(dict(
       factory="finetune",
-      model=dict(dict(encoder=dict(encoder), pooling="mean", layers="last", frozen=False,
-                      normalize=False, dropout=0.0), **model),
+      model=dict(dict(encoder=dict(encoder), pooling="mean", layers="last", frozen=False, normalize=False,
+                      dropout=0.0), **model),
       data=dict(data, form="task", errors="strict", label="", max_examples=0, max_train=0, max_length=0, stride=0),
       optimizer=config.optimizer.to_dict(),
       steps=config.steps,
