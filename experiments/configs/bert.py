@@ -3,13 +3,14 @@
 Command: `python -m experiments.run --model=bert [--preset=small --data_dir=DIR]`
 Presets: `demo` documentation, three minutes on two cores; `tiny` for tests; `small` BERT-mini (4 layers of 256) on
 6,514 articles of Wikipedia in rows of 64 tokens, a quarter of a pass and so without dropout, half an hour on two
-cores in float32 (`--config.model.dtype=float32`; bfloat16, a third slower there, is for those with a matrix unit),
-and half of it with `--steps=800`; `paper` BERT-base, 1 M steps of 256 rows of 512 on an accelerator, on a corpus of
-one's own (`--data=`).
+cores in float32 (`--config.model.dtype=float32`; bfloat16, a third slower there, is 1.7 times as fast as float32 on
+those with a matrix unit), and half of it with `--steps=800`, which took 10 minutes with such a unit; `paper`
+BERT-base, 1 M steps of 256 rows of 512 on an accelerator, on a corpus of one's own (`--data=`).
 Expected: small, begun with the vectors of a run W of `sgns --preset=small` (`--init_from=W`, 3 minutes), held out, in
 rows of 64 tokens: masked loss 4.10 (the words' frequencies lose 6.98), next sentence .778 (.582 of the pairs are no
-neighbours; 1 seed, 34 minutes in float32 on two cores with AVX2). demo: masked loss 5.12 (frequencies 5.86), next
-sentence .787 (untrained .621, for many docstrings have one sentence and so no next; 1 seed).
+neighbours; 1 seed, 34 minutes in float32 on two cores with AVX2); after 800 steps 4.54 and .726 (1 seed). demo:
+masked loss 5.12 (frequencies 5.86), next sentence .787 (untrained .621, for many docstrings have one sentence and so
+no next; 1 seed).
 Why `small` is not as the paper: the loss of a transformer stays at what frequencies and topics give for a while, and
 falls when attention finds the neighbours; Chen et al. 2023 (arXiv:2309.07311) study such drops. Masked loss of the
 updates 101 to 150 and 201 to 250 (1 seed each):
