@@ -13,8 +13,9 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="xla-
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 os.environ.setdefault("EMBEDDINGS_CACHE", tempfile.mkdtemp(prefix="embeddings-cache-"))
 # Tests compile for longer than they compute: machine code as it comes takes a third of the time of optimised code,
-# in one piece less than in several, and the older of jax 0.10's two ways to write it half of that, without pieces of
-# each operation for the threads less still. XLA stops at flags that it does not know.
+# and a little less in one piece. Of jax 0.10's two ways to write it the older takes half of that, and less again
+# where operations are not split among threads, for which two processes leave no core. XLA stops at flags that it
+# does not know.
 XLA_FLAGS = ["--xla_backend_optimization_level=0", "--xla_cpu_parallel_codegen_split_count=1",
              "--xla_cpu_collective_call_terminate_timeout_seconds=60"]
 if importlib.metadata.version("jax").startswith("0.10."):
