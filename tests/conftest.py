@@ -41,6 +41,7 @@ ASKED = {
     "data": ("EMBEDDINGS_DATA" in os.environ, "$EMBEDDINGS_DATA is not set"),
     "parity": (None, "--parity was not given"),
     "slow": (None, "--fast was given"),
+    "long": (None, "--slow was not given"),
 }
 # Files that take minutes go first, so that at the end no process waits for another's.
 LONG = ("test_contract.py", "test_command.py", "test_kill.py")
@@ -49,11 +50,13 @@ LONG = ("test_contract.py", "test_command.py", "test_kill.py")
 def pytest_addoption(parser):
   parser.addoption("--parity", action="store_true", help="compare with the reference libraries")
   parser.addoption("--fast", action="store_true", help="leave out the slow tests")
+  parser.addoption("--slow", action="store_true", help="add the tests that take minutes")
 
 
 def pytest_collection_modifyitems(config, items):
   """Deselects the tests whose needs are not met, and says how many and why."""
-  wanted = {"data": ASKED["data"][0], "parity": config.getoption("--parity"), "slow": not config.getoption("--fast")}
+  wanted = {"data": ASKED["data"][0], "parity": config.getoption("--parity"), "slow": not config.getoption("--fast"),
+            "long": config.getoption("--slow")}
   left_out = {}
   for item in items:
     for marker, there in wanted.items():

@@ -14,7 +14,7 @@ ALLOWED = {
     "gradient": {"types", "ops"},
     "models": {"types", "ops", "nets", "gradient"},
     "eval": {"types", "ops"},
-    "train": {"types", "ops"},
+    "train": {"types", "ops", "data"},
     "interop": {"types", "nets", "data"},  # `data` for its reading of compressed files.
 }
 

@@ -1,0 +1,1 @@
+"""Readers of file formats, guarded against damaged and hostile files, and safe writing."""

@@ -1,0 +1,48 @@
+"""Atomic replacement of files."""
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from etils import epath
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
+  """Opens a draft that replaces `path` when the block ends; an error or a kill leaves the old file.
+
+  The draft lies beside `path` under a new random name and is created exclusively, so that a link planted at a
+  predictable name is never followed and two writers never share a draft.
+
+  Args:
+    path: The file to replace, local or any that `etils.epath` reaches.
+
+  Raises:
+    OSError: The file cannot be written; `filename` is `path`, also on a full disk.
+  """
+  path = epath.Path(path)
+  draft = path.parent / f".{path.name}.{secrets.token_hex(8)}.draft"
+  local = "://" not in str(path)
+  try:
+    if local:
+      flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+      with open(os.open(draft, flags, 0o666), "wb") as file:
+        yield file
+    else:
+      with draft.open("wb") as file:
+        yield file
+    draft.replace(path)
+  except BaseException as error:
+    with contextlib.suppress(OSError):
+      draft.unlink(missing_ok=True)
+    # A write to a full disk names no file.
+    if isinstance(error, OSError) and error.filename in (None, os.fspath(draft)):
+      error.filename = os.fspath(path)
+    raise
+
+
+def write_atomically(path: str | os.PathLike, content: bytes | str) -> None:
+  """Replaces the content of a file at once; see `replacing`. Text is written as UTF-8."""
+  with replacing(path) as file:
+    file.write(content.encode() if isinstance(content, str) else content)
