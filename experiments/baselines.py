@@ -1,6 +1,8 @@
 """Writes the tables of results, from `experiments/results/*.json`, into the README and that folder's own.
 
 `python -m experiments.baselines [--add=WORKDIR]`
+
+A result file may carry a `note`, which the table shows beside its row.
 """
 import functools
 import json
@@ -8,11 +10,13 @@ import pathlib
 import re
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from absl import flags
 
 from embeddings_jax.types import InputError
 from experiments import command
+from experiments.spread import described
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("add", "", "First take over the results.json of this work directory.")
@@ -55,23 +59,26 @@ def filled(readme: str) -> str:
 
 
 def baseline_table(left_out: re.Pattern | None = None) -> str:
-  """A row for each metric of a model on a data set by a command, over the seeds; `left_out` names metrics."""
+  """Returns the table of baselines: a row for each metric of a model on a dataset by a command, over the seeds.
+
+  Args:
+    left_out: Metrics to omit.
+  """
   groups: dict[tuple, list[dict]] = {}
   for path in sorted(FOLDER.glob("*.json")):
     if not path.name.startswith("benchmark-"):
       results = json.loads(path.read_text())
       shown = re.sub(r" --(seed|workdir|data_dir|cache_dir)=\S+", "", results["command"])
       groups.setdefault((results["model"], results["data"], shown), []).append(results)
-  columns = ("model", "data", "steps", "metric", "value", "untrained", "seeds", "minutes", "command")
+  columns = ("model", "data", "steps", "metric", "value", "untrained", "seeds", "minutes", "command", "notes")
   lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
   for (model, data, shown), runs in groups.items():
     # The median, as one of the seeds may have run beside other work.
     minutes = f"{statistics.median(run['wall_seconds'] for run in runs) / 60:.1f}"
     if runs[0]["device"] != "cpu":
       minutes += f" ({runs[0]['device']})"
-    # Runs that end when they have converged differ.
-    steps = "–".join(str(n) for n in sorted({min(run["steps"] for run in runs), max(run["steps"] for run in runs)}))
-    row = [f"`{model}`", data, steps, None, None, None, str(len(runs)), minutes, f"`{shown}`"]
+    row = [f"`{model}`", data, _range([run["steps"] for run in runs]), None, None, None, str(len(runs)), minutes,
+           f"`{shown}`", _notes(runs)]
     measured = [{name: value for name, value in run["training"].items() if OF_TRAINING.match(name)} for run in runs]
     measured = [run["metrics"] | {f"training/{name}": each[name] for name in sorted(each, key=_by_number)}
                 for run, each in zip(runs, measured)]
@@ -84,11 +91,28 @@ def baseline_table(left_out: re.Pattern | None = None) -> str:
   return "\n".join(lines) + "\n"
 
 
+def _range(steps: Sequence[int]) -> str:
+  """Returns the smallest and largest number of steps; runs that end when they have converged differ."""
+  return "–".join(str(step) for step in sorted({min(steps), max(steps)}))
+
+
+def _notes(runs: Sequence[Mapping[str, Any]]) -> str:
+  """Returns what a reader has to know about a row: another checkpoint than the last, changed code, `note` fields."""
+  best = [run["best_step"] for run in runs if "best_step" in run]
+  notes = [f"best checkpoint by dev: step {_range(best)}"] if best else []
+  changed = sum(run["commit"].endswith("+") for run in runs)
+  if changed:
+    notes.append("code changed since its commit" + f" ({changed} of {len(runs)} seeds)" * (len(runs) > 1))
+  notes += dict.fromkeys(run["note"] for run in runs if "note" in run)
+  return "; ".join(notes)
+
+
 def _over_seeds(measured: Sequence[Mapping[str, float]], metric: str) -> str:
-  """Mean and deviation of those that have the metric; one may lack a protocol's data."""
+  """Returns mean and standard deviation over the runs that have the metric, and how many have it if not all do."""
   values = [each[metric] for each in measured if metric in each]
-  spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-  return f"{statistics.mean(values):.3f}{spread}" if values else ""
+  if not values:
+    return ""
+  return described(values) + (f" ({len(values)} of {len(measured)} seeds)" if len(values) < len(measured) else "")
 
 
 def _by_number(name: str) -> tuple[str, int]:
@@ -100,7 +124,9 @@ def benchmark_table() -> str:
   lines = ["| command | result |", "|---|---|"]
   for path in sorted(FOLDER.glob("benchmark-*.json")):
     found = json.loads(path.read_text())
-    lines.append(f"| `{found['command']}` | {found['summary']} |")
+    elsewhere = ", ".join(f"{entry['ratio']:.2f} x ({entry['device']})" for entry in found.get("elsewhere", ()))
+    summary = found["summary"] + (f"; on other processors {elsewhere}" if elsewhere else "")
+    lines.append(f"| `{found['command']}` | {summary} |")
   return "\n".join(lines) + "\n"
 
 

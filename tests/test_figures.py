@@ -161,7 +161,7 @@ def test_accuracy_by_the_number_of_labels_has_a_line_for_each_way(tmp_path, monk
   from matplotlib import pyplot as plt
 
   monkeypatch.setattr(plt, "close", lambda figure: None)  # So that it can be looked at.
-  rows = [{"labels": n, "fine-tuned": n / 1e3, "frozen": 0.1, "fine-tuned deviation": 0.01, "frozen deviation": 0.0}
+  rows = [{"labels": n, "fine-tuned": n / 1e3, "frozen": 0.1, "fine-tuned std": 0.01, "frozen std": 0.0}
           for n in (100, 300)]
   sweeps.draw_label_gain(str(tmp_path / "gain.png"), rows, "mae")
   axes = plt.gcf().axes[0]

@@ -1,11 +1,12 @@
 """What the README says is so."""
 import json
+import os
 import pathlib
 import re
 
 import numpy as np
 
-from experiments import baselines, command
+from experiments import baselines, benchmark, command, hardware
 
 TEXT = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
 
@@ -26,20 +27,54 @@ def test_the_tables_are_those_of_the_results():
     assert baselines.filled(text) == text
 
 
+HEAD = ("| model | data | steps | metric | value | untrained | seeds | minutes | command | notes |\n" + "|---" * 10
+        + "|\n")
+
+
+def write_result(folder, seed, metrics, **fields):
+  results = {"model": "m", "data": "d", "command": f"run --model=m --seed={seed} --workdir=w", "device": "cpu",
+             "steps": 5, "wall_seconds": 180, "training": {}, "metrics": metrics, "commit": "0123456789ab"} | fields
+  (folder / f"{seed}.json").write_text(json.dumps(results))
+
+
 def test_a_row_is_the_mean_over_seeds_beside_the_untrained_network(tmp_path, monkeypatch):
   monkeypatch.setattr(baselines, "FOLDER", tmp_path)
   for seed, (accuracy, untrained, minutes) in enumerate([(0.8, 0.3, 3), (0.9, 0.5, 9), (0.7, 0.4, 4)]):
-    (tmp_path / f"{seed}.json").write_text(json.dumps({
-        "model": "m", "data": "d", "command": f"run --model=m --seed={seed} --workdir=w", "device": "cpu", "steps": 5,
-        "wall_seconds": 60 * minutes, "training": {"loss": 1.0, "bound_2": 2.0, "bound_10": 1.0},
-        "metrics": {"x/test/accuracy": accuracy, "x/dev/accuracy": 1.0, "pairs": 3,
-                    "untrained/x/test/accuracy": untrained, "untrained/y/test/accuracy": 0.25}}))
-  head = "| model | data | steps | metric | value | untrained | seeds | minutes | command |\n" + "|---" * 9 + "|\n"
-  first = "| `m` | d | 5 | x/test/accuracy | 0.800 ± 0.100 | 0.400 ± 0.100 | 3 | 4.0 | `run --model=m` |\n"
-  row = "|  |  |  | {} | {} ± 0.000 |  |  |  |  |\n".format
-  assert baselines.baseline_table() == head + first + row("x/dev/accuracy", "1.000") + row(
+    write_result(tmp_path, seed, {"x/test/accuracy": accuracy, "x/dev/accuracy": 1.0, "pairs": 3,
+                                  "untrained/x/test/accuracy": untrained, "untrained/y/test/accuracy": 0.25},
+                 wall_seconds=60 * minutes, training={"loss": 1.0, "bound_2": 2.0, "bound_10": 1.0})
+  first = "| `m` | d | 5 | x/test/accuracy | 0.800 ± 0.100 | 0.400 ± 0.100 | 3 | 4.0 | `run --model=m` |  |\n"
+  row = "|  |  |  | {} | {} ± 0.000 |  |  |  |  |  |\n".format
+  assert baselines.baseline_table() == HEAD + first + row("x/dev/accuracy", "1.000") + row(
       "untrained/y/test/accuracy", "0.250") + row("training/bound_2", "2.000") + row("training/bound_10", "1.000")
-  assert baselines.baseline_table(baselines.DETAILS) == head + first + row("untrained/y/test/accuracy", "0.250")
+  assert baselines.baseline_table(baselines.DETAILS) == HEAD + first + row("untrained/y/test/accuracy", "0.250")
+
+
+def test_a_row_says_how_it_differs_from_what_its_columns_suggest(tmp_path, monkeypatch):
+  monkeypatch.setattr(baselines, "FOLDER", tmp_path)
+  write_result(tmp_path, 0, {"x": 0.5, "y": 0.25}, best_step=3, commit="0123456789ab+", note="beside other work")
+  write_result(tmp_path, 1, {"x": 0.7}, best_step=4)
+  notes = "best checkpoint by dev: step 3–4; code changed since its commit (1 of 2 seeds); beside other work"
+  assert baselines.baseline_table() == (
+      HEAD + f"| `m` | d | 5 | x | 0.600 ± 0.141 |  | 2 | 3.0 | `run --model=m` | {notes} |\n"
+      "|  |  |  | y | 0.250 (1 of 2 seeds) |  |  |  |  |  |\n")
+
+
+def test_a_benchmark_keeps_its_ratios_on_other_processors(tmp_path, monkeypatch):
+  monkeypatch.setattr(baselines, "FOLDER", tmp_path)
+  path = tmp_path / "benchmark-b.json"
+  for device, ratio in [("A", 3.1), ("B", 2.2), ("A", 2.9)]:
+    found = {"command": "benchmark b", "summary": f"{ratio} x", "ratio": ratio, "device": device, "commit": "0"}
+    found |= benchmark.measured_elsewhere(path, found)
+    path.write_text(json.dumps(found))
+  assert [entry["ratio"] for entry in found["elsewhere"]] == [2.2]
+  assert baselines.benchmark_table().splitlines()[-1] == "| `benchmark b` | 2.9 x; on other processors 2.20 x (B) |"
+
+
+def test_processors_are_described_by_their_widest_units():
+  cpuinfo = "processor: 0\nmodel name\t: AMD EPYC\nflags\t\t: fpu avx avx2 avx512f avx512_bf16\n\nprocessor: 1\n"
+  assert hardware.processor(cpuinfo) == f"AMD EPYC, {os.cpu_count()} cores, AVX-512, AVX-512 bfloat16"
+  assert hardware.processor("model name: Xeon\nflags: avx avx2\n").endswith(" cores, AVX2")
 
 
 def test_every_model_is_named():

@@ -13,6 +13,7 @@ from embeddings_jax.ops import mutual_information as mi
 from embeddings_jax.ops.contrastive import info_nce
 from embeddings_jax.ops.similarity import unit
 from experiments.figures import sweeps
+from experiments.spread import mean_and_std
 
 FLAGS = flags.FLAGS
 
@@ -105,10 +106,10 @@ def mutual_information(
     for truth in truths:
       start = time.perf_counter()
       values, best = (np.asarray(x) for x in run(truth, jax.random.key(FLAGS.seed)))
-      rows.append({"bound": name, "num": num, "truth": truth, "trained": round(float(values.mean()), 4),
-                   "trained_deviation": round(float(values.std(ddof=1)), 4), "best": round(float(best.mean()), 4),
-                   "best_deviation": round(float(best.std(ddof=1)), 4),
-                   "seconds": round(time.perf_counter() - start, 1)})
+      row = {"bound": name, "num": num, "truth": truth}
+      for key, estimates in (("trained", values), ("best", best)):
+        row[key], row[f"{key}_std"] = (round(value, 4) for value in mean_and_std(estimates.tolist()))
+      rows.append(row | {"seconds": round(time.perf_counter() - start, 1)})
   if FLAGS.figure:
     sweeps.draw_information_bounds(FLAGS.figure, rows)
 

@@ -18,6 +18,7 @@ from embeddings_jax.types import InputError
 from experiments import command, inference, loading, pipeline
 from experiments.benchmarks.turns import by_turns, compared, matrix_rate
 from experiments.figures import sweeps
+from experiments.spread import mean_and_std
 
 FLAGS = flags.FLAGS
 
@@ -131,8 +132,9 @@ def mask_ratios() -> dict:
       embed = inference.embedder(model, state, data.encoder)
       vectors = [embed(data.dataset.items[part]) for part in parts]
       accuracies.append(probe_accuracy(vectors[0], label[parts[0]], vectors[1], label[parts[1]]))
-    rows.append({"mask_ratio": ratio, "steps": steps, "accuracy": round(float(np.mean(accuracies)), 4),
-                 "deviation": round(float(np.std(accuracies)), 4), "seconds": round(statistics.median(seconds), 1)})
+    mean, std = mean_and_std(accuracies)
+    rows.append({"mask_ratio": ratio, "steps": steps, "accuracy": round(mean, 4), "std": round(std, 4),
+                 "seconds": round(statistics.median(seconds), 1)})
   if FLAGS.figure:
     sweeps.draw_mask_ratios(FLAGS.figure, rows, FLAGS.data)
   told = ", ".join(f"{row['mask_ratio']:.2f}: {row['accuracy']:.3f} ({row['steps']:,} in {row['seconds']:.0f} s)"

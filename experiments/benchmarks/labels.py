@@ -11,6 +11,7 @@ from embeddings_jax.eval.linear_probe import classifier
 from embeddings_jax.types import InputError, Model
 from experiments import command, inference, loading, pipeline, pretrained
 from experiments.figures import sweeps
+from experiments.spread import mean_and_std
 
 FLAGS = flags.FLAGS
 RECIPES = {"mae": "vit_supervised", "resnet": "resnet_supervised"}  # Of other networks `finetune`.
@@ -64,11 +65,10 @@ def labels() -> dict:
       accuracies["frozen"].append({part: float((probe(of_part) == task.targets[task.parts[part]]).mean())
                                    for part, of_part in vectors.items()})
     for part in vectors:
-      means = {name: (float(np.mean(values)), float(np.std(values))) for name, values in
-               ((name, [score[part] for score in scores]) for name, scores in accuracies.items())}
+      spreads = {name: mean_and_std([score[part] for score in scores]) for name, scores in accuracies.items()}
       rows.setdefault(part, []).append({
-          "labels": number, **{name: round(mean, 4) for name, (mean, _) in means.items()},
-          **{f"{name} deviation": round(deviation, 4) for name, (_, deviation) in means.items()}})
+          "labels": number, **{name: round(mean, 4) for name, (mean, _) in spreads.items()},
+          **{f"{name} std": round(std, 4) for name, (_, std) in spreads.items()}})
   if FLAGS.figure:
     sweeps.draw_label_gain(FLAGS.figure, rows["test"], f"{found.name} on {FLAGS.data}")
   told = [", ".join(f"{row['labels']:,}: {row['fine-tuned']:.3f} ({row['frozen']:.3f}, {row['from scratch']:.3f})"

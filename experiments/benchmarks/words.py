@@ -19,8 +19,10 @@ from embeddings_jax.interop import word_vectors
 from embeddings_jax.train.loop import train
 from embeddings_jax.types import InputError
 from experiments import command, inference, loading, pipeline
+from experiments.spread import described
 
 FLAGS = flags.FLAGS
+RATES = {"sgns": 0.025, "cbow": 0.05}  # Initial learning rates of word2vec.c.
 
 
 def sgns() -> dict:
@@ -36,7 +38,8 @@ def cbow() -> dict:
 def _word2vec(name: str) -> dict:
   """Word similarity and words per second of `sgns` or `cbow` and of gensim, on the same tokens, seed by seed.
 
-  Gensim has our settings, apart from the learning rate, which is its default (CBOW's differs, see `models.cbow`).
+  Gensim has our settings, apart from the learning rate: word2vec.c's own for each model, .025 for skip-gram and .05
+  for CBOW.
   Gensim gets the words of the documents in lines of at most 10,000, as it wants them; both read text
   that was normalised beforehand, so that neither is charged for it. Ours is charged for compiling.
   """
@@ -68,17 +71,18 @@ def _word2vec(name: str) -> dict:
              for part in np.array_split(document, len(document) // 10_000 + 1)]
     start = time.perf_counter()
     peer = gensim.models.Word2Vec(
-        lines, sg=int(name == "sgns"), cbow_mean=1, hs=0, alpha=0.025, vector_size=model.dim, window=model.window,
-        negative=model.num_negatives, sample=model.subsample, min_count=1, epochs=FLAGS.epochs, seed=seed + 1,
-        workers=os.cpu_count())
+        lines, sg=int(name == "sgns"), cbow_mean=1, hs=0, alpha=RATES[name], vector_size=model.dim,
+        window=model.window, negative=model.num_negatives, sample=model.subsample, min_count=1,
+        epochs=FLAGS.epochs, seed=seed + 1, workers=os.cpu_count())
     seconds = time.perf_counter() - start
     found["gensim"].append({"words_per_second": round(words / seconds)} | quality(names, peer.wv[names]))
 
   ratios = [ours["words_per_second"] / peer["words_per_second"] for ours, peer in zip(*found.values())]
   return {
       "summary": f"{compared(*found.values(), 'gensim')}; {statistics.median(ratios):.1f} times gensim's words per "
-                 f"second ({FLAGS.seeds} seeds: means and deviations, median)",
-      "vocabulary": len(names), "words": words, **found, "speed_ratios": [round(ratio, 3) for ratio in ratios],
+                 f"second ({FLAGS.seeds} seeds: mean ± standard deviation, median)",
+      "ratio": round(statistics.median(ratios), 3), "vocabulary": len(names), "words": words, **found,
+      "speed_ratios": [round(ratio, 3) for ratio in ratios],
   }
 
 
@@ -202,9 +206,6 @@ def quality(names: Sequence[str], vectors) -> dict[str, float]:
 
 def compared(ours: Sequence[dict], theirs: Sequence[dict], peer: str) -> str:
   """Scores of runs with several seeds beside a peer's."""
-  def score(runs, name):
-    values = [run[name] for run in runs]
-    return f"{statistics.mean(values):.3f}" + (f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else "")
-
+  score = lambda runs, name: described([run[name] for run in runs])
   return ", ".join(f"{name} {score(ours, name)} ({peer} {score(theirs, name)})"
                    for name in ("ws353", "simlex999", "men", "analogies"))

@@ -9,8 +9,8 @@ Expected: small, linear probe .876 +- .004 and kNN .871 +- .002, the same networ
 .015, pixels .843 and .846 (3 seeds, 24 minutes and more beside other work, before products of bfloat16 reached a
 CPU's matrix unit). The paper, ImageNet, ViT-B: linear probe .680, fine-tuned .836 (top 1, its table 3 and appendix
 A.2).
-demo: whether .15 or .9 of the patches are hidden makes no difference on digits but in time (linear probe .906 +- .004
-after 35 s, .900 +- .012 with .75 after 20, .895 +- .019 after 15: `experiments.benchmark mask_ratios --data=digits
+demo: whether .15 or .9 of the patches are hidden makes no difference on digits but in time (linear probe .906 +- .005
+after 35 s, .900 +- .015 with .75 after 20, .895 +- .023 after 15: `experiments.benchmark mask_ratios --data=digits
 --steps=800 --seeds=3`). On Fashion-MNIST .75 has .810 and .15 .751 by the same operations, four minutes each (1 seed;
 `mask_ratios --data=fashion-mnist --steps=2000 --batch_size=64 --equal=operations --ratios=.15,.5,.75`).
 """

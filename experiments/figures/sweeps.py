@@ -12,7 +12,7 @@ def draw_information_bounds(path: str, rows: Sequence[Mapping[str, Any]]) -> Non
 
   Args:
     path: of the picture.
-    rows: each with `bound`, `num`, `truth`, and the means `trained` and `best` and their `_deviation`s over batches.
+    rows: each with `bound`, `num`, `truth`, and the means `trained` and `best` and their `_std` over batches.
   """
   plt = canvas.pyplot()
   figure = _information_bounds(plt, rows)
@@ -24,12 +24,12 @@ def draw_label_gain(path: str, rows: Sequence[Mapping[str, Any]], title: str) ->
 
   Args:
     path: of the picture.
-    rows: each with the number of `labels`, and for each way to learn from them its accuracy and `... deviation`.
+    rows: each with the number of `labels`, and for each way to learn from them its accuracy and `... std`.
     title: of the picture.
   """
-  ways = [name for name in rows[0] if name != "labels" and not name.endswith(" deviation")]
+  ways = [name for name in rows[0] if name != "labels" and not name.endswith(" std")]
   _draw_lines(path, [row["labels"] for row in rows],
-              {name: [(row[name], row[f"{name} deviation"]) for row in rows] for name in ways},
+              {name: [(row[name], row[f"{name} std"]) for row in rows] for name in ways},
               title, "labels of the training part", "accuracy on the test part", log=True)
 
 
@@ -38,11 +38,11 @@ def draw_mask_ratios(path: str, rows: Sequence[Mapping[str, Any]], title: str) -
 
   Args:
     path: of the picture.
-    rows: each with `mask_ratio`, `accuracy` and its `deviation`.
+    rows: each with `mask_ratio`, `accuracy` and its standard deviation `std`.
     title: of the picture.
   """
   _draw_lines(path, [row["mask_ratio"] for row in rows],
-              {"linear probe": [(row["accuracy"], row["deviation"]) for row in rows]},
+              {"linear probe": [(row["accuracy"], row["std"]) for row in rows]},
               title, "share of patches that is hidden", "accuracy on the test part")
 
 
@@ -91,10 +91,10 @@ def _information_bounds(plt: Any, rows: Sequence[Mapping[str, Any]]) -> Any:
   for i, (name, label) in enumerate(names.items()):
     truth = column(name, compared, "truth")
     if len(truth):
-      mean, deviation = (column(name, compared, key) for key in ("trained", "trained_deviation"))
-      right.errorbar(truth + 0.06 * (i - 1), mean, deviation, color=f"C{len(sizes) + i}", marker="os^"[i],
+      mean, std = (column(name, compared, key) for key in ("trained", "trained_std"))
+      right.errorbar(truth + 0.06 * (i - 1), mean, std, color=f"C{len(sizes) + i}", marker="os^"[i],
                      markersize=5, linewidth=1, elinewidth=1, capsize=2, label=label)
-  right.set(title=f"Trained critics, N = {compared} (bars: deviation over batches)")
+  right.set(title=f"Trained critics, N = {compared} (bars: standard deviation over batches)")
   right.legend(fontsize="small", loc="lower right")
   figure.tight_layout()
   return figure

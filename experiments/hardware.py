@@ -1,0 +1,25 @@
+"""Description of the processor, without which a speed is not a measurement."""
+import os
+import pathlib
+import platform
+
+# Widest first; a processor is described by the first of each group that it has.
+_UNITS = ((("avx512f", "AVX-512"), ("avx2", "AVX2"), ("avx", "AVX"), ("asimd", "NEON")),
+          (("amx_bf16", "AMX bfloat16"), ("avx512_bf16", "AVX-512 bfloat16")))
+
+
+def processor(cpuinfo: str | None = None) -> str:
+  """Returns the processor's name, number of cores and vector units, e.g. `AMD EPYC, 2 cores, AVX2`.
+
+  Args:
+    cpuinfo: Content of `/proc/cpuinfo`; by default this machine's.
+  """
+  if cpuinfo is None:
+    path = pathlib.Path("/proc/cpuinfo")
+    cpuinfo = path.read_text() if path.exists() else ""
+  lines = [line.split(":", 1) for line in cpuinfo.splitlines() if ":" in line]
+  fields = {name.strip(): value.strip() for name, value in lines}
+  name = fields.get("model name") or platform.processor() or platform.machine()
+  flags = set(fields.get("flags", fields.get("Features", "")).split())
+  units = [next((label for flag, label in group if flag in flags), None) for group in _UNITS]
+  return ", ".join([name, f"{os.cpu_count()} cores", *filter(None, units)])
