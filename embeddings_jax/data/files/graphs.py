@@ -1,0 +1,300 @@
+"""Readers of graphs: edge lists, adjacency lists, sparse matrices. Every format ends as one CSR with named nodes."""
+import array
+import itertools
+import math
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from embeddings_jax.data.formats import read_lines
+from embeddings_jax.types import InputError
+
+MAX_NODES = 50_000_000  # Names alone take gigabytes beyond.
+_ADJACENCY = (".adjlist", ".adj")
+_COMPRESSED = (".gz", ".xz", ".bz2", ".zst")
+
+
+class GraphTable(NamedTuple):
+  """A graph in compressed sparse rows, on the host.
+
+  Attributes:
+    names: Names of the nodes, in the order in which the file names them first.
+    indptr: Row v holds the edges `indptr[v]` to `indptr[v + 1] - 1`; int64 [n + 1].
+    indices: Targets of the edges, increasing within a row; int32 [m]. An undirected edge is in both rows.
+    weights: Positive, float64 [m]; None if all are equal.
+    directed: Whether an edge leads one way only.
+    num_loops: Edges from a node to itself that the file has.
+    num_repeated: Edges that the file has more than once.
+  """
+
+  names: list[str]
+  indptr: np.ndarray
+  indices: np.ndarray
+  weights: np.ndarray | None
+  directed: bool
+  num_loops: int
+  num_repeated: int
+
+  @property
+  def isolated(self) -> np.ndarray:
+    """Nodes without any edge, in or out; int64 [k]."""
+    touched = np.diff(self.indptr) > 0
+    touched[self.indices] = True
+    return np.flatnonzero(~touched)
+
+
+def read_graph(
+    path: str | os.PathLike,
+    *,
+    directed: bool = False,
+    loops: str = "keep",
+    repeated: str = "largest",
+    variable: str = "",
+) -> GraphTable:
+  """Reads a graph, in the format that the file's name tells.
+
+  | name | format |
+  |---|---|
+  | `.adjlist`, `.adj` | a line for each node: its name, then those of its neighbors |
+  | `.mat` | a square matrix of MATLAB; `variable` names it if the file has several |
+  | `.npz` | a square matrix of `scipy.sparse.save_npz`, or an array `edges` [m, 2] or [m, 3] |
+  | anything else | an edge a line: two nodes and perhaps a weight, separated by white space, tabs or commas |
+
+  Text may be compressed (.gz, .xz, .bz2, .zst); lines that begin with # or % are comments.
+
+  Args:
+    path: The file.
+    directed: Whether an edge leads one way only.
+    loops: `keep` or `drop` edges from a node to itself.
+    repeated: `largest` or `sum` of the weights of an edge that the file has more than once. An undirected edge that
+      is listed in both directions is such an edge.
+    variable: Name of the matrix in a `.mat` file.
+
+  Raises:
+    InputError: The file cannot be read, a line is no edge, or a weight is not positive.
+  """
+  path = Path(path)
+  suffix = next((s for s in reversed(path.suffixes) if s not in _COMPRESSED), "").lower()
+  if suffix == ".mat":
+    names, edges, weights = _from_matrix(_load_mat(path, variable), path)
+  elif suffix == ".npz":
+    names, edges, weights = _load_npz(path)
+  elif suffix in _ADJACENCY:
+    names, edges, weights = _read_adjacency(path)
+  else:
+    names, edges, weights = _read_edges(path)
+  return build_graph(names, edges, weights, directed=directed, loops=loops, repeated=repeated, where=path)
+
+
+def build_graph(
+    names: Sequence[Any],
+    edges: np.ndarray,
+    weights: np.ndarray | None = None,
+    *,
+    directed: bool = False,
+    loops: str = "keep",
+    repeated: str = "largest",
+    where: object = "graph",
+) -> GraphTable:
+  """Makes a CSR of a list of edges.
+
+  Args:
+    names: Names of the n nodes.
+    edges: Pairs of node indices; int [m, 2].
+    weights: Positive numbers [m]; None if all are equal.
+    directed, loops, repeated: As in `read_graph`.
+    where: Name of the graph for error messages.
+
+  Raises:
+    InputError: There is no edge, or a weight is not positive.
+  """
+  for option, value, choices in (("loops", loops, ("keep", "drop")), ("repeated", repeated, ("largest", "sum"))):
+    if value not in choices:
+      raise InputError(f"{option}={value!r}: must be one of {', '.join(choices)}")
+  edges = np.asarray(edges, np.int64).reshape(-1, 2)
+  values = np.ones(len(edges)) if weights is None else np.asarray(weights, np.float64)
+  bad = ~(np.isfinite(values) & (values > 0))
+  if bad.any():
+    raise InputError(f"{where}: edge {bad.argmax()} (from 0) has the weight {values[bad.argmax()]}, expected a "
+                     "positive number")
+  if len(edges) and not (0 <= edges.min() and edges.max() < len(names)):
+    raise InputError(f"{where}: an edge names node {edges.max()}, there are {len(names)} nodes")
+  is_loop = edges[:, 0] == edges[:, 1]
+  if loops == "drop":
+    edges, values = edges[~is_loop], values[~is_loop]
+  if not len(edges):
+    raise InputError(f"{where}: the graph has no edge")
+  source, target = (edges[:, 0], edges[:, 1]) if directed else (edges.min(1), edges.max(1))
+  code = source * len(names) + target
+  code, place = np.unique(code, return_inverse=True)
+  merged = np.zeros(len(code))
+  (np.add if repeated == "sum" else np.maximum).at(merged, place, values)
+  source, target = np.divmod(code, len(names))
+  num_repeated = len(edges) - len(code)
+  if not directed:
+    proper = source != target
+    source, target, merged = (np.concatenate([source, target[proper]]), np.concatenate([target, source[proper]]),
+                              np.concatenate([merged, merged[proper]]))
+  order = np.lexsort((target, source))
+  indptr = np.zeros(len(names) + 1, np.int64)
+  np.cumsum(np.bincount(source, minlength=len(names)), out=indptr[1:])
+  merged = None if (merged == merged[0]).all() else merged[order]
+  return GraphTable([str(name) for name in names], indptr, target[order].astype(np.int32), merged, directed,
+                    int(is_loop.sum()), num_repeated)
+
+
+def from_networkx(
+    graph: Any, *, weight: str = "weight", loops: str = "keep", repeated: str = "largest"
+) -> GraphTable:
+  """Makes a `GraphTable` of a networkx graph; nodes keep their order, edges without `weight` have 1."""
+  names = list(graph.nodes)
+  place = {name: i for i, name in enumerate(names)}
+  listed = [(place[a], place[b], float(data.get(weight, 1.0))) for a, b, data in graph.edges(data=True)]
+  table = np.array(listed, np.float64).reshape(-1, 3)
+  return build_graph(names, table[:, :2].astype(np.int64), table[:, 2], directed=graph.is_directed(), loops=loops,
+                     repeated=repeated)
+
+
+def _data_lines(path: Path) -> Iterable[tuple[int, str]]:
+  """Yields the lines that are neither empty nor comments, with their numbers from 1."""
+  for number, line in enumerate(read_lines(path), 1):
+    line = line.strip()
+    if line and line[0] not in "#%":
+      yield number, line
+
+
+def _delimiter(line: str) -> str | None:
+  return next((mark for mark in "\t," if mark in line), None)
+
+
+class _Nodes(defaultdict):
+  """Numbers names in the order in which they come."""
+
+  def __init__(self):
+    super().__init__(itertools.count().__next__)
+
+
+def _read_edges(path: Path):
+  nodes, ends, weights, width, delimiter = _Nodes(), array.array("q"), array.array("d"), 0, None
+  for number, line in _data_lines(path):
+    if not width:
+      delimiter = _delimiter(line)
+    cells = [cell.strip() for cell in line.split(delimiter)]
+    if len(cells) not in (2, 3) or not (cells[0] and cells[1]):
+      raise InputError(f"{path}: line {number}: {len(cells)} columns; an edge has two nodes and perhaps a weight, "
+                       "separated by white space, tabs or commas")
+    if width and len(cells) != width:
+      raise InputError(f"{path}: line {number} has {len(cells)} columns, the lines before have {width}")
+    width = len(cells)
+    ends.append(nodes[cells[0]])
+    ends.append(nodes[cells[1]])
+    if width == 3:
+      weights.append(_weight(cells[2], path, number))
+  if not width:
+    raise InputError(f"{path}: the graph has no edge")
+  return list(nodes), np.array(ends).reshape(-1, 2), np.array(weights) if width == 3 else None
+
+
+def _weight(cell: str, path: Path, number: int) -> float:
+  try:
+    weight = float(cell)
+  except ValueError:
+    raise InputError(f"{path}: line {number}: {cell!r} is not a number; the third column is the weight") from None
+  if not (math.isfinite(weight) and weight > 0):
+    raise InputError(f"{path}: line {number}: the weight is {cell}, expected a positive number")
+  return weight
+
+
+def _read_adjacency(path: Path):
+  nodes, ends, delimiter = _Nodes(), array.array("q"), ""
+  for _, line in _data_lines(path):
+    if delimiter == "":
+      delimiter = _delimiter(line)
+    source, *targets = [nodes[cell.strip()] for cell in line.split(delimiter)]
+    for target in targets:
+      ends.append(source)
+      ends.append(target)
+  return list(nodes), np.array(ends, np.int64).reshape(-1, 2), None
+
+
+def _load_mat(path: Path, variable: str) -> Any:
+  import scipy.io
+
+  if not path.is_file():
+    raise InputError(f"{path}: no such file")
+  try:
+    found = {name: value for name, value in scipy.io.loadmat(path).items() if not name.startswith("__")}
+  except Exception as error:  # noqa: BLE001 - scipy raises whatever its parser meets
+    raise InputError(f"{path}: not a MATLAB file ({_first_line(error)})") from error
+  square = [name for name, value in found.items() if np.ndim(value) == 2 and value.shape[0] == value.shape[1]]
+  if variable not in found and (variable or len(square) != 1):
+    raise InputError(f"{path}: {f'has no variable {variable!r}' if variable else 'name the variable of the matrix'}; "
+                     f"it has {', '.join(found) or 'none'}")
+  return found[variable or square[0]]
+
+
+def _load_npz(path: Path):
+  from scipy import sparse
+
+  try:
+    with np.load(path, allow_pickle=False) as archive:
+      if "edges" in archive.files:
+        edges = archive["edges"]
+        if edges.ndim != 2 or edges.shape[1] not in (2, 3) or edges.dtype.kind not in "iuf":
+          raise InputError(f"{path}: `edges` is {edges.dtype} {list(edges.shape)}, expected numbers [m, 2] or [m, 3]")
+        if not (np.isfinite(edges[:, :2]).all() and (edges[:, :2] == np.rint(edges[:, :2])).all()):
+          raise InputError(f"{path}: `edges` has nodes that are no whole numbers")
+        ids, places = np.unique(edges[:, :2].astype(np.int64), return_inverse=True)
+        return [str(i) for i in ids], places.reshape(-1, 2), edges[:, 2] if edges.shape[1] == 3 else None
+      parts = {name: archive[name] for name in archive.files}
+    coo = _coo_parts(parts)
+    matrix = sparse.coo_array((coo[2], (coo[0], coo[1])), shape=coo[3])
+  except InputError:
+    raise
+  except FileNotFoundError as error:
+    raise InputError(f"{path}: no such file") from error
+  except Exception as error:  # noqa: BLE001 - NumPy and zipfile raise whatever they meet
+    raise InputError(f"{path}: neither a matrix of scipy.sparse.save_npz nor an array `edges` "
+                     f"({_first_line(error)})") from error
+  return _from_matrix(matrix, path)
+
+
+def _first_line(error: Exception) -> str:
+  return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _coo_parts(parts: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]:
+  """Returns rows, columns, values and shape of a matrix of `scipy.sparse.save_npz`, every index checked."""
+  shape = tuple(int(size) for size in parts["shape"])
+  if "row" in parts:
+    row, col = parts["row"], parts["col"]
+  else:
+    outer = np.repeat(np.arange(len(parts["indptr"]) - 1), np.diff(parts["indptr"]))
+    row, col = outer, parts["indices"]
+    if bytes(parts["format"].item()).decode().startswith("csc"):
+      row, col = col, row
+  values = parts["data"]
+  if not len(row) == len(col) == len(values):
+    raise ValueError("parts of different lengths")
+  if len(row) and (min(row.min(), col.min()) < 0 or row.max() >= shape[0] or col.max() >= shape[1]):
+    raise ValueError("indices beyond the shape")
+  return row, col, values, shape
+
+
+def _from_matrix(matrix: Any, path: Path):
+  from scipy import sparse
+
+  if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+    raise InputError(f"{path}: the matrix has the shape {list(matrix.shape)}, expected a square one")
+  if matrix.dtype.kind not in "fiub":
+    raise InputError(f"{path}: the matrix holds {matrix.dtype}, expected numbers")
+  if matrix.shape[0] > MAX_NODES:
+    raise InputError(f"{path}: the matrix has {matrix.shape[0]:,} rows; at most {MAX_NODES:,} nodes are supported")
+  coo = sparse.coo_array(matrix)
+  there = coo.data != 0
+  edges = np.stack([coo.row[there], coo.col[there]], 1)
+  return [str(i) for i in range(matrix.shape[0])], edges, coo.data[there].astype(np.float64)
