@@ -37,7 +37,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from embeddings_jax.gradient import gradient_model
-from embeddings_jax.nets.transformer import ACTIVATIONS, RULES, TextEncoder, text_encoder
+from embeddings_jax.nets.text_encoder import TextEncoder, text_encoder
+from embeddings_jax.nets.transformer import ACTIVATIONS, RULES
 from embeddings_jax.ops.layer_norm import layer_norm
 from embeddings_jax.ops.masking import Masked, content_keys, mask_tokens
 from embeddings_jax.ops.pooling import check_pooling, needs_layers, pool, pool_parts
@@ -102,7 +103,7 @@ def encoder(
     num_segments: int = 2,
     **others: Any,
 ) -> TextEncoder:
-  """The network whose parameters lie under `params/encoder`; `others` are of `nets/transformer.py: TextEncoder`."""
+  """The network whose parameters lie under `params/encoder`; `others` are of `nets/text_encoder.py: TextEncoder`."""
   return text_encoder(**_trunk(vocab_size, dim, num_layers, num_heads, mlp_dim, max_length, num_segments), **others)
 
 
@@ -148,7 +149,7 @@ def bert(
     continues: bool [vocab_size], which tokens continue a word; for `whole_words`.
     dim, num_layers, num_heads, mlp_dim: of the transformer; `mlp_dim` is 4 dim by default.
     max_length, num_segments, position_offset, norm, positions, activation, norm_epsilon, dropout, attention_dropout,
-      init_std, kernel_std, position_init, remat, unroll: see `nets/transformer.py`.
+      init_std, kernel_std, position_init, remat, unroll: see `nets/text_encoder.py`.
     mask_rate: share of the tokens that is to be predicted; of held-out text it is always .15.
     masking: `dynamic` or `static`.
     whole_words: hide all the tokens of a word.

@@ -29,7 +29,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from embeddings_jax.gradient import gradient_model
-from embeddings_jax.nets.transformer import RULES, TextEncoder, text_encoder
+from embeddings_jax.nets.text_encoder import TextEncoder, text_encoder
+from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.pooling import check_pooling, needs_layers, pool, pool_parts
 from embeddings_jax.ops.sampling import check_sampling, draw
 from embeddings_jax.ops.softmax import cross_entropy
@@ -77,7 +78,7 @@ def encoder(
     norm_epsilon: float = 1e-5,
     **others: Any,
 ) -> TextEncoder:
-  """The network whose parameters lie under `params/encoder`; `others` are of `nets/transformer.py: TextEncoder`."""
+  """The network whose parameters lie under `params/encoder`; `others` are of `nets/text_encoder.py: TextEncoder`."""
   return text_encoder(**_trunk(vocab_size, dim, num_layers, num_heads, mlp_dim, max_length) | others | dict(
       norm=norm, activation=activation, norm_epsilon=norm_epsilon))
 

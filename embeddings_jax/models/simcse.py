@@ -38,7 +38,8 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from embeddings_jax.gradient import CoupledLoss, GradientState, gradient_model
-from embeddings_jax.nets.transformer import RULES, TextEncoder
+from embeddings_jax.nets.text_encoder import TextEncoder
+from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.contrastive import info_nce
 from embeddings_jax.ops.pooling import check_pooling, needs_layers, pool, pool_parts, reading
 from embeddings_jax.ops.similarity import unit
