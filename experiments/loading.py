@@ -16,13 +16,14 @@ from embeddings_jax.data.characters import CharacterEncoder, character_source, s
 from embeddings_jax.data.cooccurrence import Cooccurrence, count_cooccurrences
 from embeddings_jax.data.dataset import Dataset, take_columns
 from embeddings_jax.data.documents import byte_stream
+from embeddings_jax.data.files.tokenizer import load_tokenizer
 from embeddings_jax.data.images import as_images, as_rows, fitted
 from embeddings_jax.data.overlap import without_overlap
 from embeddings_jax.data.sentence_pairs import sentence_pairs
 from embeddings_jax.data.sentence_windows import sentence_windows
 from embeddings_jax.data.sentences import TokenTexts, sentence_rows, tokenize_documents
 from embeddings_jax.data.sources import array_source, window_source
-from embeddings_jax.data.subwords import SubwordEncoder, load_tokenizer, trained_tokenizer, without_special
+from embeddings_jax.data.subwords import SubwordEncoder, trained_tokenizer, without_special
 from embeddings_jax.data.tiles import tile_source
 from embeddings_jax.types import InputError, Source
 from experiments.command import check_choice

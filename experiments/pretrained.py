@@ -14,7 +14,7 @@ from etils import epath
 
 from embeddings_jax.data import tasks
 from embeddings_jax.data.encoders import ImageEncoder
-from embeddings_jax.data.subwords import SubwordEncoder, load_tokenizer
+from embeddings_jax.data.subwords import SubwordEncoder
 from embeddings_jax.interop import huggingface, huggingface_vision
 from embeddings_jax.train.mesh import make_mesh, path_name, placed, state_shardings
 from embeddings_jax.types import InputError, PyTree

@@ -15,7 +15,9 @@ import numpy as np
 from etils import epath
 
 from embeddings_jax.data import formats
-from embeddings_jax.data.images import read_picture, to_uint8
+from embeddings_jax.data.dataset import Dataset
+from embeddings_jax.data.images import as_images, fitted, read_picture, to_uint8
+from embeddings_jax.data.processor import Processor
 from embeddings_jax.data.words import Vocabulary, split_words
 from embeddings_jax.types import InputError
 
@@ -131,40 +133,57 @@ class RowEncoder(Encoder):
 
 
 class ImageEncoder(Encoder):
-  """Pictures -> `image` uint8 `[n, height, width, channels]`, which models scale.
+  """Images -> `image` uint8 `[n, height, width, channels]`, which models scale.
 
   Items are uint8 arrays `[height, width, channels]` (or without the last axis where that is 1), rows of that many
-  values in [0, 1], all of the one size, or paths of picture files, which are made grey or RGB and fitted to it (see
-  `images.py`).
+  values in [0, 1], or paths of image files, which become gray or RGB. Files are fitted to the size (see `images.py`),
+  arrays must have it; with a `processor` both are resized and cropped by it.
   """
 
   kind = "images"
   embedded_at_once = 1 << 17  # Pixels: convolutions make many times as many numbers of them.
 
-  def __init__(self, height: int, width: int, channels: int):
+  def __init__(self, height: int, width: int, channels: int, processor: Processor | Mapping[str, Any] | None = None):
+    for name, value, most in (("height", height, 1 << 16), ("width", width, 1 << 16), ("channels", channels, 4)):
+      check_size(name, value, 1, most)
     self.shape = height, width, channels
+    self.processor = Processor.from_options(processor) if isinstance(processor, Mapping) else processor
 
   def options(self) -> dict[str, Any]:
-    return dict(zip(("height", "width", "channels"), self.shape))
+    return dict(zip(("height", "width", "channels"), self.shape)) | (
+        {"processor": self.processor.options()} if self.processor else {})
 
   def encode(self, items: Sequence[np.ndarray | str | os.PathLike]) -> Batch:
     _check_some(items)
-    if isinstance(items, np.ndarray) and items.dtype == np.uint8 and items.shape[1:] == self.shape:
+    if isinstance(items, np.ndarray) and items.dtype == np.uint8 and items.shape[1:] == self.shape and (
+        not self.processor or self.processor.keeps(*self.shape[:2])):
       images = np.asarray(items)
     else:
-      images = np.stack([self._picture(i, item) for i, item in enumerate(items)])
+      images = np.stack([self._image(i, item) for i, item in enumerate(items)])
     return {"image": images, "mask": _ones(items)}
 
-  def _picture(self, i: int, item: np.ndarray | str | os.PathLike) -> np.ndarray:
-    where = f"picture {i}"
+  def view(self, dataset: Dataset, cache_dir: str | os.PathLike | None = None) -> Dataset:
+    """Returns another dataset's images in a form that `encode` takes: of the encoder's size, unless a processor
+    resizes them."""
+    size = (0, 0) if self.processor else self.shape[:2]
+    return fitted(as_images(dataset), *size, self.shape[2], cache_dir=cache_dir)
+
+  def _image(self, i: int, item: np.ndarray | str | os.PathLike) -> np.ndarray:
+    where = f"image {i}"
     if isinstance(item, (str, os.PathLike)):
-      where, item = str(item), read_picture(epath.Path(item).read_bytes(), item, self.shape[2], self.shape[:2])
+      size = None if self.processor else self.shape[:2]
+      where, item = str(item), read_picture(epath.Path(item).read_bytes(), item, self.shape[2], size)
     item = np.asarray(item)
     if item.ndim == 1 and item.dtype.kind == "f" and item.size == np.prod(self.shape):
       item = to_uint8(item).reshape(self.shape)
-    if item.dtype != np.uint8 or item.shape != self.shape and (*item.shape, 1) != self.shape:
-      raise InputError(f"{where}: is {item.dtype} {list(item.shape)}, should be uint8 {list(self.shape)}")
-    return item.reshape(self.shape)
+    if item.ndim == 2 and self.shape[2] == 1:
+      item = item[..., None]
+    if self.processor and item.ndim == 3 and item.dtype == np.uint8 and item.size and item.shape[2] == self.shape[2]:
+      item = self.processor.apply(item)
+    if item.dtype != np.uint8 or item.shape != self.shape:
+      raise InputError(f"{where}: is {item.dtype} {list(item.shape)}, expected uint8 {list(self.shape)}"
+                       + (" (after the steps of preprocessor_config.json)" if self.processor else ""))
+    return item
 
 
 class WordEncoder(Encoder):

@@ -9,7 +9,8 @@ from embeddings_jax.data import subwords
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.documents import is_validation
 from embeddings_jax.data.encoders import load_encoder
-from embeddings_jax.data.subwords import SubwordEncoder, load_tokenizer, train_bpe, train_wordpiece, wordpiece
+from embeddings_jax.data.files.tokenizer import load_tokenizer, wordpiece
+from embeddings_jax.data.subwords import SubwordEncoder, train_bpe, train_wordpiece
 from embeddings_jax.types import InputError
 
 WORDS = ["un", "##aff", "##able", "want", "##ed", "run", "##ning", ",", "low", "##er", "New", "new", "a", "b", "##b"]
