@@ -204,7 +204,7 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
   """The array of an idx file (the format of MNIST)."""
   with opened(path) as file:
     data = file.read()
-  if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _IDX_TYPES or not data[3]:
+  if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _IDX_TYPES or not 1 <= data[3] <= 8:
     raise InputError(f"{path}: not an idx file")
   dtype, num_axes = np.dtype(_IDX_TYPES[data[2]]), data[3]
   start = 4 + 4 * num_axes
