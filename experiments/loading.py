@@ -344,7 +344,7 @@ def load_task(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
     examples, _ = load_dataset({**options, "encoder": kind, "label": ""}, data_dir=data_dir, cache_dir=cache_dir)
     refuse_test_part(examples, options["name"])
     if encoder:  # A pretrained network's.
-      examples = fitted(examples, *encoder.shape, cache_dir=cache_dir)
+      examples = encoder.view(examples, cache_dir)
   else:
     examples = tasks.load_examples(options["name"], data_dir=data_dir, cache_dir=cache_dir, errors=options["errors"])
   wanted = {"waveforms": "audio", "images": "images"}.get(kind, "text")

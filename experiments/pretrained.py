@@ -14,6 +14,7 @@ from etils import epath
 
 from embeddings_jax.data import tasks
 from embeddings_jax.data.encoders import ImageEncoder
+from embeddings_jax.data.files.tokenizer import load_tokenizer, max_tokens, with_text_options
 from embeddings_jax.data.subwords import SubwordEncoder
 from embeddings_jax.interop import huggingface, huggingface_vision
 from embeddings_jax.train.mesh import make_mesh, path_name, placed, state_shardings
@@ -103,16 +104,15 @@ def _load_ours(path: epath.Path) -> Pretrained:
 def _load_theirs(path: epath.Path) -> Pretrained:
   if huggingface_vision.is_vision(path):
     hyper, others, params, shape = huggingface_vision.read(path)
-    encoder = ImageEncoder(*shape)
+    encoder = ImageEncoder(*shape, huggingface_vision.processor(path, shape))
     return Pretrained(path, "mae", hyper, params, encoder, _fingerprint(params, encoder), "", others=others)
   sentence = huggingface.sentence_model(path)
   name, hyper, params = huggingface.read(path)
-  options = sentence.folder / "tokenizer_config.json"
-  options = json.loads(options.read_text(encoding="utf-8")) if options.exists() else {}
-  tokenizer = load_tokenizer(sentence.folder, bool(options.get("do_lower_case", True)))
-  # Some say 1e30 where they mean no limit.
-  limits = [hyper["max_length"], sentence.max_length, options.get("model_max_length")]
-  encoder = SubwordEncoder(tokenizer, int(min(limit for limit in limits if limit)))
+  tokenizer = load_tokenizer(sentence.folder)
+  if sentence.strip or sentence.lowercase:
+    tokenizer = with_text_options(tokenizer, strip=sentence.strip, lowercase=sentence.lowercase)
+  limits = [hyper["max_length"], sentence.max_length, max_tokens(sentence.folder)]
+  encoder = SubwordEncoder(tokenizer, min(limit for limit in limits if limit))
   if encoder.facts["vocab_size"] > hyper["vocab_size"]:
     raise InputError(f"{sentence.folder}: the tokenizer has {encoder.facts['vocab_size']} tokens, the network "
                      f"{hyper['vocab_size']}; they are not of one model")

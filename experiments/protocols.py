@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from embeddings_jax.data import catalog, wordsets
-from embeddings_jax.data.images import as_images, as_rows, fitted
+from embeddings_jax.data.images import as_rows
 from embeddings_jax.data.task_sets import STS
 from embeddings_jax.eval import sts
 from embeddings_jax.types import InputError
@@ -140,7 +140,7 @@ def evaluate(
 def view_for(encoder: Any, cache_dir: str | None = None) -> Callable[[Any], Any] | None:
   """What makes another data set's items such as the encoder takes: of pictures, those of its size and channels."""
   if encoder.kind == "images":
-    return lambda dataset: fitted(as_images(dataset), *encoder.shape, cache_dir=cache_dir)
+    return lambda dataset: encoder.view(dataset, cache_dir)
   return as_rows if encoder.kind == "rows" else None
 
 

@@ -15,7 +15,8 @@ from etils import epath
 from embeddings_jax.data.cache import cache_root, cached, digest
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.documents import is_validation
-from embeddings_jax.data.encoders import ENCODERS, Batch, Encoder, part_of
+from embeddings_jax.data.encoders import ENCODERS, Batch, Encoder, check_size, part_of
+from embeddings_jax.data.files.names import format_names, read_names
 from embeddings_jax.data.sentences import PARTS, split_sentences
 from embeddings_jax.data.sources import window_source
 from embeddings_jax.data.subwords import slabs
@@ -65,8 +66,8 @@ class CharacterEncoder(Encoder):
   num_widths = 4
 
   def __init__(self, words: Sequence[str], max_characters: int, max_length: int):
-    if max_characters < 4 or max_length < 3:
-      raise InputError(f"max_characters={max_characters}, max_length={max_length}: must be at least 4 and 3")
+    check_size("max_characters", max_characters, 4, 1 << 16)
+    check_size("max_length", max_length, 3)
     if tuple(words[:len(MARKS)]) != MARKS:
       raise InputError(f"the vocabulary must begin with {', '.join(MARKS)}")
     self.words = list(words)
@@ -78,11 +79,11 @@ class CharacterEncoder(Encoder):
     return {"max_characters": self.max_characters, "max_length": self.max_length}
 
   def files(self) -> dict[str, bytes]:
-    return {"vocabulary.txt": "".join(f"{word}\n" for word in self.words).encode()}
+    return {"vocabulary.txt": format_names(self.words).encode()}
 
   @classmethod
   def from_files(cls, options: Mapping[str, Any], folder: epath.Path) -> "CharacterEncoder":
-    return cls((folder / "vocabulary.txt").read_bytes().decode().split("\n")[:-1], **options)
+    return cls(read_names(folder / "vocabulary.txt"), **options)
 
   @property
   def facts(self) -> dict[str, Any]:

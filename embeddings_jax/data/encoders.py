@@ -5,6 +5,7 @@ a power of two, so that a compiled function sees few shapes. `mask` is 1 for eve
 """
 import hashlib
 import importlib
+import inspect
 import io
 import json
 import os
@@ -16,6 +17,9 @@ from etils import epath
 
 from embeddings_jax.data import formats
 from embeddings_jax.data.dataset import Dataset
+from embeddings_jax.data.files.atomic import write_atomically
+from embeddings_jax.data.files.json import json_field, read_json
+from embeddings_jax.data.files.names import format_names, read_names
 from embeddings_jax.data.images import as_images, fitted, read_picture, to_uint8
 from embeddings_jax.data.processor import Processor
 from embeddings_jax.data.words import Vocabulary, split_words
@@ -65,7 +69,7 @@ class Encoder:
     folder = epath.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in self._all_files().items():
-      (folder / name).write_bytes(data)
+      write_atomically(folder / name, data)
 
   @classmethod
   def load(cls, folder: str | os.PathLike) -> "Encoder":
@@ -97,9 +101,14 @@ class RowEncoder(Encoder):
 
   def __init__(self, num_features: int, mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
                gaps: bool = False):
+    check_size("num_features", num_features)
     self.num_features = num_features
-    self.mean = None if mean is None else np.asarray(mean, np.float32)
-    self.std = None if std is None else np.asarray(std, np.float32)
+    self.mean, self.std = (None if values is None else np.asarray(values, np.float32) for values in (mean, std))
+    for name, values in (("mean", self.mean), ("std", self.std)):
+      if values is not None and (values.shape != (num_features,) or not np.isfinite(values).all()):
+        raise InputError(f"{name}: expected {num_features} finite numbers")
+    if self.std is not None and not (self.std > 0).all():
+      raise InputError("std: expected numbers above 0")
     self.gaps = gaps
 
   @classmethod
@@ -208,15 +217,14 @@ class WordEncoder(Encoder):
   def files(self) -> dict[str, bytes]:
     counts = io.BytesIO()
     np.save(counts, self.vocabulary.counts)
-    words = "".join(f"{word}\n" for word in self.vocabulary.words)
-    return {"vocabulary.txt": words.encode(), "counts.npy": counts.getvalue()}
+    return {"vocabulary.txt": format_names(self.vocabulary.words).encode(), "counts.npy": counts.getvalue()}
 
   @classmethod
   def from_files(cls, options: Mapping[str, Any], folder: epath.Path) -> "WordEncoder":
-    # Not splitlines: a word may hold one of the rarer line ends of Unicode.
-    words = (folder / "vocabulary.txt").read_bytes().decode().split("\n")[:-1]
-    counts = np.load(io.BytesIO((folder / "counts.npy").read_bytes()), allow_pickle=False)
-    return cls(Vocabulary(words, counts), **options)
+    words = read_names(folder / "vocabulary.txt")
+    encoder = cls(Vocabulary(words, _read_counts(folder / "counts.npy", len(words))), **options)
+    split_words("", encoder.normalize)  # Raises for an unknown one.
+    return encoder
 
   def encode(self, items: Sequence[str]) -> Batch:
     index = self.vocabulary.index
@@ -271,6 +279,8 @@ class WaveformEncoder(Encoder):
   kind = "waveforms"
 
   def __init__(self, rate: int, max_length: int = 0):
+    check_size("rate", rate, 1, 1 << 24)
+    check_size("max_length", max_length, 0)
     self.rate, self.max_length = rate, max_length
 
   def options(self) -> dict[str, Any]:
@@ -295,6 +305,7 @@ class ByteEncoder(Encoder):
   kind = "bytes"
 
   def __init__(self, max_length: int):
+    check_size("max_length", max_length)
     self.max_length = max_length
 
   def options(self) -> dict[str, Any]:
@@ -313,19 +324,49 @@ ENCODERS = {cls.kind: cls for cls in (RowEncoder, ImageEncoder, WordEncoder, Bag
 
 
 def load_encoder(folder: str | os.PathLike) -> Encoder:
-  """The encoder that was saved in a folder."""
+  """Loads the encoder saved in a folder.
+
+  Raises:
+    InputError: No encoder, a damaged one, or one of an unknown kind.
+  """
   folder = epath.Path(folder)
   path = folder / "preprocess.json"
   if not path.exists():
     raise InputError(f"{folder}: is no encoder, preprocess.json is missing; give the folder `encoder` of a run")
+  options = read_json(path)
+  kind = json_field(options, "kind", str, path)
+  if kind in ELSEWHERE:
+    importlib.import_module(f"embeddings_jax.data.{kind}")
+  if kind not in ENCODERS:
+    raise InputError(f"{path}: unknown kind {kind!r}; known: {', '.join(sorted({*ENCODERS, *ELSEWHERE}))}")
+  cls = ENCODERS[kind]
+  known = inspect.signature(cls.__init__).parameters
+  options = {key: value for key, value in options.items() if key != "kind"}
+  if unknown := sorted(set(options) - set(known)):
+    raise InputError(f"{path}: {kind} has no option {unknown[0]!r}")
   try:
-    options = json.loads(path.read_text())
-    kind = options.pop("kind")
-    if kind in ELSEWHERE:
-      importlib.import_module(f"embeddings_jax.data.{kind}")
-    return ENCODERS[kind].from_files(options, folder)
-  except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as e:
-    raise InputError(f"{folder}: damaged encoder ({type(e).__name__}: {e})") from e
+    return cls.from_files(options, folder)
+  except (OSError, ArithmeticError, ValueError, KeyError, TypeError, AttributeError) as error:
+    raise InputError(f"{folder}: damaged encoder ({' '.join(str(error).split())[:300]})") from error
+
+
+def check_size(name: str, value: Any, least: int = 1, most: int = 1 << 31) -> None:
+  """Raises unless an option is an integer within bounds."""
+  if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value <= most:
+    raise InputError(f"{name}={str(value)[:40]}: expected an integer from {least} to {most}")
+
+
+def _read_counts(path: epath.Path, number: int) -> np.ndarray:
+  """int64 [number] of a `.npy` file as `Encoder.files` writes it; nothing is allocated by what its header says."""
+  expected = io.BytesIO()
+  np.save(expected, np.zeros(number, np.int64))
+  data, header = path.read_bytes(), expected.getvalue()[:-8 * number or None]
+  if len(data) != len(expected.getvalue()) or not data.startswith(header):
+    raise InputError(f"{path}: does not hold the counts of {number} words as int64")
+  counts = np.frombuffer(data[len(header):], "<i8")
+  if counts.min(initial=0) < 0:
+    raise InputError(f"{path}: holds a negative count")
+  return counts
 
 
 def resampled(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:

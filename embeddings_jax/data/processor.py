@@ -1,4 +1,4 @@
-"""Geometry of Hugging Face image processors: resize by Pillow, then crop or pad around the center, on 8-bit pixels."""
+"""Geometry of Hugging Face image processors: resize by Pillow, then crop or pad around the center, in 8 bits."""
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from embeddings_jax.data.cache import cache_root, cached, digest
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.documents import is_validation
-from embeddings_jax.data.encoders import ENCODERS, Batch, Encoder, part_of
+from embeddings_jax.data.encoders import ENCODERS, Batch, Encoder, check_size, part_of
 from embeddings_jax.data.files.tokenizer import SPECIAL, guarded, parse_tokenizer, wordpiece
 from embeddings_jax.types import InputError
 
@@ -57,10 +57,12 @@ class SubwordEncoder(Encoder):
     self.tokenizer = Tokenizer.from_str(tokenizer.to_str())  # It is changed here.
     self.tokenizer.no_padding()
     self.tokenizer.no_truncation()
+    check_size("max_length", max_length)
     self.max_length = max_length
     self.vocabulary = self.tokenizer.get_vocab(with_added_tokens=True)
     self._file = self.tokenizer.to_str().encode()
-    self._templates = (_template(self.tokenizer, "a"), _template(self.tokenizer, "a", "a"))
+    self._templates = guarded(lambda: (_template(self.tokenizer, "a"), _template(self.tokenizer, "a", "a")),
+                              "tokenizer.json")
     if max_length < 2 + len(self._templates[1]):
       raise InputError(f"max_length={max_length}: leaves no room for two texts beside the special tokens")
     self.num_truncated = 0  # Items that have been cut.

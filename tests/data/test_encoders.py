@@ -134,10 +134,26 @@ def test_bad_folders(tmp_path):
     WordEncoder.load(tmp_path)
   WordEncoder(VOCABULARY, "lower").save(tmp_path / "w")
   (tmp_path / "w" / "vocabulary.txt").write_text("the\n")
-  for text in ("{", '{"kind": "smells"}', '{"kind": "rows"}', "[]", '{"kind": "words", "normalize": "lower"}'):
+  for text, message in (
+      ("{", "preprocess.json: not JSON"), ('{"kind": "smells"}', "unknown kind 'smells'; known: bags, bytes"),
+      ('{"kind": "rows"}', "damaged encoder .*num_features"), ("[]", "holds a list, expected an object"),
+      ('{"kind": "rows", "num_features": 2, "std": [1, 0]}', "damaged encoder .std: expected numbers above 0"),
+      ('{"kind": "rows", "num_features": 1e9}', "num_features=1000000000.0: expected an integer"),
+      ('{"kind": "bytes", "max_length": -3}', "max_length=-3: expected an integer from 1"),
+      ('{"kind": "bytes", "max_length": 3, "rate": 8}', "bytes has no option 'rate'"),
+      ('{"kind": "words", "normalize": "lower"}', "counts.npy: does not hold the counts of 1 words")):
     (tmp_path / "w" / "preprocess.json").write_text(text)
-    with pytest.raises(InputError, match="damaged encoder"):
+    with pytest.raises(InputError, match=message):
       load_encoder(tmp_path / "w")
+
+
+def test_words_with_rare_line_ends_survive_their_folder(tmp_path):
+  words = ["a\u2028b", "c\x85", "\x0c", "d e"]
+  WordEncoder(Vocabulary(words, [4, 3, 2, 1]), "lower").save(tmp_path)
+  data = (tmp_path / "vocabulary.txt").read_bytes()
+  for content in (data, b"\xef\xbb\xbf" + data.replace(b"\n", b"\r\n")):  # As some editors save it.
+    (tmp_path / "vocabulary.txt").write_bytes(content)
+    assert WordEncoder.load(tmp_path).vocabulary.words == words
 
 
 def test_split_words():

@@ -139,11 +139,13 @@ def test_tensors_that_do_not_fit_are_named(written):
     ("config.json", dict(model_type="swin"), "'swin' .* is unknown; known: vit_mae, vit"),
     ("config.json", dict(qkv_bias=False), "qkv_bias=False is not supported"),
     ("config.json", dict(hidden_act="swish"), "the activation 'swish' is not supported"),
-    ("config.json", dict(image_size=9), "image_size is 9, should be multiples of patch_size=2"),
-    ("config.json", dict(hidden_size="24"), "hidden_size is '24', should be a whole number"),
+    ("config.json", dict(image_size=9), "image_size is .9, 9., expected multiples of patch_size=2"),
+    ("config.json", dict(hidden_size="24"), "hidden_size is '24'; expected an integer"),
     ("config.json", dict(num_attention_heads=5), "the heads do not divide 24 dimensions"),
-    ("config.json", dict(num_channels=1), r"image_mean is \[.*\], should be 1 numbers"),
-    ("preprocessor_config.json", dict(rescale_factor=1.0), "pixels should be scaled by 1 / 255"),
+    ("config.json", dict(num_channels=1), r"image_mean is \[.*\], expected 1 numbers"),
+    ("preprocessor_config.json", dict(rescale_factor=0), "rescale_factor is 0.0; it must be above 0"),
+    ("preprocessor_config.json", dict(image_std=[1, 0, 1]), "image_std is .*; it must be above 0"),
+    ("preprocessor_config.json", dict(do_rescale="no"), "'do_rescale' holds a string, expected a boolean"),
 ])
 def test_what_is_not_supported_is_named(written, file, change, message):
   folder, _ = written

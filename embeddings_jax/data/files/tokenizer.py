@@ -3,10 +3,10 @@
 A directory's `tokenizer_config.json` decides how `transformers` builds its tokenizer, and is obeyed here:
 
   `tokenizer_class`                       built from
-  BertTokenizer and its aliases           the vocabulary, `do_lower_case`, `strip_accents`, `tokenize_chinese_chars` and
-                                          the special tokens; the normalizer in `tokenizer.json` is ignored
-  GPT2Tokenizer, RobertaTokenizer         the vocabulary and merges, `add_prefix_space`
-  OpenAIGPTTokenizer                      the vocabulary and merges, lower case
+  BertTokenizer and its aliases           vocabulary, `do_lower_case`, `strip_accents`, `tokenize_chinese_chars` and
+                                          special tokens; the normalizer in `tokenizer.json` is ignored
+  GPT2Tokenizer, RobertaTokenizer         vocabulary, merges and `add_prefix_space`
+  OpenAIGPTTokenizer                      vocabulary and merges, lower case
   PreTrainedTokenizerFast, ... (`PLAIN`)  `tokenizer.json` as it is
 
 Other classes, and fields that change the input in a way that is not implemented, are refused by name.
@@ -70,7 +70,8 @@ def read_vocabulary(path: Path) -> list[str]:
   try:
     vocabulary = [line.removesuffix("\r") for line in _bytes(path).decode("utf-8-sig").split("\n")]
   except UnicodeDecodeError as error:
-    raise InputError(f"{path}: not UTF-8 at byte {error.start}; a WordPiece vocabulary has one token a line") from error
+    raise InputError(f"{path}: is not UTF-8, byte {error.start}; a WordPiece vocabulary has one token a line"
+                     ) from error
   while vocabulary and not vocabulary[-1]:
     vocabulary.pop()
   if len(vocabulary) > MAX_ID:
@@ -239,8 +240,8 @@ def _add_tokens(tokenizer: Tokenizer, path: Path, options: Mapping[str, Any], na
   entries = []
   for number, entry in listed.items():
     if not number.isdecimal() or not isinstance(entry, dict):
-      raise InputError(f"{path}: added_tokens_decoder has the entry {number!r}: {str(entry)[:40]}; expected an id and "
-                       "an object")
+      raise InputError(f"{path}: added_tokens_decoder has the entry {number[:40]!r}: {str(entry)[:40]}; expected an "
+                       "id and an object")
     entries.append((int(number), entry))
   for token, number in json_field(options, "added_tokens", dict, path, {}).items():
     special = token in names.values()
