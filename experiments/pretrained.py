@@ -91,12 +91,12 @@ def _load_ours(path: epath.Path) -> Pretrained:
   fields = set(_hyper_fields(module.encoder(**vocabulary)))
   trunk = module.encoder(**{key: value for key, value in given.items() if key in fields})
   hyper = {key: getattr(trunk, key) for key in _hyper_fields(trunk)} | {"dtype": given.get("dtype", "float32")}
-  # What its embeddings are made with.
+  # The parameters that embeddings are made with.
   params = run.state.params if run.state.average == () else run.state.average
   params = jax.tree.map(np.asarray, {part: value for part, value in params.items() if part != "head"})
   statistics = jax.tree.map(np.asarray, dict(run.state.extra).get("batch_stats", {}))
   return Pretrained(path, name, hyper, params, run.encoder, _fingerprint(params, run.encoder),
-                    str(path / "encoder" / "tokenizer.json"), options.get("pooling", ""), step=run.step,
+                    str(path / "encoder" / "tokenizer.json"), config["model"].get("pooling", ""), step=run.step,
                     others={key: given.get(key, known[key].default) for key in getattr(module, "PRETRAINING", ())},
                     statistics=statistics)
 
@@ -139,7 +139,8 @@ def adapt(config: Any, found: Pretrained, explicit: Collection[str]) -> None:
   node, prefix = (config.model.encoder, "model.encoder") if fine_tuned else (config.model, "model")
   if fine_tuned:
     sizes["name"] = found.name
-    for key in [key for key in node if key not in (*found.hyper, "name")]:  # Of another network.
+    accepted = {"name", *inspect.signature(module.encoder).parameters, *_hyper_fields(module.encoder(**found.hyper))}
+    for key in [key for key in node if key not in accepted]:  # Of another network.
       if f"{prefix}.{key}" in explicit:
         raise InputError(f"--config.{prefix}.{key}={node[key]!r}: a {found.name} has no {key}; leave the option out")
       with node.unlocked():
