@@ -21,7 +21,7 @@ FOLDER = pathlib.Path(__file__).parent / "results"
 READMES = pathlib.Path(__file__).parents[1] / "README.md", FOLDER / "README.md"
 # Numbers of questions, sections of the analogies and deviations over draws are in the files alone.
 LEFT_OUT = re.compile(
-    r"(^|/)((pairs|questions|words|out_of_vocabulary|few_shot_\d+/deviation)$|"
+    r"(^|/)((pairs|questions|words|out_of_vocabulary|few_shot_\d+/deviation|(nmi|ari|purity)/std)$|"
     r"cos(add|mul)/(?!total/|semantic/|syntactic/))")
 # What the folder's own table has beyond the README's: other measures of the same, and parts of a mean.
 DETAILS = re.compile(

@@ -65,7 +65,8 @@ def _classes(task: Any, arrays: Mapping[str, np.ndarray], logits: np.ndarray) ->
 
 def _scores(task: Any, arrays: Mapping[str, np.ndarray], logits: np.ndarray) -> dict[str, float]:
   right = np.asarray(arrays["label"])
-  return {"pearson": metrics.pearson(logits, right), "spearman": metrics.spearman(logits, right)}
+  return {"pearson": metrics.pearson(logits, right, f"{task.name}: pearson"),
+          "spearman": metrics.spearman(logits, right, f"{task.name}: spearman")}
 
 
 def _choices(task: Any, arrays: Mapping[str, np.ndarray], logits: np.ndarray) -> dict[str, float]:

@@ -171,8 +171,8 @@ class _Rows:
     # A number takes at least 2 bytes; deflate makes data at most some 1,032 times smaller.
     size = os.path.getsize(path) * (1100 if Path(path).suffix in _COMPRESSED else 1)
     if 4 * num_words * dim > _ALWAYS_ALLOCATED and num_words * (2 * dim + 1) > size:
-      raise InputError(f"{path}: the {num_words} vectors of {dim} numbers that line 1 tells of do not fit into a file "
-                       f"of {os.path.getsize(path)} bytes")
+      raise InputError(f"{path}: the {num_words} vectors of {dim} numbers that line 1 tells of do not fit into a "
+                       f"file of {os.path.getsize(path)} bytes")
     try:
       self.vectors = np.empty((num_words, dim), np.float32)
     except (MemoryError, ValueError) as e:
