@@ -23,8 +23,8 @@ def categorization(
   Protocol (after Almuhareb & Poesio 2006 and Baroni et al. 2014; they cluster with CLUTO): words are looked up as
   written, then in lower case; those that are in neither form in the vocabulary are left out and counted. Vectors are
   divided by their length. Two clusterings, neither of which is chosen by its result: k-means (k-means++, the best of
-  10 starts by inertia, the mean over five runs with seeds of their own) and agglomerative (Ward's linkage). The number
-  of clusters is that of the categories of the known words. There is no split: all words are clustered, and the
+  10 starts by inertia, the mean over five runs with seeds of their own) and agglomerative (Ward's linkage). The
+  number of clusters is that of the categories of the known words. There is no split: all words are clustered, and the
   categories are looked at only to count. Sets: AP (402 words, 21 categories), BLESS (200, 17) and ESSLLI 2008 (45,
   9), checksums in `data/wordsets.py`. Vectors drawn at random get .16 on AP, .22 on BLESS and .35 on ESSLLI.
 

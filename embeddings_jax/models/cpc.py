@@ -65,6 +65,7 @@ from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.conv import StridedConv, num_frames, receptive_field
 from embeddings_jax.nets.patches import PatchEncoder, image_patches
 from embeddings_jax.nets.recurrent import GRU
+from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.contrastive import NEGATIVES, sequence_info_nce
 from embeddings_jax.types import Batch, InputError, Model
 
@@ -208,6 +209,7 @@ def encoder(
                           norm, dtype))
 
 
+@takes(signal=2, tokens=3, image=4)
 def cpc(
     *,
     inputs: str = "waveform",

@@ -55,6 +55,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
+from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.sharding import DATA_AXES, num_data_shards
 from embeddings_jax.ops.sparse import csr_matmul, sampled_products
 from embeddings_jax.types import Array, InputError, Model
@@ -92,6 +93,7 @@ class PlsaState(NamedTuple):
   converged: Array
 
 
+@takes(words=2, counts=2, document=None, row=None, col=None, count=None)
 def plsa(
     *,
     vocab_size: int,
