@@ -14,8 +14,6 @@ from etils import epath
 
 from embeddings_jax.data import tasks
 from embeddings_jax.data.encoders import ImageEncoder
-from embeddings_jax.data.files.tokenizer import load_tokenizer, max_tokens, with_text_options
-from embeddings_jax.data.subwords import SubwordEncoder
 from embeddings_jax.interop import huggingface, huggingface_vision
 from embeddings_jax.train.mesh import make_mesh, path_name, placed, state_shardings
 from embeddings_jax.types import InputError, PyTree
@@ -108,14 +106,7 @@ def _load_theirs(path: epath.Path) -> Pretrained:
     return Pretrained(path, "mae", hyper, params, encoder, _fingerprint(params, encoder), "", others=others)
   sentence = huggingface.sentence_model(path)
   name, hyper, params = huggingface.read(path)
-  tokenizer = load_tokenizer(sentence.folder)
-  if sentence.strip or sentence.lowercase:
-    tokenizer = with_text_options(tokenizer, strip=sentence.strip, lowercase=sentence.lowercase)
-  limits = [hyper["max_length"], sentence.max_length, max_tokens(sentence.folder)]
-  encoder = SubwordEncoder(tokenizer, min(limit for limit in limits if limit))
-  if encoder.facts["vocab_size"] > hyper["vocab_size"]:
-    raise InputError(f"{sentence.folder}: the tokenizer has {encoder.facts['vocab_size']} tokens, the network "
-                     f"{hyper['vocab_size']}; they are not of one model")
+  encoder = huggingface.text_encoder(sentence, hyper)
   return Pretrained(path, name, hyper, params, encoder, _fingerprint(params, encoder), str(sentence.folder),
                     sentence.pooling, sentence.normalize)
 

@@ -108,9 +108,12 @@ def run(config: Any, explicit: Collection[str] = ()) -> int:
   from embeddings_jax.train.checkpoints import Checkpoints
   from embeddings_jax.train.mesh import check_batch_size, make_mesh
   from embeddings_jax.train.signals import Signals
-  from experiments import loading, pipeline, protocols, results, workdir
+  from experiments import loading, optimizers, pipeline, protocols, results, workdir
   from experiments.progress import Progress
 
+  named = "optimizer.name" in explicit  # What a preset has for another optimizer is then left over.
+  optimizers.check_options(config.optimizer, [key for key in config.optimizer
+                                              if not named or f"optimizer.{key}" in explicit])
   alone = jax.process_index() == 0
   say = print if alone else lambda *_: None
   mesh = make_mesh(FLAGS.mesh)

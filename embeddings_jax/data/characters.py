@@ -66,8 +66,8 @@ class CharacterEncoder(Encoder):
   num_widths = 4
 
   def __init__(self, words: Sequence[str], max_characters: int, max_length: int):
-    check_size("max_characters", max_characters, 4, 1 << 16)
-    check_size("max_length", max_length, 3)
+    check_size("max_characters", max_characters, 4, 1 << 12)
+    check_size("max_length", max_length, 3, 1 << 16)
     if tuple(words[:len(MARKS)]) != MARKS:
       raise InputError(f"the vocabulary must begin with {', '.join(MARKS)}")
     self.words = list(words)

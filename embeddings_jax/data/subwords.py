@@ -57,7 +57,7 @@ class SubwordEncoder(Encoder):
     self.tokenizer = Tokenizer.from_str(tokenizer.to_str())  # It is changed here.
     self.tokenizer.no_padding()
     self.tokenizer.no_truncation()
-    check_size("max_length", max_length)
+    check_size("max_length", max_length, 1, 1 << 20)  # Rows are padded to an eighth of it at least.
     self.max_length = max_length
     self.vocabulary = self.tokenizer.get_vocab(with_added_tokens=True)
     self._file = self.tokenizer.to_str().encode()

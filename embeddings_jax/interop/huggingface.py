@@ -24,6 +24,8 @@ from safetensors.numpy import save
 
 from embeddings_jax.data.files.atomic import write_atomically
 from embeddings_jax.data.files.json import json_field, parse_json, read_json
+from embeddings_jax.data.files.tokenizer import load_tokenizer, max_tokens, with_text_options
+from embeddings_jax.data.subwords import SubwordEncoder
 from embeddings_jax.interop.leaves import (
     Fields,
     Leaf,
@@ -185,6 +187,27 @@ def sentence_model(directory: str | os.PathLike) -> SentenceModel:
   if not found.pooling:
     raise InputError(f"{path}: names no Pooling; sentence-transformers needs one")
   return found
+
+
+def text_encoder(sentence: SentenceModel, hyper: Mapping[str, Any]) -> SubwordEncoder:
+  """Builds the encoder of a directory: its tokenizer, with the limits and text options of `sentence`.
+
+  Args:
+    sentence: As `sentence_model` returns it.
+    hyper: As `read` returns it.
+
+  Raises:
+    InputError: A damaged tokenizer, an option that is not supported, or more tokens than the network has.
+  """
+  tokenizer = load_tokenizer(sentence.folder)
+  if sentence.strip or sentence.lowercase:
+    tokenizer = with_text_options(tokenizer, strip=sentence.strip, lowercase=sentence.lowercase)
+  limits = [hyper["max_length"], sentence.max_length, max_tokens(sentence.folder)]
+  encoder = SubwordEncoder(tokenizer, min(limit for limit in limits if limit))
+  if encoder.facts["vocab_size"] > hyper["vocab_size"]:
+    raise InputError(f"{sentence.folder}: the tokenizer has {encoder.facts['vocab_size']} tokens, the network "
+                     f"{hyper['vocab_size']}; they are not of one model")
+  return encoder
 
 
 def sentence_files(pooling: str, dim: int, max_length: int, normalize: bool) -> dict[str, bytes]:

@@ -55,6 +55,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   elif preset == "small":
     # Few tokens: what is unusual here shortens the time until words and their neighbours are known. Rows are short,
     # fewer kinds of tokens are met more often, and more of them are predicted.
+    del config.optimizer["eps"]  # Muon takes none.
     config.update(dict(
         model=dict(dim=256, num_layers=4, num_heads=4, mlp_dim=1024, norm="pre", dropout=0.0, attention_dropout=0.0,
                    position_init="neighbours", mask_rate=0.4, dtype="bfloat16"),

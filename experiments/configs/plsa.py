@@ -17,7 +17,7 @@ import ml_collections
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
       model=dict(num_topics=20, tempering=0.9, early_stopping=True, tolerance=1e-4, stepwise=False, power=0.7,
-                 fold_in_steps=30),
+                 fold_in_steps=30, num_init=1),
       # `blocks` of documents are what devices share out; `held_out` is the share of the words that tempering goes by.
       data=dict(name="pydocs", encoder="bags", part="train", unit="document", window=100, normalize="lower",
                 min_count=1, min_documents=5, max_share=0.3, min_length=2, max_size=20000, stop_words="english",
