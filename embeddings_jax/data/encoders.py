@@ -338,12 +338,12 @@ def load_encoder(folder: str | os.PathLike) -> Encoder:
   if kind in ELSEWHERE:
     importlib.import_module(f"embeddings_jax.data.{kind}")
   if kind not in ENCODERS:
-    raise InputError(f"{path}: unknown kind {kind!r}; known: {', '.join(sorted({*ENCODERS, *ELSEWHERE}))}")
+    raise InputError(f"{path}: unknown kind {kind[:60]!r}; known: {', '.join(sorted({*ENCODERS, *ELSEWHERE}))}")
   cls = ENCODERS[kind]
   known = inspect.signature(cls.__init__).parameters
   options = {key: value for key, value in options.items() if key != "kind"}
   if unknown := sorted(set(options) - set(known)):
-    raise InputError(f"{path}: {kind} has no option {unknown[0]!r}")
+    raise InputError(f"{path}: {kind} has no option {unknown[0][:60]!r}")
   try:
     return cls.from_files(options, folder)
   except (OSError, ArithmeticError, ValueError, KeyError, TypeError, AttributeError) as error:

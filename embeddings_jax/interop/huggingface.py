@@ -182,8 +182,8 @@ def sentence_model(directory: str | os.PathLike) -> SentenceModel:
     elif kind == "Normalize" and found.pooling:
       found = found._replace(normalize=True)
     else:
-      raise InputError(f"{path}: module {i} is of type {kind!r}; supported are a Transformer, then Pooling, then "
-                       "Normalize")
+      raise InputError(f"{path}: module {i} is of type {kind[:60]!r}; supported are a Transformer, then Pooling, "
+                       "then Normalize")
   if not found.pooling:
     raise InputError(f"{path}: names no Pooling; sentence-transformers needs one")
   return found
@@ -270,7 +270,7 @@ def _refuse_prompt(path: Path) -> None:
     options = read_json(path)
     name = json_field(options, "default_prompt_name", str, path, "")
     if name and json_field(options, "prompts", dict, path, {}).get(name):
-      raise InputError(f"{path}: default_prompt_name={name!r} puts a prompt before every text, which is not "
+      raise InputError(f"{path}: default_prompt_name={name[:60]!r} puts a prompt before every text, which is not "
                        "supported; set it to null and write the prompt into the input")
 
 

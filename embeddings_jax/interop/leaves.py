@@ -63,7 +63,7 @@ class Fields(NamedTuple):
     """Returns our name of an activation."""
     name = self.text(key, default)
     if name not in ACTIVATIONS:
-      raise InputError(f"{self.path}: the activation {name!r} is not supported; known: {', '.join(ACTIVATIONS)}")
+      raise InputError(f"{self.path}: the activation {name[:60]!r} is not supported; known: {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]
 
 

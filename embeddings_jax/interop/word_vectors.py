@@ -191,7 +191,7 @@ class _Rows:
                        f"{self.dim} numbers); --errors=replace puts replacement characters") from e
     if name in self.seen:
       if self.errors == "strict":
-        raise InputError(f"{self.path}: {where}: the word {name!r} was in {self.seen[name]} already; "
+        raise InputError(f"{self.path}: {where}: the word {name[:60]!r} was in {self.seen[name]} already; "
                          "--errors=replace keeps the first")
       self._repeated += 1
       return None
@@ -206,7 +206,8 @@ class _Rows:
       bad = ~np.isfinite(self.vectors[first:first + _BLOCK_ROWS]).all(1)
       if bad.any():
         word = list(self.seen)[first + int(bad.argmax())]
-        raise InputError(f"{self.path}: {self.seen[word]}: the vector of {word!r} has a number that is not finite")
+        raise InputError(f"{self.path}: {self.seen[word]}: the vector of {word[:60]!r} has a number that is not "
+                         "finite")
     return WordVectors(list(self.seen), self.vectors)
 
 
@@ -293,8 +294,8 @@ def _read_npy(path: Path, errors: str) -> WordVectors:
   if len(first) < len(words):
     if errors == "strict":
       row = next(i for i, word in enumerate(words) if first[word] < i)
-      raise InputError(f"{vocabulary}: line {row + 1}: the word {words[row]!r} was in line {first[words[row]] + 1} "
-                       "already; --errors=replace keeps the first")
+      raise InputError(f"{vocabulary}: line {row + 1}: the word {words[row][:60]!r} was in line "
+                       f"{first[words[row]] + 1} already; --errors=replace keeps the first")
     kept = sorted(first.values())
     words, vectors = [words[i] for i in kept], vectors[kept]
   return WordVectors(words, vectors)

@@ -49,7 +49,8 @@ def network(kind: str, **options: Any) -> dict[str, bytes]:
 def as_bert_tokenizer(files: Mapping[str, bytes]) -> dict[str, bytes]:
   """With the class that is built from the vocabulary, and without `tokenizer.json`."""
   config = b'''{"tokenizer_class": "BertTokenizer", "do_lower_case": true, "strip_accents": false,
-    "model_max_length": 12, "cls_token": {"content": "[CLS]"}, "added_tokens_decoder": {"0": {"content": "[PAD]", "special": true}}}'''
+    "model_max_length": 12, "cls_token": {"content": "[CLS]"},
+    "added_tokens_decoder": {"0": {"content": "[PAD]", "special": true}}}'''
   return {name: data for name, data in files.items() if name != "tokenizer.json"} | {"tokenizer_config.json": config}
 
 

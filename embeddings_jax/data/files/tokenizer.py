@@ -79,7 +79,7 @@ def read_vocabulary(path: Path) -> list[str]:
   first: dict[str, int] = {}
   for number, token in enumerate(vocabulary, 1):
     if token in first:
-      raise InputError(f"{path}, line {number}: {token!r} repeats line {first[token]}")
+      raise InputError(f"{path}, line {number}: {token[:60]!r} repeats line {first[token]}")
     first[token] = number
   return vocabulary
 
@@ -103,8 +103,8 @@ def wordpiece(vocabulary: Sequence[str] | Mapping[str, int], lowercase: bool, *,
   ids = vocabulary if isinstance(vocabulary, Mapping) else {token: i for i, token in enumerate(vocabulary)}
   for role, token in (("unk_token", unk), ("cls_token", cls), ("sep_token", sep)):
     if token not in ids:
-      raise InputError(f"{where}: has no {token} ({role}); a WordPiece vocabulary has one token a line, among them "
-                       "[UNK], [CLS] and [SEP]")
+      raise InputError(f"{where}: has no {token[:60]} ({role}); a WordPiece vocabulary has one token a line, among "
+                       "them [UNK], [CLS] and [SEP]")
   tokenizer = Tokenizer(models.WordPiece(dict(ids), unk_token=unk, max_input_chars_per_word=100))
   tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=strip_accents,
                                                     handle_chinese_chars=chinese_words)
@@ -122,7 +122,7 @@ def max_tokens(folder: Path) -> int | None:
   path = folder / "tokenizer_config.json"
   length = json_field(read_json(path), "model_max_length", float, path, 0) if path.exists() else 0
   if not 0 <= length < float("inf"):
-    raise InputError(f"{path}: model_max_length is {length}; it must be positive")
+    raise InputError(f"{path}: model_max_length is {str(length)[:40]}; it must be positive")
   return int(length) if 0 < length < MAX_ID else None  # Some write 1e30 for no limit.
 
 
@@ -183,7 +183,7 @@ def _tokenizer_class(folder: Path, path: Path, options: Mapping[str, Any]) -> st
         json_field(described, "model_type", str, config, ""), "")
   name = name.removesuffix("Fast")
   if name and name not in (*WORDPIECE, *BYTE_LEVEL, "OpenAIGPTTokenizer", *PLAIN):
-    raise InputError(f"{path}: tokenizer_class={name!r} is not supported; known: "
+    raise InputError(f"{path}: tokenizer_class={name[:60]!r} is not supported; known: "
                      f"{', '.join((*WORDPIECE, *BYTE_LEVEL, 'OpenAIGPTTokenizer', *PLAIN))}")
   return name
 
@@ -194,15 +194,15 @@ def _refuse(path: Path, options: Mapping[str, Any]) -> None:
                        ("backend", ("tokenizers",)), ("auto_map", ())):
     value = options.get(key)
     if value is not None and value not in allowed:
-      raise InputError(f"{path}: {key}={value!r} is not supported")
+      raise InputError(f"{path}: {key}={repr(value)[:60]} is not supported")
 
 
 def _wordpiece_of(path: Path, options: Mapping[str, Any], names: Mapping[str, str], lowercase: bool,
                   described: Mapping[str, Any] | None, file: Path) -> Tokenizer:
   vocabulary = described["model"]["vocab"] if described else read_vocabulary(file)
   if described and described["model"].get("type", "WordPiece") != "WordPiece":
-    raise InputError(f"{file}: holds a {described['model']['type']} model, but {path.name} asks for a WordPiece "
-                     "tokenizer")
+    raise InputError(f"{file}: holds a {str(described['model']['type'])[:40]} model, but {path.name} asks for a "
+                     "WordPiece tokenizer")
   tokenizer = guarded(lambda: wordpiece(
       vocabulary, json_field(options, "do_lower_case", bool, path, lowercase),
       strip_accents=json_field(options, "strip_accents", bool, path, None),
@@ -217,7 +217,8 @@ def _rebuild(tokenizer: Tokenizer, kind: str, path: Path, options: Mapping[str, 
              described: Mapping[str, Any]) -> None:
   """Sets the steps that a class fixes whatever `tokenizer.json` says."""
   if described["model"].get("type", "BPE") != "BPE":
-    raise InputError(f"{path}: {kind} needs a BPE model, tokenizer.json holds a {described['model']['type']}")
+    raise InputError(f"{path}: {kind} needs a BPE model, tokenizer.json holds a "
+                     f"{str(described['model']['type'])[:40]}")
   if kind == "OpenAIGPTTokenizer":
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -229,7 +230,7 @@ def _rebuild(tokenizer: Tokenizer, kind: str, path: Path, options: Mapping[str, 
     pair = [(name, tokenizer.token_to_id(name)) for name in (names["sep"] or "</s>", names["cls"] or "<s>")]
     for name, number in pair:
       if number is None:
-        raise InputError(f"{path}: the vocabulary has no {name}, which stands around texts of a {kind}")
+        raise InputError(f"{path}: the vocabulary has no {name[:60]}, which stands around texts of a {kind}")
     tokenizer.post_processor = processors.RobertaProcessing(
         *pair, json_field(options, "trim_offsets", bool, path, True), spaced)
 
@@ -262,7 +263,7 @@ def _add(tokenizer: Tokenizer, where: object, entry: Mapping[str, Any], number: 
   token = AddedToken(content, normalized=json_field(entry, "normalized", bool, where, not flags["special"]), **flags)
   guarded(lambda: (tokenizer.add_special_tokens if flags["special"] else tokenizer.add_tokens)([token]), where)
   if (derived := tokenizer.token_to_id(content)) != number:
-    raise InputError(f"{where}: the added token {content!r} has the id {number}, but {derived} follows from the "
+    raise InputError(f"{where}: the added token {content[:60]!r} has the id {number}, but {derived} follows from the "
                      "vocabulary")
 
 
@@ -280,7 +281,7 @@ def _checked(described: dict[str, Any], where: object) -> dict[str, Any]:
   described = described | {"padding": None, "truncation": None}
   model = json_field(described, "model", dict, where)
   if model.get("dropout"):
-    raise InputError(f"{where}: model.dropout={model['dropout']!r} makes tokens random; set it to null")
+    raise InputError(f"{where}: model.dropout={repr(model['dropout'])[:40]} makes tokens random; set it to null")
   vocabulary = model.get("vocab")
   if not isinstance(vocabulary, (dict, list)):
     raise InputError(f"{where}: model.vocab holds no vocabulary")
