@@ -1,4 +1,5 @@
 """Words as characters, for models that read how words are spelled and predict which they are (ELMo)."""
+import functools
 import itertools
 import json
 import logging
@@ -19,20 +20,29 @@ from embeddings_jax.data.encoders import ENCODERS, Batch, Encoder, part_of
 from embeddings_jax.data.sentences import PARTS, split_sentences
 from embeddings_jax.data.sources import window_source
 from embeddings_jax.data.subwords import slabs
+from embeddings_jax.data.words import composed, word_pattern
 from embeddings_jax.types import InputError, Source
 
-VERSION = 1  # Of what is cached: raise it when the same text would give other words.
+VERSION = 2  # Of what is cached: raise it when the same text would give other words.
 # Characters: 0 is no word, 1 + b the byte b of UTF-8, then the marks.
 NUM_CHARACTERS = 262
 BEGIN_SENTENCE, END_SENTENCE, BEGIN_WORD, END_WORD, PADDING = range(257, 262)
 MARKS = ("<S>", "</S>", "<UNK>")  # The first words of a vocabulary.
 BEGIN, END, UNKNOWN = range(3)
-_WORD = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")
+_ASCII_WORD = re.compile(r"\w+(?:'\w+)*|[^\w\s]")
 
 
 def split_words_and_marks(text: str) -> list[str]:
-  """Words, with apostrophes inside them, and every other character that is no white space by itself."""
-  return _WORD.findall(text)
+  """Splits a text into words, with combining marks and apostrophes inside them, and single other characters.
+
+  The text is brought into normalization form NFC. White space and stray joiners are dropped.
+  """
+  return _ASCII_WORD.findall(text) if text.isascii() else _unicode_word().findall(composed(text))
+
+
+@functools.cache
+def _unicode_word() -> re.Pattern[str]:
+  return re.compile(word_pattern(r"\w", "'\u2019") + r"|[^\w\s\u200c\u200d]")
 
 
 def spelled(words: Sequence[str], max_characters: int) -> np.ndarray:
@@ -216,9 +226,8 @@ def _build(folder: Path, dataset: Dataset) -> None:
   folder.mkdir()
   chosen = dataset.split.get("train")
   texts = iter(dataset.items) if chosen is None else (dataset.items[i] for i in chosen)
-  ids = defaultdict(itertools.count().__next__)
-  for mark in MARKS:  # A word of the text never looks like them: it has no bracket.
-    assert ids[mark] >= 0
+  # No word of the text looks like a mark: words have no brackets.
+  ids = defaultdict(itertools.count(len(MARKS)).__next__, {mark: i for i, mark in enumerate(MARKS)})
   counts = np.zeros(0, np.int64)
   num_tokens, num_documents = dict.fromkeys(PARTS, 0), 0
   files = {name: open(folder / f"{name}.tmp", "wb") for name in PARTS}

@@ -1,4 +1,5 @@
 """Documents to running tokens with the bounds of sentences and documents, on the disk, memory-mapped."""
+import functools
 import hashlib
 import itertools
 import json
@@ -15,29 +16,36 @@ from embeddings_jax.data.cache import cache_root, cached, digest
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.documents import is_validation
 from embeddings_jax.data.subwords import SubwordEncoder, slabs
+from embeddings_jax.data.words import combining_marks
 from embeddings_jax.types import InputError
 
-VERSION = 1  # Of what is cached: raise it when the same text would give other tokens.
+VERSION = 2  # Of what is cached: raise it when the same text would give other tokens.
 UNITS = ("sentence", "document")
 PARTS = ("train", "validation")
 
 _TITLES = "".join(rf"(?<!\b{title}\.)" for title in ("Mr", "Mrs", "Ms", "Dr", "St", "Prof", "Gen", "Jr", "vs", "No"))
 # What opens a sentence: a capital, a digit or a letter without case, perhaps behind a quotation mark or bracket.
 _OPENS = r"""(?=["'“‘«(\[]*[^\W_a-zß-öø-ÿ])"""
-_BREAK = re.compile(
-    rf"""(?<=[.!?])(?<!\b[^\W\d_]\.){_TITLES}\s+{_OPENS}|(?<=[.!?]["'”’»)\]])\s+{_OPENS}|(?<=[。！？])"""
-    # A line that goes on with a small letter is one that was wrapped.
-    r"|\s*\n(?:\s*\n\s*|\s*(?![a-zß-öø-ÿ\s]))")
+
+
+@functools.cache
+def _break() -> re.Pattern[str]:
+  # One letter before a full stop is an initial, unless a letter or a combining mark stands before it.
+  initial = rf"(?<!(?<![\w{combining_marks()}])[^\W\d_]\.)"
+  return re.compile(
+      rf"""(?<=[.!?।॥؟۔]){initial}{_TITLES}\s+{_OPENS}|(?<=[.!?।॥؟۔]["'”’»)\]])\s+{_OPENS}|(?<=[。！？])"""
+      # A line that goes on with a small letter is one that was wrapped.
+      r"|\s*\n(?:\s*\n\s*|\s*(?![a-zß-öø-ÿ\s]))")
 
 
 def split_sentences(text: str) -> list[str]:
-  """The sentences of a text, without white space around them.
+  """Splits a text into sentences, without white space around them.
 
-  A sentence ends at . ! or ?, perhaps in a quotation or bracket, before white space and a capital or a digit, but
-  not after one letter (as in `J. Smith` and `U.S. Army`) or a title (`Mr. Smith`); at 。！？; at an empty line; and
-  at the end of a line, unless the next one begins with a small letter.
+  A sentence ends at . ! ? or । ॥ ؟ ۔, perhaps in a quotation or bracket, before white space and a capital, a digit or
+  a letter without case, but not after one letter (as in `J. Smith` and `U.S. Army`) or a title (`Mr. Smith`); at
+  。！？; at an empty line; and at the end of a line, unless the next one begins with a small letter.
   """
-  return [sentence for piece in _BREAK.split(text) if (sentence := piece.strip())]
+  return [sentence for piece in _break().split(text) if (sentence := piece.strip())]
 
 
 class TokenTexts(NamedTuple):

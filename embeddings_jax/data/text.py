@@ -17,7 +17,8 @@ from embeddings_jax.data.encoders import WordEncoder
 from embeddings_jax.data.words import Vocabulary, split_words
 from embeddings_jax.types import InputError
 
-VERSION = 1  # Of what is cached: raise it when the same text would give other tokens.
+# Versions of what is cached, by `normalize`: raise one when the same text would give other tokens.
+VERSIONS = {"a-z": 1, "lower": 2, "cased": 2, "spaces": 1}
 BOUNDARY = -1  # Stands between documents in the token stream.
 _SLAB = 1 << 22  # Bytes whose words are Python objects at the same time.
 _BREAK = {"document": None, "line": re.compile(r"\n"), "sentence": re.compile(r"(?<=[.!?])\s|\n"),
@@ -72,7 +73,7 @@ def tokenize(
   if boundaries not in _BREAK:
     raise InputError(f"boundaries={boundaries!r}: must be one of {', '.join(_BREAK)}")
   # Documents are left out of the key, which is older than the option.
-  key = digest("tokens", VERSION, dataset.fingerprint, normalize, min_count, max_size,
+  key = digest("tokens", VERSIONS[normalize], dataset.fingerprint, normalize, min_count, max_size,
                *([] if boundaries == "document" else [boundaries]))
   path = cached(cache_root(cache_dir) / f"tokens-{key[:32]}",
                 lambda folder: _build(folder, dataset, normalize, min_count, max_size, boundaries))
@@ -101,9 +102,8 @@ def _build(folder: Path, dataset: Dataset, normalize: str, min_count: int, max_s
   """One pass gives words provisional ids in the order of their first sight; then NumPy renames them."""
   folder.mkdir()
   stream, _ = byte_stream(dataset)
-  ids = defaultdict(itertools.count().__next__)
+  ids = defaultdict(itertools.count(1).__next__, {"\0": 0})
   counts = np.zeros(0, np.int64)
-  assert ids["\0"] == 0
   with open(folder / "provisional.bin", "wb") as file:
     for slab in _slabs(stream):
       if boundaries != "document":
