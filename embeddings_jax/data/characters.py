@@ -17,7 +17,7 @@ from embeddings_jax.data.cache import cache_root, cached, digest
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.documents import is_validation
 from embeddings_jax.data.encoders import ENCODERS, Batch, Encoder, part_of
-from embeddings_jax.data.sentences import PARTS, split_sentences
+from embeddings_jax.data.sentences import PARTS, split_lines, split_sentences
 from embeddings_jax.data.sources import window_source
 from embeddings_jax.data.subwords import slabs
 from embeddings_jax.data.words import composed, word_pattern
@@ -176,7 +176,7 @@ def spell_documents(dataset: Dataset, *, vocab_size: int, max_characters: int, m
     raise InputError(f"{dataset.name}: holds {dataset.kind}, words can only be read from text")
   if vocab_size <= len(MARKS):
     raise InputError(f"vocab_size={vocab_size}: too small, {len(MARKS)} are marks")
-  key = digest("characters", VERSION, dataset.fingerprint)
+  key = digest("characters", VERSION, dataset.fingerprint, *(["lines"] if dataset.lines else []))
   path = cached(cache_root(cache_dir) / f"characters-{key[:32]}", lambda folder: _build(folder, dataset))
   words = (path / "words.txt").read_bytes().decode().split("\n")[:-1]
   meta = json.loads((path / "meta.json").read_text())
@@ -228,13 +228,14 @@ def _build(folder: Path, dataset: Dataset) -> None:
   texts = iter(dataset.items) if chosen is None else (dataset.items[i] for i in chosen)
   # No word of the text looks like a mark: words have no brackets.
   ids = defaultdict(itertools.count(len(MARKS)).__next__, {mark: i for i, mark in enumerate(MARKS)})
+  split = split_lines if dataset.lines else split_sentences
   counts = np.zeros(0, np.int64)
   num_tokens, num_documents = dict.fromkeys(PARTS, 0), 0
   files = {name: open(folder / f"{name}.tmp", "wb") for name in PARTS}
   for slab in slabs(texts):
     for name in PARTS:
       documents = [text for text in slab if is_validation(text) == (name == "validation")]
-      words = [word for text in documents for sentence in split_sentences(text)
+      words = [word for text in documents for sentence in split(text)
                for word in (MARKS[BEGIN], *split_words_and_marks(sentence), MARKS[END])]
       found = np.fromiter(map(ids.__getitem__, words), np.int32, len(words))
       found.tofile(files[name])

@@ -5,7 +5,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ from embeddings_jax.data.words import combining_marks
 from embeddings_jax.types import InputError
 
 VERSION = 2  # Of what is cached: raise it when the same text would give other tokens.
-UNITS = ("sentence", "document")
+UNITS = ("sentence", "line", "document")
 PARTS = ("train", "validation")
 
 _TITLES = "".join(rf"(?<!\b{title}\.)" for title in ("Mr", "Mrs", "Ms", "Dr", "St", "Prof", "Gen", "Jr", "vs", "No"))
@@ -46,6 +46,11 @@ def split_sentences(text: str) -> list[str]:
   。！？; at an empty line; and at the end of a line, unless the next one begins with a small letter.
   """
   return [sentence for piece in _break().split(text) if (sentence := piece.strip())]
+
+
+def split_lines(text: str) -> list[str]:
+  """Splits a text into its lines, without blank ones and white space around them."""
+  return [line for line in map(str.strip, text.split("\n")) if line]
 
 
 class TokenTexts(NamedTuple):
@@ -84,8 +89,8 @@ def tokenize_documents(dataset: Dataset, encoder: SubwordEncoder, *, unit: str =
   Args:
     dataset: a `Dataset` of kind `text`.
     encoder: has the tokenizer. What looks like a special token in the text is ordinary text.
-    unit: `sentence`: each is tokenised by itself (`split_sentences`); `document`: the text is tokenised as it is,
-      with the token `end_id` behind it, and counts as one sentence.
+    unit: `sentence`: each is tokenized by itself (`split_sentences`); `line`: so is each line, which is a sentence;
+      `document`: the text is tokenized as it is, with the token `end_id` behind it, and counts as one sentence.
     cache_dir: default `$EMBEDDINGS_CACHE`, then `~/.cache/embeddings_jax`.
 
   Raises:
@@ -103,11 +108,11 @@ def tokenize_documents(dataset: Dataset, encoder: SubwordEncoder, *, unit: str =
   file = hashlib.sha256(encoder.files()["tokenizer.json"]).hexdigest()
   key = digest("subwords", VERSION, dataset.fingerprint, part, file, unit)
   path = cached(cache_root(cache_dir) / f"subwords-{key[:32]}",
-                lambda folder: _build(folder, dataset, chosen, encoder, end))
+                lambda folder: _build(folder, dataset, chosen, encoder, end,
+                                      split_sentences if unit == "sentence" else split_lines))
   meta = json.loads((path / "meta.json").read_text())
   train, validation = (_read(path / name, meta["dtype"]) for name in PARTS)
   return Corpus(train, validation, meta["num_raw_words"], key)
-
 
 
 def sentence_rows(texts: TokenTexts, *, max_length: int, cls_id: int, sep_id: int, number: int = 0,
@@ -142,6 +147,7 @@ def sentence_rows(texts: TokenTexts, *, max_length: int, cls_id: int, sep_id: in
   rows[np.arange(len(chosen)), kept + 1] = sep_id
   return rows
 
+
 def _read(folder: Path, dtype: str) -> TokenTexts | None:
   sentences, documents = np.load(folder / "sentences.npy"), np.load(folder / "documents.npy")
   if len(documents) == 1:
@@ -150,7 +156,7 @@ def _read(folder: Path, dtype: str) -> TokenTexts | None:
 
 
 def _build(folder: Path, dataset: Dataset, chosen: Sequence[int] | None, encoder: SubwordEncoder,
-           end: int | None) -> None:
+           end: int | None, split: Callable[[str], list[str]]) -> None:
   """One pass over the documents, some megabytes at a time."""
   folder.mkdir()
   tokenizer = Tokenizer.from_str(encoder.tokenizer.to_str())
@@ -167,7 +173,7 @@ def _build(folder: Path, dataset: Dataset, chosen: Sequence[int] | None, encoder
     parts = {name: [text for text in slab if is_validation(text) == (name == "validation")] for name in PARTS}
     num_raw_words += sum(len(text.split()) for text in parts["train"])
     for name, documents in parts.items():
-      units = [[text] if end is not None else split_sentences(text) for text in documents]
+      units = [[text] if end is not None else split(text) for text in documents]
       ids = [encoding.ids for encoding in _encode(tokenizer, list(itertools.chain.from_iterable(units)))]
       if end is not None:
         ids = [[*document, end] for document in ids if document]

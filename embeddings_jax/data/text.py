@@ -83,6 +83,21 @@ def tokenize(
   return Tokens(encoder, np.load(path / "tokens.npy", mmap_mode="r"), facts, key)
 
 
+def check_contexts(tokens: Tokens, name: str) -> None:
+  """Raises an `InputError` if no two known words stand next to each other, so that there is nothing to learn.
+
+  Args:
+    tokens: A tokenized corpus.
+    name: Name of the dataset.
+  """
+  for start in range(0, len(tokens.tokens), _SLAB):
+    known = tokens.tokens[start:start + _SLAB + 1] >= 0
+    if (known[1:] & known[:-1]).any():
+      return
+  raise InputError(f"{name}: no two words stand together in any document or sentence: there is nothing to learn; "
+                   "lower min_count, or give documents of several words")
+
+
 def _slabs(stream: np.ndarray) -> Iterator[str]:
   """The text in pieces of some megabytes, cut between words."""
   rest = b""
