@@ -17,7 +17,7 @@ import numpy as np
 
 from embeddings_jax.data.cache import cache_root, cached, digest
 from embeddings_jax.data.cooccurrence import MEMORY, Cooccurrence
-from embeddings_jax.data.files.arrays import create_npy
+from embeddings_jax.data.files.arrays import create_npy, load_npz
 from embeddings_jax.data.sources import RESIDENT_BYTES
 from embeddings_jax.types import InputError, Source
 
@@ -180,10 +180,12 @@ class _Journal:
     self._path = path
 
   def read(self) -> dict[str, np.ndarray] | None:
-    if not self._path.exists():
+    """Returns what was written last, or None if nothing was or the file is damaged."""
+    try:
+      saved = load_npz(self._path)
+    except InputError:
       return None
-    with np.load(self._path) as saved:
-      return dict(saved)
+    return saved if saved.keys() == {"dealt", "turned", "filled", "totals"} else None
 
   def write(self, **values: Any) -> None:
     draft = self._path.with_suffix(".draft.npz")
