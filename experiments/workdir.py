@@ -28,6 +28,8 @@ def trajectory(config: Mapping[str, Any], fingerprint: str, init_from: str = "")
   if init_from:
     course["init_from"] = init_from
     course["data"].pop("tokenizer", None)  # Of the same network, wherever it lies.
+  if not course["data"].get("documents"):  # The default, which older runs do not record.
+    course["data"].pop("documents", None)
   course["data"].pop("memory", None)  # A limit for counting, which gives the same counts whatever it is.
   return course
 

@@ -17,6 +17,7 @@ from etils import epath
 
 from embeddings_jax.data import formats
 from embeddings_jax.data.dataset import Dataset
+from embeddings_jax.data.files.arrays import parse_npy
 from embeddings_jax.data.files.atomic import write_atomically
 from embeddings_jax.data.files.json import json_field, read_json
 from embeddings_jax.data.files.names import format_names, read_names
@@ -94,7 +95,8 @@ class Encoder:
 class RowEncoder(Encoder):
   """Numeric rows -> `x` float32 `[n, num_features]`, shifted by `mean` and divided by `std` if they are given.
 
-  With `gaps`, entries may be NaN: values that are missing, and stay so.
+  Rows of other types than float32 are shifted and divided in float64, and rounded last: of the seconds since 1970
+  float32 alone keeps one number for two minutes. With `gaps`, entries may be NaN: missing values, which stay so.
   """
 
   kind = "rows"
@@ -103,7 +105,7 @@ class RowEncoder(Encoder):
                gaps: bool = False):
     check_size("num_features", num_features)
     self.num_features = num_features
-    self.mean, self.std = (None if values is None else np.asarray(values, np.float32) for values in (mean, std))
+    self.mean, self.std = (None if values is None else np.asarray(values, np.float64) for values in (mean, std))
     for name, values in (("mean", self.mean), ("std", self.std)):
       if values is not None and (values.shape != (num_features,) or not np.isfinite(values).all()):
         raise InputError(f"{name}: expected {num_features} finite numbers")
@@ -113,12 +115,21 @@ class RowEncoder(Encoder):
 
   @classmethod
   def standardizing(cls, rows: np.ndarray, gaps: bool = False) -> "RowEncoder":
-    """Gives every feature of `rows` mean 0 and deviation 1; constant features keep their scale."""
-    if gaps and np.isnan(rows).all(0).any():
-      raise InputError(f"column {np.isnan(rows).all(0).argmax()} (from 0): has no value in any row; leave it out")
-    mean, std = (np.nanmean, np.nanstd) if gaps else (np.mean, np.std)
-    deviation = std(rows, 0, dtype=np.float64)
-    return cls(rows.shape[1], mean(rows, 0, dtype=np.float64), np.where(deviation > 0, deviation, 1), gaps)
+    """Gives every feature of `rows` mean 0 and standard deviation 1; constant features keep their scale."""
+    mean, std = _moments(rows, gaps)
+    # Float32 is enough but for features that lie far from 0.
+    near = np.abs(mean) * _EPSILON <= _TOLERANCE * std
+    std = np.where(std > 0, std, 1)
+    return cls(rows.shape[1], np.where(near, mean.astype(np.float32), mean), std.astype(np.float32), gaps)
+
+  @classmethod
+  def centering(cls, rows: np.ndarray, gaps: bool = False) -> "RowEncoder":
+    """Shifts the features to mean 0 whose values float32 cannot tell apart; the others stay as they are."""
+    if rows.dtype == np.float32:
+      return cls(rows.shape[1], gaps=gaps)
+    mean, std = _moments(rows, gaps)
+    far = np.abs(mean) * _EPSILON > _TOLERANCE * std
+    return cls(rows.shape[1], np.where(far & (std > 0), mean, 0) if (far & (std > 0)).any() else None, gaps=gaps)
 
   def options(self) -> dict[str, Any]:
     listed = {k: None if v is None else [float(x) for x in v] for k, v in (("mean", self.mean), ("std", self.std))}
@@ -129,16 +140,47 @@ class RowEncoder(Encoder):
     for i, item in enumerate(items):
       if np.shape(item) != (self.num_features,):
         raise InputError(f"row {i}: has shape {np.shape(item)}, should have {self.num_features} features")
-    x = np.asarray(items, np.float32)
-    bad = np.isinf(x) if self.gaps else ~np.isfinite(x)
-    if bad.any():
-      row, column = np.argwhere(bad)[0]
-      raise InputError(f"row {row}, column {column} (from 0): {x[row, column]} is not a finite number")
-    if self.mean is not None:
-      x = x - self.mean
-    if self.std is not None:
-      x = x / self.std
-    return {"x": x, "mask": _ones(items)}
+    return {"x": self.encode_rows(np.asarray(items)), "mask": _ones(items)}
+
+  def encode_rows(self, rows: np.ndarray) -> np.ndarray:
+    """Returns `x` of an array `[n, num_features]`, some at a time: rows may be memory-mapped."""
+    x = np.empty(rows.shape, np.float32)
+    step = max(1, _ROWS_AT_ONCE // rows.shape[1])
+    for start in range(0, len(rows), step):
+      part = rows[start:start + step]
+      bad = ~np.isfinite(part) & ~(self.gaps & np.isnan(part))
+      if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise InputError(f"row {start + row}, column {column} (from 0): {part[row, column]} is not a finite number")
+      # Float32 stays float32 where the shift is one too.
+      exact = part.dtype == np.float32 and (self.mean is None or (self.mean == self.mean.astype(np.float32)).all())
+      part = part.astype(np.float32 if exact else np.float64)
+      if self.mean is not None:
+        part = part - self.mean.astype(part.dtype)
+      if self.std is not None:
+        part = part / self.std.astype(part.dtype)
+      with np.errstate(over="ignore"):
+        x[start:start + step] = part
+      if np.isinf(x[start:start + step]).any():
+        row, column = np.argwhere(np.isinf(x[start:start + step]))[0]
+        raise InputError(f"row {start + row}, column {column} (from 0): {part[row, column]} is beyond float32")
+    return x
+
+
+_EPSILON, _TOLERANCE = 2.0**-24, 1e-3  # Rounding of float32, and how much of a standard deviation it may be.
+_ROWS_AT_ONCE = 1 << 22  # Elements.
+
+
+def _moments(rows: np.ndarray, gaps: bool) -> tuple[np.ndarray, np.ndarray]:
+  """Mean and standard deviation of each column in float64, some rows at a time."""
+  if gaps and np.isnan(rows).all(0).any():
+    raise InputError(f"column {np.isnan(rows).all(0).argmax()} (from 0): has no value in any row; leave it out")
+  add, step = (np.nansum if gaps else np.sum), max(1, _ROWS_AT_ONCE // rows.shape[1])
+  parts = [slice(start, start + step) for start in range(0, len(rows), step)]
+  number = sum((~np.isnan(rows[part])).sum(0) for part in parts) if gaps else len(rows)
+  mean = sum(add(rows[part], 0, dtype=np.float64) for part in parts) / number
+  square = sum(add((rows[part] - mean) ** 2, 0) for part in parts)
+  return mean, np.sqrt(square / number)
 
 
 class ImageEncoder(Encoder):
@@ -357,15 +399,10 @@ def check_size(name: str, value: Any, least: int = 1, most: int = 1 << 31) -> No
 
 
 def _read_counts(path: epath.Path, number: int) -> np.ndarray:
-  """int64 [number] of a `.npy` file as `Encoder.files` writes it; nothing is allocated by what its header says."""
-  expected = io.BytesIO()
-  np.save(expected, np.zeros(number, np.int64))
-  data, header = path.read_bytes(), expected.getvalue()[:-8 * number or None]
-  if len(data) != len(expected.getvalue()) or not data.startswith(header):
+  """int64 [number], none negative, of a `.npy` file."""
+  counts = parse_npy(path.read_bytes(), path)
+  if counts.shape != (number,) or counts.dtype != np.int64 or counts.min(initial=0) < 0:
     raise InputError(f"{path}: does not hold the counts of {number} words as int64")
-  counts = np.frombuffer(data[len(header):], "<i8")
-  if counts.min(initial=0) < 0:
-    raise InputError(f"{path}: holds a negative count")
   return counts
 
 

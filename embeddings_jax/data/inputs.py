@@ -2,8 +2,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from embeddings_jax.data import formats, own
 from embeddings_jax.types import InputError
 
@@ -27,11 +25,11 @@ def read_items(path: str, encoder_kind: str, errors: str = "strict", gaps: bool 
       raise InputError(f"{path}: is empty, it has no text")
     return items
   if encoder_kind == "rows":
-    return list(own.read_rows(_one_file(path), gaps)[0])
+    return list(own.read_rows(_one_file(path), gaps).rows)
   if encoder_kind == "images":
     files = own.list_files(path)
     if files[0].suffix == ".npy":
-      return list(np.load(files[0], allow_pickle=False))
+      return list(formats.load_npy(files[0]))
     pictures = [file for file in files if own.file_kind(file) == "images"]
     return [str(file) for file in pictures or files]  # A readme beside pictures is none.
   if encoder_kind == "waveforms":

@@ -1,4 +1,5 @@
 """Word similarity: do cosines between word vectors order pairs of words as people do?"""
+import unicodedata
 from collections.abc import Callable, Container, Iterable, Sequence
 
 import numpy as np
@@ -65,8 +66,11 @@ def scored_pairs(
 
 
 def known_form(word: str, vocabulary: Container[str]) -> str | None:
-  """The word as written or in lower case, whichever is in the vocabulary first; None where neither is."""
-  for form in (word, word.lower()):
+  """Returns the first form of a word that is in the vocabulary: as written, in lower case, then both in NFC.
+
+  None if no form is.
+  """
+  for form in (word, word.lower(), *(unicodedata.normalize("NFC", form) for form in (word, word.lower()))):
     if form in vocabulary:
       return form
   return None
