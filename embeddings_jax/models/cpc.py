@@ -216,7 +216,7 @@ def encoder(
                           norm, dtype))
 
 
-@takes(signal=2, tokens=3, image=4)
+@takes(signal=2, tokens=(2, 3), image=4)
 def cpc(
     *,
     inputs: str = "waveform",
