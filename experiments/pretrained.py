@@ -14,10 +14,11 @@ from etils import epath
 
 from embeddings_jax.data import tasks
 from embeddings_jax.data.encoders import ImageEncoder
+from embeddings_jax.data.files.json import read_json
 from embeddings_jax.interop import huggingface, huggingface_vision
 from embeddings_jax.train.mesh import make_mesh, path_name, placed, state_shardings
 from embeddings_jax.types import InputError, PyTree
-from experiments import pipeline, workdir
+from experiments import pipeline
 
 # Arguments of a trunk that weights do not depend on; a config's own stay as they are.
 FREE = ("dropout", "attention_dropout", "dtype", "remat", "unroll", "init_std", "kernel_std", "position_init",
@@ -67,7 +68,7 @@ def load(directory: str) -> Pretrained:
   path = epath.Path(directory)
   if not path.is_dir():
     raise InputError(f"--init_from={directory}: no such directory")
-  if (path / "config.json").exists() and "trajectory" in workdir.read_json(path / "config.json"):
+  if (path / "config.json").exists() and "trajectory" in read_json(path / "config.json"):
     return _load_ours(path)
   return _load_theirs(path)
 

@@ -1,4 +1,5 @@
 """Synonyms: is the candidate with the largest cosine to a word the one that means the same?"""
+import logging
 from collections.abc import Callable, Container, Iterable, Sequence
 
 import numpy as np
@@ -39,5 +40,8 @@ def synonyms(
     cosine = vectors[1:] @ vectors[0]
     best = cosine >= cosine.max() - 1e-9
     scores.append(best[list(candidates).index(answer)] / best.sum())
+  if not scores:
+    logging.warning("synonyms: accuracy is not defined (nan): the vocabulary lacks a word of all %d questions",
+                    missing)
   return {"accuracy": float(np.mean(scores)) if scores else float("nan"), "questions": float(len(scores)),
           "out_of_vocabulary": float(missing)}

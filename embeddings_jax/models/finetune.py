@@ -58,7 +58,7 @@ LAYERS = ("last", "mix", "concat")
 _NEVER = -1e30
 
 
-@takes(tokens=(2, 3), segments=None, characters=(3, 4), signal=2, image=4, label=None, tags=None, mask=None)
+@takes(tokens=(2, 3), segments=(2, 3), characters=(3, 4), signal=2, image=4, label=None, tags=None, mask=None)
 def finetune(
     *,
     encoder: nn.Module,

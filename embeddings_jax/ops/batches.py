@@ -15,7 +15,7 @@ FORMS = {
               "to 1,"),
     "x": ({2: "[n, num_features]"}, (jnp.floating, jnp.integer), "numbers"),
     "tokens": ({2: "[n, length]", 3: "[n, texts, length]"}, (jnp.integer,), "integers, ids and -1 for padding,"),
-    "segments": ({2: "[n, length]"}, (jnp.integer,), "integers"),
+    "segments": ({2: "[n, length]", 3: "[n, texts, length]"}, (jnp.integer,), "integers"),
     "characters": ({3: "[n, words, characters]", 4: "[n, texts, words, characters]"}, (jnp.integer,), "integers"),
     "signal": ({2: "[n, length]"}, (jnp.integer, jnp.floating), "uint8 bytes or int16 samples"),
     "words": ({2: "[n, length]"}, (jnp.integer,), "integers, words and -1 for padding,"),
@@ -84,8 +84,7 @@ def check_batch(model: str, batch: Any, axes: Mapping[str, tuple[int, ...] | Non
     array = batch.get(name)
     if array is None or name not in FORMS or not hasattr(array, "dtype"):
       continue
-    numbers = axes[name] or tuple(FORMS[name][0])
-    if array.ndim not in numbers or not any(_is(array.dtype, dtype) for dtype in FORMS[name][1]):
+    if array.ndim not in (axes[name] or (array.ndim,)) or not any(_is(array.dtype, dtype) for dtype in FORMS[name][1]):
       raise InputError(f"{model}: {name!r} of the batch is {_described(array)}; expected {_expected(name, axes)}")
     if name == "image" and array.shape[-1] > 4 and array.shape[1] <= 4:
       raise InputError(f"{model}: 'image' of the batch is {_described(array)}; expected the channels on the last "
