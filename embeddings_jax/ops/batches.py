@@ -84,7 +84,8 @@ def check_batch(model: str, batch: Any, axes: Mapping[str, tuple[int, ...] | Non
     array = batch.get(name)
     if array is None or name not in FORMS or not hasattr(array, "dtype"):
       continue
-    if array.ndim not in (axes[name] or (array.ndim,)) or not any(_is(array.dtype, dtype) for dtype in FORMS[name][1]):
+    dtypes = FORMS[name][1]
+    if array.ndim not in (axes[name] or (array.ndim,)) or not any(_is(array.dtype, dtype) for dtype in dtypes):
       raise InputError(f"{model}: {name!r} of the batch is {_described(array)}; expected {_expected(name, axes)}")
     if name == "image" and array.shape[-1] > 4 and array.shape[1] <= 4:
       raise InputError(f"{model}: 'image' of the batch is {_described(array)}; expected the channels on the last "
