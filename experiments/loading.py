@@ -48,18 +48,20 @@ class Data(NamedTuple):
   encoded: Mapping[str, Mapping[str, np.ndarray]] | None = None  # the arrays of its parts.
 
 
-def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str | None, encoder: Any = None) -> Data:
+def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str | None, encoder: Any = None,
+              allow_code: bool = False) -> Data:
   """The training source of a config, its encoder, and the data set for the evaluations.
 
-  Where items are subwords the encoder may be given, a pretrained one, whose tokenizer then serves.
+  Where items are subwords the encoder may be given, a pretrained one, whose tokenizer then serves. `allow_code`: see
+  `catalog.load`.
   """
   options, batch_size, seed = config["data"], config["batch_size"], config["seed"]
   if not options["name"]:
     raise InputError("--data is missing: a name of --list_data, tfds:NAME, or a path")
   if options.get("form") == "task":
     encoder = encoder and tasks.task_encoder(encoder, options["max_length"])
-    return load_task(config, data_dir=data_dir, cache_dir=cache_dir, encoder=encoder)
-  dataset, extra = load_dataset(options, data_dir=data_dir, cache_dir=cache_dir)
+    return load_task(config, data_dir=data_dir, cache_dir=cache_dir, encoder=encoder, allow_code=allow_code)
+  dataset, extra = load_dataset(options, data_dir=data_dir, cache_dir=cache_dir, allow_code=allow_code)
   refuse_test_part(dataset, options["name"])
   kind = options["encoder"]
   check_choice("--config.data.encoder", kind, list(ITEMS))
@@ -116,15 +118,15 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
   return Data(source, encoder, dataset, validation)
 
 
-def load_dataset(options: Mapping[str, Any], *, data_dir: str | None,
-                 cache_dir: str | None) -> tuple[Any, dict[str, np.ndarray]]:
+def load_dataset(options: Mapping[str, Any], *, data_dir: str | None, cache_dir: str | None,
+                 allow_code: bool = False) -> tuple[Any, dict[str, np.ndarray]]:
   """The data set that a config's `data` names, and the arrays beside its items: `weight` and `label` [num_rows].
 
   `weight` is a column; `label` one of the data set's labels, or a column of whole numbers, of which those below 0 and
   those that are missing are not known (-1).
   """
   dataset = catalog.load(options["name"], data_dir=data_dir, cache_dir=cache_dir, errors=options["errors"],
-                         missing=options.get("missing", ""),
+                         missing=options.get("missing", ""), allow_code=allow_code,
                          **{key: options[key] for key in PICTURES if key in options})
   size, channels = options.get("image_size", 0), options.get("channels", 0)
   if options.get("encoder") == "images" or size or channels:
@@ -331,7 +333,7 @@ def subword_encoder(dataset: Any, options: Mapping[str, Any], cache_dir: str | N
 
 
 def load_task(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str | None,
-              encoder: Any = None) -> Data:
+              encoder: Any = None, allow_code: bool = False) -> Data:
   """The task that a config's `data` names; its `dataset` are the items of the test part (without one: of `dev`).
 
   Options: `label`, `max_examples`, `max_train`, `max_length`, `stride` (see `data/tasks.py`), and `encoder`, the kind
@@ -340,12 +342,14 @@ def load_task(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
   options = config["data"]
   kind = encoder.kind if encoder else options["encoder"]
   if kind == "images":
-    examples, _ = load_dataset({**options, "encoder": kind, "label": ""}, data_dir=data_dir, cache_dir=cache_dir)
+    examples, _ = load_dataset({**options, "encoder": kind, "label": ""}, data_dir=data_dir, cache_dir=cache_dir,
+                               allow_code=allow_code)
     refuse_test_part(examples, options["name"])
     if encoder:  # A pretrained network's.
       examples = fitted(examples, *encoder.shape, cache_dir=cache_dir)
   else:
-    examples = tasks.load_examples(options["name"], data_dir=data_dir, cache_dir=cache_dir, errors=options["errors"])
+    examples = tasks.load_examples(options["name"], data_dir=data_dir, cache_dir=cache_dir, errors=options["errors"],
+                                   allow_code=allow_code)
   wanted = {"waveforms": "audio", "images": "images"}.get(kind, "text")
   if wanted != (examples.kind if examples.kind in ("audio", "images", "rows") else "text"):
     raise InputError(f"--config.task={options['name']}: holds {examples.kind}, and a network that reads {kind} needs "

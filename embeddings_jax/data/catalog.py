@@ -58,6 +58,7 @@ def load(
     cache_dir: str | os.PathLike | None = None,
     errors: str = "strict",
     missing: str = "",
+    allow_code: bool = False,
     **pictures: Any,
 ) -> Dataset:
   """Loads a data set.
@@ -69,6 +70,7 @@ def load(
     errors: `strict` refuses text that is not UTF-8, `replace` puts replacement characters.
     missing: what to do with rows that lack a value: `error`, `drop` (leave them out) or `marginalize` (keep them,
       with NaN); by default the tables of the catalog are without such rows, and files that have some are refused.
+    allow_code: Whether `FILE.py:FUNCTION` may run; only for a name that the user has given himself.
     **pictures: of sets of picture files: `image_size`, `channels` and `bad`; see `images.decoded`.
 
   Raises:
@@ -87,6 +89,8 @@ def load(
 
     return load_tfds(name, data_dir=data_dir, cache_dir=cache_dir, **pictures)
   if re.search(r"\.py:\w+$", name):
+    if not allow_code:
+      raise InputError(f"{name}: is code, which a recorded config cannot run; if you trust it, give --data={name}")
     return own.load_function(name, cache_dir)
   if os.path.exists(os.path.expanduser(name)) or re.search(r"[/\\*?\[]|\.\w{1,5}$", name):
     return own.load_path(name, cache_dir, errors, missing, **pictures)

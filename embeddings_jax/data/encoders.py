@@ -15,6 +15,7 @@ import numpy as np
 from etils import epath
 
 from embeddings_jax.data import formats
+from embeddings_jax.data.files.atomic import write_atomically
 from embeddings_jax.data.images import read_picture, to_uint8
 from embeddings_jax.data.words import Vocabulary, split_words
 from embeddings_jax.types import InputError
@@ -63,7 +64,7 @@ class Encoder:
     folder = epath.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in self._all_files().items():
-      (folder / name).write_bytes(data)
+      write_atomically(folder / name, data)
 
   @classmethod
   def load(cls, folder: str | os.PathLike) -> "Encoder":

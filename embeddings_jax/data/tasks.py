@@ -74,6 +74,7 @@ def load_examples(
     data_dir: str | os.PathLike | None = None,
     cache_dir: str | os.PathLike | None = None,
     errors: str = "strict",
+    allow_code: bool = False,
 ) -> Dataset:
   """The labelled texts of a task by name.
 
@@ -81,14 +82,14 @@ def load_examples(
     name: a labelled set of text of the catalog (`sst2`, `rte`, ..., also `20news`), `tfds:NAME`, or a file or a
       folder of the user's, where the parts are told by the files' names, as `train.tsv`, `dev.tsv` (or `valid`,
       `val`) and `test.tsv`. Their forms: see `task_files.py`.
-    data_dir, cache_dir, errors: as for `catalog.load`.
+    data_dir, cache_dir, errors, allow_code: as for `catalog.load`.
   """
   if name.startswith("tfds:"):
     from embeddings_jax.data.tfds import load_tfds_task  # TFDS takes a while to import.
 
     return load_tfds_task(name, data_dir=data_dir)
   if name in catalog.CATALOG or not os.path.exists(os.path.expanduser(name)):
-    return catalog.load(name, data_dir=data_dir, cache_dir=cache_dir, errors=errors)
+    return catalog.load(name, data_dir=data_dir, cache_dir=cache_dir, errors=errors, allow_code=allow_code)
   return _own_files(name, errors)
 
 

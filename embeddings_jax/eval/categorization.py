@@ -4,6 +4,11 @@ from collections.abc import Callable, Container, Iterable, Sequence
 import numpy as np
 
 from embeddings_jax.eval.word_similarity import known_form
+from embeddings_jax.types import Metric
+
+METRICS = {
+    "purity": Metric(True, "fraction"), "words": Metric(None, "count"), "out_of_vocabulary": Metric(None, "count"),
+}
 
 
 def categorization(

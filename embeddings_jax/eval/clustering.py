@@ -16,6 +16,9 @@ import numpy as np
 from scipy import sparse
 
 from embeddings_jax.eval.retrieval import unit_rows
+from embeddings_jax.types import Metric
+
+METRICS = {"nmi": Metric(True, "fraction"), "ari": Metric(True), "purity": Metric(True, "fraction")}
 
 STARTS = 5
 

@@ -17,7 +17,9 @@ import numpy as np
 from scipy import sparse
 
 from embeddings_jax.eval.linear_probe import check_finite, logistic_regression, split_rows, standardiser
-from embeddings_jax.types import InputError
+from embeddings_jax.types import InputError, Metric
+
+METRICS = {"accuracy": Metric(True, "fraction"), "deviation": Metric(None, "fraction")}
 
 SHOTS = (1, 5, 10, 25)
 DRAWS = 10

@@ -4,6 +4,9 @@ from collections.abc import Callable, Container, Iterable, Sequence
 import numpy as np
 
 from embeddings_jax.eval.metrics import spearman as correlation
+from embeddings_jax.types import Metric
+
+METRICS = {"spearman": Metric(True), "pairs": Metric(None, "count"), "out_of_vocabulary": Metric(None, "count")}
 
 
 def word_similarity(
