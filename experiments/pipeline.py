@@ -1,6 +1,8 @@
 """Wiring: from a config to a model, and from a work directory to what was trained; `loading.py` has the data."""
+import functools
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -48,9 +50,10 @@ def find_factory(config: Mapping[str, Any]) -> Callable[..., Model]:
   """Returns the factory that a config names; configs of strangers can name nothing but models."""
   name = config.get("factory") or config["name"]
   module = find_module(name, ("models",))
-  if not callable(getattr(module, name, None)):
+  factory = getattr(module, name, None) if module else None
+  if not callable(factory):
     raise InputError(f"--model={name}: there is no embeddings_jax/models/{name}.py with a function {name}")
-  return getattr(module, name)
+  return factory
 
 
 def depends_on_horizon(config: Mapping[str, Any]) -> bool:
@@ -93,7 +96,8 @@ def network_module(name: str) -> Any:
 
 def find_module(name: Any, rooms: Sequence[str]) -> Any:
   """Returns the module of that name in the first room of the package that has one, or None."""
-  for room in rooms if isinstance(name, str) and name.isidentifier() else ():
+  public = isinstance(name, str) and name.isidentifier() and not name.startswith("_")
+  for room in rooms if public else ():
     try:
       return importlib.import_module(f"embeddings_jax.{room}.{name}")
     except ModuleNotFoundError as error:
@@ -152,7 +156,8 @@ def load_run(path: str, mesh: jax.sharding.Mesh | None = None, pooling: str = ""
       reason = (str(error).strip() or type(error).__name__).splitlines()[0]
       raise InputError(f"{folder / 'config.json'}: describes no model that can be built ({reason})") from error
     layout = state_shardings(abstract, mesh, model.rules)
-    checkpoints = CheckpointReader(str(folder / "checkpoints"), **workdir.best_of(record["config"]))
+    checkpoints = CheckpointReader(str(folder / "checkpoints"), **workdir.best_of(record["config"]),
+                                   report=functools.partial(print, file=sys.stderr))
     restored = checkpoints.restore(abstract, layout, preferred=checkpoints.best())
   if restored is None:
     raise InputError(f"{folder}: there is no complete checkpoint to read")

@@ -104,16 +104,17 @@ class Lock:
     self.path = path / ".lock"
     self._report, self._file = report, None
 
-  def acquire(self, patience: float = PATIENCE) -> None:
+  def acquire(self, patience: float | None = None) -> None:
     """Creates and locks the directory; where the file system has no locks, says so and continues.
 
     Args:
-      patience: Seconds to wait for the process that holds it.
+      patience: Seconds to wait for the process that holds it; by default `PATIENCE`.
 
     Raises:
       InputError: The directory cannot be written, or another process holds it.
     """
     directory = self.path.parent
+    patience = PATIENCE if patience is None else patience
     try:
       directory.mkdir(parents=True, exist_ok=True)
       if "://" in str(directory):

@@ -241,11 +241,14 @@ class Checkpoints(CheckpointReader):
 
   def close(self) -> None:
     """Ends the background work; call it when the run is over, in whatever way."""
-    self._hasher.close()
     if self._opened is not None:
-      self._opened.close()
+      opened, self._opened = self._opened, None
+      try:
+        opened.close()
+      except Exception as error:  # noqa: BLE001 - of a save that nobody waited for
+        self._report(str(self._error("save", None, error)))
       self._quiet.__exit__(None, None, None)
-      self._opened = None
+    self._hasher.close()
 
   def _reject(self, step: int, damage: list[str]) -> None:
     """Renames a damaged checkpoint, on which all processes agree."""
