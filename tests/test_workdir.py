@@ -4,6 +4,7 @@ import errno
 import fcntl
 import json
 import os
+import pathlib
 import resource
 import signal
 import subprocess
@@ -308,3 +309,26 @@ def test_a_log_is_never_started_over(path, logged, lost, results, refused):
 
 def test_versions_list_what_computes():
   assert workdir.versions().keys() >= {"python", "jax", "jaxlib", "optax", "scikit-learn", "scipy"}
+
+
+def test_another_horizon_is_another_run_where_schedules_use_it(path):
+  path.mkdir()
+  workdir.write_json(path / "config.json", recorded(trajectory={"seed": 0}, steps=20))  # Of an older version.
+  for course in ({"seed": 0}, {"seed": 0, "horizon": 20}):
+    with workdir.prepared(path, course, overwrite=False):
+      pass
+  with pytest.raises(InputError, match="holds another run: horizon was 20, now 30; use another directory"):
+    with workdir.prepared(path, {"seed": 0, "horizon": 30}, overwrite=False):
+      pass
+  for model, used in {"sgns": True, "byol": True, "bert": True, "gmm": False, "kmeans": False}.items():
+    assert pipeline.depends_on_horizon(command.load_config(model, "tiny")) is used
+
+
+def test_the_coordinator_listens_at_its_host_alone():
+  code = "import sys; from experiments import run; print([run.bind_address(host) for host in sys.argv[1:]])"
+  hosts = ("127.0.0.1:4000", "localhost:4000", "192.0.2.1:4000")
+  done = subprocess.run([sys.executable, "-c", code, *hosts], capture_output=True, text=True,
+                        env=os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[1])})
+  *said, addresses = done.stdout.splitlines()
+  assert addresses == "['127.0.0.1:4000', '127.0.0.1:4000', None]", done.stderr
+  assert len(said) == 1 and "192.0.2.1:4000: cannot listen at 192.0.2.1 alone" in said[0]

@@ -216,9 +216,8 @@ def _build(folder: Path, dataset: Dataset) -> None:
   folder.mkdir()
   chosen = dataset.split.get("train")
   texts = iter(dataset.items) if chosen is None else (dataset.items[i] for i in chosen)
-  ids = defaultdict(itertools.count().__next__)
-  for mark in MARKS:  # A word of the text never looks like them: it has no bracket.
-    assert ids[mark] >= 0
+  # No word of the text looks like a mark: words have no brackets.
+  ids = defaultdict(itertools.count(len(MARKS)).__next__, {mark: i for i, mark in enumerate(MARKS)})
   counts = np.zeros(0, np.int64)
   num_tokens, num_documents = dict.fromkeys(PARTS, 0), 0
   files = {name: open(folder / f"{name}.tmp", "wb") for name in PARTS}

@@ -101,9 +101,8 @@ def _build(folder: Path, dataset: Dataset, normalize: str, min_count: int, max_s
   """One pass gives words provisional ids in the order of their first sight; then NumPy renames them."""
   folder.mkdir()
   stream, _ = byte_stream(dataset)
-  ids = defaultdict(itertools.count().__next__)
+  ids = defaultdict(itertools.count(1).__next__, {"\0": 0})
   counts = np.zeros(0, np.int64)
-  assert ids["\0"] == 0
   with open(folder / "provisional.bin", "wb") as file:
     for slab in _slabs(stream):
       if boundaries != "document":
