@@ -112,8 +112,11 @@ class CheckpointReader:
       CheckpointError: A verified checkpoint does not fit `abstract`, or cannot be read.
     """
     target = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, layout)
-    steps = _committed_steps(self._directory)
-    for step in sorted(steps, key=lambda step: (step == preferred, step), reverse=True):
+    tried: set[int] = set()
+    # Listed again each time: a run that trains saves new ones and removes old ones.
+    while steps := set(_committed_steps(self._directory)) - tried:
+      step = preferred if preferred in steps else max(steps)
+      tried.add(step)
       if not self._is_sound(step):
         continue
       failure = None
@@ -124,7 +127,7 @@ class CheckpointReader:
         return saved.state, step, saved.metadata["converged_at"]
       except Exception as error:  # noqa: BLE001 - Orbax raises whatever its storage layer raised
         failure = error
-      if not (self._directory / str(step)).exists():  # The run that is training has removed it meanwhile.
+      if not (self._directory / str(step)).exists():
         continue
       if step not in self._unverified:
         raise self._error("restore", step, failure) from failure
@@ -133,7 +136,11 @@ class CheckpointReader:
 
   def _is_sound(self, step: int) -> bool:
     if step not in self._sound:
-      damage, unverified = inspect_checkpoint(self._directory / str(step), jax.process_index(), jax.process_count())
+      folder = self._directory / str(step)
+      try:
+        damage, unverified = inspect_checkpoint(folder, jax.process_index(), jax.process_count())
+      except OSError as error:
+        damage, unverified = [f"{error.filename or folder}: {error.strerror or error}"], False
       self._sound[step] = not _any_process(bool(damage))
       if not self._sound[step]:
         self._reject(step, damage)
@@ -144,7 +151,7 @@ class CheckpointReader:
 
   def _reject(self, step: int, damage: list[str]) -> None:
     self._sound[step] = False
-    for line in damage:
+    for line in damage if (self._directory / str(step)).exists() else ():  # Else the run has removed it meanwhile.
       self._report(f"checkpoint {step} is damaged: {line}; it is skipped")
 
   def _score(self, step: int) -> float:

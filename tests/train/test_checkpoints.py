@@ -16,6 +16,7 @@ from etils import epath
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from embeddings_jax.train import checkpoints as checkpoints_module
 from embeddings_jax.train.checkpoints import CheckpointError, CheckpointReader, Checkpoints, inspect_checkpoint
 from embeddings_jax.train.mesh import make_mesh
 from embeddings_jax.types import InputError
@@ -312,3 +313,18 @@ def test_damage_of_every_file_is_named(tmp_path):
         assert any(path.name in line for line in damage) or path.name == "checksums.0.json" and damage, (path, harm)
       path.write_bytes(content)
   assert inspect_checkpoint(folder) == ([], False)
+
+
+def test_a_reader_follows_a_run_that_removes_old_checkpoints_while_it_reads(tmp_path, monkeypatch):
+  save_steps(tmp_path / "c", make_mesh(), [1])
+  save_steps(tmp_path / "new", make_mesh(), [5])
+  inspect, lines = checkpoints_module.inspect_checkpoint, []
+
+  def retention_first(folder, *args, **options):
+    if folder.name == "1":
+      (tmp_path / "new" / "5").rename(tmp_path / "c" / "5")
+      shutil.rmtree(tmp_path / "c" / "1")
+    return inspect(folder, *args, **options)
+
+  monkeypatch.setattr(checkpoints_module, "inspect_checkpoint", retention_first)
+  assert read(tmp_path / "c", report=lines.append)[1] == 5 and lines == []
