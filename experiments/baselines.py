@@ -8,6 +8,7 @@ import pathlib
 import re
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from absl import flags
 
@@ -78,7 +79,7 @@ def baseline_table(left_out: re.Pattern | None = None) -> str:
     shared = [name for name in measured[0] if not LEFT_OUT.search(name) and not (left_out and left_out.search(name))]
     for metric in (name for name in shared if name.removeprefix("untrained/") == name
                    or name.removeprefix("untrained/") not in shared):
-      row[3:6] = metric, _over_seeds(measured, metric), _over_seeds(measured, f"untrained/{metric}")
+      row[3:6] = metric, _over_seeds(measured, metric), _untrained(runs, measured, f"untrained/{metric}")
       lines.append("| " + " | ".join(row) + " |")
       row = [""] * len(columns)
   return "\n".join(lines) + "\n"
@@ -89,6 +90,17 @@ def _over_seeds(measured: Sequence[Mapping[str, float]], metric: str) -> str:
   values = [each[metric] for each in measured if metric in each]
   spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
   return f"{statistics.mean(values):.3f}{spread}" if values else ""
+
+
+def _untrained(runs: Sequence[Mapping[str, Any]], measured: Sequence[Mapping[str, float]], metric: str) -> str:
+  """Mean and standard deviation of the untrained networks: over the runs, or of a single run over its own ones."""
+  cell = _over_seeds(measured, metric)
+  if not cell or len(runs) > 1:
+    return cell
+  if spread := runs[0].get("standard_deviations", {}).get(metric):
+    return f"{cell} ± {spread:.3f}"
+  best_of = runs[0].get("untrained_best_of")  # Older runs recorded the best of several networks.
+  return f"{cell} (best of {best_of})" if best_of else cell
 
 
 def _by_number(name: str) -> tuple[str, int]:

@@ -44,6 +44,12 @@ def schedule(config: Mapping[str, Any], num_steps: int) -> optax.Schedule:
   return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
 
 
+def depends_on_num_steps(config: Mapping[str, Any]) -> bool:
+  """Returns whether `schedule` gives other rates for another number of steps, which also bounds the warm-up."""
+  return (config.get("schedule", "constant") in ("linear", "cosine") or bool(config.get("warmup_steps"))
+          or bool(config.get("warmup_fraction")))
+
+
 def optimizer(config: Mapping[str, Any], num_steps: int) -> optax.GradientTransformation:
   """Clipping by the global norm, then the optimizer with the schedule.
 

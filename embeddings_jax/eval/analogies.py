@@ -7,7 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from embeddings_jax.types import Array, InputError
+from embeddings_jax.types import Array, InputError, Metric
+
+METRICS = {
+    "accuracy": Metric(True, "fraction"), "questions": Metric(None, "count"),
+    "out_of_vocabulary": Metric(None, "count"),
+}
 
 METHODS = ("cosadd", "cosmul")
 CHUNK = 8192  # Rows of the table whose scores are in memory at a time, ...

@@ -7,6 +7,12 @@ import numpy as np
 from embeddings_jax.eval.clustering import RUNS, k_means
 from embeddings_jax.eval.metrics import mean_and_std
 from embeddings_jax.eval.word_similarity import known_form
+from embeddings_jax.types import Metric
+
+METRICS = {
+    "purity": Metric(True, "fraction"), "std": Metric(None, "fraction"), "words": Metric(None, "count"),
+    "out_of_vocabulary": Metric(None, "count"),
+}
 
 
 def categorization(

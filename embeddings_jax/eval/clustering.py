@@ -19,7 +19,11 @@ from scipy import sparse
 
 from embeddings_jax.eval.metrics import mean_and_std
 from embeddings_jax.eval.retrieval import unit_rows
-from embeddings_jax.types import InputError
+from embeddings_jax.types import InputError, Metric
+
+METRICS = {
+    "nmi": Metric(True, "fraction"), "ari": Metric(True), "purity": Metric(True, "fraction"), "std": Metric(None),
+}
 
 STARTS = 5
 RUNS = 5  # Clusterings that metrics are averaged over.

@@ -18,6 +18,9 @@ from scipy import sparse
 
 from embeddings_jax.eval.linear_probe import check_finite, labeled_parts, logistic_regression, standardiser
 from embeddings_jax.eval.metrics import mean_and_std
+from embeddings_jax.types import Metric
+
+METRICS = {"accuracy": Metric(True, "fraction"), "deviation": Metric(None, "fraction")}
 
 SHOTS = (1, 5, 10, 25)
 DRAWS = 10

@@ -5,6 +5,14 @@ from typing import Any
 import numpy as np
 
 from embeddings_jax.eval import metrics, spans
+from embeddings_jax.types import Metric
+
+METRICS = {
+    "accuracy": Metric(True, "fraction"), "matthews": Metric(True), "macro_f1": Metric(True, "fraction"),
+    "f1": Metric(True, "fraction"), "pearson": Metric(True), "spearman": Metric(True),
+    "precision": Metric(True, "fraction"), "recall": Metric(True, "fraction"), "exact": Metric(True, "fraction"),
+    "*_exact": Metric(True, "fraction"), "*_f1": Metric(True, "fraction"),
+}
 
 
 def finetuning(

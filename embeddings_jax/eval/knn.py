@@ -19,6 +19,9 @@ import numpy as np
 
 from embeddings_jax.eval.linear_probe import labeled_parts
 from embeddings_jax.eval.retrieval import cosines, nearest, unit_rows
+from embeddings_jax.types import Metric
+
+METRICS = {"knn_accuracy": Metric(True, "fraction"), "knn200_accuracy": Metric(True, "fraction")}
 
 SETTINGS = {"knn": (20, 0.07), "knn200": (200, 0.1)}
 

@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from embeddings_jax.types import InputError
+from embeddings_jax.types import InputError, Metric
+
+METRICS = {"accuracy": Metric(True, "fraction")}
 
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)
 

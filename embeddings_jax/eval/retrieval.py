@@ -27,7 +27,12 @@ import numpy as np
 from scipy import sparse
 
 from embeddings_jax.eval.linear_probe import labeled_parts
-from embeddings_jax.types import InputError
+from embeddings_jax.types import InputError, Metric
+
+METRICS = {
+    "precision_at_*": Metric(True, "fraction"), "recall_at_*": Metric(True, "fraction"),
+    "map": Metric(True, "fraction"), "mrr": Metric(True, "fraction"), "ndcg_at_*": Metric(True, "fraction"),
+}
 
 FIRST = 10
 BLOCK = 256  # Queries at a time.

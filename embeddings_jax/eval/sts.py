@@ -8,7 +8,9 @@ import numpy as np
 from embeddings_jax.eval.metrics import check_scores, spearman
 from embeddings_jax.eval.pairs import ALIKE, check_pairs, cosines, embedded
 from embeddings_jax.ops import uniformity
-from embeddings_jax.types import InputError
+from embeddings_jax.types import InputError, Metric
+
+METRICS = {"spearman": Metric(True), "alignment": Metric(False), "uniformity": Metric(False)}
 
 AVERAGED = ("sts-12/all/spearman", "sts-13/all/spearman", "sts-14/all/spearman", "sts-15/all/spearman",
             "sts-16/all/spearman", "sts-b/test/spearman")

@@ -5,6 +5,12 @@ from collections.abc import Callable, Container, Iterable, Sequence
 import numpy as np
 
 from embeddings_jax.eval.word_similarity import known_form
+from embeddings_jax.types import Metric
+
+METRICS = {
+    "accuracy": Metric(True, "fraction"), "questions": Metric(None, "count"),
+    "out_of_vocabulary": Metric(None, "count"),
+}
 
 
 def synonyms(

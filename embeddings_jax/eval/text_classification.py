@@ -12,7 +12,9 @@ import optax
 
 from embeddings_jax.eval.word_similarity import known_form
 from embeddings_jax.ops import sentence_vectors
-from embeddings_jax.types import Array, InputError
+from embeddings_jax.types import Array, InputError, Metric
+
+METRICS = {"accuracy": Metric(True, "fraction"), "known_words": Metric(None, "fraction")}
 
 MAX_WORDS = 20000
 MAX_LENGTH = 256  # Words of a text.

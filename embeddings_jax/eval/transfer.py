@@ -7,7 +7,12 @@ from scipy import sparse
 
 from embeddings_jax.eval.linear_probe import classifier
 from embeddings_jax.eval.metrics import matthews
-from embeddings_jax.types import InputError
+from embeddings_jax.types import InputError, Metric
+
+METRICS = {
+    "transfer_accuracy": Metric(True, "fraction"), "transfer_matthews": Metric(True),
+    "accuracy": Metric(True, "fraction"),
+}
 
 
 def transfer(embed: Callable[[Sequence[str]], Any], dataset: Any, *, seed: int = 0) -> dict[str, float]:

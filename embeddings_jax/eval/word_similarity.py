@@ -6,6 +6,9 @@ import numpy as np
 
 from embeddings_jax.eval.metrics import check_scores
 from embeddings_jax.eval.metrics import spearman as correlation
+from embeddings_jax.types import Metric
+
+METRICS = {"spearman": Metric(True), "pairs": Metric(None, "count"), "out_of_vocabulary": Metric(None, "count")}
 
 
 def word_similarity(
