@@ -16,7 +16,7 @@ from embeddings_jax.data.files.atomic import write_atomically
 from embeddings_jax.data.files.json import read_json
 from embeddings_jax.types import InputError
 
-_SUMMED = 1 << 20  # Bytes at the beginning of a file whose sum is compared: headers, and small files whole.
+_SUMMED = 1 << 24  # Bytes at the beginning of a file whose sum is compared: headers, and small files whole.
 
 
 def cache_root(cache_dir: str | os.PathLike | None = None) -> Path:

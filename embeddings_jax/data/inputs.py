@@ -29,7 +29,11 @@ def read_items(path: str, encoder_kind: str, errors: str = "strict", gaps: bool 
   if encoder_kind == "images":
     files = own.list_files(path)
     if files[0].suffix == ".npy":
-      return list(formats.load_npy(files[0]))
+      pictures = formats.load_npy(files[0])
+      if pictures.ndim < 2 or pictures.dtype.kind not in "fiub":
+        raise InputError(f"{files[0]}: holds {pictures.dtype} {list(pictures.shape)}, should be uint8 [n, height, "
+                         "width, channels]")
+      return list(pictures)
     pictures = [file for file in files if own.file_kind(file) == "images"]
     return [str(file) for file in pictures or files]  # A readme beside pictures is none.
   if encoder_kind == "waveforms":

@@ -69,8 +69,6 @@ def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str =
   Raises:
     InputError: No such file, files of several kinds, or a format that is not read.
   """
-  if documents not in DOCUMENTS:
-    raise InputError(f"--config.data.documents={documents}: must be one of {', '.join(DOCUMENTS)}")
   files = list_files(path)
   if any(file_kind(file) != "unknown" for file in files):  # A readme or licence beside the data is not data.
     files = [file for file in files if file_kind(file) != "unknown"]
