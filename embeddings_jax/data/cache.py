@@ -85,8 +85,11 @@ def _contents(path: Path) -> dict[str, list[int]]:
   files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
   contents = {}
   for file in files:
+    value = 0
     with open(file, "rb") as opened:
-      contents[file.relative_to(path).as_posix()] = [file.stat().st_size, zlib.crc32(opened.read(_SUMMED))]
+      while opened.tell() < _SUMMED and (data := opened.read(1 << 16)):
+        value = zlib.crc32(data, value)
+    contents[file.relative_to(path).as_posix()] = [file.stat().st_size, value]
   return contents
 
 
