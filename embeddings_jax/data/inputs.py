@@ -20,7 +20,10 @@ def read_items(path: str, encoder_kind: str, errors: str = "strict", gaps: bool 
   """
   path = str(path)
   if encoder_kind in ("words", "bags", "bytes", "subwords", "characters"):
-    items = [line for file in own.list_files(path) for line in formats.read_lines(file, errors)]
+    files = own.list_files(path)
+    for file in files:
+      own.check_text(file)
+    items = [line for file in files for line in formats.read_lines(file, errors)]
     if not any(items):
       raise InputError(f"{path}: is empty, it has no text")
     return items
