@@ -45,6 +45,9 @@ def test_one_word_a_line_is_nothing_to_learn_from(model, tmp_path):
   (tmp_path / "a.txt").write_text("cat\ndog\nmat\n" * 50)
   with pytest.raises(InputError, match="a.txt: no two words stand together .* nothing to learn"):
     load(model, tmp_path / "a.txt", tmp_path / "cache")
+  (tmp_path / "a.txt").write_text("cat cat cat\n" * 50)
+  with pytest.raises(InputError, match="a.txt: the vocabulary is the one word 'cat': there is nothing to learn"):
+    load(model, tmp_path / "a.txt", tmp_path / "cache")
 
 
 def clips(folder, rate=8000):

@@ -16,7 +16,7 @@ from embeddings_jax.data.files.atomic import write_atomically
 from embeddings_jax.data.files.json import read_json
 from embeddings_jax.types import InputError
 
-_SUMMED = 1 << 20  # Bytes at the beginning of a file whose sum is compared: headers, and small files whole.
+_SUMMED = 1 << 24  # Bytes at the beginning of a file whose sum is compared: headers, and small files whole.
 
 
 def cache_root(cache_dir: str | os.PathLike | None = None) -> Path:
@@ -85,8 +85,11 @@ def _contents(path: Path) -> dict[str, list[int]]:
   files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
   contents = {}
   for file in files:
+    value = 0
     with open(file, "rb") as opened:
-      contents[file.relative_to(path).as_posix()] = [file.stat().st_size, zlib.crc32(opened.read(_SUMMED))]
+      while opened.tell() < _SUMMED and (data := opened.read(1 << 16)):
+        value = zlib.crc32(data, value)
+    contents[file.relative_to(path).as_posix()] = [file.stat().st_size, value]
   return contents
 
 

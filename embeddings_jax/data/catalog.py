@@ -80,6 +80,8 @@ def load(
   name = str(name)
   cache_dir = cache_root(cache_dir)
   check_options(**pictures)
+  if documents not in own.DOCUMENTS:
+    raise InputError(f"--config.data.documents={documents}: must be one of {', '.join(own.DOCUMENTS)}")
   if name in CATALOG:
     entry = CATALOG[name]
     files = {file: formats.checked_file(data_dir, file, checksum) for file, checksum in entry.files.items()}

@@ -242,6 +242,9 @@ class _Count(NamedTuple):
     window, halo = self.window, 2 * self.window
     begin = max(0, start - halo)
     text = np.asarray(self.tokens[begin:stop + halo]).astype(np.int64)
+    if text.max(initial=-1) >= self.vocab_size:  # SciPy's compiled code would write beyond its arrays.
+      raise InputError(f"token {text.max()} is beyond the vocabulary of {self.vocab_size} words; the cached tokens "
+                       "are damaged, remove their folder from the cache")
     breaks = np.flatnonzero(text < 0)
     text[breaks] = self.vocab_size
     place = lambda i: i + window + (window - 1) * int(np.searchsorted(breaks, i))

@@ -110,10 +110,10 @@ def take_columns(dataset: Dataset, names: Sequence[str]) -> tuple[Dataset, list[
   for name in names:
     if columns is not None and name in columns:
       taken.append(list(columns).index(name))
-    elif name.isdecimal() and int(name) < width:
+    elif name.isdecimal() and len(name) < 10 and int(name) < width:
       taken.append(int(name))
     else:
-      known = ", ".join(columns) if columns else f"they are 0 to {width - 1}"
+      known = ", ".join(column[:40] for column in columns[:20]) if columns else f"they are 0 to {width - 1}"
       raise InputError(f"{dataset.name}: has no column {name!r}; {known}")
   kept = [i for i in range(width) if i not in taken]
   if not kept:

@@ -69,8 +69,6 @@ def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str =
   Raises:
     InputError: No such file, files of several kinds, or a format that is not read.
   """
-  if documents not in DOCUMENTS:
-    raise InputError(f"--config.data.documents={documents}: must be one of {', '.join(DOCUMENTS)}")
   files = list_files(path)
   if any(file_kind(file) != "unknown" for file in files):  # A readme or licence beside the data is not data.
     files = [file for file in files if file_kind(file) != "unknown"]
@@ -97,7 +95,9 @@ def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str =
 
 def _text(path: str, files: Sequence[Path], cache_dir: Path, errors: str, documents: str) -> Dataset:
   for file in files:
-    _check_text(file)
+    if not file.stat().st_size:
+      raise InputError(f"{file}: is empty")
+    check_text(file)
   blank = documents == "blank" or documents == "auto" and any(has_blank_lines(file, errors) for file in files)
   blank = blank and not any(has_marks(file, errors) for file in files)
 
@@ -109,10 +109,8 @@ def _text(path: str, files: Sequence[Path], cache_dir: Path, errors: str, docume
   return text_dataset(path, key, read, cache_dir, by_content=True)._replace(lines=blank)
 
 
-def _check_text(file: Path) -> None:
-  """Raises an `InputError` for an empty file, and for one that is not plain text by its name or first bytes."""
-  if not file.stat().st_size:
-    raise InputError(f"{file}: is empty")
+def check_text(file: Path) -> None:
+  """Raises an `InputError` for a file that is not plain text by its name or first bytes, with the way out."""
   with formats.opened(file) as handle:
     begin = handle.read(1024)
   suffix = file_format(file)

@@ -194,7 +194,7 @@ def _has_header(path: str | os.PathLike, errors: str) -> bool:
 
 def _number(cell: str, place: str) -> float:
   value = float(cell) if formats.is_number(cell) else math.nan
-  if not math.isfinite(value):
+  if not abs(value) < 3e38:  # Models compute in float32.
     raise InputError(f"{place}: the score {formats.quoted(cell)} is not a finite number")
   return value
 
@@ -240,7 +240,7 @@ def read_choices(path: str | os.PathLike, errors: str = "strict") -> Iterator[Ex
   _, first = next(rows, (0, []))
   header = [cell.strip().lower() for cell in first]
   place = {name: i for i, name in enumerate(header)}
-  endings = [place[name] for name in sorted((n for n in header if re.fullmatch(r"ending_?\d+", n)),
+  endings = [place[name] for name in sorted((n for n in header if re.fullmatch(r"ending_?\d{1,3}", n)),
                                             key=lambda n: int(re.sub(r"\D", "", n)))]
   context = next((name for name in ("sent1", "ctx", "context", "startphrase") if name in place), None)
   start = next((name for name in ("sent2", "startphrase") if name in place and name != context), None)

@@ -163,8 +163,8 @@ def as_task(dataset: Dataset, label: str = "", max_examples: int = 0, max_train:
     for i, tags in enumerate(values):
       for word, tag in enumerate(tags):
         if tag not in number:
-          raise InputError(f"{place(i)}: the tag {tag!r} of word {word + 1} is not in the training part, which has "
-                           f"{_listed(labels)}")
+          raise InputError(f"{place(i)}: the tag {formats.quoted(tag)} of word {word + 1} is not in the training "
+                           f"part, which has {_listed(labels)}")
       targets.append(np.array([number[tag] for tag in tags], np.int32))
   elif values.dtype.kind == "f":
     kind = "regression"
@@ -178,15 +178,15 @@ def as_task(dataset: Dataset, label: str = "", max_examples: int = 0, max_train:
     asked = np.concatenate(list(parts.values()))
     strange = asked[~np.isin(values[asked], classes)]
     if len(strange):
-      raise InputError(f"{place(strange[0])}: the label {str(values[strange[0]])!r} is not in the training part, "
-                       f"which has {_listed(classes)}")
+      raise InputError(f"{place(strange[0])}: the label {formats.quoted(str(values[strange[0]]))} is not in the "
+                       f"training part, which has {_listed(classes)}")
     if not 2 <= len(classes) <= MAX_CLASSES:
       raise InputError(f"{dataset.name}: {label} has {len(classes)} classes in the training part, as "
                        f"{_listed(classes)}; a task has 2 to {MAX_CLASSES}")
     labels = tuple(str(value) for value in classes)
     targets = np.searchsorted(classes, values).astype(np.int32)
   if kind == "tagging" and len(labels) < 2:
-    raise InputError(f"{dataset.name}: the training part has the one tag {labels[0]!r}")
+    raise InputError(f"{dataset.name}: the training part has the one tag {formats.quoted(labels[0])}")
   if max_train:
     parts |= {"train": _share(train, np.asarray(targets) if kind == "classification" else None, max_train, seed)}
   drawn = [max_train, *([seed] if seed else [])] if max_train else []
@@ -233,7 +233,7 @@ def _parts(dataset: Dataset) -> dict[str, np.ndarray]:
 
 
 def _listed(labels: Sequence[Any]) -> str:
-  return ", ".join(str(label) for label in labels[:20]) + (", ..." if len(labels) > 20 else "")
+  return ", ".join(str(label)[:40] for label in labels[:20]) + (", ..." if len(labels) > 20 else "")
 
 
 def task_encoder(encoder: Encoder, max_length: int) -> Encoder:

@@ -84,12 +84,17 @@ def tokenize(
 
 
 def check_contexts(tokens: Tokens, name: str) -> None:
-  """Raises an `InputError` if no two known words stand next to each other, so that there is nothing to learn.
+  """Raises an `InputError` if the vocabulary is one word, or no two known words stand next to each other.
+
+  A model of words in their contexts then has nothing to learn, and a loss that is 0 from the start.
 
   Args:
     tokens: A tokenized corpus.
     name: Name of the dataset.
   """
+  if len(tokens.encoder.vocabulary) < 2:
+    raise InputError(f"{name}: the vocabulary is the one word {tokens.encoder.vocabulary.words[0]!r}: there is "
+                     "nothing to learn; lower min_count, or give more text")
   for start in range(0, len(tokens.tokens), _SLAB):
     known = tokens.tokens[start:start + _SLAB + 1] >= 0
     if (known[1:] & known[:-1]).any():

@@ -407,6 +407,7 @@ FRACTIONS = "".join(f"{i}.5,{i}.25\n" for i in range(12))
     ("2001,2002,2003\n.5,.25,.125\n", ["2001", "2002", "2003"], None, [[.5, .25, .125]]),
     ("2001,2002,2003\n5,2,1\n", None, None, [[2001, 2002, 2003], [5, 2, 1]]),
     ("0,1\n1,0\n", None, None, [[0, 1], [1, 0]]),
+    ("1,2,3\n2,1,3\n", None, None, [[1, 2, 3], [2, 1, 3]]),
     ("0\n.5\n", None, None, [[0], [.5]]),
     ("x\r1\r2\r", ["x"], None, [[1], [2]]),
     ("\ufeffx,y\r\n1,2\r\n", ["x", "y"], None, [[1, 2]]),
@@ -459,6 +460,8 @@ def test_labels_and_ids_never_become_floats(folder):
   np.save(folder / "a.npy", np.array([[1, big + 1], [2, big + 3]]))
   _, (ids,) = take_columns(load(str(folder / "a.npy")), ["1"])
   assert ids.tolist() == [big + 1, big + 3]
+  near = table(folder, f"x,id\n1,{2**60 + 1}\n2,{2**60 + 2}\n", "b.csv")  # As floats they are one number.
+  assert take_columns(near, ["id"])[1][0].tolist() == [2**60 + 1, 2**60 + 2]
   dropped = table(folder, f"x,id\n1,{big + 1}\n,{big + 3}\n3,{big + 5}\n", missing="drop")
   assert take_columns(dropped, ["id"])[1][0].tolist() == [big + 1, big + 5]
 
@@ -469,6 +472,8 @@ def test_line_breaks_and_long_fields_in_quotes(folder):
   dataset = load(str(folder / "a.csv"))
   assert dataset.items[0] == ("The cat sat here", 'A "cat" was') and len(dataset.items[1][1]) == 199_999
   assert dataset.labels["score"].tolist() == [4.0, 4.5] and csv.field_size_limit() == 131072
+  with pytest.raises(InputError, match="line 2 has 2 columns, the lines before have 1"):
+    table(folder, "A title\n1,2\n3,4\n")
   for text in ('sentence1,sentence2\n"a,b\nc,d\n', 'x,y\n1,"2\n3,4\n'):
     with pytest.raises(InputError, match="a.csv: line 2: a quotation mark is never closed"):
       table(folder, text)
@@ -500,6 +505,8 @@ def test_formats_that_are_not_read_say_the_way_out(folder, name, content, messag
   (folder / name).write_bytes(content)
   with pytest.raises(InputError, match=message):
     load(str(folder / name), errors="replace")
+  with pytest.raises(InputError, match=message):
+    read_items(folder / name, "subwords", errors="replace")
 
 
 def test_links_are_followed_and_a_folder_reached_twice_is_named(folder, caplog):

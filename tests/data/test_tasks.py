@@ -282,7 +282,7 @@ def test_the_years_of_semeval():
     assert 0 <= dataset.labels["score"].min() and dataset.labels["score"].max() == 5
     assert all(len(pair) == 2 and all(pair) for pair in dataset.items)
   at = catalog.load("sts-13").items.index(("measure the depth of a body of water", "any large deep body of water."))
-  assert catalog.load("sts-13").labels["score"][at] == np.float32(0.8)
+  assert catalog.load("sts-13").labels["score"][at] == 0.8
   triples = catalog.load("snli-triples")
   assert triples.kind == "triples" and len(triples.items) == 5883 and not triples.split
   assert triples.items[2] == (

@@ -128,7 +128,7 @@ def _layout(head: Sequence[tuple[int, list[str]]]) -> tuple[list[str] | None, bo
   if not head:
     return None, False, 0, []
   (line, first), rest = head[0], [cells for _, cells in head[1:]]
-  shorter = bool(rest) and all(len(cells) == len(first) + 1 for cells in rest)
+  shorter = len(first) > 1 and bool(rest) and all(len(cells) == len(first) + 1 for cells in rest)
   # Beside a column without a name the others may be numbered.
   unnamed = len(first) > 1 and not shorter and first[0].strip().lower() in _ROW_NAMES
   counted = _counts(first[unnamed:], rest, sure=unnamed or shorter)
@@ -155,7 +155,7 @@ def _counts(cells: Sequence[str], rest: Sequence[Sequence[str]], sure: bool) -> 
   begin = int(cells[0])
   if [int(cell) for cell in cells] != list(range(begin, begin + len(cells))):
     return False
-  if begin in (0, 1) and (sure or len(cells) > 2):
+  if not begin and len(cells) > 2 or begin in (0, 1) and sure:
     return True
   # Years, say, or two columns: a row of whole numbers among rows without any.
   fractions = all(not cell.strip().lstrip("-").isdecimal() for row in rest for cell in row)
@@ -179,8 +179,6 @@ def _numbers(path: str | os.PathLike, line: int, cells: Sequence[str], first: in
 
 def _integers(path: str | os.PathLike, rows: np.ndarray, named: bool) -> dict[int, np.ndarray]:
   """Columns of whole numbers beyond 2**53, read again as integers."""
-  if rows.dtype == np.float32:
-    return {}
   with np.errstate(invalid="ignore"):
     wanted = [i for i in range(rows.shape[1]) if (np.abs(rows[:, i]) >= 2.0**53).any()
               and (rows[:, i] == np.rint(rows[:, i])).all()]
