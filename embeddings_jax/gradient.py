@@ -92,6 +92,9 @@ def gradient_model(
 
   def parts_of(rows):
     """`[n, ...] -> [accumulate, n / accumulate, ...]`."""
+    for rows_of in jax.tree.leaves(rows):
+      if len(rows_of) % accumulate:
+        raise InputError(f"accumulate={accumulate}: does not divide the {len(rows_of)} rows of a batch")
     # Strided parts: every part has rows of every data shard, and no row changes its device.
     parts = jax.tree.map(lambda x: jnp.moveaxis(x.reshape((-1, accumulate) + x.shape[1:]), 1, 0), rows)
     return constrain(parts, jax.sharding.PartitionSpec(None, DATA_AXES))

@@ -64,5 +64,17 @@ class Source(NamedTuple):
     return self.assemble(self.resident, self.feed_at(step))
 
 
+class Metric(NamedTuple):
+  """How to read an evaluation metric.
+
+  Attributes:
+    higher_is_better: Direction; None for what describes the evaluation, as the number of questions.
+    unit: `fraction`, `nats`, `count`, ...; "" if it has none.
+  """
+
+  higher_is_better: bool | None
+  unit: str = ""
+
+
 class InputError(ValueError):
   """Something the user gave is wrong; the message is one line that says what, where and what to do."""

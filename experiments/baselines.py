@@ -25,7 +25,7 @@ FOLDER = pathlib.Path(__file__).parent / "results"
 READMES = pathlib.Path(__file__).parents[1] / "README.md", FOLDER / "README.md"
 # Numbers of questions, sections of the analogies and deviations over draws are in the files alone.
 LEFT_OUT = re.compile(
-    r"(^|/)((pairs|questions|words|out_of_vocabulary|few_shot_\d+/deviation)$|"
+    r"(^|/)((pairs|questions|words|out_of_vocabulary|few_shot_\d+/deviation|(nmi|ari|purity)/std)$|"
     r"cos(add|mul)/(?!total/|semantic/|syntactic/))")
 # What the folder's own table has beyond the README's: other measures of the same, and parts of a mean.
 DETAILS = re.compile(
@@ -85,7 +85,7 @@ def baseline_table(left_out: re.Pattern | None = None) -> str:
     shared = [name for name in measured[0] if not LEFT_OUT.search(name) and not (left_out and left_out.search(name))]
     for metric in (name for name in shared if name.removeprefix("untrained/") == name
                    or name.removeprefix("untrained/") not in shared):
-      row[3:6] = metric, _over_seeds(measured, metric), _over_seeds(measured, f"untrained/{metric}")
+      row[3:6] = metric, _over_seeds(measured, metric), _untrained(runs, measured, f"untrained/{metric}")
       lines.append("| " + " | ".join(row) + " |")
       row = [""] * len(columns)
   return "\n".join(lines) + "\n"
@@ -113,6 +113,17 @@ def _over_seeds(measured: Sequence[Mapping[str, float]], metric: str) -> str:
   if not values:
     return ""
   return described(values) + (f" ({len(values)} of {len(measured)} seeds)" if len(values) < len(measured) else "")
+
+
+def _untrained(runs: Sequence[Mapping[str, Any]], measured: Sequence[Mapping[str, float]], metric: str) -> str:
+  """Mean and standard deviation of the untrained networks: over the runs, or of a single run over its own ones."""
+  cell = _over_seeds(measured, metric)
+  if not cell or len(runs) > 1:
+    return cell
+  if spread := runs[0].get("standard_deviations", {}).get(metric):
+    return f"{cell} ± {spread:.3f}"
+  best_of = runs[0].get("untrained_best_of")  # Older runs recorded the best of several networks.
+  return f"{cell} (best of {best_of})" if best_of else cell
 
 
 def _by_number(name: str) -> tuple[str, int]:

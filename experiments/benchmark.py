@@ -29,13 +29,11 @@ Each prints one JSON object; `--output` writes it as well, and the README's tabl
 import importlib
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from absl import flags
 
 from embeddings_jax.data.files.atomic import write_atomically
-from embeddings_jax.data.files.json import read_json
 from embeddings_jax.types import InputError
 from experiments import command, hardware, workdir
 
@@ -89,27 +87,12 @@ def main(argv: Sequence[str]) -> int:
   found = {"command": " ".join(["python -m experiments.benchmark", *shown]), **verb(),
            "device": hardware.processor(), "versions": workdir.versions(), "commit": workdir.commit()}
   if FLAGS.output:
-    found |= measured_elsewhere(pathlib.Path(FLAGS.output), found)
+    found |= hardware.measured_elsewhere(pathlib.Path(FLAGS.output), found)
   text = json.dumps(found, indent=1)
   print(text)
   if FLAGS.output:
     write_atomically(FLAGS.output, text + "\n")
   return 0
-
-
-def measured_elsewhere(path: pathlib.Path, found: Mapping[str, Any]) -> dict[str, list]:
-  """Keeps the ratios to the peer that an earlier result at `path` has from other processors, as `elsewhere`.
-
-  A speed claim holds for the range of processors that it was measured on, so measuring on another one adds to a
-  result instead of replacing it.
-  """
-  if not path.exists():
-    return {}
-  old = read_json(path)
-  described = {key: old[key] for key in ("device", "ratio", "command", "commit") if key in old}
-  entries = [*old.get("elsewhere", []), described]
-  kept = [entry for entry in entries if "ratio" in entry and entry["device"] != found["device"]]
-  return {"elsewhere": kept} if kept else {}
 
 
 if __name__ == "__main__":

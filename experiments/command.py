@@ -16,7 +16,7 @@ from embeddings_jax.types import InputError
 
 FLAGS = flags.FLAGS
 PRESETS = ("demo", "tiny", "small", "paper")
-USAGE_ERROR, FAILURE, TRY_AGAIN, INTERRUPTED = 2, 1, 75, 130
+USAGE_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
 NO_YNNPACK_CONVOLUTIONS = (
     "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,"
     "LIBRARY_FUSION_TYPE_REDUCE")
@@ -42,9 +42,9 @@ DEFAULTS = dict(
     evals_between=(),  # Those of every `eval_every` steps; none: `evals`.
     eval_items=0,  # Evaluate on a sample of this many items where there is no official split; 0: all.
     baselines=False,  # Evaluate the untrained model and features without learning too.
-    baseline_seeds=1,  # Untrained models, each with a seed of its own, of which the best figures are told.
-    best_metric="",  # Keep, and report, the checkpoint with the best value of this evaluation metric ...
-    lower_is_better=False,  # ... the higher the better, unless this says not.
+    baseline_seeds=1,  # Number of random seeds for the untrained baseline; the mean is reported.
+    best_metric="",  # Keep, and report, the checkpoint with the best value of this evaluation metric.
+    horizon=0,  # Updates over which schedules run; 0: as many as the run was first asked for.
 )
 
 
@@ -182,8 +182,8 @@ def call(main: Callable[[Sequence[str]], int | None]) -> None:
     code = main(sys.argv) or 0
   except InputError as error:
     code = _fail(error, USAGE_ERROR)
-  except KeyboardInterrupt:
-    code = _fail("interrupted", INTERRUPTED)
+  except KeyboardInterrupt as error:
+    code = _fail(str(error) or "interrupted", getattr(error, "exit_code", INTERRUPTED))
   except BrokenPipeError:
     code = FAILURE
   except OSError as error:

@@ -6,8 +6,8 @@ last, first_last_mean, cls:K and mean:K of layer K); what a sentence-transformer
 
 With a model of words, --pooling makes a line's vector from those of its words
 (`embeddings_jax/ops/sentence_vectors.py`): mean; idf and sif, weighted means (idf's counts are of the input's lines,
-sif's of the training text; of sif the input's first component is removed); concatenation of the first --num_words
-vectors; the first --num_components principal components.
+sif's of the training text; of sif the input's first component is removed; both need several lines); concatenation of
+the first --num_words vectors; the first --num_components principal components.
 """
 from collections.abc import Sequence
 
@@ -41,6 +41,7 @@ def main(argv: Sequence[str]) -> int:
       raise InputError(f"--{name} is missing")
   import numpy as np
 
+  from embeddings_jax.data.files.atomic import replacing
   from embeddings_jax.data.inputs import read_items
   from experiments import inference, pipeline, pretrained
 
@@ -63,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
   vectors = embed(items)
   if FLAGS.normalize or (FLAGS.normalize is None and found and found.normalize):
     vectors = pretrained.unit(vectors)
-  with open(FLAGS.output, "wb") as file:  # Not by name: NumPy would add .npy to it.
+  with replacing(FLAGS.output) as file:  # Not by name: NumPy would add .npy to it.
     np.save(file, vectors)
   origin = FLAGS.init_from or f"step {run.step} of {FLAGS.workdir}"
   print(f"{FLAGS.output}: {vectors.shape[0]} x {vectors.shape[1]} {vectors.dtype}, from {origin}")

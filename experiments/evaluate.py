@@ -11,10 +11,10 @@ are the pictures as they are; with --output=FILE.json what is found is written, 
 Protocols on sentences (`sts`, `transfer`, ...) are asked of models of words, too: a sentence is then the mean of its
 words' vectors, or what --pooling says, whose name then stands before those of the metrics.
 """
-import json
-import pathlib
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from absl import flags
 
@@ -29,6 +29,8 @@ flags.DEFINE_string("init_from", "", "Directory of a pretrained network, instead
 flags.DEFINE_string("features", "", "Features without learning, instead of --workdir: pixels.")
 flags.DEFINE_string("output", "", "Where to write what --features gives, as .json.")
 flags.DEFINE_string("pooling", "", "How a text's vector is made from those of its tokens, or of its words.")
+flags.DEFINE_string("data", None, "Replaces the run's dataset; code, FILE.py:FUNCTION, runs only if named here.")
+flags.DEFINE_string("config_file", "", "Config file of the run; its dataset may be code (FILE.py:FUNCTION).")
 flags.DEFINE_list("protocols", None, "protocol or protocol:dataset, separated by commas (default: the config's).")
 flags.DEFINE_string("data_dir", None, "Directory of the catalog's files (default: $EMBEDDINGS_DATA).")
 flags.DEFINE_string("cache_dir", None, "Derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
@@ -56,18 +58,18 @@ def main(argv: Sequence[str]) -> int:
                      f"{run.encoder.kind}")
   config = run.record["config"]
   names = FLAGS.protocols if FLAGS.protocols is not None else config["evals"]
+  dirs = {"data_dir": FLAGS.data_dir, "cache_dir": FLAGS.cache_dir}
+  allow_code = name_data(config, run.record.get("preset"))
 
   data = None  # What protocols on the run's own task or held-out part need.
   if config["data"].get("form") == "task":
-    data = loading.load_task(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir, encoder=run.encoder)
+    data = loading.load_task(config, encoder=run.encoder, allow_code=allow_code, **dirs)
   elif "held_out" in names:
     # The run's own tokenizer: the directory that it came from may be gone.
-    data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir, encoder=run.encoder)
+    data = loading.load_data(config, encoder=run.encoder, allow_code=allow_code, **dirs)
 
   def dataset():
-    if data:
-      return data.dataset
-    return loading.load_dataset(config["data"], data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)[0]
+    return data.dataset if data else loading.load_dataset(config["data"], allow_code=allow_code, **dirs)[0]
 
   def untrained():
     batch = {key: np.zeros(shape, dtype) for key, (shape, dtype) in run.record["batch"].items()}
@@ -80,22 +82,50 @@ def main(argv: Sequence[str]) -> int:
       topics=inference.topics_of(run.model, run.state, run.encoder),
       asked=inference.asked_of(run.model, run.state, run.encoder, data=data, untrained=untrained),
       seed=config["seed"], max_items=config["eval_items"],
-      view=protocols.view_for(run.encoder, FLAGS.cache_dir), data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+      # The config of a stranger's run may name other code than its dataset, and protocols that cannot be answered.
+      allow_code=FLAGS.protocols is not None, lenient=FLAGS.protocols is None,
+      view=protocols.view_for(run.encoder, FLAGS.cache_dir), **dirs)
   if FLAGS.pooling:
     metrics = {f"{FLAGS.pooling}/{key}": value for key, value in metrics.items()}
   for key, value in metrics.items():
     print(f"{key}: {value:.4f}")
-  path = run.path / "results.json"
-  old = workdir.read_json(path) if path.exists() else {"model": config["name"], "metrics": {}, "seed": config["seed"]}
-  old["metrics"] |= {key: round(float(value), 6) for key, value in metrics.items()}
-  step = {"best_step": run.step} if config["best_metric"] else {"steps": run.step}
-  workdir.write_json(path, {"steps": run.step} | old | step)
-  drawn = figures.draw_probing(run.path, metrics)
-  drawn += figures.draw_sts(run.path, sentences or embed, names, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir,
-                            prefix=FLAGS.pooling)
+  lock = workdir.Lock(run.path)
+  try:
+    lock.acquire(patience=0)
+  except InputError as error:
+    print(f"{error}; its results.json is left as it is")
+    return 0
+  try:
+    add_results(run, metrics)
+    drawn = figures.draw_probing(run.path, metrics) + figures.draw_sts(
+        run.path, sentences or embed, names, prefix=FLAGS.pooling, **dirs)
+  finally:
+    lock.release()
   for file in drawn:
     print(f"{run.path}: {file}")
   return 0
+
+
+def name_data(config: dict[str, Any], preset: str | None) -> bool:
+  """Puts the dataset that this command line names into a recorded config; returns whether it names one."""
+  if FLAGS.config_file:
+    chosen = command.load_config(config["name"], preset or "demo", FLAGS.config_file)
+    config["data"]["name"] = chosen.data.name
+  if FLAGS.data:
+    config["data"]["name"] = FLAGS.data
+  return bool(FLAGS.data or FLAGS.config_file)
+
+
+def add_results(run: Any, metrics: Mapping[str, float]) -> None:
+  """Adds metrics to the `results.json` of a `pipeline.Run`."""
+  from experiments import workdir
+
+  config = run.record["config"]
+  old = workdir.read_results(run.path) or {"model": config["name"], "seed": config["seed"]}
+  new = {key: round(float(value), 6) for key, value in metrics.items() if math.isfinite(value)}
+  step = {"best_step": run.step} if config["best_metric"] else {"steps": run.step}
+  workdir.write_json(run.path / "results.json",
+                     {"steps": run.step} | old | step | {"metrics": old.get("metrics", {}) | new})
 
 
 def evaluate_file() -> int:
@@ -130,7 +160,8 @@ def evaluate_file() -> int:
   else:
     embed, asked, view = pretrained_network()
   metrics = protocols.evaluate(names, results.remembering(embed), dataset=None, vocabulary=words, asked=asked,
-                               sentences=sentences, view=view, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+                               sentences=sentences, view=view, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir,
+                               allow_code=True)
   for key, value in metrics.items():
     print(f"{key}: {value:.4f}")
   if FLAGS.output:
@@ -147,12 +178,13 @@ def write_features(names, metrics, seconds):
   sets = dict.fromkeys(name.partition(":")[2] for name in names)
   found = {
       "model": FLAGS.features, "preset": "", "data": ", ".join(sets),
-      "metrics": {key: round(float(value), 6) for key, value in metrics.items()}, "training": {}, "seed": 0,
+      "metrics": {key: round(float(value), 6) for key, value in metrics.items() if math.isfinite(value)},
+      "training": {}, "seed": 0,
       "steps": 0, "wall_seconds": round(seconds, 1),
       "command": f"python -m experiments.evaluate --features={FLAGS.features} --protocols={','.join(names)}",
       "commit": workdir.commit(), "versions": workdir.versions(), "device": jax.devices()[0].device_kind,
   }
-  pathlib.Path(FLAGS.output).write_text(json.dumps(found, indent=1) + "\n")
+  workdir.write_json(FLAGS.output, found)
 
 
 def pooled(embed, encoder):

@@ -1,12 +1,13 @@
 """Writes what was learnt for other programs: `python -m experiments.export --workdir=W --format=glove --output=FILE`.
 
-Transformers: huggingface, with the directory --output=DIR, which `transformers` loads with its tokenizer, or of
-pictures with its preprocessor.
+Transformers: huggingface, with the directory --output=DIR, which `transformers` loads with its tokenizer, or for
+images with its preprocessor, and sentence-transformers with its pooling, where that gives the run's vectors.
 Word vectors: word2vec (text), word2vec-binary, glove (text without its first line), npy (with FILE's
 .vocabulary.txt). A name that ends in .gz is compressed. With --vectors=FILE instead of --workdir one format is turned
 into another.
 """
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 
@@ -52,13 +53,39 @@ def export_network() -> int:
   if found.name == "mae":
     huggingface_vision.write(output, found.hyper, found.others, found.params, found.encoder.shape)
   elif found.encoder.kind == "subwords":
-    tokenizer = huggingface.tokenizer_files(found.encoder.files()["tokenizer.json"], found.encoder.max_length)
-    huggingface.write(output, found.name, found.hyper, found.params, tokenizer)
+    files = huggingface.tokenizer_files(found.encoder.files()["tokenizer.json"], found.encoder.max_length)
+    files |= sentence_files(found)
+    huggingface.write(output, found.name, found.hyper, found.params, files)
   else:
     raise InputError(f"--format=huggingface: a {found.name} of {found.encoder.kind} has no place there; bert, gpt "
                      "and mae have")
   print(f"{FLAGS.output}: {found.name}, {FLAGS.format}, from step {found.step} of {FLAGS.workdir}")
   return 0
+
+
+def sentence_files(found: Any) -> dict[str, bytes]:
+  """Returns the files by which sentence-transformers gives the run's vectors; none, and a line, if it cannot.
+
+  Args:
+    found: A `Pretrained` of a work directory.
+  """
+  import numpy as np
+
+  from embeddings_jax.interop import huggingface
+  from experiments import inference, pipeline, pretrained
+
+  texts = [found.encoder.decode([i]) or "a" for i in range(min(found.encoder.facts["vocab_size"], 64))] + ["a b c d"]
+  try:
+    files = huggingface.sentence_files(found.pooling or "mean", found.hyper["dim"], found.encoder.max_length,
+                                       found.normalize)
+    runs = pipeline.load_run(FLAGS.workdir), pretrained.as_run(found)
+    ours, theirs = (inference.embedder(run.model, run.state, run.encoder)(texts) for run in runs)
+    if ours.shape != theirs.shape or not np.allclose(ours, theirs, atol=1e-4 * np.abs(ours).max()):
+      raise InputError("the run's vectors are more than the pooled ones of its network")
+  except InputError as error:
+    print(f"{FLAGS.output}: modules.json and 1_Pooling are left out: {error}")
+    return {}
+  return files
 
 
 if __name__ == "__main__":

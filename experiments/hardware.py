@@ -1,7 +1,11 @@
-"""Description of the processor, without which a speed is not a measurement."""
+"""Descriptions of processors, without which a speed is not a measurement."""
 import os
 import pathlib
 import platform
+from collections.abc import Mapping
+from typing import Any
+
+from embeddings_jax.data.files.json import read_json
 
 # Widest first; a processor is described by the first of each group that it has.
 _UNITS = ((("avx512f", "AVX-512"), ("avx2", "AVX2"), ("avx", "AVX"), ("asimd", "NEON")),
@@ -23,3 +27,18 @@ def processor(cpuinfo: str | None = None) -> str:
   flags = set(fields.get("flags", fields.get("Features", "")).split())
   units = [next((label for flag, label in group if flag in flags), None) for group in _UNITS]
   return ", ".join([name, f"{os.cpu_count()} cores", *filter(None, units)])
+
+
+def measured_elsewhere(path: pathlib.Path, found: Mapping[str, Any]) -> dict[str, list]:
+  """Keeps the ratios to the peer that an earlier result at `path` has from other processors, as `elsewhere`.
+
+  A speed claim holds for the range of processors that it was measured on, so measuring on another one adds to a
+  result instead of replacing it.
+  """
+  if not path.exists():
+    return {}
+  old = read_json(path)
+  described = {key: old[key] for key in ("device", "ratio", "command", "commit") if key in old}
+  entries = [*old.get("elsewhere", []), described]
+  kept = [entry for entry in entries if "ratio" in entry and entry["device"] != found["device"]]
+  return {"elsewhere": kept} if kept else {}

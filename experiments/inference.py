@@ -109,13 +109,19 @@ def sentence_embedder(
     if pooling == "idf":
       frequency = sum(sentence_vectors.document_frequency(jnp.asarray(tokens), len(table)) for tokens in batches)
       weights = sentence_vectors.idf_weights(frequency, len(sentences))
+      if not np.asarray(jnp.where(frequency > 0, weights, 0)).any():
+        raise InputError(f"--pooling=idf: each word is in all of the {len(sentences)} lines, so that all weights are "
+                         "0; the frequencies are those of the input, so give more lines, or take mean")
     elif pooling == "sif":
       weights = sentence_vectors.sif_weights(jnp.asarray(counts, jnp.float32), sif_a)
     # All batches but the last are full, so that no row of padding stands before one of a sentence.
     vectors = np.concatenate([np.asarray(compiled(table, tokens, weights)) for tokens in batches])[:len(sentences)]
     if pooling == "sif":
-      vectors = jnp.asarray(vectors)
-      vectors = sentence_vectors.remove_component(vectors, sentence_vectors.first_component(vectors))
+      common = jnp.asarray(vectors)
+      vectors = sentence_vectors.remove_component(common, sentence_vectors.first_component(common))
+      if float(jnp.abs(vectors).max()) <= 1e-5 * float(jnp.abs(common).max()):
+        raise InputError(f"--pooling=sif: the vectors of the {len(sentences)} lines have one direction, which SIF "
+                         "takes for what is common to all and removes; give more lines, or take mean")
     return np.asarray(vectors)
 
   return embed_sentences

@@ -16,13 +16,14 @@ from embeddings_jax.data.characters import CharacterEncoder, character_source, s
 from embeddings_jax.data.cooccurrence import Cooccurrence, count_cooccurrences
 from embeddings_jax.data.dataset import Dataset, take_columns
 from embeddings_jax.data.documents import byte_stream
+from embeddings_jax.data.files.tokenizer import load_tokenizer
 from embeddings_jax.data.images import as_images, as_rows, fitted
 from embeddings_jax.data.overlap import without_overlap
 from embeddings_jax.data.sentence_pairs import sentence_pairs
 from embeddings_jax.data.sentence_windows import sentence_windows
 from embeddings_jax.data.sentences import TokenTexts, sentence_rows, tokenize_documents
 from embeddings_jax.data.sources import array_source, window_source
-from embeddings_jax.data.subwords import SubwordEncoder, load_tokenizer, trained_tokenizer, without_special
+from embeddings_jax.data.subwords import SubwordEncoder, trained_tokenizer, without_special
 from embeddings_jax.data.tiles import tile_source
 from embeddings_jax.types import InputError, Source
 from experiments.command import check_choice
@@ -48,18 +49,20 @@ class Data(NamedTuple):
   encoded: Mapping[str, Mapping[str, np.ndarray]] | None = None  # the arrays of its parts.
 
 
-def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str | None, encoder: Any = None) -> Data:
+def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str | None, encoder: Any = None,
+              allow_code: bool = False) -> Data:
   """The training source of a config, its encoder, and the data set for the evaluations.
 
-  Where items are subwords the encoder may be given, a pretrained one, whose tokenizer then serves.
+  Where items are subwords the encoder may be given, a pretrained one, whose tokenizer then serves. `allow_code`: see
+  `catalog.load`.
   """
   options, batch_size, seed = config["data"], config["batch_size"], config["seed"]
   if not options["name"]:
     raise InputError("--data is missing: a name of --list_data, tfds:NAME, or a path")
   if options.get("form") == "task":
     encoder = encoder and tasks.task_encoder(encoder, options["max_length"])
-    return load_task(config, data_dir=data_dir, cache_dir=cache_dir, encoder=encoder)
-  dataset, extra = load_dataset(options, data_dir=data_dir, cache_dir=cache_dir)
+    return load_task(config, data_dir=data_dir, cache_dir=cache_dir, encoder=encoder, allow_code=allow_code)
+  dataset, extra = load_dataset(options, data_dir=data_dir, cache_dir=cache_dir, allow_code=allow_code)
   refuse_test_part(dataset, options["name"])
   kind = options["encoder"]
   check_choice("--config.data.encoder", kind, list(ITEMS))
@@ -104,28 +107,31 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
     encoder = encoders.ByteEncoder(options["max_length"])
     source = window_source(stream, options["window_length"], batch_size, name="signal", pad=0, seed=seed)
   else:
-    if options.get("group"):
-      check_choice("--config.data.group", options["group"], list(dataset.labels))
-    group = dataset.labels[options["group"]][train] if options.get("group") else np.zeros(len(train), int)
+    grouping = clip_groups(dataset, options.get("group", ""))
+    group = dataset.labels[grouping][train] if grouping else np.zeros(len(train), int)
     jitter = options.get("jitter", 0)
     clips = [dataset.items[i] for i in train]
     stream, starts, groups = join_clips(clips, group, seed, options["window_length"], jitter=jitter)
     encoder = encoders.WaveformEncoder(dataset.rate)
     source = window_source(stream, options["window_length"], batch_size, name="signal", starts=starts,
-                           beside={"group": groups} if options.get("group") else None, jitter=jitter, seed=seed)
+                           beside={"group": groups} if grouping else None, jitter=jitter, seed=seed)
   return Data(source, encoder, dataset, validation)
 
 
-def load_dataset(options: Mapping[str, Any], *, data_dir: str | None,
-                 cache_dir: str | None) -> tuple[Any, dict[str, np.ndarray]]:
+def load_dataset(options: Mapping[str, Any], *, data_dir: str | None, cache_dir: str | None,
+                 allow_code: bool = False) -> tuple[Any, dict[str, np.ndarray]]:
   """The data set that a config's `data` names, and the arrays beside its items: `weight` and `label` [num_rows].
 
   `weight` is a column; `label` one of the data set's labels, or a column of whole numbers, of which those below 0 and
   those that are missing are not known (-1).
   """
+  pairs = options.get("encoder") == "subwords" and options.get("form", "pairs") == "pairs"
   dataset = catalog.load(options["name"], data_dir=data_dir, cache_dir=cache_dir, errors=options["errors"],
-                         missing=options.get("missing", ""),
+                         missing=options.get("missing", ""), allow_code=allow_code,
+                         documents=options.get("documents") or ("auto" if pairs else "line"),
                          **{key: options[key] for key in PICTURES if key in options})
+  if dataset.note:
+    print(dataset.note, flush=True)
   size, channels = options.get("image_size", 0), options.get("channels", 0)
   if options.get("encoder") == "images" or size or channels:
     dataset = fitted(as_images(dataset), size, size, channels, cache_dir=cache_dir)
@@ -149,7 +155,8 @@ def load_dataset(options: Mapping[str, Any], *, data_dir: str | None,
     values["label"] = np.full(len(label), -1, np.int32)
     values["label"][known] = np.unique(label[known], return_inverse=True)[1]
   if "weight" in values:
-    weight = values["weight"]
+    with np.errstate(over="ignore"):
+      weight = values["weight"] = values["weight"].astype(np.float32)
     bad = ~(np.isfinite(weight) & (weight >= 0))
     if bad.any() or not weight.any():
       raise InputError(f"--config.data.weight={roles['weight']}: row {bad.argmax()} has {weight[bad.argmax()]}; "
@@ -162,19 +169,23 @@ def load_dataset(options: Mapping[str, Any], *, data_dir: str | None,
 def load_rows(dataset: Any, extra: Mapping[str, np.ndarray], options: Mapping[str, Any], *, batch_size: int,
               seed: int) -> tuple[Source, Any]:
   """The source of a model of rows, `extra` arrays beside them, and its encoder."""
-  rows = np.asarray(dataset.items)
+  rows = dataset.items
   if "train" in dataset.split:
     rows, extra = rows[dataset.split["train"]], {name: x[dataset.split["train"]] for name, x in extra.items()}
   gaps = options.get("missing") == "marginalize"
   encoder = (encoders.RowEncoder.standardizing(rows, gaps) if options.get("standardize")
-             else encoders.RowEncoder(rows.shape[1], gaps=gaps))
+             else encoders.RowEncoder.centering(rows, gaps))
+  if encoder.mean is not None and encoder.std is None:
+    shifted = [str(i) if dataset.columns is None else dataset.columns[i] for i in np.flatnonzero(encoder.mean)]
+    logging.warning("%s: the mean is subtracted from %s, whose values float32 cannot tell apart", dataset.name,
+                    ", ".join(shifted))
   # Rows that stay as they are need not be in memory together.
-  x = encoder.encode(rows)["x"] if options.get("standardize") else rows
+  x = rows if rows.dtype == np.float32 and encoder.mean is None else encoder.encode_rows(rows)
   facts = {"missing": True} if gaps else {}
   if "label" in extra:
     facts["num_labels"] = int(extra["label"].max()) + 1
   if options.get("start"):
-    facts["means"] = encoder.encode(own.read_rows(pathlib.Path(options["start"]))[0])["x"]
+    facts["means"] = encoder.encode(own.read_rows(pathlib.Path(options["start"])).rows)["x"]
   return array_source({"x": x, **extra}, batch_size or None, seed=seed, order=options.get("order", "shuffled"),
                       remainder="pad", facts=facts), encoder
 
@@ -191,6 +202,7 @@ def load_words(dataset: Any, options: Mapping[str, Any], *, batch_size: int, see
       dataset, normalize=options["normalize"], min_count=options["min_count"],
       max_size=options.get("max_size", 0) or None, boundaries=options.get("boundaries", "document"),
       cache_dir=cache_dir)
+  text.check_contexts(tokens, dataset.name)
   if form == "blocks":
     source = window_source(tokens.tokens, options["window_length"], batch_size, seed=seed, facts=tokens.facts)
   else:
@@ -224,8 +236,11 @@ def load_subwords(dataset: Any, options: Mapping[str, Any], *, batch_size: int, 
     raise InputError(f"--config.data.tokenizer={options.get('tokenizer', '')}: has no [{missing[0].upper()}]; "
                      f"{'sentence ' if form == 'pairs' else ''}{form} need "
                      + " and ".join(f"[{role.upper()}]" for role in needed))
-  corpus = tokenize_documents(dataset, encoder, unit="document" if form == "windows" else "sentence",
-                              cache_dir=cache_dir)
+  unit = "document" if form == "windows" else "line" if dataset.lines else "sentence"
+  corpus = tokenize_documents(dataset, encoder, unit=unit, cache_dir=cache_dir)
+  if form == "pairs" and (np.diff(corpus.train.documents) < 2).all():
+    logging.warning("%s: no document has two sentences, so that no pair has a next sentence; in a file with a "
+                    "sentence a line, --config.data.documents=blank ends documents at blank lines", dataset.name)
   facts |= {"num_raw_words": corpus.num_raw_words, "num_tokens": len(corpus.train.tokens),
             "num_documents": len(corpus.train.documents) - 1,
             "counts": np.bincount(corpus.train.tokens, minlength=facts["vocab_size"])}
@@ -331,7 +346,7 @@ def subword_encoder(dataset: Any, options: Mapping[str, Any], cache_dir: str | N
 
 
 def load_task(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str | None,
-              encoder: Any = None) -> Data:
+              encoder: Any = None, allow_code: bool = False) -> Data:
   """The task that a config's `data` names; its `dataset` are the items of the test part (without one: of `dev`).
 
   Options: `label`, `max_examples`, `max_train`, `max_length`, `stride` (see `data/tasks.py`), and `encoder`, the kind
@@ -340,12 +355,14 @@ def load_task(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
   options = config["data"]
   kind = encoder.kind if encoder else options["encoder"]
   if kind == "images":
-    examples, _ = load_dataset({**options, "encoder": kind, "label": ""}, data_dir=data_dir, cache_dir=cache_dir)
+    examples, _ = load_dataset({**options, "encoder": kind, "label": ""}, data_dir=data_dir, cache_dir=cache_dir,
+                               allow_code=allow_code)
     refuse_test_part(examples, options["name"])
     if encoder:  # A pretrained network's.
-      examples = fitted(examples, *encoder.shape, cache_dir=cache_dir)
+      examples = encoder.view(examples, cache_dir)
   else:
-    examples = tasks.load_examples(options["name"], data_dir=data_dir, cache_dir=cache_dir, errors=options["errors"])
+    examples = tasks.load_examples(options["name"], data_dir=data_dir, cache_dir=cache_dir, errors=options["errors"],
+                                   allow_code=allow_code)
   wanted = {"waveforms": "audio", "images": "images"}.get(kind, "text")
   if wanted != (examples.kind if examples.kind in ("audio", "images", "rows") else "text"):
     raise InputError(f"--config.task={options['name']}: holds {examples.kind}, and a network that reads {kind} needs "
@@ -405,6 +422,18 @@ def counted_documents(dataset: Any, options: Mapping[str, Any], cache_dir: str |
       min_documents=options["min_documents"], max_share=options["max_share"], min_length=options.get("min_length", 1),
       max_size=options.get("max_size", 0) or None, stop_words=options["stop_words"], unit=options["unit"],
       window=options["window"], cache_dir=cache_dir)
+
+
+def clip_groups(dataset: Dataset, group: str) -> str:
+  """Returns the label that groups clips, or "": a user's folder of wav files knows its folders alone."""
+  if group and set(dataset.labels) <= {"folder"} and group not in dataset.labels:
+    known = next(iter(dataset.labels), "")
+    logging.warning("%s: has no label %r; %s", dataset.name, group,
+                    f"clips are grouped by their {known}" if known else "its clips are one group")
+    return known
+  if group:
+    check_choice("--config.data.group", group, list(dataset.labels))
+  return group
 
 
 def refuse_test_part(dataset: Dataset, name: str) -> None:

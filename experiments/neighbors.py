@@ -50,6 +50,8 @@ def documents() -> int:
   """Answers `--query` from the run's `embeddings.npy`, whose rows `vocabulary.txt` names."""
   import numpy as np
 
+  from embeddings_jax.data import formats
+  from embeddings_jax.data.files.names import read_names
   from embeddings_jax.eval.neighbors import combination
   from experiments import inference, pipeline
 
@@ -58,10 +60,11 @@ def documents() -> int:
   run = pipeline.load_run(FLAGS.workdir)
   if run.encoder.kind != "bags":
     raise InputError(f"--query: --workdir={FLAGS.workdir} holds a model of {run.encoder.kind}, not of bags")
-  files = [run.path / name for name in ("embeddings.npy", "vocabulary.txt")]
-  vectors = np.load(files[0])
-  names = (files[1].read_text(encoding="utf-8").splitlines() if files[1].exists()
-           else [f"document {i}" for i in range(len(vectors))])
+  vectors, listed = formats.read_npy(run.path / "embeddings.npy"), run.path / "vocabulary.txt"
+  names = read_names(listed) if listed.exists() else [f"document {i}" for i in range(len(vectors))]
+  if len(names) != len(vectors):
+    raise InputError(f"{listed}: has {len(names)} names for the {len(vectors)} rows of embeddings.npy; evaluate the "
+                     "run again to write both")
   query = inference.embedder(run.model, run.state, run.encoder)([FLAGS.query])
   if not query.any():
     raise InputError(f"--query={FLAGS.query!r}: none of its words is in the vocabulary")

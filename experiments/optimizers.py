@@ -1,25 +1,34 @@
 """Builds optax schedules and optimizers from a config."""
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from embeddings_jax.types import InputError, PyTree
-from experiments.command import check_choice
+from experiments.command import check_choice, nearest
 
 SCHEDULES = ("constant", "linear", "cosine", "rsqrt")
-OPTIMIZERS = ("adam", "adamw", "sgd", "lamb", "lars", "adagrad", "rmsprop", "muon")
+# Options of each optimizer beside those of all: the schedule's, `name`, `clip_norm` and `constant`.
+_ADAM = ("b1", "b2", "eps")
+OPTIONS = {"adam": _ADAM, "adamw": (*_ADAM, "weight_decay"), "sgd": ("momentum", "weight_decay"),
+           "lamb": (*_ADAM, "weight_decay"), "lars": ("momentum", "weight_decay"), "adagrad": (), "rmsprop": (),
+           "muon": ("b1", "b2", "weight_decay", "adam_fraction")}
+OPTIMIZERS = tuple(OPTIONS)
 KEYS = ("name", "learning_rate", "schedule", "warmup_steps", "warmup_fraction", "end_fraction", "clip_norm",
-        "weight_decay", "momentum", "b1", "b2", "eps", "adam_fraction", "constant")
+        "constant", *dict.fromkeys(key for options in OPTIONS.values() for key in options))
+# Values at which an option that an optimizer lacks changes nothing: presets may keep them.
+NEUTRAL = {"weight_decay": (0, None), "adam_fraction": (1, None), "momentum": (0, None)}
+_RANGES = {"learning_rate": (0, np.inf), "warmup_steps": (0, np.inf), "warmup_fraction": (0, 1),
+           "end_fraction": (0, 1), "clip_norm": (0, np.inf), "weight_decay": (0, np.inf), "momentum": (0, 1),
+           "b1": (0, 1), "b2": (0, 1), "eps": (0, np.inf), "adam_fraction": (0, np.inf)}
 
 
 def schedule(config: Mapping[str, Any], num_steps: int) -> optax.Schedule:
   """A learning rate over `num_steps`: linear warm-up, then `schedule` down to `end_fraction` of the peak."""
-  unknown = set(config) - set(KEYS)
-  if unknown:
-    raise InputError(f"--config.optimizer: unknown {', '.join(sorted(unknown))}; known: {', '.join(KEYS)}")
+  _check(config)
   kind, peak = config.get("schedule", "constant"), config["learning_rate"]
   check_choice("--config.optimizer.schedule", kind, SCHEDULES)
   warmup = min(max(config.get("warmup_steps", 0), round(config.get("warmup_fraction", 0.0) * num_steps)), num_steps)
@@ -33,6 +42,12 @@ def schedule(config: Mapping[str, Any], num_steps: int) -> optax.Schedule:
   if not warmup:
     return after
   return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
+
+
+def depends_on_num_steps(config: Mapping[str, Any]) -> bool:
+  """Returns whether `schedule` gives other rates for another number of steps, which also bounds the warm-up."""
+  return (config.get("schedule", "constant") in ("linear", "cosine") or bool(config.get("warmup_steps"))
+          or bool(config.get("warmup_fraction")))
 
 
 def optimizer(config: Mapping[str, Any], num_steps: int) -> optax.GradientTransformation:
@@ -54,14 +69,9 @@ def optimizer(config: Mapping[str, Any], num_steps: int) -> optax.GradientTransf
 def _transform(config: Mapping[str, Any], rate: optax.Schedule) -> optax.GradientTransformation:
   """The optimizer that the config names, with a rate."""
   name = config.get("name", "adam")
-  check_choice("--config.optimizer.name", name, OPTIMIZERS)
-  betas = {k: config[k] for k in ("b1", "b2", "eps") if k in config}
-  decay = config.get("weight_decay", 0.0)
-  if decay and name not in ("adamw", "lamb", "lars", "muon", "sgd"):
-    raise InputError(f"--config.optimizer.weight_decay={decay}: {name} has none; use adamw, lamb, lars, muon or sgd")
-  fraction = config.get("adam_fraction", 1.0)
-  if fraction != 1 and name != "muon":
-    raise InputError(f"--config.optimizer.adam_fraction={fraction}: {name} leaves nothing to AdamW; muon does")
+  check_options(config, NEUTRAL)
+  betas = {k: config[k] for k in _ADAM if k in config}
+  decay, fraction = config.get("weight_decay", 0.0), config.get("adam_fraction", 1.0)
   transform = {
       "adam": lambda: optax.adam(rate, **betas),
       "adamw": lambda: optax.adamw(rate, weight_decay=decay, mask=_decays, **betas),
@@ -81,6 +91,33 @@ def _transform(config: Mapping[str, Any], rate: optax.Schedule) -> optax.Gradien
   if decay and name == "sgd":
     transform = optax.chain(optax.add_decayed_weights(decay, _decays), transform)
   return transform
+
+
+def check_options(config: Mapping[str, Any], keys: Collection[str]) -> None:
+  """Raises for options that the optimizer does not take.
+
+  Args:
+    config: Options of the optimizer.
+    keys: Options to check; others may be left over from a preset with another optimizer.
+  """
+  name = config.get("name", "adam")
+  check_choice("--config.optimizer.name", name, OPTIMIZERS)
+  own = {key for options in OPTIONS.values() for key in options} - set(OPTIONS[name])
+  for key in keys:
+    if key in own and key in config and config[key] not in NEUTRAL.get(key, ()):
+      able = ", ".join(other for other, options in OPTIONS.items() if key in options)
+      raise InputError(f"--config.optimizer.{key}={config[key]}: {name} does not take it; {able} do")
+
+
+def _check(config: Mapping[str, Any]) -> None:
+  """Raises for unknown options and for values out of their ranges."""
+  if unknown := set(config) - set(KEYS):
+    close = nearest(sorted(unknown)[0], KEYS)
+    raise InputError(f"--config.optimizer: unknown {', '.join(sorted(unknown))}; {close}known: {', '.join(KEYS)}")
+  for key, (low, high) in _RANGES.items():
+    value = config.get(key)
+    if value is not None and not low <= value <= high:
+      raise InputError(f"--config.optimizer.{key}={value}: must be from {low} to {high}")
 
 
 def _steady(params: PyTree, kept: Sequence[str]) -> PyTree:

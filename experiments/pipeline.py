@@ -1,7 +1,9 @@
 """Wiring: from a config to a model, and from a work directory to what was trained; `loading.py` has the data."""
+import functools
 import importlib
 import inspect
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,21 +12,22 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from embeddings_jax.data import encoders
-from embeddings_jax.train.checkpoints import Checkpoints
+from embeddings_jax.train.checkpoints import CheckpointReader
 from embeddings_jax.train.mesh import make_mesh, state_shardings
 from embeddings_jax.types import InputError, Model, PyTree
 from experiments import optimizers, workdir
 
 
 def make_model(config: Mapping[str, Any], facts: Mapping[str, Any], num_steps: int) -> Model:
-  """Calls the model's factory with the config's keyword arguments and the facts that it names."""
+  """Calls the model's factory with the config's keyword arguments and the facts that it names.
+
+  Args:
+    config: Names the model; `model` and `optimizer` are the hyperparameters.
+    facts: Facts of the data.
+    num_steps: Updates over which schedules run.
+  """
   name = config.get("factory") or config["name"]
-  try:
-    factory = getattr(importlib.import_module(f"embeddings_jax.models.{name}"), name)
-  except ModuleNotFoundError as error:
-    if error.name != f"embeddings_jax.models.{name}":
-      raise
-    raise InputError(f"--model={name}: there is no embeddings_jax/models/{name}.py") from error
+  factory = find_factory(config)
   known = inspect.signature(factory).parameters
   arguments = dict(config["model"])
   unknown = set(arguments) - set(known)
@@ -41,6 +44,23 @@ def make_model(config: Mapping[str, Any], facts: Mapping[str, Any], num_steps: i
   if "learning_rate" in known and config["optimizer"]:
     given["learning_rate"] = optimizers.schedule(config["optimizer"], num_steps)
   return factory(**{key: value for key, value in given.items() if key in known} | arguments)
+
+
+def find_factory(config: Mapping[str, Any]) -> Callable[..., Model]:
+  """Returns the factory that a config names; configs of strangers can name nothing but models."""
+  name = config.get("factory") or config["name"]
+  module = find_module(name, ("models",))
+  factory = getattr(module, name, None) if module else None
+  if not callable(factory):
+    raise InputError(f"--model={name}: there is no embeddings_jax/models/{name}.py with a function {name}")
+  return factory
+
+
+def depends_on_horizon(config: Mapping[str, Any]) -> bool:
+  """Returns whether the number of steps that a run was planned for changes its updates."""
+  parameters = inspect.signature(find_factory(config)).parameters
+  scheduled = config["optimizer"] and not {"optimizer", "learning_rate"}.isdisjoint(parameters)
+  return "num_steps" in parameters or bool(scheduled and optimizers.depends_on_num_steps(config["optimizer"]))
 
 
 def encoder_of(options: Mapping[str, Any], facts: Mapping[str, Any], num_steps: int, *,
@@ -67,14 +87,23 @@ def encoder_of(options: Mapping[str, Any], facts: Mapping[str, Any], num_steps: 
 
 
 def network_module(name: str) -> Any:
-  """The module that exports `encoder(**hyper)`: of a model, or of `nets/`."""
-  for room in ("models", "nets"):
+  """Returns the module that exports `encoder(**hyper)`: of a model, or of `nets/`."""
+  module = find_module(name, ("models", "nets"))
+  if module is None:
+    raise ModuleNotFoundError(name)
+  return module
+
+
+def find_module(name: Any, rooms: Sequence[str]) -> Any:
+  """Returns the module of that name in the first room of the package that has one, or None."""
+  public = isinstance(name, str) and name.isidentifier() and not name.startswith("_")
+  for room in rooms if public else ():
     try:
       return importlib.import_module(f"embeddings_jax.{room}.{name}")
     except ModuleNotFoundError as error:
       if error.name != f"embeddings_jax.{room}.{name}":
         raise
-  raise ModuleNotFoundError(name)
+  return None
 
 
 def first_state(model: Model, batch: Mapping[str, Any], mesh: jax.sharding.Mesh, seed: int) -> PyTree:
@@ -96,30 +125,40 @@ class Run(NamedTuple):
 
 
 def load_run(path: str, mesh: jax.sharding.Mesh | None = None, pooling: str = "") -> Run:
-  """The best checkpoint of a work directory, or where none is kept the newest sound one, with its model and encoder.
+  """Returns the best checkpoint of a work directory, else the newest sound one, with its model and encoder.
+
+  The directory may be that of a run that trains: it is only read.
 
   Args:
-    path: the work directory.
-    mesh: see `make_mesh`.
-    pooling: another than its own.
+    path: The work directory.
+    mesh: See `make_mesh`.
+    pooling: Replaces the model's own pooling.
+
+  Raises:
+    InputError: A file is missing or damaged, or they do not fit together.
   """
   folder = epath.Path(path)
-  record = workdir.read_json(folder / "config.json")
+  record = workdir.read_record(folder)
   if pooling:
     record["config"]["model"]["pooling"] = pooling
-  model = make_model(record["config"], workdir.stand_in_facts(record["facts"]), record["steps"])
-  batch = {key: jax.ShapeDtypeStruct(tuple(shape), dtype) for key, (shape, dtype) in record["batch"].items()}
   encoder = encoders.load_encoder(folder / "encoder")
   if encoder.fingerprint != record["encoder"]:
     raise InputError(f"{folder / 'encoder'}: changed since the training began; it does not fit the checkpoints")
   mesh = mesh or make_mesh()
   with jax.set_mesh(mesh):
-    abstract = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), batch)
+    try:
+      model = make_model(record["config"], workdir.stand_in_facts(record["facts"]), record["horizon"])
+      batch = {key: jax.ShapeDtypeStruct(tuple(shape), dtype) for key, (shape, dtype) in record["batch"].items()}
+      abstract = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), batch)
+    except InputError:
+      raise
+    except Exception as error:  # noqa: BLE001 - a damaged record can raise anything in a factory
+      reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+      raise InputError(f"{folder / 'config.json'}: describes no model that can be built ({reason})") from error
     layout = state_shardings(abstract, mesh, model.rules)
-    checkpoints = Checkpoints(str(folder / "checkpoints"), **workdir.best_of(record["config"]))
+    checkpoints = CheckpointReader(str(folder / "checkpoints"), **workdir.best_of(record["config"]),
+                                   report=functools.partial(print, file=sys.stderr))
     restored = checkpoints.restore(abstract, layout, preferred=checkpoints.best())
-    checkpoints.close()
   if restored is None:
     raise InputError(f"{folder}: there is no complete checkpoint to read")
   return Run(folder, record, model, restored[0], restored[1], encoder)
-

@@ -14,11 +14,11 @@ from etils import epath
 
 from embeddings_jax.data import tasks
 from embeddings_jax.data.encoders import ImageEncoder
-from embeddings_jax.data.subwords import SubwordEncoder, load_tokenizer
+from embeddings_jax.data.files.json import read_json
 from embeddings_jax.interop import huggingface, huggingface_vision
 from embeddings_jax.train.mesh import make_mesh, path_name, placed, state_shardings
 from embeddings_jax.types import InputError, PyTree
-from experiments import pipeline, workdir
+from experiments import pipeline
 
 # Arguments of a trunk that weights do not depend on; a config's own stay as they are.
 FREE = ("dropout", "attention_dropout", "dtype", "remat", "unroll", "init_std", "kernel_std", "position_init",
@@ -68,7 +68,7 @@ def load(directory: str) -> Pretrained:
   path = epath.Path(directory)
   if not path.is_dir():
     raise InputError(f"--init_from={directory}: no such directory")
-  if (path / "config.json").exists() and "trajectory" in workdir.read_json(path / "config.json"):
+  if (path / "config.json").exists() and "trajectory" in read_json(path / "config.json"):
     return _load_ours(path)
   return _load_theirs(path)
 
@@ -90,12 +90,12 @@ def _load_ours(path: epath.Path) -> Pretrained:
   fields = set(_hyper_fields(module.encoder(**vocabulary)))
   trunk = module.encoder(**{key: value for key, value in given.items() if key in fields})
   hyper = {key: getattr(trunk, key) for key in _hyper_fields(trunk)} | {"dtype": given.get("dtype", "float32")}
-  # What its embeddings are made with.
+  # The parameters that embeddings are made with.
   params = run.state.params if run.state.average == () else run.state.average
   params = jax.tree.map(np.asarray, {part: value for part, value in params.items() if part != "head"})
   statistics = jax.tree.map(np.asarray, dict(run.state.extra).get("batch_stats", {}))
   return Pretrained(path, name, hyper, params, run.encoder, _fingerprint(params, run.encoder),
-                    str(path / "encoder" / "tokenizer.json"), options.get("pooling", ""), step=run.step,
+                    str(path / "encoder" / "tokenizer.json"), config["model"].get("pooling", ""), step=run.step,
                     others={key: given.get(key, known[key].default) for key in getattr(module, "PRETRAINING", ())},
                     statistics=statistics)
 
@@ -103,19 +103,11 @@ def _load_ours(path: epath.Path) -> Pretrained:
 def _load_theirs(path: epath.Path) -> Pretrained:
   if huggingface_vision.is_vision(path):
     hyper, others, params, shape = huggingface_vision.read(path)
-    encoder = ImageEncoder(*shape)
+    encoder = ImageEncoder(*shape, huggingface_vision.processor(path, shape))
     return Pretrained(path, "mae", hyper, params, encoder, _fingerprint(params, encoder), "", others=others)
   sentence = huggingface.sentence_model(path)
   name, hyper, params = huggingface.read(path)
-  options = sentence.folder / "tokenizer_config.json"
-  options = json.loads(options.read_text(encoding="utf-8")) if options.exists() else {}
-  tokenizer = load_tokenizer(sentence.folder, bool(options.get("do_lower_case", True)))
-  # Some say 1e30 where they mean no limit.
-  limits = [hyper["max_length"], sentence.max_length, options.get("model_max_length")]
-  encoder = SubwordEncoder(tokenizer, int(min(limit for limit in limits if limit)))
-  if encoder.facts["vocab_size"] > hyper["vocab_size"]:
-    raise InputError(f"{sentence.folder}: the tokenizer has {encoder.facts['vocab_size']} tokens, the network "
-                     f"{hyper['vocab_size']}; they are not of one model")
+  encoder = huggingface.text_encoder(sentence, hyper)
   return Pretrained(path, name, hyper, params, encoder, _fingerprint(params, encoder), str(sentence.folder),
                     sentence.pooling, sentence.normalize)
 
@@ -139,7 +131,8 @@ def adapt(config: Any, found: Pretrained, explicit: Collection[str]) -> None:
   node, prefix = (config.model.encoder, "model.encoder") if fine_tuned else (config.model, "model")
   if fine_tuned:
     sizes["name"] = found.name
-    for key in [key for key in node if key not in (*found.hyper, "name")]:  # Of another network.
+    accepted = {"name", *inspect.signature(module.encoder).parameters, *_hyper_fields(module.encoder(**found.hyper))}
+    for key in [key for key in node if key not in accepted]:  # Of another network.
       if f"{prefix}.{key}" in explicit:
         raise InputError(f"--config.{prefix}.{key}={node[key]!r}: a {found.name} has no {key}; leave the option out")
       with node.unlocked():

@@ -1,4 +1,5 @@
 """Composes what the evaluations see: `embed(items)`, and the data set that they are asked about."""
+import fnmatch
 import importlib
 import inspect
 import itertools
@@ -9,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from embeddings_jax.data import catalog, wordsets
-from embeddings_jax.data.images import as_images, as_rows, fitted
+from embeddings_jax.data.images import as_rows
 from embeddings_jax.data.task_sets import STS
 from embeddings_jax.eval import sts
-from embeddings_jax.types import InputError
+from embeddings_jax.types import InputError, Metric
 from experiments.command import check_choice, nearest
 
 PROTOCOLS = ("analogies", "categorization", "clustering", "few_shot", "finetuning", "held_out", "knn",
@@ -46,6 +47,10 @@ def check(name: str) -> None:
   raise InputError(f"--protocols={name}: unknown; {nearest(other, lists)}one of {', '.join(lists)}")
 
 
+class LeftOut(InputError):
+  """A protocol cannot be asked because of what this machine or this data lacks."""
+
+
 def evaluate(
     names: Sequence[str],
     embed: Callable[[Any], np.ndarray],
@@ -60,6 +65,9 @@ def evaluate(
     view: Callable[[Any], Any] | None = None,
     data_dir: str | None = None,
     cache_dir: str | None = None,
+    allow_code: bool = False,
+    lenient: bool = False,
+    done: Callable[[str, dict[str, float]], None] | None = None,
     report: Callable[[str], None] = print,
 ) -> dict[str, float]:
   """Runs protocols and merges their metrics; those of another data set have its name in front.
@@ -69,78 +77,149 @@ def evaluate(
       one of `data/wordsets.py`, or the path of a file of synonyms or analogies; for those on sentences it is that of
       `SENTENCES`, unless another is named.
     embed: items -> [num_items, dim].
-    dataset: the run's own, or a function that loads it when a protocol needs it.
-    vocabulary: names that `embed` knows, where items are words.
+    dataset: The run's own, or a function that loads it when a protocol needs it.
+    vocabulary: Names that `embed` knows, where items are words.
     sentences: sentences -> [num_sentences, dim], where that is not `embed` itself.
-    topics: of a model of topics, what `inference.topics_of` gives.
-    asked: what else the model can be asked for, as `inference.asked_of` gives it.
-    seed: of the protocols' own randomness.
-    max_items: evaluate on this many items of a set without an official split, drawn with `seed`; 0: all.
-    view: makes of another data set than the run's own, whose labels are asked about, what `embed` takes.
-    data_dir, cache_dir: where to find the others.
-    report: told what is left out for want of data.
+    topics: Output of `inference.topics_of` for a topic model.
+    asked: Further functions of the model, see `inference.asked_of`.
+    seed: Random seed of the protocols.
+    max_items: Size of the sample, drawn with `seed`, of a dataset without an official split; 0: all.
+    view: Converts another dataset than the run's own, whose labels are used, to what `embed` takes.
+    data_dir, cache_dir: Where the other datasets are.
+    allow_code: Whether a dataset in `names` may be `FILE.py:FUNCTION`, see `catalog.load`.
+    lenient: Report protocols that cannot be answered instead of raising.
+    done: Called after each protocol with its name (see `expanded`) and all metrics so far.
+    report: Receives a line for each protocol that is left out.
   """
   metrics: dict[str, float] = {}
-  last: tuple[Any, Any] = None, None  # The data set that was loaded, and may be asked about again.
-  vocabulary = None if vocabulary is None else dict.fromkeys(vocabulary)  # In their order, and quick to look up.
-  every_sts = [f"sts:{other}" for other in STS]
-  for name in itertools.chain.from_iterable(every_sts if name == ALL_STS else [name] for name in names):
+  given = {"seed": seed, "vocabulary": None if vocabulary is None else dict.fromkeys(vocabulary), **(topics or {}),
+           **(asked or {})}
+  load = _loader(data_dir, cache_dir, view, allow_code)
+  for name in expanded(names):
     check(name)
     protocol, _, other = name.partition(":")
-    other = other or SENTENCES.get(protocol, "")
-    function = getattr(importlib.import_module(f"embeddings_jax.eval.{protocol}"), protocol)
-    given: dict[str, Any] = {"seed": seed, "vocabulary": vocabulary, **(topics or {}), **(asked or {})}
-    known = inspect.signature(function).parameters
-    if "vocabulary" in known and vocabulary is None:
-      raise InputError(f"--protocols={name}: needs a model of words")
-    if "topics" in known and topics is None:
-      raise InputError(f"--protocols={name}: needs a model of topics")
-    if "predict" in known and "predict" not in given:
-      raise InputError(f"--protocols={name}: needs a fine-tuned model")
-    if "measure" in known and "measure" not in given:
-      raise InputError(f"--protocols={name}: needs a language model")
-    if "hidden" in known and "hidden" not in given:
-      raise InputError(f"--protocols={name}: needs a model with layers of tokens, as bert")
-    if protocol in WORD_SETS:
-      lists, _ = WORD_SETS[protocol]
-      other = other or lists[0]
-      try:
-        material = word_set(protocol, other, data_dir)
-      except InputError as error:
-        if other not in lists:  # A file of the user's.
-          raise
-        report(f"{name} is left out: {error}")
-        continue
-      if other == "google-all":  # Asked of all words, not of the most frequent alone.
-        given["restrict_vocabulary"] = 0
-      other = pathlib.Path(other).stem
-    elif other:
-      try:
-        viewed = view is not None and protocol in LABELLED
-        if last[0] != (other, viewed):
-          found = catalog.load(other, data_dir=data_dir, cache_dir=cache_dir)
-          last = (other, viewed), view(found) if viewed else found
-        material = last[1]
-      except InputError as error:
-        if protocol not in ("probing", "text_classification", *SENTENCES) or other not in catalog.CATALOG:
-          raise
-        report(f"{name} is left out: {error}")
-        continue
-    else:
-      material = subset(dataset() if callable(dataset) else dataset, max_items, seed)
-    if protocol in LABELLED and not material.labels:
-      report(f"{name} is left out: {material.name!r} has no labels")
-      continue
-    asked_for = sentences if sentences and protocol in SENTENCES else embed
-    found = function(asked_for, material, **{key: value for key, value in given.items() if key in known})
-    metrics |= {f"{other}/{key}" if other else key: value for key, value in found.items()}
+    try:
+      function = module(protocol).__dict__[protocol]
+      check_answerable(name, function, given)
+      other = other or SENTENCES.get(protocol, "")
+      options = dict(given)
+      if protocol in WORD_SETS:
+        other = other or WORD_SETS[protocol][0][0]
+        material = _words_asked(protocol, other, data_dir)
+        if other == "google-all":  # Asked of all words, not of the most frequent alone.
+          options["restrict_vocabulary"] = 0
+        other = pathlib.Path(other).stem
+      elif other:
+        material = load(protocol, other)
+      else:
+        material = subset(dataset() if callable(dataset) else dataset, max_items, seed)
+      if protocol in LABELLED:
+        material = _with_labels(name, material, report)
+      asked_for = sentences if sentences and protocol in SENTENCES else embed
+      parameters = inspect.signature(function).parameters
+      values = function(asked_for, material, **{key: value for key, value in options.items() if key in parameters})
+      metrics |= {f"{other}/{key}" if other else key: value for key, value in values.items()}
+    except InputError as error:
+      if not (lenient or isinstance(error, LeftOut)):
+        raise
+      report(f"{name} is left out: {error}")
+    if done:
+      done(name, metrics)
   return metrics | (sts.average(metrics) if ALL_STS in names else {})
+
+
+def expanded(names: Sequence[str]) -> list[str]:
+  """Returns the protocols with each set of `sts:all` by itself."""
+  every_sts = [f"sts:{other}" for other in STS]
+  return list(itertools.chain.from_iterable(every_sts if name == ALL_STS else [name] for name in names))
+
+
+def module(protocol: str) -> Any:
+  """Returns the module of a protocol, one of `PROTOCOLS`."""
+  return importlib.import_module(f"embeddings_jax.eval.{protocol}")
+
+
+def metric(key: str) -> Metric | None:
+  """Returns the declaration of an evaluation metric by the last component of its key, or None."""
+  last = key.rsplit("/", 1)[-1]
+  for protocol in PROTOCOLS:
+    declared = module(protocol).METRICS
+    for pattern in (last, *(pattern for pattern in declared if "*" in pattern)):
+      if pattern in declared and fnmatch.fnmatchcase(last, pattern):
+        return declared[pattern]
+  return None
+
+
+def check_best_metric(key: str) -> None:
+  """Raises unless checkpoints may be chosen by a metric: one with a direction, not of a test split."""
+  if any(part == "test" or part.startswith("test_") for part in key.split("/")):
+    raise InputError(f"--config.best_metric={key}: would choose a checkpoint on a test split; use one of dev or "
+                     "validation data")
+  declared = metric(key)
+  if declared is None or declared.higher_is_better is None:
+    names = sorted({name for protocol in PROTOCOLS for name, known in module(protocol).METRICS.items()
+                    if known.higher_is_better is not None})
+    raise InputError(f"--config.best_metric={key}: no metric by which checkpoints can be chosen; "
+                     f"{nearest(key.rsplit('/', 1)[-1], names)}its last part is one of {', '.join(names)}")
+
+
+def check_answerable(name: str, function: Callable[..., Any], given: Mapping[str, Any]) -> None:
+  """Raises unless the model offers what a protocol needs."""
+  needed = {"vocabulary": "a model of words", "topics": "a model of topics", "predict": "a fine-tuned model",
+            "measure": "a language model", "hidden": "a model with layers of tokens, as bert"}
+  for argument in inspect.signature(function).parameters.keys() & needed.keys():
+    if given.get(argument) is None:
+      raise InputError(f"--protocols={name}: needs {needed[argument]}")
+
+
+def _words_asked(protocol: str, name: str, data_dir: str | None) -> Any:
+  try:
+    return word_set(protocol, name, data_dir)
+  except InputError as error:
+    if name not in WORD_SETS[protocol][0]:  # A file of the user's.
+      raise
+    raise LeftOut(str(error)) from error
+
+
+def _loader(data_dir: str | None, cache_dir: str | None, view: Callable[[Any], Any] | None,
+            allow_code: bool) -> Callable[[str, str], Any]:
+  """Returns `(protocol, name) -> dataset`, which keeps the last one: several protocols may ask about it in a row."""
+  last: tuple[Any, Any] = None, None
+
+  def load(protocol: str, name: str) -> Any:
+    nonlocal last
+    viewed = view is not None and protocol in LABELLED
+    try:
+      if last[0] != (name, viewed):
+        found = catalog.load(name, data_dir=data_dir, cache_dir=cache_dir, allow_code=allow_code)
+        last = (name, viewed), view(found) if viewed else found
+    except InputError as error:
+      if protocol not in ("probing", "text_classification", *SENTENCES) or name not in catalog.CATALOG:
+        raise
+      raise LeftOut(str(error)) from error
+    return last[1]
+
+  return load
+
+
+def _with_labels(name: str, dataset: Any, report: Callable[[str], None]) -> Any:
+  """Returns the dataset with the labels that tell items apart: two classes or more among the training rows."""
+  if not dataset.labels:
+    raise LeftOut(f"{dataset.name!r} has no labels")
+  rows = np.asarray(dataset.split.get("train", np.arange(len(dataset.items))))
+  constant = [label for label, values in dataset.labels.items() if len(np.unique(np.asarray(values)[rows])) < 2]
+  if len(constant) == len(dataset.labels):
+    raise LeftOut(f"the labels of {dataset.name!r} have one class: {', '.join(constant)}")
+  if not constant:
+    return dataset
+  report(f"{name}: leaves out labels with one class: {', '.join(constant)}")
+  return dataset._replace(labels={label: values for label, values in dataset.labels.items() if label not in constant})
 
 
 def view_for(encoder: Any, cache_dir: str | None = None) -> Callable[[Any], Any] | None:
   """What makes another data set's items such as the encoder takes: of pictures, those of its size and channels."""
   if encoder.kind == "images":
-    return lambda dataset: fitted(as_images(dataset), *encoder.shape, cache_dir=cache_dir)
+    return lambda dataset: encoder.view(dataset, cache_dir)
   return as_rows if encoder.kind == "rows" else None
 
 

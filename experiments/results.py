@@ -7,10 +7,12 @@ import jax
 import numpy as np
 from etils import epath
 
+from embeddings_jax.data.files.atomic import write_atomically
 from embeddings_jax.eval.neighbors import neighbors
 from embeddings_jax.eval.topics import top_words
 from embeddings_jax.types import Model, PyTree
 from experiments import figures, inference, loading, pipeline, protocols, workdir
+from experiments import metrics as metrics_log
 
 NEIGHBOR_RANKS = (100, 200, 300, 500, 700, 1000, 1500, 2000)  # Frequent words, past the function words.
 
@@ -23,6 +25,7 @@ class Report:
     self._config, self._data, self._model, self._mesh = config, data, model, mesh
     self._dirs = {"data_dir": data_dir, "cache_dir": cache_dir}
     self._say = say
+    self._said: set[str] = set()
     # One sample for all protocols and `embeddings.npy`, so that it is embedded once.
     self._material = protocols.subset(data.dataset, config.eval_items, config.seed)
 
@@ -34,7 +37,13 @@ class Report:
   def embedder(self, state: PyTree) -> Callable[[Any], np.ndarray]:
     return remembering(inference.embedder(self._model, state, self._data.encoder))
 
-  def _run(self, embed, names=None, state=None, parts=None) -> dict[str, float]:
+  def _say_once(self, line: str) -> None:
+    """Reports what is left out, which the baselines leave out too."""
+    if line not in self._said:
+      self._said.add(line)
+      self._say(line)
+
+  def _run(self, embed, names=None, state=None, parts=None, done=None) -> dict[str, float]:
     names = self._config.evals if names is None else names
     topics = None if state is None else inference.topics_of(self._model, state, self._data.encoder)
     if state is None:  # Features without learning have embeddings alone.
@@ -47,8 +56,9 @@ class Report:
       asked["task"] = task._replace(parts={part: task.parts[part] for part in parts})
     return protocols.evaluate(
         names, embed, dataset=self._material, vocabulary=self._data.encoder.names, sentences=self._sentences(embed),
-        topics=topics, asked=asked, seed=self._config.seed, report=self._say,
-        view=protocols.view_for(self._data.encoder, self._dirs["cache_dir"]), **self._dirs)
+        topics=topics, asked=asked, seed=self._config.seed, report=self._say_once, lenient=True, done=done,
+        # The config is of this command line.
+        allow_code=True, view=protocols.view_for(self._data.encoder, self._dirs["cache_dir"]), **self._dirs)
 
   def _sentences(self, embed: Callable[[Any], np.ndarray]) -> Callable[[Any], np.ndarray]:
     """How sentences are embedded: by a model of words as the means of their words."""
@@ -64,19 +74,25 @@ class Report:
     with jax.set_mesh(self._mesh):
       return state._replace(extra=jax.jit(self._model.outputs["calibrated"])(state, batch, None))
 
-  def baselines(self) -> dict[str, float]:
-    """`untrained/...`, of `baseline_seeds` untrained models the best, and what features without learning give."""
-    found: dict[str, dict[str, float]] = {}
+  def baselines(self) -> tuple[dict[str, float], dict[str, float]]:
+    """Evaluates untrained models and features without learning.
+
+    Returns:
+      `untrained/...`, means over `baseline_seeds` random seeds, and the metrics of each kind of features; the sample
+      standard deviations of the `untrained/...`, {} with one seed.
+    """
+    each: dict[str, list[float]] = {}
     for seed in range(self._config.baseline_seeds):
       first = self.untrained(seed)
       embed_first = remembering(self.embedder(first))
       if embed_first(self._material.items).any():  # A closed form knows nothing before its first step.
-        best = found.setdefault("untrained", {})
         for key, value in self._run(embed_first, state=first).items():
-          best[key] = max(value, best.get(key, value))
+          each.setdefault(f"untrained/{key}", []).append(value)
+    metrics = {key: float(np.mean(values)) for key, values in each.items()}
+    spread = {key: float(np.std(values, ddof=1)) for key, values in each.items() if len(values) > 1}
     for name, features in protocols.baselines(self._data.dataset, self._data.encoder).items():
-      found[name] = self._run(remembering(features))
-    return {f"{name}/{key}": value for name, values in found.items() for key, value in values.items()}
+      metrics |= {f"{name}/{key}": value for key, value in self._run(remembering(features)).items()}
+    return metrics, spread
 
   def finish(self, state: PyTree, step: int, path: epath.Path, *, seconds: float, record: Mapping[str, Any],
              write: bool, draw: bool = True, best: int | None = None) -> None:
@@ -93,35 +109,42 @@ class Report:
       best: the step of `state`, where it was chosen.
     """
     embed = self.embedder(state)
-    metrics = self._run(embed, state=state)
-    if self._config.baselines:
-      metrics |= self.baselines()
+    pending = protocols.expanded(self._config.evals)
+    pending += ["baselines"] if self._config.baselines else []
+    pending += ["figures"] if draw else []
+    results = self._training(step, path, seconds, record, best) | {"pending": pending}
+
+    def save(name: str = "", metrics: Mapping[str, float] | None = None) -> None:
+      """Marks a part as done and writes what there is, so that a later failure or signal loses nothing."""
+      if name:
+        pending.remove(name)
+      # What could not be asked is nan, which JSON does not know.
+      results["metrics"] |= {key: round(float(value), 6) for key, value in (metrics or {}).items()
+                             if np.isfinite(value)}
+      if write:
+        workdir.write_json(path / "results.json", {key: value for key, value in results.items()
+                                                   if key != "pending" or value})
+
+    save()
     names = self._data.encoder.names
     if names is not None:
       vectors = embed(names)
     else:
       vectors, names = embed(self._material.items), self._material.names
+    if write:
+      workdir.write_array(path / "embeddings.npy", vectors)
+      if names is not None:
+        write_atomically(path / "vocabulary.txt", "".join(f"{name}\n" for name in names))
+    metrics = self._run(embed, state=state, done=save)
+    save("", metrics)
+    if self._config.baselines:
+      metrics, spread = self.baselines()
+      if spread:
+        results["baseline_seeds"] = self._config.baseline_seeds
+        results["standard_deviations"] = {key: round(value, 6) for key, value in spread.items() if np.isfinite(value)}
+      save("baselines", metrics)
     if not write:
       return
-    np.save(path / "embeddings.npy", vectors)
-    if names is not None:
-      (path / "vocabulary.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-    logged = workdir.read_metrics(path)
-    logged = [record for record in logged if "steps_per_second" in record] or logged  # Evaluations have no rates.
-    training = {key: value for key, value in (logged or [{}])[-1].items() if key not in ("step", "seconds")}
-    rate = training.pop("examples_per_second", 0.0)
-    results = {
-        "model": self._config.name, "preset": record["preset"], "data": self._config.data.name,
-        # What could not be asked is nan, which JSON does not know.
-        "metrics": {key: round(float(value), 6) for key, value in metrics.items() if np.isfinite(value)},
-        "training": training, "seed": self._config.seed, "steps": step,
-        **({} if best is None else {"best_step": best}), "examples_per_second": rate,
-        **self._words_per_second(step, seconds), "wall_seconds": round(seconds, 1), "command": record["command"],
-        "commit": workdir.commit(),
-        "versions": workdir.versions(), "device": jax.devices()[0].device_kind, "num_devices": jax.device_count(),
-        "mesh": dict(self._mesh.shape), "fingerprint": self._data.dataset.fingerprint,
-    }
-    workdir.write_json(path / "results.json", results)
     drawn = []
     if draw:
       drawn = figures.draw(path, self._model, state, self._data._replace(dataset=self._material), vectors, names,
@@ -129,7 +152,25 @@ class Report:
       drawn += figures.draw_probing(path, results["metrics"])
       if jax.process_count() == 1:  # It embeds, which of several processes all would have to do.
         drawn += figures.draw_sts(path, self._sentences(embed), self._config.evals, **self._dirs)
+      save("figures")
     self._summary(path, results, vectors, names, drawn, inference.topics_of(self._model, state, self._data.encoder))
+
+  def _training(self, step: int, path: epath.Path, seconds: float, record: Mapping[str, Any],
+                best: int | None) -> dict[str, Any]:
+    """Returns what `results.json` says of the training alone."""
+    logged = metrics_log.read_metrics(path)
+    logged = [record for record in logged if "steps_per_second" in record] or logged  # Evaluations have no rates.
+    training = {key: value for key, value in (logged or [{}])[-1].items() if key not in ("step", "seconds")}
+    rate = training.pop("examples_per_second", 0.0)
+    return {
+        "model": self._config.name, "preset": record["preset"], "data": self._config.data.name, "metrics": {},
+        "training": training, "seed": self._config.seed, "steps": step,
+        **({} if best is None else {"best_step": best}), "examples_per_second": rate,
+        **self._words_per_second(step, seconds), "wall_seconds": round(seconds, 1), "command": record["command"],
+        "commit": workdir.commit(),
+        "versions": workdir.versions(), "device": jax.devices()[0].device_kind, "num_devices": jax.device_count(),
+        "mesh": dict(self._mesh.shape), "fingerprint": self._data.dataset.fingerprint,
+    }
 
   def _words_per_second(self, step: int, seconds: float) -> dict[str, float]:
     """Words of the text as it was read, in or out of the vocabulary, that went through training; for text."""

@@ -1,12 +1,16 @@
 """Trains a model: `python -m experiments.run --model=cpc --preset=demo`."""
+import contextlib
+import ipaddress
 import json
 import os
+import socket
 import sys
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from absl import flags
 
+from embeddings_jax.train.signals import Signals
 from embeddings_jax.types import InputError
 from experiments import command
 
@@ -18,7 +22,7 @@ flags.DEFINE_string("config_file", "", "A config from outside the repository: a 
 flags.DEFINE_string("data", None, "Data set: a name of --list_data, tfds:NAME, a path or glob, or FILE.py:FUNCTION.")
 flags.DEFINE_string("data_dir", None, "Directory of the catalog's files (default: $EMBEDDINGS_DATA).")
 flags.DEFINE_string("cache_dir", None, "Derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
-flags.DEFINE_integer("steps", None, "Updates in all.", lower_bound=1)
+flags.DEFINE_integer("steps", None, "Updates in all; more than before continue a run.", lower_bound=1)
 flags.DEFINE_integer("batch_size", None, "Rows of the global batch.", lower_bound=1)
 flags.DEFINE_integer("seed", None, "Of initialisation, order and noise.", lower_bound=0)
 flags.DEFINE_string("mesh", "", "Sizes of the mesh's axes, as data:4,fsdp:2 (default: all devices along data).")
@@ -38,18 +42,19 @@ flags.DEFINE_bool("print_config", False, "Print the config as JSON and stop.")
 
 
 def main(argv: Sequence[str]) -> int:
-  config = command.parse_with_config(argv)
-  if FLAGS.list_models:
-    print("\n".join(command.model_names()))
-    return 0
-  if FLAGS.list_data:
-    return list_data()
-  apply_flags(config)
-  if FLAGS.print_config:
-    print(config.to_json(indent=1))
-    return 0
-  start_processes()
-  return run(config, command.overridden(argv))
+  with Signals() as signals:  # From here on a signal ends in exit code 75 and a state that the same command resumes.
+    config = command.parse_with_config(argv)
+    if FLAGS.list_models:
+      print("\n".join(command.model_names()))
+      return 0
+    if FLAGS.list_data:
+      return list_data()
+    apply_flags(config)
+    if FLAGS.print_config:
+      print(config.to_json(indent=1))
+      return 0
+    start_processes()
+    return run(config, command.overridden(argv), signals)
 
 
 def list_data() -> int:
@@ -83,11 +88,39 @@ def start_processes() -> None:
   if FLAGS.coordinator:
     if None in by_hand or FLAGS.process_id >= FLAGS.num_processes:
       raise InputError("--coordinator needs --num_processes=N and --process_id from 0 to N - 1")
-    jax.distributed.initialize(FLAGS.coordinator, *by_hand, initialization_timeout=120)
+    address = bind_address(FLAGS.coordinator) if FLAGS.process_id == 0 else None
+    jax.distributed.initialize(FLAGS.coordinator, *by_hand, initialization_timeout=120,
+                               coordinator_bind_address=address)
   elif by_hand != (None, None):
     raise InputError("--num_processes and --process_id need --coordinator=HOST:PORT")
   elif FLAGS.distributed == "auto" and several_tasks():
     jax.distributed.initialize()
+
+
+def bind_address(coordinator: str) -> str | None:
+  """Returns where the coordinator should listen, as its protocol has no authentication.
+
+  None leaves it to JAX: to `$JAX_COORDINATOR_BIND_ADDRESS`, else to all interfaces.
+  """
+  if os.environ.get("JAX_COORDINATOR_BIND_ADDRESS"):
+    return None
+  host, _, port = coordinator.rpartition(":")
+  host = host.strip("[]")
+  if not host or not port.isdecimal() or int(port) >= 1 << 16:
+    raise InputError(f"--coordinator={coordinator}: must be HOST:PORT")
+  try:
+    family, _, _, _, address = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
+    # Many systems give their own name the address 127.0.1.1, where other machines would not reach it.
+    by_name = host != "localhost" and address[0] != host
+    if by_name and ipaddress.ip_address(address[0]).is_loopback:
+      raise OSError(f"its address here is {address[0]}")
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+      probe.bind((address[0], 0))
+  except OSError as error:
+    print(f"--coordinator={coordinator}: cannot listen at {host} alone ({error.strerror or error}), and listens on "
+          "all interfaces; the protocol has no authentication", flush=True)
+    return None
+  return f"[{address[0]}]:{port}" if family == socket.AF_INET6 else f"{address[0]}:{port}"
 
 
 def several_tasks() -> bool:
@@ -99,18 +132,26 @@ def several_tasks() -> bool:
   return len(hosts) > 1 or (started and any(int(os.environ.get(name, "1") or 1) > 1 for name in counts))
 
 
-def run(config: Any, explicit: Collection[str] = ()) -> int:
-  """Trains; `explicit` are the keys of the config that the command line sets."""
+def run(config: Any, explicit: Collection[str] = (), signals: Signals | None = None) -> int:
+  """Trains and evaluates.
+
+  Args:
+    config: The completed config.
+    explicit: Keys of the config that the command line sets.
+    signals: Asks the training to stop.
+  """
   import jax
   from etils import epath
 
   from embeddings_jax.train import loop
   from embeddings_jax.train.checkpoints import Checkpoints
   from embeddings_jax.train.mesh import check_batch_size, make_mesh
-  from embeddings_jax.train.signals import Signals
-  from experiments import loading, pipeline, protocols, results, workdir
+  from experiments import loading, metrics, optimizers, pipeline, protocols, results, workdir
   from experiments.progress import Progress
 
+  named = "optimizer.name" in explicit  # What a preset has for another optimizer is then left over.
+  optimizers.check_options(config.optimizer, [key for key in config.optimizer
+                                              if not named or f"optimizer.{key}" in explicit])
   alone = jax.process_index() == 0
   say = print if alone else lambda *_: None
   mesh = make_mesh(FLAGS.mesh)
@@ -123,17 +164,18 @@ def run(config: Any, explicit: Collection[str] = ()) -> int:
     if not words:
       found = pretrained.load(FLAGS.init_from)
       pretrained.adapt(config, found, explicit)
+  for name in (*config.evals, *config.evals_between):
+    protocols.check(name)
+  if config.best_metric:
+    if not config.eval_every:
+      raise InputError(f"--config.best_metric={config.best_metric}: needs --config.eval_every above 0")
+    protocols.check_best_metric(config.best_metric)
+  # All that this config names, this command line has named.
   data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=cache_dir,
-                           encoder=found.encoder if found else None)
+                           encoder=found.encoder if found else None, allow_code=True)
   steps = config.steps or config.epochs * data.source.facts["steps_per_epoch"]
   if not steps:
     raise InputError("--steps is missing: the config has neither `steps` nor `epochs`")
-
-  model = pipeline.make_model(config, data.source.facts, steps)
-  for name in (*config.evals, *config.evals_between):
-    protocols.check(name)
-  if config.best_metric and not config.eval_every:
-    raise InputError(f"--config.best_metric={config.best_metric}: needs --config.eval_every above 0")
   if not data.source.whole:
     check_batch_size(mesh, data.source.batch_size)
 
@@ -144,40 +186,47 @@ def run(config: Any, explicit: Collection[str] = ()) -> int:
     initial = word_start.initial(words, data.encoder, say)
   course = workdir.trajectory(config.to_dict(), data.dataset.fingerprint, origin.fingerprint if origin else "")
   path = epath.Path(FLAGS.workdir) if FLAGS.workdir else workdir.default_path(config, FLAGS.preset, course)
-  if alone:
-    workdir.prepare(path, course, overwrite=FLAGS.overwrite)
-    data.encoder.save(path / "encoder")
+  horizon = config.horizon or (not FLAGS.overwrite and workdir.recorded_horizon(path)) or steps
+  model = pipeline.make_model(config, data.source.facts, horizon)
+  if pipeline.depends_on_horizon(config):
+    course["horizon"] = horizon
   record = {
       "config": json.loads(config.to_json_best_effort()), "preset": FLAGS.preset, "trajectory": course,
-      "steps": steps,
+      "steps": steps, "horizon": horizon,
       "encoder": data.encoder.fingerprint, "facts": workdir.described_facts(data.source.facts),
       "batch": {k: [list(v.shape), str(v.dtype)] for k, v in data.source.batch_at(0).items()},
       "command": " ".join(["python -m experiments.run", *sys.argv[1:]]),
       **({"init_from": str(origin.path)} if origin else {}),
   }
-  metadata = {"trajectory": course, "encoder": data.encoder.fingerprint, "versions": workdir.versions()}
-  checkpoints = Checkpoints(str(path / "checkpoints"), **workdir.best_of(config), metadata=metadata, report=say)
-  begun = checkpoints.latest()
-  if workdir.is_finished(path, begun, steps):
-    say(f"{path}: finished at step {begun}" + ("; more --steps continue it" if begun >= steps else ", converged"))
-    return 0
-  if begun:
-    say(f"{path}: going on from step {begun}"
-        + (f"; {steps} are asked for, so there is nothing to train, and what is there is evaluated"
-           if begun >= steps else ""))
-  if alone:
-    workdir.write_json(path / "config.json", record)
-  if jax.process_count() > 1:  # Process 0 has made the directory before any other writes into it.
-    from jax.experimental import multihost_utils
-    multihost_utils.sync_global_devices("work directory")
-  say(f"{config.name}: {data.source.facts['num_rows']} rows of {data.dataset.name}, {steps} steps of batch "
-      f"{data.source.batch_size}, mesh {dict(mesh.shape)} of {jax.devices()[0].device_kind}; in {path}")
+  with workdir.prepared(path, course, overwrite=FLAGS.overwrite, report=say) if alone else contextlib.nullcontext():
+    if jax.process_count() > 1:  # Process 0 has made and locked the directory before any other looks into it.
+      from jax.experimental import multihost_utils
+      multihost_utils.sync_global_devices("work directory")
+    metadata = {"trajectory": course, "encoder": data.encoder.fingerprint, "versions": workdir.versions()}
+    checkpoints = Checkpoints(str(path / "checkpoints"), **workdir.best_of(config), metadata=metadata, report=say)
+    begun = checkpoints.newest_sound()
+    old = workdir.read_results(path, report=say)
+    if workdir.is_finished(old, begun, steps):
+      say(f"{path}: finished at step {begun}" + ("; more --steps continue it" if begun >= steps else ", converged"))
+      return 0
+    if begun:
+      say(f"{path}: going on from step {begun}"
+          + (f"; {steps} are asked for, so there is nothing to train, and what is there is evaluated"
+             if begun >= steps else ""))
+    else:
+      workdir.check_restart(path, checkpoints.rejected(), old)
+    if alone:
+      data.encoder.save(path / "encoder")
+      workdir.write_json(path / "config.json", record)
+    say(f"{config.name}: {data.source.facts['num_rows']} rows of {data.dataset.name}, {steps} steps of batch "
+        f"{data.source.batch_size}, mesh {dict(mesh.shape)} of {jax.devices()[0].device_kind}; in {path}")
+    if horizon < steps and "horizon" in course:
+      say(f"schedules run over {horizon} steps, beyond which the learning rate stays at its end")
 
-  report = results.Report(config, data, model, mesh, FLAGS.data_dir, cache_dir, say)
-  log = workdir.MetricsLog(path) if alone else None
-  progress = Progress(steps) if alone else None
-  try:
-    with Signals() as signals:
+    report = results.Report(config, data, model, mesh, FLAGS.data_dir, cache_dir, say)
+    log = metrics.MetricsLog(path, say) if alone else None
+    progress = Progress(steps) if alone else None
+    try:
       state = loop.train(
           model, data.source, steps=steps, seed=config.seed, mesh=mesh, steps_per_dispatch=config.steps_per_dispatch,
           checkpoints=checkpoints, save_every=config.save_every,
@@ -185,19 +234,19 @@ def run(config: Any, explicit: Collection[str] = ()) -> int:
           write=log.write if log else None, log_every=config.log_every, started=log.start if log else None,
           progress=progress.show if progress else None, signals=signals,
           initial=initial)
-    step, best = checkpoints.latest(), checkpoints.best()
-    if best not in (None, step):
-      layout = jax.tree.map(lambda leaf: leaf.sharding, state)
-      state, best, _ = checkpoints.restore(jax.eval_shape(lambda: state), layout, best)
-      say(f"{config.best_metric} was best at step {best}, which is reported")
-  finally:
-    if progress:
-      progress.close()
-    checkpoints.close()
-    if log:
-      log.close()
-  seconds = log.seconds() if log else 0.0
-  report.finish(state, step, path, seconds=seconds, record=record, write=alone, draw=FLAGS.figures, best=best)
+      step, best = checkpoints.latest(), checkpoints.best()
+      if best not in (None, step):
+        layout = jax.tree.map(lambda leaf: leaf.sharding, state)
+        state, best, _ = checkpoints.restore(jax.eval_shape(lambda: state), layout, best)
+        say(f"{config.best_metric} was best at step {best}, which is reported")
+    finally:
+      if progress:
+        progress.close()
+      checkpoints.close()
+      if log:
+        log.close()
+    seconds = log.seconds() if log else 0.0
+    report.finish(state, step, path, seconds=seconds, record=record, write=alone, draw=FLAGS.figures, best=best)
   return 0
 
 

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from embeddings_jax.data.files.json import json_field, read_json
 from embeddings_jax.eval.word_similarity import known_form
 from embeddings_jax.interop import word_vectors
 from embeddings_jax.train.mesh import path_name
 from embeddings_jax.types import InputError, PyTree
-from experiments import pipeline, workdir
+from experiments import pipeline
 from experiments.vectors import of_run
 
 TABLE = "token_embedding"
@@ -39,8 +40,9 @@ def find(name: str) -> WordStart | None:
   if path.is_file():
     words, vectors = word_vectors.read(path)
   else:
-    config = workdir.read_json(path / "config.json") if (path / "config.json").exists() else {}
-    if config.get("config", {}).get("data", {}).get("encoder") != "words":
+    record = path / "config.json"
+    config = json_field(read_json(record), "config", dict, record, {}) if record.exists() else {}
+    if json_field(config, "data", dict, record, {}).get("encoder") != "words":
       return None
     words, vectors = of_run(pipeline.load_run(name))
   content = hashlib.sha256("\n".join(words).encode())

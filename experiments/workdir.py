@@ -1,24 +1,36 @@
 """The work directory of a run: what it is called, what it holds, and who may continue it."""
+import contextlib
 import datetime
+import errno
+import fcntl
 import hashlib
 import importlib.metadata
 import json
+import math
+import os
 import platform
+import secrets
+import socket
 import subprocess
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
 
+from embeddings_jax.data.files.atomic import replacing, write_atomically
+from embeddings_jax.data.files.json import json_field, read_json
 from embeddings_jax.types import InputError
+from experiments import metrics, protocols
+from experiments.command import DEFAULTS
 
 # What the parameters after n steps depend on; all else (mesh, logging, checkpoints, evaluations,
 # directories, and how many steps) may change between one start of a run and the next.
 TRAJECTORY = ("name", "model", "data", "optimizer", "batch_size", "seed", "steps_per_dispatch")
-VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "scikit-learn")
+PATIENCE = 120.0  # Seconds that a run waits for another one in the same directory.
+MAX_FACT = 1 << 28  # Bytes of an array among a record's facts, as counts of a vocabulary.
 
 
 def trajectory(config: Mapping[str, Any], fingerprint: str, init_from: str = "") -> dict[str, Any]:
@@ -28,6 +40,8 @@ def trajectory(config: Mapping[str, Any], fingerprint: str, init_from: str = "")
   if init_from:
     course["init_from"] = init_from
     course["data"].pop("tokenizer", None)  # Of the same network, wherever it lies.
+  if not course["data"].get("documents"):  # The default, which older runs do not record.
+    course["data"].pop("documents", None)
   course["data"].pop("memory", None)  # A limit for counting, which gives the same counts whatever it is.
   return course
 
@@ -37,29 +51,125 @@ def default_path(config: Mapping[str, Any], preset: str, course: Mapping[str, An
   return epath.Path("runs") / f"{config['name']}-{preset}-{digest}"
 
 
-def prepare(path: epath.Path, course: Mapping[str, Any], *, overwrite: bool) -> None:
-  """Makes the directory, or checks that what is in it is the same run.
+@contextlib.contextmanager
+def prepared(path: epath.Path, course: Mapping[str, Any], *, overwrite: bool,
+             report: Callable[[str], None] = print) -> Iterator[None]:
+  """Creates the directory, or checks that it holds the same run; it is locked while the block runs.
 
   Raises:
-    InputError: it cannot be written, or holds another trajectory; the differing keys are named.
+    InputError: The directory cannot be written, is in use, or holds another trajectory; differing keys are named.
   """
-  if overwrite and path.exists():
-    aside = path.parent / f"{path.name}.{datetime.datetime.now():%Y%m%d-%H%M%S}"
-    path.rename(aside)
-    print(f"the old run is kept in {aside}")
-  if (path / "config.json").exists():
-    old = read_json(path / "config.json")["trajectory"]
-    differing = sorted(_differences(old, course))
-    if differing:
-      raise InputError(f"--workdir={path} holds another run: {'; '.join(differing)}; use another directory, or "
-                       "--overwrite, which moves the old run aside")
+  lock = Lock(path, report)
+  lock.acquire()
   try:
-    path.mkdir(parents=True, exist_ok=True)
-    probe = path / ".writable"
+    if overwrite and any(entry.name != lock.path.name for entry in path.iterdir()):
+      aside = path.parent / f"{path.name}.{datetime.datetime.now():%Y%m%d-%H%M%S}"
+      path.rename(aside)
+      lock.release()
+      report(f"the old run is kept in {aside}")
+      lock.acquire()
+    if (path / "config.json").exists():
+      old = read_record(path)
+      old["trajectory"].setdefault("horizon", old["horizon"] if "horizon" in course else None)
+      differing = sorted(_differences(old["trajectory"], course))
+      if differing:
+        raise InputError(f"--workdir={path} holds another run: {'; '.join(differing)}; use another directory, or "
+                         "--overwrite, which moves the old run aside")
+    check_writable(path)
+    yield
+  finally:
+    lock.release()
+
+
+def recorded_horizon(path: epath.Path) -> int | None:
+  """Returns the horizon of the run in a directory, if there is one."""
+  return read_record(path)["horizon"] if (path / "config.json").exists() else None
+
+
+def check_writable(path: epath.Path) -> None:
+  """Raises unless files can be written into the directory."""
+  probe = path / f".writable.{secrets.token_hex(4)}"
+  try:
     probe.write_text("")
     probe.unlink()
   except OSError as error:
     raise InputError(f"--workdir={path}: cannot be written: {error.strerror or error}") from error
+
+
+class Lock:
+  """Excludes other runs from a work directory.
+
+  The lock belongs to the open file: the kernel frees it with its process, however that ends.
+  """
+
+  def __init__(self, path: epath.Path, report: Callable[[str], None] = print):
+    self.path = path / ".lock"
+    self._report, self._file = report, None
+
+  def acquire(self, patience: float | None = None) -> None:
+    """Creates and locks the directory; where the file system has no locks, says so and continues.
+
+    Args:
+      patience: Seconds to wait for the process that holds it; by default `PATIENCE`.
+
+    Raises:
+      InputError: The directory cannot be written, or another process holds it.
+    """
+    directory = self.path.parent
+    patience = PATIENCE if patience is None else patience
+    try:
+      directory.mkdir(parents=True, exist_ok=True)
+      if "://" in str(directory):
+        raise OSError(errno.ENOTSUP, "remote storage has no locks")
+      deadline, said = time.monotonic() + patience, False
+      while not self._try():
+        holder = self._holder()
+        if time.monotonic() >= deadline:
+          raise InputError(f"--workdir={directory}: is in use by {holder}; wait for its end, or use another "
+                           "directory")
+        if not said:
+          self._report(f"{directory}: in use by {holder}; waiting up to {patience:.0f} s")
+          said = True
+        time.sleep(min(0.2, patience))
+    except OSError as error:
+      if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+        raise InputError(f"--workdir={directory}: cannot be written: {error.strerror or error}") from error
+      self._report(f"{directory}: cannot be locked ({error.strerror}); make sure that no other run uses it")
+
+  def release(self) -> None:
+    if self._file is not None:
+      os.close(self._file)
+      self._file = None
+
+  def _try(self) -> bool:
+    file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      # The directory may have been moved aside since.
+      if not os.path.samestat(os.fstat(file), os.stat(self.path)):
+        raise BlockingIOError
+      now = datetime.datetime.now()
+      holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": f"{now:%Y-%m-%d %H:%M}"}
+      os.ftruncate(file, 0)
+      os.pwrite(file, json.dumps(holder).encode(), 0)
+    except (BlockingIOError, FileNotFoundError):
+      os.close(file)
+      return False
+    except OSError as error:
+      if error.errno in (errno.ENOSPC, errno.EDQUOT):  # Locked all the same, without a name.
+        self._file = file
+        return True
+      os.close(file)
+      raise
+    self._file = file
+    return True
+
+  def _holder(self) -> str:
+    try:
+      holder = read_json(self.path)
+      return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
+    except (InputError, KeyError):
+      return "another process"
 
 
 def _differences(old: Any, new: Any, name: str = "") -> list[str]:
@@ -69,94 +179,146 @@ def _differences(old: Any, new: Any, name: str = "") -> list[str]:
   return [] if old == new else [f"{name} was {old!r}, now {new!r}"]
 
 
-def is_finished(path: epath.Path, step: int | None, steps: int) -> bool:
-  """Whether a run whose newest checkpoint is `step` has ended, with its results written."""
-  if step is None or not (path / "results.json").exists():
+def is_finished(results: Mapping[str, Any] | None, step: int | None, steps: int) -> bool:
+  """Returns whether a run has ended, with all its results written.
+
+  Args:
+    results: What `results.json` holds, if anything.
+    step: Newest sound checkpoint.
+    steps: Updates in all.
+  """
+  if step is None or results is None or results.get("pending") or "training" not in results:
     return False
-  results = read_json(path / "results.json")
-  converged = results.get("training", {}).get("converged", 0) > 0
+  converged = results["training"].get("converged", 0) > 0
   return step >= steps or (converged and results["steps"] == step)
 
 
+def check_restart(path: epath.Path, lost: Sequence[str], results: Mapping[str, Any] | None) -> None:
+  """Refuses to start at step 0 over the log of a run whose checkpoints are lost.
+
+  A run that was killed before its first save left a log too; it starts again, as nothing was ever saved.
+
+  Args:
+    path: The work directory.
+    lost: Names of the checkpoints that are damaged.
+    results: What `results.json` holds, if anything.
+  """
+  logged = max((record["step"] for record in metrics.read_metrics(path, lambda line: None)), default=0)
+  if not logged or not (lost or results is not None or logged > _unsaved_steps(path)):
+    return
+  where = f"damaged: {', '.join(lost)}" if lost else f"{path / 'checkpoints'} has none"
+  raise InputError(f"--workdir={path}: its log reaches step {logged}, and no checkpoint can be restored ({where}); "
+                   "bring a checkpoint back, or use --overwrite, which moves the old run aside and starts anew")
+
+
+def _unsaved_steps(path: epath.Path) -> float:
+  """Returns the most steps that a run may log before its first checkpoint must be complete."""
+  if not (path / "config.json").exists():
+    return math.inf
+  config = read_record(path)["config"]
+  # The second save waits for the first.
+  return 2 * (config["save_every"] + config["steps_per_dispatch"]) if config["save_every"] else math.inf
+
+
 def best_of(config: Mapping[str, Any]) -> dict[str, Any]:
-  """The arguments of `Checkpoints` that say which one is the best."""
-  return {"best_metric": config["best_metric"] or None, "lower_is_better": config["lower_is_better"]}
+  """Returns the arguments of `CheckpointReader` that select the best checkpoint."""
+  key = config["best_metric"]
+  if not key:
+    return {}
+  declared = protocols.metric(key)
+  return {"best_metric": key, "lower_is_better": declared is not None and declared.higher_is_better is False}
 
 
-def read_json(path: epath.Path) -> Any:
+def read_record(path: epath.Path) -> dict[str, Any]:
+  """Reads `config.json` of a work directory: `config` with all keys, `trajectory`, `facts`, `batch`, `steps`, ...
+
+  Raises:
+    InputError: The file is missing or damaged, or a field has another type.
+  """
+  file = path / "config.json"
+  if not file.exists():
+    raise InputError(f"{file}: no such file; is {path} the work directory of a run?")
+  record = read_json(file)
+  for name in ("config", "facts", "batch"):
+    json_field(record, name, dict, file)
+  record["trajectory"] = json_field(record, "trajectory", dict, file, default={})
+  json_field(record, "encoder", str, file)
+  steps = json_field(record, "steps", int, file)
+  record["horizon"] = json_field(record, "horizon", int, file, default=steps)
+  config = record["config"]
+  for name, default in DEFAULTS.items():
+    kind = list if isinstance(default, tuple) else type(default)
+    config[name] = json_field(config, name, kind, f"{file}: config", default=kind(default))
+  for name in ("evals", "evals_between"):
+    if not all(isinstance(value, str) for value in config[name]):
+      raise InputError(f"{file}: config: field {name!r} holds {config[name]!r}, expected a list of strings")
+  for key in ("name", "encoder"):
+    json_field(config["data"], key, str, f"{file}: config.data", default="")
+  for name, value in record["batch"].items():
+    if not isinstance(value, list) or len(value) != 2:
+      raise InputError(f"{file}: batch: field {name!r} holds {value!r}, expected a shape and a dtype")
+    _num_bytes(*value, f"{file}: batch: field {name!r}")
+  for name, value in record["facts"].items():
+    if isinstance(value, dict):  # Allocated by `stand_in_facts`.
+      size = _num_bytes(value.get("shape"), value.get("dtype"), f"{file}: facts: field {name!r}")
+      if size > MAX_FACT:
+        raise InputError(f"{file}: facts: field {name!r} asks for {size} bytes, at most {MAX_FACT} are plausible")
+  return record
+
+
+def _num_bytes(shape: Any, dtype: Any, where: str) -> int:
+  """Returns the size of an array that a record describes."""
   try:
-    return json.loads(path.read_text())
-  except FileNotFoundError as error:
-    raise InputError(f"{path}: no such file; is {path.parent} the work directory of a run?") from error
-  except ValueError as error:
-    raise InputError(f"{path}: not JSON: {error}") from error
+    if all(isinstance(size, int) and size >= 0 for size in shape) and np.dtype(str(dtype)).kind != "O":
+      return math.prod(shape) * np.dtype(str(dtype)).itemsize
+  except TypeError:
+    pass
+  raise InputError(f"{where} holds {shape!r} and {dtype!r}, expected a shape and a dtype")
+
+
+def read_results(path: epath.Path, report: Callable[[str], None] | None = None) -> dict[str, Any] | None:
+  """Reads `results.json` of a work directory; None if there is none.
+
+  Args:
+    path: The work directory.
+    report: Receives a line about a damaged file, which then counts as missing.
+
+  Raises:
+    InputError: The file is damaged, or a field has another type, and there is no `report`.
+  """
+  file = path / "results.json"
+  if not file.exists():
+    return None
+  try:
+    return _checked_results(read_json(file), file)
+  except InputError as error:
+    if report is None:
+      raise
+    report(f"{error}; it is written anew")
+    return None
+
+
+def _checked_results(results: dict[str, Any], file: epath.Path) -> dict[str, Any]:
+  json_field(results, "steps", int, file)
+  json_field(results, "pending", list, file, default=[])
+  for name in ("metrics", "training"):
+    values = json_field(results, name, dict, file, default={})
+    for key in values:
+      json_field(values, key, float, f"{file}: {name}")
+  return results
 
 
 def write_json(path: epath.Path, value: Any) -> None:
-  """Writes by way of a draft: a kill leaves the old file or the new one."""
-  draft = path.parent / f".{path.name}.draft"
-  draft.write_text(json.dumps(value, indent=1) + "\n")
-  draft.replace(path)
+  """Replaces a JSON file."""
+  write_atomically(path, json.dumps(value, indent=1) + "\n")
 
 
-def _summary_writer() -> Any:
-  """TensorBoard's writer, whose library imports torch where that is installed: two seconds for what is not used."""
-  absent = sys.modules.setdefault("torch", None) is None
-  try:
-    from tensorboardX import SummaryWriter
-  finally:
-    if absent:
-      del sys.modules["torch"]
-  return SummaryWriter
-
-
-class MetricsLog:
-  """`metrics.jsonl` and TensorBoard events; after a resume they read as if nothing had happened."""
-
-  def __init__(self, path: epath.Path):
-    self._path = path
-    self._file = self._events = None
-    self._begun, self._seconds_before = time.perf_counter(), 0.0
-
-  def start(self, step: int) -> None:
-    """Opens the log of a run that goes on from `step`: what was logged past it is dropped."""
-    records = [record for record in read_metrics(self._path) if record["step"] <= step]
-    draft = self._path / ".metrics.jsonl.draft"
-    draft.write_text("".join(json.dumps(record) + "\n" for record in records))
-    draft.replace(self._path / "metrics.jsonl")
-    self._seconds_before = max((record.get("seconds", 0.0) for record in records), default=0.0)
-    self._file = (self._path / "metrics.jsonl").open("a")
-    self._events = _summary_writer()(str(self._path / "tensorboard"), purge_step=step + 1 if step else None)
-
-  def seconds(self) -> float:
-    """Wall time of the run, interruptions not counted."""
-    return self._seconds_before + time.perf_counter() - self._begun
-
-  def write(self, step: int, record: Mapping[str, float]) -> None:
-    record = {"step": step, **record, "seconds": round(self.seconds(), 3)}
-    self._file.write(json.dumps(record) + "\n")
-    self._file.flush()
-    for name, value in record.items():
-      if name != "step":
-        self._events.add_scalar(name, value, step)
-
-  def close(self) -> None:
-    if self._file:
-      self._file.close()
-      self._events.close()
-
-
-def read_metrics(path: epath.Path) -> list[dict[str, Any]]:
-  """The records of `metrics.jsonl`; a last line that a kill cut short is left out."""
-  file = path / "metrics.jsonl"
-  records = []
-  if file.exists():
-    for line in file.read_text().splitlines():
-      try:
-        records.append(json.loads(line))
-      except ValueError:
-        break
-  return records
+def write_array(path: epath.Path, array: np.ndarray) -> None:
+  """Replaces a `.npy` file; a full disk raises the error of the system, where NumPy's own has no number."""
+  with replacing(path) as file:
+    array = np.ascontiguousarray(array)
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+    file.write(memoryview(array).cast("B") if array.size else b"")
 
 
 def versions() -> dict[str, str]:

@@ -20,11 +20,11 @@ from experiments import command
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def call(module, *arguments, devices=1, timeout=180, **options):
+def call(module, *arguments, devices=1, timeout=180, env=None, **options):
   """A command as a user gives it; a run draws only what it is asked to, as that takes longer than a tiny training."""
   if module == "run" and "--figures" not in arguments:
     arguments = ("--nofigures", *arguments)
-  env = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": str(ROOT)}
+  env = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": str(ROOT)} | (env or {})
   return subprocess.run([sys.executable, "-m", f"experiments.{module}", *map(str, arguments)], capture_output=True,
                         text=True, timeout=timeout, env=env, **options)
 
@@ -172,7 +172,6 @@ def test_a_mistake_is_one_clear_line(name, tmp_path):
 
 
 def test_another_trajectory_is_refused_and_overwrite_moves_it_aside(finished, tmp_path):
-  import shutil
   workdir = tmp_path / "w"
   shutil.copytree(finished[0], workdir)
   options = ("--model=gmm", "--preset=tiny", f"--workdir={workdir}", "--seed=3", "--config.model.num_components=2")
@@ -272,3 +271,41 @@ def test_two_processes_give_the_losses_of_one(model, tmp_path):
     assert results["words_per_second"] * results["wall_seconds"] == pytest.approx(words, rel=0.05)
   vectors = [np.load(tmp_path / name / "embeddings.npy") for name in ("one", "two")]
   np.testing.assert_allclose(vectors[1], vectors[0], rtol=1e-3, atol=1e-4)
+
+
+def test_code_that_a_recorded_config_names_does_not_run(finished, tmp_path):
+  workdir = tmp_path / "w"
+  shutil.copytree(finished[0], workdir)
+  code = f"{tmp_path / 'evil.py'}:f"
+  (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\ndef f():\n  yield 'a text'\n")
+  record = json.loads((workdir / "config.json").read_text())
+  record["config"]["data"]["name"] = code
+  record["config"]["evals"] = ["clustering", f"clustering:{code}"]
+  (workdir / "config.json").write_text(json.dumps(record))
+  done = call("evaluate", f"--workdir={workdir}")
+  assert done.returncode == 0 and not (tmp_path / "ran").exists()
+  assert done.stdout.count("is code, which a recorded config cannot run; if you trust it, give --data=") == 2
+  call("evaluate", f"--workdir={workdir}", f"--data={code}")
+  assert (tmp_path / "ran").exists()
+
+
+def test_more_steps_continue_a_run_with_its_first_schedules_under_optimized_python_too(tmp_path):
+  """The first steps of the longer run are those of the shorter one, bit for bit; `-O` leaves out what asserts do."""
+  words = np.random.default_rng(0).integers(0, 40, (300, 12))
+  (tmp_path / "text.txt").write_text("\n".join(" ".join(f"word{chr(97 + i)}" for i in line % 26) for line in words))
+  arguments = ("--model=sgns", "--preset=tiny", "--config.save_every=0", "--config.log_every=1", "--config.evals=()",
+               f"--data={tmp_path / 'text.txt'}", "--config.data.min_count=1")
+  done = call("run", *arguments, "--steps=10", f"--workdir={tmp_path / 'w'}", env={"PYTHONOPTIMIZE": "1"})
+  assert done.returncode == 0, done.stderr
+  short = np.load(tmp_path / "w" / "embeddings.npy")
+  done = call("run", *arguments, "--steps=16", f"--workdir={tmp_path / 'w'}")
+  assert done.returncode == 0 and "schedules run over 10 steps" in done.stdout, done.stdout + done.stderr
+  record = json.loads((tmp_path / "w" / "config.json").read_text())
+  assert (record["steps"], record["horizon"], record["trajectory"]["horizon"]) == (16, 10, 10)
+  done = call("run", *arguments, "--steps=16", "--config.horizon=10", f"--workdir={tmp_path / 'v'}")
+  assert done.returncode == 0, done.stderr
+  longer = [np.load(tmp_path / name / "embeddings.npy") for name in ("w", "v")]
+  np.testing.assert_array_equal(*longer)
+  assert not np.array_equal(longer[0], short)
+  logs = [[(record["step"], record["loss"]) for record in records(tmp_path / name)] for name in ("w", "v")]
+  assert logs[0] == logs[1] and len(logs[0]) == 16

@@ -3,11 +3,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 
 from embeddings_jax.train.checkpoints import Checkpoints
 from embeddings_jax.train.loop import train
 from embeddings_jax.train.mesh import make_mesh, path_name
-from experiments import command, inference, loading, pipeline
+from experiments import command, inference, loading, pipeline, protocols, results, workdir
 
 STEPS = 20
 
@@ -100,3 +101,16 @@ def test_eight_devices_equal_one(tiny, uninterrupted, mesh_of):
     one, eight = np.asarray(one, np.float64), np.asarray(eight, np.float64)
     # The mean of what BatchNorm has centred is 0, but for the rounding of sums of numbers around 1.
     assert np.linalg.norm(one - eight) <= 1e-3 * max(np.linalg.norm(one), 1e-4)
+
+
+def test_a_run_ends_with_results_and_declared_metrics(tiny, uninterrupted, tmp_path):
+  config, model, data, _ = tiny
+  state, _, _ = uninterrupted
+  lines, path = [], epath.Path(tmp_path)
+  report = results.Report(config, data, model, make_mesh("data:1", jax.devices()[:1]), None, None, lines.append)
+  report.finish(state, STEPS, path, seconds=1.0, record={"preset": "tiny", "command": ""}, write=True, draw=False)
+  written = workdir.read_results(path)
+  assert "pending" not in written and (tmp_path / "embeddings.npy").exists()
+  assert not [key for key in written["metrics"] if protocols.metric(key) is None]
+  left_out = [name for name in config.evals if any(line.startswith(f"{name} is left out: ") for line in lines)]
+  assert bool(written["metrics"]) == (len(left_out) < len(config.evals)), lines

@@ -69,6 +69,14 @@ def test_accumulation_is_the_same_step(valid):
   assert float(four.extra["seen"]) == float(one.extra["seen"]) == valid
 
 
+def test_parts_that_do_not_divide_the_batch_are_named():
+  model = regression(accumulate=3)
+  batch = {"x": jnp.ones((8, 3)), "y": jnp.ones(8), "mask": jnp.ones(8)}
+  state = model.init(jax.random.key(0), batch)
+  with pytest.raises(InputError, match="accumulate=3: does not divide the 8 rows of a batch"):
+    model.update(state, batch, jax.random.key(0))
+
+
 def test_a_coupled_loss_is_not_accumulated():
   with pytest.raises(InputError, match="couples the examples"):
     regression(coupled=True, accumulate=2)

@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from embeddings_jax.types import InputError
-from experiments import optimizers
+from experiments import command, optimizers
 
 
 @pytest.mark.parametrize("config,values", [
@@ -66,12 +66,35 @@ def test_lamb_scales_each_of_the_stacked_layers_by_itself():
     ({"name": "adma"}, "did you mean adam?"),
     ({"schedule": "cosin"}, "did you mean cosine?"),
     ({"rate": 1}, "unknown rate"),
-    ({"name": "adagrad", "weight_decay": 0.1}, "adagrad has none"),
-    ({"name": "adamw", "adam_fraction": 0.2}, "adamw leaves nothing to AdamW"),
+    ({"name": "adagrad", "weight_decay": 0.1}, "weight_decay=0.1: adagrad does not take it; adamw, sgd, lamb, lars"),
+    ({"name": "adamw", "adam_fraction": 0.2}, "adam_fraction=0.2: adamw does not take it; muon do"),
+    ({"name": "adam", "momentum": 0.9}, "momentum=0.9: adam does not take it; sgd, lars do"),
+    ({"warmup_fraction": 1.5}, "warmup_fraction=1.5: must be from 0 to 1"),
+    ({"learning_rate": -1.0}, "learning_rate=-1.0: must be from 0"),
+    ({"b2": 1.1}, "b2=1.1: must be from 0 to 1"),
 ])
 def test_mistakes(config, expected):
   with pytest.raises(InputError, match=expected.replace("?", r"\?")):
     optimizers.optimizer({"learning_rate": 1.0, **config}, 10)
+
+
+@pytest.mark.parametrize("config,expected", [
+    ({"name": "sgd", "b1": 0.9}, "optimizer.b1=0.9: sgd does not take it; adam, adamw, lamb, muon do"),
+    ({"name": "lars", "eps": 1e-8}, "lars does not take it"),
+    ({"name": "rmsprop", "momentum": 0.9}, "rmsprop does not take it"),
+    ({"name": "muon", "eps": 1e-6}, "muon does not take it"),
+])
+def test_options_of_another_optimizer_are_named(config, expected):
+  with pytest.raises(InputError, match=expected):
+    optimizers.check_options(config, config)
+  optimizers.check_options(config, ())  # Left over from a preset.
+
+
+@pytest.mark.parametrize("preset", command.PRESETS)
+def test_presets_have_the_options_of_their_optimizers(preset):
+  for name in command.model_names():
+    config = command.load_config(name, preset).optimizer
+    optimizers.check_options(config, config)
 
 
 def test_some_parameters_keep_their_rate():

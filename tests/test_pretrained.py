@@ -174,6 +174,56 @@ def test_sizes_and_tokenizer_come_from_the_directory(tmp_path):
     pretrained.adapt(command.load_config("gpt", "tiny"), found._replace(name="bert"), ())
 
 
+def test_options_beside_the_architecture_are_those_of_any_run(tmp_path):
+  """`dtype`, dropout and the like of an encoder; what the network has not is still named."""
+  write(tmp_path / "bert", "bert", train_wordpiece(TEXTS * 9, 90))
+  found = pretrained.load(str(tmp_path / "bert"))
+  tuned = command.load_config("simcse", "tiny")
+  changes = dict(dtype="bfloat16", dropout=0.3, attention_dropout=0.0, unroll=2)
+  tuned.model.encoder.update(changes)
+  pretrained.adapt(tuned, found, {f"model.encoder.{key}" for key in changes})
+  assert {key: tuned.model.encoder[key] for key in changes} == changes and tuned.model.encoder.dim == 12
+  network = pipeline.encoder_of(tuned.model.encoder.to_dict(), {}, 1, with_model=False)["encoder"]
+  assert (network.dtype, network.dropout, network.attention_dropout) == ("bfloat16", 0.3, 0.0)
+  with tuned.model.encoder.unlocked():
+    tuned.model.encoder.cell_dim = 3
+  with pytest.raises(InputError, match="cell_dim=3: a bert has no cell_dim"):
+    pretrained.adapt(tuned, found, {"model.encoder.cell_dim"})
+
+
+@pytest.mark.parametrize("files,message", [
+    ({"modules.json": '[{"path": "", "type": "x.Transformer"}]'}, "names no Pooling"),
+    ({"modules.json": '[{"path": "../x", "type": "x.Transformer"}]'}, "module 0 lies outside of the directory"),
+    ({"modules.json": '[{"path": 3, "type": "x.Transformer"}]'}, "'path' holds an integer, expected a string"),
+    ({"modules.json": "{}"}, "modules.json: holds an object, expected a list"),
+    ({"sentence_bert_config.json": '{"max_seq_length": "long"}'}, "max_seq_length is 'long'; expected an integer"),
+    ({"sentence_bert_config.json": '{"tokenizer_args": {"a": 1}}'}, "tokenizer_args=.* is not supported"),
+    ({"config_sentence_transformers.json": '{"default_prompt_name": "q", "prompts": {"q": "query: "}}'},
+     "default_prompt_name='q' puts a prompt before every text"),
+])
+def test_options_of_sentence_models_that_are_not_supported(files, message, tmp_path):
+  write(tmp_path, "bert", train_wordpiece(TEXTS * 9, 90))
+  for name, data in (huggingface.sentence_files("cls", 12, 16, True) | files).items():
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(data if isinstance(data, bytes) else data.encode())
+  with pytest.raises(InputError, match=message):
+    pretrained.load(str(tmp_path))
+
+
+def test_sentence_models_may_fold_case_and_strip_texts(tmp_path):
+  write(tmp_path, "bert", train_wordpiece(TEXTS * 9, 90, lowercase=False))
+  for name, data in huggingface.sentence_files("max", 12, 16, True).items():
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(data)
+  plain = pretrained.load(str(tmp_path))
+  assert (plain.pooling, plain.normalize, plain.encoder.max_length) == ("max", True, 16)
+  (tmp_path / "sentence_bert_config.json").write_text('{"max_seq_length": 12, "do_lower_case": true}')
+  folded = pretrained.load(str(tmp_path))
+  assert folded.encoder.max_length == 12
+  tokens = lambda found, text: [i for i in found.encoder.encode([text])["tokens"][0].tolist() if i >= 0]
+  assert tokens(folded, " THE cat ") == tokens(plain, "the cat") != tokens(plain, "THE cat")
+
+
 def test_directories_that_do_not_fit_together(sentences, tmp_path):
   write(tmp_path / "a", "bert", train_wordpiece(TEXTS * 9, 90), vocab_size=40)
   with pytest.raises(InputError, match="the tokenizer has 50 tokens, the network 40"):
@@ -206,6 +256,10 @@ def test_a_run_starts_from_a_directory_and_becomes_one(tmp_path):
   ours, theirs = (pretrained.load(str(tmp_path / name)) for name in ("w", "out"))
   equal(ours.params, theirs.params)
   assert ours.encoder.facts == theirs.encoder.facts
+  # By sentence-transformers' files the directory gives the vectors of the run.
+  assert (theirs.pooling, theirs.normalize) == ("mean", False)
+  run = pipeline.load_run(str(tmp_path / "w"))
+  np.testing.assert_array_equal(inference.embedder(run.model, run.state, run.encoder)(TEXTS), vectors(theirs, TEXTS))
   expected = pretrained.unit(vectors(ours, TEXTS, pooling="last"))
   np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=1e-6)
 

@@ -1,4 +1,6 @@
 """Which material a protocol is asked about, and what becomes of what is not there."""
+import re
+
 import numpy as np
 import pytest
 
@@ -124,3 +126,49 @@ def test_the_users_own_scored_pairs(tmp_path):
   (tmp_path / "mine.tsv").write_text("rug\tcarpet\n")
   with pytest.raises(InputError, match="has no scores, only pairs"):
     _evaluate(f"sts:{name}", sentences=_sentences)
+
+
+@pytest.mark.parametrize(("key", "message"), [
+    ("class/test/knn_accuracy", "would choose a checkpoint on a test split"),
+    ("mnli/test_matched/accuracy", "would choose a checkpoint on a test split"),
+    ("class/all/nmo", "no metric by which checkpoints can be chosen; did you mean nmi?"),
+    ("google/total/questions", "no metric by which checkpoints can be chosen"),
+    ("loss/dev/mix_0", "no metric by which checkpoints can be chosen")])
+def test_checkpoints_are_chosen_by_nothing_else_than_scores_of_data_that_is_not_for_testing(key, message):
+  with pytest.raises(InputError, match=re.escape(message)):
+    protocols.check_best_metric(key)
+
+
+def test_every_metric_has_one_direction():
+  directions = {}
+  for protocol in protocols.PROTOCOLS:
+    for name, declared in protocols.module(protocol).METRICS.items():
+      assert directions.setdefault(name, declared.higher_is_better) == declared.higher_is_better
+  for key, higher in {"validation/perplexity": False, "validation/masked_loss": False, "sts-b/dev/alignment": False,
+                      "sts-b/dev/spearman": True, "x/test/recall_at_10": True, "words": None}.items():
+    assert protocols.metric(key).higher_is_better is higher
+    if higher is not None:
+      protocols.check_best_metric(key.replace("test", "dev"))
+  assert protocols.metric("x/nothing") is None
+
+
+def test_labels_with_one_class_are_left_out_and_reported():
+  from embeddings_jax.data.dataset import Dataset
+
+  vectors = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+  labels = {"one": np.zeros(40, int), "two": np.arange(40) % 2}
+  dataset, said = Dataset("d", "rows", vectors, labels=labels), []
+  found = protocols.evaluate(["knn"], lambda items: items, dataset=dataset, report=said.append)
+  assert found.keys() == {"two/test/knn_accuracy", "two/test/knn200_accuracy"}
+  dataset = dataset._replace(split={"train": np.arange(0, 40, 2), "test": np.arange(1, 40, 2)})
+  assert protocols.evaluate(["linear_probe"], lambda items: items, dataset=dataset, report=said.append) == {}
+  assert said == ["knn: leaves out labels with one class: one",
+                  "linear_probe is left out: the labels of 'd' have one class: one, two"]
+
+
+def test_what_cannot_be_answered_at_the_end_of_a_run_is_left_out():
+  said, done = [], []
+  names = ("analogies", "held_out", "topics")
+  assert _evaluate(*names, vocabulary=None, report=said.append, lenient=True,
+                   done=lambda name, metrics: done.append(name)) == {}
+  assert done == list(names) and [line.partition(" is left out: ")[0] for line in said] == list(names)

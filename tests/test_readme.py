@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from experiments import baselines, benchmark, command, hardware
+from experiments import baselines, command, hardware
 
 TEXT = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
 
@@ -65,7 +65,7 @@ def test_a_benchmark_keeps_its_ratios_on_other_processors(tmp_path, monkeypatch)
   path = tmp_path / "benchmark-b.json"
   for device, ratio in [("A", 3.1), ("B", 2.2), ("A", 2.9)]:
     found = {"command": "benchmark b", "summary": f"{ratio} x", "ratio": ratio, "device": device, "commit": "0"}
-    found |= benchmark.measured_elsewhere(path, found)
+    found |= hardware.measured_elsewhere(path, found)
     path.write_text(json.dumps(found))
   assert [entry["ratio"] for entry in found["elsewhere"]] == [2.2]
   assert baselines.benchmark_table().splitlines()[-1] == "| `benchmark b` | 2.9 x; on other processors 2.20 x (B) |"

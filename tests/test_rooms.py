@@ -68,3 +68,9 @@ def test_torch_and_tensorflow_are_never_imported():
 
 def test_there_is_no_room_for_odds_and_ends():
   assert not [path for path in ROOT.rglob("util*.py") if ".venv" not in path.parts]
+
+
+def test_nothing_depends_on_asserts():
+  """`python -O` leaves asserts out, and with them the work that they do, as a lookup in a defaultdict."""
+  for path in python_files("embeddings_jax") + python_files("experiments"):
+    assert not any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(path.read_text()))), path

@@ -143,5 +143,12 @@ def test_sentences_of_a_file_of_vectors():
   np.testing.assert_allclose(frequent[2], np.log([1503, 751.5]) @ [[3, 3], [0, 2]] / 2, rtol=1e-6)
   with pytest.raises(InputError, match="--pooling=sif: needs the words' counts"):
     inference.sentence_embedder(embed, encoder, "sif")
+  for lines in (["king queen"], ["king queen", "queen king!"]):
+    with pytest.raises(InputError, match="--pooling=idf: each word is in all of the . lines, so that all"):
+      inference.sentence_embedder(embed, encoder, "idf")(lines)
+    encoder.vocabulary.counts = np.array([3, 2, 1])
+    with pytest.raises(InputError, match="--pooling=sif: the vectors of the . lines have one direction"):
+      inference.sentence_embedder(embed, encoder, "sif")(lines)
+  assert np.abs(inference.sentence_embedder(embed, encoder, "sif")(["king", "queen king"])).max() > 1e-3
   cased = vectors.encoder(found._replace(words=["King", "king", "2"]))
   assert cased.encode(["King king"])["tokens"][0, :2].tolist() == [0, 1]

@@ -3,7 +3,9 @@
 Counts come from text (`count_documents`), or from the user's own matrix: `lda-c`'s lines (`NAME.dat`, with
 `vocab.txt` beside it) or a documents x words matrix of `scipy.sparse.save_npz` (with `vocabulary.txt`).
 """
+import array
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +23,9 @@ from embeddings_jax.types import InputError, Source
 
 VERSION = 2  # Of what is cached: raise it when the same documents would give other counts.
 UNITS = ("document", "paragraph", "window")
+_MOST_WORDS = (1 << 31) - 1  # Words are int32.
+_NUMBER = r"\d+(?:\.\d*)?(?:[eE][-+]?\d+)?"
+_LDA_C = re.compile(rf"\d+(?: \d+:(?:{_NUMBER}|-{_NUMBER}|nan|-?inf))*", re.ASCII)
 _SLAB = 1 << 22  # Tokens, or cells, that are counted at a time.
 
 
@@ -360,37 +365,49 @@ def load_lda_c(path: str, files: Sequence[Path]) -> Dataset:
   file = files[0]
   listed = [file.parent / name for name in ("vocab.txt", "vocabulary.txt") if (file.parent / name).exists()]
   words = list(formats.read_lines(listed[0])) if listed else None
+  if words is not None and len(set(words)) < len(words):
+    raise InputError(f"{listed[0]}: {len(set(words))} different words in {len(words)} lines")
   return parse_lda_c(path, formats.read_lines(file), words)
 
 
 def parse_lda_c(name: str, lines: Iterable[str], words: Sequence[str] | None) -> Dataset:
-  """See `load_lda_c`; without `words` they are named by their numbers."""
+  """Parses the lines of `lda-c`; see `load_lda_c`. Without `words` they are named by their numbers."""
   from scipy import sparse
 
-  col, count, indptr = [], [], [0]
+  col, count, indptr = array.array("q"), array.array("d"), [0]
+  most = len(words) if words is not None else _MOST_WORDS
   for number, line in enumerate(lines, 1):
     pairs = line.split()
     if not pairs:
       continue
-    try:
-      cells = [(int(word), float(value)) for word, _, value in (pair.partition(":") for pair in pairs[1:])]
-      stated = int(pairs[0])
-    except ValueError:
-      raise InputError(f"{name}: line {number}: should be `n word:count ...`, and is {line[:40]!r}") from None
-    if stated != len(cells):
-      raise InputError(f"{name}: line {number}: says {stated} words and has {len(cells)}")
+    if not _LDA_C.fullmatch(" ".join(pairs)):
+      raise InputError(f"{name}: line {number}: should be `n word:count ...`, and is {formats.quoted(line, 40)}")
+    cells = [pair.split(":") for pair in pairs[1:]]
+    if pairs[0] != str(len(cells)):
+      raise InputError(f"{name}: line {number}: says {pairs[0][:20]} words and has {len(cells)}")
     for word, value in cells:
-      if word < 0 or (words is not None and word >= len(words)):
-        raise InputError(f"{name}: line {number}: word {word} is not one of the {len(words or ())} of the vocabulary")
+      if len(word) > 18 or int(word) >= most:
+        raise InputError(f"{name}: line {number}: word {word[:20]} is not one of the {most} of the vocabulary")
+      value = float(value)
       if not 0 <= value < np.inf:
         raise InputError(f"{name}: line {number}: a count of {value:g}; it must be a number and not negative")
-    col += [word for word, _ in cells]
-    count += [value for _, value in cells]
+      col.append(int(word))
+      count.append(value)
     indptr.append(len(col))
   if not col:
     raise InputError(f"{name}: is empty, it has no counts")
-  words = [str(i) for i in range(max(col) + 1)] if words is None else words
-  return from_matrix(name, sparse.csr_array((count, col, indptr), shape=(len(indptr) - 1, len(words))), words)
+  if words is None:
+    check_width(name, max(col) + 1, len(col))
+    words = [str(i) for i in range(max(col) + 1)]
+  cells = np.frombuffer(count), np.frombuffer(col, np.int64), np.array(indptr)
+  return from_matrix(name, sparse.csr_array(cells, shape=(len(indptr) - 1, len(words))), words)
+
+
+def check_width(name: object, width: int, num_cells: int) -> None:
+  """Raises an `InputError` for columns without names that are far more than there are cells: a damaged number."""
+  if width > max(1 << 20, 16 * num_cells):
+    raise InputError(f"{name}: has {width} columns and {num_cells} counts, which looks damaged; if it is right, name "
+                     "the columns in a file vocabulary.txt beside it")
 
 
 def as_bags(dataset: Dataset) -> Dataset:

@@ -3,7 +3,6 @@
 A name is looked up here, then as `tfds:<name>[/config][:split]`, then as a path or a glob of the user's own files, or
 as `FILE.py:FUNCTION`, which yields documents.
 """
-import csv
 import difflib
 import functools
 import os
@@ -58,6 +57,8 @@ def load(
     cache_dir: str | os.PathLike | None = None,
     errors: str = "strict",
     missing: str = "",
+    allow_code: bool = False,
+    documents: str = "line",
     **pictures: Any,
 ) -> Dataset:
   """Loads a data set.
@@ -69,6 +70,8 @@ def load(
     errors: `strict` refuses text that is not UTF-8, `replace` puts replacement characters.
     missing: what to do with rows that lack a value: `error`, `drop` (leave them out) or `marginalize` (keep them,
       with NaN); by default the tables of the catalog are without such rows, and files that have some are refused.
+    allow_code: Whether `FILE.py:FUNCTION` may run; only for a name that the user has given himself.
+    documents: End of a document of the user's plain text: `line`, `blank` (line) or `auto`; see `own.load_path`.
     **pictures: of sets of picture files: `image_size`, `channels` and `bad`; see `images.decoded`.
 
   Raises:
@@ -77,6 +80,8 @@ def load(
   name = str(name)
   cache_dir = cache_root(cache_dir)
   check_options(**pictures)
+  if documents not in own.DOCUMENTS:
+    raise InputError(f"--config.data.documents={documents}: must be one of {', '.join(own.DOCUMENTS)}")
   if name in CATALOG:
     entry = CATALOG[name]
     files = {file: formats.checked_file(data_dir, file, checksum) for file, checksum in entry.files.items()}
@@ -87,9 +92,11 @@ def load(
 
     return load_tfds(name, data_dir=data_dir, cache_dir=cache_dir, **pictures)
   if re.search(r"\.py:\w+$", name):
+    if not allow_code:
+      raise InputError(f"{name}: is code, which a recorded config cannot run; if you trust it, give --data={name}")
     return own.load_function(name, cache_dir)
   if os.path.exists(os.path.expanduser(name)) or re.search(r"[/\\*?\[]|\.\w{1,5}$", name):
-    return own.load_path(name, cache_dir, errors, missing, **pictures)
+    return own.load_path(name, cache_dir, errors, missing, documents, **pictures)
   near = difflib.get_close_matches(name.lower(), CATALOG, n=1, cutoff=0.4)
   hint = f"did you mean {near[0]!r}? " if near else ""
   raise InputError(f"--data={name}: unknown data set; {hint}--list_data lists them; files are given by their path")
@@ -154,7 +161,7 @@ def _pydocs(name: str, place: Place) -> Dataset:
 def _small_table(name: str, place: Place, labels: Sequence[str] = (), left_out: Sequence[str] = ()) -> Dataset:
   """A table whose first column names the rows."""
   (path,) = place.files.values()
-  header, *lines = csv.reader(formats.read_lines(path))
+  header, *lines = (cells for _, cells in formats.csv_rows(path))
   columns = [column for column in header[1:] if column not in (*labels, *left_out)]
   measured = [header.index(column) for column in columns]
   rows = np.array([[line[i] or "nan" for i in measured] for line in lines], np.float32)

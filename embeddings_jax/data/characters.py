@@ -1,4 +1,5 @@
 """Words as characters, for models that read how words are spelled and predict which they are (ELMo)."""
+import functools
 import itertools
 import json
 import logging
@@ -15,24 +16,34 @@ from etils import epath
 from embeddings_jax.data.cache import cache_root, cached, digest
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.documents import is_validation
-from embeddings_jax.data.encoders import ENCODERS, Batch, Encoder, part_of
-from embeddings_jax.data.sentences import PARTS, split_sentences
+from embeddings_jax.data.encoders import ENCODERS, Batch, Encoder, check_size, part_of
+from embeddings_jax.data.files.names import format_names, read_names
+from embeddings_jax.data.sentences import PARTS, split_lines, split_sentences
 from embeddings_jax.data.sources import window_source
 from embeddings_jax.data.subwords import slabs
+from embeddings_jax.data.words import composed, word_pattern
 from embeddings_jax.types import InputError, Source
 
-VERSION = 1  # Of what is cached: raise it when the same text would give other words.
+VERSION = 2  # Of what is cached: raise it when the same text would give other words.
 # Characters: 0 is no word, 1 + b the byte b of UTF-8, then the marks.
 NUM_CHARACTERS = 262
 BEGIN_SENTENCE, END_SENTENCE, BEGIN_WORD, END_WORD, PADDING = range(257, 262)
 MARKS = ("<S>", "</S>", "<UNK>")  # The first words of a vocabulary.
 BEGIN, END, UNKNOWN = range(3)
-_WORD = re.compile(r"\w+(?:['\u2019]\w+)*|[^\w\s]")
+_ASCII_WORD = re.compile(r"\w+(?:'\w+)*|[^\w\s]")
 
 
 def split_words_and_marks(text: str) -> list[str]:
-  """Words, with apostrophes inside them, and every other character that is no white space by itself."""
-  return _WORD.findall(text)
+  """Splits a text into words, with combining marks and apostrophes inside them, and single other characters.
+
+  The text is brought into normalization form NFC. White space and stray joiners are dropped.
+  """
+  return _ASCII_WORD.findall(text) if text.isascii() else _unicode_word().findall(composed(text))
+
+
+@functools.cache
+def _unicode_word() -> re.Pattern[str]:
+  return re.compile(word_pattern(r"\w", "'\u2019") + r"|[^\w\s\u200c\u200d]")
 
 
 def spelled(words: Sequence[str], max_characters: int) -> np.ndarray:
@@ -65,8 +76,8 @@ class CharacterEncoder(Encoder):
   num_widths = 4
 
   def __init__(self, words: Sequence[str], max_characters: int, max_length: int):
-    if max_characters < 4 or max_length < 3:
-      raise InputError(f"max_characters={max_characters}, max_length={max_length}: must be at least 4 and 3")
+    check_size("max_characters", max_characters, 4, 1 << 12)
+    check_size("max_length", max_length, 3, 1 << 16)
     if tuple(words[:len(MARKS)]) != MARKS:
       raise InputError(f"the vocabulary must begin with {', '.join(MARKS)}")
     self.words = list(words)
@@ -78,11 +89,11 @@ class CharacterEncoder(Encoder):
     return {"max_characters": self.max_characters, "max_length": self.max_length}
 
   def files(self) -> dict[str, bytes]:
-    return {"vocabulary.txt": "".join(f"{word}\n" for word in self.words).encode()}
+    return {"vocabulary.txt": format_names(self.words).encode()}
 
   @classmethod
   def from_files(cls, options: Mapping[str, Any], folder: epath.Path) -> "CharacterEncoder":
-    return cls((folder / "vocabulary.txt").read_bytes().decode().split("\n")[:-1], **options)
+    return cls(read_names(folder / "vocabulary.txt"), **options)
 
   @property
   def facts(self) -> dict[str, Any]:
@@ -166,7 +177,7 @@ def spell_documents(dataset: Dataset, *, vocab_size: int, max_characters: int, m
     raise InputError(f"{dataset.name}: holds {dataset.kind}, words can only be read from text")
   if vocab_size <= len(MARKS):
     raise InputError(f"vocab_size={vocab_size}: too small, {len(MARKS)} are marks")
-  key = digest("characters", VERSION, dataset.fingerprint)
+  key = digest("characters", VERSION, dataset.fingerprint, *(["lines"] if dataset.lines else []))
   path = cached(cache_root(cache_dir) / f"characters-{key[:32]}", lambda folder: _build(folder, dataset))
   words = (path / "words.txt").read_bytes().decode().split("\n")[:-1]
   meta = json.loads((path / "meta.json").read_text())
@@ -216,16 +227,16 @@ def _build(folder: Path, dataset: Dataset) -> None:
   folder.mkdir()
   chosen = dataset.split.get("train")
   texts = iter(dataset.items) if chosen is None else (dataset.items[i] for i in chosen)
-  ids = defaultdict(itertools.count().__next__)
-  for mark in MARKS:  # A word of the text never looks like them: it has no bracket.
-    assert ids[mark] >= 0
+  # No word of the text looks like a mark: words have no brackets.
+  ids = defaultdict(itertools.count(len(MARKS)).__next__, {mark: i for i, mark in enumerate(MARKS)})
+  split = split_lines if dataset.lines else split_sentences
   counts = np.zeros(0, np.int64)
   num_tokens, num_documents = dict.fromkeys(PARTS, 0), 0
   files = {name: open(folder / f"{name}.tmp", "wb") for name in PARTS}
   for slab in slabs(texts):
     for name in PARTS:
       documents = [text for text in slab if is_validation(text) == (name == "validation")]
-      words = [word for text in documents for sentence in split_sentences(text)
+      words = [word for text in documents for sentence in split(text)
                for word in (MARKS[BEGIN], *split_words_and_marks(sentence), MARKS[END])]
       found = np.fromiter(map(ids.__getitem__, words), np.int32, len(words))
       found.tofile(files[name])

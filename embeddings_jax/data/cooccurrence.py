@@ -6,6 +6,7 @@ word are added up in a table of all words, those of rare ones by sorting. What c
 integers (in units of 1 / scale), so that sums are exact and neither the memory limit, nor the number of threads, nor
 an interruption changes a bit of the result.
 """
+import contextlib
 import json
 import math
 import os
@@ -21,6 +22,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy import sparse
 
 from embeddings_jax.data.cache import cache_root, cached, digest
+from embeddings_jax.data.files.arrays import load_npy, load_npz
+from embeddings_jax.data.files.atomic import write_atomically
 from embeddings_jax.types import InputError
 
 VERSION = 1  # Of what is cached: raise it when the same tokens would give other counts.
@@ -166,22 +169,22 @@ class _Count(NamedTuple):
     """Counts in the folder `work` and returns the folder in it that holds the result."""
     chunk, room = self._plan(memory)
     plan = json.dumps({"chunk": chunk, "tokens": len(self.tokens)})
-    if not (work / "plan.json").exists() or (work / "plan.json").read_text() != plan:
+    if not (work / "plan.json").exists() or (work / "plan.json").read_bytes() != plan.encode():
       shutil.rmtree(work, ignore_errors=True)
       work.mkdir()
-      (work / "plan.json").write_text(plan)
+      write_atomically(work / "plan.json", plan)
     paths = []
     for start in range(0, len(self.tokens), chunk):
       paths.append(work / f"run-{len(paths):06d}.npy")
       stop = min(start + chunk, len(self.tokens))
-      if not paths[-1].exists():
+      if not _is_whole(paths[-1]):
         run = _Appended(paths[-1].with_suffix(".draft"), np.uint64, 0)
         for words, records in self._records(start, stop, room):
           run.write(records)
           self._progress(start + (stop - start) * words / self.vocab_size, 0)
         run.close()
         paths[-1].with_suffix(".draft").rename(paths[-1])
-    return self._merge([np.load(path, mmap_mode="r") for path in paths], work, room)
+    return self._merge([load_npy(path) for path in paths], work, room)
 
   def _progress(self, counted: float, merged: float) -> None:
     """Told in tokens; the merge takes about a third of the time."""
@@ -239,6 +242,9 @@ class _Count(NamedTuple):
     window, halo = self.window, 2 * self.window
     begin = max(0, start - halo)
     text = np.asarray(self.tokens[begin:stop + halo]).astype(np.int64)
+    if text.max(initial=-1) >= self.vocab_size:  # SciPy's compiled code would write beyond its arrays.
+      raise InputError(f"token {text.max()} is beyond the vocabulary of {self.vocab_size} words; the cached tokens "
+                       "are damaged, remove their folder from the cache")
     breaks = np.flatnonzero(text < 0)
     text[breaks] = self.vocab_size
     place = lambda i: i + window + (window - 1) * int(np.searchsorted(breaks, i))
@@ -354,9 +360,12 @@ class _Count(NamedTuple):
     files = {"row": np.int32, "col": np.int32, "count": np.float32}
     journal = {"next": 0, "cells": 0, "marginals": np.zeros(self.vocab_size, np.int64),
                "context_marginals": np.zeros(self.vocab_size, np.int64)}
-    if (work / "journal.npz").exists() and all((folder / f"{name}.npy").exists() for name in files):
-      with np.load(work / "journal.npz") as saved:
-        journal = {k: v if v.ndim else int(v) for k, v in saved.items()}
+    if all((folder / f"{name}.npy").exists() for name in files):
+      with contextlib.suppress(InputError):  # Without a journal, or with a damaged one, the merge starts again.
+        saved = load_npz(work / "journal.npz")
+        if {name: value.shape for name, value in saved.items()} == {
+            name: np.shape(value) for name, value in journal.items()}:
+          journal = {name: value if value.ndim else int(value) for name, value in saved.items()}
     handles = {name: _Appended(folder / f"{name}.npy", dtype, journal["cells"]) for name, dtype in files.items()}
     ranges = list(self._ranges(runs, journal["next"], room))
     missing = sum(stop - start for cuts, _ in ranges for start, stop in cuts)
@@ -440,6 +449,13 @@ class _Count(NamedTuple):
       length, lengths = int(lengths[-1]), lengths[:-1]
       total += int(np.maximum(1, lengths - self.window + 1)[lengths > 0].sum())
     return total + (max(1, length - self.window + 1) if length else 0)
+
+
+def _is_whole(path: Path) -> bool:
+  """Whether a file of an interrupted count is sound."""
+  with contextlib.suppress(InputError):
+    return load_npy(path).ndim == 1
+  return False
 
 
 class _Appended:

@@ -24,10 +24,10 @@ class Dataset(NamedTuple):
     name: as the user gave it.
     kind: `rows`, `images`, `text`, `audio`, `bags` or `matrix`; text in parts also `pairs`, `triples`, `choices`,
       `questions`, `words`.
-    items: rows: float32 `[num_rows, num_features]`; images: uint8 `[num_images, height, width, channels]`, perhaps
-      memory-mapped; text: a sequence of strings, documents (read from the disk as they are asked for); audio: a list
-      of int16 `[num_samples]`; bags: see `bags.py`; matrix: see `matrix.py`; pairs and what follows it: see
-      `task_files.py`; triples: (anchor, like it, unlike it).
+    items: rows: float32 `[num_rows, num_features]`, or float64 or integers where float32 would lose digits; images:
+      uint8 `[num_images, height, width, channels]`, perhaps memory-mapped; text: a sequence of strings, documents
+      (read from the disk as they are asked for); audio: a list of int16 `[num_samples]`; bags: see `bags.py`; matrix:
+      see `matrix.py`; pairs and what follows it: see `task_files.py`; triples: (anchor, like it, unlike it).
     rate: of audio, samples per second.
     names: of the rows, documents or clips.
     columns: names of the features.
@@ -35,6 +35,9 @@ class Dataset(NamedTuple):
     split: name -> indices of items, where the data set has an official split.
     fingerprint: SHA-256 (hex) of what determines the content.
     picture: `(height, width)` or `(height, width, 3)` where a row is the pixels of a picture.
+    integers: Column -> `[num_rows]`: whole numbers among the items that float64 cannot hold, for labels and ids.
+    lines: Whether each line of a document is a sentence.
+    note: How the files were read, for the user to check: rows, columns, and what was recognized.
   """
 
   name: str
@@ -47,6 +50,9 @@ class Dataset(NamedTuple):
   split: Mapping[str, np.ndarray] = {}
   fingerprint: str = ""
   picture: tuple[int, ...] | None = None
+  integers: Mapping[int, np.ndarray] = {}
+  lines: bool = False
+  note: str = ""
 
 
 def content_digest(arrays: Iterable[np.ndarray]) -> str:
@@ -83,23 +89,31 @@ def without_gaps(dataset: Dataset, missing: str) -> Dataset:
   logging.warning("%s: %d rows of %d lack a value and are left out", dataset.name, (~whole).sum(), len(whole))
   place = np.cumsum(whole) - 1
   return dataset._replace(
-      items=dataset.items[whole],
+      items=dataset.items[whole], integers={column: value[whole] for column, value in dataset.integers.items()},
       names=None if dataset.names is None else [name for name, kept in zip(dataset.names, whole) if kept],
       labels={name: label[whole] for name, label in dataset.labels.items()},
       split={name: place[rows[whole[rows]]] for name, rows in dataset.split.items()})
 
 
 def take_columns(dataset: Dataset, names: Sequence[str]) -> tuple[Dataset, list[np.ndarray]]:
-  """Rows without some of their columns, and those columns, [num_rows] each; by name, or by number from 0."""
+  """Removes columns from rows.
+
+  Args:
+    dataset: Rows.
+    names: Names of the columns, or their numbers from 0.
+
+  Returns:
+    The dataset without them, and the columns, `[num_rows]` each; whole numbers are exact.
+  """
   columns, width = dataset.columns, np.shape(dataset.items)[1]
   taken = []
   for name in names:
     if columns is not None and name in columns:
       taken.append(list(columns).index(name))
-    elif name.isdecimal() and int(name) < width:
+    elif name.isdecimal() and len(name) < 10 and int(name) < width:
       taken.append(int(name))
     else:
-      known = ", ".join(columns) if columns else f"they are 0 to {width - 1}"
+      known = ", ".join(column[:40] for column in columns[:20]) if columns else f"they are 0 to {width - 1}"
       raise InputError(f"{dataset.name}: has no column {name!r}; {known}")
   kept = [i for i in range(width) if i not in taken]
   if not kept:
@@ -108,7 +122,8 @@ def take_columns(dataset: Dataset, names: Sequence[str]) -> tuple[Dataset, list[
   consecutive = kept == list(range(kept[0], kept[-1] + 1))
   items = dataset.items[:, kept[0]:kept[-1] + 1] if consecutive else dataset.items[:, kept]
   columns = None if columns is None else [columns[i] for i in kept]
-  return dataset._replace(items=items, columns=columns), [np.array(dataset.items[:, i]) for i in taken]
+  values = [dataset.integers.get(i, np.array(dataset.items[:, i])) for i in taken]
+  return dataset._replace(items=items, columns=columns, integers={}), values
 
 
 def text_dataset(

@@ -1,5 +1,6 @@
 """Collections of text: one memory-mapped file of UTF-8, with a 0 byte between documents."""
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -83,15 +84,29 @@ def write_documents(directory: Path, documents: Iterable[Document], source: Any)
   (directory / "meta.json").write_text(json.dumps(meta))
 
 
-def read_documents(path: str | os.PathLike, errors: str = "strict") -> Iterator[Document]:
-  """Documents of a text file: what stands between WikiExtractor's <doc> marks, else each line that is not blank."""
+def read_documents(path: str | os.PathLike, errors: str = "strict", blank: bool = False) -> Iterator[Document]:
+  """Reads the documents of a text file.
+
+  Args:
+    path: The file. If it has WikiExtractor's <doc> marks, documents stand between them.
+    errors: `strict` or `replace`; see `formats.read_lines`.
+    blank: Blank lines end documents, as in BERT's corpus format, instead of every line.
+
+  Raises:
+    InputError: There is no text.
+  """
   lines = formats.read_lines(path, errors)
   first = next((line for line in lines if line.strip()), None)
   if first is None:
     raise InputError(f"{path}: is empty, it has no text")
   if not first.startswith("<doc "):
-    yield Document(first)
-    yield from (Document(line) for line in lines if line.strip())
+    lines = itertools.chain([first], lines)
+    if blank:
+      for has_text, block in itertools.groupby(lines, lambda line: bool(line.strip())):
+        if has_text:
+          yield Document("\n".join(block))
+    else:
+      yield from (Document(line) for line in lines if line.strip())
     return
   title, body = first, []
   for line in lines:
@@ -104,6 +119,24 @@ def read_documents(path: str | os.PathLike, errors: str = "strict") -> Iterator[
       body.append(line)
   if any(body):
     yield Document("\n".join(body).strip("\n"))
+
+
+def has_marks(path: str | os.PathLike, errors: str = "strict") -> bool:
+  """Whether WikiExtractor's <doc> marks bound the documents of a text file."""
+  return next((line for line in formats.read_lines(path, errors) if line.strip()), "").startswith("<doc ")
+
+
+def has_blank_lines(path: str | os.PathLike, errors: str = "strict") -> bool:
+  """Whether a blank line stands between two lines of a text file."""
+  begun = ended = False
+  for line in formats.read_lines(path, errors):
+    if line.strip():
+      if ended:
+        return True
+      begun = True
+    else:
+      ended = begun
+  return False
 
 
 def byte_stream(dataset: Any) -> tuple[np.ndarray, np.ndarray]:

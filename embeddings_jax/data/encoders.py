@@ -5,6 +5,7 @@ a power of two, so that a compiled function sees few shapes. `mask` is 1 for eve
 """
 import hashlib
 import importlib
+import inspect
 import io
 import json
 import os
@@ -15,7 +16,13 @@ import numpy as np
 from etils import epath
 
 from embeddings_jax.data import formats
-from embeddings_jax.data.images import read_picture, to_uint8
+from embeddings_jax.data.dataset import Dataset
+from embeddings_jax.data.files.arrays import parse_npy
+from embeddings_jax.data.files.atomic import write_atomically
+from embeddings_jax.data.files.json import json_field, read_json
+from embeddings_jax.data.files.names import format_names, read_names
+from embeddings_jax.data.images import as_images, fitted, read_picture, to_uint8
+from embeddings_jax.data.processor import Processor
 from embeddings_jax.data.words import Vocabulary, split_words
 from embeddings_jax.types import InputError
 
@@ -63,7 +70,7 @@ class Encoder:
     folder = epath.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in self._all_files().items():
-      (folder / name).write_bytes(data)
+      write_atomically(folder / name, data)
 
   @classmethod
   def load(cls, folder: str | os.PathLike) -> "Encoder":
@@ -88,26 +95,41 @@ class Encoder:
 class RowEncoder(Encoder):
   """Numeric rows -> `x` float32 `[n, num_features]`, shifted by `mean` and divided by `std` if they are given.
 
-  With `gaps`, entries may be NaN: values that are missing, and stay so.
+  Rows of other types than float32 are shifted and divided in float64, and rounded last: of the seconds since 1970
+  float32 alone keeps one number for two minutes. With `gaps`, entries may be NaN: missing values, which stay so.
   """
 
   kind = "rows"
 
   def __init__(self, num_features: int, mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
                gaps: bool = False):
+    check_size("num_features", num_features)
     self.num_features = num_features
-    self.mean = None if mean is None else np.asarray(mean, np.float32)
-    self.std = None if std is None else np.asarray(std, np.float32)
+    self.mean, self.std = (None if values is None else np.asarray(values, np.float64) for values in (mean, std))
+    for name, values in (("mean", self.mean), ("std", self.std)):
+      if values is not None and (values.shape != (num_features,) or not np.isfinite(values).all()):
+        raise InputError(f"{name}: expected {num_features} finite numbers")
+    if self.std is not None and not (self.std > 0).all():
+      raise InputError("std: expected numbers above 0")
     self.gaps = gaps
 
   @classmethod
   def standardizing(cls, rows: np.ndarray, gaps: bool = False) -> "RowEncoder":
-    """Gives every feature of `rows` mean 0 and deviation 1; constant features keep their scale."""
-    if gaps and np.isnan(rows).all(0).any():
-      raise InputError(f"column {np.isnan(rows).all(0).argmax()} (from 0): has no value in any row; leave it out")
-    mean, std = (np.nanmean, np.nanstd) if gaps else (np.mean, np.std)
-    deviation = std(rows, 0, dtype=np.float64)
-    return cls(rows.shape[1], mean(rows, 0, dtype=np.float64), np.where(deviation > 0, deviation, 1), gaps)
+    """Gives every feature of `rows` mean 0 and standard deviation 1; constant features keep their scale."""
+    mean, std = _moments(rows, gaps)
+    # Float32 is enough but for features that lie far from 0.
+    near = np.abs(mean) * _EPSILON <= _TOLERANCE * std
+    std = np.where(std > 0, std, 1)
+    return cls(rows.shape[1], np.where(near, mean.astype(np.float32), mean), std.astype(np.float32), gaps)
+
+  @classmethod
+  def centering(cls, rows: np.ndarray, gaps: bool = False) -> "RowEncoder":
+    """Shifts the features to mean 0 whose values float32 cannot tell apart; the others stay as they are."""
+    if rows.dtype == np.float32:
+      return cls(rows.shape[1], gaps=gaps)
+    mean, std = _moments(rows, gaps)
+    far = np.abs(mean) * _EPSILON > _TOLERANCE * std
+    return cls(rows.shape[1], np.where(far & (std > 0), mean, 0) if (far & (std > 0)).any() else None, gaps=gaps)
 
   def options(self) -> dict[str, Any]:
     listed = {k: None if v is None else [float(x) for x in v] for k, v in (("mean", self.mean), ("std", self.std))}
@@ -118,53 +140,101 @@ class RowEncoder(Encoder):
     for i, item in enumerate(items):
       if np.shape(item) != (self.num_features,):
         raise InputError(f"row {i}: has shape {np.shape(item)}, should have {self.num_features} features")
-    x = np.asarray(items, np.float32)
-    bad = np.isinf(x) if self.gaps else ~np.isfinite(x)
-    if bad.any():
-      row, column = np.argwhere(bad)[0]
-      raise InputError(f"row {row}, column {column} (from 0): {x[row, column]} is not a finite number")
-    if self.mean is not None:
-      x = x - self.mean
-    if self.std is not None:
-      x = x / self.std
-    return {"x": x, "mask": _ones(items)}
+    return {"x": self.encode_rows(np.asarray(items)), "mask": _ones(items)}
+
+  def encode_rows(self, rows: np.ndarray) -> np.ndarray:
+    """Returns `x` of an array `[n, num_features]`, some at a time: rows may be memory-mapped."""
+    x = np.empty(rows.shape, np.float32)
+    step = max(1, _ROWS_AT_ONCE // rows.shape[1])
+    for start in range(0, len(rows), step):
+      part = rows[start:start + step]
+      bad = ~np.isfinite(part) & ~(self.gaps & np.isnan(part))
+      if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise InputError(f"row {start + row}, column {column} (from 0): {part[row, column]} is not a finite number")
+      # Float32 stays float32 where the shift is one too.
+      exact = part.dtype == np.float32 and (self.mean is None or (self.mean == self.mean.astype(np.float32)).all())
+      part = part.astype(np.float32 if exact else np.float64)
+      if self.mean is not None:
+        part = part - self.mean.astype(part.dtype)
+      if self.std is not None:
+        part = part / self.std.astype(part.dtype)
+      with np.errstate(over="ignore"):
+        x[start:start + step] = part
+      if np.isinf(x[start:start + step]).any():
+        row, column = np.argwhere(np.isinf(x[start:start + step]))[0]
+        raise InputError(f"row {start + row}, column {column} (from 0): {part[row, column]} is beyond float32")
+    return x
+
+
+_EPSILON, _TOLERANCE = 2.0**-24, 1e-3  # Rounding of float32, and how much of a standard deviation it may be.
+_ROWS_AT_ONCE = 1 << 22  # Elements.
+
+
+def _moments(rows: np.ndarray, gaps: bool) -> tuple[np.ndarray, np.ndarray]:
+  """Mean and standard deviation of each column in float64, some rows at a time."""
+  if gaps and np.isnan(rows).all(0).any():
+    raise InputError(f"column {np.isnan(rows).all(0).argmax()} (from 0): has no value in any row; leave it out")
+  add, step = (np.nansum if gaps else np.sum), max(1, _ROWS_AT_ONCE // rows.shape[1])
+  parts = [slice(start, start + step) for start in range(0, len(rows), step)]
+  number = sum((~np.isnan(rows[part])).sum(0) for part in parts) if gaps else len(rows)
+  mean = sum(add(rows[part], 0, dtype=np.float64) for part in parts) / number
+  square = sum(add((rows[part] - mean) ** 2, 0) for part in parts)
+  return mean, np.sqrt(square / number)
 
 
 class ImageEncoder(Encoder):
-  """Pictures -> `image` uint8 `[n, height, width, channels]`, which models scale.
+  """Images -> `image` uint8 `[n, height, width, channels]`, which models scale.
 
   Items are uint8 arrays `[height, width, channels]` (or without the last axis where that is 1), rows of that many
-  values in [0, 1], all of the one size, or paths of picture files, which are made grey or RGB and fitted to it (see
-  `images.py`).
+  values in [0, 1], or paths of image files, which become gray or RGB. Files are fitted to the size (see `images.py`),
+  arrays must have it; with a `processor` both are resized and cropped by it.
   """
 
   kind = "images"
   embedded_at_once = 1 << 17  # Pixels: convolutions make many times as many numbers of them.
 
-  def __init__(self, height: int, width: int, channels: int):
+  def __init__(self, height: int, width: int, channels: int, processor: Processor | Mapping[str, Any] | None = None):
+    for name, value, most in (("height", height, 1 << 16), ("width", width, 1 << 16), ("channels", channels, 4)):
+      check_size(name, value, 1, most)
     self.shape = height, width, channels
+    self.processor = Processor.from_options(processor) if isinstance(processor, Mapping) else processor
 
   def options(self) -> dict[str, Any]:
-    return dict(zip(("height", "width", "channels"), self.shape))
+    return dict(zip(("height", "width", "channels"), self.shape)) | (
+        {"processor": self.processor.options()} if self.processor else {})
 
   def encode(self, items: Sequence[np.ndarray | str | os.PathLike]) -> Batch:
     _check_some(items)
-    if isinstance(items, np.ndarray) and items.dtype == np.uint8 and items.shape[1:] == self.shape:
+    if isinstance(items, np.ndarray) and items.dtype == np.uint8 and items.shape[1:] == self.shape and (
+        not self.processor or self.processor.keeps(*self.shape[:2])):
       images = np.asarray(items)
     else:
-      images = np.stack([self._picture(i, item) for i, item in enumerate(items)])
+      images = np.stack([self._image(i, item) for i, item in enumerate(items)])
     return {"image": images, "mask": _ones(items)}
 
-  def _picture(self, i: int, item: np.ndarray | str | os.PathLike) -> np.ndarray:
-    where = f"picture {i}"
+  def view(self, dataset: Dataset, cache_dir: str | os.PathLike | None = None) -> Dataset:
+    """Returns another dataset's images in a form that `encode` takes: of the encoder's size, unless a processor
+    resizes them."""
+    size = (0, 0) if self.processor else self.shape[:2]
+    return fitted(as_images(dataset), *size, self.shape[2], cache_dir=cache_dir)
+
+  def _image(self, i: int, item: np.ndarray | str | os.PathLike) -> np.ndarray:
+    where = f"image {i}"
     if isinstance(item, (str, os.PathLike)):
-      where, item = str(item), read_picture(epath.Path(item).read_bytes(), item, self.shape[2], self.shape[:2])
+      size = None if self.processor else self.shape[:2]
+      where, item = str(item), read_picture(epath.Path(item).read_bytes(), item, self.shape[2], size)
     item = np.asarray(item)
     if item.ndim == 1 and item.dtype.kind == "f" and item.size == np.prod(self.shape):
       item = to_uint8(item).reshape(self.shape)
-    if item.dtype != np.uint8 or item.shape != self.shape and (*item.shape, 1) != self.shape:
-      raise InputError(f"{where}: is {item.dtype} {list(item.shape)}, should be uint8 {list(self.shape)}")
-    return item.reshape(self.shape)
+    if item.ndim == 2 and self.shape[2] == 1:
+      item = item[..., None]
+    if self.processor and item.ndim == 3 and item.dtype == np.uint8 and item.size and item.shape[2] == self.shape[2]:
+      item = self.processor.apply(item)
+    if item.dtype != np.uint8 or item.shape != self.shape:
+      raise InputError(f"{where}: is {item.dtype} {list(item.shape)}, expected uint8 {list(self.shape)}"
+                       + (" (after the steps of preprocessor_config.json)" if self.processor else ""))
+    return item
 
 
 class WordEncoder(Encoder):
@@ -189,15 +259,14 @@ class WordEncoder(Encoder):
   def files(self) -> dict[str, bytes]:
     counts = io.BytesIO()
     np.save(counts, self.vocabulary.counts)
-    words = "".join(f"{word}\n" for word in self.vocabulary.words)
-    return {"vocabulary.txt": words.encode(), "counts.npy": counts.getvalue()}
+    return {"vocabulary.txt": format_names(self.vocabulary.words).encode(), "counts.npy": counts.getvalue()}
 
   @classmethod
   def from_files(cls, options: Mapping[str, Any], folder: epath.Path) -> "WordEncoder":
-    # Not splitlines: a word may hold one of the rarer line ends of Unicode.
-    words = (folder / "vocabulary.txt").read_bytes().decode().split("\n")[:-1]
-    counts = np.load(io.BytesIO((folder / "counts.npy").read_bytes()), allow_pickle=False)
-    return cls(Vocabulary(words, counts), **options)
+    words = read_names(folder / "vocabulary.txt")
+    encoder = cls(Vocabulary(words, _read_counts(folder / "counts.npy", len(words))), **options)
+    split_words("", encoder.normalize)  # Raises for an unknown one.
+    return encoder
 
   def encode(self, items: Sequence[str]) -> Batch:
     index = self.vocabulary.index
@@ -252,6 +321,8 @@ class WaveformEncoder(Encoder):
   kind = "waveforms"
 
   def __init__(self, rate: int, max_length: int = 0):
+    check_size("rate", rate, 1, 1 << 24)
+    check_size("max_length", max_length, 0)
     self.rate, self.max_length = rate, max_length
 
   def options(self) -> dict[str, Any]:
@@ -276,6 +347,7 @@ class ByteEncoder(Encoder):
   kind = "bytes"
 
   def __init__(self, max_length: int):
+    check_size("max_length", max_length)
     self.max_length = max_length
 
   def options(self) -> dict[str, Any]:
@@ -294,19 +366,44 @@ ENCODERS = {cls.kind: cls for cls in (RowEncoder, ImageEncoder, WordEncoder, Bag
 
 
 def load_encoder(folder: str | os.PathLike) -> Encoder:
-  """The encoder that was saved in a folder."""
+  """Loads the encoder saved in a folder.
+
+  Raises:
+    InputError: No encoder, a damaged one, or one of an unknown kind.
+  """
   folder = epath.Path(folder)
   path = folder / "preprocess.json"
   if not path.exists():
     raise InputError(f"{folder}: is no encoder, preprocess.json is missing; give the folder `encoder` of a run")
+  options = read_json(path)
+  kind = json_field(options, "kind", str, path)
+  if kind in ELSEWHERE:
+    importlib.import_module(f"embeddings_jax.data.{kind}")
+  if kind not in ENCODERS:
+    raise InputError(f"{path}: unknown kind {kind[:60]!r}; known: {', '.join(sorted({*ENCODERS, *ELSEWHERE}))}")
+  cls = ENCODERS[kind]
+  known = inspect.signature(cls.__init__).parameters
+  options = {key: value for key, value in options.items() if key != "kind"}
+  if unknown := sorted(set(options) - set(known)):
+    raise InputError(f"{path}: {kind} has no option {unknown[0][:60]!r}")
   try:
-    options = json.loads(path.read_text())
-    kind = options.pop("kind")
-    if kind in ELSEWHERE:
-      importlib.import_module(f"embeddings_jax.data.{kind}")
-    return ENCODERS[kind].from_files(options, folder)
-  except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as e:
-    raise InputError(f"{folder}: damaged encoder ({type(e).__name__}: {e})") from e
+    return cls.from_files(options, folder)
+  except (OSError, ArithmeticError, ValueError, KeyError, TypeError, AttributeError) as error:
+    raise InputError(f"{folder}: damaged encoder ({' '.join(str(error).split())[:300]})") from error
+
+
+def check_size(name: str, value: Any, least: int = 1, most: int = 1 << 31) -> None:
+  """Raises unless an option is an integer within bounds."""
+  if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value <= most:
+    raise InputError(f"{name}={str(value)[:40]}: expected an integer from {least} to {most}")
+
+
+def _read_counts(path: epath.Path, number: int) -> np.ndarray:
+  """int64 [number], none negative, of a `.npy` file."""
+  counts = parse_npy(path.read_bytes(), path)
+  if counts.shape != (number,) or counts.dtype != np.int64 or counts.min(initial=0) < 0:
+    raise InputError(f"{path}: does not hold the counts of {number} words as int64")
+  return counts
 
 
 def resampled(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:

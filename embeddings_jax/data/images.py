@@ -20,6 +20,7 @@ import numpy as np
 
 from embeddings_jax.data.cache import cache_root, cached, digest
 from embeddings_jax.data.dataset import Dataset
+from embeddings_jax.data.files.arrays import create_npy
 from embeddings_jax.types import InputError
 
 VERSION = 1  # Of pictures that are cached: raise it when the same files would give others.
@@ -28,6 +29,9 @@ MIN_SIDE = 8  # Pixels; a file with less is taken for an icon or a mistake.
 BAD = ("error", "skip")
 # Leading folders that are parts of a set, and the parts' names.
 PARTS = {"train": "train", "val": "dev", "valid": "dev", "validation": "dev", "dev": "dev", "test": "test"}
+MAX_PIXELS = 1 << 27  # Of a picture, which takes 7 bytes each while it is decoded.
+MAX_COMPRESSION = 2048  # Pixels of a byte; a file that claims more, and many, is damaged or a bomb.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # Other readers of Pillow start programs.
 _GREY = ("1", "L", "LA", "La")
 _KNOWN = (*_GREY, "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
 _WORKERS = min(32, os.cpu_count() or 1)  # Pillow decodes without the interpreter's lock.
@@ -100,12 +104,16 @@ def read_picture(data: bytes, name: Any, channels: int = 0, size: tuple[int, int
   if not data:
     raise UnusablePicture(name, "empty")
   try:
-    with Image.open(io.BytesIO(data)) as file:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as file:
+      pixels = file.width * file.height
       if min(file.size) < min_side:
         raise UnusablePicture(name, "tiny", f"{file.width} x {file.height} pixels, at least {min_side} are needed")
+      if pixels > MAX_PIXELS or pixels > max(1 << 24, MAX_COMPRESSION * len(data)):
+        raise UnusablePicture(name, "too large", f"{file.width} x {file.height} pixels in {len(data)} bytes")
       file.load()
-      image = _in_8_bits(ImageOps.exif_transpose(file), name)
-  except UnusablePicture:
+      ImageOps.exif_transpose(file, in_place=True)
+      return _pixels(_in_8_bits(file, name), channels, size)
+  except (UnusablePicture, MemoryError):
     raise
   except Image.DecompressionBombError as error:
     raise UnusablePicture(name, "too large", f"over {2 * Image.MAX_IMAGE_PIXELS} pixels") from error
@@ -114,7 +122,6 @@ def read_picture(data: bytes, name: Any, channels: int = 0, size: tuple[int, int
   except Exception as error:  # What readers of formats raise over damaged files has no common class.
     why = "truncated" if "truncated" in str(error).lower() else "broken"
     raise UnusablePicture(name, why, " ".join(str(error).split())[:80]) from error
-  return _pixels(image, channels, size)
 
 
 def from_pixels(values: np.ndarray, name: Any, channels: int = 0,
@@ -142,7 +149,7 @@ def _in_8_bits(image: Any, name: Any) -> Any:
   mode = "L" if image.mode in _GREY else "RGB"
   if image.has_transparency_data:
     image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-  return image.convert(mode)
+  return image if image.mode == mode else image.convert(mode)
 
 
 def _pixels(image: Any, channels: int, size: tuple[int, int] | None) -> np.ndarray:
@@ -167,7 +174,7 @@ def fitted(dataset: Dataset, height: int, width: int, channels: int, *,
   fingerprint = digest("fitted", VERSION, dataset.fingerprint, shape)
 
   def build(path: Path) -> None:
-    images = np.lib.format.open_memmap(path, "w+", np.uint8, (len(dataset.items), *shape))
+    images = create_npy(path, np.uint8, (len(dataset.items), *shape))
     for i, item in enumerate(dataset.items):
       images[i] = from_pixels(item, i, shape[2], shape[:2])
     images.flush()
@@ -236,8 +243,7 @@ def _decode(folder: Path, name: str, files: Sequence[tuple[str, bytes | Path]], 
       left_out.append((file, found.why))
       continue
     if images is None:
-      images = np.lib.format.open_memmap(folder / "images.npy", "w+", np.uint8,
-                                         (len(files), *found.shape[:2], channels or 3))
+      images = create_npy(folder / "images.npy", np.uint8, (len(files), *found.shape[:2], channels or 3))
     if found.shape[:2] != images.shape[1:3]:
       unlike.append((file, found.shape))
       continue
@@ -254,7 +260,7 @@ def _decode(folder: Path, name: str, files: Sequence[tuple[str, bytes | Path]], 
                      f"{shape[1]} x {shape[0]}; --config.data.image_size=N makes all of them N x N")
   if len(kept) < len(files) or images.shape[3] > 1 and grey:
     whole = images[:len(kept), :, :, :1] if grey else images[:len(kept)]
-    images = np.lib.format.open_memmap(folder / "fewer.npy", "w+", np.uint8, whole.shape)
+    images = create_npy(folder / "fewer.npy", np.uint8, whole.shape)
     for first in range(0, len(kept), _AT_ONCE):
       images[first:first + _AT_ONCE] = whole[first:first + _AT_ONCE]
     os.replace(folder / "fewer.npy", folder / "images.npy")

@@ -2,8 +2,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from embeddings_jax.data import formats, own
 from embeddings_jax.types import InputError
 
@@ -22,16 +20,23 @@ def read_items(path: str, encoder_kind: str, errors: str = "strict", gaps: bool 
   """
   path = str(path)
   if encoder_kind in ("words", "bags", "bytes", "subwords", "characters"):
-    items = [line for file in own.list_files(path) for line in formats.read_lines(file, errors)]
+    files = own.list_files(path)
+    for file in files:
+      own.check_text(file)
+    items = [line for file in files for line in formats.read_lines(file, errors)]
     if not any(items):
       raise InputError(f"{path}: is empty, it has no text")
     return items
   if encoder_kind == "rows":
-    return list(own.read_rows(_one_file(path), gaps)[0])
+    return list(own.read_rows(_one_file(path), gaps).rows)
   if encoder_kind == "images":
     files = own.list_files(path)
     if files[0].suffix == ".npy":
-      return list(np.load(files[0], allow_pickle=False))
+      pictures = formats.load_npy(files[0])
+      if pictures.ndim < 2 or pictures.dtype.kind not in "fiub":
+        raise InputError(f"{files[0]}: holds {pictures.dtype} {list(pictures.shape)}, should be uint8 [n, height, "
+                         "width, channels]")
+      return list(pictures)
     pictures = [file for file in files if own.file_kind(file) == "images"]
     return [str(file) for file in pictures or files]  # A readme beside pictures is none.
   if encoder_kind == "waveforms":

@@ -1,16 +1,27 @@
 """Training sentences that an evaluation asks about, and how to leave them out."""
+import functools
 import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-_MARKS = re.compile(r"[\W_]+")
+from embeddings_jax.data.words import combining_marks, composed
+
+_BETWEEN = re.compile(r"[\W_]+")
 
 
 def normalized(sentence: str) -> str:
-  """The letters and digits of a sentence, in lower case, without what is between them: the same for `Don't.`,
-  `don 't .` and `dont`, however a data set was tokenised."""
-  return _MARKS.sub("", sentence.lower())
+  """Returns the letters, combining marks and digits of a sentence in lower case and nothing else.
+
+  `Don't.`, `don 't .` and `dont` become equal, so that tokenization does not matter.
+  """
+  sentence = sentence.lower()
+  return (_BETWEEN if sentence.isascii() else _between()).sub("", composed(sentence))
+
+
+@functools.cache
+def _between() -> re.Pattern[str]:
+  return re.compile(rf"(?:[^\w{combining_marks()}]|_)+")
 
 
 def without_overlap(

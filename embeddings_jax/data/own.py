@@ -1,7 +1,10 @@
 """The user's own data: text files and globs, tables of sentences or of numbers, .npy rows, .npz matrices, lda-c, wav,
 idx, pictures, folders of them."""
+import fnmatch
 import glob
 import importlib.util
+import logging
+import os
 import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +17,8 @@ from embeddings_jax.data import formats
 from embeddings_jax.data.bags import load_lda_c
 from embeddings_jax.data.cache import digest
 from embeddings_jax.data.dataset import Dataset, content_digest, from_texts, text_dataset, without_gaps
-from embeddings_jax.data.documents import Document, read_documents
+from embeddings_jax.data.documents import Document, has_blank_lines, has_marks, read_documents
+from embeddings_jax.data.files.arrays import first_not_finite, lossless
 from embeddings_jax.data.images import SUFFIXES, by_folders, decoded
 from embeddings_jax.data.matrix import load_matrix
 from embeddings_jax.data.task_files import holds_sentences, read_sentences
@@ -23,50 +27,113 @@ from embeddings_jax.types import InputError
 
 _IDX = re.compile(r"(\.idx|idx\d-ubyte)(\.gz|\.xz|\.bz2|\.zst)?$")
 _TEXT = re.compile(r"\.(txt|text)(\.gz|\.xz|\.bz2|\.zst)?$")
-_ROWS = (".npy", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.xz", ".tsv.xz", ".csv.zst", ".tsv.zst")
+_ROWS = (".npy", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.xz", ".tsv.xz", ".csv.bz2", ".tsv.bz2", ".csv.zst",
+         ".tsv.zst")
+DOCUMENTS = ("line", "blank", "auto")
+# Formats that would give nonsense if they were read as plain text, and what to do with them.
+_FUNCTION = "or yield its texts from a function of yours, --data=FILE.py:FUNCTION"
+_TO_TEXT = f"write its texts to a .txt file, a document a line, {_FUNCTION}"
+_UNREAD = {
+    **dict.fromkeys(("json", "jsonl", "ndjson", "html", "htm", "xhtml", "xml", "pdf", "rtf", "doc", "docx", "odt",
+                     "epub", "ipynb"), _TO_TEXT),
+    **dict.fromkeys(("parquet", "arrow", "feather", "avro", "orc", "tfrecord", "array_record", "db", "sqlite", "sql",
+                     "dta", "sav", "rds", "rda", "rdata"), f"write it as .csv, .npy or .txt, {_FUNCTION}"),
+    **dict.fromkeys(("xls", "xlsx", "ods", "h5", "hdf5", "mat", "pkl", "pickle", "pt", "pth", "safetensors",
+                     "joblib"), "write its numbers as .csv or .npy"),
+    **dict.fromkeys(("zip", "tar", "tgz", "tbz2", "txz", "7z", "rar"), "unpack it and give the folder"),
+    **dict.fromkeys(("mp3", "flac", "ogg", "opus", "m4a", "aac", "wma", "aif", "aiff", "mp4", "mkv", "avi", "webm"),
+                    "convert its sound to 16 bit PCM .wav"),
+    **dict.fromkeys(("heic", "heif", "avif", "jxl", "jp2", "svg", "psd", "ico"), "convert it to .png or .jpg"),
+}
+# Beginnings of such formats, whatever the file is called.
+_SIGNATURES = {b"%pdf-": "pdf", b"<!doctype": "html", b"<html": "html", b"<?xml": "xml", b"{\\rtf": "rtf",
+               b"par1": "parquet"}
 
 
-def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str = "", **pictures: Any) -> Dataset:
-  """A data set from a file, a folder or a glob; what it holds follows from the files' names, and of tables also from
-  their first lines (`task_files.holds_sentences`). `pictures` are options of `images.decoded`."""
+def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str = "", documents: str = "line",
+              **pictures: Any) -> Dataset:
+  """Loads a file, a folder or a glob.
+
+  What the files hold follows from their names, and of tables also from their first lines
+  (`task_files.holds_sentences`).
+
+  Args:
+    path: The file, the folder with its subfolders, or the glob.
+    cache_dir: Folder of derived data.
+    errors: `strict` refuses text that is not UTF-8, `replace` puts replacement characters.
+    missing: What to do with rows that lack a value; see `without_gaps`.
+    documents: Of plain text: each `line` is a document; or a `blank` line ends one, whose lines are its sentences;
+      `auto` is `blank` where a blank line stands between others, else `line`.
+    **pictures: Options of `images.decoded`.
+
+  Raises:
+    InputError: No such file, files of several kinds, or a format that is not read.
+  """
   files = list_files(path)
   if any(file_kind(file) != "unknown" for file in files):  # A readme or licence beside the data is not data.
     files = [file for file in files if file_kind(file) != "unknown"]
-  found = sorted({file_kind(file) for file in files})
-  if len(found) > 1:
-    raise InputError(f"{path}: holds files of several kinds ({', '.join(found)}); choose one by a glob like *.txt")
-  tables = [file for file in files if found == ["rows"] and not file.name.lower().endswith(".npy")
+  kinds = sorted({file_kind(file) for file in files})
+  if len(kinds) > 1:
+    raise InputError(f"{path}: holds files of several kinds ({', '.join(kinds)}); choose one by a glob like *.txt")
+  kind = kinds[0]
+  tables = [file for file in files if kind == "rows" and not file.name.lower().endswith(".npy")
             and holds_sentences(file, errors)]
   if tables:
     if len(tables) < len(files):
       other = next(file for file in files if file not in tables)
       raise InputError(f"{path}: {tables[0].name} holds sentences, {other.name} numbers; choose one by a glob")
     return _sentences(path, files, errors)
-  if found == ["rows"]:
+  if kind == "rows":
     return _rows(path, files, missing or "error")
-  if found == ["images"]:
+  if kind == "images":
     return _pictures(path, files, cache_dir, pictures)
-  reader = {"idx": _idx, "audio": _clips, "matrix": load_matrix, "bags": load_lda_c}.get(found[0])
+  reader = {"idx": _idx, "audio": _clips, "matrix": load_matrix, "bags": load_lda_c}.get(kind)
   if reader:
     return reader(path, files)
+  return _text(path, files, cache_dir, errors, documents)
 
-  def documents() -> Iterator[Document]:
-    for file in files:
-      yield from read_documents(file, errors)
 
+def _text(path: str, files: Sequence[Path], cache_dir: Path, errors: str, documents: str) -> Dataset:
   for file in files:
     if not file.stat().st_size:
       raise InputError(f"{file}: is empty")
-    with formats.opened(file) as handle:
-      if found == ["unknown"] and b"\0" in handle.read(1024):
-        raise InputError(f"{file}: is not text, and its name is none of .txt, .csv, .tsv, .npy, .wav, .idx, "
-                         ".jpg")
-  key = digest("own", [formats.sha256(file) for file in files], errors)
-  return text_dataset(path, key, documents, cache_dir, by_content=True)
+    check_text(file)
+  blank = documents == "blank" or documents == "auto" and any(has_blank_lines(file, errors) for file in files)
+  blank = blank and not any(has_marks(file, errors) for file in files)
+
+  def read() -> Iterator[Document]:
+    for file in files:
+      yield from read_documents(file, errors, blank)
+
+  key = digest("own", [formats.sha256(file) for file in files], errors, *(["blank"] if blank else []))
+  return text_dataset(path, key, read, cache_dir, by_content=True)._replace(lines=blank)
+
+
+def check_text(file: Path) -> None:
+  """Raises an `InputError` for a file that is not plain text by its name or first bytes, with the way out."""
+  with formats.opened(file) as handle:
+    begin = handle.read(1024)
+  suffix = file_format(file)
+  if suffix not in _UNREAD:
+    plain = begin.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    suffix = next((name for signature, name in _SIGNATURES.items() if plain.startswith(signature)), "")
+  if suffix:
+    raise InputError(f"{file}: .{suffix} is not read; {_UNREAD[suffix]}")
+  if file_kind(file) == "unknown" and b"\0" in begin and not begin.startswith((b"\xff\xfe", b"\xfe\xff")):
+    raise InputError(f"{file}: is not text, and its name is none of .txt, .csv, .tsv, .npy, .wav, .idx, .jpg")
+
+
+def file_format(file: Path) -> str:
+  """Returns the suffix of a file in lower case, without the dot and without that of its compression."""
+  name = re.sub(r"\.(gz|xz|bz2|zst)$", "", file.name.lower())
+  return name.rpartition(".")[2] if "." in name[1:] else ""
 
 
 def load_function(name: str, cache_dir: Path) -> Dataset:
-  """Text from `FILE.py:FUNCTION`: a function of the user's without arguments that yields documents, strings."""
+  """Runs `FILE.py:FUNCTION`, a function of the user's without arguments that yields documents, strings.
+
+  The file is executed: callers pass a name only if the user gave it himself, see `catalog.load`.
+  """
   file, _, function = name.rpartition(":")
   if not Path(file).expanduser().is_file():
     raise InputError(f"{name}: there is no file {file}")
@@ -79,18 +146,70 @@ def load_function(name: str, cache_dir: Path) -> Dataset:
 
 
 def list_files(path: str) -> list[Path]:
-  """The files of a path, a folder (with its subfolders, hidden files left out) or a glob, sorted."""
+  """Lists the files of a path, of a folder with its subfolders, or of a glob, sorted.
+
+  Links are followed. A folder that is reached a second time is named in a warning and left out, and so are links to
+  nowhere. Hidden files and folders are left out.
+
+  Raises:
+    InputError: There are none, or a folder cannot be read.
+  """
   place = Path(path).expanduser()
   if place.is_dir():
-    files = [file for file in place.rglob("*") if not any(p.startswith(".") for p in file.relative_to(place).parts)]
+    files = list(_walked(place))
   elif place.exists():
     return [place]
   else:
-    files = [Path(file) for file in glob.glob(str(place), recursive=True)]
+    files = list(_matching(place))
   files = sorted(file for file in files if file.is_file())
   if not files:
     raise InputError(f"{path}: {'the folder has no files' if place.is_dir() else 'no such file'}")
   return files
+
+
+def _walked(root: Path) -> Iterator[Path]:
+  """Yields what is below a folder; folders that are no links come first, so that files keep their own names."""
+  seen, waiting, links = {}, [root], []
+  while waiting or links:
+    folder = waiting.pop() if waiting else links.pop(0)
+    try:
+      status = folder.stat()
+      identity = status.st_dev, status.st_ino
+      if identity in seen:
+        logging.warning("%s: is %s, which was read already, and is left out", folder, seen[identity])
+        continue
+      seen[identity] = folder
+      entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+      for entry in entries:
+        if entry.name.startswith("."):
+          continue
+        if entry.is_dir():
+          (links if entry.is_symlink() else waiting).append(Path(entry.path))
+        elif not entry.is_file() and entry.is_symlink():
+          logging.warning("%s: is a link to nowhere, and is left out", entry.path)
+        else:
+          yield Path(entry.path)
+    except OSError as error:
+      raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
+
+
+def _matching(pattern: Path) -> Iterator[Path]:
+  """Yields the files of a glob. With `**` folders are walked as `_walked` does, for links may lead in circles."""
+  if "**" not in pattern.parts:
+    yield from map(Path, glob.glob(str(pattern)))
+    return
+  first = pattern.parts.index("**")
+  for root in glob.glob(str(Path(*pattern.parts[:first]))):
+    yield from (file for file in _walked(Path(root)) if _fits(file.relative_to(root).parts, pattern.parts[first:]))
+
+
+def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
+  """Whether the folders and the name of a file match those of a glob, in which `**` is any number of folders."""
+  if not pattern:
+    return not parts
+  if pattern[0] == "**":
+    return any(_fits(parts[i:], pattern[1:]) for i in range(len(parts) + 1))
+  return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
 
 
 def file_kind(file: Path) -> str:
@@ -112,9 +231,11 @@ def file_kind(file: Path) -> str:
   return "text" if _TEXT.search(name) else "unknown"
 
 
-def read_rows(file: Path, gaps: bool = False) -> tuple[np.ndarray, list[str] | None]:
-  """Rows of a .csv, .tsv or .npy file and the names of the columns; with `gaps`, values may be missing (NaN)."""
-  return (formats.read_npy(file, gaps), None) if file.name.lower().endswith(".npy") else formats.read_csv(file, gaps)
+def read_rows(file: Path, gaps: bool = False) -> formats.Table:
+  """Reads a .csv, .tsv or .npy file of numbers; with `gaps`, values may be missing (NaN)."""
+  if file.name.lower().endswith(".npy"):
+    return formats.Table(formats.read_rows(file, gaps))
+  return formats.read_csv(file, gaps)
 
 
 def read_idx_pairs(
@@ -129,11 +250,17 @@ def read_idx_pairs(
   rows, labels, split, place = [], [], {}, 0
   for file in images:
     values = formats.read_idx(file)
-    scale = 255 if values.dtype == np.uint8 else 1
-    rows.append((values.reshape(len(values), -1) / np.float32(scale)).astype(np.float32))
+    flat = values.reshape(len(values), -1)
+    rows.append(flat / np.float32(255) if values.dtype == np.uint8 else lossless(flat))
+    bad = first_not_finite(rows[-1])
+    if bad:
+      raise InputError(f"{file}: image {bad[0]}, value {bad[1]} (from 0): {rows[-1][bad]} is not a finite number")
     partner = by_name.get(_stem(file).replace("images", "labels"))
     if partner and partner != file:
-      labels.append(formats.read_idx(partner).astype(np.int64))
+      given = formats.read_idx(partner)
+      if given.dtype.kind not in "iu":
+        raise InputError(f"{partner}: holds {given.dtype}, labels are whole numbers")
+      labels.append(given.astype(np.int64))
       if labels[-1].shape != (len(values),):
         raise InputError(f"{partner}: has {list(labels[-1].shape)} labels for {len(values)} images of {file.name}")
     part = {"train": "train", "t10k": "test", "test": "test"}.get(file.name.split("-")[0])
@@ -149,14 +276,38 @@ def read_idx_pairs(
 
 def _rows(path: str, files: Sequence[Path], missing: str) -> Dataset:
   tables = [read_rows(file, gaps=missing != "error") for file in files]
-  rows, columns = tables[0]
-  for file, (other, _) in zip(files, tables):
-    if other.shape[1] != rows.shape[1]:
-      raise InputError(f"{file}: has {other.shape[1]} columns, {files[0]} has {rows.shape[1]}")
+  first = tables[0]
+  for file, table in zip(files, tables):
+    if table.rows.shape[1] != first.rows.shape[1]:
+      raise InputError(f"{file}: has {table.rows.shape[1]} columns, {files[0]} has {first.rows.shape[1]}")
+    if table.columns != first.columns and None not in (table.columns, first.columns):
+      logging.warning("%s: has columns %s, %s has %s; they are joined by their order", file,
+                      _named(table.columns), files[0], _named(first.columns))
+  rows, names, integers = first.rows, first.names, first.integers
   if len(tables) > 1:
-    rows = np.concatenate([table for table, _ in tables])
-  dataset = Dataset(path, "rows", rows, columns=columns, fingerprint=content_digest([rows]))
+    rows = np.concatenate([table.rows for table in tables])
+    names = None
+    if all(table.names is not None for table in tables):
+      names = [name for table in tables for name in table.names]
+    # Where one file needs more than a float holds, the whole numbers of the others are exact.
+    integers = {i: np.concatenate([_whole(table, i) for table in tables]) for i in sorted(
+        {i for table in tables for i in table.integers}) if all(
+            i in table.integers or (table.rows[:, i] == np.rint(table.rows[:, i])).all() for table in tables)}
+  columns = f" ({_named(first.columns)})" if first.columns else ""
+  note = f"{path}: {len(rows)} rows of {rows.shape[1]} columns{columns}"
+  notes = dict.fromkeys(note for table in tables for note in table.notes)
+  dataset = Dataset(path, "rows", rows, names=names, columns=first.columns, fingerprint=content_digest([rows]),
+                    integers=integers, note="; ".join([note, *notes]))
   return dataset if missing == "error" else without_gaps(dataset, missing)
+
+
+def _whole(table: formats.Table, column: int) -> np.ndarray:
+  return table.integers.get(column, table.rows[:, column].astype(np.int64))
+
+
+def _named(columns: Sequence[str], most: int = 20) -> str:
+  shown = ", ".join(name[:40] for name in columns[:most])
+  return shown if len(columns) <= most else f"{shown}, ..."
 
 
 def _sentences(path: str, files: Sequence[Path], errors: str) -> Dataset:

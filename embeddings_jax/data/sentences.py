@@ -1,10 +1,11 @@
 """Documents to running tokens with the bounds of sentences and documents, on the disk, memory-mapped."""
+import functools
 import hashlib
 import itertools
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,29 +16,41 @@ from embeddings_jax.data.cache import cache_root, cached, digest
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.documents import is_validation
 from embeddings_jax.data.subwords import SubwordEncoder, slabs
+from embeddings_jax.data.words import combining_marks
 from embeddings_jax.types import InputError
 
-VERSION = 1  # Of what is cached: raise it when the same text would give other tokens.
-UNITS = ("sentence", "document")
+VERSION = 2  # Of what is cached: raise it when the same text would give other tokens.
+UNITS = ("sentence", "line", "document")
 PARTS = ("train", "validation")
 
 _TITLES = "".join(rf"(?<!\b{title}\.)" for title in ("Mr", "Mrs", "Ms", "Dr", "St", "Prof", "Gen", "Jr", "vs", "No"))
 # What opens a sentence: a capital, a digit or a letter without case, perhaps behind a quotation mark or bracket.
 _OPENS = r"""(?=["'“‘«(\[]*[^\W_a-zß-öø-ÿ])"""
-_BREAK = re.compile(
-    rf"""(?<=[.!?])(?<!\b[^\W\d_]\.){_TITLES}\s+{_OPENS}|(?<=[.!?]["'”’»)\]])\s+{_OPENS}|(?<=[。！？])"""
-    # A line that goes on with a small letter is one that was wrapped.
-    r"|\s*\n(?:\s*\n\s*|\s*(?![a-zß-öø-ÿ\s]))")
+
+
+@functools.cache
+def _break() -> re.Pattern[str]:
+  # One letter before a full stop is an initial, unless a letter or a combining mark stands before it.
+  initial = rf"(?<!(?<![\w{combining_marks()}])[^\W\d_]\.)"
+  return re.compile(
+      rf"""(?<=[.!?।॥؟۔]){initial}{_TITLES}\s+{_OPENS}|(?<=[.!?।॥؟۔]["'”’»)\]])\s+{_OPENS}|(?<=[。！？])"""
+      # A line that goes on with a small letter is one that was wrapped.
+      r"|\s*\n(?:\s*\n\s*|\s*(?![a-zß-öø-ÿ\s]))")
 
 
 def split_sentences(text: str) -> list[str]:
-  """The sentences of a text, without white space around them.
+  """Splits a text into sentences, without white space around them.
 
-  A sentence ends at . ! or ?, perhaps in a quotation or bracket, before white space and a capital or a digit, but
-  not after one letter (as in `J. Smith` and `U.S. Army`) or a title (`Mr. Smith`); at 。！？; at an empty line; and
-  at the end of a line, unless the next one begins with a small letter.
+  A sentence ends at . ! ? or । ॥ ؟ ۔, perhaps in a quotation or bracket, before white space and a capital, a digit or
+  a letter without case, but not after one letter (as in `J. Smith` and `U.S. Army`) or a title (`Mr. Smith`); at
+  。！？; at an empty line; and at the end of a line, unless the next one begins with a small letter.
   """
-  return [sentence for piece in _BREAK.split(text) if (sentence := piece.strip())]
+  return [sentence for piece in _break().split(text) if (sentence := piece.strip())]
+
+
+def split_lines(text: str) -> list[str]:
+  """Splits a text into its lines, without blank ones and white space around them."""
+  return [line for line in map(str.strip, text.split("\n")) if line]
 
 
 class TokenTexts(NamedTuple):
@@ -76,8 +89,8 @@ def tokenize_documents(dataset: Dataset, encoder: SubwordEncoder, *, unit: str =
   Args:
     dataset: a `Dataset` of kind `text`.
     encoder: has the tokenizer. What looks like a special token in the text is ordinary text.
-    unit: `sentence`: each is tokenised by itself (`split_sentences`); `document`: the text is tokenised as it is,
-      with the token `end_id` behind it, and counts as one sentence.
+    unit: `sentence`: each is tokenized by itself (`split_sentences`); `line`: so is each line, which is a sentence;
+      `document`: the text is tokenized as it is, with the token `end_id` behind it, and counts as one sentence.
     cache_dir: default `$EMBEDDINGS_CACHE`, then `~/.cache/embeddings_jax`.
 
   Raises:
@@ -95,11 +108,11 @@ def tokenize_documents(dataset: Dataset, encoder: SubwordEncoder, *, unit: str =
   file = hashlib.sha256(encoder.files()["tokenizer.json"]).hexdigest()
   key = digest("subwords", VERSION, dataset.fingerprint, part, file, unit)
   path = cached(cache_root(cache_dir) / f"subwords-{key[:32]}",
-                lambda folder: _build(folder, dataset, chosen, encoder, end))
+                lambda folder: _build(folder, dataset, chosen, encoder, end,
+                                      split_sentences if unit == "sentence" else split_lines))
   meta = json.loads((path / "meta.json").read_text())
   train, validation = (_read(path / name, meta["dtype"]) for name in PARTS)
   return Corpus(train, validation, meta["num_raw_words"], key)
-
 
 
 def sentence_rows(texts: TokenTexts, *, max_length: int, cls_id: int, sep_id: int, number: int = 0,
@@ -134,6 +147,7 @@ def sentence_rows(texts: TokenTexts, *, max_length: int, cls_id: int, sep_id: in
   rows[np.arange(len(chosen)), kept + 1] = sep_id
   return rows
 
+
 def _read(folder: Path, dtype: str) -> TokenTexts | None:
   sentences, documents = np.load(folder / "sentences.npy"), np.load(folder / "documents.npy")
   if len(documents) == 1:
@@ -142,7 +156,7 @@ def _read(folder: Path, dtype: str) -> TokenTexts | None:
 
 
 def _build(folder: Path, dataset: Dataset, chosen: Sequence[int] | None, encoder: SubwordEncoder,
-           end: int | None) -> None:
+           end: int | None, split: Callable[[str], list[str]]) -> None:
   """One pass over the documents, some megabytes at a time."""
   folder.mkdir()
   tokenizer = Tokenizer.from_str(encoder.tokenizer.to_str())
@@ -159,7 +173,7 @@ def _build(folder: Path, dataset: Dataset, chosen: Sequence[int] | None, encoder
     parts = {name: [text for text in slab if is_validation(text) == (name == "validation")] for name in PARTS}
     num_raw_words += sum(len(text.split()) for text in parts["train"])
     for name, documents in parts.items():
-      units = [[text] if end is not None else split_sentences(text) for text in documents]
+      units = [[text] if end is not None else split(text) for text in documents]
       ids = [encoding.ids for encoding in _encode(tokenizer, list(itertools.chain.from_iterable(units)))]
       if end is not None:
         ids = [[*document, end] for document in ids if document]

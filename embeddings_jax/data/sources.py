@@ -33,6 +33,10 @@ def array_source(
     resident: keep the arrays on the device; by default where they are small.
   """
   num_rows = _common_length(arrays)
+  image = arrays.get("image")
+  if image is not None and image.dtype.kind == "f" and not (image.min() >= 0 and image.max() <= 1):
+    raise InputError(f"image: floats from {image.min():g} to {image.max():g}; expected 0 to 1 (or uint8 from 0 to "
+                     "255)")
   facts = {"num_rows": num_rows, **(facts or {})}
   for value in arrays.values():
     if value.ndim == 2:

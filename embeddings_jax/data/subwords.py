@@ -18,17 +18,17 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from embeddings_jax.data.cache import cache_root, cached, digest
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.documents import is_validation
-from embeddings_jax.data.encoders import ENCODERS, Batch, Encoder, part_of
+from embeddings_jax.data.encoders import ENCODERS, Batch, Encoder, check_size, part_of
+from embeddings_jax.data.files.tokenizer import SPECIAL, guarded, parse_tokenizer, wordpiece
 from embeddings_jax.types import InputError
 
 VERSION = 1  # Of tokenizers that are cached: raise it when the same text would give another one.
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # The first ids of a WordPiece vocabulary of ours.
 END = "<|endoftext|>"
 MODELS = ("wordpiece", "bpe")
 # What the token of a role is called, the first that there is.
 ROLES = {"mask": ("[MASK]", "<mask>"), "cls": ("[CLS]", "<s>"), "sep": ("[SEP]", "</s>"), "pad": ("[PAD]", "<pad>"),
          "unk": ("[UNK]", "<unk>"), "end": (END, "</s>", "[SEP]")}
-MAX_ALPHABET = 1000  # Characters of a WordPiece vocabulary, as many libraries have it.
+MAX_ALPHABET = 1000  # Characters of a WordPiece vocabulary, as in other libraries, unless the text needs more.
 _HEAD = 16  # Characters per token that are read of a long text, at first.
 
 
@@ -57,10 +57,12 @@ class SubwordEncoder(Encoder):
     self.tokenizer = Tokenizer.from_str(tokenizer.to_str())  # It is changed here.
     self.tokenizer.no_padding()
     self.tokenizer.no_truncation()
+    check_size("max_length", max_length, 1, 1 << 20)  # Rows are padded to an eighth of it at least.
     self.max_length = max_length
     self.vocabulary = self.tokenizer.get_vocab(with_added_tokens=True)
     self._file = self.tokenizer.to_str().encode()
-    self._templates = (_template(self.tokenizer, "a"), _template(self.tokenizer, "a", "a"))
+    self._templates = guarded(lambda: (_template(self.tokenizer, "a"), _template(self.tokenizer, "a", "a")),
+                              "tokenizer.json")
     if max_length < 2 + len(self._templates[1]):
       raise InputError(f"max_length={max_length}: leaves no room for two texts beside the special tokens")
     self.num_truncated = 0  # Items that have been cut.
@@ -73,7 +75,7 @@ class SubwordEncoder(Encoder):
 
   @classmethod
   def from_files(cls, options: Mapping[str, Any], folder: epath.Path) -> "SubwordEncoder":
-    return cls(_parsed((folder / "tokenizer.json").read_bytes(), folder / "tokenizer.json"), **options)
+    return cls(parse_tokenizer((folder / "tokenizer.json").read_bytes(), folder / "tokenizer.json"), **options)
 
   @property
   def facts(self) -> dict[str, Any]:
@@ -200,10 +202,14 @@ class SubwordEncoder(Encoder):
 
   def _encoded(self, texts: Sequence[str], offsets: bool) -> list[Any]:
     encode = self.tokenizer.encode_batch if offsets else self.tokenizer.encode_batch_fast
-    try:
-      return encode(texts, add_special_tokens=False)
-    except (UnicodeError, TypeError):  # Lone surrogates have no UTF-8.
-      return encode([text.encode("utf-8", "replace").decode() for text in texts], add_special_tokens=False)
+
+    def encoded() -> list[Any]:
+      try:
+        return encode(texts, add_special_tokens=False)
+      except (UnicodeError, TypeError):  # Lone surrogates have no UTF-8.
+        return encode([text.encode("utf-8", "replace").decode() for text in texts], add_special_tokens=False)
+
+    return guarded(encoded, "tokenizer.json")
 
   def _count(self, num_cut: int, num_items: int) -> None:
     if num_cut and not self.num_truncated:
@@ -220,63 +226,6 @@ def without_special(encoder: SubwordEncoder) -> SubwordEncoder:
   tokenizer = Tokenizer.from_str(encoder.tokenizer.to_str())
   tokenizer.post_processor = processors.TemplateProcessing(single="$A:0", pair="$A:0 $B:0", special_tokens=[])
   return SubwordEncoder(tokenizer, encoder.max_length)
-
-
-def load_tokenizer(path: str | os.PathLike, lowercase: bool = True) -> Tokenizer:
-  """A tokenizer that exists already.
-
-  Args:
-    path: a `tokenizer.json`, a WordPiece `vocab.txt` (a token a line), or a folder that has one of them.
-    lowercase: of a `vocab.txt`, which does not say it itself; accents are removed as well.
-
-  Raises:
-    InputError: there is no such file, or it is damaged.
-  """
-  path = Path(path).expanduser()
-  if path.is_dir():
-    files = [path / name for name in ("tokenizer.json", "vocab.txt")]
-    path = next((file for file in files if file.is_file()), files[0])
-  try:
-    data = path.read_bytes()
-  except OSError as e:
-    raise InputError(f"{path}: cannot be read as a tokenizer ({e.strerror}); give a tokenizer.json, a WordPiece "
-                     "vocab.txt or a folder that has one of them") from e
-  if path.suffix != ".txt":
-    return _parsed(data, path)
-  try:
-    vocabulary = [line.rstrip("\r") for line in data.decode().split("\n")]
-  except UnicodeDecodeError as e:
-    raise InputError(f"{path}: is not UTF-8, byte {e.start}; a WordPiece vocabulary has a token a line") from e
-  while vocabulary and not vocabulary[-1]:
-    vocabulary.pop()
-  seen: dict[str, int] = {}
-  for number, token in enumerate(vocabulary, 1):
-    if token in seen:
-      raise InputError(f"{path}, line {number}: {token!r} stands in line {seen[token]} too")
-    seen[token] = number
-  missing = [name for name in ("[UNK]", "[CLS]", "[SEP]") if name not in seen]
-  if missing:
-    raise InputError(f"{path}: has no {missing[0]}; a WordPiece vocabulary has a token a line, among them [UNK], "
-                     "[CLS] and [SEP]")
-  return wordpiece(vocabulary, lowercase)
-
-
-def wordpiece(vocabulary: Sequence[str], lowercase: bool) -> Tokenizer:
-  """BERT's tokenizer (Devlin et al. 2019) of a vocabulary, whose ids are the places in it.
-
-  Control characters go, Chinese characters are words, words are cut at white space and punctuation, and then into the
-  longest pieces that the vocabulary has; one of more than 100 characters is [UNK]. `lowercase` removes accents too.
-  """
-  ids = {token: i for i, token in enumerate(vocabulary)}
-  tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]", max_input_chars_per_word=100))
-  tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-  tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-  tokenizer.add_special_tokens([token for token in SPECIAL if token in ids])
-  tokenizer.post_processor = processors.TemplateProcessing(
-      single="[CLS]:0 $A:0 [SEP]:0", pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
-      special_tokens=[(token, ids[token]) for token in ("[CLS]", "[SEP]")])
-  tokenizer.decoder = decoders.WordPiece(prefix="##")
-  return tokenizer
 
 
 def trained_tokenizer(dataset: Dataset, *, model: str = "wordpiece", vocab_size: int, lowercase: bool = True,
@@ -302,8 +251,15 @@ def trained_tokenizer(dataset: Dataset, *, model: str = "wordpiece", vocab_size:
       tokenizer = train_bpe(texts, vocab_size)
     path.write_text(tokenizer.to_str())
 
-  path = cached(cache_root(cache_dir) / f"tokenizer-{key[:32]}.json", build)
-  return _parsed(path.read_bytes(), path)
+  target = cache_root(cache_dir) / f"tokenizer-{key[:32]}.json"
+  path = cached(target, build)
+  try:
+    return parse_tokenizer(path.read_bytes(), path)
+  except InputError as error:
+    logging.warning("%s; it is trained again", error)
+    path.unlink()
+    path = cached(target, build)
+    return parse_tokenizer(path.read_bytes(), path)
 
 
 class _Texts:
@@ -319,46 +275,71 @@ class _Texts:
 
 
 def train_wordpiece(texts: Iterable[str], vocab_size: int, lowercase: bool = True) -> Tokenizer:
-  """A WordPiece vocabulary: `SPECIAL`, the alphabet, its `##` forms, then what pairs of pieces are joined to.
+  """Trains a WordPiece vocabulary: `SPECIAL`, the alphabet, its `##` forms, then merged pieces.
 
-  The alphabet is the `vocab_size` / 4, at most 1,000, most frequent characters. The library gives the `##` forms ids
-  in an arbitrary order, unless it is told them as special tokens; these the result does not have.
+  The library assigns ids of `##` forms in an arbitrary order unless they are special tokens during training; the
+  result does not have them as special tokens.
 
   Args:
-    texts: read twice.
-    vocab_size: tokens in all.
-    lowercase: fold case and remove accents.
+    texts: Read twice.
+    vocab_size: Number of tokens.
+    lowercase: Fold case and remove accents.
 
   Raises:
-    InputError: no text, or `vocab_size` is too small for its characters.
+    InputError: No text, or `vocab_size` is too small for its characters.
   """
   normalizer = normalizers.BertNormalizer(lowercase=lowercase)
   raw = np.zeros(0x110000, np.int64)  # Of each code point.
   for slab in slabs(texts):
     raw += np.bincount(np.frombuffer("".join(slab).encode("utf-32-le", "replace"), np.uint32), minlength=len(raw))
   counts: Counter[str] = Counter()
+  words: set[str] = set()  # Chinese characters: each is a word, so that it needs no `##` form.
   for code in np.flatnonzero(raw).tolist():
-    for character in normalizer.normalize_str(chr(code)):
+    normalized = normalizer.normalize_str(chr(code))
+    for character in normalized:
       if not character.isspace():
         counts[character] += int(raw[code])
+        if normalized == f" {character} ":
+          words.add(character)
   if not counts:
     raise InputError("no text to train a tokenizer on")
-  ordered = sorted(counts, key=lambda character: (-counts[character], character))
-  size = min(MAX_ALPHABET, vocab_size // 4)
-  covered = np.cumsum([counts[character] for character in ordered]) / sum(counts.values())
-  if size < 1 or covered[min(size, len(covered)) - 1] < 0.95:
-    needed = 4 * (int(np.searchsorted(covered, 0.95)) + 1)
-    raise InputError(f"vocab_size={vocab_size}: too small for the characters of the text; at least {needed}")
-  alphabet = sorted(ordered[:size])
+  alphabet, words = _alphabet(counts, words, vocab_size)
   tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
   tokenizer.normalizer = normalizer
   tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-  first = [*SPECIAL, *alphabet, *("##" + character for character in alphabet)]
+  first = [*SPECIAL, *alphabet, *("##" + character for character in alphabet if character not in words)]
   tokenizer.train_from_iterator(iter(texts), trainers.WordPieceTrainer(
       vocab_size=vocab_size, special_tokens=first, initial_alphabet=alphabet, limit_alphabet=len(alphabet),
       show_progress=False))
   ids = tokenizer.get_vocab()
   return wordpiece(sorted(ids, key=ids.get), lowercase)
+
+
+def _alphabet(counts: Mapping[str, int], words: set[str], vocab_size: int) -> tuple[list[str], set[str]]:
+  """Selects the characters of a WordPiece vocabulary.
+
+  These are the `vocab_size` / 4, at most `MAX_ALPHABET`, most frequent ones. Where they cover less than 95 % of the
+  text, as in Chinese, they are as many as cover 99.95 %, at the cost of merged pieces.
+
+  Args:
+    counts: Occurrences of each character.
+    words: Characters that are words by themselves.
+    vocab_size: Number of tokens.
+
+  Returns:
+    The sorted alphabet, and those of its characters that need no `##` form.
+  """
+  ordered = sorted(counts, key=lambda character: (-counts[character], character))
+  covered = np.cumsum([counts[character] for character in ordered]) / sum(counts.values())
+  size = min(MAX_ALPHABET, vocab_size // 4)
+  if size >= 1 and covered[min(size, len(covered)) - 1] >= 0.95:
+    return sorted(ordered[:size]), set()
+  tokens = len(SPECIAL) + np.cumsum([1 if character in words else 2 for character in ordered])
+  size = min(int(np.searchsorted(covered, 0.9995)) + 1, int(np.searchsorted(tokens, vocab_size, side="right")))
+  least = min(int(np.searchsorted(covered, 0.95)), len(ordered) - 1)
+  if size <= least:
+    raise InputError(f"vocab_size={vocab_size}: too small for the characters of the text; at least {tokens[least]}")
+  return sorted(ordered[:size]), words.intersection(ordered[:size])
 
 
 def slabs(texts: Iterable[str], size: int = 1 << 22) -> Iterator[list[str]]:
@@ -390,14 +371,6 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
       vocab_size=vocab_size, special_tokens=[END], initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
       show_progress=False))
   return tokenizer
-
-
-def _parsed(data: bytes, path: Any) -> Tokenizer:
-  try:
-    json.loads(data)
-    return Tokenizer.from_buffer(data)
-  except Exception as e:  # noqa: BLE001 - the library raises nothing more special
-    raise InputError(f"{path}: is no tokenizer that the library `tokenizers` can read ({str(e)[:80]})") from e
 
 
 def _template(tokenizer: Tokenizer, *texts: str) -> list[_Piece]:

@@ -12,9 +12,7 @@ An example is an item, its target and where it stands:
 | `questions` | (question, context) | ((first character, text), ...): the answers; () where there is none |
 | `words` | (word, ...) | (tag, ...) |
 """
-import csv
 import itertools
-import json
 import logging
 import math
 import os
@@ -24,6 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from embeddings_jax.data import formats
+from embeddings_jax.data.files.json import json_field, parse_json
 from embeddings_jax.types import InputError
 
 # Columns that tables are known by, in the order in which they are looked for.
@@ -35,6 +34,7 @@ TEXT = ("sentence", "text", "review")
 LABELS = ("gold_label", "label", "is_duplicate", "quality", "class")
 SCORES = ("score", "similarity")
 _WORDS = re.compile(r"\.(conll|conll03|bio|iob|iob2|ner|annotated|txt|train|dev|testa|testb|test)$")
+_LINE_BREAK = re.compile(r"\s*[\r\n]\s*")
 _DOCUMENT = "-DOCSTART-"
 
 
@@ -163,11 +163,9 @@ def _table_rows(path: str | os.PathLike, errors: str) -> Iterator[tuple[int, lis
   if ".csv" not in Path(path).suffixes:
     yield from ((i, line.split("\t")) for i, line in enumerate(formats.read_lines(path, errors), 1) if line.strip())
     return
-  reader = csv.reader(formats.read_lines(path, errors))
-  try:
-    yield from ((reader.line_num, cells) for cells in reader if any(cells))
-  except csv.Error as e:
-    raise InputError(f"{path}: line {reader.line_num}: {e}") from e
+  # A sentence has no line breaks: everything that lists sentences gives each a line.
+  for line, cells in formats.csv_rows(path, errors):
+    yield line, [_LINE_BREAK.sub(" ", cell) for cell in cells]
 
 
 def _sentence_columns(header: Sequence[str]) -> tuple[tuple[int, ...] | None, int | None, bool]:
@@ -195,68 +193,69 @@ def _has_header(path: str | os.PathLike, errors: str) -> bool:
 
 
 def _number(cell: str, place: str) -> float:
-  try:
-    value = float(cell)
-  except ValueError:
-    value = math.nan
-  if not math.isfinite(value):
-    raise InputError(f"{place}: the score {cell!r} is not a finite number")
+  value = float(cell) if formats.is_number(cell) else math.nan
+  if not abs(value) < 3e38:  # Models compute in float32.
+    raise InputError(f"{place}: the score {formats.quoted(cell)} is not a finite number")
   return value
 
 
 def read_squad(path: str | os.PathLike) -> list[Example]:
-  """Questions in the form of SQuAD 1.1 and 2.0; `place` names the question's id."""
+  """Reads questions in the form of SQuAD 1.1 and 2.0; `place` names the question's id.
+
+  Raises:
+    InputError: The file cannot be read, has another form, or an answer is not where it says.
+  """
   with formats.opened(path) as file:
-    data = file.read()
-  try:
-    articles = json.loads(data)["data"]
-    found = []
-    for article in articles:
-      for paragraph in article["paragraphs"]:
-        context = paragraph["context"]
-        for question in paragraph["qas"]:
-          place = f"{path}: question {question['id']}"
-          answers = () if question.get("is_impossible") else tuple(
-              (answer["answer_start"], answer["text"]) for answer in question["answers"])
-          for start, text in answers:
-            if not text or context[start:start + len(text)] != text:
-              raise InputError(f"{place}: the answer {text!r} is not at character {start} of its context")
-          found.append(Example((question["question"].strip(), context), answers, place))
-  except (ValueError, KeyError, TypeError) as e:
-    if isinstance(e, InputError):
-      raise
-    what = f"has no {e}" if isinstance(e, KeyError) else e
-    raise InputError(f"{path}: not in the form of SQuAD ({what})") from e
-  return found
+    content = parse_json(file.read(), path)
+  examples = []
+  for article in _objects(content, "data", path):
+    for paragraph in _objects(article, "paragraphs", path):
+      context = json_field(paragraph, "context", str, path)
+      for question in _objects(paragraph, "qas", path):
+        name = question.get("id", len(examples))
+        place = f"{path}: question {name if isinstance(name, int) else formats.quoted(name).strip(chr(39))}"
+        answers = []
+        for answer in [] if question.get("is_impossible") is True else _objects(question, "answers", place):
+          start, text = json_field(answer, "answer_start", int, place), json_field(answer, "text", str, place)
+          if not text or start < 0 or context[start:start + len(text)] != text:
+            raise InputError(f"{place}: the answer {formats.quoted(text)} is not at character {start} of its context")
+          answers.append((start, text))
+        item = json_field(question, "question", str, place).strip(), context
+        examples.append(Example(item, tuple(answers), place))
+  return examples
+
+
+def _objects(record: dict[str, Any], name: str, where: object) -> list[dict[str, Any]]:
+  """Returns a field that is a list of JSON objects."""
+  values = json_field(record, name, list, where)
+  if not all(isinstance(value, dict) for value in values):
+    raise InputError(f"{where}: not in the form of SQuAD, field {name!r} must be a list of objects")
+  return values
 
 
 def read_choices(path: str | os.PathLike, errors: str = "strict") -> Iterator[Example]:
   """SWAG's table: `sent1` and `sent2` (or `ctx`, or `startphrase`: the context with the beginning of the ending),
   `ending0`, `ending1`, ..., `label`. The second text of a choice is `sent2` with the ending."""
-  reader = csv.reader(formats.read_lines(path, errors))
-  header = [cell.strip().lower() for cell in next(reader, [])]
+  rows = _table_rows(path, errors)
+  _, first = next(rows, (0, []))
+  header = [cell.strip().lower() for cell in first]
   place = {name: i for i, name in enumerate(header)}
-  endings = [place[name] for name in sorted((n for n in header if re.fullmatch(r"ending_?\d+", n)),
+  endings = [place[name] for name in sorted((n for n in header if re.fullmatch(r"ending_?\d{1,3}", n)),
                                             key=lambda n: int(re.sub(r"\D", "", n)))]
   context = next((name for name in ("sent1", "ctx", "context", "startphrase") if name in place), None)
   start = next((name for name in ("sent2", "startphrase") if name in place and name != context), None)
   if context is None or len(endings) < 2 or "label" not in place:
     raise InputError(f"{path}: line 1: should be a header with sent1, sent2 (or ctx), ending0, ending1 ... and label")
-  try:
-    for cells in reader:
-      if not any(cells):
-        continue
-      where = f"{path}: line {reader.line_num}"
-      if len(cells) != len(header):
-        raise InputError(f"{where} has {len(cells)} columns, the header has {len(header)}")
-      label = cells[place["label"]].strip()
-      if not label.isdecimal() or int(label) >= len(endings):
-        raise InputError(f"{where}: the label {label!r} is no number from 0 to {len(endings) - 1}")
-      begun = cells[place[start]].strip() if start else ""
-      choices = tuple((cells[place[context]].strip(), f"{begun} {cells[i].strip()}".strip()) for i in endings)
-      yield Example(choices, int(label), where)
-  except csv.Error as e:
-    raise InputError(f"{path}: line {reader.line_num}: {e}") from e
+  for line, cells in rows:
+    where = f"{path}: line {line}"
+    if len(cells) != len(header):
+      raise InputError(f"{where} has {len(cells)} columns, the header has {len(header)}")
+    label = cells[place["label"]].strip()
+    if not (label.isdecimal() and len(label) < 10 and int(label) < len(endings)):
+      raise InputError(f"{where}: the label {formats.quoted(label)} is no number from 0 to {len(endings) - 1}")
+    begun = cells[place[start]].strip() if start else ""
+    choices = tuple((cells[place[context]].strip(), f"{begun} {cells[i].strip()}".strip()) for i in endings)
+    yield Example(choices, int(label), where)
 
 
 def read_conll(path: str | os.PathLike, errors: str = "strict") -> Iterator[Example]:
@@ -274,7 +273,7 @@ def read_conll(path: str | os.PathLike, errors: str = "strict") -> Iterator[Exam
       continue
     width = width or len(cells)
     if len(cells) != width or width < 2 or not all((cells[0].strip(), cells[-1].strip())):
-      raise InputError(f"{path}: line {number}: {line[:60]!r} should be a token and its tag"
+      raise InputError(f"{path}: line {number}: {formats.quoted(line)} should be a token and its tag"
                        + (f", in {width} columns like the lines before" if width > 1 else ""))
     if not words:
       begun = number
@@ -301,7 +300,7 @@ def read_conllu(path: str | os.PathLike, errors: str = "strict") -> Iterator[Exa
       raise InputError(f"{path}: line {number} has {len(cells)} columns, CoNLL-U has 10")
     if not cells[0].isdecimal():
       if not re.fullmatch(r"\d+[-.]\d+", cells[0]):
-        raise InputError(f"{path}: line {number}: the id {cells[0]!r} is no number")
+        raise InputError(f"{path}: line {number}: the id {formats.quoted(cells[0])} is no number")
       continue
     if not words:
       begun = number

@@ -1,6 +1,5 @@
 """The catalog's labelled sets of text: which file is which part, and what is left out."""
 import io
-import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
@@ -10,6 +9,7 @@ import numpy as np
 
 from embeddings_jax.data import formats
 from embeddings_jax.data.dataset import Dataset
+from embeddings_jax.data.files.json import parse_json
 from embeddings_jax.data.task_files import Example, read_conll, read_conllu, read_squad, read_table
 from embeddings_jax.types import InputError
 
@@ -20,7 +20,7 @@ LABELS = {"choices": "choice", "questions": "answers", "words": "tags"}  # What 
 def task_dataset(name: str, kind: str, parts: Mapping[str, Sequence[Example]], fingerprint: str) -> Dataset:
   """A data set of examples; `names` are the places they were read from.
 
-  Its one label is `label` (str), `score` (float32), `choice` (int), `answers` (tuples) or `tags` (tuples of str);
+  Its one label is `label` (str), `score` (float64), `choice` (int), `answers` (tuples) or `tags` (tuples of str);
   examples whose targets are None have none.
   """
   examples = [example for listed in parts.values() for example in listed]
@@ -30,7 +30,7 @@ def task_dataset(name: str, kind: str, parts: Mapping[str, Sequence[Example]], f
   targets = np.empty(len(examples), object)
   targets[:] = [example.target for example in examples]
   if label in ("label", "score", "choice"):
-    targets = targets.astype({"label": str, "score": np.float32, "choice": np.int32}[label])
+    targets = targets.astype({"label": str, "score": np.float64, "choice": np.int32}[label])
   ends = np.cumsum([len(listed) for listed in parts.values()])
   split = {part: np.arange(end - len(listed), end) for (part, listed), end in zip(parts.items(), ends) if listed}
   labels = {} if examples[0].target is None else {label: targets}
@@ -151,7 +151,7 @@ def squad_parts(name: str, place: Any) -> Dataset:
   articles, titles = {}, {}
   for path in files:
     with formats.opened(path) as file:
-      data = json.load(file)["data"]
+      data = parse_json(file.read(), path)["data"]
     for article in data:
       for paragraph in article["paragraphs"]:
         titles.setdefault(paragraph["context"], article["title"])

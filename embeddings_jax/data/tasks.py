@@ -74,6 +74,7 @@ def load_examples(
     data_dir: str | os.PathLike | None = None,
     cache_dir: str | os.PathLike | None = None,
     errors: str = "strict",
+    allow_code: bool = False,
 ) -> Dataset:
   """The labelled texts of a task by name.
 
@@ -81,14 +82,14 @@ def load_examples(
     name: a labelled set of text of the catalog (`sst2`, `rte`, ..., also `20news`), `tfds:NAME`, or a file or a
       folder of the user's, where the parts are told by the files' names, as `train.tsv`, `dev.tsv` (or `valid`,
       `val`) and `test.tsv`. Their forms: see `task_files.py`.
-    data_dir, cache_dir, errors: as for `catalog.load`.
+    data_dir, cache_dir, errors, allow_code: as for `catalog.load`.
   """
   if name.startswith("tfds:"):
     from embeddings_jax.data.tfds import load_tfds_task  # TFDS takes a while to import.
 
     return load_tfds_task(name, data_dir=data_dir)
   if name in catalog.CATALOG or not os.path.exists(os.path.expanduser(name)):
-    return catalog.load(name, data_dir=data_dir, cache_dir=cache_dir, errors=errors)
+    return catalog.load(name, data_dir=data_dir, cache_dir=cache_dir, errors=errors, allow_code=allow_code)
   return _own_files(name, errors)
 
 
@@ -162,8 +163,8 @@ def as_task(dataset: Dataset, label: str = "", max_examples: int = 0, max_train:
     for i, tags in enumerate(values):
       for word, tag in enumerate(tags):
         if tag not in number:
-          raise InputError(f"{place(i)}: the tag {tag!r} of word {word + 1} is not in the training part, which has "
-                           f"{_listed(labels)}")
+          raise InputError(f"{place(i)}: the tag {formats.quoted(tag)} of word {word + 1} is not in the training "
+                           f"part, which has {_listed(labels)}")
       targets.append(np.array([number[tag] for tag in tags], np.int32))
   elif values.dtype.kind == "f":
     kind = "regression"
@@ -177,15 +178,15 @@ def as_task(dataset: Dataset, label: str = "", max_examples: int = 0, max_train:
     asked = np.concatenate(list(parts.values()))
     strange = asked[~np.isin(values[asked], classes)]
     if len(strange):
-      raise InputError(f"{place(strange[0])}: the label {str(values[strange[0]])!r} is not in the training part, "
-                       f"which has {_listed(classes)}")
+      raise InputError(f"{place(strange[0])}: the label {formats.quoted(str(values[strange[0]]))} is not in the "
+                       f"training part, which has {_listed(classes)}")
     if not 2 <= len(classes) <= MAX_CLASSES:
       raise InputError(f"{dataset.name}: {label} has {len(classes)} classes in the training part, as "
                        f"{_listed(classes)}; a task has 2 to {MAX_CLASSES}")
     labels = tuple(str(value) for value in classes)
     targets = np.searchsorted(classes, values).astype(np.int32)
   if kind == "tagging" and len(labels) < 2:
-    raise InputError(f"{dataset.name}: the training part has the one tag {labels[0]!r}")
+    raise InputError(f"{dataset.name}: the training part has the one tag {formats.quoted(labels[0])}")
   if max_train:
     parts |= {"train": _share(train, np.asarray(targets) if kind == "classification" else None, max_train, seed)}
   drawn = [max_train, *([seed] if seed else [])] if max_train else []
@@ -232,7 +233,7 @@ def _parts(dataset: Dataset) -> dict[str, np.ndarray]:
 
 
 def _listed(labels: Sequence[Any]) -> str:
-  return ", ".join(str(label) for label in labels[:20]) + (", ..." if len(labels) > 20 else "")
+  return ", ".join(str(label)[:40] for label in labels[:20]) + (", ..." if len(labels) > 20 else "")
 
 
 def task_encoder(encoder: Encoder, max_length: int) -> Encoder:

@@ -17,7 +17,8 @@ from embeddings_jax.data.encoders import WordEncoder
 from embeddings_jax.data.words import Vocabulary, split_words
 from embeddings_jax.types import InputError
 
-VERSION = 1  # Of what is cached: raise it when the same text would give other tokens.
+# Versions of what is cached, by `normalize`: raise one when the same text would give other tokens.
+VERSIONS = {"a-z": 1, "lower": 2, "cased": 2, "spaces": 1}
 BOUNDARY = -1  # Stands between documents in the token stream.
 _SLAB = 1 << 22  # Bytes whose words are Python objects at the same time.
 _BREAK = {"document": None, "line": re.compile(r"\n"), "sentence": re.compile(r"(?<=[.!?])\s|\n"),
@@ -72,7 +73,7 @@ def tokenize(
   if boundaries not in _BREAK:
     raise InputError(f"boundaries={boundaries!r}: must be one of {', '.join(_BREAK)}")
   # Documents are left out of the key, which is older than the option.
-  key = digest("tokens", VERSION, dataset.fingerprint, normalize, min_count, max_size,
+  key = digest("tokens", VERSIONS[normalize], dataset.fingerprint, normalize, min_count, max_size,
                *([] if boundaries == "document" else [boundaries]))
   path = cached(cache_root(cache_dir) / f"tokens-{key[:32]}",
                 lambda folder: _build(folder, dataset, normalize, min_count, max_size, boundaries))
@@ -80,6 +81,26 @@ def tokenize(
   facts = json.loads((path / "facts.json").read_text())
   facts |= {"vocab_size": len(encoder.vocabulary), "counts": encoder.vocabulary.counts}
   return Tokens(encoder, np.load(path / "tokens.npy", mmap_mode="r"), facts, key)
+
+
+def check_contexts(tokens: Tokens, name: str) -> None:
+  """Raises an `InputError` if the vocabulary is one word, or no two known words stand next to each other.
+
+  A model of words in their contexts then has nothing to learn, and a loss that is 0 from the start.
+
+  Args:
+    tokens: A tokenized corpus.
+    name: Name of the dataset.
+  """
+  if len(tokens.encoder.vocabulary) < 2:
+    raise InputError(f"{name}: the vocabulary is the one word {tokens.encoder.vocabulary.words[0]!r}: there is "
+                     "nothing to learn; lower min_count, or give more text")
+  for start in range(0, len(tokens.tokens), _SLAB):
+    known = tokens.tokens[start:start + _SLAB + 1] >= 0
+    if (known[1:] & known[:-1]).any():
+      return
+  raise InputError(f"{name}: no two words stand together in any document or sentence: there is nothing to learn; "
+                   "lower min_count, or give documents of several words")
 
 
 def _slabs(stream: np.ndarray) -> Iterator[str]:
@@ -101,9 +122,8 @@ def _build(folder: Path, dataset: Dataset, normalize: str, min_count: int, max_s
   """One pass gives words provisional ids in the order of their first sight; then NumPy renames them."""
   folder.mkdir()
   stream, _ = byte_stream(dataset)
-  ids = defaultdict(itertools.count().__next__)
+  ids = defaultdict(itertools.count(1).__next__, {"\0": 0})
   counts = np.zeros(0, np.int64)
-  assert ids["\0"] == 0
   with open(folder / "provisional.bin", "wb") as file:
     for slab in _slabs(stream):
       if boundaries != "document":

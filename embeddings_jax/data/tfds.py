@@ -10,6 +10,7 @@ import numpy as np
 from embeddings_jax.data.cache import cached, digest
 from embeddings_jax.data.dataset import Dataset, text_dataset
 from embeddings_jax.data.documents import Document
+from embeddings_jax.data.files.arrays import create_npy, first_not_finite, lossless
 from embeddings_jax.data.images import from_pixels
 from embeddings_jax.data.task_files import LABELS, PAIRS, SCORES, TEXT, TRIPLES, Example
 from embeddings_jax.data.task_sets import task_dataset
@@ -86,7 +87,7 @@ def load_tfds(
     for i, example in enumerate(_examples(name, parts)):
       picture = from_pixels(np.asarray(example[feature]), f"{name}: example {i}", channels, size)
       if images is None:
-        images = np.lib.format.open_memmap(folder / "values.npy", "w+", np.uint8, (int(ends[-1]), *picture.shape))
+        images = create_npy(folder / "values.npy", np.uint8, (int(ends[-1]), *picture.shape))
       if picture.shape != images.shape[1:]:
         first, other = ("x".join(map(str, shape)) for shape in (images.shape[1:], picture.shape))
         raise InputError(f"--data={name}: the {feature}s have several shapes, example 0 {first}, {i} {other}; "
@@ -124,9 +125,10 @@ def load_tfds(
   if len(set(lengths)) > 1:
     raise InputError(f"--data={name}: the {feature}s have several sizes; a set of one size is needed")
   rows = values.reshape(len(lengths), -1)
-  rows = rows / np.float32(255) if rows.dtype == np.uint8 else np.asarray(rows, np.float32)
-  if not np.isfinite(rows).all():
-    raise InputError(f"--data={name}: row {np.argwhere(~np.isfinite(rows))[0][0]} has a value that is not finite")
+  rows = rows / np.float32(255) if rows.dtype == np.uint8 else lossless(rows)
+  bad = first_not_finite(rows)
+  if bad:
+    raise InputError(f"--data={name}: row {bad[0]} has a value that is not finite")
   return Dataset(name, "rows", rows, labels=labels, split=split, fingerprint=key)
 
 

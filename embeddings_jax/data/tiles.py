@@ -17,6 +17,7 @@ import numpy as np
 
 from embeddings_jax.data.cache import cache_root, cached, digest
 from embeddings_jax.data.cooccurrence import MEMORY, Cooccurrence
+from embeddings_jax.data.files.arrays import create_npy, load_npz
 from embeddings_jax.data.sources import RESIDENT_BYTES
 from embeddings_jax.types import InputError, Source
 
@@ -136,10 +137,7 @@ def _build(work: Path, cells: Cooccurrence, vocab_size: int, num_groups: int, me
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     for name, (dtype, length) in shapes.items():
-      table = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", dtype, (num_tiles, length))
-      with open(folder / f"{name}.npy", "r+b") as file:  # A full disk is an error now, not a bus error later.
-        os.posix_fallocate(file.fileno(), 0, table.offset + table.nbytes)
-      del table
+      create_npy(folder / f"{name}.npy", dtype, (num_tiles, length))
     journal.write(dealt=0, turned=0, filled=np.zeros(num_tiles, np.int64), totals=totals)
   state = journal.read()
   tables = {file.stem: np.load(file, mmap_mode="r+") for file in (work / "tiles").glob("*.npy")}
@@ -182,10 +180,12 @@ class _Journal:
     self._path = path
 
   def read(self) -> dict[str, np.ndarray] | None:
-    if not self._path.exists():
+    """Returns what was written last, or None if nothing was or the file is damaged."""
+    try:
+      saved = load_npz(self._path)
+    except InputError:
       return None
-    with np.load(self._path) as saved:
-      return dict(saved)
+    return saved if saved.keys() == {"dealt", "turned", "filled", "totals"} else None
 
   def write(self, **values: Any) -> None:
     draft = self._path.with_suffix(".draft.npz")

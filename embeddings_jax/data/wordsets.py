@@ -1,5 +1,4 @@
 """Lists of words that people have judged: pairs by similarity, analogies, synonyms and categories."""
-import csv
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -67,7 +66,8 @@ def analogies(name: str = "google", data_dir: str | os.PathLike | None = None) -
     elif len(words) == 4 and sections:
       questions.append(words)
     elif words:
-      raise InputError(f"{path}: line {number}: {line.strip()!r} should be four words, below a line `: section`")
+      raise InputError(f"{path}: line {number}: {formats.quoted(line.strip())} should be four words, below a line "
+                       "`: section`")
   if not any(sections.values()):
     raise InputError(f"{path}: is empty, it has no question")
   return sections
@@ -88,7 +88,7 @@ def synonyms(path: str | os.PathLike) -> list[tuple[str, list[str], str]]:
     word, candidates, answer = fields[0], fields[1:-1], fields[-1]
     if len(candidates) < 2 or answer not in candidates or len(set(candidates)) < len(candidates):
       raise InputError(f"{path}: line {number}: should be a word, two or more different candidates, and the "
-                       f"one of them that is right, not {line.strip()!r}")
+                       f"one of them that is right, not {formats.quoted(line.strip())}")
     questions.append((word, candidates, answer))
   if not questions:
     raise InputError(f"{path}: is empty, it has no question")
@@ -99,7 +99,8 @@ def categorization(name: str, data_dir: str | os.PathLike | None = None) -> list
   """Words and their category."""
   if name not in CATEGORIZATION:
     raise InputError(f"categorization {name!r}: unknown; there are {', '.join(CATEGORIZATION)}")
-  lines = csv.DictReader(formats.read_lines(_checked(CATEGORIZATION[name], data_dir)))
+  (_, header), *rows = formats.csv_rows(_checked(CATEGORIZATION[name], data_dir))
+  lines = [dict(zip(header, cells)) for _, cells in rows]
   # The empty words of `ap` and `bless` stand for their categories; without them there are the 402 and 200 of the
   # papers.
   return [(line["word"], line["category"]) for line in lines if line["word"]]

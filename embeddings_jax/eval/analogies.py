@@ -1,12 +1,18 @@
 """Analogies: is the word that is to c as b is to a the nearest to where b - a + c points?"""
 import functools
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from embeddings_jax.types import Array, InputError
+from embeddings_jax.types import Array, InputError, Metric
+
+METRICS = {
+    "accuracy": Metric(True, "fraction"), "questions": Metric(None, "count"),
+    "out_of_vocabulary": Metric(None, "count"),
+}
 
 METHODS = ("cosadd", "cosmul")
 CHUNK = 8192  # Rows of the table whose scores are in memory at a time, ...
@@ -76,6 +82,9 @@ def analogies(
   groups = {"total": np.ones(len(asked), bool), "semantic": ~syntactic, "syntactic": syntactic}
   metrics = {f"{name}/questions": float(rows.sum()) for name, rows in groups.items()}
   metrics["out_of_vocabulary"] = float(missing)
+  if not len(asked):
+    logging.warning("analogies: accuracy is not defined (nan): the vocabulary lacks a word of all %d questions",
+                    missing)
   groups |= {section: section_of == section for section in questions}
   for method, correct in zip(METHODS, right):
     for name, rows in groups.items():

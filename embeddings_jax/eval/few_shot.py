@@ -16,8 +16,11 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from embeddings_jax.eval.linear_probe import check_finite, logistic_regression, split_rows, standardiser
-from embeddings_jax.types import InputError
+from embeddings_jax.eval.linear_probe import check_finite, labeled_parts, logistic_regression, standardiser
+from embeddings_jax.eval.metrics import mean_and_std
+from embeddings_jax.types import Metric
+
+METRICS = {"accuracy": Metric(True, "fraction"), "deviation": Metric(None, "fraction")}
 
 SHOTS = (1, 5, 10, 25)
 DRAWS = 10
@@ -42,20 +45,15 @@ def few_shot(
   Returns:
     `{label}/test/few_shot_{n}/` `accuracy` and `deviation` for every label and n.
   """
-  if not dataset.labels:
-    raise InputError(f"few_shot: data set {getattr(dataset, 'name', '')!r} has no labels; leave it out of evals")
+  parts = labeled_parts("few_shot", dataset, seed)
   features = embed(dataset.items)
   features = features if sparse.issparse(features) else np.asarray(features)
   results = {}
-  for name, labels in dataset.labels.items():
-    labels = np.asarray(labels)
-    train, test = split_rows(dataset.split, labels, seed)
+  for name, labels, train, test in parts:
     check_finite("few_shot", features[train], features[test])
     standardise = standardiser(features[train])
     train_x, test_x = standardise(features[train]), standardise(features[test])
     classes, label = np.unique(labels[train], return_inverse=True)
-    if len(classes) < 2:
-      raise InputError(f"few_shot: data set {getattr(dataset, 'name', '')!r} has one {name} alone to learn from")
     found: dict[int, list[float]] = {n: [] for n in shots if n <= np.bincount(label).min()}
     rng = np.random.default_rng(seed)
     for _ in range(DRAWS):
@@ -65,6 +63,6 @@ def few_shot(
         classifier = logistic_regression(train_x[rows], labels[train][rows], PENALTY)
         accuracies.append(float((classifier.predict(test_x) == labels[test]).mean()))
     for n, accuracies in found.items():
-      results[f"{name}/test/few_shot_{n}/accuracy"] = float(np.mean(accuracies))
-      results[f"{name}/test/few_shot_{n}/deviation"] = float(np.std(accuracies, ddof=1))
+      mean, std = mean_and_std(accuracies)
+      results |= {f"{name}/test/few_shot_{n}/accuracy": mean, f"{name}/test/few_shot_{n}/deviation": std}
   return results

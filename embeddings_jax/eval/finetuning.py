@@ -5,6 +5,14 @@ from typing import Any
 import numpy as np
 
 from embeddings_jax.eval import metrics, spans
+from embeddings_jax.types import Metric
+
+METRICS = {
+    "accuracy": Metric(True, "fraction"), "matthews": Metric(True), "macro_f1": Metric(True, "fraction"),
+    "f1": Metric(True, "fraction"), "pearson": Metric(True), "spearman": Metric(True),
+    "precision": Metric(True, "fraction"), "recall": Metric(True, "fraction"), "exact": Metric(True, "fraction"),
+    "*_exact": Metric(True, "fraction"), "*_f1": Metric(True, "fraction"),
+}
 
 
 def finetuning(
@@ -65,7 +73,8 @@ def _classes(task: Any, arrays: Mapping[str, np.ndarray], logits: np.ndarray) ->
 
 def _scores(task: Any, arrays: Mapping[str, np.ndarray], logits: np.ndarray) -> dict[str, float]:
   right = np.asarray(arrays["label"])
-  return {"pearson": metrics.pearson(logits, right), "spearman": metrics.spearman(logits, right)}
+  return {"pearson": metrics.pearson(logits, right, f"{task.name}: pearson"),
+          "spearman": metrics.spearman(logits, right, f"{task.name}: spearman")}
 
 
 def _choices(task: Any, arrays: Mapping[str, np.ndarray], logits: np.ndarray) -> dict[str, float]:

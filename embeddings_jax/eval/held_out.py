@@ -12,7 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from embeddings_jax.types import InputError, Source
+from embeddings_jax.types import InputError, Metric, Source
+
+METRICS = {
+    "loss": Metric(False, "nats"), "*_loss": Metric(False, "nats"), "accuracy": Metric(True, "fraction"),
+    "*_accuracy": Metric(True, "fraction"), "perplexity": Metric(False), "next_share": Metric(None, "fraction"),
+}
 
 WORD_LOSSES = ("masked_loss", "loss")
 

@@ -17,9 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from embeddings_jax.eval.linear_probe import split_rows
+from embeddings_jax.eval.linear_probe import labeled_parts
 from embeddings_jax.eval.retrieval import cosines, nearest, unit_rows
-from embeddings_jax.types import InputError
+from embeddings_jax.types import Metric
+
+METRICS = {"knn_accuracy": Metric(True, "fraction"), "knn200_accuracy": Metric(True, "fraction")}
 
 SETTINGS = {"knn": (20, 0.07), "knn200": (200, 0.1)}
 
@@ -42,13 +44,11 @@ def knn(
   Returns:
     `{label}/test/{name}_accuracy` for every label and setting.
   """
-  if not dataset.labels:
-    raise InputError(f"knn: data set {getattr(dataset, 'name', '')!r} has no labels; leave it out of evals")
+  parts = labeled_parts("knn", dataset, seed)
   vectors = unit_rows(embed(dataset.items), "knn")
   results = {}
-  for name, labels in dataset.labels.items():
-    train, test = split_rows(dataset.split, np.asarray(labels), seed)
-    classes, label = np.unique(np.asarray(labels), return_inverse=True)
+  for name, labels, train, test in parts:
+    classes, label = np.unique(labels, return_inverse=True)
     right: dict[str, list[np.ndarray]] = {setting: [] for setting in settings}
     for rows, scores in cosines(vectors[test], vectors[train]):
       every = nearest(scores, max(k for k, _ in settings.values()))

@@ -12,13 +12,16 @@ drawn with `seed` (ties: the larger λ); the classifier is then fitted again on 
 test rows are used once, for the accuracy that is returned. A set without a `train` or `test` split is
 divided 80 : 20, stratified, with `seed`.
 """
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from embeddings_jax.types import InputError
+from embeddings_jax.types import InputError, Metric
+
+METRICS = {"accuracy": Metric(True, "fraction")}
 
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)
 
@@ -41,14 +44,11 @@ def linear_probe(
   Returns:
     `{label}/test/accuracy` for every label.
   """
-  if not dataset.labels:
-    raise InputError(f"linear_probe: data set {getattr(dataset, 'name', '')!r} has no labels; leave it out of evals")
+  parts = labeled_parts("linear_probe", dataset, seed)
   features = embed(dataset.items)
   features = features if sparse.issparse(features) else np.asarray(features)
   results = {}
-  for name, labels in dataset.labels.items():
-    labels = np.asarray(labels)
-    train, test = split_rows(dataset.split, labels, seed)
+  for name, labels, train, test in parts:
     accuracy = probe_accuracy(features[train], labels[train], features[test], labels[test], seed=seed,
                               penalties=penalties)
     results[f"{name}/test/accuracy"] = accuracy
@@ -94,23 +94,32 @@ def classifier(
   """
   from sklearn.model_selection import train_test_split
 
-  fit_x, fit_y, penalty = features, labels, penalties[0]
+  penalty = max(penalties)
   if len(penalties) > 1:
-    if held_out is None:
+    fit_x, fit_y = features, labels
+    if held_out is None and len(labels) >= 5:
       rows = np.arange(len(labels))
       stratify = labels if _can_stratify(labels) else None
       fit, other = train_test_split(rows, test_size=0.2, random_state=seed, stratify=stratify)
       fit_x, fit_y, held_out = features[fit], labels[fit], (features[other], labels[other])
-    standardise = standardiser(fit_x)
-    fit_x, held_out_x = standardise(fit_x), standardise(held_out[0])
-    found, scores = None, []
-    for penalty in sorted(penalties, reverse=True):  # Each optimum starts the search for the next.
-      found = logistic_regression(fit_x, fit_y, penalty, found)
-      scores.append((_accuracy(found, held_out_x, held_out[1]), penalty))
-    penalty = max(scores)[1]
+    # A rare class may be in the held-out rows alone; then nothing is chosen.
+    if held_out is not None and len(np.unique(fit_y)) > 1:
+      penalty = _best_penalty(fit_x, fit_y, *held_out, penalties)
   standardise = standardiser(features)
   found = logistic_regression(standardise(features), labels, penalty)
   return lambda x: found.predict(standardise(x))
+
+
+def _best_penalty(features: Any, labels: np.ndarray, held_out: Any, held_out_labels: np.ndarray,
+                  penalties: Sequence[float]) -> float:
+  """The penalty with the highest accuracy on held-out rows; ties: the larger one."""
+  standardise = standardiser(features)
+  features, held_out = standardise(features), standardise(held_out)
+  found, scores = None, []
+  for penalty in sorted(penalties, reverse=True):  # Each optimum starts the search for the next.
+    found = logistic_regression(features, labels, penalty, found)
+    scores.append((_accuracy(found, held_out, held_out_labels), penalty))
+  return max(scores)[1]
 
 
 def standardiser(features: Any) -> Callable[[Any], Any]:
@@ -140,12 +149,47 @@ def _accuracy(classifier, features: np.ndarray, labels: np.ndarray) -> float:
   return float((classifier.predict(features) == labels).mean())
 
 
+def labeled_parts(protocol: str, dataset: Any, seed: int) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+  """Returns `(name, labels, training rows, test rows)` of each kind of label; see `split_rows`.
+
+  Labels with one class among the training rows are left out with a warning.
+
+  Args:
+    protocol: Name for error messages.
+    dataset: has `labels` (name -> [num_items]) and `split` (name -> row indices).
+    seed: Random seed of the division.
+
+  Raises:
+    InputError: No labels, or none with two classes.
+  """
+  name = getattr(dataset, "name", "")
+  if not dataset.labels:
+    raise InputError(f"{protocol}: data set {name!r} has no labels; leave it out of evals")
+  parts, single = [], []
+  for label, values in dataset.labels.items():
+    values = np.asarray(values)
+    train, test = split_rows(dataset.split, values, seed)
+    if len(np.unique(values[train])) > 1:
+      parts.append((label, values, train, test))
+    else:
+      single.append(label)
+  if not parts:
+    raise InputError(f"{protocol}: labels {', '.join(map(repr, single))} of data set {name!r} have one class; there "
+                     "is nothing to tell apart")
+  for label in single:
+    logging.warning("%s: label %r of data set %r has one class and is left out", protocol, label, name)
+  return parts
+
+
 def split_rows(split, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
   """Rows of the official training and test part, or of an 80 : 20 division, stratified where that is possible."""
   from sklearn.model_selection import train_test_split
 
   if split and "train" in split and "test" in split:
     return np.asarray(split["train"]), np.asarray(split["test"])
+  if len(labels) < 2:
+    raise InputError(f"{len(labels)} labeled items cannot be divided into training and test rows; at least 2 are "
+                     "needed")
   stratify = labels if _can_stratify(labels) else None
   train, test = train_test_split(np.arange(len(labels)), test_size=0.2, random_state=seed, stratify=stratify)
   return train, test
@@ -153,4 +197,4 @@ def split_rows(split, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.nda
 
 def _can_stratify(labels: np.ndarray) -> bool:
   counts = np.unique(labels, return_counts=True)[1]
-  return counts.min() >= 2 and len(labels) // 5 >= len(counts)
+  return bool(counts.min() >= 2 and len(labels) // 5 >= len(counts))

@@ -1,7 +1,10 @@
 """Measures of predictions against what is right."""
+import logging
 from collections.abc import Sequence
 
 import numpy as np
+
+from embeddings_jax.types import InputError
 
 
 def accuracy(predicted: np.ndarray, right: np.ndarray) -> float:
@@ -31,9 +34,15 @@ def _confusion(predicted: np.ndarray, right: np.ndarray) -> np.ndarray:
   return flat.reshape(size, size).astype(np.float64)
 
 
-def spearman(x: np.ndarray, y: np.ndarray) -> float:
-  """Spearman's correlation; ties share the mean of their ranks."""
-  return pearson(_ranks(x), _ranks(y))
+def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
+  """Mean and sample standard deviation (n - 1); of a single value the latter is nan."""
+  values = np.asarray(values, np.float64)
+  return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+
+
+def spearman(predicted: np.ndarray, scores: np.ndarray, where: str = "spearman") -> float:
+  """Spearman's correlation, as `pearson` of the ranks; ties share the mean of their ranks."""
+  return pearson(_ranks(predicted), _ranks(scores), where)
 
 
 def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
@@ -45,12 +54,33 @@ def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
   return float((_ranks(scores)[positive].sum() - number * (number + 1) / 2) / (number * others))
 
 
-def pearson(x: np.ndarray, y: np.ndarray) -> float:
-  """Pearson's correlation; nan where one side is constant."""
-  x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+def pearson(predicted: np.ndarray, scores: np.ndarray, where: str = "pearson") -> float:
+  """Pearson's correlation; nan, and a warning that says why, if it is undefined.
+
+  Args:
+    predicted: [n] values of the model.
+    scores: [n] scores to compare with.
+    where: Name of the metric for the warning.
+  """
+  x, y = np.asarray(predicted, np.float64), np.asarray(scores, np.float64)
+  reason = (f"{len(x)} pairs, a correlation needs two" if len(x) < 2 else
+            "all values of the model are equal" if x.min() == x.max() else
+            "all scores are equal" if y.min() == y.max() else "")
+  if reason:
+    logging.warning("%s is not defined (nan): %s", where, reason)
+    return float("nan")
   x, y = x - x.mean(), y - y.mean()
   scale = np.sqrt((x * x).sum() * (y * y).sum())
   return float((x * y).sum() / scale) if scale > 0 else float("nan")
+
+
+def check_scores(protocol: str, name: str, scores: np.ndarray) -> None:
+  """Raises unless there is something to correlate with: two scores that differ."""
+  if len(scores) < 2:
+    raise InputError(f"{protocol}: {name} has {len(scores)} pairs; a correlation needs two")
+  if np.min(scores) == np.max(scores):
+    raise InputError(f"{protocol}: all {len(scores)} scores of {name} are {scores[0]:g}; nothing can be correlated "
+                     "with them")
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

@@ -6,7 +6,11 @@ import numpy as np
 
 from embeddings_jax.eval.pairs import alike, check_pairs, embedded
 from embeddings_jax.eval.retrieval import cosines
-from embeddings_jax.types import InputError
+from embeddings_jax.types import InputError, Metric
+
+METRICS = {
+    "recall_at_*": Metric(True, "fraction"), "mrr": Metric(True, "fraction"), "candidates": Metric(None, "count"),
+}
 
 FIRST = (1, 10)
 

@@ -7,7 +7,12 @@ import numpy as np
 from embeddings_jax.eval.linear_probe import split_rows
 from embeddings_jax.eval.metrics import roc_auc
 from embeddings_jax.eval.pairs import alike, check_pairs, cosines, embedded
-from embeddings_jax.types import InputError
+from embeddings_jax.types import InputError, Metric
+
+METRICS = {
+    "verification_auc": Metric(True, "fraction"), "verification_accuracy": Metric(True, "fraction"),
+    "verification_threshold": Metric(None, "cosine"),
+}
 
 
 def pair_verification(embed: Callable[[Sequence[str]], Any], dataset: Any, *, seed: int = 0) -> dict[str, float]:

@@ -8,7 +8,12 @@ import numpy as np
 import optax
 
 from embeddings_jax.eval.metrics import entities
-from embeddings_jax.types import Array, InputError
+from embeddings_jax.types import Array, InputError, Metric
+
+METRICS = {
+    "accuracy": Metric(True, "fraction"), "mix_*": Metric(None, "fraction"),
+    "centre_of_gravity": Metric(None, "layers"), "expected_layer": Metric(None, "layers"),
+}
 
 LIMITS = {"train": 20_000, "dev": 5_000, "test": 10_000}  # Words (or entities) of each part.
 ROUNDS, STEPS, BATCH_SIZE, RATE = 10, 200, 256, 1e-3

@@ -26,8 +26,13 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 
-from embeddings_jax.eval.linear_probe import split_rows
-from embeddings_jax.types import InputError
+from embeddings_jax.eval.linear_probe import labeled_parts
+from embeddings_jax.types import InputError, Metric
+
+METRICS = {
+    "precision_at_*": Metric(True, "fraction"), "recall_at_*": Metric(True, "fraction"),
+    "map": Metric(True, "fraction"), "mrr": Metric(True, "fraction"), "ndcg_at_*": Metric(True, "fraction"),
+}
 
 FIRST = 10
 BLOCK = 256  # Queries at a time.
@@ -45,13 +50,10 @@ def retrieval(embed: Callable[[Any], Any], dataset: Any, *, seed: int = 0) -> di
   Returns:
     `{label}/test/` `map`, `precision_at_10`, `recall_at_10`, `mrr` and `ndcg_at_10` for every label.
   """
-  if not dataset.labels:
-    raise InputError(f"retrieval: data set {getattr(dataset, 'name', '')!r} has no labels; leave it out of evals")
+  parts = labeled_parts("retrieval", dataset, seed)
   vectors = unit_rows(embed(dataset.items), "retrieval")
   results = {}
-  for name, labels in dataset.labels.items():
-    labels = np.asarray(labels)
-    train, test = split_rows(dataset.split, labels, seed)
+  for name, labels, train, test in parts:
     measured: dict[str, list[float]] = {f"precision_at_{FIRST}": [], f"recall_at_{FIRST}": [], "map": [], "mrr": [],
                                         f"ndcg_at_{FIRST}": []}
     for rows, scores in cosines(vectors[test], vectors[train]):

@@ -5,10 +5,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from embeddings_jax.eval.metrics import spearman
+from embeddings_jax.eval.metrics import check_scores, spearman
 from embeddings_jax.eval.pairs import ALIKE, check_pairs, cosines, embedded
 from embeddings_jax.ops import uniformity
-from embeddings_jax.types import InputError
+from embeddings_jax.types import InputError, Metric
+
+METRICS = {"spearman": Metric(True), "alignment": Metric(False), "uniformity": Metric(False)}
 
 AVERAGED = ("sts-12/all/spearman", "sts-13/all/spearman", "sts-14/all/spearman", "sts-15/all/spearman",
             "sts-16/all/spearman", "sts-b/test/spearman")
@@ -20,8 +22,8 @@ def sts(embed: Callable[[Sequence[str]], Any], dataset: Any) -> dict[str, float]
   Protocol (SentEval, Conneau & Kiela 2018; the setting `all` of SimCSE, Gao et al. 2021, appendix B). Sentences are
   embedded as they are, each distinct one once, those of a part together: what is estimated from the sentences, as the
   component that SIF removes, is of that part. Nothing is fitted to scores, nothing chosen. Ties get the mean of their
-  ranks, so the figure equals `scipy.stats.spearmanr`. A zero vector has cosine 0 with all. Fewer than two pairs, or
-  cosines that are all equal, give nan.
+  ranks, so the figure equals `scipy.stats.spearmanr`. A zero vector has cosine 0 with all. Cosines that are all equal
+  give nan and a warning.
 
   - Sets with a label `source` (`sts-12` to `sts-16`, Agirre et al. 2012 to 2016), the part `test`: `all`, one
     correlation over all pairs, as SimCSE; `mean` over the sources' own, and `wmean`, weighted by their pairs, as
@@ -43,6 +45,9 @@ def sts(embed: Callable[[Sequence[str]], Any], dataset: Any) -> dict[str, float]
 
   Returns:
     `{part}/spearman`, `dev/alignment`, `dev/uniformity`; or `all/spearman`, `mean/spearman`, `wmean/spearman`.
+
+  Raises:
+    InputError: No pairs with scores, fewer than two, or scores that are all equal, in one of the parts or sources.
   """
   check_pairs("sts", dataset)
   if "score" not in dataset.labels:
@@ -51,17 +56,23 @@ def sts(embed: Callable[[Sequence[str]], Any], dataset: Any) -> dict[str, float]
   score, every = np.asarray(dataset.labels["score"]), np.arange(len(dataset.items))
   if "source" in dataset.labels:
     rows = np.asarray(dataset.split.get("test", every))
-    cosine = cosines(*embedded(embed, [dataset.items[i] for i in rows], "sts"))
     source = np.asarray(dataset.labels["source"])[rows]
     names, counts = np.unique(source, return_counts=True)
-    each = [spearman(cosine[source == name], score[rows][source == name]) for name in names]
-    return {"all/spearman": spearman(cosine, score[rows]), "mean/spearman": float(np.mean(each)),
-            "wmean/spearman": float(np.average(each, weights=counts))}
+    for name in names:
+      check_scores("sts", f"{dataset.name}, source {name},", score[rows][source == name])
+    cosine = cosines(*embedded(embed, [dataset.items[i] for i in rows], "sts"))
+    each = [spearman(cosine[source == name], score[rows][source == name], f"{dataset.name}: spearman of {name}")
+            for name in names]
+    return {"all/spearman": spearman(cosine, score[rows], f"{dataset.name}: spearman"),
+            "mean/spearman": float(np.mean(each)), "wmean/spearman": float(np.average(each, weights=counts))}
   found = {}
-  for part in [part for part in ("dev", "test") if part in dataset.split] or ["all"]:
+  parts = [part for part in ("dev", "test") if part in dataset.split] or ["all"]
+  for part in parts:
+    check_scores("sts", f"{dataset.name}, part {part},", score[dataset.split.get(part, every)])
+  for part in parts:
     rows = np.asarray(dataset.split.get(part, every))
     vectors, index = embedded(embed, [dataset.items[i] for i in rows], "sts")
-    found[f"{part}/spearman"] = spearman(cosines(vectors, index), score[rows])
+    found[f"{part}/spearman"] = spearman(cosines(vectors, index), score[rows], f"{dataset.name}: {part}/spearman")
     if part == "dev":
       found |= _alignment_and_uniformity(vectors, index[score[rows] > ALIKE])
   return found

@@ -1,9 +1,16 @@
 """Synonyms: is the candidate with the largest cosine to a word the one that means the same?"""
+import logging
 from collections.abc import Callable, Container, Iterable, Sequence
 
 import numpy as np
 
 from embeddings_jax.eval.word_similarity import known_form
+from embeddings_jax.types import Metric
+
+METRICS = {
+    "accuracy": Metric(True, "fraction"), "questions": Metric(None, "count"),
+    "out_of_vocabulary": Metric(None, "count"),
+}
 
 
 def synonyms(
@@ -39,5 +46,8 @@ def synonyms(
     cosine = vectors[1:] @ vectors[0]
     best = cosine >= cosine.max() - 1e-9
     scores.append(best[list(candidates).index(answer)] / best.sum())
+  if not scores:
+    logging.warning("synonyms: accuracy is not defined (nan): the vocabulary lacks a word of all %d questions",
+                    missing)
   return {"accuracy": float(np.mean(scores)) if scores else float("nan"), "questions": float(len(scores)),
           "out_of_vocabulary": float(missing)}

@@ -12,7 +12,9 @@ import optax
 
 from embeddings_jax.eval.word_similarity import known_form
 from embeddings_jax.ops import sentence_vectors
-from embeddings_jax.types import Array, InputError
+from embeddings_jax.types import Array, InputError, Metric
+
+METRICS = {"accuracy": Metric(True, "fraction"), "known_words": Metric(None, "fraction")}
 
 MAX_WORDS = 20000
 MAX_LENGTH = 256  # Words of a text.
@@ -73,6 +75,10 @@ def text_classification(
                      "and the parts train and test, as sst2 and 20news have")
   classes, labels = np.unique(*dataset.labels.values(), return_inverse=True)
   train, test = (np.asarray(dataset.split[part]) for part in ("train", "test"))
+  if len(np.unique(labels[train])) < 2:
+    raise InputError(f"text_classification: labels {next(iter(dataset.labels))!r} of data set "
+                     f"{getattr(dataset, 'name', '')!r} have one class in the part train; there is nothing to tell "
+                     "apart")
   noise = np.random.default_rng(seed)
   held_out = next((np.asarray(dataset.split[part]) for part in ("dev", "valid") if part in dataset.split), None)
   if held_out is None:

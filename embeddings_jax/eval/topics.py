@@ -5,7 +5,12 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from embeddings_jax.types import InputError
+from embeddings_jax.types import InputError, Metric
+
+METRICS = {
+    "npmi": Metric(True), "npmi_window": Metric(True), "diversity": Metric(True, "fraction"),
+    "perplexity": Metric(False),
+}
 
 COHERENCE_WORDS = 10  # Of a topic.
 DIVERSITY_WORDS = 25

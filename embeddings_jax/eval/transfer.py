@@ -7,7 +7,12 @@ from scipy import sparse
 
 from embeddings_jax.eval.linear_probe import classifier
 from embeddings_jax.eval.metrics import matthews
-from embeddings_jax.types import InputError
+from embeddings_jax.types import InputError, Metric
+
+METRICS = {
+    "transfer_accuracy": Metric(True, "fraction"), "transfer_matthews": Metric(True),
+    "accuracy": Metric(True, "fraction"),
+}
 
 
 def transfer(embed: Callable[[Sequence[str]], Any], dataset: Any, *, seed: int = 0) -> dict[str, float]:
@@ -42,6 +47,9 @@ def transfer(embed: Callable[[Sequence[str]], Any], dataset: Any, *, seed: int =
     raise InputError(f"transfer: data set {name!r} should have texts or pairs, one kind of label (classes) and the "
                      "parts train and test, as sst2, cola, rte and snli do")
   labels = np.unique(np.asarray(labels), return_inverse=True)[1]
+  if len(np.unique(labels[np.asarray(dataset.split["train"])])) < 2:
+    raise InputError(f"transfer: labels {next(iter(dataset.labels))!r} of data set {name!r} have one class in the "
+                     "part train; there is nothing to tell apart")
   held_out = next((dataset.split[part] for part in ("dev", "valid") if part in dataset.split), None)
   parts = {"train": dataset.split["train"], "held_out": held_out, "test": dataset.split["test"]}
   parts = {part: np.asarray(rows) for part, rows in parts.items() if rows is not None}

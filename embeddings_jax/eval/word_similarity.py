@@ -1,9 +1,14 @@
 """Word similarity: do cosines between word vectors order pairs of words as people do?"""
+import unicodedata
 from collections.abc import Callable, Container, Iterable, Sequence
 
 import numpy as np
 
+from embeddings_jax.eval.metrics import check_scores
 from embeddings_jax.eval.metrics import spearman as correlation
+from embeddings_jax.types import Metric
+
+METRICS = {"spearman": Metric(True), "pairs": Metric(None, "count"), "out_of_vocabulary": Metric(None, "count")}
 
 
 def word_similarity(
@@ -17,7 +22,8 @@ def word_similarity(
   Protocol (as in Faruqui & Dyer 2014 and gensim's `evaluate_word_pairs`): a word is looked up as written, then in
   lower case; a pair with a word that is in neither form in the vocabulary is left out of the correlation and counted.
   Ties get the mean of their ranks, so the figure equals `scipy.stats.spearmanr`. There is no split and nothing is
-  fitted. A zero vector has cosine 0 with all others. Fewer than two pairs, or a constant column, give nan.
+  fitted. A zero vector has cosine 0 with all others. Fewer than two known pairs, or cosines that are all equal, give
+  nan and a warning.
 
   Known figures: WordSim-353 (Finkelstein et al. 2001, 353 pairs): about .68 for 100-dimensional skip-gram vectors of
   text8 after four epochs; vectors drawn at random: 0 +- .05.
@@ -31,8 +37,9 @@ def word_similarity(
     `spearman`, `pairs` (that counted) and `out_of_vocabulary` (pairs left out).
   """
   pairs = list(pairs)
+  check_scores("word_similarity", "the list", np.array([float(rating) for *_, rating in pairs]))
   known, cosine, ratings = scored_pairs(embed, pairs, vocabulary=vocabulary)
-  spearman = correlation(cosine, ratings) if len(known) > 1 else float("nan")
+  spearman = correlation(cosine, ratings, f"word_similarity: spearman of {len(known)} of {len(pairs)} pairs")
   return {"spearman": spearman, "pairs": float(len(known)), "out_of_vocabulary": float(len(pairs) - len(known))}
 
 
@@ -62,8 +69,11 @@ def scored_pairs(
 
 
 def known_form(word: str, vocabulary: Container[str]) -> str | None:
-  """The word as written or in lower case, whichever is in the vocabulary first; None where neither is."""
-  for form in (word, word.lower()):
+  """Returns the first form of a word that is in the vocabulary: as written, in lower case, then both in NFC.
+
+  None if no form is.
+  """
+  for form in (word, word.lower(), *(unicodedata.normalize("NFC", form) for form in (word, word.lower()))):
     if form in vocabulary:
       return form
   return None

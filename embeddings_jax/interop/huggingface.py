@@ -20,17 +20,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
+from embeddings_jax.data.files.atomic import write_atomically
+from embeddings_jax.data.files.json import json_field, parse_json, read_json
+from embeddings_jax.data.files.tokenizer import load_tokenizer, max_tokens, with_text_options
+from embeddings_jax.data.subwords import SubwordEncoder
 from embeddings_jax.interop.leaves import (
-    ACTIVATIONS,
+    Fields,
     Leaf,
     Tensors,
     dense_leaves,
     norm_leaves,
     paths,
     put,
-    read_json,
     read_leaf,
     take,
     warn_unused,
@@ -45,19 +48,23 @@ POOLINGS = {"cls_token": "cls", "cls": "cls", "mean_tokens": "mean", "mean": "me
 
 
 class SentenceModel(NamedTuple):
-  """What a sentence-transformers directory says beside the network.
+  """Options of a sentence-transformers directory.
 
   Attributes:
-    folder: where `config.json`, the weights and the tokenizer are; the directory itself where nothing else is said.
-    pooling: `cls`, `mean`, `max` or `last`; "" where the directory says nothing.
-    normalize: whether vectors are divided by their length.
-    max_length: longer texts are truncated; None where nothing is said.
+    folder: Directory of `config.json`, weights and tokenizer; without `modules.json` the directory itself.
+    pooling: `cls`, `mean`, `max` or `last`; "" without `modules.json`.
+    normalize: Divide vectors by their lengths.
+    max_length: Texts are truncated to so many tokens; None for no limit beside the network's.
+    strip: Strip white space around texts, as sentence-transformers does.
+    lowercase: Fold the case of texts before tokenization.
   """
 
   folder: Path
   pooling: str = ""
   normalize: bool = False
   max_length: int | None = None
+  strip: bool = False
+  lowercase: bool = False
 
 
 def read(directory: str | os.PathLike) -> tuple[str, dict[str, Any], dict[str, Any]]:
@@ -78,7 +85,7 @@ def read(directory: str | os.PathLike) -> tuple[str, dict[str, Any], dict[str, A
   """
   folder = sentence_model(directory).folder
   config, kind = _read_config(folder)
-  name, hyper = _hyper(config, kind, folder / "config.json")
+  name, hyper = _hyper(config, kind)
   tensors = Tensors(folder)
   prefix = _prefix(kind, tensors)
   params: dict[str, Any] = {}
@@ -142,55 +149,140 @@ def write(directory: str | os.PathLike, name: str, hyper: Mapping[str, Any], par
   config |= _special_ids(files.get("tokenizer.json"), kind)
   folder = Path(directory)
   folder.mkdir(parents=True, exist_ok=True)
-  (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-  save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+  files["config.json"] = (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
+  files["model.safetensors"] = save(tensors, metadata={"format": "pt"})
   for file, data in files.items():
-    (folder / file).write_bytes(data)
+    (folder / file).parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / file, data)
 
 
 def sentence_model(directory: str | os.PathLike) -> SentenceModel:
-  """Where the network of a directory is and how its vectors are pooled, by `modules.json` if there is one.
+  """Reads the modules of a sentence-transformers directory, if it has a `modules.json`.
 
   Raises:
-    InputError: a module, or a way of pooling, that we have not.
+    InputError: A module, a kind of pooling, or an option that is not supported.
   """
   folder = Path(directory)
   if not folder.is_dir():
     raise InputError(f"{folder}: no such directory; give a work directory of ours or a Hugging Face directory")
-  if not (folder / "modules.json").exists():
+  path = folder / "modules.json"
+  if not path.exists():
     return SentenceModel(folder)
-  found = SentenceModel(folder)
-  modules = read_json(folder / "modules.json")
-  for i, module in enumerate(modules):
-    try:
-      kind, place = str(module["type"]).rpartition(".")[2], folder / str(module["path"])
-    except (TypeError, KeyError) as error:
-      raise InputError(f"{folder / 'modules.json'}: module {i} lacks its type or path") from error
-    if not place.resolve().is_relative_to(folder.resolve()):
-      raise InputError(f"{folder / 'modules.json'}: module {i} lies outside of the directory: {module['path']}")
+  _refuse_prompt(folder / "config_sentence_transformers.json")
+  found = SentenceModel(folder, strip=True)
+  for i, module in enumerate(read_json(path, list)):
+    if not isinstance(module, dict):
+      raise InputError(f"{path}: module {i} is no object")
+    kind = json_field(module, "type", str, path).rpartition(".")[2]
+    place = _inside(folder, json_field(module, "path", str, path, ""), f"{path}: module {i}")
     if kind == "Transformer" and i == 0:
-      found = found._replace(folder=place)
-      options = place / "sentence_bert_config.json"
-      if options.exists():
-        found = found._replace(max_length=read_json(options).get("max_seq_length"))
-    elif kind == "Pooling":
+      found = _with_transformer(found, place)
+    elif kind == "Pooling" and not found.pooling and i > 0:
       found = found._replace(pooling=_pooling(place / "config.json"))
-    elif kind == "Normalize":
+    elif kind == "Normalize" and found.pooling:
       found = found._replace(normalize=True)
     else:
-      raise InputError(f"{folder / 'modules.json'}: module {i} is of type {kind!r}; known: Transformer (first), "
-                       "Pooling, Normalize")
+      raise InputError(f"{path}: module {i} is of type {kind[:60]!r}; supported are a Transformer, then Pooling, "
+                       "then Normalize")
+  if not found.pooling:
+    raise InputError(f"{path}: names no Pooling; sentence-transformers needs one")
   return found
+
+
+def text_encoder(sentence: SentenceModel, hyper: Mapping[str, Any]) -> SubwordEncoder:
+  """Builds the encoder of a directory: its tokenizer, with the limits and text options of `sentence`.
+
+  Args:
+    sentence: As `sentence_model` returns it.
+    hyper: As `read` returns it.
+
+  Raises:
+    InputError: A damaged tokenizer, an option that is not supported, or more tokens than the network has.
+  """
+  tokenizer = load_tokenizer(sentence.folder)
+  if sentence.strip or sentence.lowercase:
+    tokenizer = with_text_options(tokenizer, strip=sentence.strip, lowercase=sentence.lowercase)
+  limits = [hyper["max_length"], sentence.max_length, max_tokens(sentence.folder)]
+  encoder = SubwordEncoder(tokenizer, min(limit for limit in limits if limit))
+  if encoder.facts["vocab_size"] > hyper["vocab_size"]:
+    raise InputError(f"{sentence.folder}: the tokenizer has {encoder.facts['vocab_size']} tokens, the network "
+                     f"{hyper['vocab_size']}; they are not of one model")
+  return encoder
+
+
+def sentence_files(pooling: str, dim: int, max_length: int, normalize: bool) -> dict[str, bytes]:
+  """Returns the files of a sentence-transformers directory beside those of the network: name -> content.
+
+  Args:
+    pooling: `cls`, `mean`, `max` or `last`.
+    dim: Dimensions of the vectors.
+    max_length: Texts are truncated to so many tokens.
+    normalize: Divide vectors by their lengths.
+
+  Raises:
+    InputError: A pooling that sentence-transformers lacks.
+  """
+  if pooling not in POOLINGS.values():
+    raise InputError(f"pooling={pooling!r} has no place in sentence-transformers, only "
+                     f"{', '.join(dict.fromkeys(POOLINGS.values()))}")
+  names = ["Transformer", "Pooling"] + ["Normalize"] * normalize
+  modules = [{"idx": i, "name": str(i), "path": f"{i}_{name}" if i else "",
+              "type": f"sentence_transformers.models.{name}"} for i, name in enumerate(names)]
+  flags = {f"pooling_mode_{mode}": POOLINGS[mode] == pooling
+           for mode in ("cls_token", "mean_tokens", "max_tokens", "lasttoken")}
+  flags |= {"pooling_mode_mean_sqrt_len_tokens": False, "pooling_mode_weightedmean_tokens": False}
+  contents = {
+      "modules.json": modules,
+      "sentence_bert_config.json": {"max_seq_length": max_length, "do_lower_case": False},
+      "1_Pooling/config.json": {"word_embedding_dimension": dim, **flags, "include_prompt": True}}
+  return {name: (json.dumps(content, indent=2) + "\n").encode() for name, content in contents.items()}
+
+
+def _inside(folder: Path, name: str, where: str) -> Path:
+  """A path below a directory."""
+  place = folder / name
+  if "\0" in name or not place.resolve().is_relative_to(folder.resolve()):
+    raise InputError(f"{where} lies outside of the directory: {name[:80]!r}")
+  return place
+
+
+def _with_transformer(found: SentenceModel, place: Path) -> SentenceModel:
+  """The options of a Transformer module; its file is named after the architecture in older directories."""
+  found = found._replace(folder=place)
+  path = next((place / name for name in _TRANSFORMER_CONFIGS if (place / name).exists()), None)
+  if path is None:
+    return found
+  options = Fields.of(path)
+  for key in ("model_args", "tokenizer_args", "config_args", "processing_kwargs", "method_output_name"):
+    options.refuse(key, None, {})
+  options.refuse("transformer_task", None, "feature-extraction")
+  length = options.integer("max_seq_length") if options.values.get("max_seq_length") is not None else None
+  return found._replace(max_length=length, lowercase=options.flag("do_lower_case", False))
+
+
+_TRANSFORMER_CONFIGS = ("sentence_bert_config.json", *(f"sentence_{kind}_config.json" for kind in (
+    "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")))
+
+
+def _refuse_prompt(path: Path) -> None:
+  """Raises if texts get a prompt by default."""
+  if path.exists():
+    options = read_json(path)
+    name = json_field(options, "default_prompt_name", str, path, "")
+    if name and json_field(options, "prompts", dict, path, {}).get(name):
+      raise InputError(f"{path}: default_prompt_name={name[:60]!r} puts a prompt before every text, which is not "
+                       "supported; set it to null and write the prompt into the input")
 
 
 def _pooling(path: Path) -> str:
   options = read_json(path)
-  named = options.get("pooling_mode")
+  named = json_field(options, "pooling_mode", str, path, "") if not isinstance(
+      options.get("pooling_mode"), list) else "+".join(map(str, options["pooling_mode"]))
   flag = "pooling_mode_"
-  modes = [named] if isinstance(named, str) else [
-      key.removeprefix(flag) for key, value in options.items() if key.startswith(flag) and value]
+  modes = [named] if named else [key.removeprefix(flag) for key, value in options.items()
+                                 if key.startswith(flag) and value]
   if len(modes) != 1 or modes[0] not in POOLINGS:
-    raise InputError(f"{path}: pooling {'+'.join(modes) or 'of no kind'} is not supported; known: cls_token, "
+    raise InputError(f"{path}: pooling {'+'.join(modes)[:80] or 'of no kind'} is not supported; known: cls_token, "
                      "mean_tokens, max_tokens, lasttoken")
   return POOLINGS[modes[0]]
 
@@ -205,7 +297,7 @@ def tokenizer_files(tokenizer: bytes, max_length: int) -> dict[str, bytes]:
   Returns:
     `tokenizer.json`, `tokenizer_config.json`, and of a WordPiece `vocab.txt`, of a BPE `vocab.json` and `merges.txt`.
   """
-  described = json.loads(tokenizer)
+  described = parse_json(tokenizer, "tokenizer.json")
   model, added = described["model"], {item["content"] for item in described.get("added_tokens", [])}
   vocabulary = model.get("vocab", {})
   known = added | set(vocabulary if isinstance(vocabulary, dict) else ())
@@ -235,7 +327,7 @@ def _special_ids(tokenizer: bytes | None, kind: str) -> dict[str, Any]:
   """Ids of special tokens that `config.json` names: of the tokenizer where there is one, else none."""
   if tokenizer is None:
     return {"bos_token_id": None, "eos_token_id": None, "pad_token_id": 1 if kind == "roberta" else None}
-  described = json.loads(tokenizer)
+  described = parse_json(tokenizer, "tokenizer.json")
   vocabulary = described["model"].get("vocab", {})
   ids = dict(vocabulary) if isinstance(vocabulary, dict) else {}
   ids |= {item["content"]: item["id"] for item in described.get("added_tokens", [])}
@@ -248,55 +340,49 @@ def _special_ids(tokenizer: bytes | None, kind: str) -> dict[str, Any]:
   return found
 
 
-def _hyper(config: Mapping[str, Any], kind: str, path: Path) -> tuple[str, dict[str, Any]]:
+def _hyper(config: Fields, kind: str) -> tuple[str, dict[str, Any]]:
   """Our model's name and the arguments of its encoder."""
-  def refuse(key: str, *allowed: Any) -> None:
-    if key in config and config[key] not in allowed:
-      raise InputError(f"{path}: {key}={config[key]!r} is not supported")
-
-  def number(key: str, default: int | None = None) -> int:
-    value = config.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-      raise InputError(f"{path}: {key} is {value!r}, should be a whole number from 1 up")
-    return value
-
-  refuse("is_decoder", False)
-  refuse("add_cross_attention", False)
-  refuse("position_embedding_type", "absolute", None)
-  refuse("quantization_config", None)
+  config.refuse("is_decoder", False)
+  config.refuse("add_cross_attention", False)
+  config.refuse("position_embedding_type", "absolute", None)
+  config.refuse("quantization_config", None)
+  config.refuse("pruned_heads", None, {})
+  rate = functools.partial(config.number, most=1.0)
   if kind in ("openai-gpt", "gpt2"):
-    refuse("scale_attn_weights", True)
-    refuse("scale_attn_by_inverse_layer_idx", False)
-    dim = number("n_embd", 768)
-    # What OpenAI's first model calls gelu is the approximation.
-    activation = config.get("afn", "gelu") if kind == "openai-gpt" else config.get("activation_function", "gelu_new")
-    activation = "gelu_new" if kind == "openai-gpt" and activation == "gelu" else activation
+    config.refuse("scale_attn_weights", True)
+    config.refuse("scale_attn_by_inverse_layer_idx", False)
+    dim = config.integer("n_embd", 768)
+    # OpenAI's first model calls the approximation gelu.
+    key, default = ("afn", "gelu") if kind == "openai-gpt" else ("activation_function", "gelu_new")
+    activation = "gelu_tanh" if kind == "openai-gpt" and config.text(key, default) == "gelu" else (
+        config.activation(key, default))
     hyper = dict(
-        vocab_size=number("vocab_size"), dim=dim, num_layers=number("n_layer", 12), num_heads=number("n_head", 12),
-        mlp_dim=4 * dim if kind == "openai-gpt" or not config.get("n_inner") else number("n_inner"),
-        max_length=number("n_positions", config.get("n_ctx", 512 if kind == "openai-gpt" else 1024)), num_segments=0,
-        positions="learned", position_offset=0, embedding_norm=False, norm="post" if kind == "openai-gpt" else "pre",
-        causal=True, norm_epsilon=float(config.get("layer_norm_epsilon", 1e-5)),
-        dropout=float(config.get("resid_pdrop", 0.1)), attention_dropout=float(config.get("attn_pdrop", 0.1)))
+        vocab_size=config.integer("vocab_size", 40478 if kind == "openai-gpt" else 50257), dim=dim,
+        num_layers=config.integer("n_layer", 12), num_heads=config.integer("n_head", 12),
+        mlp_dim=4 * dim if kind == "openai-gpt" or not config.values.get("n_inner") else config.integer("n_inner"),
+        max_length=config.integer("n_positions", config.values.get("n_ctx", 512 if kind == "openai-gpt" else 1024)),
+        num_segments=0, positions="learned", position_offset=0, embedding_norm=False,
+        norm="post" if kind == "openai-gpt" else "pre", causal=True,
+        norm_epsilon=config.number("layer_norm_epsilon", 1e-5), dropout=rate("resid_pdrop", 0.1),
+        attention_dropout=rate("attn_pdrop", 0.1))
   else:
     offset = 0
     if kind in ROBERTA:
-      pad = config.get("pad_token_id", 1)
-      offset = 2 if pad is None else int(pad) + 1
-    activation = config.get("hidden_act", "gelu")
+      offset = json_field(config.values, "pad_token_id", int, config.path, 1) + 1
+    activation = config.activation("hidden_act", "gelu")
+    positions = config.integer("max_position_embeddings", 512)
+    if not 0 <= offset < positions:
+      raise InputError(f"{config.path}: pad_token_id={offset - 1} leaves no position of {positions}")
     hyper = dict(
-        vocab_size=number("vocab_size"), dim=number("hidden_size", 768), num_layers=number("num_hidden_layers", 12),
-        num_heads=number("num_attention_heads", 12), mlp_dim=number("intermediate_size", 3072),
-        max_length=number("max_position_embeddings", 512) - offset, num_segments=number("type_vocab_size", 2),
-        positions="learned", position_offset=offset, embedding_norm=True, norm="post", causal=False,
-        norm_epsilon=float(config.get("layer_norm_eps", 1e-12)),
-        dropout=float(config.get("hidden_dropout_prob", 0.1)),
-        attention_dropout=float(config.get("attention_probs_dropout_prob", 0.1)))
-  if activation not in ACTIVATIONS:
-    raise InputError(f"{path}: the activation {activation!r} is not supported; known: {', '.join(ACTIVATIONS)}")
+        vocab_size=config.integer("vocab_size", 30522), dim=config.integer("hidden_size", 768),
+        num_layers=config.integer("num_hidden_layers", 12), num_heads=config.integer("num_attention_heads", 12),
+        mlp_dim=config.integer("intermediate_size", 3072), max_length=positions - offset,
+        num_segments=config.integer("type_vocab_size", 2), positions="learned", position_offset=offset,
+        embedding_norm=True, norm="post", causal=False, norm_epsilon=config.number("layer_norm_eps", 1e-12),
+        dropout=rate("hidden_dropout_prob", 0.1), attention_dropout=rate("attention_probs_dropout_prob", 0.1))
   if hyper["dim"] % hyper["num_heads"]:
-    raise InputError(f"{path}: {hyper['num_heads']} heads do not divide {hyper['dim']} dimensions")
-  hyper["activation"] = ACTIVATIONS[activation]
+    raise InputError(f"{config.path}: {hyper['num_heads']} heads do not divide {hyper['dim']} dimensions")
+  hyper["activation"] = activation
   return "gpt" if hyper["causal"] else "bert", hyper
 
 
@@ -423,12 +509,13 @@ def _prefix(kind: str, tensors: "Tensors") -> str:
   raise InputError(f"{tensors.folder}: the weights have no tensor {base}{first}, which a {kind} has")
 
 
-def _read_config(folder: Path) -> tuple[dict[str, Any], str]:
+def _read_config(folder: Path) -> tuple[Fields, str]:
   path = folder / "config.json"
   if not path.exists():
     raise InputError(f"{folder}: is no Hugging Face directory, config.json is missing")
-  config = read_json(path)
-  kind = config.get("model_type") if isinstance(config, dict) else None
+  config = Fields.of(path)
+  kind = config.values.get("model_type")
   if kind not in KNOWN:
-    raise InputError(f"{path}: the architecture {kind!r} (model_type) is unknown; known: {', '.join(KNOWN)}")
+    raise InputError(f"{path}: the architecture {str(kind)[:40]!r} (model_type) is unknown; known: "
+                     f"{', '.join(KNOWN)}")
   return config, kind

@@ -1,6 +1,6 @@
 """Arrays of ours and the tensors of Hugging Face directories that make them: a table that serves both directions."""
-import json
 import logging
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,12 +9,62 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from embeddings_jax.data.files.json import json_field, read_json
 from embeddings_jax.types import InputError
 
-DTYPES = ("float32", "float16", "bfloat16")  # The halves become float32 without loss.
+DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}  # The halves become float32 without loss.
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 ACTIVATIONS = {"gelu": "gelu", "gelu_python": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
                "gelu_fast": "gelu_tanh", "relu": "relu"}
+
+
+class Fields(NamedTuple):
+  """Checked access to a configuration in JSON.
+
+  Attributes:
+    values: The object.
+    path: Its file, for error messages.
+  """
+
+  values: Mapping[str, Any]
+  path: Path
+
+  @classmethod
+  def of(cls, path: Path) -> "Fields":
+    """Reads a file."""
+    return cls(read_json(path), path)
+
+  def integer(self, key: str, default: int | None = None) -> int:
+    """Returns an integer from 1 to 2^31."""
+    value = self.values.get(key, default)
+    if type(value) is not int or not 1 <= value <= 1 << 31:
+      raise InputError(f"{self.path}: {key} is {repr(value)[:40]}; expected an integer from 1 up")
+    return value
+
+  def number(self, key: str, default: float, least: float = 0.0, most: float = math.inf) -> float:
+    """Returns a finite number within bounds."""
+    value = json_field(self.values, key, float, self.path, default)
+    if not least <= value <= most or value >= 1e300:
+      raise InputError(f"{self.path}: {key} is {str(value)[:40]}; expected a number from {least:g} to {most:g}")
+    return float(value)
+
+  def flag(self, key: str, default: bool) -> bool:
+    return json_field(self.values, key, bool, self.path, default)
+
+  def text(self, key: str, default: str) -> str:
+    return json_field(self.values, key, str, self.path, default)
+
+  def refuse(self, key: str, *allowed: Any) -> None:
+    """Raises if a field is there and has none of the allowed values."""
+    if key in self.values and self.values[key] not in allowed:
+      raise InputError(f"{self.path}: {key}={repr(self.values[key])[:60]} is not supported")
+
+  def activation(self, key: str, default: str) -> str:
+    """Returns our name of an activation."""
+    name = self.text(key, default)
+    if name not in ACTIVATIONS:
+      raise InputError(f"{self.path}: the activation {name[:60]!r} is not supported; known: {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
 
 
 class Leaf(NamedTuple):
@@ -99,9 +149,10 @@ class Tensors:
     if (folder / "model.safetensors").exists():
       files = [folder / "model.safetensors"]
     elif index.exists():
-      shards = read_json(index).get("weight_map")
-      if not isinstance(shards, dict) or any(os.path.basename(str(file)) != file for file in shards.values()):
-        raise InputError(f"{index}: weight_map should name files of this directory")
+      shards = json_field(read_json(index), "weight_map", dict, index)
+      if any(os.path.basename(str(file)) != file or "\0" in file or not file.endswith(".safetensors")
+             for file in shards.values()):
+        raise InputError(f"{index}: weight_map must name .safetensors files of this directory")
       files = [folder / file for file in sorted(set(shards.values()))]
     else:
       pickle = next((name for name in PICKLES if (folder / name).exists()), None)
@@ -117,27 +168,30 @@ class Tensors:
         names = list(self._files[file].keys())
       except FileNotFoundError as error:
         raise InputError(f"{file}: is missing, though the index names it") from error
-      except (SafetensorError, OSError) as error:
-        raise InputError(f"{file}: not a sound safetensors file ({error}); get it again") from error
+      except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{file}: not a sound safetensors file ({' '.join(str(error).split())[:200]}); get it again"
+                         ) from error
       for stored in names:
         # Models that came from TensorFlow call a LayerNorm's scale and bias so.
         name = stored.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
         self.where[name], self._stored[name] = file, stored
 
   def get(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A tensor as float32, of the shape it must have."""
+    """Returns a tensor as float32; its shape must be the one given."""
     if name not in self.where:
       raise InputError(f"{self.folder}: the weights lack the tensor {name}, which config.json asks for")
     file = self.where[name]
-    found = tuple(self._files[file].get_slice(self._stored[name]).get_shape())
+    stored = self._files[file].get_slice(self._stored[name])
+    found = tuple(stored.get_shape())
     if found != shape:
       raise InputError(f"{file}: {name} has shape {found}, config.json says {shape}")
+    if stored.get_dtype() not in DTYPES:
+      raise InputError(f"{file}: {name} is of type {stored.get_dtype()}, should be {', '.join(DTYPES.values())}")
     self.used.add(name)
-    value = self._files[file].get_tensor(self._stored[name])
-    if value.dtype.name not in DTYPES:
-      raise InputError(f"{file}: {name} is of type {value.dtype}, should be "
-                       f"{', '.join(DTYPES)}")
-    return value.astype(np.float32)
+    value = self._files[file].get_tensor(self._stored[name]).astype(np.float32)
+    if not np.isfinite(value).all():
+      raise InputError(f"{file}: {name} holds a number that is not finite")
+    return value
 
 
 def warn_unused(tensors: Tensors) -> None:
@@ -146,16 +200,6 @@ def warn_unused(tensors: Tensors) -> None:
   if unused:
     more = f" and {len(unused) - 20} more" if len(unused) > 20 else ""
     logging.warning("%s: has no use here for %s%s", tensors.folder, ", ".join(unused[:20]), more)
-
-
-def read_json(path: Path) -> Any:
-  """The content of a JSON file."""
-  try:
-    return json.loads(path.read_text(encoding="utf-8"))
-  except FileNotFoundError as error:
-    raise InputError(f"{path}: no such file") from error
-  except ValueError as error:
-    raise InputError(f"{path}: not JSON: {error}") from error
 
 
 def put(tree: dict[str, Any], path: str, value: np.ndarray) -> None:

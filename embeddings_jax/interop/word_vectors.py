@@ -14,11 +14,11 @@ which have both of the latter, is read too. A word with a space cannot be told f
 the same, and its reader then fails on text and silently mistakes binary. Here writing it is an error; in text it is
 read where what follows is no number, which happens in GloVe's own files (`. . .`).
 
-Nothing is ever unpickled. Beside the result, reading and writing hold one block of the file in memory.
+Nothing is ever unpickled: files of gensim, fastText, torch and HDF5 are named, with the way out. Beside the result,
+reading and writing hold one block of the file in memory.
 """
 import contextlib
 import gzip
-import io
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -28,11 +28,27 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from embeddings_jax.data import formats
+from embeddings_jax.data.files.atomic import replacing
+from embeddings_jax.data.files.names import read_names
 from embeddings_jax.types import InputError
 
 FORMATS = ("word2vec", "word2vec-binary", "glove", "npy")
 _BLOCK_BYTES = 1 << 24
 _BLOCK_ROWS = 1024
+_ALWAYS_ALLOCATED = 1 << 26  # Bytes of a table for which the size of the file is not asked.
+_COMPRESSED = (".gz", ".xz", ".bz2", ".zst")
+_BOM = b"\xef\xbb\xbf"
+_LONGEST_LINE = 1 << 24  # Bytes of a first line.
+# Beginnings of files that are no word vectors of these formats, what they are, and the way out.
+_FOREIGN = {
+    **{bytes([0x80, version]): "a pickle (gensim's .kv and .model are), which runs code when it is loaded; in gensim "
+       "write the vectors by model.wv.save_word2vec_format(FILE), or KeyedVectors'" for version in range(2, 6)},
+    b"\xba\x16\x4f\x2f": "a model of fastText; in gensim write the vectors by "
+       "load_facebook_vectors(PATH).save_word2vec_format(FILE)",
+    b"PK\x03\x04": "an archive (of torch, Keras or NumPy); save the table by np.save, with its words in "
+       "NAME.vocabulary.txt",
+    b"\x89HDF": "HDF5; save the table by np.save, with its words in NAME.vocabulary.txt",
+    b"\x93NUMPY": "a .npy file; give it a name that ends in .npy, with its words in NAME.vocabulary.txt"}
 _PRINTABLE = bytes(range(32, 127)) + b"\t\r\n"
 _LONGEST_WORD = 1 << 16  # Bytes; a longer one means that words and vectors are out of step.
 
@@ -62,12 +78,13 @@ def read(path: str | os.PathLike, format: str = "", errors: str = "strict") -> W
   format = _checked(format) if format else recognize(path)
   if format == "npy":
     return _read_npy(Path(path), errors)
+  _refuse_foreign(path)
   with formats.opened(path) as file:
     if format == "word2vec-binary":
-      rows = _Rows(path, errors, *_header(path, file.readline(), format))
+      rows = _Rows(path, errors, *_header(path, _first_line(path, file), format))
       _read_binary(path, file, rows)
     else:
-      first = file.readline()
+      first = _first_line(path, file)
       if not first.strip():
         raise InputError(f"{path}: is empty, it has no word vectors")
       sizes, lines = _sizes(first), [file.readline()]
@@ -87,8 +104,9 @@ def recognize(path: str | os.PathLike) -> str:
   """The format of a file, by its name (`.npy`) or its first two lines."""
   if Path(path).suffix == ".npy":
     return "npy"
+  _refuse_foreign(path)
   with formats.opened(path) as file:
-    sizes, second = _sizes(file.readline(1 << 20)), file.readline(1 << 12)
+    sizes, second = _sizes(_first_line(path, file)), file.readline(1 << 12)
   if not sizes:
     return "glove"
   numbers = second.partition(b" ")[2]
@@ -150,6 +168,11 @@ class _Rows:
     self.path, self.errors, self.num_words, self.dim = path, errors, num_words, dim
     self.seen: dict[str, str] = {}  # Word -> where it stands.
     self._repeated = 0
+    # A number takes at least 2 bytes; deflate makes data at most some 1,032 times smaller.
+    size = os.path.getsize(path) * (1100 if Path(path).suffix in _COMPRESSED else 1)
+    if 4 * num_words * dim > _ALWAYS_ALLOCATED and num_words * (2 * dim + 1) > size:
+      raise InputError(f"{path}: the {num_words} vectors of {dim} numbers that line 1 tells of do not fit into a "
+                       f"file of {os.path.getsize(path)} bytes")
     try:
       self.vectors = np.empty((num_words, dim), np.float32)
     except (MemoryError, ValueError) as e:
@@ -168,7 +191,7 @@ class _Rows:
                        f"{self.dim} numbers); --errors=replace puts replacement characters") from e
     if name in self.seen:
       if self.errors == "strict":
-        raise InputError(f"{self.path}: {where}: the word {name!r} was in {self.seen[name]} already; "
+        raise InputError(f"{self.path}: {where}: the word {name[:60]!r} was in {self.seen[name]} already; "
                          "--errors=replace keeps the first")
       self._repeated += 1
       return None
@@ -183,7 +206,8 @@ class _Rows:
       bad = ~np.isfinite(self.vectors[first:first + _BLOCK_ROWS]).all(1)
       if bad.any():
         word = list(self.seen)[first + int(bad.argmax())]
-        raise InputError(f"{self.path}: {self.seen[word]}: the vector of {word!r} has a number that is not finite")
+        raise InputError(f"{self.path}: {self.seen[word]}: the vector of {word[:60]!r} has a number that is not "
+                         "finite")
     return WordVectors(list(self.seen), self.vectors)
 
 
@@ -263,22 +287,37 @@ def _read_npy(path: Path, errors: str) -> WordVectors:
   if not vocabulary.exists():
     raise InputError(f"{path}: its words are not there, neither {_vocabulary(path).name} nor vocabulary.txt beside "
                      "it")
-  # Not splitlines: a word may hold one of the rarer line ends of Unicode.
-  try:
-    words = vocabulary.read_bytes().decode("utf-8", errors).removesuffix("\n").split("\n")
-  except UnicodeDecodeError as e:
-    raise InputError(f"{vocabulary}: not UTF-8 at byte {e.start}; --errors=replace goes on") from e
+  words = read_names(vocabulary, errors)
   if len(words) != len(vectors):
     raise InputError(f"{vocabulary}: has {len(words)} words for the {len(vectors)} vectors of {path.name}")
   first = dict(zip(reversed(words), reversed(range(len(words)))))
   if len(first) < len(words):
     if errors == "strict":
       row = next(i for i, word in enumerate(words) if first[word] < i)
-      raise InputError(f"{vocabulary}: line {row + 1}: the word {words[row]!r} was in line {first[words[row]] + 1} "
-                       "already; --errors=replace keeps the first")
+      raise InputError(f"{vocabulary}: line {row + 1}: the word {words[row][:60]!r} was in line "
+                       f"{first[words[row]] + 1} already; --errors=replace keeps the first")
     kept = sorted(first.values())
     words, vectors = [words[i] for i in kept], vectors[kept]
   return WordVectors(words, vectors)
+
+
+def _refuse_foreign(path: str | os.PathLike) -> None:
+  """Raises for files of other programs that are recognized, and for directories."""
+  if os.path.isdir(path):
+    raise InputError(f"{path}: is a directory; give a file of word vectors")
+  with formats.opened(path) as file:
+    start = file.read(8)
+  for beginning, what in _FOREIGN.items():
+    if start.startswith(beginning):
+      raise InputError(f"{path}: is {what}")
+
+
+def _first_line(path: str | os.PathLike, file: BinaryIO) -> bytes:
+  """The first line without a byte order mark."""
+  line = file.readline(_LONGEST_LINE)
+  if len(line) == _LONGEST_LINE:
+    raise InputError(f"{path}: line 1 is longer than {_LONGEST_LINE >> 20} MiB; this is no file of word vectors")
+  return line.removeprefix(_BOM)
 
 
 def _checked(format: str) -> str:
@@ -290,7 +329,7 @@ def _checked(format: str) -> str:
 def _sizes(line: bytes) -> tuple[int, int] | None:
   """The two numbers of a first line, if that is what it holds."""
   fields = line.split()
-  if len(fields) == 2 and all(field.isdigit() for field in fields) and int(fields[1]) > 0:
+  if len(fields) == 2 and all(field.isdigit() and len(field) < 16 for field in fields) and int(fields[1]) > 0:
     return int(fields[0]), int(fields[1])
   return None
 
@@ -342,17 +381,12 @@ def _blocks(words: Sequence[str], vectors: np.ndarray) -> Iterator[tuple[Sequenc
 
 
 @contextlib.contextmanager
-def _draft(path: Path) -> Iterator[io.BufferedWriter | gzip.GzipFile]:
-  """A binary file that gets its name when it is complete."""
-  draft = path.with_name(f".{path.name}.draft")
-  try:
-    with open(draft, "wb") as file:
-      if path.suffix == ".gz":
-        # Without name and time the same vectors give the same bytes.
-        with gzip.GzipFile("", "wb", 6, file, mtime=0) as compressed:
-          yield compressed
-      else:
-        yield file
-    draft.replace(path)
-  finally:
-    draft.unlink(missing_ok=True)
+def _draft(path: Path) -> Iterator[BinaryIO | gzip.GzipFile]:
+  """Opens a binary file that replaces `path` when it is complete; compressed where the name ends in .gz."""
+  with replacing(path) as file:
+    if path.suffix == ".gz":
+      # Without name and time the same vectors give the same bytes.
+      with gzip.GzipFile("", "wb", 6, file, mtime=0) as compressed:
+        yield compressed
+    else:
+      yield file

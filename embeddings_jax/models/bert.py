@@ -39,6 +39,7 @@ from jaxtyping import Array, Float, Int
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.text_encoder import TextEncoder, text_encoder
 from embeddings_jax.nets.transformer import ACTIVATIONS, RULES
+from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.layer_norm import layer_norm
 from embeddings_jax.ops.masking import Masked, content_keys, mask_tokens
 from embeddings_jax.ops.pooling import check_pooling, needs_layers, pool, pool_parts
@@ -107,6 +108,7 @@ def encoder(
   return text_encoder(**_trunk(vocab_size, dim, num_layers, num_heads, mlp_dim, max_length, num_segments), **others)
 
 
+@takes(tokens=2, segments=2, is_next=None, parts=None, slots=None)
 def bert(
     *,
     vocab_size: int,

@@ -65,6 +65,7 @@ from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.conv import StridedConv, num_frames, receptive_field
 from embeddings_jax.nets.patches import PatchEncoder, image_patches
 from embeddings_jax.nets.recurrent import GRU
+from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.contrastive import NEGATIVES, sequence_info_nce
 from embeddings_jax.types import Batch, InputError, Model
 
@@ -118,8 +119,15 @@ class Encoder(nn.Module):
       patches = image_patches(x, self.patch_size, max(1, self.patch_size // 2))
       pixels = patches.reshape(-1, *patches.shape[3:]).astype(jnp.float32) / 127.5 - 1
       return self.conv(pixels).reshape(*patches.shape[:3], -1)
-    return self.conv(self.embedding(x.astype(jnp.int32)) if self.inputs == "bytes" else
-                     x.astype(jnp.float32)[..., None] * 2.0**-15)
+    if self.inputs == "bytes":
+      if x.dtype == jnp.int16 or jnp.issubdtype(x.dtype, jnp.floating):
+        raise InputError(f"inputs='bytes': the batch has a waveform ({x.dtype}); set inputs='waveform', or "
+                         "--config.data.encoder=bytes")
+      return self.conv(self.embedding(x.astype(jnp.int32)))
+    if x.dtype == jnp.uint8:
+      raise InputError(f"inputs={self.inputs!r}: the batch has bytes; set inputs='bytes', or "
+                       "--config.data.encoder=waveforms")
+    return self.conv(x.astype(jnp.float32)[..., None] * 2.0**-15)
 
   def _words(self, tokens) -> tuple[Array, Array]:
     """What stands for each token of [n, length] after the convolutions, 0 on padding, and what is none."""
@@ -208,6 +216,7 @@ def encoder(
                           norm, dtype))
 
 
+@takes(signal=2, tokens=(2, 3), image=4)
 def cpc(
     *,
     inputs: str = "waveform",

@@ -38,6 +38,7 @@ from jaxtyping import Array, Bool, Float, Integer
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.characters import CharacterNetwork
 from embeddings_jax.nets.recurrent import LSTM
+from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.pooling import pool
 from embeddings_jax.ops.softmax import cross_entropy, sampled_cross_entropy
 from embeddings_jax.types import InputError, Model
@@ -133,6 +134,7 @@ def encoder(
   return Encoder(**_trunk(dim, cell_dim, num_layers, character_dim, filters, num_highway, clip, dropout, dtype))
 
 
+@takes(characters=3, tokens=2)
 def elmo(
     *,
     vocab_size: int,

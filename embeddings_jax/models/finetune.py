@@ -46,6 +46,7 @@ from jaxtyping import Array, Float
 from embeddings_jax.gradient import GradientState, gradient_model
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.augment import augmented, compose, horizontal_flip, random_shift
+from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.dropout import dropout as drop
 from embeddings_jax.ops.pooling import pool, reading
 from embeddings_jax.ops.product import affine
@@ -57,6 +58,7 @@ LAYERS = ("last", "mix", "concat")
 _NEVER = -1e30
 
 
+@takes(tokens=(2, 3), segments=(2, 3), characters=(3, 4), signal=2, image=4, label=None, tags=None, mask=None)
 def finetune(
     *,
     encoder: nn.Module,

@@ -36,6 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
+from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.sharding import DATA_AXES, constrain, num_data_shards
 from embeddings_jax.ops.sparse import csr_matmul, sampled_products
 from embeddings_jax.types import Array, Batch, InputError, Model
@@ -70,6 +71,7 @@ class Side(NamedTuple):
   weight: Array  # [R] sum_j f_ij
 
 
+@takes(row=None, col=None, count=None, row_group=None, col_group=None, mask=None, tokens=2)
 def glove(
     *,
     vocab_size: int,

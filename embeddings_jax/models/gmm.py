@@ -49,6 +49,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.centres import given_start, row_weight, squared_distances, starting_centres
 from embeddings_jax.ops.chunks import sum_over_chunks
 from embeddings_jax.ops.restarts import restarts
@@ -94,6 +95,7 @@ class Density(NamedTuple):
   least: Float[Array, "..."]  # The least conditional variance, of each component or of all.
 
 
+@takes(x=2)
 def gmm(
     *,
     num_components: int,

@@ -31,6 +31,7 @@ from jaxtyping import Array, Float, Int
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.text_encoder import TextEncoder, text_encoder
 from embeddings_jax.nets.transformer import RULES
+from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.pooling import check_pooling, needs_layers, pool, pool_parts
 from embeddings_jax.ops.sampling import check_sampling, draw
 from embeddings_jax.ops.softmax import cross_entropy
@@ -83,6 +84,7 @@ def encoder(
       norm=norm, activation=activation, norm_epsilon=norm_epsilon))
 
 
+@takes(tokens=2, parts=None, slots=None)
 def gpt(
     *,
     vocab_size: int,

@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.centres import given_start, row_weight, squared_distances, starting_centres
 from embeddings_jax.ops.chunks import sum_over_chunks
 from embeddings_jax.ops.restarts import restarts
@@ -57,6 +58,7 @@ class KMeansState(NamedTuple):
   converged: Int[Array, ""]
 
 
+@takes(x=2)
 def kmeans(
     *,
     num_components: int,

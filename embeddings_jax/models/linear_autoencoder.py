@@ -26,9 +26,11 @@ import optax
 from jaxtyping import Float
 
 from embeddings_jax.gradient import gradient_model
+from embeddings_jax.ops.batches import takes
 from embeddings_jax.types import Array, Batch, InputError, Model
 
 
+@takes(x=2, words=2, counts=2, document=None, row=None, mask=None)
 def linear_autoencoder(
     *,
     num_features: int,

@@ -39,6 +39,7 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from embeddings_jax.ops import lanczos
+from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.chunks import sum_over_chunks
 from embeddings_jax.ops.sharding import DATA_AXES, num_data_shards
 from embeddings_jax.ops.sparse import csr_matmul
@@ -91,6 +92,7 @@ class LSAState(NamedTuple):
   converged: Array
 
 
+@takes(words=2, counts=2, row=None, col=None, count=None, mask=None)
 def lsa(
     *,
     vocab_size: int,

@@ -37,6 +37,7 @@ from embeddings_jax.nets.patches import fold
 from embeddings_jax.nets.transformer import RULES, Transformer
 from embeddings_jax.nets.vit import Affine, Vit, check_width, norm_params, sincos2d, vit
 from embeddings_jax.ops.augment import augmented, compose, horizontal_flip, random_resized_crop
+from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.chunks import loss_over_chunks
 from embeddings_jax.ops.layer_norm import layer_norm
 from embeddings_jax.ops.masking import PATCH_MASKINGS, patch_noise
@@ -142,6 +143,7 @@ def encoder(
              **others)
 
 
+@takes(image=4)
 def mae(
     *,
     patch_size: int = 16,

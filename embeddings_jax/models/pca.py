@@ -35,6 +35,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from embeddings_jax.ops import lanczos
+from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.chunks import sum_over_chunks
 from embeddings_jax.types import Batch, InputError, Model
 
@@ -78,6 +79,7 @@ class PCAState(NamedTuple):
   search: Any
 
 
+@takes(x=2)
 def pca(
     *,
     num_features: int,

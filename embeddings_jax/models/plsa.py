@@ -55,6 +55,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
+from embeddings_jax.ops.batches import takes
+from embeddings_jax.ops.restarts import restarts
 from embeddings_jax.ops.sharding import DATA_AXES, num_data_shards
 from embeddings_jax.ops.sparse import csr_matmul, sampled_products
 from embeddings_jax.types import Array, InputError, Model
@@ -92,6 +94,7 @@ class PlsaState(NamedTuple):
   converged: Array
 
 
+@takes(words=2, counts=2, document=None, row=None, col=None, count=None)
 def plsa(
     *,
     vocab_size: int,
@@ -104,6 +107,7 @@ def plsa(
     stepwise: bool = False,
     power: float = 0.7,
     fold_in_steps: int = 30,
+    num_init: int = 1,
 ) -> Model:
   """Topics of documents. A training batch is what `data.bags.bag_source` says.
 
@@ -119,6 +123,8 @@ def plsa(
     stepwise: make an M step after every batch.
     power: of the decay of the stepwise rate, in (0.5, 1].
     fold_in_steps: EM steps of folding in.
+    num_init: Number of starts, trained together; the one with the best score is kept: the log likelihood per
+      occurrence by which `early_stopping` stops (stepwise: of a batch).
 
   Returns:
     A `Model`. `embed` takes `words` [n, L] int32, padded with -1, and `counts` [n, L], and gives theta [n, k].
@@ -195,7 +201,7 @@ def plsa(
     rate = (state.step + 2.0) ** -power
     beta, weights = _m_step(state.beta, (1 - rate) * state.beta * state.weights + rate * words / occurrences)
     loss = -sums[0] / occurrences
-    new = state._replace(step=state.step + 1, beta=beta, weights=weights)
+    new = state._replace(step=state.step + 1, beta=beta, weights=weights, score=-loss)
     return new, {"loss": loss, "perplexity": jnp.exp(loss), "converged": state.converged}
 
   def folded_in(state, batch):
@@ -238,7 +244,9 @@ def plsa(
     return found
 
   rules = ((r"(^|/)(theta|document)$", P(DATA_AXES)),)
-  return Model(init, update, embed, {"log_likelihood": log_likelihood, "loss": loss, "components": components}, rules)
+  outputs = {"log_likelihood": log_likelihood, "loss": loss, "components": components}
+  return restarts(Model(init, update, embed, outputs, rules), num_init, lambda states: states.score,
+                  in_turn=True)
 
 
 def _em_sums(

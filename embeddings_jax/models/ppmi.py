@@ -42,6 +42,7 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from embeddings_jax.ops import lanczos
+from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.lanczos import orthonormal, signs
 from embeddings_jax.ops.sharding import DATA_AXES, num_data_shards
 from embeddings_jax.ops.sparse import csr_matmul
@@ -75,6 +76,7 @@ class PpmiState(NamedTuple):
   converged: Array
 
 
+@takes(row=None, col=None, count=None, mask=None, tokens=2)
 def ppmi(
     *,
     vocab_size: int,

@@ -47,6 +47,7 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from embeddings_jax.ops import word_blocks
+from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.word_blocks import minus_log, tiled, turned, window_pairs, with_halo
 from embeddings_jax.types import Array, InputError, Model
 
@@ -69,6 +70,7 @@ class SgnsState(NamedTuple):
   noise: Array
 
 
+@takes(tokens=2)
 def sgns(
     *,
     vocab_size: int,

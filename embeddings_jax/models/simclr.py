@@ -28,12 +28,14 @@ from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.siamese import Mlp, Siamese, applied, calibrated, check_pictures, started
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.augment import two_views
+from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.contrastive import nt_xent
 from embeddings_jax.ops.similarity import unit
 from embeddings_jax.ops.uniformity import deviation
 from embeddings_jax.types import InputError, Model
 
 
+@takes(image=4)
 def simclr(
     *,
     encoder: nn.Module,

@@ -40,6 +40,7 @@ from jaxtyping import Array, Float
 from embeddings_jax.gradient import CoupledLoss, GradientState, gradient_model
 from embeddings_jax.nets.text_encoder import TextEncoder
 from embeddings_jax.nets.transformer import RULES
+from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.contrastive import info_nce
 from embeddings_jax.ops.pooling import check_pooling, needs_layers, pool, pool_parts, reading
 from embeddings_jax.ops.similarity import unit
@@ -49,6 +50,7 @@ from embeddings_jax.types import InputError, Model
 PROJECTIONS = ("training", "always", "never")
 
 
+@takes(tokens=(2, 3), segments=2, parts=None, slots=None)
 def simcse(
     *,
     encoder: nn.Module,

@@ -29,11 +29,13 @@ from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.siamese import Mlp, Siamese, applied, calibrated, check_pictures, started
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.augment import two_views
+from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.similarity import unit
 from embeddings_jax.ops.uniformity import deviation
 from embeddings_jax.types import Model
 
 
+@takes(image=4)
 def simsiam(
     *,
     encoder: nn.Module,

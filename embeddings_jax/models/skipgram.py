@@ -32,10 +32,12 @@ from jax.sharding import PartitionSpec as P
 
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.ops import word_blocks
+from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.softmax import check_affordable, weighted_log_partition
 from embeddings_jax.types import InputError, Model
 
 
+@takes(tokens=2)
 def skipgram(
     *,
     vocab_size: int,

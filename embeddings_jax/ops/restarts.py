@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
 from embeddings_jax.types import InputError, Model, PyTree
@@ -13,14 +14,17 @@ class Restarts(NamedTuple):
   states: PyTree  # Every leaf has a leading axis, one entry a start.
 
 
-def restarts(model: Model, num: int, score: Callable[[PyTree], Float[Array, "num"]]) -> Model:
-  """Trains `num` copies that differ in the key of `init`, on the same batches; the best one is what is seen.
+def restarts(model: Model, num: int, score: Callable[[PyTree], Float[Array, "num"]], *,
+             in_turn: bool = False) -> Model:
+  """Trains several copies of a model that differ in the key of `init`, on the same batches.
 
   Args:
-    model: any model whose metrics say `converged`.
-    num: of copies; 1 is the model itself.
-    score: of the states; the copy with the highest gives the embedding, the outputs and the metrics, and the output
-      `best_start` is its number. The run has converged when all copies have.
+    model: Any model whose metrics have `converged`.
+    num: Number of copies; 1 returns the model itself.
+    score: Scores of the states, [num]; the copy with the highest gives the embedding, the outputs and the metrics,
+      and the output `best_start` is its number. The run has converged when all copies have.
+    in_turn: Update the copies one after another instead of as one batch of operations; for sparse products, which
+      XLA does not batch.
   """
   if num < 1:
     raise InputError(f"num_init={num}: must be at least 1")
@@ -38,7 +42,10 @@ def restarts(model: Model, num: int, score: Callable[[PyTree], Float[Array, "num
     return Restarts(jax.vmap(model.init, (0, None))(jax.random.split(rng, num), batch))
 
   def update(state, batch, rng):
-    states, metrics = jax.vmap(model.update, (0, None, None))(state.states, batch, rng)
+    if in_turn:
+      states, metrics = jax.lax.map(lambda one: model.update(one, batch, rng), state.states)
+    else:
+      states, metrics = jax.vmap(model.update, (0, None, None))(state.states, batch, rng)
     place = best_start(Restarts(states))
     chosen = {name: value[place] for name, value in metrics.items()}
     return Restarts(states), {**chosen, "converged": metrics["converged"].min()}
@@ -47,5 +54,7 @@ def restarts(model: Model, num: int, score: Callable[[PyTree], Float[Array, "num
     return lambda state, batch=None, rng=None: fn(best(state), batch, rng)
 
   outputs = {name: of_the_best(fn) for name, fn in model.outputs.items()}
+  # The axis of the starts is replicated.
+  rules = tuple((expression, PartitionSpec(None, *spec)) for expression, spec in model.rules)
   return Model(init, update, lambda state, batch: model.embed(best(state), batch),
-               outputs | {"best_start": best_start}, model.rules)
+               outputs | {"best_start": best_start}, rules)

@@ -1,8 +1,8 @@
 """Checkpoints: saved asynchronously by Orbax, verified by our checksums before anything is restored.
 
-Orbax restores a checkpoint with a flipped bit without a word, so after the commit of a checkpoint
-the processes write the SHA-256 of its files beside them. Restoring verifies these, names what is
-damaged, moves that checkpoint aside and goes back to the newest sound one.
+Orbax restores a checkpoint with a flipped bit without an error. After each commit the processes therefore write the
+SHA-256 of its files beside them. Reading verifies these, names the damaged files and falls back to the newest sound
+checkpoint. Only the training process renames: a reader may look at a run that is being written.
 """
 import hashlib
 import json
@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,18 +20,157 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
+from embeddings_jax.data.files.atomic import write_atomically
+from embeddings_jax.data.files.json import read_json
 from embeddings_jax.types import InputError, PyTree
 
-CHECKSUMS = "checksums.{}.json"  # One for each process that hashed a part of the files.
+CHECKSUMS = "checksums.{}.json"  # One for each process that hashed a share of the files.
 DAMAGED = "damaged-{}"
+REQUIRED = ("metadata/metadata", "state/_METADATA")  # Files without which nothing can be restored.
 
 
 class CheckpointError(RuntimeError):
   """A checkpoint could not be written or read; the message says which, where and why."""
 
 
-class Checkpoints:
-  """The checkpoints of one run. Saved states are never lost to a kill, a full disk or a NaN."""
+class Inspection(NamedTuple):
+  """The result of verifying a checkpoint.
+
+  Attributes:
+    damage: A line for each file that is missing or does not have its checksum.
+    unverified: Whether some files have no checksum, as after a kill between the commit and the checksums.
+  """
+
+  damage: list[str]
+  unverified: bool
+
+
+class CheckpointReader:
+  """Reads the checkpoints of a run, which may be training: cleans, renames and creates nothing."""
+
+  def __init__(
+      self,
+      directory: str,
+      *,
+      best_metric: str | None = None,
+      lower_is_better: bool = False,
+      report: Callable[[str], None] = print,
+  ):
+    """Describes a directory of checkpoints.
+
+    Args:
+      directory: Local path, or any that `etils.epath` reaches; it need not exist.
+      best_metric: Evaluation metric that selects the best checkpoint.
+      lower_is_better: Direction of that metric.
+      report: Receives the lines that a person should see.
+    """
+    self._directory = epath.Path(directory).absolute()  # Orbax refuses relative paths.
+    self._report = report
+    self._best_metric, self._lower_is_better = best_metric, lower_is_better
+    self._sound: dict[int, bool] = {}  # Steps that were verified.
+    self._unverified: set[int] = set()
+
+  @property
+  def keeps_best(self) -> bool:
+    """Whether a metric selects the best checkpoint."""
+    return self._best_metric is not None
+
+  def latest(self) -> int | None:
+    """Returns the newest committed step, without verifying it, or None."""
+    steps = _committed_steps(self._directory)
+    return steps[-1] if steps else None
+
+  def newest_sound(self) -> int | None:
+    """Returns the newest committed step that passes verification, or None; damaged ones are reported."""
+    return next((step for step in reversed(_committed_steps(self._directory)) if self._is_sound(step)), None)
+
+  def rejected(self) -> list[str]:
+    """Returns the names of the entries that were set aside as damaged, by this or an earlier process."""
+    if not self._directory.exists():
+      return []
+    return sorted(path.name for path in self._directory.iterdir() if path.name.startswith(DAMAGED.format("")))
+
+  def best(self) -> int | None:
+    """Returns the step with the best value of `best_metric`; None if no checkpoint has a finite one."""
+    if not self.keeps_best:
+      return None
+    sign = -1 if self._lower_is_better else 1
+    values = {step: sign * self._score(step) for step in _committed_steps(self._directory)}
+    return max((step for step, value in values.items() if np.isfinite(value)),
+               key=lambda step: (values[step], step), default=None)
+
+  def restore(self, abstract: PyTree, layout: PyTree,
+              preferred: int | None = None) -> tuple[PyTree, int, int | None] | None:
+    """Returns the newest sound checkpoint as `(state, step, converged_at)`, or None if there is none.
+
+    Args:
+      abstract: Shapes and dtypes of the state.
+      layout: A sharding for every leaf; it may differ from the one that was saved.
+      preferred: Step to restore instead, if it is sound.
+
+    Raises:
+      CheckpointError: A verified checkpoint does not fit `abstract`, or cannot be read.
+    """
+    target = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, layout)
+    tried: set[int] = set()
+    # Listed again each time: a run that trains saves new ones and removes old ones.
+    while steps := set(_committed_steps(self._directory)) - tried:
+      step = preferred if preferred in steps else max(steps)
+      tried.add(step)
+      if not self._is_sound(step):
+        continue
+      failure = None
+      try:
+        with _QuietOrbax(), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+          saved = reader.restore(self._directory / str(step), args=ocp.args.Composite(
+              state=ocp.args.StandardRestore(target), metadata=ocp.args.JsonRestore()))
+        return saved.state, step, saved.metadata["converged_at"]
+      except Exception as error:  # noqa: BLE001 - Orbax raises whatever its storage layer raised
+        failure = error
+      if not (self._directory / str(step)).exists():
+        continue
+      if step not in self._unverified:
+        raise self._error("restore", step, failure) from failure
+      self._reject(step, [f"it has no checksums and cannot be restored ({_first_line(failure)})"])
+    return None
+
+  def _is_sound(self, step: int) -> bool:
+    if step not in self._sound:
+      folder = self._directory / str(step)
+      try:
+        damage, unverified = inspect_checkpoint(folder, jax.process_index(), jax.process_count())
+      except OSError as error:
+        damage, unverified = [f"{error.filename or folder}: {error.strerror or error}"], False
+      self._sound[step] = not _any_process(bool(damage))
+      if not self._sound[step]:
+        self._reject(step, damage)
+      elif unverified:
+        self._unverified.add(step)
+        self._report(f"checkpoint {step} has no complete checksums, as after a kill: its content cannot be verified")
+    return self._sound[step]
+
+  def _reject(self, step: int, damage: list[str]) -> None:
+    self._sound[step] = False
+    for line in damage if (self._directory / str(step)).exists() else ():  # Else the run has removed it meanwhile.
+      self._report(f"checkpoint {step} is damaged: {line}; it is skipped")
+
+  def _score(self, step: int) -> float:
+    path = self._directory / str(step) / "metrics" / "metrics"
+    try:
+      value = read_json(path).get(self._best_metric) if path.exists() else None
+    except InputError:  # Named when the checkpoint is verified.
+      value = None
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else np.nan
+
+  def _error(self, verb: str, step: int | None, error: Exception) -> CheckpointError:
+    what = "a checkpoint" if step is None else f"checkpoint {step}"
+    kept = _committed_steps(self._directory)
+    return CheckpointError(f"could not {verb} {what} in {self._directory}: {_first_line(error)}; "
+                           f"{'complete: ' + ', '.join(map(str, kept)) if kept else 'there is no complete one'}")
+
+
+class Checkpoints(CheckpointReader):
+  """The checkpoints of the run that this process trains. Saved states survive a kill, a full disk or a NaN."""
 
   def __init__(
       self,
@@ -43,19 +182,18 @@ class Checkpoints:
       metadata: Mapping[str, Any] | None = None,
       report: Callable[[str], None] = print,
   ):
-    """Opens, or creates, a directory of checkpoints.
+    """Opens, or creates, a directory of checkpoints; no other process may write into it.
 
     Args:
-      directory: local, or any that `etils.epath` reaches.
-      keep: number of newest checkpoints to keep.
-      best_metric: also keep the checkpoint with the best value of this evaluation metric.
-      lower_is_better: how to read that metric.
+      directory: Local path, or any that `etils.epath` reaches.
+      keep: Number of newest checkpoints to keep.
+      best_metric: Also keep the checkpoint with the best value of this evaluation metric.
+      lower_is_better: Direction of that metric.
       metadata: JSON to store with each checkpoint (config, fingerprints, versions).
-      report: receives the lines that a person should see.
+      report: Receives the lines that a person should see.
     """
-    self._directory = epath.Path(directory).absolute()  # Orbax refuses relative paths.
-    self._metadata, self._report = dict(metadata or {}), report
-    self._best_metric = best_metric
+    super().__init__(directory, best_metric=best_metric, lower_is_better=lower_is_better, report=report)
+    self._metadata = dict(metadata or {})
     preserved, score = policies.LatestN(keep), None
     if best_metric:
       def score(metrics):
@@ -67,37 +205,22 @@ class Checkpoints:
         preservation_policy=preserved, cleanup_tmp_directories=True, best_fn=score,
         best_mode="min" if lower_is_better else "max", enable_async_checkpointing=True)
     self._opened: ocp.CheckpointManager | None = None
-    self._hasher = _Hasher(self._directory)
+    self._quiet = _QuietOrbax()
+    self._hasher = _Hasher(self._directory, report)
 
   @property
   def _manager(self) -> ocp.CheckpointManager:
-    # Opened late: restoring first moves damaged checkpoints out of its sight.
+    # Opened late: damaged checkpoints are first moved out of its sight. It reads the metrics of all of them, and
+    # fails at one that is incomplete or is not JSON.
     if self._opened is None:
-      # Orbax logs for its developers, with a page of tracebacks for every error that it raises as well.
-      logging.getLogger("absl").setLevel(logging.CRITICAL)
-      # Orbax reads the metrics of all checkpoints, and gives up at one that is no JSON.
-      for step in _committed_steps(self._directory) if self.keeps_best else ():
-        self._set_aside_if_damaged(step, within="metrics/")
+      for step in _committed_steps(self._directory):
+        damage, _ = inspect_checkpoint(self._directory / str(step), jax.process_index(), jax.process_count(),
+                                       within="metrics/")
+        if _any_process(bool(damage)):
+          self._reject(step, damage)
+      self._quiet.__enter__()
       self._opened = ocp.CheckpointManager(self._directory, options=self._options)
     return self._opened
-
-  def latest(self) -> int | None:
-    """The newest committed step, or None."""
-    steps = _committed_steps(self._directory)
-    return steps[-1] if steps else None
-
-  @property
-  def keeps_best(self) -> bool:
-    """Whether a metric says which checkpoint is the best."""
-    return self._best_metric is not None
-
-  def best(self) -> int | None:
-    """The step with the best value of `best_metric`; None where no checkpoint has one that is finite."""
-    if not self.keeps_best or self.latest() is None:
-      return None
-    step = self._manager.best_step()
-    value = np.nan if step is None else self._manager.metrics(step).get(self._best_metric, np.nan)
-    return step if np.isfinite(value) else None
 
   def save(self, step: int, state: PyTree, converged_at: int | None = None,
            scores: Mapping[str, float] | None = None) -> None:
@@ -111,10 +234,11 @@ class Checkpoints:
           state=ocp.args.StandardSave(state), metadata=ocp.args.JsonSave(metadata)))
     except Exception as error:  # Orbax raises whatever its storage layer raised.
       raise self._error("save", step, error) from error
+    self._sound.pop(step, None)
     self._hasher.expect(step)
 
   def wait(self) -> None:
-    """Returns when everything is on disk, checksums too."""
+    """Returns when everything is on disk, checksums included."""
     try:
       self._manager.wait_until_finished()
       self._manager.check_for_errors()
@@ -123,92 +247,83 @@ class Checkpoints:
     self._hasher.wait()
 
   def close(self) -> None:
-    """Ends the background work; call it once the run is over, in whatever way."""
-    self._hasher.close()
+    """Ends the background work; call it when the run is over, in whatever way."""
     if self._opened is not None:
-      self._opened.close()
-      self._opened = None
+      opened, self._opened = self._opened, None
+      try:
+        opened.close()
+      except Exception as error:  # noqa: BLE001 - of a save that nobody waited for
+        self._report(str(self._error("save", None, error)))
+      self._quiet.__exit__(None, None, None)
+    self._hasher.close()
 
-  def restore(self, abstract: PyTree, layout: PyTree,
-              preferred: int | None = None) -> tuple[PyTree, int, int | None] | None:
-    """The newest sound checkpoint as `(state, step, converged_at)`, or None where there is none.
-
-    Args:
-      abstract: shapes and dtypes of the state.
-      layout: a sharding for every leaf; it need not be the one that was saved.
-      preferred: the step to restore instead, if it is sound.
-    """
-    step = self._newest_sound_step(preferred)
-    if step is None:
-      return None
-    target = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, layout)
-    try:
-      saved = self._manager.restore(step, args=ocp.args.Composite(
-          state=ocp.args.StandardRestore(target), metadata=ocp.args.JsonRestore()))
-    except Exception as error:
-      raise self._error("restore", step, error) from error
-    return saved.state, step, saved.metadata["converged_at"]
-
-  def _newest_sound_step(self, preferred: int | None) -> int | None:
-    steps = sorted(_committed_steps(self._directory), key=lambda step: (step == preferred, step), reverse=True)
-    return next((step for step in steps if not self._set_aside_if_damaged(step)), None)
-
-  def _set_aside_if_damaged(self, step: int, within: str = "") -> bool:
-    """Whether files of a checkpoint, of those whose names begin with `within`, do not have their checksums."""
-    folder = self._directory / str(step)
-    damage = find_damage(folder, jax.process_index(), jax.process_count(), within)
-    damaged = bool(damage)
-    if jax.process_count() > 1:
-      damaged = bool(multihost_utils.process_allgather(np.array(damaged)).any())
-    if not damaged:
-      return False
+  def _reject(self, step: int, damage: list[str]) -> None:
+    """Renames a damaged checkpoint, on which all processes agree."""
+    self._sound[step] = False
     for line in damage:
       self._report(f"checkpoint {step} is damaged: {line}; it is set aside")
     if jax.process_index() == 0:
-      aside = self._directory / DAMAGED.format(step)
-      if aside.exists():
-        aside.rmtree()
-      folder.rename(aside)
+      names = set(self.rejected())
+      aside = DAMAGED.format(step)
+      while aside in names:  # An earlier checkpoint of the same step was damaged as well.
+        aside += "+"
+      (self._directory / str(step)).rename(self._directory / aside)
     if jax.process_count() > 1:
       multihost_utils.sync_global_devices(f"damaged {step}")
-    return True
-
-  def _error(self, verb: str, step: int | None, error: Exception) -> CheckpointError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    what = "a checkpoint" if step is None else f"checkpoint {step}"
-    kept = _committed_steps(self._directory)
-    return CheckpointError(f"could not {verb} {what} in {self._directory}: {reason}; "
-                           f"{'complete: ' + ', '.join(map(str, kept)) if kept else 'there is no complete one'}")
 
 
-def find_damage(folder: epath.Path, part: int = 0, parts: int = 1, within: str = "") -> list[str]:
-  """What is wrong with the files of a committed checkpoint, a line each; [] if nothing is.
+def inspect_checkpoint(folder: epath.Path, share: int = 0, shares: int = 1, within: str = "") -> Inspection:
+  """Verifies the files of a committed checkpoint.
 
-  Of `parts` processes each looks at a part of the files, of those whose names begin with `within`.
-
-  A checkpoint without checksums was committed an instant before its process was killed: it has
-  nothing to be held against and counts as sound.
+  Args:
+    folder: The checkpoint.
+    share: Index of the share of the files to hash, for several processes.
+    shares: Number of shares.
+    within: Prefix of the names to verify.
   """
+  if not folder.is_dir():
+    return Inspection([f"{folder} is not a directory"], True)
   expected: dict[str, str] = {}
   for path in sorted(folder.glob(CHECKSUMS.format("*"))):
     try:
-      expected |= json.loads(path.read_text())
-    except ValueError:
-      return [f"{path} is not readable"]
-  damage = []
-  for name in sorted(name for name in expected if name.startswith(within))[part::parts]:
-    path = folder / name
-    if not path.exists():
-      damage.append(f"{path} is missing")
-    elif (size := _size_and_hash(path)) != expected[name]:
-      damage.append(f"{path} does not have its checksum (size and SHA-256 {size}, expected {expected[name]})")
-  return damage
+      expected |= read_json(path)
+    except InputError as error:
+      return Inspection([f"{error}"], True)
+  files = {str(path.relative_to(folder)) for path in _files(folder)}
+  damage = [f"{folder / name} is missing" for name in sorted((expected.keys() | set(REQUIRED)) - files)
+            if name in REQUIRED or name.startswith(within)]
+  for name in sorted(name for name in files & expected.keys() if name.startswith(within))[share::shares]:
+    if (actual := _size_and_hash(folder / name)) != expected[name]:
+      damage.append(f"{folder / name} does not have its checksum (size and SHA-256 {actual}, expected "
+                    f"{expected[name]})")
+  if "metrics/metrics" in files - expected.keys():
+    try:
+      read_json(folder / "metrics" / "metrics")
+    except InputError as error:
+      damage.append(f"{error}")
+  unverified = any(not _is_checksum(name) for name in files - expected.keys())
+  return Inspection(damage, unverified)
+
+
+def _any_process(damaged: bool) -> bool:
+  if jax.process_count() == 1:
+    return damaged
+  return bool(multihost_utils.process_allgather(np.array(damaged)).any())
+
+
+def _first_line(error: BaseException | None) -> str:
+  return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _committed_steps(directory: epath.Path) -> list[int]:
   if not directory.exists():
     return []
-  return sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit() and ocp.utils.is_checkpoint_finalized(p))
+  paths = [path for path in directory.iterdir() if path.name.isdecimal() and str(int(path.name)) == path.name]
+  return sorted(int(path.name) for path in paths if not path.is_dir() or ocp.utils.is_checkpoint_finalized(path))
+
+
+def _is_checksum(name: str) -> bool:
+  return name.removeprefix(".").startswith("checksums.")  # Or the draft of one.
 
 
 def _files(folder: epath.Path) -> Iterator[epath.Path]:
@@ -228,17 +343,32 @@ def _size_and_hash(path: epath.Path) -> str:
   return f"{size}:{digest.hexdigest()}"
 
 
+class _QuietOrbax(logging.Filter):
+  """While entered, drops what Orbax logs for its developers: a page of traceback for every error it also raises."""
+
+  def filter(self, record: logging.LogRecord) -> bool:
+    return "orbax" not in record.pathname
+
+  def __enter__(self) -> "_QuietOrbax":
+    logging.getLogger("absl").addFilter(self)
+    return self
+
+  def __exit__(self, *exc: object) -> None:
+    logging.getLogger("absl").removeFilter(self)
+
+
 class _Hasher:
   """Writes the checksums of checkpoints as they are committed, in a thread."""
 
-  def __init__(self, directory: epath.Path):
-    self._directory = directory
+  def __init__(self, directory: epath.Path, report: Callable[[str], None]):
+    self._directory, self._report = directory, report
     self._steps: queue.Queue[int | None] = queue.Queue()
     self._thread: threading.Thread | None = None
     self._closed = threading.Event()
 
   def expect(self, step: int) -> None:
     if self._thread is None:
+      self._closed.clear()
       self._thread = threading.Thread(target=self._work, name="checksums", daemon=True)
       self._thread.start()
     self._steps.put(step)
@@ -257,25 +387,23 @@ class _Hasher:
     while (step := self._steps.get()) is not None:
       folder = self._directory / str(step)
       try:
-        while not self._closed.is_set():
+        while True:
           if folder.exists() and ocp.utils.is_checkpoint_finalized(folder):
             self._write(folder)
             break
           # A save that failed is never committed; a later one that was shows it.
-          if (_committed_steps(self._directory) or [-1])[-1] > step:
+          if self._closed.is_set() or (_committed_steps(self._directory) or [-1])[-1] > step:
             break
           time.sleep(0.01)
-      except Exception as error:  # noqa: BLE001 - the thread must live on; a checkpoint counts without checksums
+      except Exception as error:  # noqa: BLE001 - the thread must live on; the checkpoint counts as unverified
         if folder.exists():  # Else the retention removed it meanwhile.
-          logging.warning("no checksums for %s: %s", folder, error)
+          self._report(f"checkpoint {step} has no checksums: {folder}: {getattr(error, 'strerror', None) or error}")
       finally:
         self._steps.task_done()
 
   def _write(self, folder: epath.Path) -> None:
-    files = sorted(str(path.relative_to(folder)) for path in _files(folder) if not path.name.startswith("checksums."))
-    mine = files[jax.process_index()::jax.process_count()]
-    text = json.dumps({name: _size_and_hash(folder / name) for name in mine}, indent=1)
-    path = folder / CHECKSUMS.format(jax.process_index())
-    draft = path.with_suffix(".draft")
-    draft.write_text(text)
-    draft.replace(path)  # So that a kill leaves no half of it.
+    files = sorted(str(path.relative_to(folder)) for path in _files(folder)
+                   if not _is_checksum(path.name))
+    share = files[jax.process_index()::jax.process_count()]
+    text = json.dumps({name: _size_and_hash(folder / name) for name in share}, indent=1)
+    write_atomically(folder / CHECKSUMS.format(jax.process_index()), text)

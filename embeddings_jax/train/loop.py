@@ -1,5 +1,6 @@
 """The training loop: it knows the `Model` tuple and a `Source`, and nothing of what is learnt."""
 import collections
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from embeddings_jax.ops.sharding import DATA_AXES, constrain
 from embeddings_jax.train import mesh as mesh_lib
 from embeddings_jax.train.checkpoints import Checkpoints
 from embeddings_jax.train.prefetch import prefetch
-from embeddings_jax.train.signals import Signals
+from embeddings_jax.train.signals import Signals, exit_code
 from embeddings_jax.types import Model, PyTree, Source
 
 MUST_BE_FINITE = ("loss", "gradient_norm")
@@ -31,8 +32,7 @@ class Stopped(RuntimeError):
     done = f"saved at step {step}; the same command goes on from there" if saved else f"stopped at step {step}"
     super().__init__(f"{signal_name} received: {done}")
     self.step = step
-    # 75 (EX_TEMPFAIL) asks a scheduler to start the run again.
-    self.exit_code = 130 if signal_name == "SIGINT" else 75
+    self.exit_code = exit_code(signal_name)
 
 
 def train(
@@ -75,7 +75,7 @@ def train(
     write: `(step, record)`, with the means over the steps since the last record, as far as they
       belong to the dispatch; so records depend on the absolute step alone.
     progress: the same over a whole dispatch, for people; called after every one.
-    signals: asks the loop to stop.
+    signals: asks the loop to stop; after the last step too, once that is saved.
     started: told the step that the run goes on from, before the first dispatch.
     initial: `state -> state`, applied to a fresh state, not to a restored one: puts pretrained parameters in, as
       NumPy arrays of the same shapes.
@@ -91,7 +91,7 @@ def train(
   if source.whole:
     source = mesh_lib.padded(source, mesh_lib.num_data_shards(mesh))
   mesh_lib.check_batch_size(mesh, source.batch_size)
-  with jax.set_mesh(mesh):
+  with jax.set_mesh(mesh), contextlib.ExitStack() as stack:
     replicated = NamedSharding(mesh, P())
     feeder = mesh_lib.Feeder(mesh, source.batch_size)
     resident = mesh_lib.put(source.resident, NamedSharding(mesh, P(DATA_AXES)) if source.whole else replicated)
@@ -118,6 +118,8 @@ def train(
     del first_feeds
     if started:
       started(step)
+    if signals:
+      stack.enter_context(signals.deferred())
 
     unread = collections.deque()  # Dispatches whose metrics were not fetched yet.
 
@@ -186,6 +188,8 @@ def train(
       if saved_at != step:
         save()
       checkpoints.wait()
+    if signals and checkpoints and (signal_name := signals.received()):
+      raise Stopped(step, signal_name, saved=True)
     return state
 
 

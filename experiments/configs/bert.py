@@ -34,8 +34,9 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
                  kernel_std=0.02, position_init="normal", dropout=0.1, attention_dropout=0.1, mask_rate=0.15,
                  masking="dynamic", whole_words=False, pooling="mean", dtype="float32", remat="none", unroll=4,
                  accumulate=1),
-      data=dict(name="pydocs", encoder="subwords", errors="strict", tokenizer="", model="wordpiece", vocab_size=4000,
-                lowercase=True, form="pairs", max_length=128, short_fraction=0.1, validation_pairs=1000),
+      data=dict(name="pydocs", encoder="subwords", errors="strict", documents="", tokenizer="", model="wordpiece",
+                vocab_size=4000, lowercase=True, form="pairs", max_length=128, short_fraction=0.1,
+                validation_pairs=1000),
       optimizer=dict(name="adamw", learning_rate=1e-3, schedule="linear", warmup_steps=100, weight_decay=0.01,
                      clip_norm=1.0, b1=0.9, b2=0.999, eps=1e-6),
       steps=1000,
@@ -55,6 +56,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   elif preset == "small":
     # Few tokens: what is unusual here shortens the time until words and their neighbours are known. Rows are short,
     # fewer kinds of tokens are met more often, and more of them are predicted.
+    del config.optimizer["eps"]  # Muon takes none.
     config.update(dict(
         model=dict(dim=256, num_layers=4, num_heads=4, mlp_dim=1024, norm="pre", dropout=0.0, attention_dropout=0.0,
                    position_init="neighbours", mask_rate=0.4, dtype="bfloat16"),

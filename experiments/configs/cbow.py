@@ -21,7 +21,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
                  shared_negatives=16, group=104, max_mass=32.0, slack=0.06, chunk=512,
                  max_memory=4.0),
       data=dict(name="pydocs", encoder="words", normalize="lower", min_count=5, max_size=0, window_length=512,
-                max_documents=0, errors="strict"),
+                max_documents=0, errors="strict", documents=""),
       optimizer=dict(name="sgd", schedule="linear", learning_rate=0.1, end_fraction=1e-4),
       steps=0,
       epochs=8,

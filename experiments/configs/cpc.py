@@ -21,7 +21,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
       model=dict(inputs="bytes", channels=(128, 128), kernel_sizes=(4, 2), strides=(4, 2), embedding_dim=32,
                  context_dim=128, num_predictions=6, negatives="other", temperature=1.0, norm=True, dtype="float32"),
-      data=dict(name="pydocs", encoder="bytes", errors="strict", window_length=256, max_length=1024),
+      data=dict(name="pydocs", encoder="bytes", errors="strict", documents="", window_length=256, max_length=1024),
       optimizer=dict(name="adam", learning_rate=3e-3, schedule="cosine", warmup_steps=50, clip_norm=1.0),
       steps=1200,
       batch_size=64,

@@ -19,7 +19,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
       # window in words, on either side; memory for counting in MiB.
       data=dict(name="pydocs", encoder="words", form="cells", normalize="lower", min_count=5, max_size=0,
                 boundaries="document", counting="pairs", window=10, weighting="distance", symmetric=True,
-                memory=2048, max_documents=0, errors="strict"),
+                memory=2048, max_documents=0, errors="strict", documents=""),
       steps=20,  # At most; it ends when it has converged.
       log_every=1,
       save_every=0,

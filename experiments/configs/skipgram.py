@@ -16,7 +16,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
       model=dict(dim=100, window=5, tied=False, subsample=1e-3, slack=0.06, chunk=512, max_memory=4.0),
       data=dict(name="pydocs", encoder="words", normalize="lower", min_count=5, max_size=2000, window_length=512,
-                max_documents=0, errors="strict"),
+                max_documents=0, errors="strict", documents=""),
       optimizer=dict(name="adam", schedule="linear", learning_rate=0.03, warmup_steps=0, end_fraction=1e-4),
       steps=0,
       epochs=2,

@@ -9,7 +9,7 @@ from etils import epath
 from embeddings_jax.data import catalog
 from embeddings_jax.eval import pairs
 from embeddings_jax.types import InputError, Model, PyTree
-from experiments import workdir
+from experiments import metrics
 from experiments.figures import canvas, components, documents, mixtures, pictures, training, words
 
 
@@ -21,7 +21,7 @@ def draw(
   plt = canvas.pyplot()
   folder = path / "figures"
   folder.mkdir(parents=True, exist_ok=True)
-  records = [record for record in workdir.read_metrics(path) if "loss" in record]
+  records = [record for record in metrics.read_metrics(path) if "loss" in record]
   made = {}
   if records:
     made["loss"] = training.loss_curve(plt, records)

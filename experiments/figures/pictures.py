@@ -6,8 +6,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from etils import epath
 
+from embeddings_jax.data.files.atomic import replacing
 from embeddings_jax.ops.augment import augmented
 from embeddings_jax.ops.pixels import unit
 from experiments.figures import canvas
@@ -49,7 +49,7 @@ def draw_augmentations(path: str, images: np.ndarray, ops: Mapping[str, Callable
   drawn = io.BytesIO()
   figure.savefig(drawn, dpi=100, bbox_inches="tight", format="png")
   plt.close(figure)
-  with epath.Path(path).open("wb") as file:  # 256 colours: a third of the bytes, and hardly to be seen.
+  with replacing(path) as file:  # 256 colours: a third of the bytes, and hardly to be seen.
     Image.open(drawn).convert("RGB").quantize(256).save(file, format="PNG", optimize=True)
 
 

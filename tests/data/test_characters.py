@@ -98,7 +98,7 @@ def test_windows_are_what_the_encoder_says(corpus, resident):
 @pytest.mark.parametrize("call, message", [
     (lambda: ENCODER.encode([]), "no items"),
     (lambda: CharacterEncoder(["a", "b", "c"], 6, 6), "must begin with <S>, </S>, <UNK>"),
-    (lambda: CharacterEncoder(module.MARKS, 3, 6), "max_characters=3, max_length=6: must be at least"),
+    (lambda: CharacterEncoder(module.MARKS, 3, 6), "max_characters=3: expected an integer from 4 to 4096"),
     (lambda: spell_documents(Dataset("d", "rows", [1]), vocab_size=9, max_characters=6, max_length=6), "holds rows"),
     (lambda: spell_documents(Dataset("d", "text", ["a"]), vocab_size=3, max_characters=6, max_length=6), "too small"),
     (lambda: spell_documents(Dataset("none", "text", ["", " "], fingerprint="none"), vocab_size=9, max_characters=6,

@@ -209,3 +209,9 @@ def test_the_memory_that_an_error_names_is_enough(tmp_path):
   needed = int(str(error.value).split("at least ")[1].split()[0])
   same(count_cooccurrences(tokens, 60, key="k", memory=needed << 20, cache_dir=tmp_path / "a"),
        count_cooccurrences(tokens, 60, key="k", cache_dir=tmp_path / "b"))
+
+
+def test_tokens_beyond_the_vocabulary_are_refused_before_compiled_code_counts_them(tmp_path):
+  tokens = np.array([0, 1, 2, 1, 1 << 30, 0], np.int32)
+  with pytest.raises(InputError, match="token 1073741824 is beyond the vocabulary of 3 words; .* are damaged"):
+    count_cooccurrences(tokens, 3, key="k", window=2, cache_dir=tmp_path)

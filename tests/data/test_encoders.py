@@ -1,10 +1,12 @@
 import json
+import unicodedata
 import wave
 
 import numpy as np
 import pytest
 
 from embeddings_jax.data.audio import join_clips
+from embeddings_jax.data.characters import split_words_and_marks
 from embeddings_jax.data.encoders import (
     BagEncoder,
     ByteEncoder,
@@ -16,6 +18,7 @@ from embeddings_jax.data.encoders import (
     load_encoder,
 )
 from embeddings_jax.data.words import Vocabulary, split_words
+from embeddings_jax.eval.word_similarity import known_form
 from embeddings_jax.types import InputError
 
 VOCABULARY = Vocabulary.from_counts({"the": 9, "cat": 3, "ant": 3, "rare": 1, "New_York": 2}, min_count=2)
@@ -134,16 +137,57 @@ def test_bad_folders(tmp_path):
     WordEncoder.load(tmp_path)
   WordEncoder(VOCABULARY, "lower").save(tmp_path / "w")
   (tmp_path / "w" / "vocabulary.txt").write_text("the\n")
-  for text in ("{", '{"kind": "smells"}', '{"kind": "rows"}', "[]", '{"kind": "words", "normalize": "lower"}'):
+  for text, message in (
+      ("{", "preprocess.json: not JSON"), ('{"kind": "smells"}', "unknown kind 'smells'; known: bags, bytes"),
+      ('{"kind": "rows"}', "damaged encoder .*num_features"), ("[]", "holds a list, expected an object"),
+      ('{"kind": "rows", "num_features": 2, "std": [1, 0]}', "damaged encoder .std: expected numbers above 0"),
+      ('{"kind": "rows", "num_features": 1e9}', "num_features=1000000000.0: expected an integer"),
+      ('{"kind": "bytes", "max_length": -3}', "max_length=-3: expected an integer from 1"),
+      ('{"kind": "bytes", "max_length": 3, "rate": 8}', "bytes has no option 'rate'"),
+      ('{"kind": "words", "normalize": "lower"}', "counts.npy: does not hold the counts of 1 words")):
     (tmp_path / "w" / "preprocess.json").write_text(text)
-    with pytest.raises(InputError, match="damaged encoder"):
+    with pytest.raises(InputError, match=message):
       load_encoder(tmp_path / "w")
+
+
+def test_words_with_rare_line_ends_survive_their_folder(tmp_path):
+  words = ["a\u2028b", "c\x85", "\x0c", "d e"]
+  WordEncoder(Vocabulary(words, [4, 3, 2, 1]), "lower").save(tmp_path)
+  data = (tmp_path / "vocabulary.txt").read_bytes()
+  for content in (data, b"\xef\xbb\xbf" + data.replace(b"\n", b"\r\n")):  # As some editors save it.
+    (tmp_path / "vocabulary.txt").write_bytes(content)
+    assert WordEncoder.load(tmp_path).vocabulary.words == words
 
 
 def test_split_words():
   assert split_words("Don't: 2 É-cats\n42", "a-z") == ["don", "t", "two", "cats", "four", "two"]
   assert split_words("Don\u2019t: 2 É-cats_x 'tis\n42", "lower") == ["don't", "2", "é", "cats", "x", "tis", "42"]
   assert split_words("Don't Stop", "cased") == ["Don't", "Stop"]
+
+
+@pytest.mark.parametrize("text, words", [
+    ("मैं हिन्दी पढ़ता हूँ।", ["मैं", "हिन्दी", "पढ़ता", "हूँ"]),
+    ("தமிழ் மொழி, বাংলা", ["தமிழ்", "மொழி", "বাংলা"]),
+    ("cafe\u0301 café re\u0301sume\u0301s", ["café", "café", "résumés"]),
+    ("Tie\u0302\u0301ng Vie\u0323\u0302t", ["Tiếng", "Việt"]),
+    ("מִלָּה كِتَاب", ["מִלָּה", "كِتَاب"]),
+    ("می\u200cخواهم می\u200c رفت", ["می\u200cخواهم", "می", "رفت"]),
+    ("ക്\u200dഷ അവന്\u200d വന്നു", ["ക്\u200dഷ", "അവന്\u200d", "വന്നു"]),
+    ("x\u200d-\u0301y \u0301 \U0001f468\u200d\U0001f469 Donau\u00addampf", ["x", "y", "Donaudampf"]),
+    ("e\u0301's l\u2019e\u0301te\u0301 𑀓𑁆𑀓", ["é's", "l'été", "𑀓𑁆𑀓"]),
+])
+def test_words_have_their_combining_marks_and_joiners(text, words):
+  words = [unicodedata.normalize("NFC", word) for word in words]
+  assert split_words(text, "cased") == words
+  assert split_words(text + "\0", "lower") == [word.lower() for word in words] + ["\0"]
+  assert [word for word in split_words_and_marks(text) if len(word) > 1 or word.isalnum()] == [
+      word.replace("l'", "l\u2019") for word in words]
+
+
+def test_a_query_may_be_decomposed(tmp_path):
+  encoder = WordEncoder(Vocabulary(["café", "हिन्दी"], np.array([2, 1])), "lower")
+  assert encoder.encode(["CAFE\u0301", "हिन्दी"])["tokens"].tolist() == [[0], [1]]
+  assert known_form("Cafe\u0301", encoder.vocabulary) == "café" and known_form("cafe", encoder.vocabulary) is None
 
 
 def test_windows_of_joined_clips_stay_in_their_group():

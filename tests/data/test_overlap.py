@@ -11,6 +11,8 @@ def test_by_hand():
   kept, dropped = without_overlap(items, others)
   assert kept.tolist() == [3, 4] and dropped == 4
   assert normalized("Don't_go, 2!") == "dontgo2"
+  assert normalized("Cafe\u0301!") == normalized("café") != normalized("cafe")
+  assert normalized("की") != normalized("का")
 
 
 def test_nothing_to_compare_with_drops_nothing():

@@ -1,5 +1,6 @@
 """The user's own files: what they become, and one clear line for each way in which they can be wrong."""
 import bz2
+import csv
 import gzip
 import lzma
 import struct
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 import zstandard
 
-from embeddings_jax.data import formats
 from embeddings_jax.data.catalog import load
 from embeddings_jax.data.dataset import Dataset, from_texts, take_columns
 from embeddings_jax.data.documents import byte_stream, is_validation
+from embeddings_jax.data.encoders import RowEncoder
+from embeddings_jax.data.files import arrays
 from embeddings_jax.data.inputs import read_items
 from embeddings_jax.types import InputError
 
@@ -94,7 +96,7 @@ def test_npy_rows(folder, monkeypatch):
   np.save(folder / "f.npy", np.ones((3, 4), np.float32))
   np.testing.assert_array_equal(load(str(folder / "a.npy")).items, np.arange(12, dtype=np.float32).reshape(3, 4))
   assert type(load(str(folder / "f.npy")).items) is np.ndarray
-  monkeypatch.setattr(formats, "IN_MEMORY_BYTES", 47)
+  monkeypatch.setattr(arrays, "IN_MEMORY_BYTES", 47)
   assert isinstance(load(str(folder / "f.npy")).items, np.memmap)
   assert load(str(folder / "*.npy")).items.shape == (6, 4)
 
@@ -229,17 +231,19 @@ def test_a_generator_is_a_corpus(folder, tmp_path):
     from_texts(iter(()), "mine")
   with pytest.raises(InputError, match="mine: document 1 is of type bytes, should be str"):
     from_texts(["a", b"b"], "mine")
-  kept = [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"]
+  kept = [path for path in (tmp_path / "cache").iterdir() if path.suffix not in (".lock", ".manifest")]
   assert len(kept) == 2  # Drafts, whole and broken, are gone.
 
 
 def test_a_function_of_a_file_is_a_corpus(folder):
   (folder / "mine.py").write_text("def articles():\n  yield 'one'\n  yield 'two'\nsize = 3\n")
-  dataset = load(f"{folder / 'mine.py'}:articles")
+  with pytest.raises(InputError, match="mine.py:articles: is code.* give --data=.*mine.py:articles"):
+    load(f"{folder / 'mine.py'}:articles")
+  dataset = load(f"{folder / 'mine.py'}:articles", allow_code=True)
   assert list(dataset.items) == ["one", "two"] and dataset.name.endswith("mine.py:articles")
   for name, message in (("mine.py:size", "mine.py defines no function size"), ("none.py:f", "there is no file")):
     with pytest.raises(InputError, match=message):
-      load(str(folder / name))
+      load(str(folder / name), allow_code=True)
 
 
 def test_replace_goes_on(folder):
@@ -253,7 +257,7 @@ def test_an_error_leaves_nothing_in_the_cache(folder, tmp_path):
   (folder / "a.txt").write_bytes(b"\xff")
   with pytest.raises(InputError):
     load(str(folder / "a.txt"))
-  assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"]
+  assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix not in (".lock", ".manifest")]
 
 
 def test_missing_mixed_and_unlike_files(folder):
@@ -380,3 +384,210 @@ def test_tables_of_sentences_are_joined_if_they_are_alike(folder):
   (folder / "b.tsv").write_text("1\t2\n")
   with pytest.raises(InputError, match="a.tsv holds sentences, b.tsv numbers"):
     load(str(folder))
+
+
+def table(folder, text, name="a.csv", **options):
+  (folder / name).write_text(text, newline="")
+  return load(str(folder / name), **options)
+
+
+FRACTIONS = "".join(f"{i}.5,{i}.25\n" for i in range(12))
+
+
+@pytest.mark.parametrize("text, columns, names, rows", [
+    (",x,y\na,1,2\nb,3,4\n", ["x", "y"], ["a", "b"], [[1, 2], [3, 4]]),  # R's write.csv, or pandas with an index.
+    (",0,1\n0,1,2\n1,3,4\n", ["0", "1"], ["0", "1"], [[1, 2], [3, 4]]),  # pandas without names of columns.
+    ('"rownames","x"\n"1",7\n"2",8\n', ["x"], ["1", "2"], [[7], [8]]),
+    ("Unnamed: 0,x\n5,7\n3,8\n", ["x"], ["5", "3"], [[7], [8]]),
+    ("x,y\nu,1,2\nv,3,4\n", ["x", "y"], ["u", "v"], [[1, 2], [3, 4]]),  # R's write.table.
+    ("model,x\nMazda RX4,1\nFiat,2\n", ["x"], ["Mazda RX4", "Fiat"], [[1], [2]]),
+    ("id,x\n1,7\n2,8\n3,9\n", ["x"], ["1", "2", "3"], [[7], [8], [9]]),
+    ("id,x\n1,7\n2,8\n2,9\n", ["id", "x"], None, [[1, 7], [2, 8], [2, 9]]),
+    ("0,1,2\n3,4,5\n", ["0", "1", "2"], None, [[3, 4, 5]]),
+    ("2001,2002,2003\n.5,.25,.125\n", ["2001", "2002", "2003"], None, [[.5, .25, .125]]),
+    ("2001,2002,2003\n5,2,1\n", None, None, [[2001, 2002, 2003], [5, 2, 1]]),
+    ("0,1\n1,0\n", None, None, [[0, 1], [1, 0]]),
+    ("1,2,3\n2,1,3\n", None, None, [[1, 2, 3], [2, 1, 3]]),
+    ("0\n.5\n", None, None, [[0], [.5]]),
+    ("x\r1\r2\r", ["x"], None, [[1], [2]]),
+    ("\ufeffx,y\r\n1,2\r\n", ["x", "y"], None, [[1, 2]]),
+    ('x,"y\nz"\n1,2\n', ["x", "y\nz"], None, [[1, 2]]),
+])
+def test_headers_and_names_of_rows_are_recognized(folder, text, columns, names, rows):
+  dataset = table(folder, text)
+  assert dataset.columns == columns and dataset.names == names and dataset.items.tolist() == rows
+  assert f"{len(rows)} rows of {len(rows[0])} columns" in dataset.note
+  assert all(name in dataset.note for name in columns or ())
+  assert ("names of the rows" in dataset.note or "counts the rows" in dataset.note) == (names is not None)
+
+
+def test_two_columns_need_rows_enough_to_tell_a_header_of_numbers(folder):
+  assert table(folder, "0,1\n" + FRACTIONS).columns == ["0", "1"]
+  assert len(table(folder, "0,1\n" + FRACTIONS).items) == 12
+  assert len(table(folder, "0,1\n1.5,2\n" + FRACTIONS).items) == 14
+
+
+def test_numbers_keep_their_digits_until_they_are_centered(folder):
+  times = 1_700_000_000 + np.arange(60) * 0.5
+  text = "t,v\n" + "".join(f"{t:.2f},{i % 7}\n" for i, t in enumerate(times))
+  dataset = table(folder, text)
+  assert dataset.items.dtype == np.float64 and len(np.unique(dataset.items[:, 0])) == 60
+  np.save(folder / "a.npy", dataset.items)
+  np.testing.assert_array_equal(load(str(folder / "a.npy")).items, dataset.items, strict=True)
+  expected = (times - times.mean()) / times.std()
+  standard, centered = RowEncoder.standardizing(dataset.items), RowEncoder.centering(dataset.items)
+  np.testing.assert_allclose(standard.encode(dataset.items)["x"][:, 0], expected, atol=1e-6)
+  x = centered.encode(list(dataset.items))["x"]
+  np.testing.assert_allclose(x[:, 0], times - times.mean(), atol=1e-6)
+  np.testing.assert_array_equal(x[:, 1], dataset.items[:, 1])  # Small numbers stay where they are.
+  saved = RowEncoder(**centered.options())
+  np.testing.assert_array_equal(saved.encode(dataset.items)["x"], x)
+  plain = table(folder, "x\n1\n2.5\n", "b.csv")
+  assert plain.items.dtype == np.float32 and RowEncoder.centering(plain.items).mean is None
+  tenths = table(folder, "x\n.1\n.7\n", "c.csv")  # Not exact in float32, but near enough.
+  assert tenths.items.dtype == np.float64 and RowEncoder.centering(tenths.items).mean is None
+  np.testing.assert_array_equal(RowEncoder.centering(tenths.items).encode(tenths.items)["x"],
+                                np.array([[.1], [.7]], np.float32))
+
+
+def test_labels_and_ids_never_become_floats(folder):
+  big = 2**53
+  dataset = table(folder, f"x,id,key\n1,{big},{2**70}\n2,{big + 1},{2**70 + 1}\n3,{big + 2},{2**70}\n")
+  rest, (ids, keys) = take_columns(dataset, ["id", "key"])
+  assert ids.dtype == np.int64 and ids.tolist() == [big, big + 1, big + 2]
+  assert keys.tolist() == [str(2**70), str(2**70 + 1), str(2**70)]
+  assert rest.items.tolist() == [[1], [2], [3]] and not rest.integers
+  np.save(folder / "a.npy", np.array([[1, big + 1], [2, big + 3]]))
+  _, (ids,) = take_columns(load(str(folder / "a.npy")), ["1"])
+  assert ids.tolist() == [big + 1, big + 3]
+  near = table(folder, f"x,id\n1,{2**60 + 1}\n2,{2**60 + 2}\n", "b.csv")  # As floats they are one number.
+  assert take_columns(near, ["id"])[1][0].tolist() == [2**60 + 1, 2**60 + 2]
+  dropped = table(folder, f"x,id\n1,{big + 1}\n,{big + 3}\n3,{big + 5}\n", missing="drop")
+  assert take_columns(dropped, ["id"])[1][0].tolist() == [big + 1, big + 5]
+
+
+def test_line_breaks_and_long_fields_in_quotes(folder):
+  text = 'sentence1,sentence2,score\n"The cat\nsat\r\nhere","A ""cat""\rwas",4.0\n"Rain",LONG,4.5\n'
+  (folder / "a.csv").write_bytes(text.replace("LONG", "word " * 40_000).encode())
+  dataset = load(str(folder / "a.csv"))
+  assert dataset.items[0] == ("The cat sat here", 'A "cat" was') and len(dataset.items[1][1]) == 199_999
+  assert dataset.labels["score"].tolist() == [4.0, 4.5] and csv.field_size_limit() == 131072
+  with pytest.raises(InputError, match="line 2 has 2 columns, the lines before have 1"):
+    table(folder, "A title\n1,2\n3,4\n")
+  for text in ('sentence1,sentence2\n"a,b\nc,d\n', 'x,y\n1,"2\n3,4\n'):
+    with pytest.raises(InputError, match="a.csv: line 2: a quotation mark is never closed"):
+      table(folder, text)
+
+
+@pytest.mark.parametrize("text", ["1_0,2\n", "1,2\n3,1_000\n"])
+def test_underscores_are_no_part_of_numbers(folder, text):
+  with pytest.raises(InputError, match="is not a number"):
+    table(folder, text)
+
+
+@pytest.mark.parametrize("name, content, message", [
+    ("a.json", b'{"text": "caf\\u00e9"}', ".json is not read; write its texts to a .txt file.*FILE.py:FUNCTION"),
+    ("a.jsonl.gz", gzip.compress(b'{"text": "x"}'), ".jsonl is not read"),
+    ("a.HTML", b"<p>x", ".html is not read"),
+    ("a.txt", b"\xef\xbb\xbf\n<!DOCTYPE html><p>x", ".html is not read"),
+    ("page", b"<?xml version='1.0'?><x/>", ".xml is not read"),
+    ("a.txt", b"%PDF-1.7\n", ".pdf is not read"),
+    ("a.docx", b"PK\3\4", ".docx is not read"),
+    ("a.ipynb", b"{}", ".ipynb is not read"),
+    ("a.parquet", b"PAR1", ".parquet is not read; write it as .csv, .npy or .txt"),
+    ("a.pkl", b"\x80\x04", ".pkl is not read; write its numbers as .csv or .npy"),
+    ("a.zip", b"PK\3\4", ".zip is not read; unpack it"),
+    ("a.mp3", b"ID3", ".mp3 is not read; convert its sound"),
+    ("a.heic", b"x", ".heic is not read; convert it to .png"),
+    ("a.txt", "text".encode("utf-16"), "is UTF-16; convert it, as by iconv -f UTF-16"),
+])
+def test_formats_that_are_not_read_say_the_way_out(folder, name, content, message):
+  (folder / name).write_bytes(content)
+  with pytest.raises(InputError, match=message):
+    load(str(folder / name), errors="replace")
+  with pytest.raises(InputError, match=message):
+    read_items(folder / name, "subwords", errors="replace")
+
+
+def test_links_are_followed_and_a_folder_reached_twice_is_named(folder, caplog):
+  outside = folder.parent / "elsewhere"
+  for name in ("one/a.txt", "two/b.txt"):
+    (outside / name).parent.mkdir(parents=True)
+    (outside / name).write_text(name)
+  (folder / "x").mkdir()
+  (folder / "x" / "c.txt").write_text("c")
+  (folder / "linked").symlink_to(outside)
+  (folder / "a link to x").symlink_to(folder / "x")
+  (folder / "x" / "up").symlink_to(folder)
+  (folder / "gone.txt").symlink_to(folder / "nothing.txt")
+  assert list(load(str(folder)).items) == ["one/a.txt", "two/b.txt", "c"]
+  said = caplog.text
+  assert f"{folder}/a link to x: is {folder}/x, which was read already" in said
+  assert f"{folder}/x/up: is {folder}, which was read already" in said and "gone.txt: is a link to nowhere" in said
+  assert list(load(f"{folder}/**/*.txt").items) == ["one/a.txt", "two/b.txt", "c"]  # Not once for each way there.
+
+
+def test_blank_lines_end_documents_where_they_are_asked_for(folder):
+  text = "\ufeffOne a.\none b.\r\n\n \nTwo.\n\n"
+  lines, blank, auto = (table(folder, text, "a.txt", documents=how) for how in ("line", "blank", "auto"))
+  assert list(lines.items) == ["One a.", "one b.", "Two."] and not lines.lines
+  assert list(blank.items) == list(auto.items) == ["One a.\none b.", "Two."] and blank.lines and auto.lines
+  assert lines.fingerprint != blank.fingerprint == auto.fingerprint
+  assert list(table(folder, "a\nb\n\n", "b.txt", documents="auto").items) == ["a", "b"]
+  marked = table(folder, '<doc id="1" title="T">\na\n\nb\n</doc>\n', "c.txt", documents="auto")
+  assert list(marked.items) == ["a\n\nb"] and not marked.lines
+  with pytest.raises(InputError, match="documents=page: must be one of line, blank, auto"):
+    table(folder, "a\n", "b.txt", documents="page")
+
+
+def test_old_line_ends_and_late_byte_order_marks(folder):
+  assert list(table(folder, "one\rtwo\r\rthree", "a.txt").items) == ["one", "two", "three"]
+  assert list(table(folder, "one\n\ufefftwo\r\nthree\n", "b.txt").items) == ["one", "two", "three"]
+  (folder / "c.dat").write_bytes(b"\xef\xbb\xbf1 0:2\r\n1 1:3\r\n")
+  (folder / "vocab.txt").write_bytes(b"\xef\xbb\xbfx\r\ny\r\n")
+  assert [dict(document) for document in load(str(folder / "c.dat")).items] == [{"x": 2}, {"y": 3}]
+
+
+def extensible_wav(bits=16, subformat=1, size=None):
+  samples = np.arange(-50, 50, dtype="<i2").tobytes()
+  guid = struct.pack("<HHQ", subformat, 0, 0x719b3800aa000080) [:4] + bytes.fromhex("00001000800000aa00389b71")
+  form = struct.pack("<HHIIHHHHI", 0xfffe, 1, 8000, 16000, 2, bits, 22, bits, 4) + guid
+  size = len(samples) if size is None else size
+  body = struct.pack("<4sI", b"fmt ", len(form)) + form + struct.pack("<4sI", b"LIST", 3) + b"abc\0" + struct.pack(
+      "<4sI", b"data", size) + samples
+  return struct.pack("<4sI4s", b"RIFF", 4 + len(body), b"WAVE") + body
+
+
+def test_extensible_and_streamed_wavs(folder):
+  for size in (None, 0xffffffff):
+    (folder / "a.wav").write_bytes(extensible_wav(size=size))
+    dataset = load(str(folder / "a.wav"))
+    assert dataset.rate == 8000 and dataset.items[0].tolist() == list(range(-50, 50))
+  for content, message in ((extensible_wav(subformat=3), "not a PCM wav"),
+                           (extensible_wav(bits=24), "24 bit samples"),
+                           (extensible_wav(size=2**31), "truncated wav, 200 of 2147483648 bytes")):
+    (folder / "a.wav").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+      load(str(folder / "a.wav"))
+
+
+@pytest.mark.parametrize("line, message", [
+    ("1 4000000000:1", "word 4000000000 is not one of the 2147483647"),
+    ("1 99999999:1", "has 100000000 columns and 1 counts"),
+    ("1 0:1e999", "a count of inf"), ("1 0:1_0", "should be `n word:count"), ("1 0:nan", "a count of nan"),
+    ("1 -3:1", "should be `n word:count"), ("2 0:1", "says 2 words and has 1"),
+])
+def test_numbers_of_words_that_ask_for_gigabytes_are_refused(folder, line, message):
+  (folder / "a.dat").write_text(line + "\n")
+  with pytest.raises(InputError, match=message):
+    load(str(folder / "a.dat"))
+
+
+def test_headers_that_ask_for_gigabytes_are_refused(folder):
+  np.save(folder / "a.npy", np.ones((2, 3)))
+  data = (folder / "a.npy").read_bytes()
+  for shape, message in ((b"(2, 3000000000000)", "truncated: 48 bytes of values"), (b"(-2, -3)", "not a .npy file")):
+    header = data[10:128].replace(b"(2, 3)", shape).rstrip().ljust(117) + b"\n"
+    (folder / "b.npy").write_bytes(data[:10] + header + data[128:])
+    with pytest.raises(InputError, match=message):
+      load(str(folder / "b.npy"))

@@ -58,6 +58,8 @@ def test_sentences():
       "He met Mr. Smith of the U.S. Army.", '"Really?" she asked.', "(It was.)", "In 3.5 years...", "12 men came!",
       "History.", "A wrapped line that\n  goes on here", "and a paragraph", "* item one", "* two 東京。", "大阪！"]
   assert split_sentences(" \n ") == []
+  assert split_sentences("यह मकान है। वह घर। यह मकान. वह J. Smith है।") == [
+      "यह मकान है।", "वह घर।", "यह मकान.", "वह J. Smith है।"]
 
 
 def test_documents_on_the_disk(tmp_path, monkeypatch):

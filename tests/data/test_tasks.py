@@ -103,8 +103,8 @@ MISTAKES = {
     "score": ("train.tsv", "sentence1\tsentence2\tscore\na\tb\thigh\n", "line 2: the score 'high' is not a finite"),
     "empty": ("train.tsv", "sentence\tlabel\n", "has no training part|is empty"),
     "name": ("train.parquet", "x", "is no task by its name"),
-    "json": ("train.json", "{", "train.json: not in the form of SQuAD"),
-    "key": ("train.json", '{"data": [{"paragraphs": [{"qas": []}]}]}', "has no 'context'"),
+    "json": ("train.json", "{", "train.json: not JSON"),
+    "key": ("train.json", '{"data": [{"paragraphs": [{"qas": []}]}]}', "has no field 'context'"),
     "answer": ("train.json", squad(("who", [(5, "France")])), "the answer 'France' is not at character 5"),
     "tag": ("train.conll", "The O\ncat\n", "line 2: 'cat' should be a token and its tag, in 2 columns"),
     "conllu": ("train.conllu", "1\tThe\n", "line 1 has 2 columns, CoNLL-U has 10"),
@@ -282,7 +282,7 @@ def test_the_years_of_semeval():
     assert 0 <= dataset.labels["score"].min() and dataset.labels["score"].max() == 5
     assert all(len(pair) == 2 and all(pair) for pair in dataset.items)
   at = catalog.load("sts-13").items.index(("measure the depth of a body of water", "any large deep body of water."))
-  assert catalog.load("sts-13").labels["score"][at] == np.float32(0.8)
+  assert catalog.load("sts-13").labels["score"][at] == 0.8
   triples = catalog.load("snli-triples")
   assert triples.kind == "triples" and len(triples.items) == 5883 and not triples.split
   assert triples.items[2] == (

@@ -17,8 +17,10 @@ def test_perfect_reversed_and_random_vectors():
   # Lengths differ by far: only directions count.
   table = {word: noise.uniform(0.1, 10) * (centre[name] + 0.1 * noise.normal(size=20)) for word, name in words}
   found = categorization(lambda ws: np.array([table[w] for w in ws]), [*words, ("unheard", "e")], vocabulary=table)
-  assert found == {"all/kmeans/purity": 1, "all/agglomerative/purity": 1, "words": 80, "out_of_vocabulary": 1}
+  assert found == {"all/kmeans/purity": 1, "all/kmeans/purity/std": 0, "all/agglomerative/purity": 1, "words": 80,
+                   "out_of_vocabulary": 1}
   found = categorization(lambda ws: noise.normal(size=(len(ws), 20)), words, vocabulary=table)
+  assert 0 < found["all/kmeans/purity/std"] < 0.1
   assert found["all/kmeans/purity"] < 0.55 and found["all/agglomerative/purity"] < 0.55
   assert np.isnan(categorization(lambda ws: ws, words, vocabulary={})["all/kmeans/purity"])
 

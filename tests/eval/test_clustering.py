@@ -4,6 +4,8 @@ import types
 import numpy as np
 import pytest
 import scipy.sparse
+from sklearn.cluster import KMeans
+from sklearn.metrics import adjusted_rand_score
 
 from embeddings_jax.eval.clustering import clustering
 
@@ -44,6 +46,18 @@ def test_other_embeddings_are_clustered_by_direction():
     assert found["class/all/purity"] > 0.99 and found["class/all/ari"] > 0.97
   noise = noise.normal(size=(300, 3))
   assert abs(clustering(lambda items: noise, dataset(label))["class/all/ari"]) < 0.05
+
+
+def test_metrics_are_means_over_seeds_of_their_own():
+  random = np.random.default_rng(0)
+  label, vectors = random.integers(0, 4, 60), random.normal(size=(60, 5))
+  found = clustering(lambda items: vectors, dataset(label), seed=3)
+  unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+  runs = [adjusted_rand_score(label, KMeans(4, n_init=5, random_state=seed).fit_predict(unit))
+          for seed in range(15, 20)]
+  assert found["class/all/ari"] == pytest.approx(np.mean(runs), abs=1e-6)
+  assert found["class/all/ari/std"] == pytest.approx(np.std(runs, ddof=1), abs=1e-6) and np.std(runs) > 0
+  assert set(found) == {f"class/all/{key}{end}" for key in ("nmi", "ari", "purity") for end in ("", "/std")}
 
 
 def test_without_labels_there_is_nothing_to_say():

@@ -1,11 +1,17 @@
 """Linear probe: optimum of the written objective, perfect and random embeddings, nothing chosen on test rows."""
+
+import logging
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import scipy.optimize
 
+from embeddings_jax.eval.clustering import clustering
+from embeddings_jax.eval.few_shot import few_shot
+from embeddings_jax.eval.knn import knn
 from embeddings_jax.eval.linear_probe import classifier, linear_probe, logistic_regression, probe_accuracy
+from embeddings_jax.eval.retrieval import retrieval
 from embeddings_jax.types import InputError
 
 
@@ -80,6 +86,23 @@ def test_the_penalty_is_the_best_one_held_out():
   assert (told[1e-1] != told[1e-4]).mean() > 0.02
   for labels in told.values():
     np.testing.assert_array_equal(classifier(x, y, held_out=(other, labels), penalties=(1e-4, 1e-1))(other), labels)
+
+
+def test_labels_with_one_class_are_left_out_with_a_line(caplog):
+  labels = {"one": np.zeros(40, int), "two": np.arange(40) % 2, "rare": np.r_[[1], np.zeros(39, int)]}
+  embed = lambda items: np.stack([items % 2, items == 0], 1).astype(float)
+  given = _Data("made", np.arange(40), labels, {"train": np.arange(30), "test": np.arange(30, 40)})
+  for protocol, key in ((linear_probe, "accuracy"), (knn, "knn_accuracy"), (few_shot, "few_shot_1/accuracy")):
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+      found = protocol(embed, given)
+    assert found[f"two/test/{key}"] == found[f"rare/test/{key}"] == 1
+    assert caplog.messages == [f"{protocol.__name__}: label 'one' of data set 'made' has one class and is left out"]
+  for protocol in (linear_probe, knn, few_shot, retrieval, clustering):
+    with pytest.raises(InputError, match="labels 'one'.* have one class; there is nothing to tell apart"):
+      protocol(lambda items: 1 / 0, given._replace(labels={"one": labels["one"]}))
+  with pytest.raises(InputError, match="1 labeled items cannot be divided"):
+    linear_probe(embed, _Data("made", [0], {"one": np.zeros(1)}, {}))
 
 
 def test_no_labels_and_not_finite_are_refused():

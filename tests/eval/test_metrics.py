@@ -1,3 +1,5 @@
+import logging
+
 import numpy as np
 import pytest
 
@@ -30,7 +32,23 @@ def test_correlations_as_scipy_has_them():
   y = x + rng.normal(size=100)
   np.testing.assert_allclose(metrics.pearson(x, y), stats.pearsonr(x, y)[0], rtol=1e-6)
   np.testing.assert_allclose(metrics.spearman(x, y), stats.spearmanr(x, y)[0], rtol=1e-6)
-  assert np.isnan(metrics.pearson(x, np.ones(100)))
+
+
+def test_correlations_that_are_not_defined_say_why(caplog):
+  x = np.arange(100)
+  for predicted, scores, reason in ((x, np.full(100, 0.1), "all scores are equal"), (x[:1], x[:1], "1 pairs"),
+                                    (np.full(100, 0.1), x, "all values of the model are equal")):
+    for name in ("pearson", "spearman"):
+      caplog.clear()
+      with caplog.at_level(logging.WARNING):
+        assert np.isnan(getattr(metrics, name)(predicted, scores, "the metric"))
+      assert caplog.messages == [f"the metric is not defined (nan): {reason}"
+                                 + (", a correlation needs two" if "1" in reason else "")]
+
+
+def test_deviations_are_those_of_samples():
+  assert metrics.mean_and_std([1, 2, 4]) == (pytest.approx(7 / 3), pytest.approx(np.sqrt(7 / 3)))
+  assert np.isnan(metrics.mean_and_std([1])[1])
 
 
 @pytest.mark.parametrize("tags, expected", [

@@ -73,4 +73,4 @@ def test_what_cannot_be_asked():
   with pytest.raises(InputError, match="'set' has no labels"):
     retrieval(lambda items: items, types.SimpleNamespace(name="set", items=[0], labels={}, split={}))
   with pytest.raises(InputError, match="retrieval: the embedding of row 2 is not finite"):
-    retrieval(lambda items: np.where(items == 2, np.nan, 1.0)[:, None], dataset(["a"] * 4))
+    retrieval(lambda items: np.where(items == 2, np.nan, 1.0)[:, None], dataset([*"abab"]))

@@ -1,4 +1,5 @@
 """STS: scipy's correlation, cases by hand, a perfect and a random embedding, what is averaged how."""
+import logging
 import types
 
 import numpy as np
@@ -55,11 +56,29 @@ def test_perfect_and_random():
   assert set(found) == {"dev/spearman", "test/spearman", "dev/alignment", "dev/uniformity"}
   at_random = lambda sentences: noise.normal(size=(len(sentences), 50))
   assert abs(sts(at_random, dataset(score))["all/spearman"]) < 3 / np.sqrt(900)
-  assert np.isnan(sts(lambda sentences: np.ones((len(sentences), 2)), dataset(score))["all/spearman"])
+
+
+def test_scores_or_cosines_without_variance_say_so(caplog):
+  ones = lambda sentences: np.ones((len(sentences), 2))
+  with caplog.at_level(logging.WARNING):
+    assert np.isnan(sts(ones, dataset([1, 2, 3]))["all/spearman"])
+  assert "made: all/spearman is not defined (nan): all values of the model are equal" in caplog.text
+
+  def never(sentences):
+    raise AssertionError("embedded for nothing")
+
+  halves = {"dev": np.arange(2), "test": np.arange(2, 4)}
+  for score, options, message in (
+      ([3, 3], {}, "sts: all 2 scores of made, part all, are 3; nothing can be correlated"),
+      ([3], {}, "sts: made, part all, has 1 pairs; a correlation needs two"),
+      ([1, 2, 4.5, 4.5], dict(split=halves), "sts: all 2 scores of made, part test, are 4.5"),
+      ([1, 2, 4, 4], dict(source=[*"xxyy"]), "sts: all 2 scores of made, source y, are 4")):
+    with pytest.raises(InputError, match=message):
+      sts(never, dataset(score, **options))
 
 
 def test_alignment_and_uniformity_are_of_dev_alone():
-  score = [4, 4.5, 5, 0, 5, 5]
+  score = [4, 4.5, 5, 0, 5, 4]
   items = dataset(score, split={"dev": np.arange(4), "test": np.arange(4, 6)})
   vectors = {"a0": [1, 0], "b0": [-1, 0], "a1": [2, 0], "b1": [0, 3], "a2": [1, 0], "b2": [5, 0], "a3": [0, 1],
              "b3": [0, -1]}

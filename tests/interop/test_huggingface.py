@@ -81,7 +81,7 @@ def test_shards_halves_and_old_names_are_read(written):
     huggingface.read(folder)
   index["weight_map"] = {"x": "../elsewhere.safetensors"}
   (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-  with pytest.raises(InputError, match="name files of this directory"):
+  with pytest.raises(InputError, match="must name .safetensors files of this directory"):
     huggingface.read(folder)
 
 
@@ -115,7 +115,7 @@ def test_pooling_of_sentence_models(written, tmp_path):
   (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 12}')
   pooling = folder / "1_Pooling" / "config.json"
   pooling.write_text('{"pooling_mode_cls_token": false, "pooling_mode_mean_tokens": true}')
-  assert huggingface.sentence_model(folder) == huggingface.SentenceModel(folder, "mean", True, 12)
+  assert huggingface.sentence_model(folder) == huggingface.SentenceModel(folder, "mean", True, 12, strip=True)
   pooling.write_text('{"pooling_mode": "cls"}')
   assert huggingface.sentence_model(folder).pooling == "cls"
   pooling.write_text('{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": true}')
@@ -124,7 +124,7 @@ def test_pooling_of_sentence_models(written, tmp_path):
   modules[2]["type"] = "sentence_transformers.models.Dense"
   pooling.write_text('{"pooling_mode": "cls"}')
   (folder / "modules.json").write_text(json.dumps(modules))
-  with pytest.raises(InputError, match="module 2 is of type 'Dense'"):
+  with pytest.raises(InputError, match="module 2 is of type 'Dense'; supported are a Transformer, then Pooling"):
     huggingface.sentence_model(folder)
 
 
@@ -162,9 +162,9 @@ DAMAGES = {
                  "position_embedding_type='relative_key' is not supported"),
     "decoder": (lambda folder: change_config(folder, is_decoder=True, add_cross_attention=True), "is_decoder=True"),
     "activation": (lambda folder: change_config(folder, hidden_act="silu"), "activation 'silu' .* known: gelu"),
-    "number": (lambda folder: change_config(folder, hidden_size="12"), "hidden_size is '12', should be"),
+    "number": (lambda folder: change_config(folder, hidden_size="12"), "hidden_size is '12'; expected an"),
     "dtype": (lambda folder: change_tensors(folder, lambda t: t.update(
-        {"cls.predictions.bias": np.zeros(103, np.int64)})), "of type int64, should be float32"),
+        {"cls.predictions.bias": np.zeros(103, np.int64)})), "of type I64, should be float32"),
 }
 
 

@@ -9,6 +9,8 @@ import pytest
 from networks import equal, images, mae_params, vit_params
 from safetensors.numpy import load_file, save_file
 
+from embeddings_jax.data.encoders import ImageEncoder
+from embeddings_jax.data.processor import Processor
 from embeddings_jax.interop import huggingface_vision
 from embeddings_jax.models import mae as module
 from embeddings_jax.types import InputError
@@ -121,6 +123,81 @@ def test_vectors_are_transformers(classifier, tmp_path, caplog):
     np.testing.assert_allclose(pooled, found.pooler_output.detach().numpy(), atol=1e-5)
 
 
+PROCESSORS = [
+    dict(size={"height": 6, "width": 8}), dict(size=[6, 8], resample=3), dict(size=[6, 8], resample=0),
+    dict(size={"height": 9, "width": 13}, do_center_crop=True, crop_size={"height": 6, "width": 8}, resample=1),
+    dict(size={"shortest_edge": 7}, do_center_crop=True, crop_size={"height": 6, "width": 8}, resample=3),
+    dict(size={"shortest_edge": 4}, do_center_crop=True, crop_size={"height": 6, "width": 8}),  # Padded.
+    dict(do_resize=False, do_center_crop=True, crop_size={"height": 6, "width": 8}),
+    dict(size=[6, 8], do_rescale=False), dict(size=[6, 8], rescale_factor=1 / 127.5),
+    dict(size=[6, 8], do_normalize=False),
+    dict(size=[6, 8], image_mean=[0.1, 0.2, 0.3], image_std=[0.5, 0.25, 2]),
+    dict(image_processor_type="DeiTImageProcessorFast", crop_size={"height": 6, "width": 8}),
+    dict(image_processor_type="CLIPImageProcessor", size=10, crop_size={"height": 6, "width": 8}),
+]
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("options", PROCESSORS)
+def test_pixels_are_those_of_transformers(options, tmp_path):
+  from PIL import Image
+  from transformers import AutoImageProcessor
+
+  hyper, params = learned()
+  params["encoder"]["position_embedding"] = params["encoder"]["position_embedding"][:13]
+  huggingface_vision.write(tmp_path, hyper, {}, params, (6, 8, 3))
+  options = {"image_processor_type": "ViTImageProcessor"} | options
+  (tmp_path / "preprocessor_config.json").write_text(json.dumps(options))
+  found = huggingface_vision.read(tmp_path)[0]
+  encoder = ImageEncoder(6, 8, 3, huggingface_vision.processor(tmp_path, (6, 8, 3)))
+  peer = AutoImageProcessor.from_pretrained(tmp_path)
+  random = np.random.default_rng(0)
+  for i, shape in enumerate([(6, 8, 3), (20, 31, 3), (33, 17, 3), (7, 5, 3)]):
+    pixels = random.integers(0, 256, shape, np.uint8)
+    Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+    expected = peer(Image.fromarray(pixels), return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
+    for item in (pixels, str(tmp_path / f"{i}.png")):
+      image = encoder.encode([item])["image"][0].astype(np.float64) / 255
+      ours = (image - np.array(found["pixel_mean"])) / np.array(found["pixel_std"])
+      np.testing.assert_allclose(ours, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_the_steps_of_a_processor_survive_the_encoders_folder(tmp_path):
+  encoder = ImageEncoder(6, 8, 1, Processor(9, 3, (6, 8)))
+  encoder.save(tmp_path)
+  again = ImageEncoder.load(tmp_path)
+  picture = np.random.default_rng(0).integers(0, 256, (30, 20), np.uint8)
+  assert again.processor == encoder.processor and again.fingerprint == encoder.fingerprint
+  np.testing.assert_array_equal(again.encode([picture])["image"], encoder.encode([picture])["image"])
+  assert "processor" not in ImageEncoder(6, 8, 1).options()
+
+
+@pytest.mark.parametrize("options,message", [
+    (dict(image_processor_type="ConvNextImageProcessor"), "'ConvNextImageProcessor' is not supported; known: ViT"),
+    (dict(do_pad=True), "do_pad=True is not supported"),
+    (dict(size={"shortest_edge": 8, "longest_edge": 20}), "size=.* is not supported; expected height and width"),
+    (dict(size=12), "makes images of 12 x 12 pixels, config.json's image_size is 8 x 8"),
+    (dict(size=[8, 8], resample=9), "resample=9; expected a filter of Pillow"),
+    (dict(size=[8, "8"]), "expected a height and width from 1 to 65536"),
+    (dict(size=[8, 8], image_mean=[0.5]), "image_mean is .0.5., expected 3 numbers"),
+])
+def test_processors_that_are_not_supported(written, options, message):
+  folder, _ = written
+  (folder / "preprocessor_config.json").write_text(json.dumps(options))
+  with pytest.raises(InputError, match=message):
+    huggingface_vision.read(folder)
+    huggingface_vision.processor(folder, SHAPE)
+
+
+def test_what_is_written_fits_pictures_as_the_run_does(written):
+  """Of pictures that need no resizing bit for bit; the others differ by the rounding of the crop."""
+  folder, _ = written
+  encoder = ImageEncoder(*SHAPE, huggingface_vision.processor(folder, SHAPE))
+  assert encoder.processor == Processor(8, 3, (8, 8))
+  picture = np.random.default_rng(0).integers(0, 256, SHAPE, np.uint8)
+  np.testing.assert_array_equal(encoder.encode([picture])["image"][0], picture)
+
+
 def test_tensors_that_do_not_fit_are_named(written):
   folder, _ = written
   name = "decoder.decoder_layers.1.attention.attention.key.weight"
@@ -139,11 +216,13 @@ def test_tensors_that_do_not_fit_are_named(written):
     ("config.json", dict(model_type="swin"), "'swin' .* is unknown; known: vit_mae, vit"),
     ("config.json", dict(qkv_bias=False), "qkv_bias=False is not supported"),
     ("config.json", dict(hidden_act="swish"), "the activation 'swish' is not supported"),
-    ("config.json", dict(image_size=9), "image_size is 9, should be multiples of patch_size=2"),
-    ("config.json", dict(hidden_size="24"), "hidden_size is '24', should be a whole number"),
+    ("config.json", dict(image_size=9), "image_size is .9, 9., expected multiples of patch_size=2"),
+    ("config.json", dict(hidden_size="24"), "hidden_size is '24'; expected an integer"),
     ("config.json", dict(num_attention_heads=5), "the heads do not divide 24 dimensions"),
-    ("config.json", dict(num_channels=1), r"image_mean is \[.*\], should be 1 numbers"),
-    ("preprocessor_config.json", dict(rescale_factor=1.0), "pixels should be scaled by 1 / 255"),
+    ("config.json", dict(num_channels=1), r"image_mean is \[.*\], expected 1 numbers"),
+    ("preprocessor_config.json", dict(rescale_factor=0), "rescale_factor is 0.0; it must be above 0"),
+    ("preprocessor_config.json", dict(image_std=[1, 0, 1]), "image_std is .*; it must be above 0"),
+    ("preprocessor_config.json", dict(do_rescale="no"), "'do_rescale' holds a string, expected a boolean"),
 ])
 def test_what_is_not_supported_is_named(written, file, change, message):
   folder, _ = written

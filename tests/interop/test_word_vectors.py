@@ -148,7 +148,7 @@ BAD = {
     "binary not UTF-8": (b"1 2\n" + _binary(b"\xff"), "v: word 1: .*is not UTF-8"),
     "binary twice": (b"2 2\n" + _binary(b"a", b"a"), "v: word 2: the word 'a' was in word 1 already"),
     "binary not finite": (b"1 2\na " + np.float32([1, np.inf]).tobytes(), "v: word 1: the vector of 'a' .* finite"),
-    "header of terabytes": (b"99999999999999 99999999\na 1\n", "need more memory than there is", "word2vec"),
+    "header of terabytes": (b"99999999999999 99999999\na 1\n", "do not fit into a file of 28 bytes", "word2vec"),
     "unknown format": (b"a 1\n", "--format=word2vce: unknown; one of word2vec", "word2vce"),
 }
 
@@ -160,6 +160,33 @@ def test_a_bad_file_is_named_in_one_line(tmp_path, case):
   with pytest.raises(InputError, match=message) as error:
     read(tmp_path / "v", *format)
   assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize("format,content", [
+    ("glove", b"king 1 0\r\nqueen 0 1\r\n"), ("word2vec", b"2 2\r\nking 1 0\r\nqueen 0 1\r\n"),
+    ("word2vec-binary", b"2 2\n" + _binary(b"king", b"queen")), ("npy", b"king\r\nqueen\r\n")])
+def test_byte_order_marks_and_carriage_returns_are_no_part_of_words(tmp_path, format, content):
+  path = tmp_path / "v.txt"
+  if format == "npy":
+    path = tmp_path / "v.npy"
+    np.save(path, np.eye(2))
+  (tmp_path / ("v.vocabulary.txt" if format == "npy" else "v.txt")).write_bytes(b"\xef\xbb\xbf" + content)
+  assert read(path).words == ["king", "queen"]
+
+
+@pytest.mark.parametrize("content,message", [
+    (b"\x80\x04\x95\x01", "is a pickle .gensim's .kv and .model are.*save_word2vec_format"),
+    (b"\xba\x16\x4f\x2f\x0c\0\0\0", "is a model of fastText.*save_word2vec_format"),
+    (b"PK\x03\x04rest", "is an archive .of torch, Keras or NumPy"), (b"\x89HDF\r\n", "is HDF5"),
+    (b"\x93NUMPY\x01\0", "is a .npy file; give it a name that ends in .npy"),
+    (b"a" * (1 << 24), "line 1 is longer than 16 MiB")])
+def test_files_of_other_programs_are_named_and_never_unpickled(tmp_path, content, message):
+  (tmp_path / "v.kv").write_bytes(content)
+  for format in ("", "word2vec", "glove"):
+    with pytest.raises(InputError, match=message):
+      read(tmp_path / "v.kv", format)
+  with pytest.raises(InputError, match="is a directory"):
+    read(tmp_path)
 
 
 def test_other_bad_files(tmp_path):

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 from embeddings_jax.data.bags import bag_source, count_documents, from_matrix
 from embeddings_jax.models.plsa import plsa
 from embeddings_jax.ops.sharding import DATA_AXES
+from embeddings_jax.train.checkpoints import Checkpoints
 from embeddings_jax.train.loop import train
 from embeddings_jax.types import InputError
 
@@ -304,6 +305,36 @@ def test_eight_devices_equal_one(small, mesh_of):
     assert np.linalg.norm(one - eight) <= 1e-5 * max(np.linalg.norm(one), 1e-6)
 
 
+def test_the_best_of_several_starts_is_kept(small, mesh_of, tmp_path):
+  """Each start is the run with its key; on eight devices and across an interruption too."""
+  source, steps = bag_source(small.bags), 12
+  model, mesh = model_of(small.bags, num_init=3), mesh_of("data:1")
+  state = train(model, source, steps=steps, mesh=mesh, steps_per_dispatch=4, seed=5)
+  scores = []
+  key = jax.random.split(jax.random.key(5))[0]
+  one = model_of(small.bags)
+  for start in jax.random.split(key, 3):
+    single, update = one.init(start, small.batch), jax.jit(one.update)
+    for _ in range(steps):
+      single, _ = update(single, small.batch, None)
+    scores.append(float(single.score))
+  np.testing.assert_allclose(state.states.score, scores, rtol=1e-5)
+  best = int(np.argmax(scores))
+  assert np.ptp(scores) > 1e-3 and int(model.outputs["best_start"](state)) == best
+  beta, _ = parts(model, state)
+  np.testing.assert_array_equal(beta, np.asarray(state.states.beta[best].T, np.float64))
+
+  checkpoints = Checkpoints(str(tmp_path))
+  for until in (5, steps):
+    again = train(model, source, steps=until, mesh=mesh, steps_per_dispatch=4, seed=5, checkpoints=checkpoints)
+  checkpoints.close()
+  jax.tree.map(np.testing.assert_array_equal, again, state)
+
+  eight = train(model, source, steps=steps, mesh=mesh_of("data:4,fsdp:2"), steps_per_dispatch=4, seed=5)
+  assert eight.states.theta.sharding.spec[:2] == (None, DATA_AXES)
+  np.testing.assert_allclose(eight.states.score, scores, rtol=1e-5)
+
+
 @pytest.mark.parametrize("stepwise", [False, True])
 def test_one_all_reduce_of_the_words_sums_and_nothing_that_grows_with_documents_or_cells(mesh_of, stepwise):
   mesh = mesh_of("data:8")
@@ -331,6 +362,7 @@ def test_one_all_reduce_of_the_words_sums_and_nothing_that_grows_with_documents_
     (dict(stepwise=True, power=0.5), r"stepwise EM converges for powers in \(0.5, 1\], not 0.5"),
     (dict(tempering=0.9, early_stopping=False), "goes by the held-out occurrences"),
     (dict(fold_in_steps=0), "fold_in_steps=0 at least 1"),
+    (dict(num_init=0), "num_init=0: must be at least 1"),
     (dict(counts=np.ones(3)), r"counts of shape \(3,\) do not fit vocab_size=4"),
 ])
 def test_impossible_options_are_refused(options, message):

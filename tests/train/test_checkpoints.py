@@ -1,4 +1,6 @@
 """Checkpoints: round trips, other meshes, damage, retention, a full disk."""
+import json
+import logging
 import os
 import pathlib
 import random
@@ -10,10 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from embeddings_jax.train.checkpoints import CheckpointError, Checkpoints
+from embeddings_jax.train import checkpoints as checkpoints_module
+from embeddings_jax.train.checkpoints import CheckpointError, CheckpointReader, Checkpoints, inspect_checkpoint
 from embeddings_jax.train.mesh import make_mesh
 from embeddings_jax.types import InputError
 
@@ -182,7 +186,7 @@ def test_another_shape_is_one_clear_line(tmp_path):
 FULL_DISK = """
 import resource, signal, sys
 import jax, jax.numpy as jnp
-from embeddings_jax.train.checkpoints import CheckpointError, Checkpoints
+from embeddings_jax.train.checkpoints import CheckpointError, CheckpointReader, Checkpoints, inspect_checkpoint
 checkpoints = Checkpoints(sys.argv[1])
 checkpoints.save(1, {"x": jnp.arange(1000.0)})
 checkpoints.wait()
@@ -203,3 +207,124 @@ def test_a_disk_that_takes_no_more_is_one_clear_line_and_keeps_what_is_saved(tmp
                         cwd=pathlib.Path(__file__).parents[2])
   assert "CAUGHT could not save" in done.stdout, done.stdout + done.stderr
   assert "complete: 1" in done.stdout
+
+
+def listing(folder):
+  return {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.rglob("*")}
+
+
+def read(directory, report=print, **options):
+  state = jax.eval_shape(lambda: {"table": jnp.zeros((64, 64)), "step": jnp.int32(0)})
+  return CheckpointReader(str(directory), report=report, **options).restore(state, layout_of(state, make_mesh()))
+
+
+def test_a_reader_changes_nothing_beside_a_save_in_progress(tmp_path):
+  save_steps(tmp_path / "c", make_mesh(), [1, 2])
+  (tmp_path / "c" / "3.orbax-checkpoint-tmp" / "state").mkdir(parents=True)  # As of a save in progress.
+  flip_one_bit(data_files(tmp_path / "c" / "2")[0], random.Random(1))
+  before, lines = listing(tmp_path), []
+  assert read(tmp_path / "c", report=lines.append, best_metric="score")[1] == 1
+  assert listing(tmp_path) == before
+  assert len(lines) == 1 and "checkpoint 2 is damaged" in lines[0] and lines[0].endswith("it is skipped")
+  assert read(tmp_path / "none") is None and not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("harm", ["empty folder", "file", "unreadable"])
+def test_a_newest_checkpoint_without_checksums_that_cannot_be_read_gives_way_to_an_older_one(tmp_path, harm):
+  save_steps(tmp_path / "c", make_mesh(), [1, 2])
+  newest = tmp_path / "c" / "30"
+  if harm == "file":
+    newest.write_text("")
+  elif harm == "empty folder":
+    newest.mkdir()
+  else:
+    (tmp_path / "c" / "2").rename(newest)
+    (newest / "checksums.0.json").unlink()
+    for path in data_files(newest):
+      path.write_bytes(b"")
+  lines = []
+  state, step, _ = restore(tmp_path / "c", make_mesh(), report=lines.append)
+  assert step == int(state["step"]) == (1 if harm == "unreadable" else 2)
+  assert (tmp_path / "c" / "damaged-30").exists() and not newest.exists()
+  assert "checkpoint 30 is damaged" in lines[-1] and str(newest) in " ".join(lines)
+
+
+@pytest.mark.parametrize("missing", ["all", "of one file"])
+def test_a_checkpoint_that_cannot_be_verified_says_so_and_is_used(tmp_path, missing):
+  save_steps(tmp_path / "c", make_mesh(), [1, 2])
+  checksums = tmp_path / "c" / "2" / "checksums.0.json"
+  listed = json.loads(checksums.read_text())
+  checksums.unlink()
+  if missing == "of one file":  # As if one of several processes had been killed before it wrote its own.
+    checksums.write_text(json.dumps(dict(list(listed.items())[1:])))
+  lines = []
+  assert restore(tmp_path / "c", make_mesh(), report=lines.append)[1] == 2
+  assert lines == ["checkpoint 2 has no complete checksums, as after a kill: its content cannot be verified"]
+
+
+def test_what_was_set_aside_is_never_deleted(tmp_path):
+  for _ in range(2):
+    save_steps(tmp_path / "c", make_mesh(), [1])
+    flip_one_bit(data_files(tmp_path / "c" / "1")[0], random.Random(1))
+    assert restore(tmp_path / "c", make_mesh(), report=[].append) is None
+  assert CheckpointReader(str(tmp_path / "c")).rejected() == ["damaged-1", "damaged-1+"]
+
+
+def test_other_libraries_may_log_while_checkpoints_are_open(tmp_path):
+  logger, records = logging.getLogger("absl"), []
+  before = logger.level
+  handler = logging.Handler()
+  handler.emit = records.append
+  logger.addHandler(handler)
+  try:
+    checkpoints = Checkpoints(str(tmp_path / "c"))
+    checkpoints.save(1, make_state(make_mesh()))
+    logger.error("of the caller")
+    checkpoints.wait()
+    checkpoints.close()
+  finally:
+    logger.removeHandler(handler)
+  assert logger.level == before and not logger.filters
+  assert [record.getMessage() for record in records if "orbax" in record.pathname] == []
+  assert [record.getMessage() for record in records] == ["of the caller"]
+
+
+def test_damage_of_every_file_is_named(tmp_path):
+  checkpoints = Checkpoints(str(tmp_path / "c"), best_metric="score")
+  checkpoints.save(1, make_state(make_mesh()), scores={"score": 1.0})
+  checkpoints.wait()
+  checkpoints.close()
+  folder = epath.Path(tmp_path / "c" / "1")
+  files = [path for path in (tmp_path / "c" / "1").rglob("*") if path.is_file()]
+  assert {"_METADATA", "metadata", "metrics", "checksums.0.json"} <= {path.name for path in files}
+  for path in files:
+    content = path.read_bytes()
+    for harm in ("flip", "truncate", "delete"):
+      if harm == "flip" and content:
+        flip_one_bit(path, random.Random(2))
+      elif harm == "truncate" and content:
+        path.write_bytes(content[:-2])
+      elif harm == "delete":
+        path.unlink()
+      damage, unverified = inspect_checkpoint(folder)
+      if path.name == "checksums.0.json" and harm == "delete":
+        assert not damage and unverified
+      elif content or harm == "delete":  # A flipped bit in the checksums points at the file they are of.
+        assert any(path.name in line for line in damage) or path.name == "checksums.0.json" and damage, (path, harm)
+      path.write_bytes(content)
+  assert inspect_checkpoint(folder) == ([], False)
+
+
+def test_a_reader_follows_a_run_that_removes_old_checkpoints_while_it_reads(tmp_path, monkeypatch):
+  save_steps(tmp_path / "c", make_mesh(), [1])
+  save_steps(tmp_path / "new", make_mesh(), [5])
+  inspect, lines = checkpoints_module.inspect_checkpoint, []
+
+  def retention_first(folder, *args, **options):
+    if folder.name == "1":
+      (tmp_path / "new" / "5").rename(tmp_path / "c" / "5")
+      shutil.rmtree(tmp_path / "c" / "1")
+    return inspect(folder, *args, **options)
+
+  monkeypatch.setattr(checkpoints_module, "inspect_checkpoint", retention_first)
+  assert read(tmp_path / "c", report=lines.append)[1] == 5 and lines == []

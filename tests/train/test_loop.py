@@ -12,7 +12,7 @@ from embeddings_jax.data.sources import array_source
 from embeddings_jax.models.gmm import gmm
 from embeddings_jax.train.checkpoints import Checkpoints
 from embeddings_jax.train.loop import NonFiniteLoss, Stopped, train
-from embeddings_jax.train.signals import Signals
+from embeddings_jax.train.signals import Interrupted, Signals
 from embeddings_jax.types import InputError, Model
 
 
@@ -160,10 +160,41 @@ def test_signals_save_and_stop(mesh_of, tmp_path, number, code):
   assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def test_a_second_interrupt_interrupts_at_once():
-  with Signals(), pytest.raises(KeyboardInterrupt):
+def test_a_signal_in_the_last_save_stops_the_run_before_its_evaluation(mesh_of, tmp_path, monkeypatch):
+  checkpoints = Checkpoints(str(tmp_path / "c"))
+  wait = checkpoints.wait
+  monkeypatch.setattr(checkpoints, "wait", lambda: (os.kill(os.getpid(), signal.SIGTERM), wait()))
+  with Signals() as signals, pytest.raises(Stopped, match="SIGTERM received: saved at step 6") as stopped:
+    train(summing_model()[0], numbers(), steps=6, mesh=mesh_of(), checkpoints=checkpoints, signals=signals)
+  checkpoints.close()
+  assert stopped.value.exit_code == 75 and checkpoints.newest_sound() == 6
+
+
+@pytest.mark.parametrize("number,code", [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
+def test_outside_of_the_loop_a_signal_interrupts_at_once(number, code):
+  with Signals(), pytest.raises(Interrupted, match=f"{number.name} received: stopped") as stopped:
+    os.kill(os.getpid(), number)
+  assert stopped.value.exit_code == code
+
+
+def test_a_signal_that_comes_too_late_for_the_loop_is_not_lost():
+  reached = []
+  with Signals() as signals, pytest.raises(Interrupted):
+    with signals.deferred():
+      os.kill(os.getpid(), signal.SIGUSR1)
+      reached.append("end of the block")
+    reached.append("next statement")
+  assert reached == ["end of the block"]
+
+
+def test_a_second_ctrl_c_interrupts_at_once():
+  reached = []
+  with Signals() as signals, pytest.raises(Interrupted), signals.deferred():
     os.kill(os.getpid(), signal.SIGINT)
+    reached.append("first")
     os.kill(os.getpid(), signal.SIGINT)
+    reached.append("second")
+  assert reached == ["first"]
 
 
 def test_a_failing_source_is_raised_where_its_batch_is_due(mesh_of):

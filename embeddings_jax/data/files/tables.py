@@ -1,0 +1,213 @@
+"""Tables in .csv and .tsv files: cells with line breaks, headers, names of rows, and numbers without loss."""
+import array
+import csv
+import itertools
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from embeddings_jax.data.files.arrays import first_not_finite, lossless
+from embeddings_jax.data.files.streams import quoted, summary, text_lines
+from embeddings_jax.types import InputError
+
+GAPS = ("", "na", "nan", "null", "?")  # Cells without a value, in lower case.
+_ROW_NAMES = ("", "rownames", "row.names", "row_names", "row names", "unnamed: 0")
+_COUNTERS = ("index", "id", "row", "no", "nr", "#")  # Names of a column that may only count the rows.
+_HEAD = 50  # Rows that decide on a header.
+_END = "\0end of the table"
+
+
+class Table(NamedTuple):
+  """A table of numbers.
+
+  Attributes:
+    rows: float32 `[num_rows, num_columns]` if that holds every value exactly, else float64.
+    columns: Names of the columns from the header, or None.
+    names: Names of the rows, or None.
+    integers: Column -> int64 (or str, beyond 64 bits) `[num_rows]`: whole numbers that float64 cannot hold.
+    notes: What was recognized: a header of numbers, a column with the names of the rows.
+  """
+
+  rows: np.ndarray
+  columns: list[str] | None = None
+  names: list[str] | None = None
+  integers: Mapping[int, np.ndarray] = {}
+  notes: Sequence[str] = ()
+
+
+def csv_rows(path: str | os.PathLike, errors: str = "strict",
+             delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+  """Yields the records of a table as `(number of the first line, cells)`.
+
+  Cells may be of any length; line breaks in quotes stay. Records without any character are left out.
+
+  Raises:
+    InputError: The file cannot be read, or a quotation mark is never closed.
+  """
+  reader = csv.reader(itertools.chain(text_lines(path, errors), [_END]), delimiter=delimiter)
+  line = 0
+  while True:
+    # The limit belongs to the process, not to the reader.
+    limit = csv.field_size_limit(sys.maxsize)
+    try:
+      cells = next(reader)
+    except csv.Error as error:
+      raise InputError(f"{path}: line {line + 1}: {summary(error)}") from error
+    finally:
+      csv.field_size_limit(limit)
+    if cells == [_END]:
+      return
+    # The last line is part of a cell only within quotes.
+    if cells and cells[-1].endswith(_END):
+      raise InputError(f"{path}: line {line + 1}: a quotation mark is never closed")
+    if any(cells):
+      yield line + 1, cells
+    line = reader.line_num
+
+
+def read_csv(path: str | os.PathLike, gaps: bool = False) -> Table:
+  """Reads a .csv or .tsv file of numbers.
+
+  The first line is a header if it has words only, or counts 0, 1, 2, ... as pandas numbers columns. The first column
+  holds the names of the rows if its header is empty, `rownames` or alike, if the header is one cell shorter than the
+  rows, as R writes tables, if all its cells are words below a header, or if it is called `index` or `id` and counts
+  the rows.
+
+  Args:
+    path: The file, perhaps compressed.
+    gaps: Cells that are empty, NA, NaN, null or ? are missing values, NaN.
+
+  Raises:
+    InputError: An unreadable file, a line of another width, a cell that is no number, or no row.
+  """
+  records = csv_rows(path, delimiter="\t" if ".tsv" in Path(path).suffixes else ",")
+  records = ((line, cells) for line, cells in records if any(cell.strip() for cell in cells))
+  head = list(itertools.islice(records, _HEAD))
+  columns, named, width, notes = _layout(head)
+  values, lines, names = array.array("d"), array.array("q"), []
+  for line, cells in itertools.chain(head[columns is not None:], records):
+    width = width or len(cells)
+    if len(cells) != width:
+      raise InputError(f"{path}: line {line} has {len(cells)} columns, the lines before have {width}")
+    if named:
+      names.append(cells[0].strip())
+    values.extend(_numbers(path, line, cells, int(named), gaps))
+    lines.append(line)
+  if not lines:
+    raise InputError(f"{path}: is empty, it has no row of numbers")
+  rows = lossless(np.frombuffer(values).reshape(len(lines), -1))
+  bad = first_not_finite(rows, gaps)
+  if bad:
+    row, column = bad
+    raise InputError(f"{path}: line {lines[row]}, column {column + 1 + named}: {_shown(rows[bad])} is not a finite "
+                     "number")
+  integers = _integers(path, rows, named)
+  if columns and not named and width > 1 and columns[0].lower() in _COUNTERS and _counts_rows(rows[:, 0]):
+    notes = [*notes, f"the column {quoted(columns[0])} counts the rows and is left out"]
+    names, named = [str(int(value)) for value in rows[:, 0]], True
+    rows, columns = np.ascontiguousarray(rows[:, 1:]), columns[1:]
+    integers = {column - 1: value for column, value in integers.items() if column}
+  return Table(rows, columns, names if named else None, integers, notes)
+
+
+def is_number(cell: str) -> bool:
+  """Whether a cell of a table reads as a number, nan and inf included."""
+  try:
+    float(cell)
+  except ValueError:
+    return False
+  return "_" not in cell  # Python's own literals may have them.
+
+
+def _layout(head: Sequence[tuple[int, list[str]]]) -> tuple[list[str] | None, bool, int, list[str]]:
+  """Names of the columns, whether a first column names the rows, cells of a row (0: any), and what to tell of it."""
+  if not head:
+    return None, False, 0, []
+  (line, first), rest = head[0], [cells for _, cells in head[1:]]
+  shorter = len(first) > 1 and bool(rest) and all(len(cells) == len(first) + 1 for cells in rest)
+  # Beside a column without a name the others may be numbered.
+  unnamed = len(first) > 1 and not shorter and first[0].strip().lower() in _ROW_NAMES
+  counted = _counts(first[unnamed:], rest, sure=unnamed or shorter)
+  if not counted and any(map(is_number, first)):
+    return None, False, 0, []
+  words = len(first) > 1 and bool(rest) and not shorter and all(
+      cells[0].strip().lower() not in GAPS and not is_number(cells[0]) and is_number(cells[-1]) for cells in rest)
+  named = shorter or unnamed or words
+  notes = []
+  if counted:
+    notes.append(f"line {line} ({_listed(first)}) is a header")
+  if named:
+    title = "" if shorter or not first[0].strip() else f" {quoted(first[0].strip())}"
+    notes.append(f"the first column{title} holds the names of the rows")
+  columns = [cell.strip() for cell in first[named and not shorter:]]
+  return columns, named, len(first) + shorter, notes
+
+
+def _counts(cells: Sequence[str], rest: Sequence[Sequence[str]], sure: bool) -> bool:
+  """Whether cells number columns: consecutive whole numbers that are unlikely to be a row of the table."""
+  cells = [cell.strip() for cell in cells]
+  if not cells or not rest or not all(cell.isdecimal() and cell.isascii() and len(cell) < 10 for cell in cells):
+    return False
+  begin = int(cells[0])
+  if [int(cell) for cell in cells] != list(range(begin, begin + len(cells))):
+    return False
+  if not begin and len(cells) > 2 or begin in (0, 1) and sure:
+    return True
+  # Years, say, or two columns: a row of whole numbers among rows without any.
+  fractions = all(not cell.strip().lstrip("-").isdecimal() for row in rest for cell in row)
+  return fractions and (len(cells) > 2 or len(cells) == 2 and len(rest) >= 10)
+
+
+def _numbers(path: str | os.PathLike, line: int, cells: Sequence[str], first: int, gaps: bool) -> Iterable[float]:
+  values = cells[first:]
+  if gaps:
+    values = ["nan" if cell.strip().lower() in GAPS else cell for cell in values]
+  try:
+    numbers = list(map(float, values))
+    if "_" not in "".join(values):
+      return numbers
+  except ValueError:
+    pass
+  at = next(i for i, cell in enumerate(values) if not is_number(cell))
+  what = f"{quoted(values[at])} is not a number" if values[at].strip() else "the value is missing"
+  raise InputError(f"{path}: line {line}, column {at + 1 + first}: {what}")
+
+
+def _integers(path: str | os.PathLike, rows: np.ndarray, named: bool) -> dict[int, np.ndarray]:
+  """Columns of whole numbers beyond 2**53, read again as integers."""
+  with np.errstate(invalid="ignore"):
+    wanted = [i for i in range(rows.shape[1]) if (np.abs(rows[:, i]) >= 2.0**53).any()
+              and (rows[:, i] == np.rint(rows[:, i])).all()]
+  if not wanted:
+    return {}
+  texts = {i: [] for i in wanted}
+  for _, cells in csv_rows(path, delimiter="\t" if ".tsv" in Path(path).suffixes else ","):
+    if any(cell.strip() for cell in cells):
+      for i in wanted:
+        texts[i].append(cells[i + named].strip() if i + named < len(cells) else "")
+  whole = {}
+  for i, cells in texts.items():
+    cells = cells[len(cells) - len(rows):]
+    if all(cell.lstrip("+-").isdecimal() and len(cell) < 4000 for cell in cells):
+      numbers = [int(cell) for cell in cells]
+      fits = all(-2**63 <= number < 2**63 for number in numbers)
+      whole[i] = np.array(numbers, np.int64) if fits else np.array([str(number) for number in numbers])
+  return whole
+
+
+def _counts_rows(values: np.ndarray) -> bool:
+  return len(values) > 2 and values[0] in (0, 1) and bool((np.diff(values) == 1).all())
+
+
+def _listed(cells: Sequence[str]) -> str:
+  shown = ", ".join(cell.strip()[:20] for cell in cells[:4])
+  return shown if len(cells) <= 4 else f"{shown}, ..."
+
+
+def _shown(value: float) -> str:
+  with np.errstate(over="ignore"):
+    return str(np.float32(value))
