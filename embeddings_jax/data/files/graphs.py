@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from embeddings_jax.data.formats import read_lines
+from embeddings_jax.data.files.arrays import load_npz
+from embeddings_jax.data.files.streams import opened, quoted, read_lines, refusing
+from embeddings_jax.data.matrix import read_sparse
 from embeddings_jax.types import InputError
 
 MAX_NODES = 50_000_000  # Names alone take gigabytes beyond.
@@ -203,9 +205,10 @@ def _weight(cell: str, path: Path, number: int) -> float:
   try:
     weight = float(cell)
   except ValueError:
-    raise InputError(f"{path}: line {number}: {cell!r} is not a number; the third column is the weight") from None
+    raise InputError(f"{path}: line {number}: {quoted(cell)} is not a number; the third column is the "
+                     "weight") from None
   if not (math.isfinite(weight) and weight > 0):
-    raise InputError(f"{path}: line {number}: the weight is {cell}, expected a positive number")
+    raise InputError(f"{path}: line {number}: the weight is {cell[:40]}, expected a positive number")
   return weight
 
 
@@ -224,65 +227,36 @@ def _read_adjacency(path: Path):
 def _load_mat(path: Path, variable: str) -> Any:
   import scipy.io
 
-  if not path.is_file():
-    raise InputError(f"{path}: no such file")
+  with opened(path, decompress=False) as file:
+    header = file.read(128)
+  # Files of versions 4 and before have no signature, so that SciPy takes any bytes for one.
+  if header[126:] not in (b"IM", b"MI"):
+    raise InputError(f"{path}: not a MATLAB file of version 5 or 7; save it with save -v7 or scipy.io.savemat")
   try:
-    found = {name: value for name, value in scipy.io.loadmat(path).items() if not name.startswith("__")}
-  except Exception as error:  # noqa: BLE001 - scipy raises whatever its parser meets
-    raise InputError(f"{path}: not a MATLAB file ({_first_line(error)})") from error
-  square = [name for name, value in found.items() if np.ndim(value) == 2 and value.shape[0] == value.shape[1]]
-  if variable not in found and (variable or len(square) != 1):
+    with refusing(path, "not a MATLAB file"):
+      arrays = {name: value for name, value in scipy.io.loadmat(path).items() if not name.startswith("__")}
+  except MemoryError as error:  # SciPy allocates what a damaged header asks for.
+    raise InputError(f"{path}: damaged, or larger than the memory") from error
+  square = [name for name, value in arrays.items() if np.ndim(value) == 2 and value.shape[0] == value.shape[1]]
+  if variable not in arrays and (variable or len(square) != 1):
     raise InputError(f"{path}: {f'has no variable {variable!r}' if variable else 'name the variable of the matrix'}; "
-                     f"it has {', '.join(found) or 'none'}")
-  return found[variable or square[0]]
+                     f"it has {', '.join(arrays) or 'none'}")
+  return arrays[variable or square[0]]
 
 
 def _load_npz(path: Path):
-  from scipy import sparse
-
-  try:
-    with np.load(path, allow_pickle=False) as archive:
-      if "edges" in archive.files:
-        edges = archive["edges"]
-        if edges.ndim != 2 or edges.shape[1] not in (2, 3) or edges.dtype.kind not in "iuf":
-          raise InputError(f"{path}: `edges` is {edges.dtype} {list(edges.shape)}, expected numbers [m, 2] or [m, 3]")
-        if not (np.isfinite(edges[:, :2]).all() and (edges[:, :2] == np.rint(edges[:, :2])).all()):
-          raise InputError(f"{path}: `edges` has nodes that are no whole numbers")
-        ids, places = np.unique(edges[:, :2].astype(np.int64), return_inverse=True)
-        return [str(i) for i in ids], places.reshape(-1, 2), edges[:, 2] if edges.shape[1] == 3 else None
-      parts = {name: archive[name] for name in archive.files}
-    coo = _coo_parts(parts)
-    matrix = sparse.coo_array((coo[2], (coo[0], coo[1])), shape=coo[3])
-  except InputError:
-    raise
-  except FileNotFoundError as error:
-    raise InputError(f"{path}: no such file") from error
-  except Exception as error:  # noqa: BLE001 - NumPy and zipfile raise whatever they meet
-    raise InputError(f"{path}: neither a matrix of scipy.sparse.save_npz nor an array `edges` "
-                     f"({_first_line(error)})") from error
-  return _from_matrix(matrix, path)
-
-
-def _first_line(error: Exception) -> str:
-  return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _coo_parts(parts: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]:
-  """Returns rows, columns, values and shape of a matrix of `scipy.sparse.save_npz`, every index checked."""
-  shape = tuple(int(size) for size in parts["shape"])
-  if "row" in parts:
-    row, col = parts["row"], parts["col"]
-  else:
-    outer = np.repeat(np.arange(len(parts["indptr"]) - 1), np.diff(parts["indptr"]))
-    row, col = outer, parts["indices"]
-    if bytes(parts["format"].item()).decode().startswith("csc"):
-      row, col = col, row
-  values = parts["data"]
-  if not len(row) == len(col) == len(values):
-    raise ValueError("parts of different lengths")
-  if len(row) and (min(row.min(), col.min()) < 0 or row.max() >= shape[0] or col.max() >= shape[1]):
-    raise ValueError("indices beyond the shape")
-  return row, col, values, shape
+  arrays = load_npz(path)
+  if "edges" not in arrays:
+    return _from_matrix(read_sparse(path), path)
+  edges = arrays["edges"]
+  if edges.ndim != 2 or edges.shape[1] not in (2, 3) or edges.dtype.kind not in "iuf" or not len(edges):
+    raise InputError(f"{path}: `edges` is {edges.dtype} {list(edges.shape)}, expected numbers [m, 2] or [m, 3]")
+  ends = edges[:, :2]
+  if edges.dtype.kind == "f" and not (np.isfinite(ends).all() and (np.abs(ends) < 2**53).all()
+                                      and (ends == np.rint(ends)).all()):
+    raise InputError(f"{path}: `edges` has nodes that are no whole numbers")
+  ids, places = np.unique(ends.astype(np.uint64 if edges.dtype.kind == "u" else np.int64), return_inverse=True)
+  return [str(i) for i in ids], places.reshape(-1, 2), edges[:, 2] if edges.shape[1] == 3 else None
 
 
 def _from_matrix(matrix: Any, path: Path):
@@ -294,7 +268,10 @@ def _from_matrix(matrix: Any, path: Path):
     raise InputError(f"{path}: the matrix holds {matrix.dtype}, expected numbers")
   if matrix.shape[0] > MAX_NODES:
     raise InputError(f"{path}: the matrix has {matrix.shape[0]:,} rows; at most {MAX_NODES:,} nodes are supported")
-  coo = sparse.coo_array(matrix)
+  with refusing(path, "not a matrix of numbers"):
+    coo = sparse.coo_array(matrix)
+  if coo.nnz and (min(coo.row.min(), coo.col.min()) < 0 or max(coo.row.max(), coo.col.max()) >= matrix.shape[0]):
+    raise InputError(f"{path}: the matrix has indices beyond its shape {list(matrix.shape)}")
   there = coo.data != 0
   edges = np.stack([coo.row[there], coo.col[there]], 1)
   return [str(i) for i in range(matrix.shape[0])], edges, coo.data[there].astype(np.float64)

@@ -108,13 +108,13 @@ def test_bad_matrices(tmp_path):
   bad = sparse.csr_array(np.eye(3))
   bad.indices[1] = 7
   sparse.save_npz(tmp_path / "g.npz", bad)
-  with pytest.raises(InputError, match="indices beyond the shape"):
+  with pytest.raises(InputError, match="g.npz: .*index|g.npz: .*column"):
     read_graph(tmp_path / "g.npz")
   for name in ("x.mat", "x.npz"):
     (tmp_path / name).write_bytes(b"rubbish")
     with pytest.raises(InputError, match=name):
       read_graph(tmp_path / name)
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="[Nn]o such file"):
       read_graph(tmp_path / ("absent-" + name))
   with pytest.raises(InputError, match="edge 0 .from 0. has the weight -1.0"):
     build_graph("ab", np.array([[0, 1]]), np.array([-1.0]))
