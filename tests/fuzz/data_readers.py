@@ -10,7 +10,6 @@ import tarfile
 import zipfile
 
 import numpy as np
-import scipy.io
 import zstandard
 from harness import Reader, reader_of_files
 from PIL import Image
@@ -133,16 +132,10 @@ PICTURES = {
     "k.jpg": picture("JPEG", progressive=True, exif=Image.Exif()), "l.tiff": picture("TIFF", compression="jpeg"),
     "m.webp": picture("WEBP", lossless=True), "n.tif": picture("TIFF", compression="tiff_adobe_deflate")}
 
-def mat() -> bytes:
-  file = io.BytesIO()
-  scipy.io.savemat(file, {"network": sparse.csc_array(np.eye(4)), "group": np.ones((4, 2))}, do_compression=True)
-  return file.getvalue()
-
-
 READERS: list[Reader] = [
     reader_of_files("graphs", {
         "a.txt": b"# comment\n1 2\n2 3\n3 1\n", "b.csv": b"a,b,1.5\nb,c,2\n", "c.adjlist": b"1 2 3\n2 1\n9\n",
-        "d.npz": npz({"edges.npy": npy(np.array([[0, 1], [5, 2]]))}), "e.mat": mat()}, read_graph),
+        "d.npz": npz({"edges.npy": npy(np.array([[0, 1], [5, 2]]))})}, read_graph),
     reader_of_files("text", {"a.txt": TEXT, "text8": b"anarchism originated as", "w.txt": MARKED}, load),
     reader_of_files("text in blocks", {"a.txt": TEXT, "w.txt": MARKED, "b.txt": TEXT.replace(b"\n", b"\r")},
                     lambda path: load(path, documents="auto", errors="replace")),

@@ -3,6 +3,9 @@ import array
 import itertools
 import math
 import os
+import subprocess
+import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -224,24 +227,39 @@ def _read_adjacency(path: Path):
   return list(nodes), np.array(ends, np.int64).reshape(-1, 2), None
 
 
-def _load_mat(path: Path, variable: str) -> Any:
-  import scipy.io
+# SciPy's compiled reader trusts MATLAB files, and a damaged one can crash it: it runs in a process of its own.
+_MAT_READER = """
+import sys
+import numpy, scipy.io, scipy.sparse
+source, target, wanted = sys.argv[1:]
+arrays = {name: value for name, value in scipy.io.loadmat(source).items() if not name.startswith("__")}
+square = [name for name, value in arrays.items() if numpy.ndim(value) == 2 and value.shape[0] == value.shape[1]]
+if wanted not in arrays and (wanted or len(square) != 1):
+  what = f"has no variable {wanted!r}" if wanted else "name the variable of the matrix"
+  sys.exit(f"{what}; it has {', '.join(arrays) or 'none'}")
+matrix = arrays[wanted or square[0]]
+if numpy.ndim(matrix) != 2 or matrix.dtype.kind not in "fiub":
+  sys.exit(f"the variable {wanted!r} is no matrix of numbers")
+scipy.sparse.save_npz(target, scipy.sparse.coo_array(matrix))
+"""
 
+
+def _load_mat(path: Path, variable: str) -> Any:
   with opened(path, decompress=False) as file:
     header = file.read(128)
   # Files of versions 4 and before have no signature, so that SciPy takes any bytes for one.
   if header[126:] not in (b"IM", b"MI"):
     raise InputError(f"{path}: not a MATLAB file of version 5 or 7; save it with save -v7 or scipy.io.savemat")
-  try:
-    with refusing(path, "not a MATLAB file"):
-      arrays = {name: value for name, value in scipy.io.loadmat(path).items() if not name.startswith("__")}
-  except MemoryError as error:  # SciPy allocates what a damaged header asks for.
-    raise InputError(f"{path}: damaged, or larger than the memory") from error
-  square = [name for name, value in arrays.items() if np.ndim(value) == 2 and value.shape[0] == value.shape[1]]
-  if variable not in arrays and (variable or len(square) != 1):
-    raise InputError(f"{path}: {f'has no variable {variable!r}' if variable else 'name the variable of the matrix'}; "
-                     f"it has {', '.join(arrays) or 'none'}")
-  return arrays[variable or square[0]]
+  with tempfile.TemporaryDirectory() as folder:
+    target = Path(folder) / "matrix.npz"
+    done = subprocess.run([sys.executable, "-c", _MAT_READER, str(path), str(target), variable], capture_output=True,
+                          text=True, errors="replace")
+    if done.returncode == 0 and target.exists():
+      return read_sparse(target)
+    lines = done.stderr.strip().splitlines()
+    if done.returncode == 1 and len(lines) == 1:  # Its own words.
+      raise InputError(f"{path}: {lines[0]}")
+    raise InputError(f"{path}: not a MATLAB file that can be read ({lines[-1][:120] if lines else 'it crashed'})")
 
 
 def _load_npz(path: Path):

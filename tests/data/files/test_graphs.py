@@ -118,3 +118,21 @@ def test_bad_matrices(tmp_path):
       read_graph(tmp_path / ("absent-" + name))
   with pytest.raises(InputError, match="edge 0 .from 0. has the weight -1.0"):
     build_graph("ab", np.array([[0, 1]]), np.array([-1.0]))
+
+
+def test_damaged_matlab_files_are_refused(tmp_path):
+  scipy.io.savemat(tmp_path / "g.mat", {"network": sparse.csc_matrix(expected())})
+  content = (tmp_path / "g.mat").read_bytes()
+  rng = np.random.default_rng(0)
+  refused = 0
+  for _ in range(6):  # Each costs a process, so they are few; SciPy's reader crashes in some of such cases.
+    damaged = bytearray(content)
+    for place in rng.integers(128, len(content), 6):
+      damaged[place] = rng.integers(256)
+    (tmp_path / "d.mat").write_bytes(damaged)
+    try:
+      read_graph(tmp_path / "d.mat")
+    except InputError as error:
+      refused += 1
+      assert "d.mat" in str(error) and "\n" not in str(error)
+  assert refused >= 3
