@@ -70,7 +70,10 @@ def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str =
     InputError: No such file, files of several kinds, or a format that is not read.
   """
   files = list_files(path)
-  if any(file_kind(file) != "unknown" for file in files):  # A readme or licence beside the data is not data.
+  others = [file for file in files if file_kind(file) == "unknown"]
+  if 0 < len(others) < len(files):  # A readme or licence beside the data is not data.
+    logging.warning("%s: %d of %d files are left out, whose names tell nothing that is read, as %s", path,
+                    len(others), len(files), others[0].name)
     files = [file for file in files if file_kind(file) != "unknown"]
   kinds = sorted({file_kind(file) for file in files})
   if len(kinds) > 1:

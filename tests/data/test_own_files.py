@@ -509,6 +509,13 @@ def test_formats_that_are_not_read_say_the_way_out(folder, name, content, messag
     read_items(folder / name, "subwords", errors="replace")
 
 
+def test_files_that_are_left_out_are_told(folder, caplog):
+  for name in ("a.jsonl", "b.jsonl", "README.txt"):
+    (folder / name).write_text("{}")
+  assert list(load(str(folder)).items) == ["{}"]
+  assert "2 of 3 files are left out, whose names tell nothing that is read, as a.jsonl" in caplog.text
+
+
 def test_links_are_followed_and_a_folder_reached_twice_is_named(folder, caplog):
   outside = folder.parent / "elsewhere"
   for name in ("one/a.txt", "two/b.txt"):
