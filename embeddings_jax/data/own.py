@@ -29,6 +29,7 @@ _IDX = re.compile(r"(\.idx|idx\d-ubyte)(\.gz|\.xz|\.bz2|\.zst)?$")
 _TEXT = re.compile(r"\.(txt|text)(\.gz|\.xz|\.bz2|\.zst)?$")
 _ROWS = (".npy", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.xz", ".tsv.xz", ".csv.bz2", ".tsv.bz2", ".csv.zst",
          ".tsv.zst")
+_VERSION = 2  # Of cached text: raise it when the same files would give other documents.
 DOCUMENTS = ("line", "blank", "auto")
 # Formats that would give nonsense if they were read as plain text, and what to do with them.
 _FUNCTION = "or yield its texts from a function of yours, --data=FILE.py:FUNCTION"
@@ -108,7 +109,7 @@ def _text(path: str, files: Sequence[Path], cache_dir: Path, errors: str, docume
     for file in files:
       yield from read_documents(file, errors, blank)
 
-  key = digest("own", [formats.sha256(file) for file in files], errors, *(["blank"] if blank else []))
+  key = digest("own", _VERSION, [formats.sha256(file) for file in files], errors, *(["blank"] if blank else []))
   return text_dataset(path, key, read, cache_dir, by_content=True)._replace(lines=blank)
 
 
