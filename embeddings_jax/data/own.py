@@ -88,7 +88,7 @@ def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str =
       raise InputError(f"{path}: {tables[0].name} holds sentences, {other.name} numbers; choose one by a glob")
     return _sentences(path, files, errors)
   if kind == "rows":
-    return _rows(path, files, missing or "error")
+    return _rows(path, files, missing or "error", errors)
   if kind == "images":
     return _pictures(path, files, cache_dir, pictures)
   reader = {"idx": _idx, "audio": _clips, "matrix": load_matrix, "bags": load_lda_c}.get(kind)
@@ -235,11 +235,11 @@ def file_kind(file: Path) -> str:
   return "text" if _TEXT.search(name) else "unknown"
 
 
-def read_rows(file: Path, gaps: bool = False) -> formats.Table:
+def read_rows(file: Path, gaps: bool = False, errors: str = "strict") -> formats.Table:
   """Reads a .csv, .tsv or .npy file of numbers; with `gaps`, values may be missing (NaN)."""
   if file.name.lower().endswith(".npy"):
     return formats.Table(formats.read_rows(file, gaps))
-  return formats.read_csv(file, gaps)
+  return formats.read_csv(file, gaps, errors)
 
 
 def read_idx_pairs(
@@ -278,8 +278,8 @@ def read_idx_pairs(
   return np.concatenate(rows), labels, {} if set(split) == {"train"} else split, values.shape[1:]
 
 
-def _rows(path: str, files: Sequence[Path], missing: str) -> Dataset:
-  tables = [read_rows(file, gaps=missing != "error") for file in files]
+def _rows(path: str, files: Sequence[Path], missing: str, errors: str) -> Dataset:
+  tables = [read_rows(file, missing != "error", errors) for file in files]
   first = tables[0]
   for file, table in zip(files, tables):
     if table.rows.shape[1] != first.rows.shape[1]:

@@ -251,6 +251,8 @@ def test_replace_goes_on(folder):
   assert list(load(str(folder / "a.txt"), errors="replace").items) == ["fine", "ab\ufffd"]
   with pytest.raises(InputError, match="must be 'strict' or 'replace'"):
     load(str(folder / "a.txt"), errors="ignore")
+  (folder / "a.csv").write_bytes(b"\xe9,y\n1,2\n")
+  assert load(str(folder / "a.csv"), errors="replace").columns == ["\ufffd", "y"]
 
 
 def test_an_error_leaves_nothing_in_the_cache(folder, tmp_path):
