@@ -17,7 +17,7 @@ from embeddings_jax.data import formats
 from embeddings_jax.data.bags import load_lda_c
 from embeddings_jax.data.cache import digest
 from embeddings_jax.data.dataset import Dataset, content_digest, from_texts, text_dataset, without_gaps
-from embeddings_jax.data.documents import Document, has_blank_lines, has_marks, read_documents
+from embeddings_jax.data.documents import Document, count_blocks, has_marks, read_documents
 from embeddings_jax.data.files.arrays import first_not_finite, lossless
 from embeddings_jax.data.images import SUFFIXES, by_folders, decoded
 from embeddings_jax.data.matrix import load_matrix
@@ -63,8 +63,8 @@ def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str =
     cache_dir: Folder of derived data.
     errors: `strict` refuses text that is not UTF-8, `replace` puts replacement characters.
     missing: What to do with rows that lack a value; see `without_gaps`.
-    documents: Of plain text: each `line` is a document; or a `blank` line ends one, whose lines are its sentences;
-      `auto` is `blank` where a blank line stands between others, else `line`.
+    documents: Of plain text: each `line` is a document; or a `blank` line ends one, whose lines are its sentences,
+      unless most documents are one line; `auto` is `blank` where a blank line stands between others, else `line`.
     **pictures: Options of `images.decoded`.
 
   Raises:
@@ -102,15 +102,19 @@ def _text(path: str, files: Sequence[Path], cache_dir: Path, errors: str, docume
     if not file.stat().st_size:
       raise InputError(f"{file}: is empty")
     check_text(file)
-  blank = documents == "blank" or documents == "auto" and any(has_blank_lines(file, errors) for file in files)
-  blank = blank and not any(has_marks(file, errors) for file in files)
+  blank = sentences = False
+  if documents != "line" and not any(has_marks(file, errors) for file in files):
+    counts = [count_blocks(file, errors) for file in files]
+    blank = documents == "blank" or any(num_blocks > 1 for _, num_blocks in counts)
+    # Where most blocks are one line, a line is a paragraph, of several sentences.
+    sentences = blank and sum(num_lines for num_lines, _ in counts) >= 1.5 * sum(number for _, number in counts)
 
   def read() -> Iterator[Document]:
     for file in files:
       yield from read_documents(file, errors, blank)
 
   key = digest("own", _VERSION, [formats.sha256(file) for file in files], errors, *(["blank"] if blank else []))
-  return text_dataset(path, key, read, cache_dir, by_content=True)._replace(lines=blank)
+  return text_dataset(path, key, read, cache_dir, by_content=True)._replace(lines=sentences)
 
 
 def check_text(file: Path) -> None:

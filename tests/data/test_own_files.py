@@ -543,6 +543,8 @@ def test_blank_lines_end_documents_where_they_are_asked_for(folder):
   assert list(blank.items) == list(auto.items) == ["One a.\none b.", "Two."] and blank.lines and auto.lines
   assert lines.fingerprint != blank.fingerprint == auto.fingerprint
   assert list(table(folder, "a\nb\n\n", "b.txt", documents="auto").items) == ["a", "b"]
+  paragraphs = table(folder, "One. Two.\n\nThree. Four.\n\nFive.\nSix.\n\nSeven.\n", "d.txt", documents="auto")
+  assert list(paragraphs.items)[:3] == ["One. Two.", "Three. Four.", "Five.\nSix."] and not paragraphs.lines
   marked = table(folder, '<doc id="1" title="T">\na\n\nb\n</doc>\n', "c.txt", documents="auto")
   assert list(marked.items) == ["a\n\nb"] and not marked.lines
   with pytest.raises(InputError, match="documents=page: must be one of line, blank, auto"):
