@@ -39,8 +39,9 @@ def find(name: str) -> WordStart | None:
   if path.is_file():
     words, vectors = word_vectors.read(path)
   else:
-    config = workdir.read_json(path / "config.json") if (path / "config.json").exists() else {}
-    if config.get("config", {}).get("data", {}).get("encoder") != "words":
+    if not (path / "config.json").exists() or "trajectory" not in workdir.read_json(path / "config.json"):
+      return None
+    if workdir.read_record(path)["config"]["data"].get("encoder") != "words":
       return None
     words, vectors = of_run(pipeline.load_run(name))
   content = hashlib.sha256("\n".join(words).encode())
