@@ -12,7 +12,7 @@ from embeddings_jax.eval.word_similarity import known_form
 from embeddings_jax.interop import word_vectors
 from embeddings_jax.train.mesh import path_name
 from embeddings_jax.types import InputError, PyTree
-from experiments import pipeline
+from experiments import pipeline, workdir
 from experiments.vectors import of_run
 
 TABLE = "token_embedding"
