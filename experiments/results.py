@@ -191,6 +191,8 @@ class Report:
       self._say(f"  topic {number}: {' '.join(self._data.encoder.vocabulary.words[i] for i in words)}")
     for key, value in results["metrics"].items():
       self._say(f"  {key}: {value:.4f}")
+    for name, better in surpassing(results["metrics"]).items():
+      self._say(f"  {name} does better than the trained model in {', '.join(better)}")
     loss = results["training"].get("loss")
     for name in ("aic", "bic"):
       if name in results["training"]:
@@ -202,6 +204,23 @@ class Report:
     self._say(f"{path}: {', '.join(made)}")
     self._say("embed your own: python -m experiments.embed "
               f"--workdir={shlex.quote(str(path))} --input=FILE --output=OUT.npy")
+
+
+def surpassing(metrics: Mapping[str, float]) -> dict[str, list[str]]:
+  """Returns the baselines that beat the model, with the metrics in which they do.
+
+  Args:
+    metrics: Metrics of the model, and of each baseline with its name in front: `pixels/class/test/accuracy`.
+  """
+  better: dict[str, list[str]] = {}
+  for key, value in metrics.items():
+    baseline, _, own = key.partition("/")
+    declared = protocols.metric(own) if own in metrics else None
+    if declared and declared.higher_is_better is not None:
+      gain = value - metrics[own]
+      if (gain if declared.higher_is_better else -gain) > 0:
+        better.setdefault(baseline, []).append(own)
+  return better
 
 
 def remembering(embed: Callable[[Any], np.ndarray]) -> Callable[[Any], np.ndarray]:

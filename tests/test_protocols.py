@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from embeddings_jax.types import InputError
-from experiments import protocols
+from experiments import protocols, results
 
 TABLE = {"rug": [1, 0.1], "sofa": [0.3, 1], "ottoman": [-0.2, 1], "carpet": [2, 0.1], "hallway": [0, -1]}
 
@@ -172,3 +172,10 @@ def test_what_cannot_be_answered_at_the_end_of_a_run_is_left_out():
   assert _evaluate(*names, vocabulary=None, report=said.append, lenient=True,
                    done=lambda name, metrics: done.append(name)) == {}
   assert done == list(names) and [line.partition(" is left out: ")[0] for line in said] == list(names)
+
+
+def test_baselines_that_beat_the_model_are_named_by_the_metrics_direction():
+  metrics = {"class/test/accuracy": 0.9, "class/test/knn_accuracy": 0.8, "validation/perplexity": 40.0,
+             "untrained/class/test/accuracy": 0.5, "untrained/validation/perplexity": 30.0,
+             "pixels/class/test/accuracy": 0.95, "pixels/class/test/knn_accuracy": 0.8, "pixels/other/accuracy": 1.0}
+  assert results.surpassing(metrics) == {"untrained": ["validation/perplexity"], "pixels": ["class/test/accuracy"]}

@@ -121,6 +121,17 @@ def _digits(name: str, place: Place) -> Dataset:
   return found._replace(picture=(8, 8))
 
 
+def _translated_digits(name: str, place: Place) -> Dataset:
+  """Each digit at a random place of a larger canvas, as in translated MNIST (Jaderberg et al. 2015, section 4.1)."""
+  digits, side = _digits("digits", place), 12
+  images = np.zeros((len(digits.items), side, side), np.float32)
+  for image, digit, (row, column) in zip(images, digits.items.reshape(-1, 8, 8),
+                                         np.random.default_rng(0).integers(0, side - 7, (len(images), 2))):
+    image[row:row + 8, column:column + 8] = digit
+  found = _row_dataset(name, images.reshape(len(images), -1), None, digits.labels)
+  return found._replace(picture=(side, side))
+
+
 def _photographs(name: str, place: Place) -> Dataset:
   from sklearn import datasets
 
@@ -274,6 +285,8 @@ _SKLEARN = "BSD-3-Clause (scikit-learn)"
 
 CATALOG = {
     "digits": Entry("rows", "1,797 handwritten digits, 8x8, in [0, 1] (UCI)", _SKLEARN, _digits),
+    "translated-digits": Entry(
+        "rows", "digits, each at a random place of 12x12 pixels", _SKLEARN, _translated_digits),
     "photographs": Entry(
         "rows", "RGB patches of two photographs, 8x8 or image_size, in [0, 1]", "CC BY", _photographs),
     "iris": Entry("rows", "150 flowers of 3 species, 4 measurements (Fisher 1936)", _SKLEARN, _sklearn_table),

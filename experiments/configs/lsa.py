@@ -22,7 +22,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
       batch_size=0,  # All blocks are one batch.
       log_every=1,
       save_every=0,
-      evals=("retrieval", "knn", "clustering", "linear_probe"),
+      evals=("retrieval", "clustering", "linear_probe"),
       eval_items=4000,
       baselines=True,
   ))
@@ -33,6 +33,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.update(dict(epochs=20, evals=(), baselines=False))
   elif preset == "small":
     config.data.update(dict(name="20news"))
+    config.evals = ("retrieval", "knn", "clustering", "linear_probe")
   elif preset == "paper":
     config.model.update(dict(dim=300, block=310, basis=1240, weighting="log-entropy"))
     config.data.update(dict(name="", blocks=256, max_size=100000))

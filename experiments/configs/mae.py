@@ -23,7 +23,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
                  decoder_heads=2, decoder_mlp_dim=128, decoder_chunk=0, mask_ratio=0.75, masking="random",
                  norm_pix=True, flip=False, min_scale=1.0, pooling="mean", positions="sincos2d", pixel_mean=0.5,
                  pixel_std=0.5, dtype="float32", remat="none", unroll=4, accumulate=1),
-      data=dict(name="digits", encoder="images", errors="strict", image_size=0, channels=0, bad="error"),
+      data=dict(name="translated-digits", encoder="images", errors="strict", image_size=0, channels=0, bad="error"),
       optimizer=dict(name="adamw", learning_rate=1e-3, schedule="cosine", warmup_steps=100, weight_decay=0.05,
                      clip_norm=0.0, b1=0.9, b2=0.95, eps=1e-8),
       steps=2000,
@@ -31,11 +31,12 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
       steps_per_dispatch=10,
       log_every=100,
       save_every=1000,
-      evals=("linear_probe", "knn"),
+      evals=("linear_probe", "few_shot"),
       eval_items=0,
       baselines=True,
   ))
   if preset == "tiny":
+    config.data.name = "digits"
     # Keys' biases have no gradient but rounding, which a smaller epsilon would make steps of.
     config.optimizer.eps = 1e-6
     config.update(dict(
@@ -45,7 +46,8 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.update(dict(
         model=dict(patch_size=4, dim=128, num_layers=6, num_heads=4, mlp_dim=512, decoder_dim=64, decoder_layers=2,
                    decoder_heads=2, decoder_mlp_dim=256, dtype="bfloat16", unroll=6),
-        optimizer=dict(learning_rate=1.5e-3, warmup_steps=300), steps=4600, batch_size=256, save_every=1000))
+        optimizer=dict(learning_rate=1.5e-3, warmup_steps=300), steps=4600, batch_size=256, save_every=1000,
+        evals=("linear_probe", "knn")))
     config.data.name = "fashion-mnist"
   elif preset == "paper":
     # The rate is 1.5e-4 of 256 pictures; 1,281,167 pictures make 313 steps a pass, of which 40 are warm-up.
@@ -54,6 +56,6 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
                    decoder_layers=8, decoder_heads=16, decoder_mlp_dim=2048, flip=True, min_scale=0.2,
                    dtype="bfloat16", remat="dots", unroll=12),
         optimizer=dict(learning_rate=2.4e-3, warmup_steps=12_500), steps=250_000, batch_size=4096, log_every=100,
-        save_every=5000, baselines=False))
+        save_every=5000, evals=("linear_probe", "knn"), baselines=False))
     config.data.name = ""
   return config

@@ -20,25 +20,26 @@ import ml_collections
 
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
-  # Digits: a mirrored one is another sign, but the views have to agree on what else it is.
+  # A mirrored digit is another sign, but the views have to agree on what else it is.
   config = ml_collections.ConfigDict(dict(
       model=dict(
           encoder=dict(name="resnet", depth=8, width=16, stem="cifar", image_size=0, pixel_mean=0.5, pixel_std=0.5,
                        norm_decay=0.9, dtype="float32"),
           projector_dims=(64, 64), temperature=0.2, augmentation="simclr", strength=0.5, blur=False, min_scale=0.4,
           chunk_size=0),
-      data=dict(name="digits", encoder="images", errors="strict", image_size=0, channels=0, bad="error"),
+      data=dict(name="translated-digits", encoder="images", errors="strict", image_size=0, channels=0, bad="error"),
       optimizer=dict(name="adamw", learning_rate=2e-3, schedule="cosine", warmup_steps=50, weight_decay=1e-4),
-      steps=1000,
+      steps=600,
       batch_size=128,
       steps_per_dispatch=1,
       log_every=50,
       save_every=500,
-      evals=("knn", "linear_probe"),
+      evals=("linear_probe", "few_shot"),
       eval_items=0,
       baselines=True,
   ))
   if preset == "tiny":
+    config.data.name = "digits"
     config.model.encoder.width = 4
     config.update(dict(model=dict(projector_dims=(8, 8)), steps=20, batch_size=16, log_every=5, save_every=10,
                        eval_items=200, baselines=False))
@@ -47,7 +48,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.model.update(dict(projector_dims=(256, 128), min_scale=0.2))
     config.data.name = "cifar10-jpeg"
     config.optimizer.warmup_steps = 100
-    config.update(dict(steps=1950, batch_size=256, baseline_seeds=3))
+    config.update(dict(steps=1950, batch_size=256, baseline_seeds=3, evals=("knn", "linear_probe")))
   elif preset == "paper":
     config.model.encoder.update(dict(depth=18, width=64, dtype="bfloat16"))
     config.model.update(dict(projector_dims=(512, 128), temperature=0.5, min_scale=0.08))
@@ -56,5 +57,5 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
                             weight_decay=1e-6, momentum=0.9)
     config.data.name = "cifar10-jpeg"
     config.update(dict(steps=0, epochs=200, batch_size=512, steps_per_dispatch=10, log_every=200, save_every=5000,
-                       baselines=False))
+                       evals=("knn", "linear_probe"), baselines=False))
   return config

@@ -17,12 +17,14 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = simclr.get_config(preset)
   for key in ("temperature", "chunk_size"):
     del config.model[key]
-  config.model.update(dict(projector_dims=(64, 64), predictor_dim=16))
+  config.model.update(dict(projector_dims=(256, 256), predictor_dim=64))
   config.optimizer.constant = ()
-  if preset == "tiny":
+  if preset == "demo":
+    config.optimizer.learning_rate = 1e-3
+    config.steps = 1000
+  elif preset == "tiny":
     config.model.update(dict(projector_dims=(8, 8), predictor_dim=4))
   elif preset == "small":
-    config.model.update(dict(projector_dims=(256, 256), predictor_dim=64))
     config.baselines = False
   elif preset == "paper":
     config.model.update(dict(projector_dims=(2048, 2048), predictor_dim=512, min_scale=0.2))

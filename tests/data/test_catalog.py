@@ -21,6 +21,7 @@ def cache(tmp_path_factory, monkeypatch):
 
 @pytest.mark.parametrize("name, shape, low, high, mean", [
     ("digits", (1797, 64), 0, 1, 0.30526),
+    ("translated-digits", (1797, 144), 0, 1, 0.30526 * 64 / 144),
     ("photographs", (2 * 53 * 80, 192), 0, 1, 0.40428),
     ("iris", (150, 4), 0.1, 7.9, 3.4645),
     ("wine", (178, 13), 0.13, 1680, 69.1337),
