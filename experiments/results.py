@@ -170,6 +170,7 @@ class Report:
         "commit": workdir.commit(),
         "versions": workdir.versions(), "device": jax.devices()[0].device_kind, "num_devices": jax.device_count(),
         "mesh": dict(self._mesh.shape), "fingerprint": self._data.dataset.fingerprint,
+        **({"note": record["note"]} if "note" in record else {}),
     }
 
   def _words_per_second(self, step: int, seconds: float) -> dict[str, float]:

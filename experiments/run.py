@@ -198,6 +198,9 @@ def run(config: Any, explicit: Collection[str] = (), signals: Signals | None = N
       "command": " ".join(["python -m experiments.run", *sys.argv[1:]]),
       **({"init_from": str(origin.path)} if origin else {}),
   }
+  if words and data.validation and word_start.has_read(words, data.dataset.fingerprint):
+    record["note"] = "the word vectors it started from had also read the validation documents"
+    say(f"--init_from={FLAGS.init_from}: {record['note']}")
   with workdir.prepared(path, course, overwrite=FLAGS.overwrite, report=say) if alone else contextlib.nullcontext():
     if jax.process_count() > 1:  # Process 0 has made and locked the directory before any other looks into it.
       from jax.experimental import multihost_utils

@@ -49,6 +49,11 @@ def find(name: str) -> WordStart | None:
   return WordStart(path, words, vectors, content.hexdigest())
 
 
+def has_read(start: WordStart, fingerprint: str) -> bool:
+  """Returns whether word vectors come from a run on a dataset, given by its fingerprint: on all of its documents."""
+  return start.path.is_dir() and workdir.read_record(start.path)["trajectory"].get("fingerprint") == fingerprint
+
+
 def initial(found: WordStart, encoder: Any, report: Callable[[str], None] = print) -> Callable[[PyTree], PyTree]:
   """`state -> state` in which the tokens that are words begin with those words' vectors; others stay as they are.
 

@@ -87,3 +87,12 @@ def test_a_run_begins_with_the_vectors_of_a_file(tmp_path):
   assert f"{tmp_path / 'vectors.txt'}: 1 of 400 tokens begin with the vectors of words" in done.stdout
   origin = json.loads((tmp_path / "w" / "config.json").read_text())["trajectory"]["init_from"]
   assert origin == word_start.find(str(tmp_path / "vectors.txt")).fingerprint
+
+
+def test_vectors_of_a_run_on_the_same_documents_are_recognized(tmp_path):
+  record = {"config": {"data": {}}, "facts": {}, "batch": {}, "encoder": "e", "steps": 1,
+            "trajectory": {"fingerprint": "f"}}
+  (tmp_path / "config.json").write_text(json.dumps(record))
+  of_run = start(drawn(4, 3))._replace(path=tmp_path)
+  assert word_start.has_read(of_run, "f") and not word_start.has_read(of_run, "g")
+  assert not word_start.has_read(of_run._replace(path=tmp_path / "vectors.txt"), "f")
