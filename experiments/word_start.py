@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from embeddings_jax.data.files.json import json_field, read_json
 from embeddings_jax.eval.word_similarity import known_form
 from embeddings_jax.interop import word_vectors
 from embeddings_jax.train.mesh import path_name
 from embeddings_jax.types import InputError, PyTree
-from experiments import pipeline
+from experiments import pipeline, workdir
 from experiments.vectors import of_run
 
 TABLE = "token_embedding"
@@ -40,9 +39,9 @@ def find(name: str) -> WordStart | None:
   if path.is_file():
     words, vectors = word_vectors.read(path)
   else:
-    record = path / "config.json"
-    config = json_field(read_json(record), "config", dict, record, {}) if record.exists() else {}
-    if json_field(config, "data", dict, record, {}).get("encoder") != "words":
+    if not (path / "config.json").exists() or "trajectory" not in workdir.read_json(path / "config.json"):
+      return None
+    if workdir.read_record(path)["config"]["data"].get("encoder") != "words":
       return None
     words, vectors = of_run(pipeline.load_run(name))
   content = hashlib.sha256("\n".join(words).encode())

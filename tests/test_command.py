@@ -185,7 +185,7 @@ def test_another_trajectory_is_refused_and_overwrite_moves_it_aside(finished, tm
 
 
 def test_a_sigterm_saves_and_exits_75_and_the_same_command_goes_on(tmp_path):
-  arguments = ("--model=gmm", "--preset=tiny", "--steps=40000", "--config.model.tolerance=0.0",
+  arguments = ("--model=gmm", "--preset=tiny", "--steps=10000", "--config.model.tolerance=0.0",
                "--config.model.floor=0.01", "--config.log_every=1000",
                "--config.steps_per_dispatch=10", "--config.save_every=0")
   whole = call("run", *arguments, f"--workdir={tmp_path / 'whole'}")

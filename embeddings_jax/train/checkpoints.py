@@ -4,14 +4,9 @@ Orbax restores a checkpoint with a flipped bit without an error. After each comm
 SHA-256 of its files beside them. Reading verifies these, names the damaged files and falls back to the newest sound
 checkpoint. Only the training process renames: a reader may look at a run that is being written.
 """
-import hashlib
-import json
 import logging
-import queue
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,29 +15,15 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
-from embeddings_jax.data.files.atomic import write_atomically
 from embeddings_jax.data.files.json import read_json
+from embeddings_jax.train.checksums import Hasher, committed_steps, inspect_checkpoint
 from embeddings_jax.types import InputError, PyTree
 
-CHECKSUMS = "checksums.{}.json"  # One for each process that hashed a share of the files.
 DAMAGED = "damaged-{}"
-REQUIRED = ("metadata/metadata", "state/_METADATA")  # Files without which nothing can be restored.
 
 
 class CheckpointError(RuntimeError):
   """A checkpoint could not be written or read; the message says which, where and why."""
-
-
-class Inspection(NamedTuple):
-  """The result of verifying a checkpoint.
-
-  Attributes:
-    damage: A line for each file that is missing or does not have its checksum.
-    unverified: Whether some files have no checksum, as after a kill between the commit and the checksums.
-  """
-
-  damage: list[str]
-  unverified: bool
 
 
 class CheckpointReader:
@@ -77,12 +58,12 @@ class CheckpointReader:
 
   def latest(self) -> int | None:
     """Returns the newest committed step, without verifying it, or None."""
-    steps = _committed_steps(self._directory)
+    steps = committed_steps(self._directory)
     return steps[-1] if steps else None
 
   def newest_sound(self) -> int | None:
     """Returns the newest committed step that passes verification, or None; damaged ones are reported."""
-    return next((step for step in reversed(_committed_steps(self._directory)) if self._is_sound(step)), None)
+    return next((step for step in reversed(committed_steps(self._directory)) if self._is_sound(step)), None)
 
   def rejected(self) -> list[str]:
     """Returns the names of the entries that were set aside as damaged, by this or an earlier process."""
@@ -95,7 +76,7 @@ class CheckpointReader:
     if not self.keeps_best:
       return None
     sign = -1 if self._lower_is_better else 1
-    values = {step: sign * self._score(step) for step in _committed_steps(self._directory)}
+    values = {step: sign * self._score(step) for step in committed_steps(self._directory)}
     return max((step for step, value in values.items() if np.isfinite(value)),
                key=lambda step: (values[step], step), default=None)
 
@@ -114,7 +95,7 @@ class CheckpointReader:
     target = jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), abstract, layout)
     tried: set[int] = set()
     # Listed again each time: a run that trains saves new ones and removes old ones.
-    while steps := set(_committed_steps(self._directory)) - tried:
+    while steps := set(committed_steps(self._directory)) - tried:
       step = preferred if preferred in steps else max(steps)
       tried.add(step)
       if not self._is_sound(step):
@@ -164,7 +145,7 @@ class CheckpointReader:
 
   def _error(self, verb: str, step: int | None, error: Exception) -> CheckpointError:
     what = "a checkpoint" if step is None else f"checkpoint {step}"
-    kept = _committed_steps(self._directory)
+    kept = committed_steps(self._directory)
     return CheckpointError(f"could not {verb} {what} in {self._directory}: {_first_line(error)}; "
                            f"{'complete: ' + ', '.join(map(str, kept)) if kept else 'there is no complete one'}")
 
@@ -206,14 +187,14 @@ class Checkpoints(CheckpointReader):
         best_mode="min" if lower_is_better else "max", enable_async_checkpointing=True)
     self._opened: ocp.CheckpointManager | None = None
     self._quiet = _QuietOrbax()
-    self._hasher = _Hasher(self._directory, report)
+    self._hasher = Hasher(self._directory, report)
 
   @property
   def _manager(self) -> ocp.CheckpointManager:
     # Opened late: damaged checkpoints are first moved out of its sight. It reads the metrics of all of them, and
     # fails at one that is incomplete or is not JSON.
     if self._opened is None:
-      for step in _committed_steps(self._directory):
+      for step in committed_steps(self._directory):
         damage, _ = inspect_checkpoint(self._directory / str(step), jax.process_index(), jax.process_count(),
                                        within="metrics/")
         if _any_process(bool(damage)):
@@ -272,39 +253,6 @@ class Checkpoints(CheckpointReader):
       multihost_utils.sync_global_devices(f"damaged {step}")
 
 
-def inspect_checkpoint(folder: epath.Path, share: int = 0, shares: int = 1, within: str = "") -> Inspection:
-  """Verifies the files of a committed checkpoint.
-
-  Args:
-    folder: The checkpoint.
-    share: Index of the share of the files to hash, for several processes.
-    shares: Number of shares.
-    within: Prefix of the names to verify.
-  """
-  if not folder.is_dir():
-    return Inspection([f"{folder} is not a directory"], True)
-  expected: dict[str, str] = {}
-  for path in sorted(folder.glob(CHECKSUMS.format("*"))):
-    try:
-      expected |= read_json(path)
-    except InputError as error:
-      return Inspection([f"{error}"], True)
-  files = {str(path.relative_to(folder)) for path in _files(folder)}
-  damage = [f"{folder / name} is missing" for name in sorted((expected.keys() | set(REQUIRED)) - files)
-            if name in REQUIRED or name.startswith(within)]
-  for name in sorted(name for name in files & expected.keys() if name.startswith(within))[share::shares]:
-    if (actual := _size_and_hash(folder / name)) != expected[name]:
-      damage.append(f"{folder / name} does not have its checksum (size and SHA-256 {actual}, expected "
-                    f"{expected[name]})")
-  if "metrics/metrics" in files - expected.keys():
-    try:
-      read_json(folder / "metrics" / "metrics")
-    except InputError as error:
-      damage.append(f"{error}")
-  unverified = any(not _is_checksum(name) for name in files - expected.keys())
-  return Inspection(damage, unverified)
-
-
 def _any_process(damaged: bool) -> bool:
   if jax.process_count() == 1:
     return damaged
@@ -313,34 +261,6 @@ def _any_process(damaged: bool) -> bool:
 
 def _first_line(error: BaseException | None) -> str:
   return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _committed_steps(directory: epath.Path) -> list[int]:
-  if not directory.exists():
-    return []
-  paths = [path for path in directory.iterdir() if path.name.isdecimal() and str(int(path.name)) == path.name]
-  return sorted(int(path.name) for path in paths if not path.is_dir() or ocp.utils.is_checkpoint_finalized(path))
-
-
-def _is_checksum(name: str) -> bool:
-  return name.removeprefix(".").startswith("checksums.")  # Or the draft of one.
-
-
-def _files(folder: epath.Path) -> Iterator[epath.Path]:
-  for path in folder.iterdir():
-    if path.is_dir():
-      yield from _files(path)
-    else:
-      yield path
-
-
-def _size_and_hash(path: epath.Path) -> str:
-  digest, size = hashlib.sha256(), 0
-  with path.open("rb") as file:
-    while block := file.read(1 << 20):
-      digest.update(block)
-      size += len(block)
-  return f"{size}:{digest.hexdigest()}"
 
 
 class _QuietOrbax(logging.Filter):
@@ -355,55 +275,3 @@ class _QuietOrbax(logging.Filter):
 
   def __exit__(self, *exc: object) -> None:
     logging.getLogger("absl").removeFilter(self)
-
-
-class _Hasher:
-  """Writes the checksums of checkpoints as they are committed, in a thread."""
-
-  def __init__(self, directory: epath.Path, report: Callable[[str], None]):
-    self._directory, self._report = directory, report
-    self._steps: queue.Queue[int | None] = queue.Queue()
-    self._thread: threading.Thread | None = None
-    self._closed = threading.Event()
-
-  def expect(self, step: int) -> None:
-    if self._thread is None:
-      self._closed.clear()
-      self._thread = threading.Thread(target=self._work, name="checksums", daemon=True)
-      self._thread.start()
-    self._steps.put(step)
-
-  def wait(self) -> None:
-    self._steps.join()
-
-  def close(self) -> None:
-    self._closed.set()
-    if self._thread is not None:
-      self._steps.put(None)
-      self._thread.join()
-      self._thread = None
-
-  def _work(self) -> None:
-    while (step := self._steps.get()) is not None:
-      folder = self._directory / str(step)
-      try:
-        while True:
-          if folder.exists() and ocp.utils.is_checkpoint_finalized(folder):
-            self._write(folder)
-            break
-          # A save that failed is never committed; a later one that was shows it.
-          if self._closed.is_set() or (_committed_steps(self._directory) or [-1])[-1] > step:
-            break
-          time.sleep(0.01)
-      except Exception as error:  # noqa: BLE001 - the thread must live on; the checkpoint counts as unverified
-        if folder.exists():  # Else the retention removed it meanwhile.
-          self._report(f"checkpoint {step} has no checksums: {folder}: {getattr(error, 'strerror', None) or error}")
-      finally:
-        self._steps.task_done()
-
-  def _write(self, folder: epath.Path) -> None:
-    files = sorted(str(path.relative_to(folder)) for path in _files(folder)
-                   if not _is_checksum(path.name))
-    share = files[jax.process_index()::jax.process_count()]
-    text = json.dumps({name: _size_and_hash(folder / name) for name in share}, indent=1)
-    write_atomically(folder / CHECKSUMS.format(jax.process_index()), text)

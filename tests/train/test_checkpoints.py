@@ -17,7 +17,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from embeddings_jax.train import checkpoints as checkpoints_module
-from embeddings_jax.train.checkpoints import CheckpointError, CheckpointReader, Checkpoints, inspect_checkpoint
+from embeddings_jax.train.checkpoints import CheckpointError, CheckpointReader, Checkpoints
+from embeddings_jax.train.checksums import inspect_checkpoint
 from embeddings_jax.train.mesh import make_mesh
 from embeddings_jax.types import InputError
 
@@ -186,7 +187,8 @@ def test_another_shape_is_one_clear_line(tmp_path):
 FULL_DISK = """
 import resource, signal, sys
 import jax, jax.numpy as jnp
-from embeddings_jax.train.checkpoints import CheckpointError, CheckpointReader, Checkpoints, inspect_checkpoint
+from embeddings_jax.train.checkpoints import CheckpointError, CheckpointReader, Checkpoints
+from embeddings_jax.train.checksums import inspect_checkpoint
 checkpoints = Checkpoints(sys.argv[1])
 checkpoints.save(1, {"x": jnp.arange(1000.0)})
 checkpoints.wait()
