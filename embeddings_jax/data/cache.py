@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from embeddings_jax.data.files.atomic import write_atomically
 from embeddings_jax.data.files.json import read_json
 from embeddings_jax.types import InputError
 
+_ADVICE = "choose another folder with --cache_dir or $EMBEDDINGS_CACHE"
 _SUMMED = 1 << 24  # Bytes at the beginning of a file whose sum is compared: headers, and small files whole.
 
 
@@ -43,37 +44,44 @@ def cached(path: str | os.PathLike, build: Callable[[Path], None]) -> Path:
   path = Path(path)
   if path.exists() and not _damage(path):
     return path
-  advice = "choose another folder with --cache_dir or $EMBEDDINGS_CACHE"
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = open(path.with_name(path.name + ".lock"), "w")
   except OSError as e:
-    raise InputError(f"{path.parent}: the cache cannot be written ({e.strerror}); {advice}") from e
+    raise InputError(f"{path.parent}: the cache cannot be written ({e.strerror}); {_ADVICE}") from e
   with lock:
     try:
       fcntl.flock(lock, fcntl.LOCK_EX)
     except OSError as e:
-      raise InputError(f"{path.parent}: the cache cannot be locked ({e.strerror}); {advice}") from e
+      raise InputError(f"{path.parent}: the cache cannot be locked ({e.strerror}); {_ADVICE}") from e
+    if path.exists():  # Another process built it while this one waited.
+      if not (damage := _damage(path)):
+        return path
+      logging.warning("%s: %s; the entry is removed and built again", path, damage)
+      _remove(path)
     temporary = path.with_name(path.name + ".partial")
+    _remove(temporary)
+    logging.info("building %s", path)
     try:
-      if path.exists():  # Another process built it while this one waited.
-        if not (damage := _damage(path)):
-          return path
-        logging.warning("%s: %s; the entry is removed and built again", path, damage)
-        _remove(path)
-      _remove(temporary)
-      logging.info("building %s", path)
-      build(temporary)
-      write_atomically(_manifest(path), json.dumps(_contents(temporary)))
-      os.rename(temporary, path)
-    except OSError as e:
-      # NumPy says "N requested and M written" of a full disk, without an errno.
-      if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "requested and" in str(e):
-        raise InputError(f"{path.parent}: no space left for the cache; {advice}") from e
-      raise
+      with naming_full_disks(path.parent):
+        build(temporary)
+        write_atomically(_manifest(path), json.dumps(_contents(temporary)))
+        os.rename(temporary, path)
     finally:
       _remove(temporary)
   return path
+
+
+@contextlib.contextmanager
+def naming_full_disks(folder: Path) -> Iterator[None]:
+  """Turns the error of a full disk into an `InputError` that names the folder of the cache."""
+  try:
+    yield
+  except OSError as error:
+    # NumPy says "N requested and M written" of a full disk, without an errno.
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "requested and" in str(error):
+      raise InputError(f"{folder}: no space left for the cache; {_ADVICE}") from error
+    raise
 
 
 def _manifest(path: Path) -> Path:

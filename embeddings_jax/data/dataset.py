@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from embeddings_jax.data.cache import cache_root, cached, digest
+from embeddings_jax.data.cache import cache_root, cached, digest, naming_full_disks
 from embeddings_jax.data.documents import Document, Documents, write_documents
 from embeddings_jax.types import InputError
 
@@ -174,10 +174,16 @@ def from_texts(texts: Iterable[str], name: str = "texts", cache_dir: str | os.Pa
       yield Document(text)
 
   root = cache_root(cache_dir)
-  root.mkdir(parents=True, exist_ok=True)
-  with tempfile.TemporaryDirectory(dir=root, prefix="texts-") as folder:
+  try:
+    root.mkdir(parents=True, exist_ok=True)
+    temporary = tempfile.TemporaryDirectory(dir=root, prefix="texts-")
+  except OSError as e:
+    raise InputError(f"{root}: the cache cannot be written ({e.strerror}); choose another folder with --cache_dir or "
+                     "$EMBEDDINGS_CACHE") from e
+  with temporary as folder:
     draft = Path(folder) / "text"
-    write_documents(draft, documents(), name)
+    with naming_full_disks(root):
+      write_documents(draft, documents(), name)
     fingerprint = Documents(draft).fingerprint
     path = cached(root / f"text-{digest(VERSION, 'texts', fingerprint)[:32]}", draft.rename)
   return Dataset(name, "text", Documents(path), fingerprint=fingerprint)

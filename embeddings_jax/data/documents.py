@@ -126,17 +126,13 @@ def has_marks(path: str | os.PathLike, errors: str = "strict") -> bool:
   return next((line for line in formats.read_lines(path, errors) if line.strip()), "").startswith("<doc ")
 
 
-def has_blank_lines(path: str | os.PathLike, errors: str = "strict") -> bool:
-  """Whether a blank line stands between two lines of a text file."""
-  begun = ended = False
-  for line in formats.read_lines(path, errors):
-    if line.strip():
-      if ended:
-        return True
-      begun = True
-    else:
-      ended = begun
-  return False
+def count_blocks(path: str | os.PathLike, errors: str = "strict") -> tuple[int, int]:
+  """Returns how many lines of a text file are not blank, and in how many blocks blank lines part them."""
+  num_lines = num_blocks = 0
+  for has_text, lines in itertools.groupby(formats.read_lines(path, errors), lambda line: bool(line.strip())):
+    if has_text:
+      num_lines, num_blocks = num_lines + sum(1 for _ in lines), num_blocks + 1
+  return num_lines, num_blocks
 
 
 def byte_stream(dataset: Any) -> tuple[np.ndarray, np.ndarray]:

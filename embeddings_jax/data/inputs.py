@@ -28,7 +28,7 @@ def read_items(path: str, encoder_kind: str, errors: str = "strict", gaps: bool 
       raise InputError(f"{path}: is empty, it has no text")
     return items
   if encoder_kind == "rows":
-    return list(own.read_rows(_one_file(path), gaps).rows)
+    return list(own.read_rows(_one_file(path), gaps, errors).rows)
   if encoder_kind == "images":
     files = own.list_files(path)
     if files[0].suffix == ".npy":

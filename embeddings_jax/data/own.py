@@ -17,7 +17,7 @@ from embeddings_jax.data import formats
 from embeddings_jax.data.bags import load_lda_c
 from embeddings_jax.data.cache import digest
 from embeddings_jax.data.dataset import Dataset, content_digest, from_texts, text_dataset, without_gaps
-from embeddings_jax.data.documents import Document, has_blank_lines, has_marks, read_documents
+from embeddings_jax.data.documents import Document, count_blocks, has_marks, read_documents
 from embeddings_jax.data.files.arrays import first_not_finite, lossless
 from embeddings_jax.data.images import SUFFIXES, by_folders, decoded
 from embeddings_jax.data.matrix import load_matrix
@@ -29,6 +29,7 @@ _IDX = re.compile(r"(\.idx|idx\d-ubyte)(\.gz|\.xz|\.bz2|\.zst)?$")
 _TEXT = re.compile(r"\.(txt|text)(\.gz|\.xz|\.bz2|\.zst)?$")
 _ROWS = (".npy", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.xz", ".tsv.xz", ".csv.bz2", ".tsv.bz2", ".csv.zst",
          ".tsv.zst")
+_VERSION = 2  # Of cached text: raise it when the same files would give other documents.
 DOCUMENTS = ("line", "blank", "auto")
 # Formats that would give nonsense if they were read as plain text, and what to do with them.
 _FUNCTION = "or yield its texts from a function of yours, --data=FILE.py:FUNCTION"
@@ -62,15 +63,18 @@ def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str =
     cache_dir: Folder of derived data.
     errors: `strict` refuses text that is not UTF-8, `replace` puts replacement characters.
     missing: What to do with rows that lack a value; see `without_gaps`.
-    documents: Of plain text: each `line` is a document; or a `blank` line ends one, whose lines are its sentences;
-      `auto` is `blank` where a blank line stands between others, else `line`.
+    documents: Of plain text: each `line` is a document; or a `blank` line ends one, whose lines are its sentences,
+      unless most documents are one line; `auto` is `blank` where a blank line stands between others, else `line`.
     **pictures: Options of `images.decoded`.
 
   Raises:
     InputError: No such file, files of several kinds, or a format that is not read.
   """
   files = list_files(path)
-  if any(file_kind(file) != "unknown" for file in files):  # A readme or licence beside the data is not data.
+  others = [file for file in files if file_kind(file) == "unknown"]
+  if 0 < len(others) < len(files):  # A readme or licence beside the data is not data.
+    logging.warning("%s: %d of %d files are left out, whose names tell nothing that is read, as %s", path,
+                    len(others), len(files), others[0].name)
     files = [file for file in files if file_kind(file) != "unknown"]
   kinds = sorted({file_kind(file) for file in files})
   if len(kinds) > 1:
@@ -84,7 +88,7 @@ def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str =
       raise InputError(f"{path}: {tables[0].name} holds sentences, {other.name} numbers; choose one by a glob")
     return _sentences(path, files, errors)
   if kind == "rows":
-    return _rows(path, files, missing or "error")
+    return _rows(path, files, missing or "error", errors)
   if kind == "images":
     return _pictures(path, files, cache_dir, pictures)
   reader = {"idx": _idx, "audio": _clips, "matrix": load_matrix, "bags": load_lda_c}.get(kind)
@@ -98,15 +102,19 @@ def _text(path: str, files: Sequence[Path], cache_dir: Path, errors: str, docume
     if not file.stat().st_size:
       raise InputError(f"{file}: is empty")
     check_text(file)
-  blank = documents == "blank" or documents == "auto" and any(has_blank_lines(file, errors) for file in files)
-  blank = blank and not any(has_marks(file, errors) for file in files)
+  blank = sentences = False
+  if documents != "line" and not any(has_marks(file, errors) for file in files):
+    counts = [count_blocks(file, errors) for file in files]
+    blank = documents == "blank" or any(num_blocks > 1 for _, num_blocks in counts)
+    # Where most blocks are one line, a line is a paragraph, of several sentences.
+    sentences = blank and sum(num_lines for num_lines, _ in counts) >= 1.5 * sum(number for _, number in counts)
 
   def read() -> Iterator[Document]:
     for file in files:
       yield from read_documents(file, errors, blank)
 
-  key = digest("own", [formats.sha256(file) for file in files], errors, *(["blank"] if blank else []))
-  return text_dataset(path, key, read, cache_dir, by_content=True)._replace(lines=blank)
+  key = digest("own", _VERSION, [formats.sha256(file) for file in files], errors, *(["blank"] if blank else []))
+  return text_dataset(path, key, read, cache_dir, by_content=True)._replace(lines=sentences)
 
 
 def check_text(file: Path) -> None:
@@ -231,11 +239,11 @@ def file_kind(file: Path) -> str:
   return "text" if _TEXT.search(name) else "unknown"
 
 
-def read_rows(file: Path, gaps: bool = False) -> formats.Table:
+def read_rows(file: Path, gaps: bool = False, errors: str = "strict") -> formats.Table:
   """Reads a .csv, .tsv or .npy file of numbers; with `gaps`, values may be missing (NaN)."""
   if file.name.lower().endswith(".npy"):
     return formats.Table(formats.read_rows(file, gaps))
-  return formats.read_csv(file, gaps)
+  return formats.read_csv(file, gaps, errors)
 
 
 def read_idx_pairs(
@@ -274,8 +282,8 @@ def read_idx_pairs(
   return np.concatenate(rows), labels, {} if set(split) == {"train"} else split, values.shape[1:]
 
 
-def _rows(path: str, files: Sequence[Path], missing: str) -> Dataset:
-  tables = [read_rows(file, gaps=missing != "error") for file in files]
+def _rows(path: str, files: Sequence[Path], missing: str, errors: str) -> Dataset:
+  tables = [read_rows(file, missing != "error", errors) for file in files]
   first = tables[0]
   for file, table in zip(files, tables):
     if table.rows.shape[1] != first.rows.shape[1]:

@@ -80,16 +80,22 @@ def test_failed_build_is_swept_and_repeated(tmp_path):
   assert cached(tmp_path / "x", fail).read_text() == "whole"
 
 
-def test_unusable_cache_is_one_line(tmp_path):
+def test_unusable_cache_is_one_line(tmp_path, monkeypatch):
   (tmp_path / "file").write_text("")
   with pytest.raises(InputError, match="cannot be written .*--cache_dir"):
     cached(tmp_path / "file" / "x", lambda path: None)
+
+  with pytest.raises(InputError, match="cannot be written .*--cache_dir"):
+    from_texts(["a"], cache_dir=tmp_path / "file")
 
   def full(path):
     raise OSError(28, "No space left on device")
 
   with pytest.raises(InputError, match="no space left for the cache"):
     cached(tmp_path / "x", full)
+  monkeypatch.setattr("embeddings_jax.data.dataset.write_documents", lambda *_: full(None))
+  with pytest.raises(InputError, match="no space left for the cache"):
+    from_texts(["a"], cache_dir=tmp_path)
 
 
 def test_space_for_mapped_files_is_allocated_first(tmp_path, monkeypatch):

@@ -251,6 +251,8 @@ def test_replace_goes_on(folder):
   assert list(load(str(folder / "a.txt"), errors="replace").items) == ["fine", "ab\ufffd"]
   with pytest.raises(InputError, match="must be 'strict' or 'replace'"):
     load(str(folder / "a.txt"), errors="ignore")
+  (folder / "a.csv").write_bytes(b"\xe9,y\n1,2\n")
+  assert load(str(folder / "a.csv"), errors="replace").columns == ["\ufffd", "y"]
 
 
 def test_an_error_leaves_nothing_in_the_cache(folder, tmp_path):
@@ -509,6 +511,13 @@ def test_formats_that_are_not_read_say_the_way_out(folder, name, content, messag
     read_items(folder / name, "subwords", errors="replace")
 
 
+def test_files_that_are_left_out_are_told(folder, caplog):
+  for name in ("a.jsonl", "b.jsonl", "README.txt"):
+    (folder / name).write_text("{}")
+  assert list(load(str(folder)).items) == ["{}"]
+  assert "2 of 3 files are left out, whose names tell nothing that is read, as a.jsonl" in caplog.text
+
+
 def test_links_are_followed_and_a_folder_reached_twice_is_named(folder, caplog):
   outside = folder.parent / "elsewhere"
   for name in ("one/a.txt", "two/b.txt"):
@@ -534,6 +543,8 @@ def test_blank_lines_end_documents_where_they_are_asked_for(folder):
   assert list(blank.items) == list(auto.items) == ["One a.\none b.", "Two."] and blank.lines and auto.lines
   assert lines.fingerprint != blank.fingerprint == auto.fingerprint
   assert list(table(folder, "a\nb\n\n", "b.txt", documents="auto").items) == ["a", "b"]
+  paragraphs = table(folder, "One. Two.\n\nThree. Four.\n\nFive.\nSix.\n\nSeven.\n", "d.txt", documents="auto")
+  assert list(paragraphs.items)[:3] == ["One. Two.", "Three. Four.", "Five.\nSix."] and not paragraphs.lines
   marked = table(folder, '<doc id="1" title="T">\na\n\nb\n</doc>\n', "c.txt", documents="auto")
   assert list(marked.items) == ["a\n\nb"] and not marked.lines
   with pytest.raises(InputError, match="documents=page: must be one of line, blank, auto"):

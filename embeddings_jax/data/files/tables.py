@@ -69,7 +69,7 @@ def csv_rows(path: str | os.PathLike, errors: str = "strict",
     line = reader.line_num
 
 
-def read_csv(path: str | os.PathLike, gaps: bool = False) -> Table:
+def read_csv(path: str | os.PathLike, gaps: bool = False, errors: str = "strict") -> Table:
   """Reads a .csv or .tsv file of numbers.
 
   The first line is a header if it has words only, or counts 0, 1, 2, ... as pandas numbers columns. The first column
@@ -80,12 +80,12 @@ def read_csv(path: str | os.PathLike, gaps: bool = False) -> Table:
   Args:
     path: The file, perhaps compressed.
     gaps: Cells that are empty, NA, NaN, null or ? are missing values, NaN.
+    errors: `strict` or `replace`; see `text_lines`.
 
   Raises:
     InputError: An unreadable file, a line of another width, a cell that is no number, or no row.
   """
-  records = csv_rows(path, delimiter="\t" if ".tsv" in Path(path).suffixes else ",")
-  records = ((line, cells) for line, cells in records if any(cell.strip() for cell in cells))
+  records = _records(path, errors)
   head = list(itertools.islice(records, _HEAD))
   columns, named, width, notes = _layout(head)
   values, lines, names = array.array("d"), array.array("q"), []
@@ -105,7 +105,7 @@ def read_csv(path: str | os.PathLike, gaps: bool = False) -> Table:
     row, column = bad
     raise InputError(f"{path}: line {lines[row]}, column {column + 1 + named}: {_shown(rows[bad])} is not a finite "
                      "number")
-  integers = _integers(path, rows, named)
+  integers = _integers(path, errors, rows, named)
   if columns and not named and width > 1 and columns[0].lower() in _COUNTERS and _counts_rows(rows[:, 0]):
     notes = [*notes, f"the column {quoted(columns[0])} counts the rows and is left out"]
     names, named = [str(int(value)) for value in rows[:, 0]], True
@@ -177,7 +177,14 @@ def _numbers(path: str | os.PathLike, line: int, cells: Sequence[str], first: in
   raise InputError(f"{path}: line {line}, column {at + 1 + first}: {what}")
 
 
-def _integers(path: str | os.PathLike, rows: np.ndarray, named: bool) -> dict[int, np.ndarray]:
+def _records(path: str | os.PathLike, errors: str) -> Iterator[tuple[int, list[str]]]:
+  """Records that are not blank."""
+  for line, cells in csv_rows(path, errors, "\t" if ".tsv" in Path(path).suffixes else ","):
+    if any(cell.strip() for cell in cells):
+      yield line, cells
+
+
+def _integers(path: str | os.PathLike, errors: str, rows: np.ndarray, named: bool) -> dict[int, np.ndarray]:
   """Columns of whole numbers beyond 2**53, read again as integers."""
   with np.errstate(invalid="ignore"):
     wanted = [i for i in range(rows.shape[1]) if (np.abs(rows[:, i]) >= 2.0**53).any()
@@ -185,10 +192,9 @@ def _integers(path: str | os.PathLike, rows: np.ndarray, named: bool) -> dict[in
   if not wanted:
     return {}
   texts = {i: [] for i in wanted}
-  for _, cells in csv_rows(path, delimiter="\t" if ".tsv" in Path(path).suffixes else ","):
-    if any(cell.strip() for cell in cells):
-      for i in wanted:
-        texts[i].append(cells[i + named].strip() if i + named < len(cells) else "")
+  for _, cells in _records(path, errors):
+    for i in wanted:
+      texts[i].append(cells[i + named].strip() if i + named < len(cells) else "")
   whole = {}
   for i, cells in texts.items():
     cells = cells[len(cells) - len(rows):]
