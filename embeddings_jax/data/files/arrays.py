@@ -16,6 +16,7 @@ from embeddings_jax.types import InputError
 IN_MEMORY_BYTES = 1 << 30
 _CHUNK = 1 << 22  # Elements that are looked at together.
 _IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+_MAX_HEADER = 1 << 16  # Bytes of the description in a .npy file; NumPy itself refuses more than 10,000.
 _MAX_AXES = 8  # Of idx files; MNIST has 3.
 _MOST_COMPRESSION = 1100  # Deflate makes 1032 bytes of one at most.
 
@@ -202,6 +203,10 @@ def _header(file: BinaryIO) -> tuple[np.dtype, tuple[int, ...], bool]:
   if version not in ((1, 0), (2, 0)):
     raise ValueError(f"format {version[0]}.{version[1]}")
   read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+  start, length = file.tell(), int.from_bytes(file.read(2 if version == (1, 0) else 4), "little")
+  if length > _MAX_HEADER:  # NumPy allocates it before it reads.
+    raise ValueError(f"a header of {length} bytes")
+  file.seek(start)
   shape, fortran, dtype = read(file)
   return dtype, shape, fortran
 
