@@ -8,6 +8,7 @@ import numpy as np
 from etils import epath
 
 from embeddings_jax.data.files.atomic import write_atomically
+from embeddings_jax.data.files.names import format_names
 from embeddings_jax.eval.neighbors import neighbors
 from embeddings_jax.eval.topics import top_words
 from embeddings_jax.types import Model, PyTree
@@ -134,7 +135,7 @@ class Report:
     if write:
       workdir.write_array(path / "embeddings.npy", vectors)
       if names is not None:
-        write_atomically(path / "vocabulary.txt", "".join(f"{name}\n" for name in names))
+        write_atomically(path / "vocabulary.txt", format_names(names))
     metrics = self._run(embed, state=state, done=save)
     save("", metrics)
     if self._config.baselines:
