@@ -77,10 +77,10 @@ def test_nor_is_one_of_tfds(name):
 
 
 def test_words_are_of_the_training_part(monkeypatch, tmp_path):
-  texts = ["seen " * 2000] * 3 + ["unseen " * 2000]
+  texts = ["often often seen " * 2000] * 3 + ["unseen " * 2000]
   dataset = Dataset("x", "text", texts, split={"train": np.arange(3), "test": np.arange(3, 4)}, fingerprint="f")
   monkeypatch.setattr(loading.catalog, "load", lambda *args, **options: dataset)
-  assert load(config_of(sgns, "x", min_count=1), tmp_path).encoder.names == ["seen"]
+  assert load(config_of(sgns, "x", min_count=1), tmp_path).encoder.names == ["often", "seen"]
 
 
 def test_labelled_pictures_of_another_set_are_fitted_to_the_encoder(monkeypatch, tmp_path):
@@ -152,7 +152,7 @@ def test_pixels_are_evaluated_without_a_run_and_stand_in_the_table(tmp_path, mon
   assert f"{key}: {found['metrics'][key]:.4f}" in printed and 0.7 < found["metrics"][key] < 0.9
   line = baselines.baseline_table().splitlines()[2]
   assert line.startswith("| `pixels` | digits | 0 | digits/class/test/knn_accuracy | 0.9")
-  assert line.endswith(f"| `python -m experiments.evaluate {asked}` |")
+  assert f"| `python -m experiments.evaluate {asked}` |" in line
 
 
 def test_mistakes_about_features_are_named():

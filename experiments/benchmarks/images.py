@@ -102,14 +102,16 @@ def augment(rows: int = 128, side: int = 32) -> dict:
 
 def mask_ratios() -> dict:
   """What a masked autoencoder learns by the share of patches that is hidden (He et al. 2022, figure 5): the linear
-  probe of a training with each share (`--ratios`), in float32, by the preset `demo` of `digits` or `small` of other
-  `--data`; at most 10,000 test and 10,000 training pictures. `--figure` draws it.
+  probe of a training with each share (`--ratios`), in float32, by the preset `demo` (patches of 2 x 2 pixels)
+  of `digits` or `small` of other `--data`; at most 10,000 test and 10,000 training pictures. `--figure` draws it.
 
   Each training has `--steps`, or with `--equal=operations` as many as make the `operations` of so many steps with
   three quarters hidden: what is hidden costs the encoder nothing, which is half of why much is hidden.
   """
   config = command.load_config("mae", "demo" if FLAGS.data == "digits" else "small")
   config.data.name = FLAGS.data
+  if FLAGS.data == "digits":
+    config.data.image_size, config.model.patch_size = 0, 2
   config.model.dtype = "float32"  # The same figures on processors with a unit for products of bfloat16 and without.
   config.batch_size = FLAGS.batch_size or config.batch_size
   data, rows = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir), []

@@ -23,7 +23,10 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = finetune.supervised(base, dict(name="mae", **trunk), trained_layers=-1, shift=1, layer_decay=0.75)
   config.optimizer.update(dict(warmup_steps=0, warmup_fraction=0.1, b2=0.999))
   config.update(dict(steps=400, batch_size=128, log_every=50, save_every=1000, eval_items=0))
-  if preset == "tiny":
+  if preset == "demo":
+    config.data.update(dict(name="translated-digits", image_size=0))
+    config.model.encoder.patch_size = 2
+  elif preset == "tiny":
     config.data.max_examples = 200
     config.update(dict(steps=20, batch_size=16, log_every=5, save_every=10))
   elif preset == "small":
