@@ -20,7 +20,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
                 model="bpe", vocab_size=3000, max_length=128),
       optimizer=dict(name="adamw", learning_rate=2e-3, schedule="cosine", warmup_steps=100, clip_norm=1.0,
                      weight_decay=0.01),
-      steps=400,
+      steps=300,
       batch_size=32,
       log_every=50,
       save_every=500,
