@@ -92,6 +92,23 @@ def nearest(value: str, choices: Sequence[str]) -> str:
   return f"did you mean {close[0]}? " if close else ""
 
 
+def check_output(output: str, *inputs: str) -> None:
+  """Raises, before anything is computed, if a file cannot be written or is one of those to be read.
+
+  Args:
+    output: Value of --output, a file.
+    inputs: Files that the command reads.
+  """
+  path = pathlib.Path(output)
+  if path.is_dir():
+    raise InputError(f"--output={output}: is a directory; name a file in it")
+  if "://" not in output and not path.parent.is_dir():
+    raise InputError(f"--output={output}: there is no directory {path.parent}; create it first")
+  for name in inputs:
+    if path.exists() and os.path.exists(name) and path.samefile(name):
+      raise InputError(f"--output={output}: is the file that is read; name another one")
+
+
 def parse_with_config(argv: Sequence[str]) -> ml_collections.ConfigDict | None:
   """Parses twice: for the model and preset, then with their config as `--config`.
 

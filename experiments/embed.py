@@ -39,6 +39,7 @@ def main(argv: Sequence[str]) -> int:
   for name in ("input", "output"):
     if not FLAGS[name].value:
       raise InputError(f"--{name} is missing")
+  command.check_output(FLAGS.output, FLAGS.input)
   import numpy as np
 
   from embeddings_jax.data.files.atomic import replacing

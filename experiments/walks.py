@@ -37,6 +37,7 @@ def main(argv: Sequence[str]) -> int:
   for name in ("data", "output"):
     if not FLAGS[name].value:
       raise InputError(f"--{name} is missing")
+  command.check_output(FLAGS.output, FLAGS.data)
   from embeddings_jax.data.files.graphs import read_graph
   from experiments.walk_corpus import write_walks
 

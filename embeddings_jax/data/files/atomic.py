@@ -29,10 +29,11 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
       flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
       with open(os.open(draft, flags, 0o666), "wb") as file:
         yield file
+      os.replace(draft, path)  # That of `etils` hides the number of an error.
     else:
       with draft.open("wb") as file:
         yield file
-    draft.replace(path)
+      draft.replace(path)
   except BaseException as error:
     with contextlib.suppress(OSError):
       draft.unlink(missing_ok=True)
