@@ -423,6 +423,13 @@ def test_headers_and_names_of_rows_are_recognized(folder, text, columns, names, 
   assert ("names of the rows" in dataset.note or "counts the rows" in dataset.note) == (names is not None)
 
 
+@pytest.mark.parametrize("cells", [("1,000", "2,000"), ("5%", "6%"), ("$1.50", "$2"), ("True", "False"),
+                                   ("male", "female", "male")])
+def test_numbers_and_classes_are_no_names_of_rows(folder, cells):
+  with pytest.raises(InputError, match="line 2, column 1: '.*' is not a number"):
+    table(folder, "kind,x\n" + "".join(f'"{cell}",{i}\n' for i, cell in enumerate(cells)))
+
+
 def test_two_columns_need_rows_enough_to_tell_a_header_of_numbers(folder):
   assert table(folder, "0,1\n" + FRACTIONS).columns == ["0", "1"]
   assert len(table(folder, "0,1\n" + FRACTIONS).items) == 12
@@ -493,6 +500,9 @@ def test_underscores_are_no_part_of_numbers(folder, text):
     ("a.HTML", b"<p>x", ".html is not read"),
     ("a.txt", b"\xef\xbb\xbf\n<!DOCTYPE html><p>x", ".html is not read"),
     ("page", b"<?xml version='1.0'?><x/>", ".xml is not read"),
+    ("a.txt", b'\xef\xbb\xbf\n[{"a \\"b": 1}]', ".json is not read"),
+    ("a.txt", "letters".encode("utf-16-le"), "is UTF-16 or UTF-32, or no text; convert it"),
+    ("a.txt", "letters".encode("utf-32-be"), "is UTF-16 or UTF-32, or no text; convert it"),
     ("a.txt", b"%PDF-1.7\n", ".pdf is not read"),
     ("a.docx", b"PK\3\4", ".docx is not read"),
     ("a.ipynb", b"{}", ".ipynb is not read"),
