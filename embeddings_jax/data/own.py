@@ -150,6 +150,8 @@ def load_function(name: str, cache_dir: Path) -> Dataset:
   file, _, function = name.rpartition(":")
   if not Path(file).expanduser().is_file():
     raise InputError(f"{name}: there is no file {file}")
+  if Path(file).suffix != ".py":
+    raise InputError(f"{name}: {file} is not a .py file; code is given as FILE.py:FUNCTION")
   spec = importlib.util.spec_from_file_location("data", Path(file).expanduser())
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
