@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 from absl import flags
 
+import experiments
 from embeddings_jax.data import own
+from embeddings_jax.train.signals import Interrupted, Signals
 from embeddings_jax.types import InputError
 from experiments import command
 
@@ -62,6 +64,25 @@ def test_numbers_of_every_config_have_bounds(name, value, refused):
   with pytest.raises(InputError, match=f"^--config.{name}={value}: must be from [01] to ") if refused else (
       contextlib.nullcontext()):
     command.check_numbers(config)
+
+
+def test_a_signal_that_a_callback_swallows_is_sent_again(monkeypatch):
+  class Swallows:
+    def __del__(self):
+      os.kill(os.getpid(), signal.SIGUSR1)
+
+  monkeypatch.setattr(sys, "unraisablehook", experiments.redeliver)
+  with Signals(), pytest.raises(Interrupted, match="SIGUSR1 received") as caught:
+    Swallows()
+    time.sleep(5)
+  assert caught.value.exit_code == 75
+
+
+def test_ctrl_c_during_imports_has_no_traceback():
+  code = "import sys; sys.argv = {}; import experiments; raise KeyboardInterrupt"
+  call = lambda argv: subprocess.run([sys.executable, "-c", code.format(argv)], cwd=ROOT, capture_output=True, text=True)
+  assert call(["-m"]).stderr == "error: interrupted\n"
+  assert "Traceback" in call(["mine.py"]).stderr  # Whoever imports the package keeps the hooks.
 
 
 def test_code_has_the_suffix_of_python(tmp_path):
