@@ -80,7 +80,8 @@ def test_a_signal_that_a_callback_swallows_is_sent_again(monkeypatch):
 
 def test_ctrl_c_during_imports_has_no_traceback():
   code = "import sys; sys.argv = {}; import experiments; raise KeyboardInterrupt"
-  call = lambda argv: subprocess.run([sys.executable, "-c", code.format(argv)], cwd=ROOT, capture_output=True, text=True)
+  call = lambda argv: subprocess.run([sys.executable, "-c", code.format(argv)], cwd=ROOT, capture_output=True,
+                                     text=True)
   assert call(["-m"]).stderr == "error: interrupted\n"
   assert "Traceback" in call(["mine.py"]).stderr  # Whoever imports the package keeps the hooks.
 
