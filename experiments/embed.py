@@ -57,7 +57,8 @@ def main(argv: Sequence[str]) -> int:
     run = run if found else pipeline.load_run(FLAGS.workdir, pooling=FLAGS.pooling)
   elif FLAGS.pooling:
     raise InputError(f"--pooling={FLAGS.pooling}: needs a model of words or subwords, and this one is of {kind}")
-  items = read_items(FLAGS.input, kind, FLAGS.errors, getattr(run.encoder, "gaps", False))
+  items = read_items(FLAGS.input, kind, FLAGS.errors, getattr(run.encoder, "gaps", False),
+                     getattr(run.encoder, "columns", None))
   embed = inference.embedder(run.model, run.state, run.encoder)
   if FLAGS.pooling and kind == "words":
     embed = inference.sentence_embedder(embed, run.encoder, FLAGS.pooling, sif_a=FLAGS.sif_a,

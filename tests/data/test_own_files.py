@@ -14,7 +14,7 @@ import zstandard
 from embeddings_jax.data.catalog import load
 from embeddings_jax.data.dataset import Dataset, from_texts, take_columns
 from embeddings_jax.data.documents import byte_stream, is_validation
-from embeddings_jax.data.encoders import RowEncoder
+from embeddings_jax.data.encoders import RowEncoder, load_encoder
 from embeddings_jax.data.files import arrays
 from embeddings_jax.data.inputs import read_items
 from embeddings_jax.types import InputError
@@ -294,6 +294,23 @@ def test_read_items(folder):
   for kind, message in (("words", "is empty"), ("waveforms", "no wav")):
     with pytest.raises(InputError, match=message):
       read_items(folder / "empty.txt", kind)
+
+
+def test_rows_are_read_by_the_names_of_their_columns(folder):
+  """Columns in another order gave the vectors of other rows."""
+  file = folder / "a.csv"
+  file.write_text("y,id,x\n2,7,1\n4,9,3\n")
+  read = lambda columns: np.stack(read_items(file, "rows", columns=columns)).tolist()
+  assert read(["x", "y"]) == [[1, 2], [3, 4]] and read(None) == [[2, 7, 1], [4, 9, 3]]
+  with pytest.raises(InputError, match="a.csv: has no column 'z'; the run's columns are x, z"):
+    read(["x", "z"])
+  file.write_text("2,1\n4,3\n")
+  assert read(["x", "y"]) == [[2, 1], [4, 3]]
+  encoder = RowEncoder(2, columns=["x", "y"])
+  encoder.save(folder / "encoder")
+  assert load_encoder(folder / "encoder").columns == ["x", "y"]
+  with pytest.raises(InputError, match="columns: expected the names of 2 features"):
+    RowEncoder(2, columns=["x"])
 
 
 def test_one_percent_is_held_out_for_ever():
