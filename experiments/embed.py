@@ -40,11 +40,10 @@ def main(argv: Sequence[str]) -> int:
     if not FLAGS[name].value:
       raise InputError(f"--{name} is missing")
   command.check_output(FLAGS.output, FLAGS.input)
-  import numpy as np
+  from etils import epath
 
-  from embeddings_jax.data.files.atomic import replacing
   from embeddings_jax.data.inputs import read_items
-  from experiments import inference, pipeline, pretrained
+  from experiments import inference, pipeline, pretrained, workdir
 
   found = pretrained.load(FLAGS.init_from) if FLAGS.init_from else None
   run = pretrained.as_run(found, FLAGS.pooling) if found else pipeline.load_run(FLAGS.workdir)
@@ -66,8 +65,7 @@ def main(argv: Sequence[str]) -> int:
   vectors = embed(items)
   if FLAGS.normalize or (FLAGS.normalize is None and found and found.normalize):
     vectors = pretrained.unit(vectors)
-  with replacing(FLAGS.output) as file:  # Not by name: NumPy would add .npy to it.
-    np.save(file, vectors)
+  workdir.write_array(epath.Path(FLAGS.output), vectors)
   origin = FLAGS.init_from or f"step {run.step} of {FLAGS.workdir}"
   print(f"{FLAGS.output}: {vectors.shape[0]} x {vectors.shape[1]} {vectors.dtype}, from {origin}")
   unknown = int((~vectors.any(axis=1)).sum())

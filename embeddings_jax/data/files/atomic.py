@@ -1,5 +1,6 @@
 """Atomic replacement of files."""
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -37,6 +38,8 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
   except BaseException as error:
     with contextlib.suppress(OSError):
       draft.unlink(missing_ok=True)
+    if isinstance(error, OSError) and error.errno is None:  # As NumPy's of a full disk.
+      raise OSError(errno.EIO, str(error), os.fspath(path)) from error
     # A write to a full disk names no file.
     if isinstance(error, OSError) and error.filename in (None, os.fspath(draft)):
       error.filename = os.fspath(path)

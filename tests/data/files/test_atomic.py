@@ -44,6 +44,13 @@ def test_a_directory_at_the_name_is_an_error_with_its_number(tmp_path):
   assert os.listdir(tmp_path) == ["d"]
 
 
+def test_errors_without_a_number_are_input_and_output_errors(tmp_path):
+  with pytest.raises(OSError) as caught, replacing(tmp_path / "a.npy"):
+    raise OSError("512 requested and 128 written")  # NumPy's.
+  assert caught.value.strerror == "512 requested and 128 written"
+  assert (caught.value.errno, caught.value.filename) == (errno.EIO, str(tmp_path / "a.npy"))
+
+
 def test_errors_name_the_file(tmp_path):
   with pytest.raises(OSError) as caught:
     write_atomically(tmp_path / "absent" / "a.json", "x")
