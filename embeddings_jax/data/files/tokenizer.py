@@ -267,7 +267,7 @@ def _add(tokenizer: Tokenizer, where: object, entry: Mapping[str, Any], number: 
   """Adds a token; its id must be `number`, unless that is None."""
   if not isinstance(entry, dict) or number is not None and not (type(number) is int and 0 <= number < MAX_ID):
     raise InputError(f"{where}: the added token {str(entry)[:60]} has the id {number!r}; expected 0 to {MAX_ID - 1}")
-  content = json_field(entry, "content", str, where)
+  content = _encodable(json_field(entry, "content", str, where), where)
   flags = {key: json_field(entry, key, bool, where, False) for key in ("single_word", "lstrip", "rstrip", "special")}
   token = AddedToken(content, normalized=json_field(entry, "normalized", bool, where, not flags["special"]), **flags)
   guarded(lambda: (tokenizer.add_special_tokens if flags["special"] else tokenizer.add_tokens)([token]), where)
@@ -282,7 +282,16 @@ def _content(path: Path, role: str, options: Mapping[str, Any]) -> str:
   value = value.get("content") if isinstance(value, dict) else value
   if value is not None and not isinstance(value, str):
     raise InputError(f"{path}: {role}_token is {str(value)[:40]}; expected a token")
-  return value or ""
+  return _encodable(value or "", path)
+
+
+def _encodable(token: str, where: object) -> str:
+  """Returns a token unless it holds half a surrogate pair, which JSON can write and UTF-8 cannot."""
+  try:
+    token.encode()
+  except UnicodeEncodeError as error:
+    raise InputError(f"{where}: the token {ascii(token)[:60]} is not Unicode") from error
+  return token
 
 
 def _checked(described: dict[str, Any], where: object) -> dict[str, Any]:

@@ -101,6 +101,8 @@ def test_white_space_and_case_of_sentence_models():
 
 
 @pytest.mark.parametrize("config,message", [
+    ({"additional_special_tokens": ["\ud800"]}, r"the token '\\ud800' is not Unicode"),
+    ({"unk_token": "\ud800"}, r"the token '\\ud800' is not Unicode"),
     ({"truncation_side": "left"}, "truncation_side='left' is not supported"),
     ({"split_special_tokens": True}, "split_special_tokens=True is not supported"),
     ({"auto_map": {"AutoTokenizer": ["x.py", None]}}, "auto_map=.* is not supported"),
