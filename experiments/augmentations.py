@@ -18,7 +18,7 @@ flags.DEFINE_string("cache_dir", "", "Where derived data goes; default $EMBEDDIN
 flags.DEFINE_string("figure", "", "File to write, a PNG.")
 flags.DEFINE_integer("num_images", 2, "Pictures to show, chosen by --seed where there are more.", lower_bound=1)
 flags.DEFINE_integer("size", 96, "Pixels to which the photographs are shrunk.", lower_bound=16, upper_bound=427)
-flags.DEFINE_integer("seed", 0, "Seed.", lower_bound=0)
+flags.DEFINE_integer("seed", 0, "Seed.", lower_bound=0, upper_bound=command.MAX_SEED)
 
 
 def main(argv: Sequence[str]) -> int:

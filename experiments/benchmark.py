@@ -81,6 +81,8 @@ def main(argv: Sequence[str]) -> int:
     raise InputError(f"which benchmark? one of {', '.join(VERBS)}")
   command.check_choice("benchmark", argv[1], list(VERBS))
   command.parse([argv[0], *argv[2:]])
+  if FLAGS.output:
+    command.check_output(FLAGS.output)
   verb = getattr(importlib.import_module(f"experiments.benchmarks.{VERBS[argv[1]]}"), argv[1])
   places = ("--output", "--figure", "--data_dir", "--cache_dir", "--peer")
   shown = [argument for argument in argv[1:] if not argument.startswith(places)]

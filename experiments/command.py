@@ -16,6 +16,7 @@ from embeddings_jax.types import InputError
 
 FLAGS = flags.FLAGS
 PRESETS = ("demo", "tiny", "small", "paper")
+MAX_SEED = (1 << 32) - 1
 USAGE_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
 NO_YNNPACK_CONVOLUTIONS = (
     "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,"
@@ -48,6 +49,18 @@ DEFAULTS = dict(
 )
 
 
+_BOUNDS = dict(steps=(0, 1 << 31), epochs=(0, 1 << 31), seed=(0, MAX_SEED), steps_per_dispatch=(1, 1 << 31),
+               log_every=(0, 1 << 31), eval_every=(0, 1 << 31), save_every=(0, 1 << 31), eval_items=(0, 1 << 31),
+               baseline_seeds=(1, 1 << 31), horizon=(0, 1 << 31))
+
+
+def check_numbers(config: ml_collections.ConfigDict) -> None:
+  """Raises if one of the numbers that every config has is out of its bounds."""
+  for name, (least, most) in _BOUNDS.items():
+    if not least <= config[name] <= most:
+      raise InputError(f"--config.{name}={config[name]}: must be from {least} to {most}")
+
+
 def model_names() -> list[str]:
   """Models that have a config."""
   folder = pathlib.Path(__file__).parent / "configs"
@@ -58,8 +71,8 @@ def load_config(model: str, preset: str, config_file: str = "") -> ml_collection
   """The locked config of a model, from the repository or from a file of the user's."""
   if config_file:
     path = pathlib.Path(config_file)
-    if not path.is_file():
-      raise InputError(f"--config_file={config_file}: no such file")
+    if not path.is_file() or path.suffix != ".py":
+      raise InputError(f"--config_file={config_file}: {'must be a .py file' if path.exists() else 'no such file'}")
     spec = importlib.util.spec_from_file_location("config_file", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -90,6 +103,23 @@ def check_choice(what: str, value: str, choices: Sequence[str]) -> None:
 def nearest(value: str, choices: Sequence[str]) -> str:
   close = difflib.get_close_matches(value, choices, n=1)
   return f"did you mean {close[0]}? " if close else ""
+
+
+def check_output(output: str, *inputs: str) -> None:
+  """Raises, before anything is computed, if a file cannot be written or is one of those to be read.
+
+  Args:
+    output: Value of --output, a file.
+    inputs: Files that the command reads.
+  """
+  path = pathlib.Path(output)
+  if path.is_dir():
+    raise InputError(f"--output={output}: is a directory; name a file in it")
+  if "://" not in output and not path.parent.is_dir():
+    raise InputError(f"--output={output}: there is no directory {path.parent}; create it first")
+  for name in inputs:
+    if path.exists() and os.path.exists(name) and path.samefile(name):
+      raise InputError(f"--output={output}: is the file that is read; name another one")
 
 
 def parse_with_config(argv: Sequence[str]) -> ml_collections.ConfigDict | None:

@@ -39,11 +39,11 @@ def main(argv: Sequence[str]) -> int:
   for name in ("input", "output"):
     if not FLAGS[name].value:
       raise InputError(f"--{name} is missing")
-  import numpy as np
+  command.check_output(FLAGS.output, FLAGS.input)
+  from etils import epath
 
-  from embeddings_jax.data.files.atomic import replacing
   from embeddings_jax.data.inputs import read_items
-  from experiments import inference, pipeline, pretrained
+  from experiments import inference, pipeline, pretrained, workdir
 
   found = pretrained.load(FLAGS.init_from) if FLAGS.init_from else None
   run = pretrained.as_run(found, FLAGS.pooling) if found else pipeline.load_run(FLAGS.workdir)
@@ -56,7 +56,8 @@ def main(argv: Sequence[str]) -> int:
     run = run if found else pipeline.load_run(FLAGS.workdir, pooling=FLAGS.pooling)
   elif FLAGS.pooling:
     raise InputError(f"--pooling={FLAGS.pooling}: needs a model of words or subwords, and this one is of {kind}")
-  items = read_items(FLAGS.input, kind, FLAGS.errors, getattr(run.encoder, "gaps", False))
+  items = read_items(FLAGS.input, kind, FLAGS.errors, getattr(run.encoder, "gaps", False),
+                     getattr(run.encoder, "columns", None))
   embed = inference.embedder(run.model, run.state, run.encoder)
   if FLAGS.pooling and kind == "words":
     embed = inference.sentence_embedder(embed, run.encoder, FLAGS.pooling, sif_a=FLAGS.sif_a,
@@ -64,8 +65,7 @@ def main(argv: Sequence[str]) -> int:
   vectors = embed(items)
   if FLAGS.normalize or (FLAGS.normalize is None and found and found.normalize):
     vectors = pretrained.unit(vectors)
-  with replacing(FLAGS.output) as file:  # Not by name: NumPy would add .npy to it.
-    np.save(file, vectors)
+  workdir.write_array(epath.Path(FLAGS.output), vectors)
   origin = FLAGS.init_from or f"step {run.step} of {FLAGS.workdir}"
   print(f"{FLAGS.output}: {vectors.shape[0]} x {vectors.shape[1]} {vectors.dtype}, from {origin}")
   unknown = int((~vectors.any(axis=1)).sum())

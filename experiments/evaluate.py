@@ -40,6 +40,8 @@ def main(argv: Sequence[str]) -> int:
   command.parse(argv)
   if FLAGS.output and not FLAGS.features:
     raise InputError("--output: is for --features alone; a run's figures go to its results.json")
+  if FLAGS.output:
+    command.check_output(FLAGS.output)
   if FLAGS.vectors or FLAGS.init_from or FLAGS.features:
     return evaluate_file()
   if not FLAGS.workdir:

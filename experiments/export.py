@@ -31,6 +31,7 @@ def main(argv: Sequence[str]) -> int:
   command.check_choice("--format", FLAGS.format, FORMATS)
   if FLAGS.format == "huggingface":
     return export_network()
+  command.check_output(FLAGS.output, FLAGS.vectors)
   found, origin = vectors.load()
   word_vectors.write(FLAGS.output, found.words, found.vectors, FLAGS.format)
   print(f"{FLAGS.output}: {found.vectors.shape[0]} words x {found.vectors.shape[1]}, {FLAGS.format}, from {origin}")

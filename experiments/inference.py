@@ -1,4 +1,5 @@
 """What commands and protocols ask of a trained state: vectors of items, predictions, layers, held-out losses."""
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -95,6 +96,8 @@ def sentence_embedder(
   counts = encoder.vocabulary.counts
   if pooling == "sif" and not counts.any():
     raise InputError("--pooling=sif: needs the words' counts, which a file of vectors lacks; a run has them")
+  if not 0 < sif_a < math.inf:
+    raise InputError(f"sif_a={sif_a}: must be a positive number")
   fn = {"concatenation": lambda table, tokens, _: sentence_vectors.concatenation(table, tokens, num_words),
         "components": lambda table, tokens, _: sentence_vectors.components(table, tokens, num_components),
         }.get(pooling, sentence_vectors.mean)

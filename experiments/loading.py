@@ -175,6 +175,7 @@ def load_rows(dataset: Any, extra: Mapping[str, np.ndarray], options: Mapping[st
   gaps = options.get("missing") == "marginalize"
   encoder = (encoders.RowEncoder.standardizing(rows, gaps) if options.get("standardize")
              else encoders.RowEncoder.centering(rows, gaps))
+  encoder.columns = dataset.columns and list(dataset.columns)
   if encoder.mean is not None and encoder.std is None:
     shifted = [str(i) if dataset.columns is None else dataset.columns[i] for i in np.flatnonzero(encoder.mean)]
     logging.warning("%s: the mean is subtracted from %s, whose values float32 cannot tell apart", dataset.name,

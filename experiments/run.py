@@ -24,7 +24,7 @@ flags.DEFINE_string("data_dir", None, "Directory of the catalog's files (default
 flags.DEFINE_string("cache_dir", None, "Derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
 flags.DEFINE_integer("steps", None, "Updates in all; more than before continue a run.", lower_bound=1)
 flags.DEFINE_integer("batch_size", None, "Rows of the global batch.", lower_bound=1)
-flags.DEFINE_integer("seed", None, "Of initialisation, order and noise.", lower_bound=0)
+flags.DEFINE_integer("seed", None, "Of initialisation, order and noise.", lower_bound=0, upper_bound=command.MAX_SEED)
 flags.DEFINE_string("mesh", "", "Sizes of the mesh's axes, as data:4,fsdp:2 (default: all devices along data).")
 flags.DEFINE_string("workdir", "", "Where the run is kept (default: runs/MODEL-PRESET-HASH).")
 flags.DEFINE_string("init_from", "", "Start from a pretrained network: a work directory, or one of Hugging Face; or "
@@ -70,6 +70,7 @@ def apply_flags(config: Any) -> None:
   for key in ("steps", "batch_size", "seed"):
     if FLAGS[key].value is not None:
       config[key] = FLAGS[key].value
+  command.check_numbers(config)
   if FLAGS.data is not None:
     config.data.name = FLAGS.data
   if config.task:

@@ -19,7 +19,7 @@ flags.DEFINE_integer("top_k", 0, "Draw from these many tokens only; 0: from all.
 flags.DEFINE_float("top_p", 1.0, "Draw from the likeliest tokens that have this probability together.")
 flags.DEFINE_integer("length", 100, "Tokens to add, at most.", lower_bound=1)
 flags.DEFINE_integer("num_samples", 1, "Continuations.", lower_bound=1)
-flags.DEFINE_integer("seed", 0, "Seed.", lower_bound=0)
+flags.DEFINE_integer("seed", 0, "Seed.", lower_bound=0, upper_bound=command.MAX_SEED)
 
 
 def main(argv: Sequence[str]) -> int:

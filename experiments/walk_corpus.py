@@ -14,6 +14,7 @@ import numpy as np
 
 from embeddings_jax.data.files.atomic import replacing
 from embeddings_jax.data.files.graphs import GraphTable
+from embeddings_jax.data.files.streams import quoted
 from embeddings_jax.ops.walks import Graph, random_walks, weight_thresholds
 from embeddings_jax.types import InputError
 
@@ -32,11 +33,15 @@ def write_walks(table: GraphTable, output: str | os.PathLike, **options) -> int:
     **options: Of `draw`.
 
   Raises:
-    InputError: A node's name has white space, which separates nodes in the output; or as in `random_walks`.
+    InputError: A node's name has white space, which separates nodes in the output, or `output` ends in .zst; or as in
+      `random_walks`.
   """
-  spaced = next((name for name in table.names if name.split() != [name]), None)
+  if pathlib.Path(output).suffix == ".zst":
+    raise InputError(f"{output}: walks are written plain or as .gz, .xz or .bz2, not as .zst")
+  spaced = next((name for name in table.names if name.split() != [name] or "\0" in name), None)
   if spaced is not None:
-    raise InputError(f"node {spaced!r} has white space in its name, which separates nodes in the output; rename it")
+    raise InputError(f"node {quoted(spaced)} has white space or a NUL character in its name, which separates nodes "
+                     "in the output; rename it")
   names, number = np.array(table.names, object), 0
   with replacing(output) as draft, _compressed(draft, output) as file:
     for part in draw(table, **options):

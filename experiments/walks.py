@@ -29,7 +29,8 @@ flags.DEFINE_bool("weighted", True, "Whether walks go by the edges' weights, if 
 flags.DEFINE_enum("loops", "keep", ["keep", "drop"], "What to do with edges from a node to itself.")
 flags.DEFINE_enum("repeated", "largest", ["largest", "sum"], "Weight of an edge that is listed more than once.")
 flags.DEFINE_string("variable", "", "Name of the matrix in a .mat file.")
-flags.DEFINE_integer("seed", 0, "Random seed of the walks and of their order.", lower_bound=0)
+flags.DEFINE_integer("seed", 0, "Random seed of the walks and of their order.", lower_bound=0,
+                     upper_bound=command.MAX_SEED)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -37,6 +38,7 @@ def main(argv: Sequence[str]) -> int:
   for name in ("data", "output"):
     if not FLAGS[name].value:
       raise InputError(f"--{name} is missing")
+  command.check_output(FLAGS.output, FLAGS.data)
   from embeddings_jax.data.files.graphs import read_graph
   from experiments.walk_corpus import write_walks
 

@@ -204,10 +204,11 @@ def check_restart(path: epath.Path, lost: Sequence[str], results: Mapping[str, A
     results: What `results.json` holds, if anything.
   """
   logged = max((record["step"] for record in metrics.read_metrics(path, lambda line: None)), default=0)
-  if not logged or not (lost or results is not None or logged > _unsaved_steps(path)):
+  reached = max(logged, results["steps"] if results else 0)  # A short run may log nothing.
+  if not reached or not (lost or results is not None or logged > _unsaved_steps(path)):
     return
   where = f"damaged: {', '.join(lost)}" if lost else f"{path / 'checkpoints'} has none"
-  raise InputError(f"--workdir={path}: its log reaches step {logged}, and no checkpoint can be restored ({where}); "
+  raise InputError(f"--workdir={path}: its log reaches step {reached}, and no checkpoint can be restored ({where}); "
                    "bring a checkpoint back, or use --overwrite, which moves the old run aside and starts anew")
 
 

@@ -1,4 +1,5 @@
 """The command line as a user meets it: results, resuming, mistakes."""
+import contextlib
 import json
 import os
 import pathlib
@@ -14,6 +15,9 @@ import numpy as np
 import pytest
 from absl import flags
 
+import experiments
+from embeddings_jax.data import own
+from embeddings_jax.train.signals import Interrupted, Signals
 from embeddings_jax.types import InputError
 from experiments import command
 
@@ -48,6 +52,46 @@ def finished(tmp_path_factory):
   (workdir,) = (folder / "runs").iterdir()
   assert workdir.name.startswith("gmm-tiny-")
   return workdir, done.stdout
+
+
+@pytest.mark.parametrize(("name", "value", "refused"), [
+    ("seed", 2**32, True), ("seed", 2**32 - 1, False), ("seed", -1, True), ("horizon", -1, True),
+    ("save_every", -1, True),
+    ("steps_per_dispatch", 0, True), ("baseline_seeds", 0, True), ("eval_every", 0, False), ("steps", 2**40, True)])
+def test_numbers_of_every_config_have_bounds(name, value, refused):
+  config = command.load_config("sgns", "tiny")
+  config[name] = value
+  with pytest.raises(InputError, match=f"^--config.{name}={value}: must be from [01] to ") if refused else (
+      contextlib.nullcontext()):
+    command.check_numbers(config)
+
+
+def test_a_signal_that_a_callback_swallows_is_sent_again(monkeypatch):
+  class Swallows:
+    def __del__(self):
+      os.kill(os.getpid(), signal.SIGUSR1)
+
+  monkeypatch.setattr(sys, "unraisablehook", experiments.redeliver)
+  with Signals(), pytest.raises(Interrupted, match="SIGUSR1 received") as caught:
+    Swallows()
+    time.sleep(5)
+  assert caught.value.exit_code == 75
+
+
+def test_ctrl_c_during_imports_has_no_traceback():
+  code = "import sys; sys.argv = {}; import experiments; raise KeyboardInterrupt"
+  call = lambda argv: subprocess.run([sys.executable, "-c", code.format(argv)], cwd=ROOT, capture_output=True,
+                                     text=True)
+  assert call(["-m"]).stderr == "error: interrupted\n"
+  assert "Traceback" in call(["mine.py"]).stderr  # Whoever imports the package keeps the hooks.
+
+
+def test_code_has_the_suffix_of_python(tmp_path):
+  (tmp_path / "mine.txt").write_text("def get_config(preset): return {}\n")
+  with pytest.raises(InputError, match="mine.txt: must be a .py file"):
+    command.load_config("sgns", "tiny", str(tmp_path / "mine.txt"))
+  with pytest.raises(InputError, match="mine.txt is not a .py file"):
+    own.load_function(f"{tmp_path}/mine.txt:get_config", tmp_path)
 
 
 def test_a_flag_of_numbers():

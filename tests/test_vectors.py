@@ -152,3 +152,6 @@ def test_sentences_of_a_file_of_vectors():
   assert np.abs(inference.sentence_embedder(embed, encoder, "sif")(["king", "queen king"])).max() > 1e-3
   cased = vectors.encoder(found._replace(words=["King", "king", "2"]))
   assert cased.encode(["King king"])["tokens"][0, :2].tolist() == [0, 1]
+  for a in (0.0, -1.0, float("nan"), float("inf")):
+    with pytest.raises(InputError, match=f"sif_a={a}: must be a positive number"):
+      inference.sentence_embedder(embed, encoder, "sif", sif_a=a)

@@ -10,7 +10,7 @@ import pytest
 
 from embeddings_jax.data.files.graphs import from_networkx, read_graph
 from embeddings_jax.types import InputError
-from experiments import walk_corpus
+from experiments import command, walk_corpus
 
 KARATE = nx.karate_club_graph()
 
@@ -41,9 +41,29 @@ def test_walks_become_lines_of_names(tmp_path):
 
 def test_names_with_white_space_write_nothing(tmp_path):
   (tmp_path / "g.csv").write_text("a,b c\n")
-  with pytest.raises(InputError, match="node 'b c' has white space in its name"):
+  with pytest.raises(InputError, match="node 'b c' has white space"):
     walk_corpus.write_walks(read_graph(tmp_path / "g.csv"), tmp_path / "walks.txt", num_walks=1, length=2)
   assert [path.name for path in tmp_path.iterdir()] == ["g.csv"]
+
+
+def test_what_would_be_no_corpus_is_not_written(tmp_path):
+  (tmp_path / "g.csv").write_text("a,b\0c\n")
+  table = read_graph(tmp_path / "g.csv")
+  with pytest.raises(InputError, match="node 'b.x00c' has white space or a NUL"):
+    walk_corpus.write_walks(table, tmp_path / "walks.txt", num_walks=1, length=2)
+  with pytest.raises(InputError, match="plain or as .gz, .xz or .bz2, not as .zst"):
+    walk_corpus.write_walks(table, tmp_path / "walks.txt.zst", num_walks=1, length=2)
+  assert [path.name for path in tmp_path.iterdir()] == ["g.csv"]
+
+
+def test_outputs_are_checked_before_anything_is_computed(tmp_path):
+  (tmp_path / "in").write_text("a b\n")
+  (tmp_path / "link").symlink_to(tmp_path / "in")
+  for name, message in {"": "is a directory", "absent/x": "there is no directory", "in": "is the file that is read",
+                        "link": "is the file that is read"}.items():
+    with pytest.raises(InputError, match=message):
+      command.check_output(str(tmp_path / name), str(tmp_path / "in"))
+  command.check_output(str(tmp_path / "new"), str(tmp_path / "in"), "")
 
 
 def test_the_command(tmp_path):

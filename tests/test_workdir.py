@@ -294,7 +294,7 @@ def test_damaged_results_count_as_missing_for_the_run_and_are_an_error_for_a_rea
 
 @pytest.mark.parametrize(("logged", "lost", "results", "refused"), [
     (0, [], None, False), (30, [], None, False), (200, [], None, True), (1, ["damaged-1"], None, True),
-    (1, [], RESULTS, True)])
+    (1, [], RESULTS, True), (0, [], RESULTS, True)])
 def test_a_log_is_never_started_over(path, logged, lost, results, refused):
   """Before the second save is due, a killed run may have saved nothing."""
   path.mkdir()
@@ -302,7 +302,8 @@ def test_a_log_is_never_started_over(path, logged, lost, results, refused):
   record["config"] |= {"save_every": 20, "steps_per_dispatch": 5}
   workdir.write_json(path / "config.json", record)
   (path / "metrics.jsonl").write_text("".join(f'{{"step": {step}}}\n' for step in range(1, logged + 1)))
-  with pytest.raises(InputError, match=f"its log reaches step {logged}, .*--overwrite") if refused else (
+  reached = results["steps"] if results else logged
+  with pytest.raises(InputError, match=f"its log reaches step {reached}, .*--overwrite") if refused else (
       contextlib.nullcontext()):
     workdir.check_restart(path, lost, results)
 

@@ -97,13 +97,18 @@ class RowEncoder(Encoder):
 
   Rows of other types than float32 are shifted and divided in float64, and rounded last: of the seconds since 1970
   float32 alone keeps one number for two minutes. With `gaps`, entries may be NaN: missing values, which stay so.
+  `columns` are the names of the features, by which tables are read.
   """
 
   kind = "rows"
 
   def __init__(self, num_features: int, mean: Sequence[float] | None = None, std: Sequence[float] | None = None,
-               gaps: bool = False):
+               gaps: bool = False, columns: Sequence[str] | None = None):
     check_size("num_features", num_features)
+    if columns is not None and not (isinstance(columns, (list, tuple)) and len(columns) == num_features
+                                    and all(isinstance(name, str) for name in columns)):
+      raise InputError(f"columns: expected the names of {num_features} features")
+    self.columns = None if columns is None else list(columns)
     self.num_features = num_features
     self.mean, self.std = (None if values is None else np.asarray(values, np.float64) for values in (mean, std))
     for name, values in (("mean", self.mean), ("std", self.std)):
@@ -133,7 +138,8 @@ class RowEncoder(Encoder):
 
   def options(self) -> dict[str, Any]:
     listed = {k: None if v is None else [float(x) for x in v] for k, v in (("mean", self.mean), ("std", self.std))}
-    return {"num_features": self.num_features, **listed, **({"gaps": True} if self.gaps else {})}
+    return {"num_features": self.num_features, **listed, **({"gaps": True} if self.gaps else {}),
+            **({"columns": self.columns} if self.columns else {})}
 
   def encode(self, items: Sequence[Any]) -> Batch:
     _check_some(items)

@@ -1,4 +1,5 @@
 """What the user wants embedded: a file, read as the items of a run's encoder."""
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +7,8 @@ from embeddings_jax.data import formats, own
 from embeddings_jax.types import InputError
 
 
-def read_items(path: str, encoder_kind: str, errors: str = "strict", gaps: bool = False) -> list[Any]:
+def read_items(path: str, encoder_kind: str, errors: str = "strict", gaps: bool = False,
+               columns: Sequence[str] | None = None) -> list[Any]:
   """Items of a file for an encoder, in order; each becomes one row of the result.
 
   Args:
@@ -17,6 +19,8 @@ def read_items(path: str, encoder_kind: str, errors: str = "strict", gaps: bool 
     encoder_kind: `Encoder.kind`.
     errors: as for `catalog.load`.
     gaps: rows may lack values.
+    columns: Names of the features. A table with a header gives them in this order, whatever its own is; it may have
+      further columns.
   """
   path = str(path)
   if encoder_kind in ("words", "bags", "bytes", "subwords", "characters"):
@@ -28,7 +32,15 @@ def read_items(path: str, encoder_kind: str, errors: str = "strict", gaps: bool 
       raise InputError(f"{path}: is empty, it has no text")
     return items
   if encoder_kind == "rows":
-    return list(own.read_rows(_one_file(path), gaps, errors).rows)
+    file = _one_file(path)
+    table = own.read_rows(file, gaps, errors)
+    if not columns or not table.columns or list(columns) == list(table.columns):
+      return list(table.rows)
+    missing = [name for name in columns if name not in table.columns]
+    if missing or len(set(table.columns)) < len(table.columns):
+      what = f"has no column {formats.quoted(missing[0])}" if missing else "has two columns of one name"
+      raise InputError(f"{file}: {what}; the run's columns are {', '.join(columns)[:200]}")
+    return list(table.rows[:, [table.columns.index(name) for name in columns]])
   if encoder_kind == "images":
     files = own.list_files(path)
     if files[0].suffix == ".npy":

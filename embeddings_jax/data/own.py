@@ -49,6 +49,8 @@ _UNREAD = {
 # Beginnings of such formats, whatever the file is called.
 _SIGNATURES = {b"%pdf-": "pdf", b"<!doctype": "html", b"<html": "html", b"<?xml": "xml", b"{\\rtf": "rtf",
                b"par1": "parquet"}
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # Byte order marks, which the reader of lines names.
+_JSON = re.compile(rb'[\[\s]*\{\s*"(?:[^"\\]|\\.)*"\s*:')
 
 
 def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str = "", documents: str = "line",
@@ -125,10 +127,13 @@ def check_text(file: Path) -> None:
   if suffix not in _UNREAD:
     plain = begin.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     suffix = next((name for signature, name in _SIGNATURES.items() if plain.startswith(signature)), "")
+    suffix = "json" if _JSON.match(plain) else suffix
   if suffix:
     raise InputError(f"{file}: .{suffix} is not read; {_UNREAD[suffix]}")
-  if file_kind(file) == "unknown" and b"\0" in begin and not begin.startswith((b"\xff\xfe", b"\xfe\xff")):
+  if file_kind(file) == "unknown" and b"\0" in begin and not begin.startswith(_UTF_16):
     raise InputError(f"{file}: is not text, and its name is none of .txt, .csv, .tsv, .npy, .wav, .idx, .jpg")
+  if 4 * begin.count(0) > len(begin) and not begin.startswith(_UTF_16):  # Letters would be words.
+    raise InputError(f"{file}: is UTF-16 or UTF-32, or no text; convert it, as by iconv -f UTF-16LE -t UTF-8")
 
 
 def file_format(file: Path) -> str:
@@ -145,6 +150,8 @@ def load_function(name: str, cache_dir: Path) -> Dataset:
   file, _, function = name.rpartition(":")
   if not Path(file).expanduser().is_file():
     raise InputError(f"{name}: there is no file {file}")
+  if Path(file).suffix != ".py":
+    raise InputError(f"{name}: {file} is not a .py file; code is given as FILE.py:FUNCTION")
   spec = importlib.util.spec_from_file_location("data", Path(file).expanduser())
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)

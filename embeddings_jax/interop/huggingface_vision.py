@@ -227,6 +227,8 @@ def _size(options: Fields, key: str, default: Mapping[str, int]) -> tuple[int, i
   if type(size) is int:
     short = key == "size" and "shortest_edge" in PROCESSORS.get(
         str(options.values.get("image_processor_type", "")).removesuffix("Fast"), {}).get("size", {})
+    if key == "size":
+      short = not options.flag("default_to_square", not short)
     return size if short else (size, size)
   if isinstance(size, list) and len(size) == 2:
     return tuple(size)

@@ -21,6 +21,7 @@ class Interrupted(KeyboardInterrupt):
   def __init__(self, signal_name: str):
     super().__init__(f"{signal_name} received: stopped; the same command continues")
     self.exit_code = exit_code(signal_name)
+    self.number = signal.Signals[signal_name]
 
 
 class Signals:

@@ -14,7 +14,7 @@ import zstandard
 from embeddings_jax.data.catalog import load
 from embeddings_jax.data.dataset import Dataset, from_texts, take_columns
 from embeddings_jax.data.documents import byte_stream, is_validation
-from embeddings_jax.data.encoders import RowEncoder
+from embeddings_jax.data.encoders import RowEncoder, load_encoder
 from embeddings_jax.data.files import arrays
 from embeddings_jax.data.inputs import read_items
 from embeddings_jax.types import InputError
@@ -296,6 +296,23 @@ def test_read_items(folder):
       read_items(folder / "empty.txt", kind)
 
 
+def test_rows_are_read_by_the_names_of_their_columns(folder):
+  """Columns in another order gave the vectors of other rows."""
+  file = folder / "a.csv"
+  file.write_text("y,id,x\n2,7,1\n4,9,3\n")
+  read = lambda columns: np.stack(read_items(file, "rows", columns=columns)).tolist()
+  assert read(["x", "y"]) == [[1, 2], [3, 4]] and read(None) == [[2, 7, 1], [4, 9, 3]]
+  with pytest.raises(InputError, match="a.csv: has no column 'z'; the run's columns are x, z"):
+    read(["x", "z"])
+  file.write_text("2,1\n4,3\n")
+  assert read(["x", "y"]) == [[2, 1], [4, 3]]
+  encoder = RowEncoder(2, columns=["x", "y"])
+  encoder.save(folder / "encoder")
+  assert load_encoder(folder / "encoder").columns == ["x", "y"]
+  with pytest.raises(InputError, match="columns: expected the names of 2 features"):
+    RowEncoder(2, columns=["x"])
+
+
 def test_one_percent_is_held_out_for_ever():
   held = [i for i in range(20000) if is_validation(f"document {i}")]
   assert 150 < len(held) < 250 and held[:3] == [72, 117, 273]
@@ -423,6 +440,13 @@ def test_headers_and_names_of_rows_are_recognized(folder, text, columns, names, 
   assert ("names of the rows" in dataset.note or "counts the rows" in dataset.note) == (names is not None)
 
 
+@pytest.mark.parametrize("cells", [("1,000", "2,000"), ("5%", "6%"), ("$1.50", "$2"), ("True", "False"),
+                                   ("male", "female", "male")])
+def test_numbers_and_classes_are_no_names_of_rows(folder, cells):
+  with pytest.raises(InputError, match="line 2, column 1: '.*' is not a number"):
+    table(folder, "kind,x\n" + "".join(f'"{cell}",{i}\n' for i, cell in enumerate(cells)))
+
+
 def test_two_columns_need_rows_enough_to_tell_a_header_of_numbers(folder):
   assert table(folder, "0,1\n" + FRACTIONS).columns == ["0", "1"]
   assert len(table(folder, "0,1\n" + FRACTIONS).items) == 12
@@ -493,6 +517,9 @@ def test_underscores_are_no_part_of_numbers(folder, text):
     ("a.HTML", b"<p>x", ".html is not read"),
     ("a.txt", b"\xef\xbb\xbf\n<!DOCTYPE html><p>x", ".html is not read"),
     ("page", b"<?xml version='1.0'?><x/>", ".xml is not read"),
+    ("a.txt", b'\xef\xbb\xbf\n[{"a \\"b": 1}]', ".json is not read"),
+    ("a.txt", "letters".encode("utf-16-le"), "is UTF-16 or UTF-32, or no text; convert it"),
+    ("a.txt", "letters".encode("utf-32-be"), "is UTF-16 or UTF-32, or no text; convert it"),
     ("a.txt", b"%PDF-1.7\n", ".pdf is not read"),
     ("a.docx", b"PK\3\4", ".docx is not read"),
     ("a.ipynb", b"{}", ".ipynb is not read"),

@@ -133,6 +133,7 @@ PROCESSORS = [
     dict(size=[6, 8], do_normalize=False),
     dict(size=[6, 8], image_mean=[0.1, 0.2, 0.3], image_std=[0.5, 0.25, 2]),
     dict(image_processor_type="DeiTImageProcessorFast", crop_size={"height": 6, "width": 8}),
+    dict(size=7, default_to_square=False, do_center_crop=True, crop_size={"height": 6, "width": 8}),
     dict(image_processor_type="CLIPImageProcessor", size=10, crop_size={"height": 6, "width": 8}),
 ]
 

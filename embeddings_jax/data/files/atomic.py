@@ -1,5 +1,6 @@
 """Atomic replacement of files."""
 import contextlib
+import errno
 import os
 import secrets
 from collections.abc import Iterator
@@ -29,13 +30,16 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
       flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
       with open(os.open(draft, flags, 0o666), "wb") as file:
         yield file
+      os.replace(draft, path)  # That of `etils` hides the number of an error.
     else:
       with draft.open("wb") as file:
         yield file
-    draft.replace(path)
+      draft.replace(path)
   except BaseException as error:
     with contextlib.suppress(OSError):
       draft.unlink(missing_ok=True)
+    if isinstance(error, OSError) and error.errno is None:  # As NumPy's of a full disk.
+      raise OSError(errno.EIO, str(error), os.fspath(path)) from error
     # A write to a full disk names no file.
     if isinstance(error, OSError) and error.filename in (None, os.fspath(draft)):
       error.filename = os.fspath(path)

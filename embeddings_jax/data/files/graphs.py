@@ -1,6 +1,8 @@
 """Readers of graphs: edge lists, adjacency lists, sparse matrices. Every format ends as one CSR with named nodes."""
 import array
+import csv
 import itertools
+import logging
 import math
 import os
 import subprocess
@@ -69,7 +71,8 @@ def read_graph(
   | `.npz` | a square matrix of `scipy.sparse.save_npz`, or an array `edges` [m, 2] or [m, 3] |
   | anything else | an edge a line: two nodes and perhaps a weight, separated by white space, tabs or commas |
 
-  Text may be compressed (.gz, .xz, .bz2, .zst); lines that begin with # or % are comments.
+  Text may be compressed (.gz, .xz, .bz2, .zst); lines that begin with # or % are comments. Of edges with tabs or
+  commas a first line such as `source,target,weight` is a header, which a warning names; cells may be quoted.
 
   Args:
     path: The file.
@@ -176,6 +179,22 @@ def _delimiter(line: str) -> str | None:
   return next((mark for mark in "\t," if mark in line), None)
 
 
+def _cells(line: str, delimiter: str | None) -> list[str]:
+  cells = next(csv.reader([line], delimiter=delimiter)) if delimiter and '"' in line else line.split(delimiter)
+  return [cell.strip() for cell in cells]
+
+
+_HEADER = ("source", "target", "src", "dst", "from", "to", "node1", "node2", "node_1", "node_2", "fromnodeid",
+           "tonodeid", "id1", "id2", "id_1", "id_2")
+
+
+def _is_header(cells: Sequence[str]) -> bool:
+  """Whether the first line of an edge list names its columns."""
+  names = [cell.lower() for cell in cells]
+  return len(names) in (2, 3) and (all(name in _HEADER for name in names[:2]) and names[0] != names[1]
+                                   or names[2:] == ["weight"])
+
+
 class _Nodes(defaultdict):
   """Numbers names in the order in which they come."""
 
@@ -188,18 +207,22 @@ def _read_edges(path: Path):
   for number, line in _data_lines(path):
     if not width:
       delimiter = _delimiter(line)
-    cells = [cell.strip() for cell in line.split(delimiter)]
+    cells = _cells(line, delimiter)
     if len(cells) not in (2, 3) or not (cells[0] and cells[1]):
       raise InputError(f"{path}: line {number}: {len(cells)} columns; an edge has two nodes and perhaps a weight, "
                        "separated by white space, tabs or commas")
     if width and len(cells) != width:
       raise InputError(f"{path}: line {number} has {len(cells)} columns, the lines before have {width}")
+    if not width and delimiter and _is_header(cells):
+      logging.warning("%s: line %d (%s) is a header", path, number, ", ".join(cells))
+      width = len(cells)
+      continue
     width = len(cells)
     ends.append(nodes[cells[0]])
     ends.append(nodes[cells[1]])
     if width == 3:
       weights.append(_weight(cells[2], path, number))
-  if not width:
+  if not ends:
     raise InputError(f"{path}: the graph has no edge")
   return list(nodes), np.array(ends).reshape(-1, 2), np.array(weights) if width == 3 else None
 
@@ -220,7 +243,7 @@ def _read_adjacency(path: Path):
   for _, line in _data_lines(path):
     if delimiter == "":
       delimiter = _delimiter(line)
-    source, *targets = [nodes[cell.strip()] for cell in line.split(delimiter)]
+    source, *targets = [nodes[cell] for cell in _cells(line, delimiter)]
     for target in targets:
       ends.append(source)
       ends.append(target)

@@ -3,6 +3,7 @@ import array
 import csv
 import itertools
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -74,8 +75,8 @@ def read_csv(path: str | os.PathLike, gaps: bool = False, errors: str = "strict"
 
   The first line is a header if it has words only, or counts 0, 1, 2, ... as pandas numbers columns. The first column
   holds the names of the rows if its header is empty, `rownames` or alike, if the header is one cell shorter than the
-  rows, as R writes tables, if all its cells are words below a header, or if it is called `index` or `id` and counts
-  the rows.
+  rows, as R writes tables, if all its cells are different words below a header, or if it is called `index` or `id`
+  and counts the rows. Words that stand for numbers or classes, as `5%`, `1,000` or `True`, are no names.
 
   Args:
     path: The file, perhaps compressed.
@@ -135,7 +136,8 @@ def _layout(head: Sequence[tuple[int, list[str]]]) -> tuple[list[str] | None, bo
   if not counted and any(map(is_number, first)):
     return None, False, 0, []
   words = len(first) > 1 and bool(rest) and not shorter and all(
-      cells[0].strip().lower() not in GAPS and not is_number(cells[0]) and is_number(cells[-1]) for cells in rest)
+      _is_name(cells[0].strip().lower()) and is_number(cells[-1]) for cells in rest)
+  words = words and len({cells[0] for cells in rest}) == len(rest)  # Else they are classes.
   named = shorter or unnamed or words
   notes = []
   if counted:
@@ -145,6 +147,12 @@ def _layout(head: Sequence[tuple[int, list[str]]]) -> tuple[list[str] | None, bo
     notes.append(f"the first column{title} holds the names of the rows")
   columns = [cell.strip() for cell in first[named and not shorter:]]
   return columns, named, len(first) + shorter, notes
+
+
+def _is_name(cell: str) -> bool:
+  """Whether a cell in lower case is a word, and none that stands for a number or a truth value."""
+  return (cell not in (*GAPS, "true", "false", "yes", "no") and not is_number(cell)
+          and not re.fullmatch(r"[-+$€£¥]*\d[\d.,'\s]*[%$€£¥]?", cell))
 
 
 def _counts(cells: Sequence[str], rest: Sequence[Sequence[str]], sure: bool) -> bool:

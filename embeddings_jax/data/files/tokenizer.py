@@ -86,7 +86,7 @@ def read_vocabulary(path: Path) -> list[str]:
 
 def wordpiece(vocabulary: Sequence[str] | Mapping[str, int], lowercase: bool, *, strip_accents: bool | None = None,
               chinese_words: bool = True, unk: str = "[UNK]", cls: str = "[CLS]", sep: str = "[SEP]",
-              where: object = "vocabulary") -> Tokenizer:
+              pad: str = "[PAD]", mask: str = "[MASK]", where: object = "vocabulary") -> Tokenizer:
   """Builds BERT's tokenizer (Devlin et al. 2019).
 
   Control characters are removed; words are split at white space and punctuation, and then into the longest pieces in
@@ -97,7 +97,7 @@ def wordpiece(vocabulary: Sequence[str] | Mapping[str, int], lowercase: bool, *,
     lowercase: Fold case.
     strip_accents: Remove accents; by default as `lowercase`.
     chinese_words: Treat each Chinese character as a word.
-    unk, cls, sep: Names of the special tokens.
+    unk, cls, sep, pad, mask: Names of the special tokens; `pad` and `mask` may be missing from the vocabulary.
     where: Name of the file for error messages.
   """
   ids = vocabulary if isinstance(vocabulary, Mapping) else {token: i for i, token in enumerate(vocabulary)}
@@ -109,7 +109,7 @@ def wordpiece(vocabulary: Sequence[str] | Mapping[str, int], lowercase: bool, *,
   tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=strip_accents,
                                                     handle_chinese_chars=chinese_words)
   tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-  tokenizer.add_special_tokens([token for token in dict.fromkeys((*SPECIAL, unk, cls, sep)) if token in ids])
+  tokenizer.add_special_tokens([token for token in dict.fromkeys((pad, unk, cls, sep, mask)) if token in ids])
   tokenizer.post_processor = processors.TemplateProcessing(
       single=f"{cls}:0 $A:0 {sep}:0", pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
       special_tokens=[(token, ids[token]) for token in (cls, sep)])
@@ -207,9 +207,9 @@ def _wordpiece_of(path: Path, options: Mapping[str, Any], names: Mapping[str, st
       vocabulary, json_field(options, "do_lower_case", bool, path, lowercase),
       strip_accents=json_field(options, "strip_accents", bool, path, None),
       chinese_words=json_field(options, "tokenize_chinese_chars", bool, path, True), where=file,
-      **{role: names[role] or f"[{role.upper()}]" for role in ("unk", "cls", "sep")}), file)
+      **{role: names[role] or f"[{role.upper()}]" for role in ("unk", "cls", "sep", "pad", "mask")}), file)
   for entry in described["added_tokens"] if described else ():
-    _add(tokenizer, file, entry, entry.get("id"))
+    _add(tokenizer, file, entry, entry["id"])
   return tokenizer
 
 
@@ -253,16 +253,25 @@ def _add_tokens(tokenizer: Tokenizer, path: Path, options: Mapping[str, Any], na
   for token in names.values():  # One that the vocabulary lacks would get an id that the network has no row for.
     if token and token not in known and tokenizer.token_to_id(token) is not None:
       tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False)])
+  for key in ("additional_special_tokens", "extra_special_tokens"):
+    extra = options.get(key) or []
+    for entry in extra.values() if isinstance(extra, dict) else extra if isinstance(extra, list) else [extra]:
+      entry = {"content": entry} if isinstance(entry, str) else entry
+      if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
+        raise InputError(f"{path}: {key} holds {str(entry)[:40]}; expected tokens")
+      if entry["content"] not in known:
+        _add(tokenizer, path, {"normalized": False, **entry, "special": True}, None)
 
 
 def _add(tokenizer: Tokenizer, where: object, entry: Mapping[str, Any], number: Any) -> None:
-  if not isinstance(entry, dict) or type(number) is not int or not 0 <= number < MAX_ID:
+  """Adds a token; its id must be `number`, unless that is None."""
+  if not isinstance(entry, dict) or number is not None and not (type(number) is int and 0 <= number < MAX_ID):
     raise InputError(f"{where}: the added token {str(entry)[:60]} has the id {number!r}; expected 0 to {MAX_ID - 1}")
-  content = json_field(entry, "content", str, where)
+  content = _encodable(json_field(entry, "content", str, where), where)
   flags = {key: json_field(entry, key, bool, where, False) for key in ("single_word", "lstrip", "rstrip", "special")}
   token = AddedToken(content, normalized=json_field(entry, "normalized", bool, where, not flags["special"]), **flags)
   guarded(lambda: (tokenizer.add_special_tokens if flags["special"] else tokenizer.add_tokens)([token]), where)
-  if (derived := tokenizer.token_to_id(content)) != number:
+  if number is not None and (derived := tokenizer.token_to_id(content)) != number:
     raise InputError(f"{where}: the added token {content[:60]!r} has the id {number}, but {derived} follows from the "
                      "vocabulary")
 
@@ -273,7 +282,16 @@ def _content(path: Path, role: str, options: Mapping[str, Any]) -> str:
   value = value.get("content") if isinstance(value, dict) else value
   if value is not None and not isinstance(value, str):
     raise InputError(f"{path}: {role}_token is {str(value)[:40]}; expected a token")
-  return value or ""
+  return _encodable(value or "", path)
+
+
+def _encodable(token: str, where: object) -> str:
+  """Returns a token unless it holds half a surrogate pair, which JSON can write and UTF-8 cannot."""
+  try:
+    token.encode()
+  except UnicodeEncodeError as error:
+    raise InputError(f"{where}: the token {ascii(token)[:60]} is not Unicode") from error
+  return token
 
 
 def _checked(described: dict[str, Any], where: object) -> dict[str, Any]:

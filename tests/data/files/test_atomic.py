@@ -1,4 +1,5 @@
 """Atomic writing: drafts follow no link, are cleaned up, and errors name the file."""
+import errno
 import os
 import resource
 import stat
@@ -33,6 +34,21 @@ def test_a_link_at_the_name_is_replaced_not_followed(tmp_path):
   write_atomically(tmp_path / "a.json", "new")
   assert (tmp_path / "target").read_text() == "precious"
   assert not (tmp_path / "a.json").is_symlink()
+
+
+def test_a_directory_at_the_name_is_an_error_with_its_number(tmp_path):
+  (tmp_path / "d").mkdir()
+  with pytest.raises(IsADirectoryError) as caught:
+    write_atomically(tmp_path / "d", "x")
+  assert (caught.value.errno, caught.value.filename) == (errno.EISDIR, str(tmp_path / "d"))
+  assert os.listdir(tmp_path) == ["d"]
+
+
+def test_errors_without_a_number_are_input_and_output_errors(tmp_path):
+  with pytest.raises(OSError) as caught, replacing(tmp_path / "a.npy"):
+    raise OSError("512 requested and 128 written")  # NumPy's.
+  assert caught.value.strerror == "512 requested and 128 written"
+  assert (caught.value.errno, caught.value.filename) == (errno.EIO, str(tmp_path / "a.npy"))
 
 
 def test_errors_name_the_file(tmp_path):

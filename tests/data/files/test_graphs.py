@@ -56,6 +56,22 @@ def test_every_format_gives_the_same_graph(tmp_path):
   np.testing.assert_array_equal(dense(from_networkx(nx.DiGraph(graph))), nx.to_numpy_array(graph, "abcd"))
 
 
+@pytest.mark.parametrize("header", ["source,target,weight", "from,to,x", '"a","b","weight"'])
+def test_headers_are_no_edges_and_quotes_no_part_of_names(tmp_path, caplog, header):
+  (tmp_path / "g.csv").write_text(f'{header}\n"a,b",c,2\n')
+  if header == "from,to,x":
+    assert read_graph(_written(tmp_path / "h.csv", "from,to\na,b\n")).names == ["a", "b"]
+  graph = read_graph(tmp_path / "g.csv")
+  assert graph.names == ["a,b", "c"] and graph.indices.tolist() == [1, 0]
+  assert "line 1 (" in caplog.text and "is a header" in caplog.text
+  assert read_graph(_written(tmp_path / "h.txt", "from to\na b\n")).names == ["from", "to", "a", "b"]
+
+
+def _written(path, text):
+  path.write_text(text)
+  return path
+
+
 def test_adjacency_lists_keep_isolated_nodes(tmp_path):
   (tmp_path / "g.adjlist").write_text("1 2 3\n2 1\n9\n3 1\n")
   graph = read_graph(tmp_path / "g.adjlist")

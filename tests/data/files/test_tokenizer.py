@@ -57,6 +57,21 @@ def test_fields_that_change_the_input_are_obeyed(config, text, expected, tmp_pat
     assert tokens(folder, text) == [first, *expected, last]
 
 
+@pytest.mark.parametrize("key", ["additional_special_tokens", "extra_special_tokens"])
+@pytest.mark.parametrize("value", [["hund"], [{"content": "hund"}], {"role": "hund"}])
+def test_further_special_tokens_are_whole(key, value, tmp_path):
+  """`hund` is no piece of a word then, nor is its case folded."""
+  assert tokens(write(tmp_path / "d", {key: value}), "xhund HUND") == [
+      "[CLS]", "x", "hund", "hund", "[SEP]"] != tokens(write(tmp_path / "e"), "xhund HUND")
+  with pytest.raises(InputError, match=f"{key} holds 7; expected tokens"):
+    load_tokenizer(write(tmp_path / "f", {key: [7]}))
+
+
+def test_names_that_a_directory_replaces_are_text(tmp_path):
+  folder = write(tmp_path / "d", {"mask_token": "hund"})
+  assert tokens(folder, "[SEP] [MASK]") == ["[CLS]", "[SEP]", "[UNK]", "m", "##a", "##s", "##k", "[UNK]", "[SEP]"]
+
+
 def test_a_tokenizer_file_of_the_general_class_is_taken_as_it_is(tmp_path):
   config = {"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": True}
   folder = write(tmp_path / "d", config, wordpiece(PIECES, lowercase=False))
@@ -86,6 +101,8 @@ def test_white_space_and_case_of_sentence_models():
 
 
 @pytest.mark.parametrize("config,message", [
+    ({"additional_special_tokens": ["\ud800"]}, r"the token '\\ud800' is not Unicode"),
+    ({"unk_token": "\ud800"}, r"the token '\\ud800' is not Unicode"),
     ({"truncation_side": "left"}, "truncation_side='left' is not supported"),
     ({"split_special_tokens": True}, "split_special_tokens=True is not supported"),
     ({"auto_map": {"AutoTokenizer": ["x.py", None]}}, "auto_map=.* is not supported"),
