@@ -64,6 +64,9 @@ def draw(table: GraphTable, *, num_walks: int, length: int, p: float = 1.0, q: f
   """
   if len(table.indices) >= 2**31:
     raise InputError(f"the graph has {len(table.indices):,} edges; at most {2**31 - 1:,} are supported")
+  if num_walks * len(table.names) >= 2**31:
+    raise InputError(f"num_walks={num_walks}: at most {(2**31 - 1) // len(table.names)} walks from each of "
+                     f"{len(table.names):,} nodes are supported")
   thresholds = None if table.weights is None else jnp.asarray(weight_thresholds(table.indptr, table.weights))
   graph = Graph(jnp.asarray(table.indptr.astype(np.int32)), jnp.asarray(table.indices), thresholds)
   max_degree = int(np.diff(table.indptr).max())

@@ -39,6 +39,11 @@ def test_walks_become_lines_of_names(tmp_path):
     assert all(len(line) == (1 if line[0] == "dora" else 5) for line in lines)
 
 
+def test_more_walks_than_there_are_numbers_are_refused():
+  with pytest.raises(InputError, match="num_walks=100000000: at most 63161283 walks from each of 34 nodes"):
+    next(walk_corpus.draw(from_networkx(KARATE), num_walks=100_000_000, length=2))
+
+
 def test_names_with_white_space_write_nothing(tmp_path):
   (tmp_path / "g.csv").write_text("a,b c\n")
   with pytest.raises(InputError, match="node 'b c' has white space"):
