@@ -280,8 +280,8 @@ def test_encoder(tmp_path):
   (tmp_path / "grey.png").write_bytes(file_of(LARGER[0, :, :, 0]))
   np.testing.assert_array_equal(encoder.encode([tmp_path / "grey.png"])["image"][0],
                                 read_picture(file_of(LARGER[0, :, :, 0]), "x", 3, (5, 4)))
-  for item, message in ((PICTURES[0, :4], r"picture 1: is uint8 \[4, 4, 3\], should be uint8 \[5, 4, 3\]"),
-                        (PICTURES[0] / 255, "picture 1: is float64"), (np.full(60, 2.0), "must lie in")):
+  for item, message in ((PICTURES[0, :4], r"image 1: is uint8 \[4, 4, 3\], expected uint8 \[5, 4, 3\]"),
+                        (PICTURES[0] / 255, "image 1: is float64"), (np.full(60, 2.0), "must lie in")):
     with pytest.raises(InputError, match=message):
       encoder.encode([PICTURES[0], item])
 
