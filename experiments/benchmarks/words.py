@@ -80,7 +80,7 @@ def _word2vec(name: str) -> dict:
   ratios = [ours["words_per_second"] / peer["words_per_second"] for ours, peer in zip(*found.values())]
   return {
       "summary": f"{compared(*found.values(), 'gensim')}; {statistics.median(ratios):.1f} times gensim's words per "
-                 f"second ({FLAGS.seeds} seeds: mean ± standard deviation, median)",
+                 f"second ({FLAGS.seeds} seed{'s: mean ± standard deviation, median' if FLAGS.seeds > 1 else ''})",
       "ratio": round(statistics.median(ratios), 3), "vocabulary": len(names), "words": words, **found,
       "speed_ratios": [round(ratio, 3) for ratio in ratios],
   }

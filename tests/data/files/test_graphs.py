@@ -141,7 +141,7 @@ def test_damaged_matlab_files_are_refused(tmp_path):
   content = (tmp_path / "g.mat").read_bytes()
   rng = np.random.default_rng(0)
   refused = 0
-  for _ in range(6):  # Each costs a process, so they are few; SciPy's reader crashes in some of such cases.
+  for _ in range(3):  # Each costs a process, so they are few; SciPy's reader crashes in some of such cases.
     damaged = bytearray(content)
     for place in rng.integers(128, len(content), 6):
       damaged[place] = rng.integers(256)
@@ -151,4 +151,4 @@ def test_damaged_matlab_files_are_refused(tmp_path):
     except InputError as error:
       refused += 1
       assert "d.mat" in str(error) and "\n" not in str(error)
-  assert refused >= 3
+  assert refused >= 2
