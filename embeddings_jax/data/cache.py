@@ -102,7 +102,7 @@ def _contents(path: Path) -> dict[str, list[int]]:
 
 
 def _damage(path: Path) -> str:
-  """How an entry differs from its manifest; "" if it does not. An entry of an older version gets a manifest."""
+  """Returns how an entry differs from its manifest, or "". An entry of an older version gets a manifest."""
   try:
     contents = _contents(path)
     if not _manifest(path).exists():

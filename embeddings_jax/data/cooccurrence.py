@@ -452,7 +452,7 @@ class _Count(NamedTuple):
 
 
 def _is_whole(path: Path) -> bool:
-  """Whether a file of an interrupted count is sound."""
+  """Returns whether a file of an interrupted count is sound."""
   with contextlib.suppress(InputError):
     return load_npy(path).ndim == 1
   return False

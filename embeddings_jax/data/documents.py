@@ -122,7 +122,7 @@ def read_documents(path: str | os.PathLike, errors: str = "strict", blank: bool 
 
 
 def has_marks(path: str | os.PathLike, errors: str = "strict") -> bool:
-  """Whether WikiExtractor's <doc> marks bound the documents of a text file."""
+  """Returns whether WikiExtractor's <doc> marks bound the documents of a text file."""
   return next((line for line in formats.read_lines(path, errors) if line.strip()), "").startswith("<doc ")
 
 

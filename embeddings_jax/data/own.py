@@ -219,7 +219,7 @@ def _matching(pattern: Path) -> Iterator[Path]:
 
 
 def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
-  """Whether the folders and the name of a file match those of a glob, in which `**` is any number of folders."""
+  """Returns whether the folders and name of a file match those of a glob; `**` is any number of folders."""
   if not pattern:
     return not parts
   if pattern[0] == "**":

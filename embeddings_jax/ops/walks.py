@@ -273,12 +273,12 @@ def _second_order_walks(graph, starts, keys, length, rounds, p, q):
 
 
 def _acceptance(word: Array, alpha: float, bound: float) -> Array:
-  """Whether a proposal with this alpha is accepted; exact to 2**-32."""
+  """Returns whether a proposal with this alpha is accepted; exact to 2**-32."""
   return word <= np.uint32(max(0, min(2**32, round(alpha / bound * 2**32)) - 1))
 
 
 def _happens(word: Array, probability: Array) -> Array:
-  """Whether an event happens, by a word of 32 random bits."""
+  """Returns whether an event happens, by a word of 32 random bits."""
   return (word >> 8).astype(jnp.float32) * np.float32(2.0**-24) < probability
 
 

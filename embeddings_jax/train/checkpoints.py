@@ -53,7 +53,7 @@ class CheckpointReader:
 
   @property
   def keeps_best(self) -> bool:
-    """Whether a metric selects the best checkpoint."""
+    """Returns whether a metric selects the best checkpoint."""
     return self._best_metric is not None
 
   def latest(self) -> int | None:

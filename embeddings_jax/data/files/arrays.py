@@ -223,7 +223,7 @@ def _check_size(where: object, size: int, dtype: np.dtype, shape: tuple[int, ...
 
 
 def _same(values: np.ndarray, others: np.ndarray) -> bool:
-  """Whether numbers are equal after a conversion, NaN included; a chunk at a time."""
+  """Returns whether numbers are equal after a conversion, NaN included; a chunk at a time."""
   step = max(1, _CHUNK // max(1, math.prod(values.shape[1:])))
   for start in range(0, len(values), step):
     one, other = values[start:start + step], others[start:start + step]

@@ -189,7 +189,7 @@ _HEADER = ("source", "target", "src", "dst", "from", "to", "node1", "node2", "no
 
 
 def _is_header(cells: Sequence[str]) -> bool:
-  """Whether the first line of an edge list names its columns."""
+  """Returns whether the first line of an edge list names its columns."""
   names = [cell.lower() for cell in cells]
   return len(names) in (2, 3) and (all(name in _HEADER for name in names[:2]) and names[0] != names[1]
                                    or names[2:] == ["weight"])

@@ -116,7 +116,7 @@ def read_csv(path: str | os.PathLike, gaps: bool = False, errors: str = "strict"
 
 
 def is_number(cell: str) -> bool:
-  """Whether a cell of a table reads as a number, nan and inf included."""
+  """Returns whether a cell of a table reads as a number, nan and inf included."""
   try:
     float(cell)
   except ValueError:
@@ -150,13 +150,13 @@ def _layout(head: Sequence[tuple[int, list[str]]]) -> tuple[list[str] | None, bo
 
 
 def _is_name(cell: str) -> bool:
-  """Whether a cell in lower case is a word, and none that stands for a number or a truth value."""
+  """Returns whether a cell in lower case is a word, and none that stands for a number or a truth value."""
   return (cell not in (*GAPS, "true", "false", "yes", "no") and not is_number(cell)
           and not re.fullmatch(r"[-+$€£¥]*\d[\d.,'\s]*[%$€£¥]?", cell))
 
 
 def _counts(cells: Sequence[str], rest: Sequence[Sequence[str]], sure: bool) -> bool:
-  """Whether cells number columns: consecutive whole numbers that are unlikely to be a row of the table."""
+  """Returns whether cells number columns: consecutive whole numbers that are unlikely to be a row of the table."""
   cells = [cell.strip() for cell in cells]
   if not cells or not rest or not all(cell.isdecimal() and cell.isascii() and len(cell) < 10 for cell in cells):
     return False

@@ -50,7 +50,7 @@ def tokens(folder, text):
     ({"cls_token": "[MASK]", "sep_token": {"content": "[PAD]"}}, "a", ["a"]),
 ])
 def test_fields_that_change_the_input_are_obeyed(config, text, expected, tmp_path):
-  """Whether the vocabulary is in `vocab.txt` or in a `tokenizer.json` of other options."""
+  """Returns whether the vocabulary is in `vocab.txt` or in a `tokenizer.json` of other options."""
   for name, tokenizer in (("text", "vocab.txt"), ("json", wordpiece(PIECES, lowercase=False))):
     folder = write(tmp_path / name, {"tokenizer_class": "BertTokenizer", **config}, tokenizer)
     first, last = ("[MASK]", "[PAD]") if "cls_token" in config else ("[CLS]", "[SEP]")
