@@ -54,7 +54,8 @@ class SubwordEncoder(Encoder):
   num_widths = 4
 
   def __init__(self, tokenizer: Tokenizer, max_length: int):
-    self.tokenizer = Tokenizer.from_str(tokenizer.to_str())  # It is changed here.
+    # A copy, since it is changed here; a tokenizer that was read may write what cannot be read again.
+    self.tokenizer = guarded(lambda: Tokenizer.from_str(tokenizer.to_str()), "tokenizer.json")
     self.tokenizer.no_padding()
     self.tokenizer.no_truncation()
     check_size("max_length", max_length, 1, 1 << 20)  # Rows are padded to an eighth of it at least.

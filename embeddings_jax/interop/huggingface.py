@@ -239,7 +239,9 @@ def sentence_files(pooling: str, dim: int, max_length: int, normalize: bool) -> 
 
 
 def _inside(folder: Path, name: str, where: str) -> Path:
-  """A path below a directory."""
+  """Returns a path below a directory; raises an `InputError` for one outside of it, or longer than paths are."""
+  if len(name.encode(errors="replace")) > 255:
+    raise InputError(f"{where}: {name[:40]!r}... is longer than a path can be")
   place = folder / name
   if "\0" in name or not place.resolve().is_relative_to(folder.resolve()):
     raise InputError(f"{where} lies outside of the directory: {name[:80]!r}")

@@ -17,6 +17,7 @@ from embeddings_jax.data.encoders import (
     bucket,
     load_encoder,
 )
+from embeddings_jax.data.subwords import SubwordEncoder
 from embeddings_jax.data.words import Vocabulary, split_words
 from embeddings_jax.eval.word_similarity import known_form
 from embeddings_jax.types import InputError
@@ -207,3 +208,12 @@ def test_windows_of_joined_clips_stay_in_their_group():
   assert (stream != other).any()
   with pytest.raises(InputError, match="no group"):
     join_clips(clips, groups, 5, 1000)
+
+
+def test_a_tokenizer_that_writes_what_cannot_be_read_is_refused():
+  class Broken:
+    def to_str(self):
+      return "{"
+
+  with pytest.raises(InputError, match="tokenizer.json: not a tokenizer"):
+    SubwordEncoder(Broken(), 16)

@@ -257,3 +257,8 @@ def test_robertas_logits_loss_and_gradients_are_transformers(tmp_path):
   np.testing.assert_allclose(logits, wanted, atol=1e-5)
   assert float(loss) == pytest.approx(answer.loss.item(), rel=1e-6)
   check_gradients({key: gradient[key] for key in ("encoder", "masked")}, expected)
+
+
+def test_a_path_longer_than_paths_can_be_is_refused(tmp_path):
+  with pytest.raises(InputError, match="modules.json: module 1: '1{40}'... is longer than a path can be"):
+    huggingface._inside(tmp_path, "1" * 300, "modules.json: module 1")
