@@ -65,7 +65,7 @@ class Source(NamedTuple):
 
 
 class Metric(NamedTuple):
-  """How to read an evaluation metric.
+  """Direction and unit of an evaluation metric.
 
   Attributes:
     higher_is_better: Direction; None for what describes the evaluation, as the number of questions.

@@ -177,7 +177,7 @@ class TextEncoder(nn.Module):
 
 
 def _visible(tokens, parts):
-  """What may be attended to: bool [B, T], or [B, T, T] where texts share a row."""
+  """Returns the attention mask: bool [B, T], or [B, T, T] where texts share a row."""
   return tokens >= 0 if parts is None else parts[:, :, None] == parts[:, None, :]
 
 

@@ -6,6 +6,8 @@ Newsgroups (`--data_dir`), its training part, 100 dimensions; `paper` for a coll
 blocks of documents read from the disk: `--preset=paper --data='articles/*.txt'`.
 Expected: `small` mean average precision .227 (tf-idf .142), precision at 10 .486 (.490), kNN .61 (.70), NMI .39
 (.31), linear probe .67 (.73).
+The demo leaves kNN out, where tf-idf is ahead (.81 against .75); it shows retrieval (mean average precision .356,
+tf-idf .313), clustering and the linear probe (.778, .764; 1 seed).
 Documents nearest to a text: `python -m experiments.neighbors --workdir=W --query='orbit of a satellite'`.
 """
 import ml_collections
