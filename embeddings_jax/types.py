@@ -1,9 +1,11 @@
 """The contract between models, the training loop, evaluations and the command line."""
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_origin
 
 import jax
 from jax.sharding import PartitionSpec
+
+from embeddings_jax.errors import InputError as InputError
 
 Array = jax.Array
 PyTree = Any
@@ -64,6 +66,24 @@ class Source(NamedTuple):
     return self.assemble(self.resident, self.feed_at(step))
 
 
+class Prepared(NamedTuple):
+  """Data that a pipeline has made ready for one model.
+
+  Attributes:
+    splits: Name (`train`, `validation`, ...) -> source; `train` is always there.
+    encoder: Turns items into batches like those of the sources.
+    dataset: Items and labels for the evaluations.
+    facts: Facts of the training data, see `Fact`.
+    task: Task of fine-tuning, with its encoded splits; else None.
+  """
+
+  splits: Mapping[str, Source]
+  encoder: Any
+  dataset: Any
+  facts: Mapping[str, Any]
+  task: Any = None
+
+
 class Metric(NamedTuple):
   """Direction and unit of an evaluation metric.
 
@@ -76,5 +96,30 @@ class Metric(NamedTuple):
   unit: str = ""
 
 
-class InputError(ValueError):
-  """Something the user gave is wrong; the message is one line that says what, where and what to do."""
+class Protocol(NamedTuple):
+  """Declaration of an evaluation protocol, `PROTOCOL` of its module.
+
+  Attributes:
+    function: `(embed, dataset, **needs and options) -> {name: value}`.
+    needs: What it asks of a model: `embed`, or functions of `runs/inference.py` by name.
+    labels: Whether it asks about labels of the dataset's items.
+    default: Name of the dataset that is asked about unless another is named; "" for the run's own.
+    metrics: Last component of a metric's name, or a pattern of it -> direction and unit.
+  """
+
+  function: Callable[..., Mapping[str, float]]
+  needs: Sequence[str] = ("embed",)
+  labels: bool = False
+  default: str = ""
+  metrics: Mapping[str, Metric] = {}
+
+
+FACT = "fact"
+_T = TypeVar("_T")
+# Annotates a factory's argument that the data determines, as `vocab_size: Fact[int]`; pipelines give the facts.
+Fact = Annotated[_T, FACT]
+
+
+def is_fact(annotation: Any) -> bool:
+  """Returns whether an argument's annotation is `Fact[...]`."""
+  return get_origin(annotation) is Annotated and FACT in get_args(annotation)[1:]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from absl import flags
 
+from embeddings_jax.runs import presets
 from embeddings_jax.types import InputError
 from experiments import command
 
@@ -18,7 +19,7 @@ flags.DEFINE_string("cache_dir", "", "Where derived data goes; default $EMBEDDIN
 flags.DEFINE_string("figure", "", "File to write, a PNG.")
 flags.DEFINE_integer("num_images", 2, "Pictures to show, chosen by --seed where there are more.", lower_bound=1)
 flags.DEFINE_integer("size", 96, "Pixels to which the photographs are shrunk.", lower_bound=16, upper_bound=427)
-flags.DEFINE_integer("seed", 0, "Seed.", lower_bound=0, upper_bound=command.MAX_SEED)
+flags.DEFINE_integer("seed", 0, "Seed.", lower_bound=0, upper_bound=presets.MAX_SEED)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
 
   from embeddings_jax.data import catalog
   from embeddings_jax.data.images import as_images
-  from experiments.figures import pictures
+  from embeddings_jax.figures import pictures
 
   if FLAGS.data:
     items = as_images(catalog.load(FLAGS.data, data_dir=FLAGS.data_dir or None,

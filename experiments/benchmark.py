@@ -34,8 +34,10 @@ from collections.abc import Sequence
 from absl import flags
 
 from embeddings_jax.data.files.atomic import write_atomically
+from embeddings_jax.errors import check_choice
+from embeddings_jax.runs import workdir
 from embeddings_jax.types import InputError
-from experiments import command, hardware, workdir
+from experiments import command, hardware
 
 FLAGS = flags.FLAGS
 
@@ -79,7 +81,7 @@ flags.DEFINE_string("output", "", "File to write the result to.")
 def main(argv: Sequence[str]) -> int:
   if len(argv) < 2:
     raise InputError(f"which benchmark? one of {', '.join(VERBS)}")
-  command.check_choice("benchmark", argv[1], list(VERBS))
+  check_choice("benchmark", argv[1], list(VERBS))
   command.parse([argv[0], *argv[2:]])
   if FLAGS.output:
     command.check_output(FLAGS.output)

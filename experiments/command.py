@@ -1,6 +1,5 @@
 """Flags, and what becomes of mistakes: one clear line and a non-zero exit."""
 import difflib
-import importlib
 import importlib.metadata
 import importlib.util
 import os
@@ -12,97 +11,14 @@ import ml_collections
 from absl import flags, logging
 from ml_collections import config_flags
 
-from embeddings_jax.types import InputError
+from embeddings_jax.errors import InputError, nearest
+from embeddings_jax.runs import presets
 
 FLAGS = flags.FLAGS
-PRESETS = ("demo", "tiny", "small", "paper")
-MAX_SEED = (1 << 32) - 1
 USAGE_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
 NO_YNNPACK_CONVOLUTIONS = (
     "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,"
     "LIBRARY_FUSION_TYPE_REDUCE")
-
-# What every config has; a config file only states what differs. The keys of `data`, `model` and
-# `optimizer` are the model's own.
-DEFAULTS = dict(
-    name="",
-    task="",  # What to fine-tune for: stands for `data.name`.
-    factory="",  # The model's module and function, where they are not called as the config.
-    model={},
-    data=dict(name="", errors="strict"),
-    optimizer={},
-    steps=0,  # 0: from `epochs`.
-    epochs=0,
-    batch_size=0,
-    seed=0,
-    steps_per_dispatch=1,
-    log_every=100,
-    eval_every=0,
-    save_every=1000,
-    evals=(),  # Protocols, as `linear_probe` or `word_similarity:ws353`.
-    evals_between=(),  # Those of every `eval_every` steps; none: `evals`.
-    eval_items=0,  # Evaluate on a sample of this many items where there is no official split; 0: all.
-    baselines=False,  # Evaluate the untrained model and features without learning too.
-    baseline_seeds=1,  # Number of random seeds for the untrained baseline; the mean is reported.
-    best_metric="",  # Keep, and report, the checkpoint with the best value of this evaluation metric.
-    horizon=0,  # Updates over which schedules run; 0: as many as the run was first asked for.
-)
-
-
-_BOUNDS = dict(steps=(0, 1 << 31), epochs=(0, 1 << 31), seed=(0, MAX_SEED), steps_per_dispatch=(1, 1 << 31),
-               log_every=(0, 1 << 31), eval_every=(0, 1 << 31), save_every=(0, 1 << 31), eval_items=(0, 1 << 31),
-               baseline_seeds=(1, 1 << 31), horizon=(0, 1 << 31))
-
-
-def check_numbers(config: ml_collections.ConfigDict) -> None:
-  """Raises if one of the numbers that every config has is out of its bounds."""
-  for name, (least, most) in _BOUNDS.items():
-    if not least <= config[name] <= most:
-      raise InputError(f"--config.{name}={config[name]}: must be from {least} to {most}")
-
-
-def model_names() -> list[str]:
-  """Models that have a config."""
-  folder = pathlib.Path(__file__).parent / "configs"
-  return sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
-
-
-def load_config(model: str, preset: str, config_file: str = "") -> ml_collections.ConfigDict:
-  """The locked config of a model, from the repository or from a file of the user's."""
-  if config_file:
-    path = pathlib.Path(config_file)
-    if not path.is_file() or path.suffix != ".py":
-      raise InputError(f"--config_file={config_file}: {'must be a .py file' if path.exists() else 'no such file'}")
-    spec = importlib.util.spec_from_file_location("config_file", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "get_config"):
-      raise InputError(f"--config_file={config_file}: it defines no get_config(preset)")
-  else:
-    if not model:
-      raise InputError(f"--model is missing: one of {', '.join(model_names())}")
-    check_choice("--model", model, model_names())
-    module = importlib.import_module(f"experiments.configs.{model}")
-  check_choice("--preset", preset, PRESETS)
-  config = ml_collections.ConfigDict(DEFAULTS)
-  for key in ("model", "data", "optimizer"):
-    config[key].unlock()
-  config.update(module.get_config(preset))
-  config.name = config.name or model
-  if not config.name:
-    raise InputError(f"--config_file={config_file}: name the model by --model or by `name` in the config")
-  return config.lock()
-
-
-def check_choice(what: str, value: str, choices: Sequence[str]) -> None:
-  """Raises with the nearest choice unless `value` is one of them."""
-  if value not in choices:
-    raise InputError(f"{what}={value}: unknown; {nearest(value, choices)}one of {', '.join(choices)}")
-
-
-def nearest(value: str, choices: Sequence[str]) -> str:
-  close = difflib.get_close_matches(value, choices, n=1)
-  return f"did you mean {close[0]}? " if close else ""
 
 
 def check_output(output: str, *inputs: str) -> None:
@@ -132,7 +48,7 @@ def parse_with_config(argv: Sequence[str]) -> ml_collections.ConfigDict | None:
   _parse(early)
   if FLAGS.list_models or FLAGS.list_data:
     return None
-  config = load_config(FLAGS.model, FLAGS.preset, FLAGS.config_file)
+  config = presets.load_config(FLAGS.model, FLAGS.preset, FLAGS.config_file)
   _check_overrides(argv, config)
   FLAGS.unparse_flags()
   config_flags.DEFINE_config_dict("config", config)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from embeddings_jax.errors import check_choice
 from embeddings_jax.ops.pooling import check_pooling
 from embeddings_jax.types import InputError
 from experiments import command
@@ -43,17 +44,17 @@ def main(argv: Sequence[str]) -> int:
   from etils import epath
 
   from embeddings_jax.data.inputs import read_items
-  from experiments import inference, pipeline, pretrained, workdir
+  from embeddings_jax.runs import build, inference, pretrained, workdir
 
   found = pretrained.load(FLAGS.init_from) if FLAGS.init_from else None
-  run = pretrained.as_run(found, FLAGS.pooling) if found else pipeline.load_run(FLAGS.workdir)
+  run = pretrained.as_run(found, FLAGS.pooling) if found else build.load_run(FLAGS.workdir)
   kind = run.encoder.kind
   if FLAGS.pooling and kind == "words":
-    command.check_choice("--pooling", FLAGS.pooling, inference.WORD_POOLINGS)
+    check_choice("--pooling", FLAGS.pooling, inference.WORD_POOLINGS)
   elif FLAGS.pooling and kind in ("subwords", "images"):
     if kind == "subwords":
       check_pooling(FLAGS.pooling)
-    run = run if found else pipeline.load_run(FLAGS.workdir, pooling=FLAGS.pooling)
+    run = run if found else build.load_run(FLAGS.workdir, pooling=FLAGS.pooling)
   elif FLAGS.pooling:
     raise InputError(f"--pooling={FLAGS.pooling}: needs a model of words or subwords, and this one is of {kind}")
   items = read_items(FLAGS.input, kind, FLAGS.errors, getattr(run.encoder, "gaps", False),

@@ -6,7 +6,7 @@ The network of a Hugging Face directory, or of a work directory, is evaluated wi
 
 Features without learning need no run: `--features=pixels --protocols=knn:cifar10-jpeg,few_shot:fashion-mnist`, which
 are the pictures as they are; with --output=FILE.json what is found is written, too, in the form of a run's
-`results.json`, for `experiments/baselines.py`.
+`report.json`, for `experiments/baselines.py`.
 
 Protocols on sentences (`sts`, `transfer`, ...) are asked of models of words, too: a sentence is then the mean of its
 words' vectors, or what --pooling says, whose name then stands before those of the metrics.
@@ -18,7 +18,9 @@ from typing import Any
 
 from absl import flags
 
+from embeddings_jax.errors import check_choice
 from embeddings_jax.ops.pooling import check_pooling
+from embeddings_jax.runs import presets
 from embeddings_jax.types import InputError
 from experiments import command, vectors
 
@@ -39,7 +41,7 @@ flags.DEFINE_string("cache_dir", None, "Derived data (default: $EMBEDDINGS_CACHE
 def main(argv: Sequence[str]) -> int:
   command.parse(argv)
   if FLAGS.output and not FLAGS.features:
-    raise InputError("--output: is for --features alone; a run's figures go to its results.json")
+    raise InputError("--output: is for --features alone; a run's figures go to its report.json")
   if FLAGS.output:
     command.check_output(FLAGS.output)
   if FLAGS.vectors or FLAGS.init_from or FLAGS.features:
@@ -49,12 +51,13 @@ def main(argv: Sequence[str]) -> int:
   import jax
   import numpy as np
 
-  from experiments import figures, inference, loading, pipeline, protocols, results, workdir
+  from embeddings_jax import figures
+  from embeddings_jax.runs import build, inference, loading, protocols, reports, workdir
 
-  run = pipeline.load_run(FLAGS.workdir)
+  run = build.load_run(FLAGS.workdir)
   if FLAGS.pooling and run.encoder.kind == "subwords":
     check_pooling(FLAGS.pooling)
-    run = pipeline.load_run(FLAGS.workdir, pooling=FLAGS.pooling)
+    run = build.load_run(FLAGS.workdir, pooling=FLAGS.pooling)
   elif FLAGS.pooling and run.encoder.kind != "words":
     raise InputError(f"--pooling={FLAGS.pooling}: needs a model of words or subwords, and this one is of "
                      f"{run.encoder.kind}")
@@ -71,13 +74,16 @@ def main(argv: Sequence[str]) -> int:
     data = loading.load_data(config, encoder=run.encoder, allow_code=allow_code, **dirs)
 
   def dataset():
-    return data.dataset if data else loading.load_dataset(config["data"], allow_code=allow_code, **dirs)[0]
+    own = data.dataset if data else loading.load_dataset(config["data"], allow_code=allow_code, **dirs)[0]
+    if own.note:
+      print(own.note, flush=True)
+    return own
 
   def untrained():
     batch = {key: np.zeros(shape, dtype) for key, (shape, dtype) in run.record["batch"].items()}
-    return pipeline.first_state(run.model, batch, jax.tree.leaves(run.state)[0].sharding.mesh, config["seed"])
+    return build.first_state(run.model, batch, jax.tree.leaves(run.state)[0].sharding.mesh, config["seed"])
 
-  embed = results.remembering(inference.embedder(run.model, run.state, run.encoder))
+  embed = reports.remembering(inference.embedder(run.model, run.state, run.encoder))
   sentences = pooled(embed, run.encoder) if run.encoder.kind == "words" else None
   metrics = protocols.evaluate(
       names, embed, dataset=dataset, vocabulary=run.encoder.names, sentences=sentences,
@@ -95,7 +101,7 @@ def main(argv: Sequence[str]) -> int:
   try:
     lock.acquire(patience=0)
   except InputError as error:
-    print(f"{error}; its results.json is left as it is")
+    print(f"{error}; its report.json is left as it is")
     return 0
   try:
     add_results(run, metrics)
@@ -111,7 +117,7 @@ def main(argv: Sequence[str]) -> int:
 def name_data(config: dict[str, Any], preset: str | None) -> bool:
   """Puts the dataset that this command line names into a recorded config; returns whether it names one."""
   if FLAGS.config_file:
-    chosen = command.load_config(config["name"], preset or "demo", FLAGS.config_file)
+    chosen = presets.load_config(config["name"], preset or "demo", FLAGS.config_file)
     config["data"]["name"] = chosen.data.name
   if FLAGS.data:
     config["data"]["name"] = FLAGS.data
@@ -119,8 +125,8 @@ def name_data(config: dict[str, Any], preset: str | None) -> bool:
 
 
 def add_results(run: Any, metrics: Mapping[str, float]) -> None:
-  """Adds metrics to the `results.json` of a `pipeline.Run`."""
-  from experiments import workdir
+  """Adds metrics to the `report.json` of a `build.Run`."""
+  from embeddings_jax.runs import workdir
 
   config = run.record["config"]
   old = workdir.read_results(run.path) or {"model": config["name"], "seed": config["seed"]}
@@ -134,7 +140,7 @@ def evaluate_file() -> int:
   """Evaluates `--vectors`, `--init_from` or `--features`, which come without a data set of their own."""
   from embeddings_jax.data.images import as_images
   from embeddings_jax.eval import baselines
-  from experiments import protocols, results
+  from embeddings_jax.runs import protocols, reports
 
   given = [name for name in ("vectors", "init_from", "features", "workdir") if FLAGS[name].value]
   if len(given) > 1:
@@ -147,13 +153,15 @@ def evaluate_file() -> int:
     protocols.check(name)
     if name in (*protocols.LABELLED, "probing", "text_classification"):
       raise InputError(f"--protocols={name}: --{origin} has no data set of its own; name one, as {name}:sst2")
+  from embeddings_jax.runs import vectors as word_vectors
+
   words, sentences, asked, view = None, None, None, None
   if FLAGS.vectors:
     found, _ = vectors.load()
-    embed, words = vectors.embedder(found), found.words
-    sentences = pooled(embed, vectors.encoder(found))
+    embed, words = word_vectors.embedder(found), found.words
+    sentences = pooled(embed, word_vectors.encoder(found))
   elif FLAGS.features:
-    command.check_choice("--features", FLAGS.features, ("pixels",))
+    check_choice("--features", FLAGS.features, ("pixels",))
     for name in names:
       if name.partition(":")[0] not in protocols.LABELLED:
         raise InputError(f"--protocols={name}: --features={FLAGS.features} are of pictures, which are asked about "
@@ -161,7 +169,7 @@ def evaluate_file() -> int:
     embed, view = baselines.pixels, as_images
   else:
     embed, asked, view = pretrained_network()
-  metrics = protocols.evaluate(names, results.remembering(embed), dataset=None, vocabulary=words, asked=asked,
+  metrics = protocols.evaluate(names, reports.remembering(embed), dataset=None, vocabulary=words, asked=asked,
                                sentences=sentences, view=view, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir,
                                allow_code=True)
   for key, value in metrics.items():
@@ -172,10 +180,10 @@ def evaluate_file() -> int:
 
 
 def write_features(names, metrics, seconds):
-  """What `--features` gives, with the keys of a run's `results.json`."""
+  """What `--features` gives, with the keys of a run's `report.json`."""
   import jax
 
-  from experiments import workdir
+  from embeddings_jax.runs import workdir
 
   sets = dict.fromkeys(name.partition(":")[2] for name in names)
   found = {
@@ -191,10 +199,10 @@ def write_features(names, metrics, seconds):
 
 def pooled(embed, encoder):
   """Of a model of words: sentences -> [num_sentences, dim], as --pooling says."""
-  from experiments import inference
+  from embeddings_jax.runs import inference
 
   pooling = FLAGS.pooling or "mean"
-  command.check_choice("--pooling", pooling, inference.WORD_POOLINGS)
+  check_choice("--pooling", pooling, inference.WORD_POOLINGS)
   return inference.sentence_embedder(embed, encoder, pooling)
 
 
@@ -202,14 +210,14 @@ def pretrained_network():
   """Of `--init_from`: items -> [num_items, dim], what protocols may ask beside, and how others' items are viewed."""
   import jax
 
-  from experiments import inference, pipeline, pretrained, protocols
+  from embeddings_jax.runs import build, inference, pretrained, protocols
 
   found = pretrained.load(FLAGS.init_from)
   run = pretrained.as_run(found, FLAGS.pooling)
   embed = inference.embedder(run.model, run.state, run.encoder)
   mesh, batch = jax.tree.leaves(run.state)[0].sharding.mesh, pretrained.example(run.encoder)
   asked = inference.asked_of(run.model, run.state, run.encoder,
-                            untrained=lambda: pipeline.first_state(run.model, batch, mesh, seed=0))
+                            untrained=lambda: build.first_state(run.model, batch, mesh, seed=0))
   view = protocols.view_for(run.encoder, FLAGS.cache_dir)
   return (lambda texts: pretrained.unit(embed(texts))) if found.normalize else embed, asked, view
 

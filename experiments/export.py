@@ -11,6 +11,7 @@ from typing import Any
 
 from absl import flags
 
+from embeddings_jax.errors import check_choice
 from embeddings_jax.interop import word_vectors
 from embeddings_jax.types import InputError
 from experiments import command, vectors
@@ -28,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
   for name in ("format", "output"):
     if not FLAGS[name].value:
       raise InputError(f"--{name} is missing")
-  command.check_choice("--format", FLAGS.format, FORMATS)
+  check_choice("--format", FLAGS.format, FORMATS)
   if FLAGS.format == "huggingface":
     return export_network()
   command.check_output(FLAGS.output, FLAGS.vectors)
@@ -43,7 +44,7 @@ def export_network() -> int:
   import pathlib
 
   from embeddings_jax.interop import huggingface, huggingface_vision
-  from experiments import pretrained
+  from embeddings_jax.runs import pretrained
 
   if not FLAGS.workdir:
     raise InputError("--workdir is missing")
@@ -73,13 +74,13 @@ def sentence_files(found: Any) -> dict[str, bytes]:
   import numpy as np
 
   from embeddings_jax.interop import huggingface
-  from experiments import inference, pipeline, pretrained
+  from embeddings_jax.runs import build, inference, pretrained
 
   texts = [found.encoder.decode([i]) or "a" for i in range(min(found.encoder.facts["vocab_size"], 64))] + ["a b c d"]
   try:
     files = huggingface.sentence_files(found.pooling or "mean", found.hyper["dim"], found.encoder.max_length,
                                        found.normalize)
-    runs = pipeline.load_run(FLAGS.workdir), pretrained.as_run(found)
+    runs = build.load_run(FLAGS.workdir), pretrained.as_run(found)
     ours, theirs = (inference.embedder(run.model, run.state, run.encoder)(texts) for run in runs)
     if ours.shape != theirs.shape or not np.allclose(ours, theirs, atol=1e-4 * np.abs(ours).max()):
       raise InputError("the run's vectors are more than the pooled ones of its network")

@@ -53,11 +53,11 @@ def documents() -> int:
   from embeddings_jax.data import formats
   from embeddings_jax.data.files.names import read_names
   from embeddings_jax.eval.neighbors import combination
-  from experiments import inference, pipeline
+  from embeddings_jax.runs import build, inference
 
   if not FLAGS.workdir or FLAGS.vectors:
     raise InputError("--query needs --workdir=W of a model of bags of words")
-  run = pipeline.load_run(FLAGS.workdir)
+  run = build.load_run(FLAGS.workdir)
   if run.encoder.kind != "bags":
     raise InputError(f"--query: --workdir={FLAGS.workdir} holds a model of {run.encoder.kind}, not of bags")
   vectors, listed = formats.read_npy(run.path / "embeddings.npy"), run.path / "vocabulary.txt"

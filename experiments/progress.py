@@ -38,12 +38,24 @@ class Progress:
     left = f"  {(self._steps - step) / rate:.0f} s left" if rate else ""
     print(f"step {step}/{self._steps}  {text}{left}" if record else text, flush=True)
 
-  def __enter__(self) -> "Progress":
-    return self
-
-  def __exit__(self, *exc: object) -> None:
-    self.close()
-
   def close(self) -> None:
     if self._bar:
       self._bar.stop()
+
+
+class Preparation:
+  """Shows the progress of preparing data: called with a unit, and the done and total numbers of it."""
+
+  def __init__(self):
+    self._unit, self._shown = "", None
+
+  def __call__(self, unit: str, done: int, total: int) -> None:
+    if unit != self._unit:
+      self.close()
+      self._unit, self._shown = unit, Progress(total, unit)
+    self._shown.show(done, {})
+
+  def close(self) -> None:
+    if self._shown:
+      self._shown.close()
+    self._unit, self._shown = "", None

@@ -10,6 +10,7 @@ from typing import Any
 
 from absl import flags
 
+from embeddings_jax.runs import presets
 from embeddings_jax.train.signals import Signals
 from embeddings_jax.types import InputError
 from experiments import command
@@ -24,7 +25,7 @@ flags.DEFINE_string("data_dir", None, "Directory of the catalog's files (default
 flags.DEFINE_string("cache_dir", None, "Derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
 flags.DEFINE_integer("steps", None, "Updates in all; more than before continue a run.", lower_bound=1)
 flags.DEFINE_integer("batch_size", None, "Rows of the global batch.", lower_bound=1)
-flags.DEFINE_integer("seed", None, "Of initialisation, order and noise.", lower_bound=0, upper_bound=command.MAX_SEED)
+flags.DEFINE_integer("seed", None, "Of initialisation, order and noise.", lower_bound=0, upper_bound=presets.MAX_SEED)
 flags.DEFINE_string("mesh", "", "Sizes of the mesh's axes, as data:4,fsdp:2 (default: all devices along data).")
 flags.DEFINE_string("workdir", "", "Where the run is kept (default: runs/MODEL-PRESET-HASH).")
 flags.DEFINE_string("init_from", "", "Start from a pretrained network: a work directory, or one of Hugging Face; or "
@@ -45,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
   with Signals() as signals:  # From here on a signal ends in exit code 75 and a state that the same command resumes.
     config = command.parse_with_config(argv)
     if FLAGS.list_models:
-      print("\n".join(command.model_names()))
+      print("\n".join(presets.model_names()))
       return 0
     if FLAGS.list_data:
       return list_data()
@@ -70,7 +71,7 @@ def apply_flags(config: Any) -> None:
   for key in ("steps", "batch_size", "seed"):
     if FLAGS[key].value is not None:
       config[key] = FLAGS[key].value
-  command.check_numbers(config)
+  presets.check_numbers(config)
   if FLAGS.data is not None:
     config.data.name = FLAGS.data
   if config.task:
@@ -144,11 +145,11 @@ def run(config: Any, explicit: Collection[str] = (), signals: Signals | None = N
   import jax
   from etils import epath
 
+  from embeddings_jax.runs import build, loading, metrics_log, optimizers, protocols, reports, workdir
   from embeddings_jax.train import loop
   from embeddings_jax.train.checkpoints import Checkpoints
   from embeddings_jax.train.mesh import check_batch_size, make_mesh
-  from experiments import loading, metrics, optimizers, pipeline, protocols, results, workdir
-  from experiments.progress import Progress
+  from experiments.progress import Preparation, Progress
 
   named = "optimizer.name" in explicit  # What a preset has for another optimizer is then left over.
   optimizers.check_options(config.optimizer, [key for key in config.optimizer
@@ -159,7 +160,7 @@ def run(config: Any, explicit: Collection[str] = (), signals: Signals | None = N
   cache_dir = FLAGS.cache_dir
   found = words = None
   if FLAGS.init_from:
-    from experiments import pretrained, word_start
+    from embeddings_jax.runs import pretrained, word_start
 
     words = word_start.find(FLAGS.init_from)
     if not words:
@@ -172,13 +173,20 @@ def run(config: Any, explicit: Collection[str] = (), signals: Signals | None = N
       raise InputError(f"--config.best_metric={config.best_metric}: needs --config.eval_every above 0")
     protocols.check_best_metric(config.best_metric)
   # All that this config names, this command line has named.
-  data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=cache_dir,
-                           encoder=found.encoder if found else None, allow_code=True)
-  steps = config.steps or config.epochs * data.source.facts["steps_per_epoch"]
+  preparation = Preparation()
+  try:
+    data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=cache_dir,
+                             encoder=found.encoder if found else None, allow_code=True, progress=preparation)
+  finally:
+    preparation.close()
+  if data.dataset.note:
+    say(data.dataset.note)
+  source = data.splits["train"]
+  steps = config.steps or config.epochs * data.facts["steps_per_epoch"]
   if not steps:
     raise InputError("--steps is missing: the config has neither `steps` nor `epochs`")
-  if not data.source.whole:
-    check_batch_size(mesh, data.source.batch_size)
+  if not source.whole:
+    check_batch_size(mesh, source.batch_size)
 
   initial, origin = None, found or words
   if found:
@@ -188,18 +196,18 @@ def run(config: Any, explicit: Collection[str] = (), signals: Signals | None = N
   course = workdir.trajectory(config.to_dict(), data.dataset.fingerprint, origin.fingerprint if origin else "")
   path = epath.Path(FLAGS.workdir) if FLAGS.workdir else workdir.default_path(config, FLAGS.preset, course)
   horizon = config.horizon or (not FLAGS.overwrite and workdir.recorded_horizon(path)) or steps
-  model = pipeline.make_model(config, data.source.facts, horizon)
-  if pipeline.depends_on_horizon(config):
+  model = build.make_model(config, data.facts, horizon)
+  if build.depends_on_horizon(config):
     course["horizon"] = horizon
   record = {
       "config": json.loads(config.to_json_best_effort()), "preset": FLAGS.preset, "trajectory": course,
       "steps": steps, "horizon": horizon,
-      "encoder": data.encoder.fingerprint, "facts": workdir.described_facts(data.source.facts),
-      "batch": {k: [list(v.shape), str(v.dtype)] for k, v in data.source.batch_at(0).items()},
+      "encoder": data.encoder.fingerprint, "facts": workdir.described_facts(data.facts),
+      "batch": {k: [list(v.shape), str(v.dtype)] for k, v in source.batch_at(0).items()},
       "command": " ".join(["python -m experiments.run", *sys.argv[1:]]),
       **({"init_from": str(origin.path)} if origin else {}),
   }
-  if words and data.validation and word_start.has_read(words, data.dataset.fingerprint):
+  if words and data.splits.get("validation") and word_start.has_read(words, data.dataset.fingerprint):
     record["note"] = "the word vectors it started from had also read the validation documents"
     say(f"--init_from={FLAGS.init_from}: {record['note']}")
   with workdir.prepared(path, course, overwrite=FLAGS.overwrite, report=say) if alone else contextlib.nullcontext():
@@ -222,17 +230,17 @@ def run(config: Any, explicit: Collection[str] = (), signals: Signals | None = N
     if alone:
       data.encoder.save(path / "encoder")
       workdir.write_json(path / "config.json", record)
-    say(f"{config.name}: {data.source.facts['num_rows']} rows of {data.dataset.name}, {steps} steps of batch "
-        f"{data.source.batch_size}, mesh {dict(mesh.shape)} of {jax.devices()[0].device_kind}; in {path}")
+    say(f"{config.name}: {data.facts['num_rows']} rows of {data.dataset.name}, {steps} steps of batch "
+        f"{source.batch_size}, mesh {dict(mesh.shape)} of {jax.devices()[0].device_kind}; in {path}")
     if horizon < steps and "horizon" in course:
       say(f"schedules run over {horizon} steps, beyond which the learning rate stays at its end")
 
-    report = results.Report(config, data, model, mesh, FLAGS.data_dir, cache_dir, say)
-    log = metrics.MetricsLog(path, say) if alone else None
+    report = reports.Report(config, data, model, mesh, FLAGS.data_dir, cache_dir, say)
+    log = metrics_log.MetricsLog(path, say) if alone else None
     progress = Progress(steps) if alone else None
     try:
       state = loop.train(
-          model, data.source, steps=steps, seed=config.seed, mesh=mesh, steps_per_dispatch=config.steps_per_dispatch,
+          model, source, steps=steps, seed=config.seed, mesh=mesh, steps_per_dispatch=config.steps_per_dispatch,
           checkpoints=checkpoints, save_every=config.save_every,
           evaluate=report.between if config.eval_every else None, eval_every=config.eval_every,
           write=log.write if log else None, log_every=config.log_every, started=log.start if log else None,

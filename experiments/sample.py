@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from embeddings_jax.runs import presets
 from embeddings_jax.types import InputError
 from experiments import command
 
@@ -19,7 +20,7 @@ flags.DEFINE_integer("top_k", 0, "Draw from these many tokens only; 0: from all.
 flags.DEFINE_float("top_p", 1.0, "Draw from the likeliest tokens that have this probability together.")
 flags.DEFINE_integer("length", 100, "Tokens to add, at most.", lower_bound=1)
 flags.DEFINE_integer("num_samples", 1, "Continuations.", lower_bound=1)
-flags.DEFINE_integer("seed", 0, "Seed.", lower_bound=0, upper_bound=command.MAX_SEED)
+flags.DEFINE_integer("seed", 0, "Seed.", lower_bound=0, upper_bound=presets.MAX_SEED)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -31,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
   import jax
   import numpy as np
 
-  from experiments import pretrained
+  from embeddings_jax.runs import pretrained
 
   found = pretrained.load(origin)
   if found.name != "gpt":

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from embeddings_jax.runs import presets
 from embeddings_jax.types import InputError
 from experiments import command
 
@@ -30,7 +31,7 @@ flags.DEFINE_enum("loops", "keep", ["keep", "drop"], "What to do with edges from
 flags.DEFINE_enum("repeated", "largest", ["largest", "sum"], "Weight of an edge that is listed more than once.")
 flags.DEFINE_string("variable", "", "Name of the matrix in a .mat file.")
 flags.DEFINE_integer("seed", 0, "Random seed of the walks and of their order.", lower_bound=0,
-                     upper_bound=command.MAX_SEED)
+                     upper_bound=presets.MAX_SEED)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -72,7 +72,7 @@ def vit_params(hyper, num_patches, channels, seed=0):
 
 
 def mae_params(hyper, num_patches, channels, seed=0):
-  """A masked autoencoder's parameter tree, filled at random; `hyper` as `models/mae.py: mae` takes it."""
+  """A masked autoencoder's parameter tree, filled at random; `hyper` as `models.autoencoders.mae` takes it."""
   sizes = dict(patch_size=hyper["patch_size"], dim=hyper["decoder_dim"], num_layers=hyper["decoder_layers"],
                num_heads=hyper["decoder_heads"], mlp_dim=hyper["decoder_mlp_dim"])
   decoder = vit_params(sizes, num_patches, channels, seed + 1)

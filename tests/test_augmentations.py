@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from embeddings_jax.figures import pictures
 from embeddings_jax.ops import augment
 from experiments import augmentations
-from experiments.figures import pictures
 from tests.test_command import call
 
 

@@ -17,6 +17,7 @@ from absl import flags
 
 import experiments
 from embeddings_jax.data import own
+from embeddings_jax.runs import presets
 from embeddings_jax.train.signals import Interrupted, Signals
 from embeddings_jax.types import InputError
 from experiments import command
@@ -59,11 +60,11 @@ def finished(tmp_path_factory):
     ("save_every", -1, True),
     ("steps_per_dispatch", 0, True), ("baseline_seeds", 0, True), ("eval_every", 0, False), ("steps", 2**40, True)])
 def test_numbers_of_every_config_have_bounds(name, value, refused):
-  config = command.load_config("sgns", "tiny")
+  config = presets.load_config("sgns", "tiny")
   config[name] = value
   with pytest.raises(InputError, match=f"^--config.{name}={value}: must be from [01] to ") if refused else (
       contextlib.nullcontext()):
-    command.check_numbers(config)
+    presets.check_numbers(config)
 
 
 def test_a_signal_that_a_callback_swallows_is_sent_again(monkeypatch):
@@ -89,7 +90,7 @@ def test_ctrl_c_during_imports_has_no_traceback():
 def test_code_has_the_suffix_of_python(tmp_path):
   (tmp_path / "mine.txt").write_text("def get_config(preset): return {}\n")
   with pytest.raises(InputError, match="mine.txt: must be a .py file"):
-    command.load_config("sgns", "tiny", str(tmp_path / "mine.txt"))
+    presets.load_config("sgns", "tiny", str(tmp_path / "mine.txt"))
   with pytest.raises(InputError, match="mine.txt is not a .py file"):
     own.load_function(f"{tmp_path}/mine.txt:get_config", tmp_path)
 
@@ -133,7 +134,7 @@ def test_a_run_leaves_all_its_files(finished):
 
 
 def test_the_best_checkpoint_is_what_is_reported_and_read(tmp_path):
-  from experiments import pipeline
+  from embeddings_jax.runs import build
 
   done = call("run", "--model=gmm", "--preset=tiny", f"--workdir={tmp_path / 'w'}", "--config.eval_every=5",
               "--config.steps_per_dispatch=5", "--config.best_metric=class/all/nmi")
@@ -145,7 +146,7 @@ def test_the_best_checkpoint_is_what_is_reported_and_read(tmp_path):
   assert measured[results["best_step"]] == max(measured.values()) > measured[20]
   assert results["metrics"][key] == pytest.approx(max(measured.values()), abs=1e-6)
   assert "loss" in results["training"] and key not in results["training"]
-  run = pipeline.load_run(str(tmp_path / "w"))
+  run = build.load_run(str(tmp_path / "w"))
   assert run.step == results["best_step"] and int(run.state.step) == run.step
   done = call("evaluate", f"--workdir={tmp_path / 'w'}")
   assert f"{key}: {results['metrics'][key]:.4f}" in done.stdout

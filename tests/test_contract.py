@@ -5,22 +5,22 @@ import numpy as np
 import pytest
 from etils import epath
 
+from embeddings_jax.runs import build, inference, loading, presets, protocols, reports, workdir
 from embeddings_jax.train.checkpoints import Checkpoints
 from embeddings_jax.train.loop import train
 from embeddings_jax.train.mesh import make_mesh, path_name
-from experiments import command, inference, loading, pipeline, protocols, results, workdir
 
 STEPS = 20
 
 
-@pytest.fixture(scope="module", params=command.model_names())
+@pytest.fixture(scope="module", params=presets.model_names())
 def tiny(request):
   """`(config, model, data, traces)` of a tiny preset, on data that eight shards can split; `traces` grows with each
   trace of the model's update."""
-  config = command.load_config(request.param, "tiny")
+  config = presets.load_config(request.param, "tiny")
   data = loading.load_data(config, data_dir=None, cache_dir=None)
-  steps = config.steps or config.epochs * data.source.facts["steps_per_epoch"]
-  model = pipeline.make_model(config, data.source.facts, steps)
+  steps = config.steps or config.epochs * data.facts["steps_per_epoch"]
+  model = build.make_model(config, data.facts, steps)
   traces = []
 
   def update(*args):
@@ -35,7 +35,7 @@ def run(tiny, mesh, **options):
   config, model, data, _ = tiny
   records = []
   options = {"steps": STEPS, **options}
-  state = train(model, data.source, mesh=mesh, seed=config.seed, steps_per_dispatch=5, log_every=1,
+  state = train(model, data.splits["train"], mesh=mesh, seed=config.seed, steps_per_dispatch=5, log_every=1,
                 write=lambda step, record: records.append(record), **options)
   return state, records
 
@@ -54,7 +54,7 @@ def uninterrupted(tiny):
 
 def test_update_is_closed(tiny):
   _, model, data, _ = tiny
-  batch = jax.tree.map(jnp.asarray, data.source.batch_at(0))
+  batch = jax.tree.map(jnp.asarray, data.splits["train"].batch_at(0))
   state = jax.eval_shape(model.init, jax.random.key(0), batch)
   new, metrics = jax.eval_shape(model.update, state, batch, jax.random.key(0))
   describe = lambda tree: jax.tree_util.tree_map_with_path(
@@ -107,8 +107,8 @@ def test_a_run_ends_with_results_and_declared_metrics(tiny, uninterrupted, tmp_p
   config, model, data, _ = tiny
   state, _, _ = uninterrupted
   lines, path = [], epath.Path(tmp_path)
-  report = results.Report(config, data, model, make_mesh("data:1", jax.devices()[:1]), None, None, lines.append)
-  report.finish(state, STEPS, path, seconds=1.0, record={"preset": "tiny", "command": ""}, write=True, draw=False)
+  ending = reports.Report(config, data, model, make_mesh("data:1", jax.devices()[:1]), None, None, lines.append)
+  ending.finish(state, STEPS, path, seconds=1.0, record={"preset": "tiny", "command": ""}, write=True, draw=False)
   written = workdir.read_results(path)
   assert "pending" not in written and (tmp_path / "embeddings.npy").exists()
   assert not [key for key in written["metrics"] if protocols.metric(key) is None]

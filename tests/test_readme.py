@@ -6,7 +6,8 @@ import re
 
 import numpy as np
 
-from experiments import baselines, command, hardware
+from embeddings_jax.runs import presets
+from experiments import baselines, hardware
 
 TEXT = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
 
@@ -78,4 +79,4 @@ def test_processors_are_described_by_their_widest_units():
 
 
 def test_every_model_is_named():
-  assert all(f"| `{name}` |" in TEXT for name in command.model_names())
+  assert all(f"| `{name}` |" in TEXT for name in presets.model_names())

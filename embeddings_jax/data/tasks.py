@@ -46,6 +46,7 @@ class Task(NamedTuple):
     labels: names of the classes or tags.
     span: least and greatest score of the training part, which 0 and 1 stand for.
     fingerprint: SHA-256 (hex) of what determines all this.
+    encoded: Split -> arrays, see `encode_task`.
   """
 
   name: str
@@ -56,6 +57,7 @@ class Task(NamedTuple):
   labels: tuple[str, ...]
   span: tuple[float, float]
   fingerprint: str
+  encoded: Mapping[str, Mapping[str, np.ndarray]] = {}
 
   @property
   def texts(self) -> Sequence[Any]:
@@ -275,10 +277,11 @@ def encode_task(
 
   Returns:
     part -> `tokens`, `segments` int32 [rows, length] ([rows, choices, length]) or what the encoder has instead of
-    segments (`signal` and `length` of clips and bytes, `image` of pictures), the target as `models/finetune.py`
-    has it, and `example` int32 [rows], the number of a row's example in the task. Of spans also `offsets` int32
-    [rows, length, 2], first character and the one behind the last in the context, -1 where a token is none of it; of
-    tags `word_starts` int32 [rows, words], the place of a word's first token, -1 where it is cut off.
+    segments (`signal` and `length` of clips and bytes, `image` of pictures), the target as
+    `models/supervised/finetune.py` has it, and `example` int32 [rows], the number of a row's example in the task. Of
+    spans also `offsets` int32 [rows, length, 2], first character and the one behind the last in the context, -1 where
+    a token is none of it; of tags `word_starts` int32 [rows, words], the index of a word's first token, -1 where it
+    is cut off.
   """
   if encoder.kind in PLAIN:
     if task.kind not in ("classification", "regression"):

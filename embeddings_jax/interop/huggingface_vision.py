@@ -65,7 +65,7 @@ def read(directory: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any], 
   """The network of a directory: `(hyper, others, params, shape)`.
 
   Returns:
-    hyper: the arguments of `models/mae.py: encoder(**hyper)`.
+    hyper: the arguments of `models/autoencoders/mae.py: encoder(**hyper)`.
     others: further arguments of `mae`, of the decoder and the loss; of a `vit` there are none.
     params: nested dict of float32 arrays, `encoder` and those there are of `decoder` and `pooler`.
     shape: height, width and channels of its pictures.

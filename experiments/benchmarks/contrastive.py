@@ -9,10 +9,10 @@ import optax
 from absl import flags
 from flax import linen as nn
 
+from embeddings_jax.figures import sweeps
 from embeddings_jax.ops import mutual_information as mi
 from embeddings_jax.ops.contrastive import info_nce
 from embeddings_jax.ops.similarity import unit
-from experiments.figures import sweeps
 from experiments.spread import mean_and_std
 
 FLAGS = flags.FLAGS

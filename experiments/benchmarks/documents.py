@@ -18,10 +18,10 @@ from embeddings_jax.data.bags import Bags, bag_source
 from embeddings_jax.eval import topics as topic_scores
 from embeddings_jax.eval.baselines import tf_idf
 from embeddings_jax.eval.retrieval import retrieval, unit_rows
-from embeddings_jax.models.lsa import lsa as make_lsa
+from embeddings_jax.models.factorization.lsa import lsa as make_lsa
+from embeddings_jax.runs import build, inference, loading, presets
 from embeddings_jax.train.loop import train
 from embeddings_jax.types import InputError
-from experiments import command, inference, loading, pipeline
 from experiments.benchmarks.memory import anonymous
 
 FLAGS = flags.FLAGS
@@ -34,7 +34,7 @@ def plsa() -> dict:
   NMF's time is that of 15 iterations by one call, less that of a call of 5. It changes the topics after, not beside
   the documents' shares, and so needs fewer iterations; so the iterations and seconds to its likelihood are told too.
   """
-  config = command.load_config("plsa", "small")
+  config = presets.load_config("plsa", "small")
   config.data.update(dict(part="all", held_out=0.0))
   config.model.update(dict(tempering=1.0, tolerance=0.0))
   data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
@@ -42,8 +42,8 @@ def plsa() -> dict:
   facts, topics = bags.facts, config.model.num_topics
   table = sparse.csr_array((np.asarray(bags.count), np.asarray(bags.col), np.asarray(bags.indptr)),
                            shape=(facts["num_documents"], facts["vocab_size"]))
-  model = pipeline.make_model(config, facts, 1)
-  batch = data.source.batch_at(0)
+  model = build.make_model(config, facts, 1)
+  batch = data.splits["train"].batch_at(0)
   start = jax.jit(model.init)(jax.random.split(jax.random.key(0))[0], batch)
   beta = np.ascontiguousarray(np.asarray(start.beta).T)
 
@@ -59,7 +59,7 @@ def plsa() -> dict:
   def ours(steps):
     """Seconds of each iteration of the last two dispatches, compiled before; losses before each iteration."""
     times, losses = [], []
-    train(model, data.source, steps=steps, steps_per_dispatch=10, log_every=1,
+    train(model, data.splits["train"], steps=steps, steps_per_dispatch=10, log_every=1,
           write=lambda step, record: losses.append(record["loss"]),
           progress=lambda step, record: times.append(time.perf_counter()))
     return (times[-1] - times[-3]) / 20, np.array(losses)
@@ -111,18 +111,18 @@ def topics() -> dict:
   does.
   """
   def trained(name, **options):
-    config = command.load_config(name, "small")
+    config = presets.load_config(name, "small")
     config.model.update({key: value for key, value in options.items() if key in config.model})
     config.data.update(shared | {key: value for key, value in options.items() if key in config.data})
     data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
-    steps = options.get("steps") or config.steps or config.epochs * data.source.facts["steps_per_epoch"]
-    model, records = pipeline.make_model(config, data.source.facts, steps), []
-    state = train(model, data.source, steps=steps, seed=FLAGS.seed, log_every=1, steps_per_dispatch=5,
+    steps = options.get("steps") or config.steps or config.epochs * data.facts["steps_per_epoch"]
+    model, records = build.make_model(config, data.facts, steps), []
+    state = train(model, data.splits["train"], steps=steps, seed=FLAGS.seed, log_every=1, steps_per_dispatch=5,
                   write=lambda step, record: records.append(record))
     found = inference.topics_of(model, state, data.encoder)
     return data, inference.embedder(model, state, data.encoder), found, records
 
-  shared = dict(command.load_config("plsa", "small").data, held_out=0.0)
+  shared = dict(presets.load_config("plsa", "small").data, held_out=0.0)
   shared = {key: shared[key] for key in ("name", "part", "unit", "normalize", "min_count", "min_documents",
                                          "max_share", "min_length", "max_size", "stop_words")}
   perplexities, vectors = {}, {}
@@ -136,8 +136,8 @@ def topics() -> dict:
       perplexities[f"{num_topics} topics, {name}"] = {
           "held out": records[-1]["held_out_perplexity"], "test": scores["perplexity"], "iterations": len(records)}
     vectors[f"plsa {num_topics}"] = embed(data.dataset.items)
-  batch = data.source.batch_at(0)
-  share = data.source.facts["counts"] / data.source.facts["counts"].sum()
+  batch = data.splits["train"].batch_at(0)
+  share = data.facts["counts"] / data.facts["counts"].sum()
   frequencies = float(np.exp(-(batch["held"] * np.log(share[batch["col"]])).sum() / batch["held"].sum()))
   perplexities["frequencies"] = {"held out": frequencies, "test": scores["unigram/perplexity"], "iterations": 0}
   vectors["plsa, all"] = np.concatenate([unit_rows(found, "plsa") for found in vectors.values()], 1)
@@ -163,11 +163,11 @@ def lsa() -> dict:
   All documents, k = 100. Ours is timed from `init` to the end of training, compiled beforehand, weights included;
   what compiling costs is told as well. Theirs is given the weighted matrix. Exact values are those of `svds`.
   """
-  config = command.load_config("lsa", "small")
+  config = presets.load_config("lsa", "small")
   config.data.part, config.data.blocks = "all", 1
   data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
-  facts, batch = data.source.facts, data.source.batch_at(0)
-  model = pipeline.make_model(config, facts, config.epochs)
+  facts, batch = data.facts, data.splits["train"].batch_at(0)
+  model = build.make_model(config, facts, config.epochs)
   batch = jax.tree.map(jax.numpy.asarray, batch)
   init, update = jax.jit(model.init), jax.jit(model.update, donate_argnums=0)
 

@@ -10,14 +10,15 @@ from absl import flags
 
 from embeddings_jax import train
 from embeddings_jax.eval.linear_probe import probe_accuracy, split_rows
-from embeddings_jax.models.mae import mae
-from embeddings_jax.models.simclr import simclr
+from embeddings_jax.figures import sweeps
+from embeddings_jax.models.autoencoders.mae import mae
+from embeddings_jax.models.contrastive.simclr import simclr
 from embeddings_jax.nets import resnet
 from embeddings_jax.ops.augment import two_views
+from embeddings_jax.runs import build, inference, loading, presets
 from embeddings_jax.types import InputError
-from experiments import command, inference, loading, pipeline
+from experiments import command
 from experiments.benchmarks.turns import by_turns, compared, matrix_rate
-from experiments.figures import sweeps
 from experiments.spread import mean_and_std
 
 FLAGS = flags.FLAGS
@@ -108,7 +109,7 @@ def mask_ratios() -> dict:
   Each training has `--steps`, or with `--equal=operations` as many as make the `operations` of so many steps with
   three quarters hidden: what is hidden costs the encoder nothing, which is half of why much is hidden.
   """
-  config = command.load_config("mae", "demo" if FLAGS.data == "digits" else "small")
+  config = presets.load_config("mae", "demo" if FLAGS.data == "digits" else "small")
   config.data.name = FLAGS.data
   if FLAGS.data == "digits":
     config.data.image_size, config.model.patch_size = 0, 2
@@ -124,12 +125,12 @@ def mask_ratios() -> dict:
     steps = round(FLAGS.steps * cost() / cost(ratio)) if FLAGS.equal == "operations" else FLAGS.steps
     config.model.mask_ratio = ratio
     config.optimizer.warmup_steps = steps // 10  # The preset's would be most of a short training.
-    planned.append((ratio, steps, pipeline.make_model(config, data.source.facts, steps)))
+    planned.append((ratio, steps, build.make_model(config, data.facts, steps)))
   for ratio, steps, model in planned:
     accuracies, seconds = [], []
     for seed in range(FLAGS.seed, FLAGS.seed + FLAGS.seeds):
       start = time.perf_counter()
-      state = train(model, data.source, steps=steps, seed=seed, steps_per_dispatch=config.steps_per_dispatch)
+      state = train(model, data.splits["train"], steps=steps, seed=seed, steps_per_dispatch=config.steps_per_dispatch)
       seconds.append(time.perf_counter() - start)
       embed = inference.embedder(model, state, data.encoder)
       vectors = [embed(data.dataset.items[part]) for part in parts]

@@ -8,9 +8,10 @@ from absl import flags
 from embeddings_jax import train
 from embeddings_jax.eval.finetuning import finetuning
 from embeddings_jax.eval.linear_probe import classifier
+from embeddings_jax.figures import sweeps
+from embeddings_jax.runs import build, inference, loading, presets, pretrained
 from embeddings_jax.types import InputError, Model
-from experiments import command, inference, loading, pipeline, pretrained
-from experiments.figures import sweeps
+from experiments import command
 from experiments.spread import mean_and_std
 
 FLAGS = flags.FLAGS
@@ -31,7 +32,7 @@ def labels() -> dict:
   if not FLAGS.workdir:
     raise InputError("--workdir is missing: a run of bert, mae, simclr, byol or simsiam, say")
   numbers, rates = command.listed(FLAGS["numbers"], int), command.listed(FLAGS["rates"], float)
-  found, run = pretrained.load(FLAGS.workdir), pipeline.load_run(FLAGS.workdir)
+  found, run = pretrained.load(FLAGS.workdir), build.load_run(FLAGS.workdir)
   embed = inference.embedder(run.model, run.state, run.encoder)
   rows: dict[str, list[dict]] = {}
   vectors: dict[str, np.ndarray] = {}
@@ -39,7 +40,7 @@ def labels() -> dict:
   for number in numbers:
     accuracies: dict[str, list[dict[str, float]]] = {"fine-tuned": [], "frozen": [], "from scratch": []}
     for seed in range(FLAGS.seed, FLAGS.seed + FLAGS.seeds):
-      config = command.load_config(RECIPES.get(found.name, "finetune"), "small")
+      config = presets.load_config(RECIPES.get(found.name, "finetune"), "small")
       config.update(dict(seed=seed, steps=FLAGS.steps))
       config.data.update(dict(name=FLAGS.data, max_train=number))
       pretrained.adapt(config, found, ())
@@ -54,7 +55,7 @@ def labels() -> dict:
       if not models:
         for rate in rates or [config.optimizer.learning_rate]:
           config.optimizer.learning_rate = rate
-          models.append(pipeline.make_model(config, data.source.facts, FLAGS.steps))
+          models.append(build.make_model(config, data.facts, FLAGS.steps))
       for name, initial in (("fine-tuned", pretrained.initial(found, lambda _: None)), ("from scratch", None)):
         scores = [_trained(model, data, seed, initial) for model in models]
         accuracies[name].append(max(scores, key=lambda score: score.get("dev", 0.0)))
@@ -80,8 +81,9 @@ def labels() -> dict:
 
 def _trained(model: Model, data: Any, seed: int, initial: Callable[[Any], Any] | None) -> dict[str, float]:
   """Accuracy on `test`, and on `dev` where there is one, after a training of `--steps`."""
-  state = train(model, data.source, steps=FLAGS.steps, seed=seed, initial=initial)
-  scores = finetuning(None, None, task=data.task, encoded=data.encoded, predict=inference.predictor(model, state))
+  state = train(model, data.splits["train"], steps=FLAGS.steps, seed=seed, initial=initial)
+  scores = finetuning(None, None, task=data.task, encoded=data.task.encoded,
+                      predict=inference.predictor(model, state))
   return {part: scores[f"{data.task.name}/{part}/accuracy"] for part in data.task.parts if part != "train"}
 
 

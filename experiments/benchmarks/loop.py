@@ -8,9 +8,9 @@ from absl import flags
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from embeddings_jax.runs import build, loading, presets
 from embeddings_jax.train import loop as loop_lib
 from embeddings_jax.train import mesh as mesh_lib
-from experiments import command, loading, pipeline
 
 FLAGS = flags.FLAGS
 
@@ -21,13 +21,13 @@ def loop() -> dict:
   Ours includes drawing and placing the batches, fetching and checking the metrics, and a call of
   `write` for every log; the dispatch alone is the ceiling.
   """
-  config = command.load_config(FLAGS.model, FLAGS.preset)
+  config = presets.load_config(FLAGS.model, FLAGS.preset)
   if "tolerance" in config.model:
     config.model.tolerance = 0.0  # A model that converged would end the run.
   mesh = mesh_lib.make_mesh()
   data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
-  source, size = data.source, config.steps_per_dispatch
-  model = pipeline.make_model(config, source.facts, 100_000)
+  source, size = data.splits["train"], config.steps_per_dispatch
+  model = build.make_model(config, source.facts, 100_000)
 
   with jax.set_mesh(mesh):
     make_state, many_updates = loop_lib.programs(model, source)

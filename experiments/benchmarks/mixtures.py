@@ -12,9 +12,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 from embeddings_jax.data.sources import array_source
-from embeddings_jax.models.gmm import gmm as make
+from embeddings_jax.models.mixtures.gmm import gmm as make
+from embeddings_jax.runs import build, loading, presets
 from embeddings_jax.train.loop import train
-from experiments import command, loading, pipeline
 from experiments.benchmarks.memory import anonymous
 
 FLAGS = flags.FLAGS
@@ -82,7 +82,7 @@ def gmm_memory() -> dict:
   RssAnon is what the process needs; pages of the mapped file are the system's to drop. Then the same on the first
   rows of the file, of which the last batch is a short one, against exact EM with all of them in memory.
   """
-  config = command.load_config("gmm", "paper")
+  config = presets.load_config("gmm", "paper")
   config.model.num_components, config.model.covariance, config.data.order = (
       FLAGS.components, FLAGS.covariance, "sequential")
   config.model.tolerance = 0.0
@@ -96,7 +96,7 @@ def gmm_memory() -> dict:
     del table
     config.data.name = path
     data = loading.load_data(config, data_dir=None, cache_dir=FLAGS.cache_dir)
-    facts = data.source.facts
+    facts = data.facts
     steps = FLAGS.epochs * facts["steps_per_epoch"]
     memory, begun, times = [anonymous()], time.perf_counter(), []
 
@@ -105,17 +105,17 @@ def gmm_memory() -> dict:
       times.append(time.perf_counter())
 
     state = jax.block_until_ready(train(
-        pipeline.make_model(config, facts, steps), data.source, steps=steps, progress=look))
+        build.make_model(config, facts, steps), data.splits["train"], steps=steps, progress=look))
     seconds, largest = time.perf_counter() - begun, max(memory)
     # Without the first dispatches, which compile.
-    rate = data.source.batch_size * (len(times) - 1 - len(times) // 4) / max(times[-1] - times[len(times) // 4], 1e-9)
+    rate = config.batch_size * (len(times) - 1 - len(times) // 4) / max(times[-1] - times[len(times) // 4], 1e-9)
     some = np.load(path, mmap_mode="r")[:min(FLAGS.rows, 5 * config.batch_size // 2 + 7)]
     source = array_source({"x": some}, config.batch_size, order="sequential", remainder="pad", resident=False)
     passes, per_pass = 3, source.facts["steps_per_epoch"]
-    parts = train(pipeline.make_model(config, source.facts, passes), source, steps=passes * per_pass)
+    parts = train(build.make_model(config, source.facts, passes), source, steps=passes * per_pass)
     whole_source = array_source({"x": np.array(some)})
-    whole_model = pipeline.make_model(config, whole_source.facts, passes)
-    whole = train(pipeline.make_model(config, source.facts, 0), source, steps=0)  # The same start.
+    whole_model = build.make_model(config, whole_source.facts, passes)
+    whole = train(build.make_model(config, source.facts, 0), source, steps=0)  # The same start.
     update = jax.jit(whole_model.update)
     for _ in range(passes):
       whole, _ = update(whole, whole_source.batch_at(0), None)
@@ -128,7 +128,7 @@ def gmm_memory() -> dict:
                  f"{largest:.0f} MiB, {rate / 1e6:.2f} M rows a second; "
                  f"the same as in memory to {max(differences.values()):.0e}",
       "rows": FLAGS.rows, "features": FLAGS.features, "components": FLAGS.components, "covariance": FLAGS.covariance,
-      "batch_size": data.source.batch_size, "passes": FLAGS.epochs, "log_likelihood": float(state.log_likelihood),
+      "batch_size": config.batch_size, "passes": FLAGS.epochs, "log_likelihood": float(state.log_likelihood),
       "anonymous_mib": round(largest, 1), "anonymous_mib_before": round(memory[0], 1),
       "seconds": round(seconds, 1), "rows_per_second": round(rate), "subset_rows": len(some),
       "relative_differences": differences,

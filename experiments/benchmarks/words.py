@@ -16,9 +16,9 @@ from embeddings_jax.data import catalog, text, wordsets
 from embeddings_jax.eval.analogies import analogies
 from embeddings_jax.eval.word_similarity import word_similarity
 from embeddings_jax.interop import word_vectors
+from embeddings_jax.runs import build, inference, loading, presets
 from embeddings_jax.train.loop import train
 from embeddings_jax.types import InputError
-from experiments import command, inference, loading, pipeline
 from experiments.spread import described
 
 FLAGS = flags.FLAGS
@@ -48,25 +48,25 @@ def _word2vec(name: str) -> dict:
   except ImportError as error:
     raise InputError("gensim is missing: pip install -e '.[parity]'") from error
 
-  config = command.load_config(name, "small")
+  config = presets.load_config(name, "small")
   config.data.name, config.epochs = FLAGS.data, FLAGS.epochs
   model = config.model
   found = {"ours": [], "gensim": []}
   for seed in range(FLAGS.seed, FLAGS.seed + FLAGS.seeds):
     config.seed = seed
     data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
-    facts, names = data.source.facts, data.encoder.names
+    facts, names = data.facts, data.encoder.names
     steps, words = FLAGS.epochs * facts["steps_per_epoch"], FLAGS.epochs * facts["num_words"]
 
     jax.clear_caches()
     start = time.perf_counter()
-    state = train(pipeline.make_model(config, facts, steps), data.source, steps=steps, seed=seed,
+    state = train(build.make_model(config, facts, steps), data.splits["train"], steps=steps, seed=seed,
                   steps_per_dispatch=config.steps_per_dispatch)
     vectors = np.asarray(state.input)[:len(names)]
     seconds = time.perf_counter() - start
     found["ours"].append({"words_per_second": round(words / seconds)} | quality(names, vectors))
 
-    tokens = np.asarray(data.source.resident["stream"])
+    tokens = np.asarray(data.splits["train"].resident["stream"])
     lines = [[names[i] for i in part[part >= 0]] for document in np.split(tokens, np.flatnonzero(tokens < 0))
              for part in np.array_split(document, len(document) // 10_000 + 1)]
     start = time.perf_counter()
@@ -94,7 +94,7 @@ def glove() -> dict:
   """
   if not all(os.path.isfile(os.path.join(FLAGS.peer, program)) for program in ("cooccur", "shuffle", "glove")):
     raise InputError("--peer=FOLDER: must hold the programs cooccur, shuffle and glove of stanfordnlp/GloVe")
-  config = command.load_config("glove", "small")
+  config = presets.load_config("glove", "small")
   config.data.name, config.epochs, config.seed, config.data.memory = FLAGS.data, FLAGS.epochs, FLAGS.seed, 4000
   options = config.data
   dataset = catalog.load(options.name, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
@@ -109,14 +109,14 @@ def glove() -> dict:
     return result
 
   with tempfile.TemporaryDirectory() as folder:
-    cells = timed("counting", lambda: loading.counted(tokens, options, folder))
+    cells = timed("counting", lambda: loading.counted(tokens, options, folder, lambda *_: None))
     source = timed("dealing out", lambda: loading.cells_in_form(
-        "tiles", cells, tokens.facts, options, config.batch_size, FLAGS.seed, folder))
+        "tiles", cells, tokens.facts, options, config.batch_size, FLAGS.seed, folder, lambda *_: None))
     steps = FLAGS.epochs * source.facts["steps_per_epoch"]
     state = timed("training", lambda: train(
-        pipeline.make_model(config, source.facts, steps), source, steps=steps, seed=FLAGS.seed,
+        build.make_model(config, source.facts, steps), source, steps=steps, seed=FLAGS.seed,
         steps_per_dispatch=config.steps_per_dispatch))
-    vectors = inference.embedder(pipeline.make_model(config, source.facts, steps), state, tokens.encoder)(names)
+    vectors = inference.embedder(build.make_model(config, source.facts, steps), state, tokens.encoder)(names)
 
     path = lambda name: os.path.join(folder, name)
     stream = np.asarray(tokens.tokens)
@@ -163,11 +163,11 @@ def glove() -> dict:
 
 def ppmi() -> dict:
   """Seconds and singular values of `ppmi`, compiling included, and of scipy's `svds` on the same matrix, by turns."""
-  config = command.load_config("ppmi", "small")
+  config = presets.load_config("ppmi", "small")
   config.data.name = FLAGS.data
   data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
-  names, cells = data.encoder.names, data.source.batch_at(0)
-  model = pipeline.make_model(config, data.source.facts, config.steps)
+  names, cells = data.encoder.names, data.splits["train"].batch_at(0)
+  model = build.make_model(config, data.facts, config.steps)
   initial = jax.jit(model.init)(jax.random.key(0), cells)
   values = np.asarray(jax.jit(model.outputs["similarities"])(initial, cells, None))
   matrix = sparse.csr_array((values, (cells["row"], cells["col"])), shape=(len(names),) * 2)
@@ -176,7 +176,7 @@ def ppmi() -> dict:
   for turn in range(FLAGS.repeats):
     jax.clear_caches()
     start = time.perf_counter()
-    state = train(model, data.source, steps=config.steps, seed=FLAGS.seed + turn,
+    state = train(model, data.splits["train"], steps=config.steps, seed=FLAGS.seed + turn,
                   steps_per_dispatch=config.steps_per_dispatch)
     found = np.asarray(state.values)[:config.model.dim]
     seconds["ours"].append(round(time.perf_counter() - start, 1))

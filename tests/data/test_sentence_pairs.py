@@ -13,8 +13,8 @@ from embeddings_jax.data.documents import is_validation
 from embeddings_jax.data.sentence_pairs import draw_pairs, sentence_pairs
 from embeddings_jax.data.sentences import TokenTexts, split_sentences, tokenize_documents
 from embeddings_jax.data.subwords import SubwordEncoder, train_bpe, wordpiece
+from embeddings_jax.runs import inference, loading
 from embeddings_jax.types import InputError, Model
-from experiments import inference, loading
 
 CLS, SEP = 100_000, 100_001
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz.ABC"]
@@ -280,16 +280,17 @@ def test_from_a_config(tmp_path):
       {"name": "bert", "data": {**data, **options}, "batch_size": 4, "seed": 0}, data_dir=None,
       cache_dir=tmp_path / "cache")
   found = load()
-  assert found.source.facts["vocab_size"] == len(found.encoder.vocabulary) <= 140 and found.encoder.max_length == 16
-  assert found.source.facts["mask_id"] == 4 and found.source.facts["special_ids"] == [0, 1, 2, 3, 4]
+  assert found.facts["vocab_size"] == len(found.encoder.vocabulary) <= 140 and found.encoder.max_length == 16
+  assert found.facts["mask_id"] == 4 and found.facts["special_ids"] == [0, 1, 2, 3, 4]
   held_out = sum(map(is_validation, found.dataset.items))
-  assert found.source.facts["num_documents"] == len(names) - held_out and held_out > 1
-  assert found.validation.facts["num_rows"] == 9 and found.validation.facts["steps_per_epoch"] == 3
+  assert found.facts["num_documents"] == len(names) - held_out and held_out > 1
+  held_out = found.splits["validation"].facts
+  assert held_out["num_rows"] == 9 and held_out["steps_per_epoch"] == 3
   found = load(form="windows", model="bpe", vocab_size=300, window_length=8)
-  batch = found.source.batch_at(0)
+  batch = found.splits["train"].batch_at(0)
   assert batch["tokens"].dtype == np.int32 and batch["tokens"].shape == (4, 8)
-  windows = np.concatenate([found.validation.batch_at(step)["tokens"].ravel()
-                            for step in range(found.validation.facts["steps_per_epoch"])])
+  windows = np.concatenate([found.splits["validation"].batch_at(step)["tokens"].ravel()
+                            for step in range(found.splits["validation"].facts["steps_per_epoch"])])
   text = [text for text in found.dataset.items if is_validation(text)][0]
   assert windows[:len(found.encoder.token_ids(text)) + 1].tolist() == [*found.encoder.token_ids(text), 0]
   (tmp_path / "vocab.txt").write_text("[UNK]\n[CLS]\n[SEP]\na\n")
@@ -297,7 +298,7 @@ def test_from_a_config(tmp_path):
     load(tokenizer=str(tmp_path / "vocab.txt"))
   (tmp_path / "vocab.txt").write_text("[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n")
   one, other = load(tokenizer=str(tmp_path / "vocab.txt")), load()
-  assert one.source.facts["vocab_size"] == 5 and one.dataset.fingerprint != other.dataset.fingerprint
+  assert one.facts["vocab_size"] == 5 and one.dataset.fingerprint != other.dataset.fingerprint
   with pytest.raises(InputError, match="--config.data.form=pears: unknown; did you mean"):
     load(form="pears")
 

@@ -218,7 +218,7 @@ def test_robertas_logits_loss_and_gradients_are_transformers(tmp_path):
   import torch
   import transformers
 
-  from embeddings_jax.models.bert import Bert
+  from embeddings_jax.models.language.bert import Bert
   torch.manual_seed(0)
   theirs = transformers.RobertaForMaskedLM(transformers.RobertaConfig(
       vocab_size=1003, hidden_size=36, num_hidden_layers=3, num_attention_heads=3, intermediate_size=50,

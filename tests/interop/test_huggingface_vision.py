@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from embeddings_jax.data.encoders import ImageEncoder
 from embeddings_jax.data.processor import Processor
 from embeddings_jax.interop import huggingface_vision
-from embeddings_jax.models import mae as module
+from embeddings_jax.models.autoencoders import mae as module
 from embeddings_jax.types import InputError
 
 HYPER = dict(patch_size=2, dim=24, num_layers=2, num_heads=3, mlp_dim=40, positions="sincos2d", activation="gelu",

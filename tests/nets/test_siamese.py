@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from embeddings_jax import array_source, train
-from embeddings_jax.models.byol import byol
-from embeddings_jax.models.simclr import simclr
-from embeddings_jax.models.simsiam import simsiam
+from embeddings_jax.models.contrastive.byol import byol
+from embeddings_jax.models.contrastive.simclr import simclr
+from embeddings_jax.models.contrastive.simsiam import simsiam
 from embeddings_jax.nets import resnet
 from embeddings_jax.nets.siamese import Mlp
 from embeddings_jax.ops.uniformity import deviation
+from embeddings_jax.runs import optimizers
 from embeddings_jax.types import InputError
-from experiments import optimizers
 
 SMALL = dict(projector_dims=(16, 8), blur=False)
 MODELS = {"simclr": functools.partial(simclr, **SMALL, temperature=0.5),

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from embeddings_jax import array_source, models
-from embeddings_jax.models.bert import bert
-from embeddings_jax.models.gmm import gmm
-from embeddings_jax.models.mae import mae
-from embeddings_jax.models.simclr import simclr
+from embeddings_jax.models.autoencoders.mae import mae
+from embeddings_jax.models.contrastive.simclr import simclr
+from embeddings_jax.models.language.bert import bert
+from embeddings_jax.models.mixtures.gmm import gmm
 from embeddings_jax.nets.resnet import encoder
 from embeddings_jax.ops.batches import takes
 from embeddings_jax.types import InputError, Model

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from embeddings_jax.data.sources import array_source
-from embeddings_jax.models.gmm import gmm
+from embeddings_jax.models.mixtures.gmm import gmm
 from embeddings_jax.train.checkpoints import Checkpoints
 from embeddings_jax.train.loop import NonFiniteLoss, Stopped, train
 from embeddings_jax.train.signals import Interrupted, Signals

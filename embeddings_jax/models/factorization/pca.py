@@ -1,0 +1,277 @@
+"""Principal component analysis (Pearson 1901; Hotelling 1933), for rows that need not be in memory together.
+
+With rows x_n, their mean m and the scatter matrix C = sum_n (x_n - m)(x_n - m)', the rows v_1, ..., v_k of V are the
+eigenvectors of C with the largest eigenvalues l_1 >= l_2 >= ...; among all linear maps of rank k they lose least:
+
+  loss = 1/N sum_n |x_n - m - V'V (x_n - m)|^2 = (trace C - l_1 - ... - l_k) / N
+
+| symbol         | code                 | shape  |
+| -------------- | -------------------- | ------ |
+| m              | `mean`               | [d]    |
+| V              | `components`         | [k, d] |
+| l / (N - 1)    | `variances`          | [k]    |
+| V (x - m)      | `embed`              | [n, k] |
+
+One update is one batch; a pass is `steps_per_epoch` of them. Three ways (`solver`):
+- `exact`: sums C over one pass and takes its eigenvectors, for d up to some thousands;
+- `randomized`: never forms C. A pass multiplies a block of vectors by it, C Q = sum_n (x_n - m)((x_n - m)'Q), and all
+  blocks of `passes` passes together span the space in which the eigenvectors are sought (Halko, Martinsson & Tropp
+  2011; with all the blocks: Halko, Martinsson, Shkolnisky & Tygert 2011; see `ops/lanczos.py`). Then it goes on from
+  what it found, until the residuals |C v - l v| are below `tolerance` times l;
+- `incremental`: each batch is merged into the components of those before, by the eigenvectors of
+  V' diag(l) V + C_batch + n m / (n + m) (difference of the means)(...)' (Ross et al. 2008). One pass, and an estimate
+  after each batch; what a batch has beyond k components is forgotten, so that it is an approximation.
+Sums are taken around a row near the data (the first batch's mean, then the mean of all) and corrected for it, which
+float32 needs where the data is far from 0. Rows are split over the data shards; one all-reduce adds the sums up.
+
+Expected: scikit-learn's components up to sign and its variances, to float error (its test).
+Command: `python -m experiments.run --model=pca`.
+"""
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int
+
+from embeddings_jax.ops import lanczos
+from embeddings_jax.ops.batches import takes
+from embeddings_jax.ops.chunks import sum_over_chunks
+from embeddings_jax.types import Batch, InputError, Model
+
+SOLVERS = ("auto", "exact", "randomized", "incremental")
+EXACT_FEATURES = 1024  # `auto` sums the scatter matrix up to this d.
+
+
+class Sums(NamedTuple):
+  """Sums over rows, around the state's mean s."""
+
+  count: Float[Array, ""]
+  first: Float[Array, "d"]  # sum (x - s)
+  square: Float[Array, ""]  # sum |x - s|^2
+  image: Float[Array, "d b"]  # sum (x - s)(x - s)' Q; Q is the identity where the scatter matrix is summed.
+
+
+class PCAState(NamedTuple):
+  """What was found, the sums of the pass under way, and the randomised search.
+
+  Attributes:
+    step: updates made.
+    mean: m, or where it is not known yet a row near it; 0 where the data is not centred.
+    components: V, orthonormal; 0 before the first is known.
+    variances: of the components, l / (N - 1).
+    total: the variance of all d features together.
+    loss: mean squared distance of a row to its reconstruction.
+    residual: the largest |C v - l v| / l.
+    sums: of the pass under way (`incremental`: all rows' count, no more).
+    search: of `randomized`, else ().
+  """
+
+  step: Int[Array, ""]
+  mean: Float[Array, "d"]
+  components: Float[Array, "k d"]
+  variances: Float[Array, "k"]
+  total: Float[Array, ""]
+  loss: Float[Array, ""]
+  residual: Float[Array, ""]
+  converged: Int[Array, ""]
+  sums: Sums
+  search: Any
+
+
+@takes(x=2)
+def pca(
+    *,
+    num_features: int,
+    num_rows: int,
+    dim: int,
+    steps_per_epoch: int = 1,
+    solver: str = "auto",
+    center: bool = True,
+    whiten: bool = False,
+    passes: int = 4,
+    spare: int = 10,
+    tolerance: float = 1e-2,
+    chunk_size: int = 16384,
+) -> Model:
+  """A `Model` of batches `x` [n, d] float32 and `mask` [n].
+
+  Args:
+    num_features: d.
+    num_rows: N, at least as many as components are wanted.
+    dim: k.
+    steps_per_epoch: batches of a pass.
+    solver: `exact`, `randomized`, `incremental`, or `auto`: exact for d up to 1024, else randomized.
+    center: take the mean away; without it C is the sum of x x' (and m is 0).
+    whiten: divide the coordinates by their deviations, so that each has variance 1 over the data; those of a
+      component without variance are 0.
+    passes: of `randomized` until it looks at its residuals, the first with random vectors, the others power
+      iterations; where it has to go on, one fewer.
+    spare: vectors beyond k that `randomized` and `incremental` carry along.
+    tolerance: of `randomized`; the others converge with the first pass. 0 never converges.
+    chunk_size: rows of one product on one device.
+
+  Returns:
+    `embed` gives coordinates [n, k]. Outputs: `reconstruct` [n, d], `loss`, and `components`: `mean`, `components`,
+    `explained_variance`, `explained_variance_ratio` and `singular_values` (as scikit-learn names them).
+  """
+  if solver not in SOLVERS:
+    raise InputError(f"pca: solver={solver!r}: must be one of {', '.join(SOLVERS)}")
+  if not 1 <= dim <= min(num_features, num_rows):
+    raise InputError(f"pca: dim={dim}: must be from 1 to {min(num_features, num_rows)}, for the data has {num_rows} "
+                     f"rows of {num_features} features")
+  for name, value, least in (("passes", passes, 2), ("spare", spare, 0), ("chunk_size", chunk_size, 1)):
+    if value < least:
+      raise InputError(f"pca: {name}={value}: must be at least {least}")
+  small = num_features <= EXACT_FEATURES
+  if solver == "auto":
+    solver = "exact" if small else "randomized"
+  dense = solver == "exact" or (solver == "incremental" and small)  # The scatter matrix is formed.
+  width = min(dim + spare, num_features)
+
+  def init(rng, batch):
+    x, mask = batch["x"], _mask(batch)
+    count = jnp.maximum(mask.sum(), 1)
+    mean = (mask @ x) / count if center else jnp.zeros(num_features)
+    square = (mask * ((x - mean) ** 2).sum(1)).sum()
+    search = ()
+    if solver == "randomized":
+      block = lanczos.orthonormal(jax.random.normal(rng, (num_features, width)), jnp.zeros((num_features, 1)))
+      search = lanczos.fresh(block, passes * width)
+    return PCAState(
+        step=jnp.zeros((), jnp.int32), mean=mean, components=jnp.zeros((dim, num_features)),
+        variances=jnp.zeros(dim), total=square / jnp.maximum(count - 1, 1), loss=square / count,
+        residual=jnp.ones(()), converged=jnp.zeros((), jnp.int32), sums=_no_sums(), search=search)
+
+  def _no_sums():
+    columns = {"exact": num_features, "randomized": width, "incremental": 1}[solver]
+    return Sums(jnp.zeros(()), jnp.zeros(num_features), jnp.zeros(()), jnp.zeros((num_features, columns)))
+
+  def batch_sums(state, batch, block):
+    """`block`: Q [d, b], or None for the identity."""
+
+    def one_chunk(args, chunk):
+      (mean, block), mask = args, chunk["mask"]
+      offset = jnp.where(mask[:, None] > 0, chunk["x"] - mean, 0)
+      other = offset if block is None else _product(offset, block)
+      return Sums(mask.sum(), offset.sum(0), (offset ** 2).sum(), _product(offset.T, other))
+
+    return sum_over_chunks(one_chunk, (state.mean, block), {"x": batch["x"], "mask": _mask(batch)}, chunk_size)
+
+  def update(state, batch, rng):
+    step = {"exact": accumulate, "randomized": accumulate, "incremental": merge}[solver]
+    state = jax.lax.cond(state.converged > 0, lambda state: state, lambda state: step(state, batch, rng), state)
+    ratio = state.variances / jnp.maximum(state.total, 1e-30)
+    metrics = {"loss": state.loss, "explained_variance": ratio.sum(), "converged": state.converged}
+    return state, metrics | ({"residual": state.residual} if solver == "randomized" else {})
+
+  def accumulate(state, batch, rng):
+    del rng
+    block = state.search.block if solver == "randomized" else None
+    sums = jax.tree.map(jnp.add, state.sums, batch_sums(state, batch, block))
+    state = state._replace(step=state.step + 1, sums=sums)
+    if steps_per_epoch == 1:
+      return end_of_pass(state)
+    return jax.lax.cond(state.step % steps_per_epoch == 0, end_of_pass, lambda state: state, state)
+
+  def end_of_pass(state):
+    count, first, square, image = state.sums
+    count = jnp.maximum(count, 1)
+    delta = first / count if center else jnp.zeros(num_features)
+    part = delta if solver == "exact" else _product(delta, state.search.block)
+    image -= count * delta[:, None] * part  # From sums around s to sums around the mean.
+    scatter = square - count * (delta ** 2).sum()
+    state = state._replace(mean=state.mean + delta, total=scatter / jnp.maximum(count - 1, 1), sums=_no_sums())
+    if solver == "exact":
+      return found(state, count, *_largest(image, dim))._replace(converged=jnp.asarray(tolerance > 0, jnp.int32))
+    state = state._replace(search=lanczos.extend(state.search, image))
+    return jax.lax.cond(lanczos.full(state.search), lambda state: end_of_search(state, count), lambda state: state,
+                        state)
+
+  def end_of_search(state, count):
+    vectors, values, residual, block = lanczos.restart(state.search, width)
+    relative = residual[:dim] / jnp.maximum(values[:dim], 1e-6 * values[0] + 1e-30)
+    state = found(state, count, vectors[:dim], values[:dim])
+    return state._replace(residual=relative.max(), converged=(relative.max() < tolerance).astype(jnp.int32),
+                          search=lanczos.start(vectors, values, block, passes * width))
+
+  def found(state, count, components, values):
+    values = jnp.maximum(values, 0)
+    scatter = state.total * jnp.maximum(count - 1, 1)
+    return state._replace(components=components, variances=values / jnp.maximum(count - 1, 1),
+                          loss=jnp.maximum(scatter - values.sum(), 0) / count)
+
+  def merge(state, batch, rng):
+    """One batch of `incremental`."""
+    old = jnp.maximum(state.sums.count, 0)
+    values = state.variances * jnp.maximum(old - 1, 1)
+    known = lambda block: _product(state.components.T, values[:, None] * _product(state.components, block))
+
+    def image_of(block):
+      """(V' diag(l) V + sum (x - m)(x - m)' - correction) block; None is the identity."""
+      sums = batch_sums(state, batch, block)
+      delta = sums.first / jnp.maximum(sums.count, 1) if center else jnp.zeros(num_features)
+      part = delta if block is None else _product(delta, block)
+      lost = sums.count ** 2 / jnp.maximum(old + sums.count, 1)
+      eye = jnp.eye(num_features) if block is None else block
+      return sums, delta, lost, known(eye) + sums.image - lost * delta[:, None] * part
+
+    if dense:
+      sums, delta, lost, image = image_of(None)
+      components, values = _largest(image, dim)
+    else:
+      start = jnp.concatenate([state.components.T, jax.random.normal(rng, (num_features, width))], 1)
+      block = lanczos.orthonormal(start, jnp.zeros((num_features, 1)))
+      search = lanczos.fresh(block, 2 * block.shape[1])
+      for _ in range(2):
+        sums, delta, lost, image = image_of(search.block)
+        search = lanczos.extend(search, image)
+      components, values, _, _ = lanczos.restart(search, dim)
+    count = old + sums.count
+    scatter = (state.sums.count > 0) * state.total * jnp.maximum(old - 1, 1) + sums.square - lost * (delta ** 2).sum()
+    state = state._replace(
+        step=state.step + 1, mean=state.mean + delta * sums.count / jnp.maximum(count, 1),
+        total=scatter / jnp.maximum(count - 1, 1), sums=state.sums._replace(count=count),
+        converged=((state.step + 1 >= steps_per_epoch) & (tolerance > 0)).astype(jnp.int32))
+    return found(state, jnp.maximum(count, 1), components, values)
+
+  def project(state, x):
+    return _product(x - state.mean, state.components.T)
+
+  def embed(state, batch):
+    coordinates = project(state, batch["x"])
+    if whiten:
+      # Below that it is rounding.
+      there = state.variances > num_features * jnp.finfo(jnp.float32).eps * state.variances[0]
+      coordinates *= jnp.where(there, 1 / jnp.sqrt(jnp.maximum(state.variances, 1e-30)), 0)
+    return coordinates
+
+  def reconstruct(state, batch, rng=None):
+    return state.mean + _product(project(state, batch["x"]), state.components)
+
+  def loss(state, batch, rng=None):
+    mask = _mask(batch)
+    return (mask * ((batch["x"] - reconstruct(state, batch)) ** 2).sum(1)).sum() / jnp.maximum(mask.sum(), 1)
+
+  def components(state, batch=None, rng=None):
+    return {"mean": state.mean, "components": state.components, "explained_variance": state.variances,
+            "explained_variance_ratio": state.variances / jnp.maximum(state.total, 1e-30),
+            "singular_values": jnp.sqrt(state.variances * max(num_rows - 1, 1))}
+
+  rules = ((r"(^|/)(components|basis)$", P(None, "model")), (r"(^|/)(image|block)$", P("model", None)))
+  return Model(init, update, embed, {"reconstruct": reconstruct, "loss": loss, "components": components}, rules)
+
+
+def _mask(batch: Batch) -> Float[Array, "n"]:
+  return batch.get("mask", jnp.ones(batch["x"].shape[0]))
+
+
+def _product(a, b):
+  return jnp.matmul(a, b, precision="highest")
+
+
+def _largest(matrix: Float[Array, "d d"], k: int) -> tuple[Float[Array, "k d"], Float[Array, "k"]]:
+  """Eigenvectors, as rows, and values of a symmetric matrix, the largest first."""
+  values, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2)
+  values, vectors = values[::-1][:k], vectors[:, ::-1][:, :k]
+  return (vectors * lanczos.signs(vectors)).T, values

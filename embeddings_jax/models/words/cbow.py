@@ -1,0 +1,291 @@
+"""Continuous bag of words (Mikolov et al. 2013a, "Efficient Estimation of Word Representations in Vector Space";
+negative sampling from Mikolov et al. 2013b): a word is predicted from the words around it.
+
+Running text is thinned by subsampling as in `sgns`. Position i of the rest has a context C_i of n_i words, a query
+
+  z_i = sum_{j in C_i} v_{w_j}   (`context="sum"`)      or the same divided by n_i   (`context="mean"`),
+
+and the targets S_i: `num_masked` words from i on (as far as their document goes; usually i alone), none of them in
+C_i. With `context_unit="window"`, C_i are the words of i's document up to r_i before the targets and up to r_i after
+them, r_i uniform on 1 ... c; with "sentence" or "document" it is the whole run of words between two boundaries (or
+ends of the block), without the targets. What the boundaries stand for is the data's choice: lines, documents; so the
+two names are one computation. One update lowers, over all positions that have a context,
+
+  negative sampling: L = - sum_i sum_{t in S_i} [ log sigma(z_i . v'_{w_t}) + (k / K) sum_m log sigma(-z_i . v'_m) ]
+  softmax:           L = - sum_i sum_{t in S_i} log softmax(V' z_i)_{w_t}
+
+with K noise words m ~ P_n(w) = unigram(w)^{3/4} / Z that a group of neighbouring positions shares (in expectation k
+noise words per target). `tied=True` has one table, v' = v: with `objective="softmax"` and `context="sum"` it is the
+textbook form.
+
+| paper | here | shape |
+|---|---|---|
+| v_w, v'_w | `input`, `output` | [V', d], V' > V, a multiple of 64 |
+| c, r_i | `window`, `draws.radius` | [], [B, N] |
+| t (threshold) | `subsample` (`keep`: sqrt(t / f) + t / f) | [V'] |
+| k | `num_negatives` | [] |
+| K, m | `shared_negatives`, `draws.negatives` | [], [B, N / group, K] |
+| P_n | `noise`: cumulative, in units of 2**-32 | [V'] |
+
+How it is computed: rows are gathered once per position, contexts are summed by shifting them along the positions (or
+over documents), steps are scattered once. With negative sampling a dense gradient of a table never exists, and a step
+is word2vec's, the rate times the sum over the batch; the full softmax has a dense gradient by nature, here of the
+mean over targets, and takes any optimizer.
+
+Deviations from the C program. (1) The gradient is that of the formula: where the context is a mean, a context word
+gets 1 / n_i of the query's gradient. The C program and gensim's `cbow_mean=1` pass it on undivided, which
+`undivided=True` does too; Irsoy, Benton & Stratos 2021 ("Corrected CBOW performs as well as skip-gram") show it to
+explain much of CBOW's bad name. The divided gradient wants a larger rate: .1 instead of .025. (2) All positions of a
+batch see the tables of its start, and the summed step of a row is shortened by min(1, max_mass / mass), see
+`ops.word_blocks.step_sizes`. Batches of 8,192 words at max_mass 128 and rate .1, or of 16,384 at 64 and .15,
+diverged; the defaults, 8,192 at 32, leave room. (3) A noise word that equals the target is not redrawn. (4) Windows
+end at the block's ends.
+
+Expected: see `embeddings_jax/configs/cbow.py`.
+"""
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import PartitionSpec as P
+
+from embeddings_jax.gradient import gradient_model
+from embeddings_jax.ops import word_blocks
+from embeddings_jax.ops.batches import takes
+from embeddings_jax.ops.softmax import check_affordable, weighted_log_partition
+from embeddings_jax.ops.word_blocks import Draws, minus_log, shifted, turned
+from embeddings_jax.types import Array, InputError, Model
+
+CHOICES = {"objective": ("negative_sampling", "softmax"), "context": ("mean", "sum"),
+           "context_unit": ("window", "sentence", "document")}
+
+
+class CbowState(NamedTuple):
+  """Tables, and what the vocabulary's counts determine (with negative sampling).
+
+  Attributes:
+    step: [] int32, updates made.
+    input: [V', d] word vectors v; rows past the vocabulary stay 0.
+    output: [V', d] target vectors v'; () where they are tied to v.
+    keep: [V'] probability that subsampling keeps a token (above 1: always), 0 past the vocabulary.
+    noise: [V'] uint32, 2**32 sum_{u <= w} P_n(u).
+  """
+
+  step: Array
+  input: Array
+  output: Any
+  keep: Array
+  noise: Array
+
+
+@takes(tokens=2)
+def cbow(
+    *,
+    vocab_size: int,
+    counts: Any,
+    num_steps: int | None = None,
+    dim: int = 100,
+    objective: str = "negative_sampling",
+    context: str = "mean",
+    context_unit: str = "window",
+    undivided: bool = False,
+    tied: bool = False,
+    num_masked: int = 1,
+    window: int = 5,
+    num_negatives: int = 5,
+    subsample: float = 1e-3,
+    negative_power: float = 0.75,
+    learning_rate: float | Callable[[Array], Array] = 0.1,
+    optimizer: optax.GradientTransformation | None = None,
+    shared_negatives: int = 16,
+    group: int = 104,
+    max_mass: float = 32.0,
+    slack: float = 0.06,
+    chunk: int = 512,
+    max_memory: float = 4.0,
+) -> Model:
+  """Continuous bag of words.
+
+  A batch is `{"tokens": int32 [B, T], "mask": [B]}`: blocks of running tokens, -1 = document boundary or padding.
+
+  Args:
+    vocab_size: number of words.
+    counts: [vocab_size] occurrences in the training text.
+    num_steps: updates of the whole run, for the linear decay.
+    dim: of the vectors.
+    objective: `negative_sampling` or `softmax`, over the whole vocabulary.
+    context: `mean` or `sum` of the context's vectors.
+    context_unit: `window`, or `sentence` or `document`: all words between two boundaries of the data.
+    undivided: with a mean and negative sampling, give each context word the query's whole gradient, as gensim does.
+    tied: one table for contexts and targets.
+    num_masked: consecutive words that are hidden from a context and predicted from it.
+    window: largest distance between the masked words and their context.
+    num_negatives: weight of the noise words, per target (the paper's k).
+    subsample: threshold of the relative frequency above which tokens are thinned; 0 keeps all.
+    negative_power: exponent of the unigram distribution for noise words.
+    learning_rate: of negative sampling: a schedule, or the start of a linear decay to 1e-4 of it over `num_steps`.
+    optimizer: of the softmax; by default SGD with `learning_rate`.
+    shared_negatives: noise words that a group of positions shares.
+    group: positions of a group.
+    max_mass: most targets' worth of gradient that one batch may add to a row (negative sampling).
+    slack: a block has room for the share of its tokens that subsampling keeps on average, plus this share; what is
+      more goes untrained (the metric `overflow`).
+    chunk: positions whose scores of the whole vocabulary are held at the same time (softmax).
+    max_memory: GB that the full softmax may need.
+  """
+  given = {"objective": objective, "context": context, "context_unit": context_unit}
+  for name, value in given.items():
+    if value not in CHOICES[name]:
+      raise InputError(f"cbow: {name}={value!r}: must be one of {', '.join(CHOICES[name])}")
+  for name, value in {"dim": dim, "window": window, "group": group, "shared_negatives": shared_negatives,
+                      "num_masked": num_masked, "chunk": chunk}.items():
+    if value < 1:
+      raise InputError(f"cbow: {name}={value}: must be at least 1")
+  sampled = objective == "negative_sampling"
+  if not sampled:
+    check_affordable("cbow", vocab_size, dim, 2 - tied, chunk, max_memory)
+  words = word_blocks.count_words("cbow", vocab_size, counts, subsample, negative_power)
+  room = min(1, words.kept_share + slack)
+  schedule = word_blocks.linear_decay(learning_rate, num_steps)
+
+  def draw(keep, noise, batch, rng, room=1.0) -> Draws:
+    return word_blocks.draw_blocks(
+        keep, noise, batch, rng, vocab_size=vocab_size, window=window, group=group,
+        shared_negatives=shared_negatives, room=room)
+
+  def contexts(draws) -> tuple[Callable[[Array], Array], Callable[[Array], Array], Array]:
+    """The sum over contexts, its transpose, and what makes a sum the query.
+
+    The sum is a linear function from the positions' rows [B, N, d] to [B, N, d]; times the last result [B, N] (0
+    where there is no context) it is z.
+    """
+    if context_unit == "window":
+      masks = word_blocks.window_masks(draws.document, draws.radius, window=window, span=num_masked)
+      number = sum(masks.values())
+      total = lambda rows: word_blocks.window_sums(masks, rows)
+      spread = lambda x: word_blocks.window_spread(masks, x)
+    else:
+      total = lambda rows: word_blocks.document_sums(draws.document, rows, num_masked)
+      spread = lambda x: jax.linear_transpose(total, x)(x)[0]  # It has the shape of its argument.
+      number = total((draws.document >= 0)[..., None].astype(jnp.float32))[..., 0]
+    return total, spread, jnp.where(number > 0, 1 / jnp.maximum(number, 1) if context == "mean" else 1.0, 0)
+
+  def targets(draws, scale) -> list[Array]:
+    """For each of the masked words: [B, N] float32, 1 where position i has a context and predicts word i + s."""
+    return [((shifted(draws.document, s, -1) == draws.document) & (draws.document >= 0) & (scale > 0)
+             ).astype(jnp.float32) for s in range(num_masked)]
+
+  def tables(rng):
+    first = word_blocks.random_table(rng, words.num_rows, vocab_size, dim)
+    return first, () if tied else jnp.zeros((words.num_rows, dim))
+
+  def embed_rows(table, batch):
+    return word_blocks.mean_of_words(table, batch["tokens"], vocab_size)
+
+  rules = ((r"(^|/)(input|output)$", P("model", None)),)
+
+  # ---- The full softmax: a dense gradient and any optimizer.
+
+  def softmax_init(rng, batch):
+    del batch
+    first, second = tables(rng)
+    return {"input": first, "output": second}, {
+        "keep": jnp.asarray(words.keep)}
+
+  def softmax_loss(params, extra, batch, rng, room=room):
+    draws = draw(extra["keep"], None, batch, rng, room)
+    output = params["input"] if tied else params["output"]
+    total_of, _, scale = contexts(draws)
+    query = scale[..., None] * total_of(word_blocks.take_rows(params["input"], draws.tokens))
+    rows, predicted = word_blocks.take_rows(output, draws.tokens), targets(draws, scale)
+    total = weighted_log_partition(query, output, sum(predicted), vocab_size, chunk)
+    for s, valid in enumerate(predicted):
+      total -= (valid * (query * shifted(rows, s, 0)).sum(-1)).sum()
+    number = sum(predicted).sum()
+    metrics = {"targets": number, "words": draws.words, "overflow": draws.overflow}
+    return total / jnp.maximum(number, 1), (metrics, extra)
+
+  if not sampled:
+    held_out = lambda params, extra, batch, rng: softmax_loss(params, extra, batch, jax.random.key(0), 1.0)[0]
+    listed = lambda params, extra, batch, rng: {
+        name: table[:vocab_size] for name, table in params.items() if not isinstance(table, tuple)}
+    drawn = lambda params, extra, batch, rng: draw(extra["keep"], None, batch, rng)._asdict()
+    return gradient_model(
+        softmax_init, softmax_loss, lambda params, extra, batch: embed_rows(params["input"], batch),
+        optax.sgd(schedule) if optimizer is None else optimizer,
+        outputs={"loss": held_out, "components": listed, "draws": drawn}, rules=rules)
+
+  # ---- Negative sampling: rows are gathered and scattered.
+
+  def init(rng, batch):
+    del batch
+    return CbowState(jnp.zeros((), jnp.int32), *tables(rng), jnp.asarray(words.keep),
+                     jnp.asarray(words.noise))
+
+  def scored(table, output, draws, total_of, scale):
+    """Rows of the targets and of the noise words, the queries, and their scores' sigma and weights; the mean loss."""
+    row_targets, row_noise = (word_blocks.take_rows(output, x) for x in (draws.tokens, draws.negatives))
+    query = word_blocks.computed_once(scale[..., None] * total_of(word_blocks.take_rows(table, draws.tokens)))
+    predicted = targets(draws, scale)
+    found = [jax.nn.sigmoid((query * shifted(row_targets, s, 0)).sum(-1)) for s in range(num_masked)]
+    each = grouped(sum(predicted)[..., None], draws) * (num_negatives / shared_negatives)
+    refused = jax.nn.sigmoid(-jnp.einsum("bgid,bgdk->bgik", grouped(query, draws), turned(row_noise)))
+    loss = sum((valid * minus_log(right)).sum() for valid, right in zip(predicted, found))
+    loss = (loss + (each * minus_log(refused)).sum()) / jnp.maximum(sum(predicted).sum(), 1)
+    errors = [valid * (1 - right) for valid, right in zip(predicted, found)]
+    return row_targets, row_noise, query, predicted, each, errors, each * (1 - refused), loss
+
+  def grouped(x, draws):
+    """[B, N, ...] -> [B, groups, N / groups, ...]."""
+    return x.reshape((x.shape[0], draws.negatives.shape[1], -1) + x.shape[2:])
+
+  def update(state, batch, rng):
+    draws = draw(state.keep, state.noise, batch, rng, room)
+    total_of, spread, scale = contexts(draws)
+    output = state.input if tied else state.output
+    row_targets, row_noise, query, predicted, each, errors, noise_error, loss = scored(
+        state.input, output, draws, total_of, scale)
+    share = ((scale > 0) if undivided else scale)[..., None]
+    grad_query = -jnp.einsum("bgik,bgkd->bgid", noise_error, row_noise).reshape(query.shape)
+    for s, error in enumerate(errors):
+      grad_query += error[..., None] * shifted(row_targets, s, 0)
+    from_targets = sum(shifted(error[..., None] * query, -s, 0) for s, error in enumerate(errors))
+    from_noise = -jnp.einsum("bgki,bgid->bgkd", turned(noise_error), grouped(query, draws))
+
+    # What is written: the contexts' rows, and those of targets and noise words; each with its terms of the objective.
+    flat = lambda x, tail: x.reshape((x.shape[0], -1) + tail)
+    ids = [draws.tokens, draws.tokens, flat(draws.negatives, ())]
+    weight = [spread((1 + num_negatives) * share * sum(predicted)[..., None])[..., 0],
+              sum(shifted(valid, -s, 0) for s, valid in enumerate(predicted)),
+              flat(jnp.broadcast_to(each.sum(2), draws.negatives.shape), ())]
+    gradient = [spread(share * grad_query), from_targets, flat(from_noise, (dim,))]
+    rate = jnp.asarray(schedule(state.step), jnp.float32)
+
+    def moved(table, which):
+      """One scatter after all the gathers, so that XLA updates the table in place."""
+      part_ids, part_weight, part = (jnp.concatenate([x[i] for i in which], 1) for x in (ids, weight, gradient))
+      size = word_blocks.step_sizes(words.num_rows, part_ids, part_weight, rate, max_mass)
+      return word_blocks.add_rows(table, part_ids, size[..., None] * part)
+
+    new = (moved(state.input, (0, 1, 2)), ()) if tied else (moved(state.input, (0,)), moved(state.output, (1, 2)))
+    metrics = {"loss": loss, "targets": sum(predicted).sum(), "words": draws.words, "overflow": draws.overflow,
+               "learning_rate": rate}
+    return state._replace(step=state.step + 1, input=new[0], output=new[1]), metrics
+
+  def loss(state, batch, rng):
+    del rng  # Held-out text is always seen with the same windows and noise words.
+    draws = draw(state.keep, state.noise, batch, jax.random.key(0))
+    total_of, _, scale = contexts(draws)
+    return scored(state.input, state.input if tied else state.output, draws, total_of, scale)[-1]
+
+  def components(state, batch, rng):
+    del batch, rng
+    return {"input": state.input[:vocab_size]} | ({} if tied else {"output": state.output[:vocab_size]})
+
+  def draws(state, batch, rng):
+    return draw(state.keep, state.noise, batch, rng)._asdict()
+
+  return Model(init, update, lambda state, batch: embed_rows(state.input, batch),
+               {"loss": loss, "components": components, "draws": draws}, rules)

@@ -1,0 +1,260 @@
+"""GloVe (Pennington, Socher & Manning 2014, "GloVe: Global Vectors for Word Representation").
+
+Minimises over the cells X_ij > 0 of a co-occurrence matrix (equation 8)
+
+  J = sum_ij f(X_ij) (w_i . w~_j + b_i + b~_j - log X_ij)^2,   f(x) = min(1, x / x_max)^alpha   (equation 9)
+
+by AdaGrad, and gives the vectors w + w~. `weighting="none"` is plain least squares: f = 1.
+
+| paper | here | shape |
+|---|---|---|
+| w, w~ | `state.word`, `state.context` | [n R, d]: word i is row (i mod n) R + floor(i / n), see `data/tiles.py` |
+| b, b~ | `state.word_bias`, `state.context_bias` | [n R] |
+| x_max, alpha | `x_max`, `alpha` | [] |
+| AdaGrad's sums of squares | `state.word_squares`, ... | [n R, d] (or [n R, 1]), [n R] |
+
+AdaGrad as in the authors' C program: sums of squares start at 1; those of the vectors add up (eta g)^2, g clipped to
+[-100, 100], and the step is eta g / sqrt(sum); the biases do the same with a rate of 1, whatever eta.
+`accumulators="row"` keeps one sum per vector, the mean over its coordinates: half the memory of the state.
+
+How it is computed: a batch is one tile or several (`data/tiles.py`), each with some 16,000 cells of a thousand rows
+and columns, the tiles of a batch sharing none. Errors are computed cell by cell; sums over a row's or a column's
+cells (of g, of g^2) are products of sparse matrices with the tile's vectors. Rows are read and written once per tile.
+
+Deviations from the C program. (1) A row's cells in a tile make one step: with G = sum g and S = sum g^2 over them,
+first sum += eta^2 S, then the step eta G / sqrt(sum). For a frequent word a thousand steps made as one would
+overshoot, so it is bounded by `max_newton` times G / sum_j f_ij (|w~_j|^2 + 1): up to 2, the rows' step cannot raise
+the tile's part of J while the columns stand still. Without it J explodes in the first pass. (2) The order of cells is
+that of tiles. (3) The loss is the mean over cells of f (...)^2, without the C program's factor 1/2.
+
+Expected: see `embeddings_jax/configs/glove.py`.
+"""
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec as P
+
+from embeddings_jax.ops.batches import takes
+from embeddings_jax.ops.sharding import DATA_AXES, constrain, num_data_shards
+from embeddings_jax.ops.sparse import csr_matmul, sampled_products
+from embeddings_jax.types import Array, Batch, InputError, Model
+
+LARGEST_GRADIENT = 100.0
+WIDTH_MULTIPLE = 8  # Of what sparse products read: rows that begin at a cache line are twice as fast.
+BIAS_RATE = 1.0
+
+
+class GloveState(NamedTuple):
+  """Two tables of vectors and biases, and AdaGrad's sums of squares; V' = n R rows, 0 where there is no word."""
+
+  step: Array
+  word: Array
+  context: Array
+  word_bias: Array
+  context_bias: Array
+  word_squares: Array
+  context_squares: Array
+  word_bias_squares: Array
+  context_bias_squares: Array
+
+
+class Side(NamedTuple):
+  """What one tile says about one of its sides (R rows, or C columns): sums over each row's cells."""
+
+  gradient: Array  # [R, d] G
+  squares: Array  # [R, d] S, or their mean over the coordinates [R, 1]
+  bias_gradient: Array  # [R]
+  bias_squares: Array  # [R]
+  curvature: Array  # [R] sum_j f_ij (|w~_j|^2 + 1)
+  weight: Array  # [R] sum_j f_ij
+
+
+@takes(row=None, col=None, count=None, row_group=None, col_group=None, mask=None, tokens=2)
+def glove(
+    *,
+    vocab_size: int,
+    num_groups: int,
+    group_size: int,
+    marginals: Any = None,
+    dim: int = 100,
+    weighting: str = "power",
+    x_max: float = 100.0,
+    alpha: float = 0.75,
+    learning_rate: float = 0.05,
+    biases: str = "learned",
+    accumulators: str = "coordinate",
+    max_newton: float = 2.0,
+) -> Model:
+  """GloVe. A batch is what `data.tiles.tile_source` says.
+
+  Args:
+    vocab_size: number of words.
+    num_groups, group_size: n and R, of the tiles.
+    marginals: [vocab_size] row sums of X, for `biases="marginals"`.
+    dim: of the vectors.
+    weighting: `power` (f above) or `none` (f = 1).
+    x_max, alpha: of f.
+    learning_rate: eta.
+    biases: `learned`; or held at half of log `marginals`, so that w_i . w~_j fits log X_ij / sqrt(X_i X_j).
+    accumulators: AdaGrad's sums, one per `coordinate` or one per `row`.
+    max_newton: bound of a row's step, see the docstring above.
+  """
+  for name, value, choices in (("weighting", weighting, ("power", "none")), ("biases", biases, ("learned",
+                               "marginals")), ("accumulators", accumulators, ("coordinate", "row"))):
+    if value not in choices:
+      raise InputError(f"glove: {name}={value!r}: must be {' or '.join(choices)}")
+  if dim < 1 or not 1 <= vocab_size <= num_groups * group_size:
+    raise InputError(f"glove: dim={dim}, vocab_size={vocab_size}: must be at least 1, and there is room for "
+                     f"{num_groups * group_size} words")
+  if weighting == "power" and not x_max > 0:
+    raise InputError(f"glove: x_max={x_max}: must be above 0")
+  size, num_rows = group_size, num_groups * group_size
+  place = np.arange(vocab_size) % num_groups * size + np.arange(vocab_size) // num_groups
+  if biases == "marginals":
+    marginals = np.asarray(marginals, np.float64)
+    if marginals.shape != (vocab_size,):
+      raise InputError(f"glove: marginals of shape {marginals.shape} do not fit vocab_size={vocab_size}")
+    held = np.zeros(num_rows, np.float32)
+    held[place] = np.log(np.maximum(marginals, 1e-30)) / 2
+  sum_width = dim if accumulators == "coordinate" else 1
+
+  def init(rng, batch):
+    del batch
+    number = jnp.arange(num_rows) % size * num_groups + jnp.arange(num_rows) // size
+    there = number < vocab_size
+    start = lambda rng, shape: jax.random.uniform(rng, shape, jnp.float32, -0.5 / dim, 0.5 / dim)
+    rngs = jax.random.split(rng, 4)
+    vectors = [jnp.where(there[:, None], start(key, (num_rows, dim)), 0) for key in rngs[:2]]
+    bias = [jnp.where(there, start(key, (num_rows,)), 0) for key in rngs[2:]]
+    if biases == "marginals":
+      bias = [jnp.asarray(held), jnp.asarray(held)]
+    ones = lambda *shape: jnp.ones(shape, jnp.float32)
+    return GloveState(jnp.zeros((), jnp.int32), *vectors, *bias, ones(num_rows, sum_width), ones(num_rows, sum_width),
+                      ones(num_rows), ones(num_rows))
+
+  def update(state, batch, rng):
+    del rng
+    tables = {"word": _take((state.word, state.word_bias), batch["row_group"], size),
+              "context": _take((state.context, state.context_bias), batch["col_group"], size)}
+    sums, *sides = _over_tiles(tile_gradients, tables, batch)
+    valid = batch["mask"] > 0
+    # Rows of a tile are few and a table's many: gathered by every device they spare an all-reduce of tables.
+    # A tile that is only padding has no place.
+    groups = [jnp.where(valid, batch[name], num_groups) for name in ("row_group", "col_group")]
+    sides, groups = constrain((sides, groups), P())
+    changed = {}
+    for name, side, group in zip(("word", "context"), sides, groups):
+      rows = (group[:, None] * size + jnp.arange(size)).reshape(-1)
+      side = jax.tree.map(lambda x: x.reshape((-1,) + x.shape[2:]), side)
+      bound = max_newton / jnp.maximum(side.curvature, 1e-30)
+      changed[name], changed[f"{name}_squares"] = _adagrad(
+          getattr(state, name), getattr(state, f"{name}_squares"), rows, side.gradient, side.squares, learning_rate,
+          bound[:, None])
+      if biases == "learned":
+        bound = max_newton / jnp.maximum(side.weight, 1e-30)
+        changed[f"{name}_bias"], changed[f"{name}_bias_squares"] = _adagrad(
+            getattr(state, f"{name}_bias"), getattr(state, f"{name}_bias_squares"), rows, side.bias_gradient,
+            side.bias_squares, BIAS_RATE, bound)
+    loss, cells = ((x * valid).sum() for x in sums)
+    metrics = {"loss": loss / jnp.maximum(cells, 1), "cells": cells}
+    return state._replace(step=state.step + 1, **changed), metrics
+
+  def weight(log_count):
+    if weighting == "none":
+      return jnp.ones_like(log_count)
+    return jnp.exp(jnp.minimum(0, alpha * (log_count - np.float32(np.log(x_max)))))
+
+  def errors(word, context, tile):
+    """f and the difference of each cell of a tile, 0 for padding; and the tables, widened by their biases."""
+    ones, empty = jnp.ones((size, 1)), jnp.zeros((size, -(dim + 2) % WIDTH_MULTIPLE))
+    (vectors, bias), (others, other_bias) = word, context
+    left = jnp.concatenate([vectors, bias[:, None], ones, empty], 1)
+    right = jnp.concatenate([others, ones, other_bias[:, None], empty], 1)
+    count = tile["count"]
+    log_count = jnp.log(jnp.where(count > 0, count, 1))
+    row, col = (tile[name].astype(jnp.int32) for name in ("row", "col"))
+    scale = jnp.where(count > 0, weight(log_count), 0)
+    return scale, sampled_products(left, right, row, col) - log_count, left, right
+
+  def tile_gradients(tables, tile):
+    scale, difference, left, right = errors(tables["word"], tables["context"], tile)
+    error = scale * difference
+    clipped = jnp.clip(error, -LARGEST_GRADIENT, LARGEST_GRADIENT)
+    row, col, turned = (tile[name].astype(jnp.int32) for name in ("row", "col", "turned"))
+    sums = (error * difference).sum(), (tile["count"] > 0).sum().astype(jnp.float32)
+    word = side(clipped, scale, col, tile["row_start"], right, dim)
+    context = side(clipped[turned], scale[turned], row[turned], tile["col_start"], left, dim + 1)
+    return sums, word, context
+
+  def side(error, scale, columns, starts, table, bias_column):
+    """Sums over each row's cells, from the widened table of the other side, whose `bias_column` is 1."""
+    squares = jnp.square(table)
+    length = squares[:, :dim].sum(1, keepdims=True)
+    curvature = csr_matmul(scale, columns, starts, jnp.concatenate([length + 1, jnp.ones_like(length)], 1))
+    gradient = csr_matmul(error, columns, starts, table)
+    if accumulators == "row":
+      squares = jnp.concatenate([length / dim, jnp.ones_like(length)], 1)
+      squares = csr_matmul(jnp.square(error), columns, starts, squares)
+      sums, bias_sum = squares[:, :1], squares[:, 1]
+    else:
+      squares = csr_matmul(jnp.square(error), columns, starts, squares)
+      sums, bias_sum = squares[:, :dim], squares[:, bias_column]
+    return Side(gradient[:, :dim], sums, gradient[:, bias_column], bias_sum, curvature[:, 0], curvature[:, 1])
+
+  def embed(state, batch):
+    tokens = batch["tokens"]
+    valid = (tokens >= 0) & (tokens < vocab_size)
+    rows = jnp.where(valid, tokens % num_groups * size + tokens // num_groups, num_rows)
+    vectors = sum(table.at[rows].get(mode="fill", fill_value=0) for table in (state.word, state.context))
+    return vectors.sum(-2) / jnp.maximum(valid.sum(-1, keepdims=True), 1)
+
+  def loss(state, batch, rng):
+    del rng
+
+    def tile_loss(tables, tile):
+      scale, difference, _, _ = errors(tables["word"], tables["context"], tile)
+      return (scale * difference**2).sum(), (tile["count"] > 0).sum().astype(jnp.float32)
+
+    tables = {"word": _take((state.word, state.word_bias), batch["row_group"], size),
+              "context": _take((state.context, state.context_bias), batch["col_group"], size)}
+    total, cells = ((x * batch["mask"]).sum() for x in _over_tiles(tile_loss, tables, batch))
+    return total / jnp.maximum(cells, 1)
+
+  def components(state, batch, rng):
+    del batch, rng
+    return {name: getattr(state, name)[place] for name in ("word", "context", "word_bias", "context_bias")}
+
+  rules = ((r"(^|/)(word|context)(_bias)?(_squares)?$", P("model")),)
+  return Model(init, update, embed, {"loss": loss, "components": components}, rules)
+
+
+def _take(tables: tuple[Array, Array], groups: Array, size: int) -> tuple[Array, ...]:
+  """Rows of some groups of vectors [n R, d] and biases [n R]: [B, R, d] and [B, R]."""
+  rows = groups[:, None] * size + jnp.arange(size)
+  return tuple(table.at[rows].get(mode="fill", fill_value=0) for table in tables)
+
+
+def _over_tiles(fn: Any, tables: Any, batch: Batch) -> Any:
+  """`fn` of each tile, tile after tile on every data shard."""
+  tiles = {name: batch[name] for name in ("row", "col", "count", "turned", "row_start", "col_start")}
+
+  def local(tables, tiles):
+    if tiles["row"].shape[0] == 1:
+      return jax.tree.map(lambda x: x[None], fn(*jax.tree.map(lambda x: x[0], (tables, tiles))))
+    return jax.lax.map(lambda x: fn(*x), (tables, tiles))
+
+  if num_data_shards() == 1:
+    return local(tables, tiles)
+  # Sparse products cannot be split by the compiler.
+  return jax.shard_map(local, in_specs=P(DATA_AXES), out_specs=P(DATA_AXES))(tables, tiles)
+
+
+def _adagrad(
+    table: Array, squares: Array, rows: Array, gradient: Array, sums: Array, rate: float, bound: Array,
+) -> tuple[Array, Array]:
+  """One step on some rows of a table, each at most once; each write feeds a read, so XLA works in place."""
+  squares = squares.at[rows].add(rate**2 * sums, mode="drop")
+  scale = jnp.minimum(rate * jax.lax.rsqrt(squares.at[rows].get(mode="fill", fill_value=1)), bound)
+  return table.at[rows].add(-scale * gradient, mode="drop"), squares

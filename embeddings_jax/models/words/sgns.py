@@ -1,0 +1,192 @@
+"""Skip-gram with negative sampling (Mikolov et al. 2013b, "Distributed Representations of Words and Phrases and
+their Compositionality").
+
+Running text w_1 ... w_T is thinned by subsampling frequent words: word w with relative frequency f(w) stays with
+probability sqrt(t / f) + t / f (as in the C program; the paper prints 1 - sqrt(t / f) as the probability to go).
+Position i of what is left looks at all j with 0 < |i - j| <= r_i in its document, r_i uniform on 1 ... c. One update
+lowers, over the n_i pairs of each position and for K noise words m ~ P_n(w) = unigram(w)^{3/4} / Z that a group of
+neighbouring positions shares,
+
+  L = - sum_i [ sum_j log sigma(v_{w_i} . v'_{w_j}) + (k n_i / K) sum_m log sigma(-v_{w_i} . v'_m) ].
+
+For K = k n_i and a group of one position this is the paper's equation 4; sharing leaves its expectation unchanged.
+
+| paper | here | shape |
+|---|---|---|
+| v_w, v'_w | `state.input`, `state.output` | [V', d], V' > V, a multiple of 64 |
+| c, r_i | `window`, `draws.radius` | [], [B, N] |
+| t | `subsample` (`state.keep`: sqrt(t / f) + t / f) | [V'] |
+| k | `num_negatives` | [] |
+| K, m | `shared_negatives`, `draws.negatives` | [], [B, N / group, K] |
+| P_n | `state.noise`: cumulative, in units of 2**-32 | [V'] |
+
+How it is computed: each row of a batch is a block of running tokens. What subsampling leaves is moved to its front
+and cut into tiles. A tile's rows are gathered once: `tile` centres, and side by side its `tile` + 2 c contexts and K
+noise words, so that one matrix product scores all, and two more give the rows' steps, which are scattered once. A
+dense gradient of a table never exists. On CPU the products are fastest where tile + 2 c + K is a multiple of 16.
+
+Deviations from the C program. (1) All pairs of a batch see the tables of its start, as if each row's gradients were
+summed before one large step; where that step would overshoot it is shortened: the summed gradient of a row is scaled
+by min(1, max_mass / mass), mass = the weight of the row's pairs and noise words in the batch. Without it frequent
+words diverge already in batches of 1,024 words (rows grew to 100 times their length). Beyond 4,096 words it costs
+quality: WordSim-353 after one epoch of 17 M words .53 at 4,096 and .49 at 16,384. (2) K noise words are shared by a
+group, one from each K-th of P_n in the order of frequency (systematic sampling: the same expectation with less
+variance; SimLex-999 after five epochs .304 instead of .296). Fewer of them, or larger groups, cost quality before
+they cost loss: with independent ones it was .278 for 6 a group of 16 positions, .255 for 16 a group of 88. (3) A
+noise word equal to the pair's own context is not redrawn. (4) Windows end at the block's ends.
+
+Expected: see `embeddings_jax/configs/sgns.py`.
+"""
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec as P
+
+from embeddings_jax.ops import word_blocks
+from embeddings_jax.ops.batches import takes
+from embeddings_jax.ops.word_blocks import minus_log, tiled, turned, window_pairs, with_halo
+from embeddings_jax.types import Array, InputError, Model
+
+
+class SgnsState(NamedTuple):
+  """Tables, and what the vocabulary's counts determine.
+
+  Attributes:
+    step: [] int32, updates made.
+    input: [V', d] word vectors v; rows past the vocabulary stay 0.
+    output: [V', d] context vectors v'.
+    keep: [V'] probability that subsampling keeps a token (above 1: always), 0 past the vocabulary.
+    noise: [V'] uint32, 2**32 sum_{u <= w} P_n(u).
+  """
+
+  step: Array
+  input: Array
+  output: Array
+  keep: Array
+  noise: Array
+
+
+@takes(tokens=2)
+def sgns(
+    *,
+    vocab_size: int,
+    counts: Any,
+    num_steps: int | None = None,
+    dim: int = 100,
+    window: int = 5,
+    num_negatives: int = 5,
+    subsample: float = 1e-3,
+    negative_power: float = 0.75,
+    learning_rate: float | Callable[[Array], Array] = 0.025,
+    shared_negatives: int = 16,
+    tile: int = 22,
+    tiles_per_group: int = 1,
+    max_mass: float = 128.0,
+    slack: float = 0.06,
+    dtype: str = "float32",
+) -> Model:
+  """Skip-gram with negative sampling.
+
+  A batch is `{"tokens": int32 [B, T], "mask": [B]}`: blocks of running tokens, -1 = document boundary or padding.
+
+  Args:
+    vocab_size: number of words.
+    counts: [vocab_size] occurrences in the training text.
+    num_steps: updates of the whole run, for the linear decay.
+    dim: of the vectors.
+    window: largest distance between a word and its context.
+    num_negatives: weight of the noise words, per pair (the paper's k).
+    subsample: threshold of the relative frequency above which tokens are thinned; 0 keeps all.
+    negative_power: exponent of the unigram distribution for noise words.
+    learning_rate: a schedule, or the start of a linear decay to 1e-4 of it over `num_steps`.
+    shared_negatives: noise words drawn per group of positions; more of them lower the noise.
+    tile: positions scored by one matrix product.
+    tiles_per_group: tiles that share their noise words.
+    max_mass: most pairs' worth of gradient that one batch may add to a row; see the docstring above.
+    slack: a block has room for the share of its tokens that subsampling keeps on average, plus this share; what is
+      more goes untrained (the metric `overflow`).
+    dtype: of the factors of the products, float32 or bfloat16; sums, tables and steps are float32.
+  """
+  if dtype not in ("float32", "bfloat16"):
+    raise InputError(f"sgns: dtype={dtype!r}: must be one of float32, bfloat16")
+  words = word_blocks.count_words("sgns", vocab_size, counts, subsample, negative_power)
+  for name, value in {"dim": dim, "window": window, "tile": tile, "shared_negatives": shared_negatives,
+                      "tiles_per_group": tiles_per_group}.items():
+    if value < 1:
+      raise InputError(f"sgns: {name}={value}: must be at least 1")
+  if window > tile:
+    raise InputError(f"sgns: window={window} exceeds tile={tile}; raise config.model.tile")
+  schedule = word_blocks.linear_decay(learning_rate, num_steps)
+  product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+  sign = np.where(np.arange(tile + 2 * window + shared_negatives) < tile + 2 * window, 1.0, -1.0).astype(np.float32)
+
+  def init(rng, batch):
+    del batch
+    return SgnsState(
+        step=jnp.zeros((), jnp.int32), input=word_blocks.random_table(rng, words.num_rows, vocab_size, dim),
+        output=jnp.zeros((words.num_rows, dim)), keep=jnp.asarray(words.keep),
+        noise=jnp.asarray(words.noise))
+
+  def draw(state, batch, rng, room=1.0):
+    return word_blocks.draw_blocks(
+        state.keep, state.noise, batch, rng, vocab_size=vocab_size, window=window, shared_negatives=shared_negatives,
+        group=tile * tiles_per_group, room=room)
+
+  def arranged(draws):
+    """Ids of a tile's centres and of what they are scored with; the pairs and all terms of the objective.
+
+    Contexts and noise words stand side by side and share each product: [B, tiles, tile + 2 c + K]; terms are the
+    weights of log sigma(sign * score) in -L, [B, tiles, tile, tile + 2 c + K].
+    """
+    centre = tiled(draws.tokens, tile)
+    others = jnp.concatenate([with_halo(centre, window, vocab_size),
+                              jnp.repeat(draws.negatives, tiles_per_group, 1)], 2)
+    paired = window_pairs(draws.document, draws.radius, window=window, tile=tile, extra=shared_negatives)
+    noise_weight = paired.sum(-1, keepdims=True) * (num_negatives / shared_negatives)
+    return centre, others, paired.sum(), jnp.where(sign > 0, paired, noise_weight)
+
+  def scored(state, centre, others, terms, pairs):
+    """Rows of both tables, sigma(sign * score), and the mean loss of a pair."""
+    rows = (word_blocks.take_rows(state.input, centre).astype(dtype),
+            word_blocks.take_rows(state.output, others).astype(dtype))
+    right = jax.nn.sigmoid(sign * product("btid,btdj->btij", rows[0], turned(rows[1])))
+    return rows, right, (terms * minus_log(right)).sum() / jnp.maximum(pairs, 1)
+
+  def update(state, batch, rng):
+    draws = draw(state, batch, rng, min(1, words.kept_share + slack))
+    centre, others, pairs, terms = arranged(draws)
+    (row_centre, row_others), right, loss = scored(state, centre, others, terms, pairs)
+    rate = jnp.asarray(schedule(state.step), jnp.float32)
+    size_centre, size_others = (word_blocks.step_sizes(words.num_rows, ids, terms.sum(axis), rate, max_mass)
+                                for ids, axis in ((centre, -1), (others, -2)))
+    # Step sizes go into the small matrices, not into the rows.
+    error = sign * terms * (1 - right)
+    step_centre = product("btij,btjd->btid", (error * size_centre[..., None]).astype(dtype), row_others)
+    step_others = product("btji,btid->btjd", turned((error * size_others[:, :, None]).astype(dtype)), row_centre)
+    # One gather feeds one scatter, so that XLA updates each table in place.
+    new = state._replace(step=state.step + 1, input=word_blocks.add_rows(state.input, centre, step_centre),
+                         output=word_blocks.add_rows(state.output, others, step_others))
+    return new, {"loss": loss, "pairs": pairs, "words": draws.words, "overflow": draws.overflow,
+                 "learning_rate": rate}
+
+  def embed(state, batch):
+    return word_blocks.mean_of_words(state.input, batch["tokens"], vocab_size)
+
+  def loss(state, batch, rng):
+    del rng  # Held-out text is always seen with the same windows and noise words.
+    centre, others, pairs, terms = arranged(draw(state, batch, jax.random.key(0)))
+    return scored(state, centre, others, terms, pairs)[2]
+
+  def components(state, batch, rng):
+    del batch, rng
+    return {"input": state.input[:vocab_size], "output": state.output[:vocab_size]}
+
+  def draws(state, batch, rng):
+    return draw(state, batch, rng)._asdict()
+
+  rules = ((r"(^|/)(input|output)$", P("model", None)),)
+  return Model(init, update, embed, {"loss": loss, "components": components, "draws": draws}, rules)

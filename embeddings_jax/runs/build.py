@@ -1,0 +1,164 @@
+"""Wiring: from a config to a model, and from a work directory to what was trained; `loading.py` has the data."""
+import functools
+import importlib
+import inspect
+import pathlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from etils import epath
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from embeddings_jax.data import encoders
+from embeddings_jax.train.checkpoints import CheckpointReader
+from embeddings_jax.train.mesh import make_mesh, state_shardings
+from embeddings_jax.types import InputError, Model, PyTree
+from embeddings_jax.runs import optimizers, workdir
+
+
+def make_model(config: Mapping[str, Any], facts: Mapping[str, Any], num_steps: int) -> Model:
+  """Calls the model's factory with the config's keyword arguments and the facts that it names.
+
+  Args:
+    config: Names the model; `model` and `optimizer` are the hyperparameters.
+    facts: Facts of the data.
+    num_steps: Updates over which schedules run.
+  """
+  name = config.get("factory") or config["name"]
+  factory = find_factory(config)
+  known = inspect.signature(factory).parameters
+  arguments = dict(config["model"])
+  unknown = set(arguments) - set(known)
+  if unknown:
+    raise InputError(f"--config.model: {name} has no {', '.join(sorted(unknown))}; it has {', '.join(known)}")
+  if facts.get("missing") and "missing" not in known:
+    raise InputError(f"--config.data.missing=marginalize: {name} needs every value; use drop")
+  given: dict[str, Any] = {"num_steps": num_steps, **facts}
+  if hasattr(arguments.get("encoder"), "keys"):
+    weight = arguments.get("auxiliary_weight", 0)
+    given |= encoder_of(arguments.pop("encoder"), facts, num_steps, with_model=bool(weight))
+  if "optimizer" in known:
+    given["optimizer"] = optimizers.optimizer(config["optimizer"], num_steps)
+  if "learning_rate" in known and config["optimizer"]:
+    given["learning_rate"] = optimizers.schedule(config["optimizer"], num_steps)
+  return factory(**{key: value for key, value in given.items() if key in known} | arguments)
+
+
+def find_factory(config: Mapping[str, Any]) -> Callable[..., Model]:
+  """Returns the factory that a config names; configs of strangers can name nothing but models."""
+  name = config.get("factory") or config["name"]
+  module = find_module(name, ("models",))
+  factory = getattr(module, name, None) if module else None
+  if not callable(factory):
+    raise InputError(f"--model={name}: there is no model of that name")
+  return factory
+
+
+def depends_on_horizon(config: Mapping[str, Any]) -> bool:
+  """Returns whether the number of steps that a run was planned for changes its updates."""
+  parameters = inspect.signature(find_factory(config)).parameters
+  scheduled = config["optimizer"] and not {"optimizer", "learning_rate"}.isdisjoint(parameters)
+  return "num_steps" in parameters or bool(scheduled and optimizers.depends_on_num_steps(config["optimizer"]))
+
+
+def encoder_of(options: Mapping[str, Any], facts: Mapping[str, Any], num_steps: int, *,
+               with_model: bool) -> dict[str, Any]:
+  """What fine-tuning begins with: `encoder`, the network of the model `options["name"]` (or of `nets/`, a network of
+  that name) with its hyperparameters, and if asked for `auxiliary`, that model."""
+  options = dict(options)
+  name = options.pop("name")
+  try:
+    module = network_module(name)
+    known = inspect.signature(module.encoder).parameters
+    network = module.encoder(**{key: value for key, value in facts.items() if key in known} | options)
+  except (ModuleNotFoundError, AttributeError) as error:
+    raise InputError(f"--config.model.encoder.name={name}: there is no such network") from error
+  except TypeError as error:
+    raise InputError(f"--config.model.encoder: {name} cannot be built ({error})") from error
+  found = {"encoder": network}
+  if with_model:
+    sgd = {"name": "sgd", "learning_rate": 0.0}  # Its optimizer is not used.
+    arguments = inspect.signature(getattr(module, name)).parameters
+    options = {key: value for key, value in options.items() if key in arguments}
+    found["auxiliary"] = make_model({"name": name, "model": options, "optimizer": sgd}, facts, num_steps)
+  return found
+
+
+def network_module(name: str) -> Any:
+  """Returns the module that exports `encoder(**hyper)`: of a model, or of `nets/`."""
+  module = find_module(name, ("models", "nets"))
+  if module is None:
+    raise ModuleNotFoundError(name)
+  return module
+
+
+def find_module(name: Any, rooms: Sequence[str]) -> Any:
+  """Returns the module of that name in the first room of the package that has one, perhaps in a folder of it, or None."""
+  public = isinstance(name, str) and name.isidentifier() and not name.startswith("_")
+  for room in rooms if public else ():
+    folder = pathlib.Path(__file__).parents[1] / room
+    for path in sorted([*folder.glob(f"{name}.py"), *folder.glob(f"*/{name}.py")]):
+      parts = path.relative_to(folder.parents[1]).with_suffix("").parts
+      return importlib.import_module(".".join(parts))
+  return None
+
+
+def first_state(model: Model, batch: Mapping[str, Any], mesh: jax.sharding.Mesh, seed: int) -> PyTree:
+  """The state before the first step; its shapes are a `batch`'s."""
+  with jax.set_mesh(mesh):
+    rng = jax.random.split(jax.random.key(seed))[0]
+    return jax.jit(model.init, out_shardings=NamedSharding(mesh, P()))(rng, batch)
+
+
+class Run(NamedTuple):
+  """What a work directory holds: enough to embed and evaluate, without the training data."""
+
+  path: epath.Path
+  record: dict[str, Any]  # config.json
+  model: Model
+  state: PyTree
+  step: int
+  encoder: Any
+
+
+def load_run(path: str, mesh: jax.sharding.Mesh | None = None, pooling: str = "") -> Run:
+  """Returns the best checkpoint of a work directory, else the newest sound one, with its model and encoder.
+
+  The directory may be that of a run that trains: it is only read.
+
+  Args:
+    path: The work directory.
+    mesh: See `make_mesh`.
+    pooling: Replaces the model's own pooling.
+
+  Raises:
+    InputError: A file is missing or damaged, or they do not fit together.
+  """
+  folder = epath.Path(path)
+  record = workdir.read_record(folder)
+  if pooling:
+    record["config"]["model"]["pooling"] = pooling
+  encoder = encoders.load_encoder(folder / "encoder")
+  if encoder.fingerprint != record["encoder"]:
+    raise InputError(f"{folder / 'encoder'}: changed since the training began; it does not fit the checkpoints")
+  mesh = mesh or make_mesh()
+  with jax.set_mesh(mesh):
+    try:
+      model = make_model(record["config"], workdir.stand_in_facts(record["facts"]), record["horizon"])
+      batch = {key: jax.ShapeDtypeStruct(tuple(shape), dtype) for key, (shape, dtype) in record["batch"].items()}
+      abstract = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), batch)
+    except InputError:
+      raise
+    except Exception as error:  # noqa: BLE001 - a damaged record can raise anything in a factory
+      reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+      raise InputError(f"{folder / 'config.json'}: describes no model that can be built ({reason})") from error
+    layout = state_shardings(abstract, mesh, model.rules)
+    checkpoints = CheckpointReader(str(folder / "checkpoints"), **workdir.best_of(record["config"]),
+                                   report=functools.partial(print, file=sys.stderr))
+    restored = checkpoints.restore(abstract, layout, preferred=checkpoints.best())
+  if restored is None:
+    raise InputError(f"{folder}: there is no complete checkpoint to read")
+  return Run(folder, record, model, restored[0], restored[1], encoder)

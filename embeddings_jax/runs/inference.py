@@ -1,0 +1,311 @@
+"""What commands and protocols ask of a trained state: vectors of items, predictions, layers, held-out losses."""
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from embeddings_jax.data import encoders, packing
+from embeddings_jax.ops import sentence_vectors
+from embeddings_jax.types import InputError, Model, PyTree
+
+EMBEDDED_AT_ONCE = 1024  # Items.
+PREDICTED_AT_ONCE = 64  # Rows.
+WORD_POOLINGS = ("mean", "idf", "sif", "concatenation", "components")
+IN_FLIGHT = 2  # Batches that are not fetched yet.
+
+
+def embedder(model: Model, state: PyTree, encoder: Any, output: str = "") -> Callable[[Sequence[Any]], np.ndarray]:
+  """`items -> [num_items, dim]`: encode, pad to a bucket, run the compiled program, unpad.
+
+  Args:
+    model, state, encoder: of a run.
+    output: the named output to compute instead of the embedding.
+  """
+  if not output and "embed_packed" in model.outputs and encoder.kind == "subwords":
+    return packing_embedder(model, state, encoder)
+  replicated = NamedSharding(jax.tree.leaves(state)[0].sharding.mesh, P())
+  fn = (lambda state, batch: model.outputs[output](state, batch, jax.random.key(0))) if output else model.embed
+  compiled = jax.jit(fn, out_shardings=replicated)  # Of a function that stays the same it is compiled once.
+
+  # Accelerators want more at once than what stays in a processor's cache.
+  at_once = encoder.embedded_at_once * (1 if jax.default_backend() == "cpu" else 32)
+  widths: list[int] = []  # As the first items want them; kept, so that later ones find their programs compiled.
+
+  def embed(items: Sequence[Any]) -> np.ndarray:
+    waiting: dict[Any, dict[str, np.ndarray]] = {}  # Rows that wait for others of their shapes.
+    sizes: dict[Any, int] = {}  # Of shapes for which a program is compiled.
+    found, places = [], []
+
+    def run(rows: dict[str, np.ndarray], size: int) -> None:
+      place = rows.pop("place")
+      padded = {key: np.pad(value, [(0, size - len(place))] + [(0, 0)] * (value.ndim - 1))
+                for key, value in rows.items()}
+      found.append(compiled(state, padded).addressable_data(0)[:len(place)])
+      places.append(place)
+      if len(found) > IN_FLIGHT:  # Fetched late, so that the device never waits.
+        found[-1 - IN_FLIGHT] = np.asarray(found[-1 - IN_FLIGHT])
+
+    for first in range(0, len(items), encoder.encoded_at_once):
+      batch = encoder.encode(items[first:first + encoder.encoded_at_once])
+      batch["place"] = first + np.arange(len(batch["mask"]))
+      for rows in by_length(encoder, batch, widths):
+        shapes = tuple(value.shape[1:] for value in rows.values())
+        if shapes in waiting:
+          rows = {key: np.concatenate([waiting[shapes][key], value]) for key, value in rows.items()}
+        total, per_row = len(rows["place"]), sum(int(np.prod(shape)) for shape in shapes if shape)
+        size = max(1, min(EMBEDDED_AT_ONCE, at_once // max(1, per_row)))
+        whole = total // size * size
+        for row in range(0, whole, size):
+          sizes[shapes] = size
+          run({key: value[row:row + size] for key, value in rows.items()}, size)
+        waiting[shapes] = {key: value[whole:] for key, value in rows.items()}
+    for shapes, rows in waiting.items():
+      if len(rows["place"]):
+        run(rows, sizes.get(shapes) or encoders.bucket(len(rows["place"])))
+    vectors = np.concatenate([np.asarray(value) for value in found])
+    vectors[np.concatenate(places)] = vectors.copy()
+    return vectors
+
+  return embed
+
+
+def sentence_embedder(
+    embed: Callable[[Sequence[str]], np.ndarray],
+    encoder: Any,
+    pooling: str = "mean",
+    *,
+    sif_a: float = 1e-3,
+    num_words: int = 16,
+    num_components: int = 2,
+) -> Callable[[Sequence[str]], np.ndarray]:
+  """`sentences -> [num_sentences, dim]` of a model of words (`embeddings_jax/ops/sentence_vectors.py`).
+
+  Args:
+    embed: words -> [num_words, d].
+    encoder: of words; its vocabulary's counts are those of `sif`.
+    pooling: one of `WORD_POOLINGS`. Of `idf` the counts, and of `sif` the first component, are those of the sentences
+      that are embedded together.
+    sif_a: the a of `sif`'s a / (a + p(w)).
+    num_words, num_components: of `concatenation` and `components`.
+  """
+  counts = encoder.vocabulary.counts
+  if pooling == "sif" and not counts.any():
+    raise InputError("--pooling=sif: needs the words' counts, which a file of vectors lacks; a run has them")
+  if not 0 < sif_a < math.inf:
+    raise InputError(f"sif_a={sif_a}: must be a positive number")
+  fn = {"concatenation": lambda table, tokens, _: sentence_vectors.concatenation(table, tokens, num_words),
+        "components": lambda table, tokens, _: sentence_vectors.components(table, tokens, num_components),
+        }.get(pooling, sentence_vectors.mean)
+  compiled = jax.jit(fn)
+
+  def embed_sentences(sentences: Sequence[str]) -> np.ndarray:
+    table, weights = jnp.asarray(embed(encoder.names)), None
+    batches = []
+    for first in range(0, len(sentences), encoder.encoded_at_once):
+      tokens = encoder.encode(sentences[first:first + encoder.encoded_at_once])["tokens"]
+      batches.append(np.pad(tokens, [(0, encoders.bucket(len(tokens)) - len(tokens)), (0, 0)], constant_values=-1))
+    if pooling == "idf":
+      frequency = sum(sentence_vectors.document_frequency(jnp.asarray(tokens), len(table)) for tokens in batches)
+      weights = sentence_vectors.idf_weights(frequency, len(sentences))
+      if not np.asarray(jnp.where(frequency > 0, weights, 0)).any():
+        raise InputError(f"--pooling=idf: each word is in all of the {len(sentences)} lines, so that all weights are "
+                         "0; the frequencies are those of the input, so give more lines, or take mean")
+    elif pooling == "sif":
+      weights = sentence_vectors.sif_weights(jnp.asarray(counts, jnp.float32), sif_a)
+    # All batches but the last are full, so that no row of padding stands before one of a sentence.
+    vectors = np.concatenate([np.asarray(compiled(table, tokens, weights)) for tokens in batches])[:len(sentences)]
+    if pooling == "sif":
+      common = jnp.asarray(vectors)
+      vectors = sentence_vectors.remove_component(common, sentence_vectors.first_component(common))
+      if float(jnp.abs(vectors).max()) <= 1e-5 * float(jnp.abs(common).max()):
+        raise InputError(f"--pooling=sif: the vectors of the {len(sentences)} lines have one direction, which SIF "
+                         "takes for what is common to all and removes; give more lines, or take mean")
+    return np.asarray(vectors)
+
+  return embed_sentences
+
+
+def packing_embedder(model: Model, state: PyTree, encoder: Any) -> Callable[[Sequence[Any]], np.ndarray]:
+  """As `embedder`, for models that read several texts in a row: at most four programs, and hardly any padding."""
+  replicated = NamedSharding(jax.tree.leaves(state)[0].sharding.mesh, P())
+  compiled = jax.jit(model.outputs["embed_packed"], out_shardings=replicated)
+  widths = packing.row_widths(encoder.max_length)
+  at_once = encoder.embedded_at_once * (1 if jax.default_backend() == "cpu" else 32)
+  sizes: dict[int, int] = {}  # Width -> rows of the program that is compiled.
+
+  def batches(items: Sequence[Any]):
+    """The packed rows, and which item is in which slot."""
+    for first in range(0, len(items), encoder.encoded_at_once):
+      for rows in packing.packed(encoder.encode(items[first:first + encoder.encoded_at_once]), widths):
+        total, width = rows["tokens"].shape
+        most = max(1, at_once // (2 * width))
+        size = sizes[width] = max(sizes.get(width, 1), min(most, encoders.bucket(total)))
+        for row in range(0, total, size):
+          piece = {key: value[row:row + size] for key, value in rows.items()}
+          more = size - len(piece["tokens"])
+          piece = {key: np.pad(value, ((0, more), (0, 0)), constant_values=0 if key == "segments" else -1)
+                   for key, value in piece.items()}
+          yield piece, np.where(piece["slots"] >= 0, piece["slots"] + first, -1)
+
+  def embed(items: Sequence[Any]) -> np.ndarray:
+    waiting: list[tuple[Any, np.ndarray]] = []  # Fetched late, so that the device never waits.
+    vectors = None
+
+    def fetch(keep: int) -> None:
+      nonlocal vectors
+      while len(waiting) > keep:
+        value, slots = waiting.pop(0)
+        value = np.asarray(value.addressable_data(0))
+        if vectors is None:  # A text without a token has the vector 0.
+          vectors = np.zeros((len(items), value.shape[-1]), np.float32)
+        vectors[slots[slots >= 0]] = value[slots >= 0]
+
+    for piece, slots in batches(items):
+      waiting.append((compiled(state, piece, None), slots))
+      fetch(IN_FLIGHT)
+    fetch(0)
+    if vectors is None:
+      raise InputError("no item to embed has a token")
+    return vectors
+
+  return embed
+
+
+def by_length(encoder: Any, batch: dict[str, np.ndarray], widths: list[int]) -> list[dict[str, np.ndarray]]:
+  """The rows of an encoded batch by the lengths that they are to be padded to, shortest first.
+
+  Of an encoder with `num_widths` these are `widths`, to which is added what is lacking.
+  """
+  lengths = encoder.lengths(batch)
+  if lengths is None:
+    return [batch]
+  if not encoder.num_widths:
+    wanted = np.array([encoder.bucket(int(length)) for length in lengths])
+  else:
+    if not widths:
+      widths += [min(width, encoder.max_length) for width in encoders.best_widths(lengths, encoder.num_widths)]
+    elif lengths.max() > widths[-1]:
+      widths.append(encoder.max_length)
+    wanted = np.asarray(widths)[np.searchsorted(widths, lengths)]
+
+  def fitted(key: str, rows: np.ndarray, width: int) -> np.ndarray:
+    if rows.ndim == 1:
+      return rows
+    more = [(0, 0), (0, max(0, width - rows.shape[1]))] + [(0, 0)] * (rows.ndim - 2)
+    return np.pad(rows[:, :width], more, constant_values=encoder.padding.get(key, 0))
+
+  return [{key: fitted(key, value[wanted == width], width) for key, value in batch.items()}
+          for width in np.unique(wanted)]
+
+
+def predictor(model: Model, state: PyTree) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
+  """`arrays -> ` the output `predict` of all their rows; tokens sorted by length, in batches of few lengths."""
+  replicated = NamedSharding(jax.tree.leaves(state)[0].sharding.mesh, P())
+  compiled = jax.jit(model.outputs["predict"], out_shardings=replicated)
+
+  def predict_plain(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    names = [name for name in ("signal", "length", "image") if name in arrays]
+    found = []
+    for first in range(0, len(arrays[names[0]]), PREDICTED_AT_ONCE):
+      batch = {name: np.asarray(arrays[name][first:first + PREDICTED_AT_ONCE]) for name in names}
+      number = len(batch[names[0]])
+      batch = {name: np.pad(value, [(0, PREDICTED_AT_ONCE - number)] + [(0, 0)] * (value.ndim - 1))
+               for name, value in batch.items()}
+      found.append(np.asarray(compiled(state, batch, None).addressable_data(0))[:number])
+    return np.concatenate(found)
+
+  def predict(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    if "tokens" not in arrays:
+      return predict_plain(arrays)
+    tokens = np.asarray(arrays["tokens"])
+    longest = tokens.shape[-1]
+    lengths = (tokens >= 0).sum(-1).reshape(len(tokens), -1).max(1)
+    widths = np.array(sorted({min(longest, -(-longest * i // 32) * 8) for i in range(1, 5)}))
+    order, found = np.argsort(lengths, kind="stable"), None
+    for first in range(0, len(order), PREDICTED_AT_ONCE):
+      rows = order[first:first + PREDICTED_AT_ONCE]
+      width = widths[np.searchsorted(widths, lengths[rows].max())]
+      batch = {name: np.asarray(arrays[name])[rows][..., :width] for name in ("tokens", "segments") if name in arrays}
+      if "characters" in arrays:
+        batch["characters"] = np.asarray(arrays["characters"])[rows][:, :width]
+      missing = PREDICTED_AT_ONCE - len(rows)
+      batch = {name: np.pad(value, [(0, missing)] + [(0, 0)] * (value.ndim - 1)) for name, value in batch.items()}
+      part = np.asarray(compiled(state, batch, None).addressable_data(0))[:len(rows)]
+      of_tokens = part.ndim == 3
+      if found is None:
+        found = np.zeros((len(tokens), longest, part.shape[2]) if of_tokens else (len(tokens), *part.shape[1:]),
+                         part.dtype)
+      if of_tokens:
+        found[rows, :width] = part
+      else:
+        found[rows] = part
+    return found
+
+  return predict
+
+
+def asked_of(model: Model, state: PyTree, encoder: Any, *, data: Any = None,
+             untrained: Callable[[], PyTree] | None = None) -> dict[str, Any]:
+  """What protocols may ask beside embeddings: of a fine-tuned model `task`, `encoded` and `predict`, of one whose
+  encoder knows words in sentences `hidden`, their vectors in all layers, and `untrained`, those of a first state; of
+  a language model `measure`, with the held-out `source` and the training part's `counts` and `special_ids`."""
+  found: dict[str, Any] = {}
+  if "measures" in model.outputs and data is not None:
+    measures = jax.jit(model.outputs["measures"])
+    found |= {"measure": lambda batch: measures(state, batch, None), "source": data.splits.get("validation")}
+    found |= {name: data.facts[name] for name in ("counts", "special_ids") if name in data.facts}
+  if "predict" in model.outputs and data is not None and data.task is not None:
+    found |= {"task": data.task, "encoded": data.task.encoded, "predict": predictor(model, state)}
+  if "hidden" in model.outputs and hasattr(encoder, "encode_words"):
+    found["hidden"] = word_layers(model, lambda: state, encoder)
+    if untrained is not None:
+      found["untrained"] = word_layers(model, untrained, encoder)
+  return found
+
+
+def word_layers(model: Model, state_of: Callable[[], PyTree], encoder: Any) -> Callable:
+  """`sentences -> (float32 [num_words, layers + 1, dim], bool [num_words])`: of each word its first token, and
+  whether there is one; the sentences' words one after another. The state is asked for when it is needed."""
+
+  def layers(state, batch, starts):
+    found = model.outputs["hidden"](state, batch, None)
+    found = jnp.take_along_axis(found, starts[:, None, :, None], axis=2)
+    return jnp.moveaxis(found, 2, 1).astype(jnp.float32)
+
+  compiled = jax.jit(layers)
+
+  def hidden(sentences: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
+    state = state_of()
+    order = np.argsort([len(words) for words in sentences], kind="stable")
+    first = np.concatenate([[0], np.cumsum([len(words) for words in sentences])])
+    vectors, known = None, np.zeros(first[-1], bool)
+    for place in range(0, len(order), PREDICTED_AT_ONCE):
+      rows = order[place:place + PREDICTED_AT_ONCE]
+      chosen = [sentences[i] for i in rows] + [["."]] * (PREDICTED_AT_ONCE - len(rows))
+      batch = encoder.encode_words(chosen)
+      starts = batch.pop("word_starts")
+      width = encoders.bucket(starts.shape[1])
+      starts = np.pad(starts, [(0, 0), (0, width - starts.shape[1])], constant_values=-1)
+      found = np.asarray(compiled(state, batch, np.maximum(starts, 0)))
+      if vectors is None:
+        vectors = np.zeros((first[-1], *found.shape[2:]), np.float32)
+      for row, i in enumerate(rows):
+        words = slice(first[i], first[i + 1])
+        vectors[words] = found[row, :len(sentences[i])]
+        known[words] = starts[row, :len(sentences[i])] >= 0
+    return vectors, known
+
+  return hidden
+
+
+def topics_of(model: Model, state: PyTree, encoder: Any) -> dict[str, Any] | None:
+  """What the protocol `topics` asks a model of topics for: `topics` [k, V], p(w|z), and the `encoder` of words."""
+  if encoder.kind != "bags" or "components" not in model.outputs:
+    return None
+  parts = model.outputs["components"](state, None, None)
+  return {"topics": np.asarray(parts["beta"]), "encoder": encoder} if "beta" in parts else None

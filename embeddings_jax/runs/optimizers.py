@@ -1,0 +1,164 @@
+"""Builds optax schedules and optimizers from a config."""
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from embeddings_jax.types import InputError, PyTree
+from embeddings_jax.errors import check_choice, nearest
+
+SCHEDULES = ("constant", "linear", "cosine", "rsqrt")
+# Options of each optimizer beside those of all: the schedule's, `name`, `clip_norm` and `constant`.
+_ADAM = ("b1", "b2", "eps")
+OPTIONS = {"adam": _ADAM, "adamw": (*_ADAM, "weight_decay"), "sgd": ("momentum", "weight_decay"),
+           "lamb": (*_ADAM, "weight_decay"), "lars": ("momentum", "weight_decay"), "adagrad": (), "rmsprop": (),
+           "muon": ("b1", "b2", "weight_decay", "adam_fraction")}
+OPTIMIZERS = tuple(OPTIONS)
+KEYS = ("name", "learning_rate", "schedule", "warmup_steps", "warmup_fraction", "end_fraction", "clip_norm",
+        "constant", *dict.fromkeys(key for options in OPTIONS.values() for key in options))
+# Values at which an option that an optimizer lacks changes nothing: presets may keep them.
+NEUTRAL = {"weight_decay": (0, None), "adam_fraction": (1, None), "momentum": (0, None)}
+_RANGES = {"learning_rate": (0, np.inf), "warmup_steps": (0, np.inf), "warmup_fraction": (0, 1),
+           "end_fraction": (0, 1), "clip_norm": (0, np.inf), "weight_decay": (0, np.inf), "momentum": (0, 1),
+           "b1": (0, 1), "b2": (0, 1), "eps": (0, np.inf), "adam_fraction": (0, np.inf)}
+
+
+def schedule(config: Mapping[str, Any], num_steps: int) -> optax.Schedule:
+  """A learning rate over `num_steps`: linear warm-up, then `schedule` down to `end_fraction` of the peak."""
+  _check(config)
+  kind, peak = config.get("schedule", "constant"), config["learning_rate"]
+  check_choice("--config.optimizer.schedule", kind, SCHEDULES)
+  warmup = min(max(config.get("warmup_steps", 0), round(config.get("warmup_fraction", 0.0) * num_steps)), num_steps)
+  end, rest = peak * config.get("end_fraction", 0.0), max(num_steps - warmup, 1)
+  after = {
+      "constant": lambda: optax.constant_schedule(peak),
+      "linear": lambda: optax.linear_schedule(peak, end, rest),
+      "cosine": lambda: optax.cosine_decay_schedule(peak, rest, alpha=end / peak if peak else 0.0),
+      "rsqrt": lambda: lambda step: peak * (1 + step / max(warmup, 1)) ** -0.5,
+  }[kind]()
+  if not warmup:
+    return after
+  return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
+
+
+def depends_on_num_steps(config: Mapping[str, Any]) -> bool:
+  """Returns whether `schedule` gives other rates for another number of steps, which also bounds the warm-up."""
+  return (config.get("schedule", "constant") in ("linear", "cosine") or bool(config.get("warmup_steps"))
+          or bool(config.get("warmup_fraction")))
+
+
+def optimizer(config: Mapping[str, Any], num_steps: int) -> optax.GradientTransformation:
+  """Clipping by the global norm, then the optimizer with the schedule.
+
+  `muon` (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) moves the matrices of stacked layers by their
+  orthogonalised momentum, scaled so that AdamW's rates fit (Liu et al. 2025, arXiv:2502.16982, equation 4); all else
+  it leaves to AdamW with Nesterov's momentum, at `adam_fraction` of the rate. Parameters with a name among `constant`
+  keep the rate that they have after the warm-up.
+  """
+  transform = _transform(config, schedule(config, num_steps))
+  if kept := config.get("constant", ()):
+    steady = _transform(config, schedule({**config, "schedule": "constant"}, num_steps))
+    transform = optax.partition({"steady": steady, "falling": transform}, lambda params: _steady(params, kept))
+  clip_norm = config.get("clip_norm", 0.0)
+  return optax.chain(optax.clip_by_global_norm(clip_norm), transform) if clip_norm else transform
+
+
+def _transform(config: Mapping[str, Any], rate: optax.Schedule) -> optax.GradientTransformation:
+  """The optimizer that the config names, with a rate."""
+  name = config.get("name", "adam")
+  check_options(config, NEUTRAL)
+  betas = {k: config[k] for k in _ADAM if k in config}
+  decay, fraction = config.get("weight_decay", 0.0), config.get("adam_fraction", 1.0)
+  transform = {
+      "adam": lambda: optax.adam(rate, **betas),
+      "adamw": lambda: optax.adamw(rate, weight_decay=decay, mask=_decays, **betas),
+      "lamb": lambda: optax.chain(optax.scale_by_adam(**{"eps": 1e-6, **betas}),
+                                  optax.add_decayed_weights(decay, _decays), _layerwise_trust_ratio(),
+                                  optax.scale_by_learning_rate(rate)),
+      "lars": lambda: optax.lars(rate, decay, _decays, trust_ratio_mask=_decays,
+                                 momentum=config.get("momentum", 0.9)),
+      "sgd": lambda: optax.sgd(rate, momentum=config.get("momentum")),
+      "adagrad": lambda: optax.adagrad(rate),
+      "rmsprop": lambda: optax.rmsprop(rate),
+      "muon": lambda: optax.contrib.muon(
+          rate, weight_decay=decay, weight_decay_mask=_decays, consistent_rms=0.2, adam_weight_decay=decay,
+          muon_weight_dimension_numbers=_matrices, adam_learning_rate=lambda step: fraction * rate(step),
+          **{f"adam_{key}": value for key, value in betas.items() if key != "eps"}),
+  }[name]()
+  if decay and name == "sgd":
+    transform = optax.chain(optax.add_decayed_weights(decay, _decays), transform)
+  return transform
+
+
+def check_options(config: Mapping[str, Any], keys: Collection[str]) -> None:
+  """Raises for options that the optimizer does not take.
+
+  Args:
+    config: Options of the optimizer.
+    keys: Options to check; others may be left over from a preset with another optimizer.
+  """
+  name = config.get("name", "adam")
+  check_choice("--config.optimizer.name", name, OPTIMIZERS)
+  own = {key for options in OPTIONS.values() for key in options} - set(OPTIONS[name])
+  for key in keys:
+    if key in own and key in config and config[key] not in NEUTRAL.get(key, ()):
+      able = ", ".join(other for other, options in OPTIONS.items() if key in options)
+      raise InputError(f"--config.optimizer.{key}={config[key]}: {name} does not take it; {able} do")
+
+
+def _check(config: Mapping[str, Any]) -> None:
+  """Raises for unknown options and for values out of their ranges."""
+  if unknown := set(config) - set(KEYS):
+    close = nearest(sorted(unknown)[0], KEYS)
+    raise InputError(f"--config.optimizer: unknown {', '.join(sorted(unknown))}; {close}known: {', '.join(KEYS)}")
+  for key, (low, high) in _RANGES.items():
+    value = config.get(key)
+    if value is not None and not low <= value <= high:
+      raise InputError(f"--config.optimizer.{key}={value}: must be from {low} to {high}")
+
+
+def _steady(params: PyTree, kept: Sequence[str]) -> PyTree:
+  """`steady` for each array below a name of `kept`, `falling` for the others."""
+  names = {name for path, _ in jax.tree_util.tree_leaves_with_path(params) for name in _name(path)}
+  for name in kept:
+    check_choice("--config.optimizer.constant", name, sorted(names))
+  return jax.tree_util.tree_map_with_path(
+      lambda path, _: "falling" if set(kept).isdisjoint(_name(path)) else "steady", params)
+
+
+def _name(path: Any) -> tuple[str, ...]:
+  return tuple(str(getattr(key, "key", getattr(key, "name", key))) for key in path)
+
+
+def _decays(params: PyTree) -> PyTree:
+  """Weights decay; biases and the scales of a normalisation do not (Devlin et al. 2019; You et al. 2020)."""
+  return jax.tree_util.tree_map_with_path(lambda path, _: _name(path)[-1] not in ("bias", "scale"), params)
+
+
+def _matrices(params: PyTree) -> PyTree:
+  """How the kernels of stacked layers (`nets/transformer.py`) are matrices: which axes are summed over and which are
+  results; other axes number the matrices. None: no matrix of a stack."""
+
+  def axes(path, x):
+    name = _name(path)
+    if "layers" not in name or name[-1] != "kernel":
+      return None
+    reduced, kept = {"qkv": (1, (3, 4)), "out": ((1, 2), 3)}.get(name[-2], (1, 2))
+    return optax.contrib.MuonDimensionNumbers(reduced, kept)
+
+  return jax.tree_util.tree_map_with_path(axes, params)
+
+
+def _layerwise_trust_ratio() -> optax.GradientTransformation:
+  """LAMB's |w| / |update| (You et al. 2020, arXiv:1904.00962), of each layer where `layers` are stacked."""
+
+  def scale(path, update, param):
+    axes = tuple(range(1 if "layers" in _name(path) else 0, update.ndim))
+    norm = lambda x: jnp.sqrt(jnp.sum(jnp.square(x), axes, keepdims=True))
+    sizes = norm(param), norm(update)
+    return update * jnp.where((sizes[0] > 0) & (sizes[1] > 0), sizes[0] / jnp.where(sizes[1] > 0, sizes[1], 1), 1)
+
+  return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(scale, updates, params))

@@ -1,0 +1,269 @@
+"""Networks that are trained already, for `--init_from=DIR`: a work directory of ours, or a Hugging Face directory."""
+import hashlib
+import inspect
+import json
+import logging
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from etils import epath
+
+from embeddings_jax.data import tasks
+from embeddings_jax.data.encoders import ImageEncoder
+from embeddings_jax.data.files.json import read_json
+from embeddings_jax.interop import huggingface, huggingface_vision
+from embeddings_jax.train.mesh import make_mesh, path_name, placed, state_shardings
+from embeddings_jax.types import InputError, PyTree
+from embeddings_jax.runs import build
+
+# Arguments of a trunk that weights do not depend on; a config's own stay as they are.
+FREE = ("dropout", "attention_dropout", "dtype", "remat", "unroll", "init_std", "kernel_std", "position_init",
+        "mask_ratio", "norm_pix", "norm_decay")
+KINDS = ("subwords", "characters", *tasks.PLAIN)  # Encoders of networks, of ours, to start from.
+FOREIGN = ("parent", "name")  # Fields of every Flax module.
+
+
+class Pretrained(NamedTuple):
+  """A network with its tokenizer.
+
+  Attributes:
+    path: the directory.
+    name: of our model, `bert`, `gpt` or `mae`.
+    hyper: the arguments of that model's `encoder(**hyper)`.
+    params: nested dict of float32 NumPy arrays, `encoder` and heads.
+    encoder: makes the batches.
+    fingerprint: SHA-256 (hex) of the parameters and the encoder.
+    tokenizer: where its tokenizer is.
+    pooling: how its makers pool the vectors of tokens; "": they do not say.
+    normalize: whether they divide vectors by their lengths.
+    step: updates made, of a run of ours.
+    others: further arguments of the model, on which parameters beside the encoder depend.
+    statistics: BatchNorm's running ones, by the names of their parameters.
+  """
+
+  path: epath.Path
+  name: str
+  hyper: dict[str, Any]
+  params: dict[str, Any]
+  encoder: Any
+  fingerprint: str
+  tokenizer: str
+  pooling: str = ""
+  normalize: bool = False
+  step: int | None = None
+  others: dict[str, Any] = {}
+  statistics: Mapping[str, Any] = {}
+
+
+def load(directory: str) -> Pretrained:
+  """Reads a work directory of ours or a Hugging Face directory.
+
+  Raises:
+    InputError: it is neither, or what is in it does not fit together.
+  """
+  path = epath.Path(directory)
+  if not path.is_dir():
+    raise InputError(f"--init_from={directory}: no such directory")
+  if (path / "config.json").exists() and "trajectory" in read_json(path / "config.json"):
+    return _load_ours(path)
+  return _load_theirs(path)
+
+
+def _load_ours(path: epath.Path) -> Pretrained:
+  run = build.load_run(str(path))
+  config = run.record["config"]
+  name, options = config.get("factory") or config["name"], config["model"]
+  if isinstance(options.get("encoder"), Mapping):  # Of a run that fine-tuned it.
+    options = dict(options["encoder"])
+    name = options.pop("name")
+  module = build.network_module(name)
+  if run.encoder.kind not in KINDS or not hasattr(module, "encoder"):
+    raise InputError(f"--init_from={path}: holds a {name} of {run.encoder.kind}, which is no network to start from")
+  known = inspect.signature(getattr(module, name, module.encoder)).parameters
+  given = {key: value for key, value in run.record["facts"].items() if key in known} | options
+  parameters = inspect.signature(module.encoder).parameters
+  vocabulary = {"vocab_size": 1} if "vocab_size" in parameters else {}
+  fields = set(_hyper_fields(module.encoder(**vocabulary)))
+  trunk = module.encoder(**{key: value for key, value in given.items() if key in fields})
+  hyper = {key: getattr(trunk, key) for key in _hyper_fields(trunk)} | {"dtype": given.get("dtype", "float32")}
+  # The parameters that embeddings are made with.
+  params = run.state.params if run.state.average == () else run.state.average
+  params = jax.tree.map(np.asarray, {part: value for part, value in params.items() if part != "head"})
+  statistics = jax.tree.map(np.asarray, dict(run.state.extra).get("batch_stats", {}))
+  return Pretrained(path, name, hyper, params, run.encoder, _fingerprint(params, run.encoder),
+                    str(path / "encoder" / "tokenizer.json"), config["model"].get("pooling", ""), step=run.step,
+                    others={key: given.get(key, known[key].default) for key in getattr(module, "PRETRAINING", ())},
+                    statistics=statistics)
+
+
+def _load_theirs(path: epath.Path) -> Pretrained:
+  if huggingface_vision.is_vision(path):
+    hyper, others, params, shape = huggingface_vision.read(path)
+    encoder = ImageEncoder(*shape, huggingface_vision.processor(path, shape))
+    return Pretrained(path, "mae", hyper, params, encoder, _fingerprint(params, encoder), "", others=others)
+  sentence = huggingface.sentence_model(path)
+  name, hyper, params = huggingface.read(path)
+  encoder = huggingface.text_encoder(sentence, hyper)
+  return Pretrained(path, name, hyper, params, encoder, _fingerprint(params, encoder), str(sentence.folder),
+                    sentence.pooling, sentence.normalize)
+
+
+def adapt(config: Any, found: Pretrained, explicit: Collection[str]) -> None:
+  """Puts the sizes of a pretrained network and its tokenizer into a config, in place.
+
+  Args:
+    config: of the run that is to start from it: the same model's, or one whose `model.encoder` names a model.
+    found: the network.
+    explicit: keys that the user has set, as `model.dim`; what contradicts the network is refused.
+
+  Raises:
+    InputError: another model than the config's, or a key that contradicts it; both values are named.
+  """
+  where = f"--init_from={found.path}"
+  module = build.network_module(found.name)
+  known = inspect.signature(getattr(module, found.name, module.encoder)).parameters
+  sizes = {key: value for key, value in found.hyper.items() if key in known and key not in FREE}
+  fine_tuned = hasattr(config.model.get("encoder"), "keys")
+  node, prefix = (config.model.encoder, "model.encoder") if fine_tuned else (config.model, "model")
+  if fine_tuned:
+    sizes["name"] = found.name
+    accepted = {"name", *inspect.signature(module.encoder).parameters, *_hyper_fields(module.encoder(**found.hyper))}
+    for key in [key for key in node if key not in accepted]:  # Of another network.
+      if f"{prefix}.{key}" in explicit:
+        raise InputError(f"--config.{prefix}.{key}={node[key]!r}: a {found.name} has no {key}; leave the option out")
+      with node.unlocked():
+        del node[key]
+  elif found.name != (config.get("factory") or config["name"]):
+    raise InputError(f"{where}: holds a {found.name}, no {config.get('factory') or config['name']}")
+  else:
+    sizes |= {key: value for key, value in found.others.items() if key not in FREE and value is not None}
+  for key, value in sizes.items():
+    mine = node.get(key)
+    if f"{prefix}.{key}" in explicit and mine != value:
+      raise InputError(f"--config.{prefix}.{key}={mine!r}: {where} has {key}={value!r}; leave the option out")
+    _set(node, key, value)
+  pooling = found.pooling
+  if fine_tuned:
+    whole = found.encoder.kind in tasks.PLAIN or found.name == "cpc"  # No element stands for the others.
+    pooling = "last" if found.hyper.get("causal") else "mean" if whole else ""
+    if found.encoder.kind in tasks.PLAIN and "data.max_length" not in explicit:
+      _set(config.data, "max_length", getattr(found.encoder, "max_length", 0))
+  if pooling and "pooling" in config.model and "model.pooling" not in explicit:
+    _set(config.model, "pooling", pooling)
+  if found.encoder.kind != "subwords":
+    return
+  if "data.tokenizer" in explicit and str(config.data.tokenizer) != found.tokenizer:
+    raise InputError(f"--config.data.tokenizer={config.data.tokenizer}: {where} brings its own tokenizer; leave the "
+                     "option out")
+  _set(config.data, "tokenizer", found.tokenizer)
+  normalizer = json.loads(found.encoder.files()["tokenizer.json"]).get("normalizer") or {}
+  _set(config.data, "lowercase", bool(normalizer.get("lowercase", True)))
+  longest = found.hyper.get("max_length", 1 << 30)
+  for key in ("max_length", "window_length"):
+    mine = config.data.get(key)
+    if mine and mine > longest:
+      if f"data.{key}" in explicit:
+        raise InputError(f"--config.data.{key}={mine}: {where} knows positions up to {longest}")
+      config.data[key] = longest
+
+
+def _set(node: Any, key: str, value: Any) -> None:
+  """Sets a key whatever type its value in the config had."""
+  with node.unlocked():
+    if key in node:
+      del node[key]
+    node[key] = value
+
+
+def initial(found: Pretrained, report: Callable[[str], None] = print) -> Callable[[PyTree], PyTree]:
+  """`state -> state` with the pretrained parameters in place; what it lacks stays as it is, and is reported.
+
+  Raises (when called):
+    InputError: a parameter of another shape.
+  """
+  named = {**found.params, "batch_stats": found.statistics}
+  leaves = {path_name(path): value for path, value in jax.tree_util.tree_leaves_with_path(named)}
+
+  def put(state: PyTree) -> PyTree:
+    missing, used = {}, set()
+
+    def choose(path, leaf):
+      name = path_name(path)
+      if name not in leaves:
+        missing[name] = leaf
+        return leaf
+      if leaves[name].shape != leaf.shape:
+        raise InputError(f"--init_from={found.path}: params/{name} has shape {leaves[name].shape}, the model's has "
+                         f"{leaf.shape}")
+      used.add(name)
+      return leaves[name].astype(leaf.dtype)
+
+    params = jax.tree_util.tree_map_with_path(choose, state.params)
+    extra = dict(state.extra)
+    if found.statistics and "batch_stats" in extra:
+      extra |= jax.tree_util.tree_map_with_path(choose, {"batch_stats": extra["batch_stats"]})
+    if "target" in extra:  # A slower copy of the parameters begins with the same ones.
+      extra["target"] = jax.tree_util.tree_map_with_path(choose, extra["target"])
+    average = state.average if state.average == () else jax.tree_util.tree_map_with_path(choose, state.average)
+    fresh, unused = ", ".join(_roots(missing)), ", ".join(_roots(leaves.keys() - used))
+    report(f"{found.path}: {len(used)} arrays of {found.name} taken over" + (f"; fresh: {fresh}" if fresh else "")
+           + (f"; without use: {unused}" if unused else ""))
+    return state._replace(params=params, average=average, extra=extra)
+
+  return put
+
+
+def _roots(names: Collection[str]) -> list[str]:
+  """The parts of the network that leaves belong to, each once."""
+  return list(dict.fromkeys(name.split("/")[0] for name in sorted(names)))
+
+
+def as_run(found: Pretrained, pooling: str = "", **options: Any) -> build.Run:
+  """What the commands need of a run, from a pretrained network alone.
+
+  Args:
+    found: the network.
+    pooling: of its tokens' vectors (`embeddings_jax/ops/pooling.py`); "": its own, else the mean.
+    options: further arguments of the model's factory.
+  """
+  pooling = pooling or found.pooling or "mean"
+  if not hasattr(build.network_module(found.name), found.name):
+    raise InputError(f"--init_from={found.path}: a {found.name} is no model by itself; name the run by --workdir")
+  config = {"name": found.name, "model": {"pooling": pooling, **options}, "data": {}, "optimizer": {}}
+  factory = build.find_factory(config)
+  known = inspect.signature(factory).parameters
+  config["model"] |= {key: value for key, value in (found.hyper | found.others).items() if key in known}
+  given = {"mask_id": 0, **getattr(found.encoder, "facts", {})} | config["model"]
+  model = factory(**{key: value for key, value in given.items() if key in known}, optimizer=optax.identity())
+  mesh = make_mesh()
+  batch = {key: jax.ShapeDtypeStruct(value.shape, value.dtype) for key, value in example(found.encoder).items()}
+  with jax.set_mesh(mesh):
+    abstract = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), batch)
+    fresh = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), abstract)
+    state = placed(initial(found, logging.info)(fresh), state_shardings(abstract, mesh, model.rules))
+  return build.Run(found.path, {"config": config}, model, state, found.step or 0, found.encoder)
+
+
+def example(encoder: Any) -> dict[str, np.ndarray]:
+  """A batch of one item, for its shapes."""
+  return encoder.encode([np.zeros(encoder.shape, np.uint8)] if encoder.kind == "images" else ["a"])
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+  """The same vectors [n, dim], divided by their lengths; 0 stays 0."""
+  return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def _hyper_fields(module: Any) -> list[str]:
+  return [key for key in type(module).__dataclass_fields__ if key not in FOREIGN]
+
+
+def _fingerprint(params: Mapping[str, Any], encoder: Any) -> str:
+  content = hashlib.sha256(encoder.fingerprint.encode())
+  for path, value in jax.tree_util.tree_leaves_with_path(params):
+    content.update(f"{path_name(path)}{value.dtype.str}{value.shape}".encode())
+    content.update(np.ascontiguousarray(value).data)
+  return content.hexdigest()

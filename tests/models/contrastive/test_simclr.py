@@ -1,0 +1,57 @@
+"""SimCLR's update by hand: its two views, NT-Xent of cosines, the network that is kept."""
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from embeddings_jax.models.contrastive.simclr import simclr
+from embeddings_jax.nets import resnet
+from embeddings_jax.nets.siamese import Mlp, Siamese
+from embeddings_jax.ops.augment import augmented, pair_of_views
+from embeddings_jax.types import InputError
+
+ENCODER = dict(depth=8, width=4)
+
+
+def test_loss_is_that_of_the_other_view_among_all():
+  rng = np.random.default_rng(0)
+  images = jnp.asarray(rng.integers(0, 256, (6, 16, 16, 3)), jnp.uint8)
+  model = simclr(encoder=resnet.encoder(**ENCODER), projector_dims=(8, 5), temperature=0.3, strength=0.5, blur=False)
+  state = jax.jit(model.init)(jax.random.key(0), {"image": images})
+  new, metrics = jax.jit(model.update)(state, {"image": images}, jax.random.key(1))
+
+  op, _ = pair_of_views("simclr", 16, strength=0.5, blur=False)
+  network = Siamese(resnet.encoder(**ENCODER), Mlp((8, 5)))
+
+  @jax.jit
+  def apply(variables, rng):
+    views = [augmented(op, jax.random.fold_in(rng, i), images) for i in (0, 1)]
+    return views, network.apply(variables, {"image": jnp.concatenate(views)}, deterministic=False,
+                                mutable=["batch_stats"])
+
+  views, (found, moved) = apply({"params": state.params, **state.extra}, jax.random.key(1))
+  z = np.asarray(found["z"], np.float64)
+  z /= np.linalg.norm(z, axis=1, keepdims=True)
+  terms = np.exp(z @ z.T / 0.3)
+  np.fill_diagonal(terms, 0)
+  positive = terms[np.arange(12), np.roll(np.arange(12), 6)]
+  np.testing.assert_allclose(metrics["loss"], np.mean(np.log(terms.sum(1) / positive)), rtol=2e-4)
+  np.testing.assert_allclose(metrics["accuracy"], (terms.max(1) == positive).mean(), atol=1e-6)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), new.extra, moved)
+  assert np.abs(np.asarray(views[0] - views[1])).mean() > 0.01
+
+
+def test_scores_in_chunks_give_the_same_update():
+  images = jnp.asarray(np.random.default_rng(1).integers(0, 256, (8, 16, 16, 1)), jnp.uint8)
+  losses = []
+  for chunk_size in (0, 4):
+    model = simclr(encoder=resnet.encoder(**ENCODER), projector_dims=(8, 5), blur=False, chunk_size=chunk_size)
+    state = jax.jit(model.init)(jax.random.key(0), {"image": images})
+    losses.append(jax.jit(model.update)(state, {"image": images}, jax.random.key(1))[1])
+  for name in ("loss", "gradient_norm"):
+    np.testing.assert_allclose(losses[0][name], losses[1][name], rtol=1e-5)
+
+
+def test_a_temperature_of_0_is_refused():
+  with pytest.raises(InputError, match="temperature=0"):
+    simclr(encoder=resnet.encoder(**ENCODER), temperature=0)
