@@ -1,0 +1,82 @@
+"""Configs: the keys that every config has, and loading one by its model's name or from a file."""
+import importlib
+import importlib.util
+import pathlib
+
+import ml_collections
+
+from embeddings_jax.errors import InputError, check_choice
+
+PRESETS = ("demo", "tiny", "small", "paper")
+MAX_SEED = (1 << 32) - 1
+
+# What every config has; a config file only states what differs. The keys of `data`, `model` and
+# `optimizer` are the model's own.
+DEFAULTS = dict(
+    name="",
+    task="",  # What to fine-tune for: stands for `data.name`.
+    factory="",  # The model's module and function, where they are not called as the config.
+    model={},
+    data=dict(name="", errors="strict"),
+    optimizer={},
+    steps=0,  # 0: from `epochs`.
+    epochs=0,
+    batch_size=0,
+    seed=0,
+    steps_per_dispatch=1,
+    log_every=100,
+    eval_every=0,
+    save_every=1000,
+    evals=(),  # Protocols, as `linear_probe` or `word_similarity:ws353`.
+    evals_between=(),  # Those of every `eval_every` steps; none: `evals`.
+    eval_items=0,  # Evaluate on a sample of this many items where there is no official split; 0: all.
+    baselines=False,  # Evaluate the untrained model and features without learning too.
+    baseline_seeds=1,  # Number of random seeds for the untrained baseline; the mean is reported.
+    best_metric="",  # Keep, and report, the checkpoint with the best value of this evaluation metric.
+    horizon=0,  # Updates over which schedules run; 0: as many as the run was first asked for.
+)
+
+
+_BOUNDS = dict(steps=(0, 1 << 31), epochs=(0, 1 << 31), seed=(0, MAX_SEED), steps_per_dispatch=(1, 1 << 31),
+               log_every=(0, 1 << 31), eval_every=(0, 1 << 31), save_every=(0, 1 << 31), eval_items=(0, 1 << 31),
+               baseline_seeds=(1, 1 << 31), horizon=(0, 1 << 31))
+
+
+def check_numbers(config: ml_collections.ConfigDict) -> None:
+  """Raises if one of the numbers that every config has is out of its bounds."""
+  for name, (least, most) in _BOUNDS.items():
+    if not least <= config[name] <= most:
+      raise InputError(f"--config.{name}={config[name]}: must be from {least} to {most}")
+
+
+def model_names() -> list[str]:
+  """Models that have a config."""
+  folder = pathlib.Path(__file__).parents[1] / "configs"
+  return sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
+
+
+def load_config(model: str, preset: str, config_file: str = "") -> ml_collections.ConfigDict:
+  """The locked config of a model, from the repository or from a file of the user's."""
+  if config_file:
+    path = pathlib.Path(config_file)
+    if not path.is_file() or path.suffix != ".py":
+      raise InputError(f"--config_file={config_file}: {'must be a .py file' if path.exists() else 'no such file'}")
+    spec = importlib.util.spec_from_file_location("config_file", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+      raise InputError(f"--config_file={config_file}: it defines no get_config(preset)")
+  else:
+    if not model:
+      raise InputError(f"--model is missing: one of {', '.join(model_names())}")
+    check_choice("--model", model, model_names())
+    module = importlib.import_module(f"embeddings_jax.configs.{model}")
+  check_choice("--preset", preset, PRESETS)
+  config = ml_collections.ConfigDict(DEFAULTS)
+  for key in ("model", "data", "optimizer"):
+    config[key].unlock()
+  config.update(module.get_config(preset))
+  config.name = config.name or model
+  if not config.name:
+    raise InputError(f"--config_file={config_file}: name the model by --model or by `name` in the config")
+  return config.lock()

@@ -1,0 +1,238 @@
+"""What a run leaves behind when it ends: evaluations, embeddings, figures, `results.json`, and a summary."""
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from embeddings_jax.data.files.atomic import write_atomically
+from embeddings_jax.data.files.names import format_names
+from embeddings_jax.eval.neighbors import neighbors
+from embeddings_jax.eval.topics import top_words
+from embeddings_jax.types import Model, Prepared, PyTree
+from embeddings_jax import figures
+from embeddings_jax.runs import build, inference, loading, protocols, workdir
+from embeddings_jax.runs import metrics_log as metrics_log
+
+NEIGHBOR_RANKS = (100, 200, 300, 500, 700, 1000, 1500, 2000)  # Frequent words, past the function words.
+
+
+class Report:
+  """Evaluates states of one run, while it trains and when it is done."""
+
+  def __init__(self, config: Any, data: Prepared, model: Model, mesh: Any, data_dir: str | None,
+               cache_dir: str | None, say: Callable[[str], None]):
+    self._config, self._data, self._model, self._mesh = config, data, model, mesh
+    self._dirs = {"data_dir": data_dir, "cache_dir": cache_dir}
+    self._say = say
+    self._said: set[str] = set()
+    # One sample for all protocols and `embeddings.npy`, so that it is embedded once.
+    self._material = protocols.subset(data.dataset, config.eval_items, config.seed)
+
+  def between(self, state: PyTree, step: int) -> dict[str, float]:
+    """Evaluates while the run trains; of a task the part `dev` alone, for `best_metric`."""
+    names = self._config.evals_between or None
+    return self._run(self.embedder(state), names, state, parts=("train", "dev"))
+
+  def embedder(self, state: PyTree) -> Callable[[Any], np.ndarray]:
+    return remembering(inference.embedder(self._model, state, self._data.encoder))
+
+  def _say_once(self, line: str) -> None:
+    """Reports what is left out, which the baselines leave out too."""
+    if line not in self._said:
+      self._said.add(line)
+      self._say(line)
+
+  def _run(self, embed, names=None, state=None, parts=None, done=None) -> dict[str, float]:
+    names = self._config.evals if names is None else names
+    topics = None if state is None else inference.topics_of(self._model, state, self._data.encoder)
+    if state is None:  # Features without learning have embeddings alone.
+      needing = ("finetuning", "held_out", "probing", "topics")
+      names = [name for name in names if name.partition(":")[0] not in needing]
+    asked = {} if state is None else inference.asked_of(self._model, state, self._data.encoder, data=self._data,
+                                                       untrained=self.untrained)
+    if parts and "task" in asked:
+      task = asked["task"]
+      asked["task"] = task._replace(parts={part: task.parts[part] for part in parts})
+    return protocols.evaluate(
+        names, embed, dataset=self._material, vocabulary=self._data.encoder.names, sentences=self._sentences(embed),
+        topics=topics, asked=asked, seed=self._config.seed, report=self._say_once, lenient=True, done=done,
+        # The config is of this command line.
+        allow_code=True, view=protocols.view_for(self._data.encoder, self._dirs["cache_dir"]), **self._dirs)
+
+  def _sentences(self, embed: Callable[[Any], np.ndarray]) -> Callable[[Any], np.ndarray]:
+    """How sentences are embedded: by a model of words as the means of their words."""
+    return inference.sentence_embedder(embed, self._data.encoder) if self._data.encoder.kind == "words" else embed
+
+  def untrained(self, seed: int = 0) -> PyTree:
+    """The state of the same model before its first step, with BatchNorm's statistics of a batch where it has some;
+    `seed` is added to the config's."""
+    batch = self._data.splits["train"].batch_at(0)
+    state = build.first_state(self._model, batch, self._mesh, self._config.seed + seed)
+    if "calibrated" not in self._model.outputs:
+      return state
+    with jax.set_mesh(self._mesh):
+      return state._replace(extra=jax.jit(self._model.outputs["calibrated"])(state, batch, None))
+
+  def baselines(self) -> tuple[dict[str, float], dict[str, float]]:
+    """Evaluates untrained models and features without learning.
+
+    Returns:
+      `untrained/...`, means over `baseline_seeds` random seeds, and the metrics of each kind of features; the sample
+      standard deviations of the `untrained/...`, {} with one seed.
+    """
+    each: dict[str, list[float]] = {}
+    for seed in range(self._config.baseline_seeds):
+      first = self.untrained(seed)
+      embed_first = remembering(self.embedder(first))
+      if embed_first(self._material.items).any():  # A closed form knows nothing before its first step.
+        for key, value in self._run(embed_first, state=first).items():
+          each.setdefault(f"untrained/{key}", []).append(value)
+    metrics = {key: float(np.mean(values)) for key, values in each.items()}
+    spread = {key: float(np.std(values, ddof=1)) for key, values in each.items() if len(values) > 1}
+    for name, features in protocols.baselines(self._data.dataset, self._data.encoder).items():
+      metrics |= {f"{name}/{key}": value for key, value in self._run(remembering(features)).items()}
+    return metrics, spread
+
+  def finish(self, state: PyTree, step: int, path: epath.Path, *, seconds: float, record: Mapping[str, Any],
+             write: bool, draw: bool = True, best: int | None = None) -> None:
+    """Final evaluations and everything that is written from them.
+
+    Args:
+      state: what is evaluated.
+      step: what training ended with.
+      path: the work directory.
+      seconds: wall time of the training.
+      record: as in `config.json`.
+      write: whether this process is the one that writes.
+      draw: whether it draws figures.
+      best: the step of `state`, where it was chosen.
+    """
+    embed = self.embedder(state)
+    pending = protocols.expanded(self._config.evals)
+    pending += ["baselines"] if self._config.baselines else []
+    pending += ["figures"] if draw else []
+    results = self._training(step, path, seconds, record, best) | {"pending": pending}
+
+    def save(name: str = "", metrics: Mapping[str, float] | None = None) -> None:
+      """Marks a part as done and writes what there is, so that a later failure or signal loses nothing."""
+      if name:
+        pending.remove(name)
+      # What could not be asked is nan, which JSON does not know.
+      results["metrics"] |= {key: round(float(value), 6) for key, value in (metrics or {}).items()
+                             if np.isfinite(value)}
+      if write:
+        workdir.write_json(path / "results.json", {key: value for key, value in results.items()
+                                                   if key != "pending" or value})
+
+    save()
+    names = self._data.encoder.names
+    if names is not None:
+      vectors = embed(names)
+    else:
+      vectors, names = embed(self._material.items), self._material.names
+    if write:
+      workdir.write_array(path / "embeddings.npy", vectors)
+      if names is not None:
+        write_atomically(path / "vocabulary.txt", format_names(names))
+    metrics = self._run(embed, state=state, done=save)
+    save("", metrics)
+    if self._config.baselines:
+      metrics, spread = self.baselines()
+      if spread:
+        results["baseline_seeds"] = self._config.baseline_seeds
+        results["standard_deviations"] = {key: round(value, 6) for key, value in spread.items() if np.isfinite(value)}
+      save("baselines", metrics)
+    if not write:
+      return
+    drawn = []
+    if draw:
+      drawn = figures.draw(path, self._model, state, self._data._replace(dataset=self._material), vectors, names,
+                           evals=self._config.evals, data_dir=self._dirs["data_dir"], seed=self._config.seed)
+      drawn += figures.draw_probing(path, results["metrics"])
+      if jax.process_count() == 1:  # It embeds, which of several processes all would have to do.
+        drawn += figures.draw_sts(path, self._sentences(embed), self._config.evals, **self._dirs)
+      save("figures")
+    self._summary(path, results, vectors, names, drawn, inference.topics_of(self._model, state, self._data.encoder))
+
+  def _training(self, step: int, path: epath.Path, seconds: float, record: Mapping[str, Any],
+                best: int | None) -> dict[str, Any]:
+    """Returns what `results.json` says of the training alone."""
+    logged = metrics_log.read_metrics(path)
+    logged = [record for record in logged if "steps_per_second" in record] or logged  # Evaluations have no rates.
+    training = {key: value for key, value in (logged or [{}])[-1].items() if key not in ("step", "seconds")}
+    rate = training.pop("examples_per_second", 0.0)
+    return {
+        "model": self._config.name, "preset": record["preset"], "data": self._config.data.name, "metrics": {},
+        "training": training, "seed": self._config.seed, "steps": step,
+        **({} if best is None else {"best_step": best}), "examples_per_second": rate,
+        **self._words_per_second(step, seconds), "wall_seconds": round(seconds, 1), "command": record["command"],
+        "commit": workdir.commit(),
+        "versions": workdir.versions(), "device": jax.devices()[0].device_kind, "num_devices": jax.device_count(),
+        "mesh": dict(self._mesh.shape), "fingerprint": self._data.dataset.fingerprint,
+        **({"note": record["note"]} if "note" in record else {}),
+    }
+
+  def _words_per_second(self, step: int, seconds: float) -> dict[str, float]:
+    """Words of the text as it was read, in or out of the vocabulary, that went through training; for text."""
+    source = self._data.splits["train"]
+    if "num_raw_words" not in source.facts or not seconds:
+      return {}
+    # A closed form reads the text once, however many steps it takes.
+    passes = 1 if source.whole else step / source.facts["steps_per_epoch"]
+    return {"words_per_second": round(passes * source.facts["num_raw_words"] / seconds)}
+
+  def _summary(self, path: epath.Path, results: Mapping[str, Any], vectors: np.ndarray, names: Any,
+               drawn: Sequence[str], topics: Mapping[str, Any] | None) -> None:
+    if self._data.encoder.names is not None:
+      words = [names[rank] for rank in NEIGHBOR_RANKS if rank < len(names)] or list(names[:5])
+      for word, near in neighbors(vectors, names, words, k=6).items():
+        self._say(f"  {word:>14}: {', '.join(name for name, _ in near)}")
+    for number, words in enumerate(top_words(topics["topics"], 10) if topics else ()):
+      self._say(f"  topic {number}: {' '.join(self._data.encoder.vocabulary.words[i] for i in words)}")
+    for key, value in results["metrics"].items():
+      self._say(f"  {key}: {value:.4f}")
+    for name, better in surpassing(results["metrics"]).items():
+      self._say(f"  {name} does better than the trained model in {', '.join(better)}")
+    loss = results["training"].get("loss")
+    for name in ("aic", "bic"):
+      if name in results["training"]:
+        self._say(f"  {name}: {results['training'][name]:.1f}")
+    self._say(f"{results['model']}: {results['steps']} steps in {results['wall_seconds']} s"
+              + (f", loss {loss:.4f}" if loss is not None else "")
+              + (f", {results['words_per_second']:,} words/s" if "words_per_second" in results else ""))
+    made = ["results.json", f"embeddings.npy [{', '.join(map(str, vectors.shape))}]", *drawn]
+    self._say(f"{path}: {', '.join(made)}")
+    self._say("embed your own: python -m experiments.embed "
+              f"--workdir={shlex.quote(str(path))} --input=FILE --output=OUT.npy")
+
+
+def surpassing(metrics: Mapping[str, float]) -> dict[str, list[str]]:
+  """Returns the baselines that beat the model, with the metrics in which they do.
+
+  Args:
+    metrics: Metrics of the model, and of each baseline with its name in front: `pixels/class/test/accuracy`.
+  """
+  better: dict[str, list[str]] = {}
+  for key, value in metrics.items():
+    baseline, _, own = key.partition("/")
+    declared = protocols.metric(own) if own in metrics else None
+    if declared and declared.higher_is_better is not None:
+      gain = value - metrics[own]
+      if (gain if declared.higher_is_better else -gain) > 0:
+        better.setdefault(baseline, []).append(own)
+  return better
+
+
+def remembering(embed: Callable[[Any], np.ndarray]) -> Callable[[Any], np.ndarray]:
+  """Embeds the same items once, however many protocols ask for them in a row."""
+  last: list[Any] = [None, None]
+
+  def remembered(items):
+    if last[0] is not items:
+      last[:] = [items, embed(items)]
+    return last[1]
+
+  return remembered
