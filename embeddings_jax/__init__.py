@@ -1,7 +1,23 @@
-"""Embeddings learnt without labels: pure-function models, one training loop, honest evaluations."""
-from embeddings_jax.data.sources import array_source, reader_source, window_source
-from embeddings_jax.gradient import gradient_model
-from embeddings_jax.train.loop import train
-from embeddings_jax.types import Model, Source
+"""Embeddings learned without labels: pure-function models, one training loop, honest evaluations."""
+import importlib
 
-__all__ = ["Model", "Source", "array_source", "gradient_model", "reader_source", "train", "window_source"]
+# Name -> module. Imported when they are first used: JAX and Flax take seconds.
+_EXPORTED = {
+    "Model": "types", "Source": "types", "InputError": "errors", "array_source": "data.sources",
+    "reader_source": "data.sources", "window_source": "data.sources", "gradient_model": "gradient",
+    "train": "train.loop", "load": "runs.load", "fit": "runs.fit",
+}
+__all__ = sorted(_EXPORTED)
+
+
+def __getattr__(name: str):
+  if name not in _EXPORTED:
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+  value = getattr(importlib.import_module(f"{__name__}.{_EXPORTED[name]}"), name)
+  if name != "train":  # `embeddings_jax.train` is a package too; importing it replaces the attribute.
+    globals()[name] = value
+  return value
+
+
+def __dir__():
+  return [*globals(), *__all__]

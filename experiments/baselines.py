@@ -14,7 +14,7 @@ from typing import Any
 
 from absl import flags
 
-from embeddings_jax.types import InputError
+from embeddings_jax.errors import InputError
 from experiments import command
 from experiments.spread import described
 

@@ -4,6 +4,7 @@ import importlib.metadata
 import importlib.util
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -15,6 +16,7 @@ from embeddings_jax.errors import InputError, nearest
 from embeddings_jax.runs import presets
 
 FLAGS = flags.FLAGS
+_ARGUMENT = re.compile(r"(?<![\w.\-/'\"])([a-z]\w*(?:\.[a-z]\w*)*)=([^\s,;:)]*)")  # `name=value` in a message.
 USAGE_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
 NO_YNNPACK_CONVOLUTIONS = (
     "--xla_cpu_experimental_ynn_fusion_type=LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,"
@@ -127,7 +129,7 @@ def call(main: Callable[[Sequence[str]], int | None]) -> None:
   try:
     code = main(sys.argv) or 0
   except InputError as error:
-    code = _fail(error, USAGE_ERROR)
+    code = _fail(with_flags(str(error)), USAGE_ERROR)
   except KeyboardInterrupt as error:
     code = _fail(str(error) or "interrupted", getattr(error, "exit_code", INTERRUPTED))
   except BrokenPipeError:
@@ -142,6 +144,32 @@ def call(main: Callable[[Sequence[str]], int | None]) -> None:
     code = _fail(error, getattr(error, "exit_code", FAILURE))
   sys.stdout.flush()
   sys.exit(code)
+
+
+def with_flags(message: str) -> str:
+  """Returns an error message of the library in which arguments are the flags by which users set them.
+
+  `workdir=w` becomes `--workdir=w`, `min_count=9` becomes `--config.data.min_count=9`. A name that several parts of the
+  config have is that whose value is told, and stays as it is where that is not decided.
+  """
+  config = FLAGS["config"].value if "config" in FLAGS else None
+  nodes = {name: config[name] for name in ("data", "model", "optimizer")} if config is not None else {}
+
+  def flag(match: re.Match[str]) -> str:
+    name, value = match[1], match[2]
+    node, _, key = name.partition(".")
+    if name in FLAGS:
+      return f"--{name}={value}"
+    if node in nodes and key:
+      return f"--config.{name}={value}"
+    if config is not None and name in config and name not in nodes:
+      return f"--config.{name}={value}"
+    known = [node for node, options in nodes.items() if name in options]
+    told = [node for node in known if str(nodes[node][name]) == value.strip("'")]
+    chosen = known if len(known) == 1 else told
+    return f"--config.{chosen[0]}.{name}={value}" if len(chosen) == 1 else match[0]
+
+  return _ARGUMENT.sub(flag, message)
 
 
 def _fail(message: object, code: int) -> int:

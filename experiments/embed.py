@@ -13,9 +13,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from embeddings_jax.errors import check_choice
-from embeddings_jax.ops.pooling import check_pooling
-from embeddings_jax.types import InputError
+from embeddings_jax.errors import InputError
 from experiments import command
 
 FLAGS = flags.FLAGS
@@ -24,7 +22,8 @@ flags.DEFINE_string("workdir", "", "Work directory of the run.")
 flags.DEFINE_string("input", "", "Words or lines of text; .npy or .csv rows; a wav, or a text file that lists them.")
 flags.DEFINE_string("output", "", "Where to write [num_items, dim] float32, as .npy.")
 flags.DEFINE_enum("errors", "strict", ["strict", "replace"], "What to do with text that is not UTF-8.")
-flags.DEFINE_string("init_from", "", "Directory of a pretrained network, instead of --workdir.")
+flags.DEFINE_string("init_from", "", "Directory of a pretrained network, or file of word vectors, instead of "
+                    "--workdir.")
 flags.DEFINE_string("pooling", "", "Makes a line's vector from its words' or tokens' (default: the model's way).")
 flags.DEFINE_bool("normalize", None, "Divide vectors by their lengths (default: as --init_from says, else not).")
 flags.DEFINE_float("sif_a", 1e-3, "The a of --pooling=sif's a / (a + p(w)).")
@@ -44,28 +43,16 @@ def main(argv: Sequence[str]) -> int:
   from etils import epath
 
   from embeddings_jax.data.inputs import read_items
-  from embeddings_jax.runs import build, inference, pretrained, workdir
+  from embeddings_jax.runs import workdir
+  from embeddings_jax.runs.load import load
 
-  found = pretrained.load(FLAGS.init_from) if FLAGS.init_from else None
-  run = pretrained.as_run(found, FLAGS.pooling) if found else build.load_run(FLAGS.workdir)
-  kind = run.encoder.kind
-  if FLAGS.pooling and kind == "words":
-    check_choice("--pooling", FLAGS.pooling, inference.WORD_POOLINGS)
-  elif FLAGS.pooling and kind in ("subwords", "images"):
-    if kind == "subwords":
-      check_pooling(FLAGS.pooling)
-    run = run if found else build.load_run(FLAGS.workdir, pooling=FLAGS.pooling)
-  elif FLAGS.pooling:
-    raise InputError(f"--pooling={FLAGS.pooling}: needs a model of words or subwords, and this one is of {kind}")
-  items = read_items(FLAGS.input, kind, FLAGS.errors, getattr(run.encoder, "gaps", False),
-                     getattr(run.encoder, "columns", None))
-  embed = inference.embedder(run.model, run.state, run.encoder)
-  if FLAGS.pooling and kind == "words":
-    embed = inference.sentence_embedder(embed, run.encoder, FLAGS.pooling, sif_a=FLAGS.sif_a,
-                                        num_words=FLAGS.num_words, num_components=FLAGS.num_components)
-  vectors = embed(items)
-  if FLAGS.normalize or (FLAGS.normalize is None and found and found.normalize):
-    vectors = pretrained.unit(vectors)
+  run = load(FLAGS.init_from or FLAGS.workdir)
+  encoder = run.encoder
+  items = read_items(FLAGS.input, encoder.kind, FLAGS.errors, getattr(encoder, "gaps", False),
+                     getattr(encoder, "columns", None))
+  of_words = {"sif_a": FLAGS.sif_a, "num_words": FLAGS.num_words, "num_components": FLAGS.num_components}
+  vectors = run.embed(items, pooling=FLAGS.pooling, normalize=FLAGS.normalize,
+                      **(of_words if FLAGS.pooling and encoder.names is not None else {}))
   workdir.write_array(epath.Path(FLAGS.output), vectors)
   origin = FLAGS.init_from or f"step {run.step} of {FLAGS.workdir}"
   print(f"{FLAGS.output}: {vectors.shape[0]} x {vectors.shape[1]} {vectors.dtype}, from {origin}")

@@ -21,7 +21,7 @@ from absl import flags
 from embeddings_jax.errors import check_choice
 from embeddings_jax.ops.pooling import check_pooling
 from embeddings_jax.runs import presets
-from embeddings_jax.types import InputError
+from embeddings_jax.errors import InputError
 from experiments import command, vectors
 
 FLAGS = flags.FLAGS
@@ -53,11 +53,12 @@ def main(argv: Sequence[str]) -> int:
 
   from embeddings_jax import figures
   from embeddings_jax.runs import build, inference, loading, protocols, reports, workdir
+  from embeddings_jax.runs.load import load_run
 
-  run = build.load_run(FLAGS.workdir)
+  run = load_run(FLAGS.workdir)
   if FLAGS.pooling and run.encoder.kind == "subwords":
     check_pooling(FLAGS.pooling)
-    run = build.load_run(FLAGS.workdir, pooling=FLAGS.pooling)
+    run = load_run(FLAGS.workdir, pooling=FLAGS.pooling)
   elif FLAGS.pooling and run.encoder.kind != "words":
     raise InputError(f"--pooling={FLAGS.pooling}: needs a model of words or subwords, and this one is of "
                      f"{run.encoder.kind}")
@@ -153,11 +154,12 @@ def evaluate_file() -> int:
     protocols.check(name)
     if name in (*protocols.LABELLED, "probing", "text_classification"):
       raise InputError(f"--protocols={name}: --{origin} has no data set of its own; name one, as {name}:sst2")
+  from embeddings_jax.interop import word_vectors as files
   from embeddings_jax.runs import vectors as word_vectors
 
   words, sentences, asked, view = None, None, None, None
   if FLAGS.vectors:
-    found, _ = vectors.load()
+    found = files.read(FLAGS.vectors, FLAGS.vectors_format, FLAGS.errors)
     embed, words = word_vectors.embedder(found), found.words
     sentences = pooled(embed, word_vectors.encoder(found))
   elif FLAGS.features:

@@ -59,3 +59,19 @@ class Preparation:
     if self._shown:
       self._shown.close()
     self._unit, self._shown = "", None
+
+
+class Training:
+  """Shows the progress of a training: called with the step, the steps in all, and metrics."""
+
+  def __init__(self):
+    self._shown = None
+
+  def __call__(self, step: int, steps: int, record: Mapping[str, float]) -> None:
+    if not self._shown:
+      self._shown = Progress(steps)
+    self._shown.show(step, record)
+
+  def close(self) -> None:
+    if self._shown:
+      self._shown.close()

@@ -1,7 +1,5 @@
 """Trains a model: `python -m experiments.run --model=cpc --preset=demo`."""
-import contextlib
 import ipaddress
-import json
 import os
 import socket
 import sys
@@ -12,7 +10,7 @@ from absl import flags
 
 from embeddings_jax.runs import presets
 from embeddings_jax.train.signals import Signals
-from embeddings_jax.types import InputError
+from embeddings_jax.errors import InputError
 from experiments import command
 
 FLAGS = flags.FLAGS
@@ -55,7 +53,8 @@ def main(argv: Sequence[str]) -> int:
       print(config.to_json(indent=1))
       return 0
     start_processes()
-    return run(config, command.overridden(argv), signals)
+    train(config, command.overridden(argv), signals)
+    return 0
 
 
 def list_data() -> int:
@@ -134,132 +133,25 @@ def several_tasks() -> bool:
   return len(hosts) > 1 or (started and any(int(os.environ.get(name, "1") or 1) > 1 for name in counts))
 
 
-def run(config: Any, explicit: Collection[str] = (), signals: Signals | None = None) -> int:
-  """Trains and evaluates.
-
-  Args:
-    config: The completed config.
-    explicit: Keys of the config that the command line sets.
-    signals: Asks the training to stop.
-  """
+def train(config: Any, explicit: Collection[str], signals: Signals) -> None:
+  """Trains and evaluates what the config and the flags say."""
   import jax
-  from etils import epath
 
-  from embeddings_jax.runs import build, loading, metrics_log, optimizers, protocols, reports, workdir
-  from embeddings_jax.train import loop
-  from embeddings_jax.train.checkpoints import Checkpoints
-  from embeddings_jax.train.mesh import check_batch_size, make_mesh
-  from experiments.progress import Preparation, Progress
+  from embeddings_jax.runs import fit
+  from embeddings_jax.train.mesh import make_mesh
+  from experiments.progress import Preparation, Training
 
-  named = "optimizer.name" in explicit  # What a preset has for another optimizer is then left over.
-  optimizers.check_options(config.optimizer, [key for key in config.optimizer
-                                              if not named or f"optimizer.{key}" in explicit])
-  alone = jax.process_index() == 0
-  say = print if alone else lambda *_: None
-  mesh = make_mesh(FLAGS.mesh)
-  cache_dir = FLAGS.cache_dir
-  found = words = None
-  if FLAGS.init_from:
-    from embeddings_jax.runs import pretrained, word_start
-
-    words = word_start.find(FLAGS.init_from)
-    if not words:
-      found = pretrained.load(FLAGS.init_from)
-      pretrained.adapt(config, found, explicit)
-  for name in (*config.evals, *config.evals_between):
-    protocols.check(name)
-  if config.best_metric:
-    if not config.eval_every:
-      raise InputError(f"--config.best_metric={config.best_metric}: needs --config.eval_every above 0")
-    protocols.check_best_metric(config.best_metric)
-  # All that this config names, this command line has named.
-  preparation = Preparation()
+  preparation, training = Preparation(), Training()
   try:
-    data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=cache_dir,
-                             encoder=found.encoder if found else None, allow_code=True, progress=preparation)
+    fit.train_config(
+        config, preset=FLAGS.preset, explicit=explicit, workdir=FLAGS.workdir or None, default_workdir=True,
+        init_from=FLAGS.init_from, overwrite=FLAGS.overwrite, mesh=make_mesh(FLAGS.mesh), data_dir=FLAGS.data_dir,
+        cache_dir=FLAGS.cache_dir, allow_code=True,  # All that this config names, this command line has named.
+        figures=FLAGS.figures, command=" ".join(["python -m experiments.run", *sys.argv[1:]]), signals=signals,
+        report=print if jax.process_index() == 0 else lambda line: None, progress=training, preparation=preparation)
   finally:
     preparation.close()
-  if data.dataset.note:
-    say(data.dataset.note)
-  source = data.splits["train"]
-  steps = config.steps or config.epochs * data.facts["steps_per_epoch"]
-  if not steps:
-    raise InputError("--steps is missing: the config has neither `steps` nor `epochs`")
-  if not source.whole:
-    check_batch_size(mesh, source.batch_size)
-
-  initial, origin = None, found or words
-  if found:
-    initial = pretrained.initial(found, say)
-  elif words:
-    initial = word_start.initial(words, data.encoder, say)
-  course = workdir.trajectory(config.to_dict(), data.dataset.fingerprint, origin.fingerprint if origin else "")
-  path = epath.Path(FLAGS.workdir) if FLAGS.workdir else workdir.default_path(config, FLAGS.preset, course)
-  horizon = config.horizon or (not FLAGS.overwrite and workdir.recorded_horizon(path)) or steps
-  model = build.make_model(config, data.facts, horizon)
-  if build.depends_on_horizon(config):
-    course["horizon"] = horizon
-  record = {
-      "config": json.loads(config.to_json_best_effort()), "preset": FLAGS.preset, "trajectory": course,
-      "steps": steps, "horizon": horizon,
-      "encoder": data.encoder.fingerprint, "facts": workdir.described_facts(data.facts),
-      "batch": {k: [list(v.shape), str(v.dtype)] for k, v in source.batch_at(0).items()},
-      "command": " ".join(["python -m experiments.run", *sys.argv[1:]]),
-      **({"init_from": str(origin.path)} if origin else {}),
-  }
-  if words and data.splits.get("validation") and word_start.has_read(words, data.dataset.fingerprint):
-    record["note"] = "the word vectors it started from had also read the validation documents"
-    say(f"--init_from={FLAGS.init_from}: {record['note']}")
-  with workdir.prepared(path, course, overwrite=FLAGS.overwrite, report=say) if alone else contextlib.nullcontext():
-    if jax.process_count() > 1:  # Process 0 has made and locked the directory before any other looks into it.
-      from jax.experimental import multihost_utils
-      multihost_utils.sync_global_devices("work directory")
-    metadata = {"trajectory": course, "encoder": data.encoder.fingerprint, "versions": workdir.versions()}
-    checkpoints = Checkpoints(str(path / "checkpoints"), **workdir.best_of(config), metadata=metadata, report=say)
-    begun = checkpoints.newest_sound()
-    old = workdir.read_results(path, report=say)
-    if workdir.is_finished(old, begun, steps):
-      say(f"{path}: finished at step {begun}" + ("; more --steps continue it" if begun >= steps else ", converged"))
-      return 0
-    if begun:
-      say(f"{path}: going on from step {begun}"
-          + (f"; {steps} are asked for, so there is nothing to train, and what is there is evaluated"
-             if begun >= steps else ""))
-    else:
-      workdir.check_restart(path, checkpoints.rejected(), old)
-    if alone:
-      data.encoder.save(path / "encoder")
-      workdir.write_json(path / "config.json", record)
-    say(f"{config.name}: {data.facts['num_rows']} rows of {data.dataset.name}, {steps} steps of batch "
-        f"{source.batch_size}, mesh {dict(mesh.shape)} of {jax.devices()[0].device_kind}; in {path}")
-    if horizon < steps and "horizon" in course:
-      say(f"schedules run over {horizon} steps, beyond which the learning rate stays at its end")
-
-    report = reports.Report(config, data, model, mesh, FLAGS.data_dir, cache_dir, say)
-    log = metrics_log.MetricsLog(path, say) if alone else None
-    progress = Progress(steps) if alone else None
-    try:
-      state = loop.train(
-          model, source, steps=steps, seed=config.seed, mesh=mesh, steps_per_dispatch=config.steps_per_dispatch,
-          checkpoints=checkpoints, save_every=config.save_every,
-          evaluate=report.between if config.eval_every else None, eval_every=config.eval_every,
-          write=log.write if log else None, log_every=config.log_every, started=log.start if log else None,
-          progress=progress.show if progress else None, signals=signals,
-          initial=initial)
-      step, best = checkpoints.latest(), checkpoints.best()
-      if best not in (None, step):
-        layout = jax.tree.map(lambda leaf: leaf.sharding, state)
-        state, best, _ = checkpoints.restore(jax.eval_shape(lambda: state), layout, best)
-        say(f"{config.best_metric} was best at step {best}, which is reported")
-    finally:
-      if progress:
-        progress.close()
-      checkpoints.close()
-      if log:
-        log.close()
-    seconds = log.seconds() if log else 0.0
-    report.finish(state, step, path, seconds=seconds, record=record, write=alone, draw=FLAGS.figures, best=best)
-  return 0
+    training.close()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from embeddings_jax.runs import presets
-from embeddings_jax.types import InputError
+from embeddings_jax.errors import InputError
 from experiments import command
 
 FLAGS = flags.FLAGS
@@ -29,29 +29,14 @@ def main(argv: Sequence[str]) -> int:
   if not origin or (FLAGS.init_from and FLAGS.workdir):
     raise InputError("--workdir or --init_from is missing" if not origin else
                      "--workdir and --init_from: give one of them")
-  import jax
-  import numpy as np
+  from embeddings_jax.runs.load import load
 
-  from embeddings_jax.runs import pretrained
-
-  found = pretrained.load(origin)
-  if found.name != "gpt":
-    raise InputError(f"{origin}: holds a {found.name}; only gpt goes on from a text")
-  prompt, end = found.encoder.token_ids(FLAGS.prompt), found.encoder.facts.get("end_id")
-  if end is not None:  # What begins a document follows the end of one.
-    prompt = np.concatenate([[end], prompt])
-  if not len(prompt):
-    raise InputError("--prompt is missing: the tokenizer has no token that begins a text")
-  longest = found.hyper["max_length"]
-  length = min(FLAGS.length, longest)
-  prompt = prompt[-(longest + 1 - length):]  # Of a long text the end counts.
+  run = load(origin)
+  if not hasattr(run.encoder, "token_ids") or "sample" not in run.model.outputs:
+    raise InputError(f"{origin}: holds a {run.config['name']}; only gpt continues a text")
   options = {name: FLAGS[name].value for name in ("temperature", "top_k", "top_p")}
-  run = pretrained.as_run(found, sample_length=length, **options)
-  tokens = np.tile(prompt.astype(np.int32), (FLAGS.num_samples, 1))
-  with jax.set_mesh(jax.tree.leaves(run.state)[0].sharding.mesh):
-    sampled = jax.jit(run.model.outputs["sample"])(run.state, {"tokens": tokens}, jax.random.key(FLAGS.seed))
-  for row in np.asarray(sampled):
-    print(FLAGS.prompt + found.encoder.decode(row[row != end] if end is not None else row), flush=True)
+  for text in run.sample(FLAGS.num_samples, prompt=FLAGS.prompt, length=FLAGS.length, seed=FLAGS.seed, **options):
+    print(text, flush=True)
     if FLAGS.num_samples > 1:
       print("-" * 20)
   return 0

@@ -1,32 +1,33 @@
-"""Word vectors for the commands, whether of a run or of a file."""
+"""Flags of the commands that read word vectors, of a run or of a file."""
+from typing import Any
+
 from absl import flags
 
-from embeddings_jax.interop import word_vectors
-from embeddings_jax.types import InputError
+from embeddings_jax.errors import InputError
 
 FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-  """`--workdir`, `--vectors`, `--vectors_format` and `--errors`, from which `load` reads."""
+  """Defines `--workdir`, `--vectors`, `--vectors_format` and `--errors`, which `load` reads."""
   flags.DEFINE_string("workdir", "", "Work directory of a run.")
   flags.DEFINE_string("vectors", "", "File of word vectors, instead of a run's: word2vec, GloVe, or .npy.")
-  flags.DEFINE_string("vectors_format", "", f"Of --vectors; else recognised: {', '.join(word_vectors.FORMATS)}.")
+  flags.DEFINE_string("vectors_format", "", "Format of --vectors (default: recognized): word2vec, word2vec-binary, "
+                      "glove or npy.")
   flags.DEFINE_enum("errors", "strict", ["strict", "replace"],
                     "What to do with words of --vectors that are not UTF-8 or listed twice (replace: keep one).")
 
 
-def load() -> tuple[word_vectors.WordVectors, str]:
-  """The vectors that the flags name, and where they come from, in words."""
+def load() -> tuple[Any, str]:
+  """Returns the run that the flags name, and its origin in words."""
   if bool(FLAGS.workdir) == bool(FLAGS.vectors):
     raise InputError("--workdir or --vectors is missing" if not FLAGS.workdir else
                      "--workdir and --vectors: give one of them")
-  if FLAGS.vectors:
-    return word_vectors.read(FLAGS.vectors, FLAGS.vectors_format, FLAGS.errors), FLAGS.vectors
-  from embeddings_jax.runs import build
-  from embeddings_jax.runs.vectors import of_run
+  from embeddings_jax.interop import word_vectors
+  from embeddings_jax.runs import vectors
+  from embeddings_jax.runs.load import load_run
 
-  run = build.load_run(FLAGS.workdir)
-  if run.encoder.names is None:
-    raise InputError(f"--workdir={FLAGS.workdir}: --model={run.record['config']['name']} learns no vectors of words")
-  return of_run(run), f"step {run.step} of {FLAGS.workdir}"
+  if FLAGS.vectors:
+    return vectors.as_run(word_vectors.read(FLAGS.vectors, FLAGS.vectors_format, FLAGS.errors)), FLAGS.vectors
+  run = load_run(FLAGS.workdir)
+  return run, f"step {run.step} of {FLAGS.workdir}"

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from embeddings_jax.runs import presets
-from embeddings_jax.types import InputError
+from embeddings_jax.errors import InputError
 from experiments import command
 
 FLAGS = flags.FLAGS

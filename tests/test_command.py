@@ -18,6 +18,7 @@ from absl import flags
 import experiments
 from embeddings_jax.data import own
 from embeddings_jax.runs import presets
+from embeddings_jax.runs.load import load_run
 from embeddings_jax.train.signals import Interrupted, Signals
 from embeddings_jax.types import InputError
 from experiments import command
@@ -134,7 +135,6 @@ def test_a_run_leaves_all_its_files(finished):
 
 
 def test_the_best_checkpoint_is_what_is_reported_and_read(tmp_path):
-  from embeddings_jax.runs import build
 
   done = call("run", "--model=gmm", "--preset=tiny", f"--workdir={tmp_path / 'w'}", "--config.eval_every=5",
               "--config.steps_per_dispatch=5", "--config.best_metric=class/all/nmi")
@@ -146,7 +146,7 @@ def test_the_best_checkpoint_is_what_is_reported_and_read(tmp_path):
   assert measured[results["best_step"]] == max(measured.values()) > measured[20]
   assert results["metrics"][key] == pytest.approx(max(measured.values()), abs=1e-6)
   assert "loss" in results["training"] and key not in results["training"]
-  run = build.load_run(str(tmp_path / "w"))
+  run = load_run(str(tmp_path / "w"))
   assert run.step == results["best_step"] and int(run.state.step) == run.step
   done = call("evaluate", f"--workdir={tmp_path / 'w'}")
   assert f"{key}: {results['metrics'][key]:.4f}" in done.stdout

@@ -1,22 +1,16 @@
-"""Wiring: from a config to a model, and from a work directory to what was trained; `loading.py` has the data."""
-import functools
+"""Builds the model of a config; `loading.py` has the data."""
 import importlib
 import inspect
 import pathlib
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-from etils import epath
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from embeddings_jax.data import encoders
-from embeddings_jax.train.checkpoints import CheckpointReader
-from embeddings_jax.train.mesh import make_mesh, state_shardings
-from embeddings_jax.types import InputError, Model, PyTree
-from embeddings_jax.runs import optimizers, workdir
+from embeddings_jax.runs import optimizers
+from embeddings_jax.types import InputError, Model, Prepared, PyTree
 
 
 def make_model(config: Mapping[str, Any], facts: Mapping[str, Any], num_steps: int) -> Model:
@@ -96,7 +90,7 @@ def network_module(name: str) -> Any:
 
 
 def find_module(name: Any, rooms: Sequence[str]) -> Any:
-  """Returns the module of that name in the first room of the package that has one, perhaps in a folder of it, or None."""
+  """Returns the module of that name in the first of the package's rooms that has one, at any depth, or None."""
   public = isinstance(name, str) and name.isidentifier() and not name.startswith("_")
   for room in rooms if public else ():
     folder = pathlib.Path(__file__).parents[1] / room
@@ -113,52 +107,8 @@ def first_state(model: Model, batch: Mapping[str, Any], mesh: jax.sharding.Mesh,
     return jax.jit(model.init, out_shardings=NamedSharding(mesh, P()))(rng, batch)
 
 
-class Run(NamedTuple):
-  """What a work directory holds: enough to embed and evaluate, without the training data."""
+def prepare(config: Mapping[str, Any], *, dataset: Any = None, **options: Any) -> Prepared:
+  """Stands in for the pipelines."""
+  from embeddings_jax.runs import loading
 
-  path: epath.Path
-  record: dict[str, Any]  # config.json
-  model: Model
-  state: PyTree
-  step: int
-  encoder: Any
-
-
-def load_run(path: str, mesh: jax.sharding.Mesh | None = None, pooling: str = "") -> Run:
-  """Returns the best checkpoint of a work directory, else the newest sound one, with its model and encoder.
-
-  The directory may be that of a run that trains: it is only read.
-
-  Args:
-    path: The work directory.
-    mesh: See `make_mesh`.
-    pooling: Replaces the model's own pooling.
-
-  Raises:
-    InputError: A file is missing or damaged, or they do not fit together.
-  """
-  folder = epath.Path(path)
-  record = workdir.read_record(folder)
-  if pooling:
-    record["config"]["model"]["pooling"] = pooling
-  encoder = encoders.load_encoder(folder / "encoder")
-  if encoder.fingerprint != record["encoder"]:
-    raise InputError(f"{folder / 'encoder'}: changed since the training began; it does not fit the checkpoints")
-  mesh = mesh or make_mesh()
-  with jax.set_mesh(mesh):
-    try:
-      model = make_model(record["config"], workdir.stand_in_facts(record["facts"]), record["horizon"])
-      batch = {key: jax.ShapeDtypeStruct(tuple(shape), dtype) for key, (shape, dtype) in record["batch"].items()}
-      abstract = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), batch)
-    except InputError:
-      raise
-    except Exception as error:  # noqa: BLE001 - a damaged record can raise anything in a factory
-      reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-      raise InputError(f"{folder / 'config.json'}: describes no model that can be built ({reason})") from error
-    layout = state_shardings(abstract, mesh, model.rules)
-    checkpoints = CheckpointReader(str(folder / "checkpoints"), **workdir.best_of(record["config"]),
-                                   report=functools.partial(print, file=sys.stderr))
-    restored = checkpoints.restore(abstract, layout, preferred=checkpoints.best())
-  if restored is None:
-    raise InputError(f"{folder}: there is no complete checkpoint to read")
-  return Run(folder, record, model, restored[0], restored[1], encoder)
+  return loading.load_data(config, **options)

@@ -95,7 +95,7 @@ def sentence_embedder(
   """
   counts = encoder.vocabulary.counts
   if pooling == "sif" and not counts.any():
-    raise InputError("--pooling=sif: needs the words' counts, which a file of vectors lacks; a run has them")
+    raise InputError("pooling=sif: needs the words' counts, which a file of vectors lacks; a run has them")
   if not 0 < sif_a < math.inf:
     raise InputError(f"sif_a={sif_a}: must be a positive number")
   fn = {"concatenation": lambda table, tokens, _: sentence_vectors.concatenation(table, tokens, num_words),
@@ -113,7 +113,7 @@ def sentence_embedder(
       frequency = sum(sentence_vectors.document_frequency(jnp.asarray(tokens), len(table)) for tokens in batches)
       weights = sentence_vectors.idf_weights(frequency, len(sentences))
       if not np.asarray(jnp.where(frequency > 0, weights, 0)).any():
-        raise InputError(f"--pooling=idf: each word is in all of the {len(sentences)} lines, so that all weights are "
+        raise InputError(f"pooling=idf: each word is in all of the {len(sentences)} lines, so that all weights are "
                          "0; the frequencies are those of the input, so give more lines, or take mean")
     elif pooling == "sif":
       weights = sentence_vectors.sif_weights(jnp.asarray(counts, jnp.float32), sif_a)
@@ -123,7 +123,7 @@ def sentence_embedder(
       common = jnp.asarray(vectors)
       vectors = sentence_vectors.remove_component(common, sentence_vectors.first_component(common))
       if float(jnp.abs(vectors).max()) <= 1e-5 * float(jnp.abs(common).max()):
-        raise InputError(f"--pooling=sif: the vectors of the {len(sentences)} lines have one direction, which SIF "
+        raise InputError(f"pooling=sif: the vectors of the {len(sentences)} lines have one direction, which SIF "
                          "takes for what is common to all and removes; give more lines, or take mean")
     return np.asarray(vectors)
 

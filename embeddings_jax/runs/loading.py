@@ -5,7 +5,7 @@ import logging
 import pathlib
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -26,8 +26,8 @@ from embeddings_jax.data.sentences import TokenTexts, sentence_rows, tokenize_do
 from embeddings_jax.data.sources import array_source, window_source
 from embeddings_jax.data.subwords import SubwordEncoder, trained_tokenizer, without_special
 from embeddings_jax.data.tiles import tile_source
-from embeddings_jax.types import InputError, Prepared, Source
 from embeddings_jax.errors import check_choice
+from embeddings_jax.types import InputError, Prepared, Source
 
 # What the word models read: running tokens in blocks, or the cells of a matrix of co-occurrences, all or in tiles.
 FORMS = ("blocks", "cells", "tiles")

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from embeddings_jax.types import InputError, PyTree
 from embeddings_jax.errors import check_choice, nearest
+from embeddings_jax.types import InputError, PyTree
 
 SCHEDULES = ("constant", "linear", "cosine", "rsqrt")
 # Options of each optimizer beside those of all: the schedule's, `name`, `clip_norm` and `constant`.

@@ -2,6 +2,7 @@
 import importlib
 import importlib.util
 import pathlib
+from typing import Any
 
 import ml_collections
 
@@ -80,3 +81,11 @@ def load_config(model: str, preset: str, config_file: str = "") -> ml_collection
   if not config.name:
     raise InputError(f"--config_file={config_file}: name the model by --model or by `name` in the config")
   return config.lock()
+
+
+def assign(node: ml_collections.ConfigDict, key: str, value: Any) -> None:
+  """Sets an option of a config to a value of any type, as an array or None."""
+  with node.unlocked():
+    if key in node:
+      del node[key]
+    node[key] = value

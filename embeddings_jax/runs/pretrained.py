@@ -15,9 +15,11 @@ from embeddings_jax.data import tasks
 from embeddings_jax.data.encoders import ImageEncoder
 from embeddings_jax.data.files.json import read_json
 from embeddings_jax.interop import huggingface, huggingface_vision
+from embeddings_jax.runs import build, presets
+from embeddings_jax.runs.load import load_run
+from embeddings_jax.runs.run import Run
 from embeddings_jax.train.mesh import make_mesh, path_name, placed, state_shardings
-from embeddings_jax.types import InputError, PyTree
-from embeddings_jax.runs import build
+from embeddings_jax.types import InputError, Model, PyTree
 
 # Arguments of a trunk that weights do not depend on; a config's own stay as they are.
 FREE = ("dropout", "attention_dropout", "dtype", "remat", "unroll", "init_std", "kernel_std", "position_init",
@@ -73,7 +75,7 @@ def load(directory: str) -> Pretrained:
 
 
 def _load_ours(path: epath.Path) -> Pretrained:
-  run = build.load_run(str(path))
+  run = load_run(str(path))
   config = run.record["config"]
   name, options = config.get("factory") or config["name"], config["model"]
   if isinstance(options.get("encoder"), Mapping):  # Of a run that fine-tuned it.
@@ -144,23 +146,23 @@ def adapt(config: Any, found: Pretrained, explicit: Collection[str]) -> None:
     mine = node.get(key)
     if f"{prefix}.{key}" in explicit and mine != value:
       raise InputError(f"--config.{prefix}.{key}={mine!r}: {where} has {key}={value!r}; leave the option out")
-    _set(node, key, value)
+    presets.assign(node, key, value)
   pooling = found.pooling
   if fine_tuned:
     whole = found.encoder.kind in tasks.PLAIN or found.name == "cpc"  # No element stands for the others.
     pooling = "last" if found.hyper.get("causal") else "mean" if whole else ""
     if found.encoder.kind in tasks.PLAIN and "data.max_length" not in explicit:
-      _set(config.data, "max_length", getattr(found.encoder, "max_length", 0))
+      presets.assign(config.data, "max_length", getattr(found.encoder, "max_length", 0))
   if pooling and "pooling" in config.model and "model.pooling" not in explicit:
-    _set(config.model, "pooling", pooling)
+    presets.assign(config.model, "pooling", pooling)
   if found.encoder.kind != "subwords":
     return
   if "data.tokenizer" in explicit and str(config.data.tokenizer) != found.tokenizer:
     raise InputError(f"--config.data.tokenizer={config.data.tokenizer}: {where} brings its own tokenizer; leave the "
                      "option out")
-  _set(config.data, "tokenizer", found.tokenizer)
+  presets.assign(config.data, "tokenizer", found.tokenizer)
   normalizer = json.loads(found.encoder.files()["tokenizer.json"]).get("normalizer") or {}
-  _set(config.data, "lowercase", bool(normalizer.get("lowercase", True)))
+  presets.assign(config.data, "lowercase", bool(normalizer.get("lowercase", True)))
   longest = found.hyper.get("max_length", 1 << 30)
   for key in ("max_length", "window_length"):
     mine = config.data.get(key)
@@ -168,14 +170,6 @@ def adapt(config: Any, found: Pretrained, explicit: Collection[str]) -> None:
       if f"data.{key}" in explicit:
         raise InputError(f"--config.data.{key}={mine}: {where} knows positions up to {longest}")
       config.data[key] = longest
-
-
-def _set(node: Any, key: str, value: Any) -> None:
-  """Sets a key whatever type its value in the config had."""
-  with node.unlocked():
-    if key in node:
-      del node[key]
-    node[key] = value
 
 
 def initial(found: Pretrained, report: Callable[[str], None] = print) -> Callable[[PyTree], PyTree]:
@@ -221,40 +215,39 @@ def _roots(names: Collection[str]) -> list[str]:
   return list(dict.fromkeys(name.split("/")[0] for name in sorted(names)))
 
 
-def as_run(found: Pretrained, pooling: str = "", **options: Any) -> build.Run:
-  """What the commands need of a run, from a pretrained network alone.
+def as_run(found: Pretrained, pooling: str = "", **options: Any) -> Run:
+  """Returns a pretrained network as a run.
 
   Args:
-    found: the network.
-    pooling: of its tokens' vectors (`embeddings_jax/ops/pooling.py`); "": its own, else the mean.
-    options: further arguments of the model's factory.
+    found: The network.
+    pooling: Pooling of its tokens' vectors (`ops/pooling.py`); "" for its own, else the mean.
+    **options: Further arguments of the model's factory.
   """
-  pooling = pooling or found.pooling or "mean"
+  options["pooling"] = pooling or found.pooling or "mean"
   if not hasattr(build.network_module(found.name), found.name):
-    raise InputError(f"--init_from={found.path}: a {found.name} is no model by itself; name the run by --workdir")
-  config = {"name": found.name, "model": {"pooling": pooling, **options}, "data": {}, "optimizer": {}}
-  factory = build.find_factory(config)
+    raise InputError(f"{found.path}: a {found.name} is no model by itself; load the run that trained it")
+  factory = build.find_factory({"name": found.name})
   known = inspect.signature(factory).parameters
-  config["model"] |= {key: value for key, value in (found.hyper | found.others).items() if key in known}
-  given = {"mask_id": 0, **getattr(found.encoder, "facts", {})} | config["model"]
-  model = factory(**{key: value for key, value in given.items() if key in known}, optimizer=optax.identity())
-  mesh = make_mesh()
+  hyper = {key: value for key, value in (found.hyper | found.others).items() if key in known}
+  facts = {"mask_id": 0, **getattr(found.encoder, "facts", {})}
+
+  def rebuild(**others: Any) -> Model:
+    given = facts | hyper | options | others
+    return factory(**{key: value for key, value in given.items() if key in known}, optimizer=optax.identity())
+
+  model, mesh = rebuild(), make_mesh()
   batch = {key: jax.ShapeDtypeStruct(value.shape, value.dtype) for key, value in example(found.encoder).items()}
   with jax.set_mesh(mesh):
     abstract = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), batch)
     fresh = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), abstract)
     state = placed(initial(found, logging.info)(fresh), state_shardings(abstract, mesh, model.rules))
-  return build.Run(found.path, {"config": config}, model, state, found.step or 0, found.encoder)
+  config = {"name": found.name, "model": hyper | options, "data": {}, "optimizer": {}, "evals": ()}
+  return Run(found.path, {"config": config}, model, state, found.step or 0, found.encoder, rebuild, found.normalize)
 
 
 def example(encoder: Any) -> dict[str, np.ndarray]:
   """A batch of one item, for its shapes."""
   return encoder.encode([np.zeros(encoder.shape, np.uint8)] if encoder.kind == "images" else ["a"])
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-  """The same vectors [n, dim], divided by their lengths; 0 stays 0."""
-  return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 def _hyper_fields(module: Any) -> list[str]:

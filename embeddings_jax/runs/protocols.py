@@ -12,9 +12,9 @@ import numpy as np
 from embeddings_jax.data import catalog, wordsets
 from embeddings_jax.data.images import as_rows
 from embeddings_jax.data.task_sets import STS
+from embeddings_jax.errors import check_choice, nearest
 from embeddings_jax.eval import sts
 from embeddings_jax.types import InputError, Metric
-from embeddings_jax.errors import check_choice, nearest
 
 PROTOCOLS = ("analogies", "categorization", "clustering", "few_shot", "finetuning", "held_out", "knn",
              "linear_probe", "pair_retrieval", "pair_verification", "probing", "retrieval", "sts", "synonyms",

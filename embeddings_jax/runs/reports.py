@@ -7,14 +7,14 @@ import jax
 import numpy as np
 from etils import epath
 
+from embeddings_jax import figures
 from embeddings_jax.data.files.atomic import write_atomically
 from embeddings_jax.data.files.names import format_names
 from embeddings_jax.eval.neighbors import neighbors
 from embeddings_jax.eval.topics import top_words
-from embeddings_jax.types import Model, Prepared, PyTree
-from embeddings_jax import figures
-from embeddings_jax.runs import build, inference, loading, protocols, workdir
+from embeddings_jax.runs import build, inference, protocols, workdir
 from embeddings_jax.runs import metrics_log as metrics_log
+from embeddings_jax.types import Model, Prepared, PyTree
 
 NEIGHBOR_RANKS = (100, 200, 300, 500, 700, 1000, 1500, 2000)  # Frequent words, past the function words.
 

@@ -1,24 +1,53 @@
 """Word vectors of a run or of a file, as functions of words."""
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+from etils import epath
 
 from embeddings_jax.data.encoders import WordEncoder
 from embeddings_jax.data.words import Vocabulary
+from embeddings_jax.errors import InputError
 from embeddings_jax.eval.word_similarity import known_form
 from embeddings_jax.interop import word_vectors
-from embeddings_jax.runs import inference
+from embeddings_jax.ops import sentence_vectors
+from embeddings_jax.runs.run import Run
+from embeddings_jax.train.mesh import make_mesh, placed, state_shardings
+from embeddings_jax.types import Model
 
 
-def of_run(run: Any) -> word_vectors.WordVectors:
-  """The vectors of a `build.Run` of a model of words."""
-  names = run.encoder.names
-  return word_vectors.WordVectors(list(names), inference.embedder(run.model, run.state, run.encoder)(names))
+class Table(NamedTuple):
+  """State of vectors that were read from a file."""
+
+  vectors: jax.Array  # [num_words, dim]
+
+
+def as_run(found: word_vectors.WordVectors, path: epath.Path | None = None) -> Run:
+  """Returns word vectors as a run, whose `embed` looks words up and takes the mean over the words of a line."""
+
+
+  def init(rng, batch):
+    return Table(jnp.zeros(found.vectors.shape, found.vectors.dtype))
+
+  def update(state, batch, rng):
+    raise InputError("vectors of a file are not trained; start a run from the file by init_from")
+
+  model = Model(init, update, lambda state, batch: sentence_vectors.mean(state.vectors, batch["tokens"]))
+  state = placed(Table(found.vectors), state_shardings(jax.eval_shape(lambda: init(None, None)), make_mesh(), ()))
+  record = {"config": {"name": "vectors", "model": {}, "data": {}}}
+  return Run(path, record, model, state, 0, encoder(found), lambda **options: model)
+
+
+def of_run(run: Run) -> word_vectors.WordVectors:
+  """Returns the words and vectors of a run of a model of words."""
+  names = list(run.encoder.names)
+  return word_vectors.WordVectors(names, run.embed(names))
 
 
 def encoder(found: word_vectors.WordVectors) -> WordEncoder:
-  """Of sentences: words in lower case if all of the file are; how often they occurred is not known."""
+  """Returns the encoder of a file's words, lowercasing if all of them are in lower case; their counts are unknown."""
   cased = any(word != word.lower() for word in found.words)
   return WordEncoder(Vocabulary(found.words, np.zeros(len(found.words), np.int64)), "cased" if cased else "lower")
 

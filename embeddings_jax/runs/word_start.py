@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from embeddings_jax.data import encoders
 from embeddings_jax.eval.word_similarity import known_form
 from embeddings_jax.interop import word_vectors
+from embeddings_jax.runs import workdir
+from embeddings_jax.runs.load import load_run
+from embeddings_jax.runs.vectors import of_run
 from embeddings_jax.train.mesh import path_name
 from embeddings_jax.types import InputError, PyTree
-from embeddings_jax.runs import build, workdir
-from embeddings_jax.runs.vectors import of_run
 
 TABLE = "token_embedding"
 
@@ -41,9 +43,10 @@ def find(name: str) -> WordStart | None:
   else:
     if not (path / "config.json").exists() or "trajectory" not in workdir.read_json(path / "config.json"):
       return None
-    if workdir.read_record(path)["config"]["data"].get("encoder") != "words":
+    workdir.read_record(path)
+    if encoders.load_encoder(path / "encoder").names is None:
       return None
-    words, vectors = of_run(build.load_run(name))
+    words, vectors = of_run(load_run(name))
   content = hashlib.sha256("\n".join(words).encode())
   content.update(np.ascontiguousarray(vectors).data)
   return WordStart(path, words, vectors, content.hexdigest())

@@ -16,20 +16,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from etils import epath
 
 from embeddings_jax.data.files.atomic import replacing, write_atomically
 from embeddings_jax.data.files.json import json_field, read_json
-from embeddings_jax.types import InputError
 from embeddings_jax.runs import metrics_log, protocols
 from embeddings_jax.runs.presets import DEFAULTS
+from embeddings_jax.types import InputError
 
 # What the parameters after n steps depend on; all else (mesh, logging, checkpoints, evaluations,
 # directories, and how many steps) may change between one start of a run and the next.
 TRAJECTORY = ("name", "model", "data", "optimizer", "batch_size", "seed", "steps_per_dispatch")
 VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "scikit-learn")
 PATIENCE = 120.0  # Seconds that a run waits for another one in the same directory.
+FORMAT = 2  # Of `config.json`: raised when records of before cannot be read.
 MAX_FACT = 1 << 28  # Bytes of an array among a record's facts, as counts of a vocabulary.
 
 
@@ -345,6 +347,18 @@ def described_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     else:
       described[name] = value.item() if isinstance(value, np.generic) else value
   return described
+
+
+def described_batch(batch: Mapping[str, Any]) -> Any:
+  """Returns a batch as JSON: the shape and dtype of each array, in the batch's own tree."""
+  return {key: described_batch(value) if isinstance(value, Mapping) else [list(value.shape), str(value.dtype)]
+          for key, value in batch.items()}
+
+
+def stand_in_batch(described: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns shapes and dtypes from `described_batch`."""
+  return {key: stand_in_batch(value) if isinstance(value, Mapping) else
+          jax.ShapeDtypeStruct(tuple(value[0]), np.dtype(value[1])) for key, value in described.items()}
 
 
 def stand_in_facts(described: Mapping[str, Any]) -> dict[str, Any]:

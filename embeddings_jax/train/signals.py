@@ -2,10 +2,8 @@
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Iterator
-
-import jax
-from jax.experimental import multihost_utils
 
 TRY_AGAIN, INTERRUPTED = 75, 130  # 75 (EX_TEMPFAIL) asks a scheduler to start the run again.
 
@@ -55,13 +53,15 @@ class Signals:
       yield
     finally:
       self._deferred = False
-    if self._name and jax.process_count() == 1:
+    if self._name and not _several_processes():
       raise Interrupted(self._name)
 
   def received(self) -> str | None:
     """Returns the name of the signal that came, once all processes know of it; call after every dispatch."""
-    if jax.process_count() == 1:
+    if not _several_processes():
       return self._name
+    from jax.experimental import multihost_utils
+
     # The service agrees on the count after the highest one it has seen: ours must not leave any out.
     self._num_queries += 1
     return (self._name or "SIGTERM") if multihost_utils.reached_preemption_sync_point(self._num_queries) else None
@@ -71,5 +71,11 @@ class Signals:
     self._name = signal.Signals(number).name
     if again or not self._deferred:
       raise Interrupted(self._name)
-    if jax.process_count() > 1:
+    if _several_processes():
       os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _several_processes() -> bool:
+  """Returns whether the run has several processes; without importing JAX, which takes seconds."""
+  jax = sys.modules.get("jax")
+  return jax is not None and jax.process_count() > 1

@@ -21,7 +21,7 @@ from embeddings_jax.eval.retrieval import retrieval, unit_rows
 from embeddings_jax.models.factorization.lsa import lsa as make_lsa
 from embeddings_jax.runs import build, inference, loading, presets
 from embeddings_jax.train.loop import train
-from embeddings_jax.types import InputError
+from embeddings_jax.errors import InputError
 from experiments.benchmarks.memory import anonymous
 
 FLAGS = flags.FLAGS

@@ -16,7 +16,7 @@ from embeddings_jax.models.contrastive.simclr import simclr
 from embeddings_jax.nets import resnet
 from embeddings_jax.ops.augment import two_views
 from embeddings_jax.runs import build, inference, loading, presets
-from embeddings_jax.types import InputError
+from embeddings_jax.errors import InputError
 from experiments import command
 from experiments.benchmarks.turns import by_turns, compared, matrix_rate
 from experiments.spread import mean_and_std

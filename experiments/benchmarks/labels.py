@@ -10,6 +10,7 @@ from embeddings_jax.eval.finetuning import finetuning
 from embeddings_jax.eval.linear_probe import classifier
 from embeddings_jax.figures import sweeps
 from embeddings_jax.runs import build, inference, loading, presets, pretrained
+from embeddings_jax.runs.load import load_run
 from embeddings_jax.types import InputError, Model
 from experiments import command
 from experiments.spread import mean_and_std
@@ -32,7 +33,7 @@ def labels() -> dict:
   if not FLAGS.workdir:
     raise InputError("--workdir is missing: a run of bert, mae, simclr, byol or simsiam, say")
   numbers, rates = command.listed(FLAGS["numbers"], int), command.listed(FLAGS["rates"], float)
-  found, run = pretrained.load(FLAGS.workdir), build.load_run(FLAGS.workdir)
+  found, run = pretrained.load(FLAGS.workdir), load_run(FLAGS.workdir)
   embed = inference.embedder(run.model, run.state, run.encoder)
   rows: dict[str, list[dict]] = {}
   vectors: dict[str, np.ndarray] = {}

@@ -20,7 +20,7 @@ from embeddings_jax.models.contrastive.simcse import simcse
 from embeddings_jax.models.language import bert as bert_model
 from embeddings_jax.models.language.bert import bert
 from embeddings_jax.runs import inference, pretrained
-from embeddings_jax.types import InputError
+from embeddings_jax.errors import InputError
 from experiments.benchmarks.turns import by_turns, compared, matrix_rate
 
 FLAGS = flags.FLAGS

@@ -18,7 +18,7 @@ from embeddings_jax.eval.word_similarity import word_similarity
 from embeddings_jax.interop import word_vectors
 from embeddings_jax.runs import build, inference, loading, presets
 from embeddings_jax.train.loop import train
-from embeddings_jax.types import InputError
+from embeddings_jax.errors import InputError
 from experiments.spread import described
 
 FLAGS = flags.FLAGS

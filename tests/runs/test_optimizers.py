@@ -7,10 +7,8 @@ import numpy as np
 import optax
 import pytest
 
+from embeddings_jax.runs import optimizers, presets
 from embeddings_jax.types import InputError
-from embeddings_jax.runs import optimizers
-from embeddings_jax.runs import presets
-from experiments import command
 
 
 @pytest.mark.parametrize("config,values", [

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from embeddings_jax.configs import cpc_images, cpc_images_supervised, sgns
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.encoders import ImageEncoder, RowEncoder
 from embeddings_jax.eval.knn import knn
+from embeddings_jax.runs import build, loading, presets, pretrained, protocols, reports
+from embeddings_jax.runs.load import load_run
 from embeddings_jax.types import InputError
-from embeddings_jax.runs import build, loading, pretrained, protocols, reports
-from embeddings_jax.runs import presets
-from experiments import baselines, command
+from experiments import baselines
 from experiments.benchmarks import images
-from embeddings_jax.configs import cpc_images, cpc_images_supervised, sgns
 
 ROOT = pathlib.Path(__file__).parents[2]
 PICTURES = np.random.default_rng(0).integers(0, 256, (40, 12, 10, 3)).astype(np.uint8)
@@ -185,7 +185,7 @@ def test_a_run_starts_from_what_contrast_has_learnt_with_its_statistics(tmp_path
              "--config.model.frozen=True")
   assert done.returncode == 0, done.stderr
   assert "arrays of resnet taken over; fresh: head; without use: batch_stats, projector" in done.stdout
-  runs = [build.load_run(str(path)) for path in (first, second)]
+  runs = [load_run(str(path)) for path in (first, second)]
   kept = [(run.state.params["encoder"], run.state.extra["batch_stats"]["encoder"]) for run in runs]
   jax.tree.map(np.testing.assert_array_equal, *kept)
   for part in kept[0][1]["block_1"]["norm_0"].values():

@@ -4,8 +4,8 @@ import re
 import numpy as np
 import pytest
 
-from embeddings_jax.types import InputError
 from embeddings_jax.runs import protocols, reports
+from embeddings_jax.types import InputError
 
 TABLE = {"rug": [1, 0.1], "sofa": [0.3, 1], "ottoman": [-0.2, 1], "carpet": [2, 0.1], "hallway": [0, -1]}
 

@@ -6,10 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from embeddings_jax.runs import build, loading, presets
 from embeddings_jax.types import InputError
-from embeddings_jax.runs import build, loading
-from embeddings_jax.runs import presets
-from experiments import command
 
 # Two documents of three and two sentences in small letters, as uncased corpora have them.
 BLOCKS = ["the cat sat\non a mat\nall day", "dogs run\nand bark"] * 40

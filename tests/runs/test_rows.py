@@ -2,10 +2,8 @@
 import numpy as np
 import pytest
 
+from embeddings_jax.runs import build, loading, presets
 from embeddings_jax.types import InputError
-from embeddings_jax.runs import build, loading
-from embeddings_jax.runs import presets
-from experiments import command
 
 
 @pytest.fixture

@@ -4,14 +4,12 @@ import numpy as np
 import pytest
 from networks import equal, random_params
 
+from embeddings_jax import figures
 from embeddings_jax.data.subwords import train_wordpiece
 from embeddings_jax.interop import huggingface
+from embeddings_jax.runs import build, inference, loading, presets, pretrained
 from embeddings_jax.train.mesh import make_mesh
 from embeddings_jax.types import InputError
-from embeddings_jax import figures
-from embeddings_jax.runs import build, inference, loading, pretrained
-from embeddings_jax.runs import presets
-from experiments import command
 
 TEXTS = ["the cat sat on the mat", "a dog and another dog", "where is the cat ?", "a mat"]
 HYPER = dict(dim=12, num_layers=2, num_heads=3, mlp_dim=20, max_length=24, num_segments=2, positions="learned",

@@ -9,11 +9,9 @@ from etils import epath
 from test_command import call
 
 from embeddings_jax.interop import word_vectors
+from embeddings_jax.runs import build, inference, loading, presets, vectors, workdir
 from embeddings_jax.train.checkpoints import Checkpoints
 from embeddings_jax.types import InputError
-from embeddings_jax.runs import build, inference, loading, vectors, workdir
-from embeddings_jax.runs import presets
-from experiments import command
 
 TEXT = "king queen man woman king queen man woman king queen man woman Jazz jazz\n" * 3
 
@@ -143,13 +141,13 @@ def test_sentences_of_a_file_of_vectors():
   np.testing.assert_allclose(rows[3:], np.tile([1.0, 0], (1500, 1)))
   frequent = inference.sentence_embedder(embed, encoder, "idf")(lines)
   np.testing.assert_allclose(frequent[2], np.log([1503, 751.5]) @ [[3, 3], [0, 2]] / 2, rtol=1e-6)
-  with pytest.raises(InputError, match="--pooling=sif: needs the words' counts"):
+  with pytest.raises(InputError, match="pooling=sif: needs the words' counts"):
     inference.sentence_embedder(embed, encoder, "sif")
   for lines in (["king queen"], ["king queen", "queen king!"]):
-    with pytest.raises(InputError, match="--pooling=idf: each word is in all of the . lines, so that all"):
+    with pytest.raises(InputError, match="pooling=idf: each word is in all of the . lines, so that all"):
       inference.sentence_embedder(embed, encoder, "idf")(lines)
     encoder.vocabulary.counts = np.array([3, 2, 1])
-    with pytest.raises(InputError, match="--pooling=sif: the vectors of the . lines have one direction"):
+    with pytest.raises(InputError, match="pooling=sif: the vectors of the . lines have one direction"):
       inference.sentence_embedder(embed, encoder, "sif")(lines)
   assert np.abs(inference.sentence_embedder(embed, encoder, "sif")(["king", "queen king"])).max() > 1e-3
   cased = vectors.encoder(found._replace(words=["King", "king", "2"]))

@@ -11,8 +11,8 @@ from embeddings_jax.data.encoders import ImageEncoder
 from embeddings_jax.data.subwords import SubwordEncoder, train_bpe, train_wordpiece
 from embeddings_jax.gradient import GradientState
 from embeddings_jax.interop import word_vectors
-from embeddings_jax.types import InputError
 from embeddings_jax.runs import word_start
+from embeddings_jax.types import InputError
 
 WORDS = ["the", "cat", "sat", "unheard"]
 

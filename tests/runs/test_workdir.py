@@ -15,10 +15,9 @@ import pytest
 from etils import epath
 
 from embeddings_jax.data.files.atomic import write_atomically
+from embeddings_jax.runs import build, loading, metrics_log, presets, workdir
+from embeddings_jax.runs.load import load_run
 from embeddings_jax.types import InputError
-from embeddings_jax.runs import build, loading, metrics_log, workdir
-from embeddings_jax.runs import presets
-from experiments import command
 
 
 @pytest.fixture
@@ -257,7 +256,7 @@ def test_a_record_of_a_model_that_cannot_be_built_is_one_clear_line(path):
     record["config"]["model"] |= harm
     workdir.write_json(path / "config.json", record)
     with pytest.raises(InputError) as raised:
-      build.load_run(str(path))
+      load_run(str(path))
     assert "\n" not in str(raised.value)
 
 
