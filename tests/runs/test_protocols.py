@@ -4,7 +4,11 @@ import re
 import numpy as np
 import pytest
 
-from embeddings_jax.runs import protocols, reports
+from embeddings_jax import eval as protocols
+from embeddings_jax.data.encoders import WordEncoder
+from embeddings_jax.data.words import Vocabulary
+from embeddings_jax.runs import evaluation
+from embeddings_jax.runs.evaluation import Evaluator
 from embeddings_jax.types import InputError
 
 TABLE = {"rug": [1, 0.1], "sofa": [0.3, 1], "ottoman": [-0.2, 1], "carpet": [2, 0.1], "hallway": [0, -1]}
