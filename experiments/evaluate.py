@@ -18,10 +18,9 @@ from typing import Any
 
 from absl import flags
 
-from embeddings_jax.errors import check_choice
+from embeddings_jax.errors import InputError, check_choice
 from embeddings_jax.ops.pooling import check_pooling
 from embeddings_jax.runs import presets
-from embeddings_jax.errors import InputError
 from experiments import command, vectors
 
 FLAGS = flags.FLAGS

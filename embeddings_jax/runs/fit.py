@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 from etils import epath
 
+from embeddings_jax.data.dataset import as_dataset
 from embeddings_jax.errors import InputError, check_choice
 from embeddings_jax.runs import (
     build,
@@ -103,7 +104,7 @@ def fit(
   if isinstance(data, (str, os.PathLike)):
     config.data.name = str(data)
   elif data is not None:
-    dataset = build.as_dataset(data, cache_dir)
+    dataset = as_dataset(data, cache_dir=cache_dir)
     config.data.name = dataset.name
   return train_config(config, preset=preset, explicit=explicit, dataset=dataset, workdir=workdir, init_from=init_from,
                       mesh=mesh, data_dir=data_dir, cache_dir=cache_dir, write=write, report=report)

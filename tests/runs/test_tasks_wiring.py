@@ -110,7 +110,8 @@ def test_pictures_are_predicted_in_order():
   assert data.encoder.kind == "images" and data.task.labels == tuple("0123456789")
   model = build.make_model(config, data.facts, 20)
   state = build.first_state(model, data.splits["train"].batch_at(0), make_mesh("data:1", jax.devices()[:1]), 0)
-  arrays = {name: value[:70] for name, value in data.task.encoded["train"].items()}  # More than are predicted at once.
+  # More than are predicted at once.
+  arrays = {name: value[:70] for name, value in data.task.encoded["train"].items()}
   found = inference.asked_of(model, state, data.encoder, data=data)["predict"](arrays)
   expected = jax.jit(lambda *args: model.outputs["predict"](*args, None))(state, {"image": arrays["image"]})
   np.testing.assert_allclose(found, expected, atol=1e-5)
