@@ -119,8 +119,7 @@ def _draw_reconstructions(plt: Any, drawing: Any) -> Any:
   if not _are_images(found.get("reconstructed")):
     return None
   if "original" not in found:
-    inputs = next(value for value in batch.values() if _are_images(value))
-    found["original"] = np.asarray(unit(inputs)) if inputs.shape == found["reconstructed"].shape else inputs
+    found["original"] = np.asarray(unit(jax.device_put(next(filter(_are_images, batch.values())))))
   return reconstructions(plt, found)
 
 

@@ -20,7 +20,7 @@ from embeddings_jax.types import Model, Prepared, PyTree
 _TINY = 1e-12  # Least norm that vectors are divided by.
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class Run:
   """A trained model with its encoder.
 
@@ -46,6 +46,9 @@ class Run:
   rebuild: Callable[..., Model]
   normalize: bool = False
   prepared: Prepared | None = None
+
+  def __repr__(self) -> str:
+    return f"Run({self.config['name']}, step {self.step}{f', {self.path}' if self.path else ''})"
 
   @property
   def config(self) -> Mapping[str, Any]:
