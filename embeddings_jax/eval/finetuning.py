@@ -62,7 +62,7 @@ def finetuning(
 
 
 def _classes(task: Any, arrays: Mapping[str, np.ndarray], logits: np.ndarray) -> dict[str, float]:
-  guessed, right = logits.argmax(-1), np.asarray(arrays["label"])
+  guessed, right = logits.argmax(-1), np.asarray(arrays["targets"]["label"])
   f1 = metrics.f1_scores(guessed, right)
   found = {"accuracy": metrics.accuracy(guessed, right), "matthews": metrics.matthews(guessed, right),
            "macro_f1": float(np.nanmean(f1))}
@@ -72,13 +72,13 @@ def _classes(task: Any, arrays: Mapping[str, np.ndarray], logits: np.ndarray) ->
 
 
 def _scores(task: Any, arrays: Mapping[str, np.ndarray], logits: np.ndarray) -> dict[str, float]:
-  right = np.asarray(arrays["label"])
+  right = np.asarray(arrays["targets"]["label"])
   return {"pearson": metrics.pearson(logits, right, f"{task.name}: pearson"),
           "spearman": metrics.spearman(logits, right, f"{task.name}: spearman")}
 
 
 def _choices(task: Any, arrays: Mapping[str, np.ndarray], logits: np.ndarray) -> dict[str, float]:
-  return {"accuracy": metrics.accuracy(logits.argmax(-1), np.asarray(arrays["label"]))}
+  return {"accuracy": metrics.accuracy(logits.argmax(-1), np.asarray(arrays["targets"]["label"]))}
 
 
 def _tags(task: Any, arrays: Mapping[str, np.ndarray], logits: np.ndarray) -> dict[str, float]:

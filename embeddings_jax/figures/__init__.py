@@ -32,7 +32,7 @@ def draw(
   if records and "masked_loss" in records[-1]:
     made["pretraining"] = training.pretraining(plt, records, data.facts)
   if "components" in model.outputs and data.encoder.kind == "rows":
-    parts = jax.tree.map(np.asarray, model.outputs["components"](state, None, None))
+    parts = jax.tree.map(np.asarray, model.outputs["components"](state))
     if {"means", "covariances"} <= parts.keys():
       resp = vectors if len(vectors) == len(data.dataset.items) else None  # Of a sample, where the set is large.
       if resp is not None:
@@ -47,10 +47,10 @@ def draw(
   if "reconstruct" in model.outputs and data.encoder.kind == "images":
     chosen = np.linspace(0, len(data.dataset.items) - 1, pictures.NUM_PICTURES).astype(int)
     batch = data.encoder.encode(np.stack([data.dataset.items[i] for i in chosen]))
-    found = jax.tree.map(np.asarray, jax.jit(model.outputs["reconstruct"])(state, batch, None))
+    found = jax.tree.map(np.asarray, jax.jit(model.outputs["reconstruct"])(state, batch))
     made["reconstructions"] = pictures.hidden_patches(plt, found)
   if data.encoder.kind == "bags":
-    parts = model.outputs["components"](state, None, None) if "components" in model.outputs else {}
+    parts = model.outputs["components"](state) if "components" in model.outputs else {}
     if {"beta", "weights"} <= parts.keys():
       made["topics"] = documents.topics(plt, *(np.asarray(parts[name]) for name in ("beta", "weights")),
                                data.encoder.vocabulary.words)

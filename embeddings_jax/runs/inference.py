@@ -29,7 +29,7 @@ def embedder(model: Model, state: PyTree, encoder: Any, output: str = "") -> Cal
   if not output and "embed_packed" in model.outputs and encoder.kind == "subwords":
     return packing_embedder(model, state, encoder)
   replicated = NamedSharding(jax.tree.leaves(state)[0].sharding.mesh, P())
-  fn = (lambda state, batch: model.outputs[output](state, batch, jax.random.key(0))) if output else model.embed
+  fn = model.outputs[output] if output else model.embed
   compiled = jax.jit(fn, out_shardings=replicated)  # Of a function that stays the same it is compiled once.
 
   # Accelerators want more at once than what stays in a processor's cache.
@@ -166,7 +166,7 @@ def packing_embedder(model: Model, state: PyTree, encoder: Any) -> Callable[[Seq
         vectors[slots[slots >= 0]] = value[slots >= 0]
 
     for piece, slots in batches(items):
-      waiting.append((compiled(state, piece, None), slots))
+      waiting.append((compiled(state, piece), slots))
       fetch(IN_FLIGHT)
     fetch(0)
     if vectors is None:
@@ -203,42 +203,41 @@ def by_length(encoder: Any, batch: dict[str, np.ndarray], widths: list[int]) -> 
           for width in np.unique(wanted)]
 
 
-def predictor(model: Model, state: PyTree) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
-  """`arrays -> ` the output `predict` of all their rows; tokens sorted by length, in batches of few lengths."""
+def predictor(model: Model, state: PyTree, encoder: Any) -> Callable[[Mapping[str, Any]], np.ndarray]:
+  """Returns `encoded -> predictions`, the output `predict` of all rows of a split of a task.
+
+  Rows that the encoder pads are sorted by length and cut to one of four widths.
+  """
   replicated = NamedSharding(jax.tree.leaves(state)[0].sharding.mesh, P())
   compiled = jax.jit(model.outputs["predict"], out_shardings=replicated)
 
-  def predict_plain(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    names = [name for name in ("signal", "length", "image") if name in arrays]
-    found = []
-    for first in range(0, len(arrays[names[0]]), PREDICTED_AT_ONCE):
-      batch = {name: np.asarray(arrays[name][first:first + PREDICTED_AT_ONCE]) for name in names}
-      number = len(batch[names[0]])
-      batch = {name: np.pad(value, [(0, PREDICTED_AT_ONCE - number)] + [(0, 0)] * (value.ndim - 1))
-               for name, value in batch.items()}
-      found.append(np.asarray(compiled(state, batch, None).addressable_data(0))[:number])
-    return np.concatenate(found)
+  def rows_of(inputs: Mapping[str, Any], rows: np.ndarray, axis: int, width: int | None) -> dict[str, np.ndarray]:
+    """Some rows, cut to the width at their axis of time, and filled up to a full batch."""
+    def one(value):
+      value = np.asarray(value[rows])
+      value = value[(slice(None),) * axis + (slice(width),)] if width else value
+      return np.pad(value, [(0, PREDICTED_AT_ONCE - len(rows))] + [(0, 0)] * (value.ndim - 1))
+    return jax.tree.map(one, dict(inputs))
 
-  def predict(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    if "tokens" not in arrays:
-      return predict_plain(arrays)
-    tokens = np.asarray(arrays["tokens"])
-    longest = tokens.shape[-1]
-    lengths = (tokens >= 0).sum(-1).reshape(len(tokens), -1).max(1)
-    widths = np.array(sorted({min(longest, -(-longest * i // 32) * 8) for i in range(1, 5)}))
-    order, found = np.argsort(lengths, kind="stable"), None
-    for first in range(0, len(order), PREDICTED_AT_ONCE):
-      rows = order[first:first + PREDICTED_AT_ONCE]
-      width = widths[np.searchsorted(widths, lengths[rows].max())]
-      batch = {name: np.asarray(arrays[name])[rows][..., :width] for name in ("tokens", "segments") if name in arrays}
-      if "characters" in arrays:
-        batch["characters"] = np.asarray(arrays["characters"])[rows][:, :width]
-      missing = PREDICTED_AT_ONCE - len(rows)
-      batch = {name: np.pad(value, [(0, missing)] + [(0, 0)] * (value.ndim - 1)) for name, value in batch.items()}
-      part = np.asarray(compiled(state, batch, None).addressable_data(0))[:len(rows)]
+  def predict(encoded: Mapping[str, Any]) -> np.ndarray:
+    inputs = encoded["inputs"]
+    lengths, first = encoder.lengths(inputs), jax.tree.leaves(inputs)[0]
+    if lengths is None:
+      order, axis, widths = np.arange(len(first)), 0, np.array([0])
+    else:
+      axis, longest = lengths.ndim, first.shape[lengths.ndim]
+      lengths = lengths.reshape(len(lengths), -1).max(1)
+      order = np.argsort(lengths, kind="stable")
+      widths = np.array(sorted({min(longest, -(-longest * i // 32) * 8) for i in range(1, 5)}))
+    found = None
+    for start in range(0, len(order), PREDICTED_AT_ONCE):
+      rows = order[start:start + PREDICTED_AT_ONCE]
+      width = 0 if lengths is None else int(widths[np.searchsorted(widths, lengths[rows].max())])
+      batch = {"inputs": rows_of(inputs, rows, axis, width)}
+      part = np.asarray(compiled(state, batch).addressable_data(0))[:len(rows)]
       of_tokens = part.ndim == 3
       if found is None:
-        found = np.zeros((len(tokens), longest, part.shape[2]) if of_tokens else (len(tokens), *part.shape[1:]),
+        found = np.zeros((len(order), longest, part.shape[2]) if of_tokens else (len(order), *part.shape[1:]),
                          part.dtype)
       if of_tokens:
         found[rows, :width] = part
@@ -257,10 +256,10 @@ def asked_of(model: Model, state: PyTree, encoder: Any, *, data: Any = None,
   found: dict[str, Any] = {}
   if "measures" in model.outputs and data is not None:
     measures = jax.jit(model.outputs["measures"])
-    found |= {"measure": lambda batch: measures(state, batch, None), "source": data.splits.get("validation")}
+    found |= {"measure": lambda batch: measures(state, batch), "source": data.splits.get("validation")}
     found |= {name: data.facts[name] for name in ("counts", "special_ids") if name in data.facts}
   if "predict" in model.outputs and data is not None and data.task is not None:
-    found |= {"task": data.task, "encoded": data.task.encoded, "predict": predictor(model, state)}
+    found |= {"task": data.task, "encoded": data.task.encoded, "predict": predictor(model, state, encoder)}
   if "hidden" in model.outputs and hasattr(encoder, "encode_words"):
     found["hidden"] = word_layers(model, lambda: state, encoder)
     if untrained is not None:
@@ -273,7 +272,7 @@ def word_layers(model: Model, state_of: Callable[[], PyTree], encoder: Any) -> C
   whether there is one; the sentences' words one after another. The state is asked for when it is needed."""
 
   def layers(state, batch, starts):
-    found = model.outputs["hidden"](state, batch, None)
+    found = model.outputs["hidden"](state, batch)
     found = jnp.take_along_axis(found, starts[:, None, :, None], axis=2)
     return jnp.moveaxis(found, 2, 1).astype(jnp.float32)
 
@@ -307,5 +306,5 @@ def topics_of(model: Model, state: PyTree, encoder: Any) -> dict[str, Any] | Non
   """What the protocol `topics` asks a model of topics for: `topics` [k, V], p(w|z), and the `encoder` of words."""
   if encoder.kind != "bags" or "components" not in model.outputs:
     return None
-  parts = model.outputs["components"](state, None, None)
+  parts = model.outputs["components"](state)
   return {"topics": np.asarray(parts["beta"]), "encoder": encoder} if "beta" in parts else None

@@ -249,15 +249,15 @@ def lsa(
   def embed(state, batch):
     return project(*rows(state, batch), state.components.T * powers(state, power - 1))
 
-  def loss(state, batch, rng=None):
+  def loss(state, batch):
     values, col = rows(state, batch)
     explained = (project(values, col, state.components.T) ** 2).sum()
     return 1 - explained / jnp.maximum((values ** 2).sum(), 1e-30)
 
-  def components(state, batch=None, rng=None):
+  def components(state):
     return {"words": state.components.T * powers(state, 1 - power), "values": state.values}
 
-  def weighted(state, batch, rng=None):
+  def weighted(state, batch):
     return each_block(state.weights, batch).values
 
   rules = ((r"(^|/)(components|basis)$", P(None, "model")), (r"(^|/)(image|block)$", P("model", None)))

@@ -152,17 +152,17 @@ def kmeans(
     return state._replace(step=state.step + 1, share=share, inertia=sums.inertia / rows,
                           offsets=state.offsets + rate * sums.first / rows / _at_least_one_row(share))
 
-  def distances(state, batch, rng=None):
+  def distances(state, batch):
     return squared_distances((batch["x"] - state.centre).T, state.offsets).T
 
   def embed(state, batch):
     return jax.nn.one_hot(distances(state, batch).argmin(1), num_components)
 
-  def loss(state, batch, rng=None):
+  def loss(state, batch):
     weight = row_weight(batch)
     return (distances(state, batch).min(1) * weight).sum() / weight.sum()
 
-  def components(state, batch=None, rng=None):
+  def components(state):
     return {"weights": state.share, "means": state.centre + state.offsets}
 
   model = Model(init, update, embed, {"distances": distances, "loss": loss, "components": components})

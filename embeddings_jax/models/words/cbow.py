@@ -208,8 +208,8 @@ def cbow(
     return total / jnp.maximum(number, 1), (metrics, extra)
 
   if not sampled:
-    held_out = lambda params, extra, batch, rng: softmax_loss(params, extra, batch, jax.random.key(0), 1.0)[0]
-    listed = lambda params, extra, batch, rng: {
+    held_out = lambda params, extra, batch: softmax_loss(params, extra, batch, jax.random.key(0), 1.0)[0]
+    listed = lambda params, extra: {
         name: table[:vocab_size] for name, table in params.items() if not isinstance(table, tuple)}
     drawn = lambda params, extra, batch, rng: draw(extra["keep"], None, batch, rng)._asdict()
     return gradient_model(
@@ -274,14 +274,13 @@ def cbow(
                "learning_rate": rate}
     return state._replace(step=state.step + 1, input=new[0], output=new[1]), metrics
 
-  def loss(state, batch, rng):
-    del rng  # Held-out text is always seen with the same windows and noise words.
+  def loss(state, batch):
+    # Held-out text is always seen with the same windows and noise words.
     draws = draw(state.keep, state.noise, batch, jax.random.key(0))
     total_of, _, scale = contexts(draws)
     return scored(state.input, state.input if tied else state.output, draws, total_of, scale)[-1]
 
-  def components(state, batch, rng):
-    del batch, rng
+  def components(state):
     return {"input": state.input[:vocab_size]} | ({} if tied else {"output": state.output[:vocab_size]})
 
   def draws(state, batch, rng):

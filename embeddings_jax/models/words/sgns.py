@@ -176,13 +176,12 @@ def sgns(
   def embed(state, batch):
     return word_blocks.mean_of_words(state.input, batch["tokens"], vocab_size)
 
-  def loss(state, batch, rng):
-    del rng  # Held-out text is always seen with the same windows and noise words.
+  def loss(state, batch):
+    # Held-out text is always seen with the same windows and noise words.
     centre, others, pairs, terms = arranged(draw(state, batch, jax.random.key(0)))
     return scored(state, centre, others, terms, pairs)[2]
 
-  def components(state, batch, rng):
-    del batch, rng
+  def components(state):
     return {"input": state.input[:vocab_size], "output": state.output[:vocab_size]}
 
   def draws(state, batch, rng):

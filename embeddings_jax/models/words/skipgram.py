@@ -102,12 +102,12 @@ def skipgram(
     del extra
     return word_blocks.mean_of_words(params["input"], batch["tokens"], vocab_size)
 
-  def held_out(params, extra, batch, rng):
-    del rng  # Held-out text is always seen with the same windows.
+  def held_out(params, extra, batch):
+    # Held-out text is always seen with the same windows.
     return mean_loss(params, draw(extra, batch, jax.random.key(0)))[0]
 
-  def components(params, extra, batch, rng):
-    del extra, batch, rng
+  def components(params, extra):
+    del extra
     return {name: table[:vocab_size] for name, table in params.items()}
 
   def draws(params, extra, batch, rng):
