@@ -1,23 +1,38 @@
 """Embeddings learned without labels: pure-function models, one training loop, honest evaluations."""
 import importlib
+import sys
+import types
+from typing import Any
 
-# Name -> module. Imported when they are first used: JAX and Flax take seconds.
+# Name -> its module. Imported when first used: JAX and Flax take seconds.
 _EXPORTED = {
-    "Model": "types", "Source": "types", "InputError": "errors", "array_source": "data.sources",
-    "reader_source": "data.sources", "window_source": "data.sources", "gradient_model": "gradient",
-    "train": "train.loop", "load": "runs.load", "fit": "runs.fit",
+    "InputError": "errors", "Model": "types", "Source": "types", "array_source": "data.sources",
+    "fit": "runs.fit", "gradient_model": "gradient", "load": "runs.load", "reader_source": "data.sources",
+    "train": "train.loop", "window_source": "data.sources",
 }
-__all__ = sorted(_EXPORTED)
+__all__ = list(_EXPORTED)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
   if name not in _EXPORTED:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-  value = getattr(importlib.import_module(f"{__name__}.{_EXPORTED[name]}"), name)
-  if name != "train":  # `embeddings_jax.train` is a package too; importing it replaces the attribute.
-    globals()[name] = value
-  return value
+  return getattr(importlib.import_module(f"{__name__}.{_EXPORTED[name]}"), name)
 
 
-def __dir__():
-  return [*globals(), *__all__]
+def __dir__() -> list[str]:
+  return sorted([*globals(), *__all__])
+
+
+class _Package(types.ModuleType):
+  """Keeps `train` the function: importing the package `embeddings_jax.train` would put that in its place."""
+
+  @property
+  def train(self) -> Any:
+    return __getattr__("train")
+
+  @train.setter
+  def train(self, package: types.ModuleType) -> None:
+    del package
+
+
+sys.modules[__name__].__class__ = _Package

@@ -44,9 +44,9 @@ def main(argv: Sequence[str]) -> int:
 
   from embeddings_jax.data.inputs import read_items
   from embeddings_jax.runs import workdir
-  from embeddings_jax.runs.load import load
+  from embeddings_jax.runs.load import load, load_run
 
-  run = load(FLAGS.init_from or FLAGS.workdir)
+  run = load(FLAGS.init_from) if FLAGS.init_from else load_run(FLAGS.workdir)
   encoder = run.encoder
   items = read_items(FLAGS.input, encoder.kind, FLAGS.errors, getattr(encoder, "gaps", False),
                      getattr(encoder, "columns", None))

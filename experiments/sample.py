@@ -29,9 +29,9 @@ def main(argv: Sequence[str]) -> int:
   if not origin or (FLAGS.init_from and FLAGS.workdir):
     raise InputError("--workdir or --init_from is missing" if not origin else
                      "--workdir and --init_from: give one of them")
-  from embeddings_jax.runs.load import load
+  from embeddings_jax.runs.load import load, load_run
 
-  run = load(origin)
+  run = load(FLAGS.init_from) if FLAGS.init_from else load_run(FLAGS.workdir)
   if not hasattr(run.encoder, "token_ids") or "sample" not in run.model.outputs:
     raise InputError(f"{origin}: holds a {run.config['name']}; only gpt continues a text")
   options = {name: FLAGS[name].value for name in ("temperature", "top_k", "top_p")}

@@ -81,4 +81,4 @@ def test_the_command(tmp_path):
   assert "3 nodes, 5 directed edges; 1 loops (keep), 0 repeated edges (largest), 0 isolated nodes" in done.stdout
   assert "9 walks, 36 nodes" in done.stdout
   done = call("--q=-1")
-  assert done.returncode == 2 and done.stderr == "error: q=-1.0: must be a positive number\n"
+  assert done.returncode == 2 and done.stderr == "error: --q=-1.0: must be a positive number\n"

@@ -198,7 +198,7 @@ def test_a_run_starts_from_what_contrast_has_learnt_with_its_statistics(tmp_path
   config.model.encoder.width = 8
   with pytest.raises(InputError, match="has width=4; leave the option out"):
     pretrained.adapt(config, pretrained.load(str(first)), {"model.encoder.width"})
-  with pytest.raises(InputError, match="a resnet is no model by itself; name the run by --workdir"):
+  with pytest.raises(InputError, match="a resnet is no model by itself; load the run that trained it"):
     pretrained.as_run(pretrained.load(str(first)))
 
 
