@@ -9,7 +9,7 @@ from embeddings_jax.errors import InputError as InputError
 
 Array = jax.Array
 PyTree = Any
-Batch = Mapping[str, Array]  # Leading axis = examples; `mask` (1 = valid) marks padded rows.
+Batch = Mapping[str, PyTree]  # Trees of arrays, leading axis = examples; `mask` (1 = valid) marks padded rows.
 Metrics = Mapping[str, Array]  # Flat, scalars only, with a finite `loss`.
 Rule = tuple[str, PartitionSpec]  # (regular expression searched in a leaf's path, its partition)
 

@@ -6,9 +6,9 @@ Presets: `demo` documentation of Python and its libraries, three minutes on two 
 English Wikipedia (`--data=enwiki-2015`), half an hour on two cores; `paper` the paper's network, 12 layers of 768,
 and its recipe, on the books of PG-19 for BookCorpus, which nobody hands out any more: an accelerator.
 Expected: demo (1 seed, two and a half minutes): held-out loss 4.98 nats a token, a perplexity of 146 (the tokens'
-frequencies alone: 6.48); package of a passage .580, untrained .505; with `--steps=1000` 3.67 nats and .685. small (1 seed): 5.01 nats, a
-perplexity of 150 (the tokens' frequencies alone: 7.24 nats). paper: a
-perplexity of 18.4 on BookCorpus (its section 4.1).
+frequencies alone: 6.48); package of a passage .580, untrained .505; with `--steps=1000` 3.67 nats and .685. small
+(1 seed): 5.01 nats, a perplexity of 150 (the tokens' frequencies alone: 7.24 nats). paper: a perplexity of 18.4 on
+BookCorpus (its section 4.1).
 """
 import ml_collections
 

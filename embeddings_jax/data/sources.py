@@ -11,7 +11,7 @@ RESIDENT_BYTES = 1 << 30  # Sets up to this size go to the device once.
 
 
 def array_source(
-    arrays: Mapping[str, np.ndarray],
+    arrays: Mapping[str, Any],
     batch_size: int | None = None,
     *,
     seed: int = 0,

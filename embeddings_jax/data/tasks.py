@@ -58,7 +58,7 @@ class Task(NamedTuple):
   labels: tuple[str, ...]
   span: tuple[float, float]
   fingerprint: str
-  encoded: Mapping[str, Mapping[str, np.ndarray]] = {}
+  encoded: Mapping[str, Mapping[str, Any]] = {}
 
   @property
   def texts(self) -> Sequence[Any]:
@@ -266,7 +266,7 @@ def encode_task(
     *,
     stride: int = 128,
     cache_dir: str | os.PathLike | None = None,
-) -> dict[str, dict[str, np.ndarray]]:
+) -> dict[str, dict[str, Any]]:
   """Arrays of each part; of texts cached by the task's and the encoder's fingerprints.
 
   Args:
@@ -277,11 +277,11 @@ def encode_task(
     cache_dir: default `$EMBEDDINGS_CACHE`, then `~/.cache/embeddings_jax`.
 
   Returns:
-    part -> `inputs`: what the encoder gives without its mask (`tokens` int32 [rows, length], of choices [rows,
-    choices, length]); `targets` as `models/supervised/finetune.py` has them; and `example` int32 [rows], the number of
-    a row's example in the task. Of spans also `offsets` int32 [rows, length, 2], first character and the one behind the
-    last in the context, -1 where a token is none of it; of tags `word_starts` int32 [rows, words], the index of a
-    word's first token, -1 where it is cut off.
+    part -> `inputs`: what the encoder gives without its mask (`tokens` int32 [rows, length], of choices
+    [rows, choices, length]); `targets` as `models/supervised/finetune.py` has them; and `example` int32 [rows], the
+    number of a row's example in the task. Of spans also `offsets` int32 [rows, length, 2], first character and the
+    one behind the last in the context, -1 where a token is none of it; of tags `word_starts` int32 [rows, words], the
+    index of a word's first token, -1 where it is cut off.
   """
   if encoder.kind in PLAIN:
     if task.kind not in ("classification", "regression"):
@@ -320,7 +320,7 @@ def _supervised(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 def task_source(
     task: Task,
-    encoded: Mapping[str, Mapping[str, np.ndarray]],
+    encoded: Mapping[str, Mapping[str, Any]],
     encoder: Encoder,
     batch_size: int,
     *,

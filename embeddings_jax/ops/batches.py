@@ -1,4 +1,4 @@
-"""Batches: their mask and inputs, and one clear line for an array that is missing or not of a form that a model reads."""
+"""Batches: their mask and inputs, and one clear line for an array that is missing or of another form."""
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -30,7 +30,7 @@ def inputs_of(batch: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def row_mask(batch: Batch) -> Array:
   """Returns 1 for each valid row of a batch and 0 for padding, [n]; all ones where the batch has no `mask`."""
-  return batch["mask"] if "mask" in batch else jnp.ones(len(jax.tree.leaves(batch)[0]))
+  return jnp.asarray(batch["mask"]) if "mask" in batch else jnp.ones(len(jax.tree.leaves(batch)[0]))
 
 
 _Factory = TypeVar("_Factory", bound=Callable[..., Model])

@@ -14,7 +14,7 @@ STARTS = ("kmeans++", "random")
 
 def row_weight(batch: Batch) -> Float[Array, "n"]:
   """How often each row of a batch counts: `weight`, 1 by default, and 0 where `mask` says that it is padding."""
-  weight = jnp.asarray(row_mask(batch))
+  weight = row_mask(batch)
   return weight * batch["weight"] if "weight" in batch else weight
 
 

@@ -204,7 +204,8 @@ def test_tags_stand_at_the_first_token_of_their_word(encoder, tmp_path):
   assert task.labels == ("B-x", "O")
   assert found["targets"]["tags"][0].tolist() == [-1, 1, 0, -1, -1, -1, 1] + [-1] * 9
   assert found["word_starts"][0, :3].tolist() == [1, 2, 6]
-  assert (found["targets"]["tags"][1] >= 0).sum() == 14 and (found["word_starts"][1] >= 0).sum() == 14  # The rest is cut off.
+  # The rest is cut off.
+  assert (found["targets"]["tags"][1] >= 0).sum() == 14 and (found["word_starts"][1] >= 0).sum() == 14
 
 
 def test_windows_go_over_the_whole_context(encoder, tmp_path):
@@ -221,7 +222,8 @@ def test_windows_go_over_the_whole_context(encoder, tmp_path):
     mine = found["offsets"][row][found["offsets"][row, :, 0] >= 0]
     # Tokens of a window are those of the context, at their places, without a gap.
     words = [CONTEXT[a:b].lower() for a, b in mine]
-    tokens = [encoder.tokenizer.id_to_token(int(i)) for i in found["inputs"]["tokens"][row][found["offsets"][row, :, 0] >= 0]]
+    shown = found["inputs"]["tokens"][row][found["offsets"][row, :, 0] >= 0]
+    tokens = [encoder.tokenizer.id_to_token(int(i)) for i in shown]
     assert [token.removeprefix("##") for token in tokens] == words
     seen |= set(map(tuple, mine.tolist()))
   whole = encoder.tokenizer.encode(CONTEXT, add_special_tokens=False)
@@ -334,7 +336,8 @@ def test_clips_and_pictures_are_tasks():
   for part, rows in task.parts.items():
     arrays = found[part]
     lengths = [min(20, len(clips[i])) for i in rows]
-    assert arrays["inputs"]["length"].tolist() == lengths and arrays["inputs"]["signal"].shape == (len(rows), max(lengths))
+    assert arrays["inputs"]["length"].tolist() == lengths
+    assert arrays["inputs"]["signal"].shape == (len(rows), max(lengths))
     assert arrays["targets"]["label"].tolist() == (rows % 2).tolist() and arrays["example"].tolist() == rows.tolist()
     for row, i in zip(arrays["inputs"]["signal"], rows):
       np.testing.assert_array_equal(row[:min(20, len(clips[i]))], clips[i][:20])

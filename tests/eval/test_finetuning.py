@@ -16,7 +16,8 @@ def ask(kind, arrays, logits, **task):
 
 def test_classes():
   label = np.array([0, 0, 1, 1])
-  found = ask("classification", {"dev": {"targets": {"label": label}}}, [np.eye(2)[[0, 1, 1, 1]]], labels=("bad", "good"))
+  found = ask("classification", {"dev": {"targets": {"label": label}}}, [np.eye(2)[[0, 1, 1, 1]]],
+              labels=("bad", "good"))
   assert found == pytest.approx({"t/dev/accuracy": 0.75, "t/dev/matthews": 1 / np.sqrt(3), "t/dev/macro_f1": 11 / 15,
                                  "t/dev/f1": 0.8})
 

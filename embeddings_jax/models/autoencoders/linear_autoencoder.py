@@ -27,13 +27,13 @@ from jaxtyping import Float
 
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.ops.batches import row_mask, takes
-from embeddings_jax.types import Array, Batch, InputError, Model
+from embeddings_jax.types import Array, Batch, Fact, InputError, Model
 
 
 @takes(x=2, words=2, counts=2, document=None, row=None, mask=None)
 def linear_autoencoder(
     *,
-    num_features: int,
+    num_features: Fact[int],
     dim: int,
     tied: bool = False,
     center: bool = True,

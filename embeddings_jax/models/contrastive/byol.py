@@ -35,7 +35,7 @@ from embeddings_jax.ops.augment import two_views
 from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.similarity import unit
 from embeddings_jax.ops.uniformity import deviation
-from embeddings_jax.types import InputError, Model
+from embeddings_jax.types import Fact, InputError, Model
 
 
 @takes(image=4)
@@ -45,7 +45,7 @@ def byol(
     projector_dims: Sequence[int] = (4096, 256),
     predictor_dim: int = 4096,
     target_decay: float = 0.996,
-    num_steps: int = 0,
+    num_steps: Fact[int] = 0,
     augmentation: str = "byol",
     strength: float = 0.5,
     blur: bool = True,

@@ -67,7 +67,7 @@ from embeddings_jax.nets.patches import PatchEncoder, image_patches
 from embeddings_jax.nets.recurrent import GRU
 from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.contrastive import NEGATIVES, sequence_info_nce
-from embeddings_jax.types import Batch, InputError, Model
+from embeddings_jax.types import Batch, Fact, InputError, Model
 
 # Kinds of input -> the array of the batch.
 INPUTS = {"waveform": "signal", "bytes": "signal", "images": "image", "sentences": "tokens"}
@@ -206,7 +206,7 @@ def encoder(
     strides: Sequence[int] = (5, 4, 2, 2, 2),
     context_dim: int = 256,
     embedding_dim: int = 64,
-    vocab_size: int = 0,
+    vocab_size: Fact[int] = 0,
     patch_size: int = 8,
     norm: bool = True,
     dtype: str = "float32",
@@ -228,7 +228,7 @@ def cpc(
     negatives: str = "all",
     temperature: float = 1.0,
     embedding_dim: int = 64,
-    vocab_size: int = 0,
+    vocab_size: Fact[int] = 0,
     patch_size: int = 8,
     norm: bool = True,
     dtype: str = "float32",

@@ -43,7 +43,7 @@ from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.chunks import sum_over_chunks
 from embeddings_jax.ops.sharding import DATA_AXES, num_data_shards
 from embeddings_jax.ops.sparse import csr_matmul
-from embeddings_jax.types import Array, InputError, Model
+from embeddings_jax.types import Array, Fact, InputError, Model
 
 STAGES, LARGE = 4, 1 << 20  # A step costs what the basis has room for: a large one grows by stages.
 WEIGHTINGS = ("tf-idf", "log-entropy", "count")
@@ -95,12 +95,12 @@ class LSAState(NamedTuple):
 @takes(words=2, counts=2, row=None, col=None, count=None, mask=None)
 def lsa(
     *,
-    vocab_size: int,
-    num_documents: int,
-    document_frequency: Any,
-    entropy: Any,
+    vocab_size: Fact[int],
+    num_documents: Fact[int],
+    document_frequency: Fact[Any],
+    entropy: Fact[Any],
     dim: int = 100,
-    steps_per_epoch: int = 1,
+    steps_per_epoch: Fact[int] = 1,
     weighting: str = "tf-idf",
     unit: bool = True,
     power: float = 1.0,

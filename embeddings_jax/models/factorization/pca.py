@@ -37,7 +37,7 @@ from jaxtyping import Array, Float, Int
 from embeddings_jax.ops import lanczos
 from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.chunks import sum_over_chunks
-from embeddings_jax.types import InputError, Model
+from embeddings_jax.types import Fact, InputError, Model
 
 SOLVERS = ("auto", "exact", "randomized", "incremental")
 EXACT_FEATURES = 1024  # `auto` sums the scatter matrix up to this d.
@@ -82,10 +82,10 @@ class PCAState(NamedTuple):
 @takes(x=2)
 def pca(
     *,
-    num_features: int,
-    num_rows: int,
+    num_features: Fact[int],
+    num_rows: Fact[int],
     dim: int,
-    steps_per_epoch: int = 1,
+    steps_per_epoch: Fact[int] = 1,
     solver: str = "auto",
     center: bool = True,
     whiten: bool = False,
@@ -113,7 +113,8 @@ def pca(
 
   Returns:
     `embed` gives coordinates [n, k]. Outputs: `reconstruct` (`original` and `reconstructed`, [n, d]), `loss`, and
-    `components`: `mean`, `components`, `explained_variance`, `explained_variance_ratio` and `singular_values` (as scikit-learn names them).
+    `components`: `mean`, `components`, `explained_variance`, `explained_variance_ratio` and `singular_values` (as
+    scikit-learn names them).
   """
   if solver not in SOLVERS:
     raise InputError(f"pca: solver={solver!r}: must be one of {', '.join(SOLVERS)}")

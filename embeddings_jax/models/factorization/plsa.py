@@ -59,7 +59,7 @@ from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.restarts import restarts
 from embeddings_jax.ops.sharding import DATA_AXES, num_data_shards
 from embeddings_jax.ops.sparse import csr_matmul, sampled_products
-from embeddings_jax.types import Array, InputError, Model
+from embeddings_jax.types import Array, Fact, InputError, Model
 
 WIDTH_MULTIPLE = 8  # Of what sparse products read: rows that begin at a cache line are twice as fast.
 CHUNK = 1 << 14  # Cells of a sampled product: more of them leave the cache.
@@ -97,9 +97,9 @@ class PlsaState(NamedTuple):
 @takes(words=2, counts=2, document=None, row=None, col=None, count=None)
 def plsa(
     *,
-    vocab_size: int,
-    num_documents: int,
-    counts: Any,
+    vocab_size: Fact[int],
+    num_documents: Fact[int],
+    counts: Fact[Any],
     num_topics: int = 50,
     tempering: float = 1.0,
     early_stopping: bool = True,

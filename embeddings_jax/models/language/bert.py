@@ -44,7 +44,7 @@ from embeddings_jax.ops.layer_norm import layer_norm
 from embeddings_jax.ops.masking import Masked, content_keys, mask_tokens
 from embeddings_jax.ops.pooling import check_pooling, needs_layers, pool, pool_parts
 from embeddings_jax.ops.product import affine
-from embeddings_jax.types import InputError, Model
+from embeddings_jax.types import Fact, InputError, Model
 
 MASKINGS = ("dynamic", "static")
 HELD_OUT_RATE = 0.15  # The paper's, whatever a model learns with, so that held-out figures can be compared.
@@ -95,13 +95,13 @@ class Bert(nn.Module):
 
 def encoder(
     *,
-    vocab_size: int,
+    vocab_size: Fact[int],
     dim: int = 768,
     num_layers: int = 12,
     num_heads: int = 12,
     mlp_dim: int | None = None,
     max_length: int = 512,
-    num_segments: int = 2,
+    num_segments: Fact[int] = 2,
     **others: Any,
 ) -> TextEncoder:
   """The network whose parameters lie under `params/encoder`; `others` are of `nets/text_encoder.py: TextEncoder`."""
@@ -111,17 +111,17 @@ def encoder(
 @takes(tokens=2, segments=2, is_next=None, parts=None, slots=None)
 def bert(
     *,
-    vocab_size: int,
-    mask_id: int,
-    special_ids: Sequence[int] = (),
-    counts: np.ndarray | None = None,
-    continues: np.ndarray | None = None,
+    vocab_size: Fact[int],
+    mask_id: Fact[int],
+    special_ids: Fact[Sequence[int]] = (),
+    counts: Fact[np.ndarray | None] = None,
+    continues: Fact[np.ndarray | None] = None,
     dim: int = 768,
     num_layers: int = 12,
     num_heads: int = 12,
     mlp_dim: int | None = None,
     max_length: int = 512,
-    num_segments: int = 2,
+    num_segments: Fact[int] = 2,
     position_offset: int = 0,
     norm: str = "post",
     positions: str = "learned",

@@ -41,7 +41,7 @@ from embeddings_jax.nets.recurrent import LSTM
 from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.pooling import pool
 from embeddings_jax.ops.softmax import cross_entropy, sampled_cross_entropy
-from embeddings_jax.types import InputError, Model
+from embeddings_jax.types import Fact, InputError, Model
 
 NUM_CHARACTERS = 262
 BEGIN, END, UNKNOWN = 0, 1, 2  # The first of the vocabulary; the words begin with the unknown one.
@@ -141,7 +141,7 @@ def encoder(
 @takes(characters=3, tokens=2)
 def elmo(
     *,
-    vocab_size: int,
+    vocab_size: Fact[int],
     dim: int = 512,
     cell_dim: int = 4096,
     num_layers: int = 2,

@@ -35,7 +35,7 @@ from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.pooling import check_pooling, needs_layers, pool, pool_parts
 from embeddings_jax.ops.sampling import check_sampling, draw
 from embeddings_jax.ops.softmax import cross_entropy
-from embeddings_jax.types import InputError, Model
+from embeddings_jax.types import Fact, InputError, Model
 
 
 class Gpt(nn.Module):
@@ -68,7 +68,7 @@ class Gpt(nn.Module):
 
 def encoder(
     *,
-    vocab_size: int,
+    vocab_size: Fact[int],
     dim: int = 768,
     num_layers: int = 12,
     num_heads: int = 12,
@@ -87,8 +87,8 @@ def encoder(
 @takes(tokens=2, parts=None, slots=None)
 def gpt(
     *,
-    vocab_size: int,
-    end_id: int | None = None,
+    vocab_size: Fact[int],
+    end_id: Fact[int | None] = None,
     dim: int = 768,
     num_layers: int = 12,
     num_heads: int = 12,

@@ -53,7 +53,7 @@ from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.centres import given_start, row_weight, squared_distances, starting_centres
 from embeddings_jax.ops.chunks import sum_over_chunks
 from embeddings_jax.ops.restarts import restarts
-from embeddings_jax.types import InputError, Model
+from embeddings_jax.types import Fact, InputError, Model
 
 LOG_2PI = 1.8378770664093453
 COVARIANCES = ("full", "tied", "diagonal", "spherical")
@@ -102,12 +102,12 @@ def gmm(
     covariance: str = "full",
     start: str = "kmeans++",
     weights: Any = None,
-    means: Any = None,
+    means: Fact[Any] = None,
     covariances: Any = None,
     num_init: int = 1,
-    missing: bool = False,
-    num_labels: int = 0,
-    steps_per_epoch: int = 1,
+    missing: Fact[bool] = False,
+    num_labels: Fact[int] = 0,
+    steps_per_epoch: Fact[int] = 1,
     stepwise: bool = False,
     power: float = 0.7,
     floor: float = 1e-6,

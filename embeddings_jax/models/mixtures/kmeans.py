@@ -33,7 +33,7 @@ from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.centres import given_start, row_weight, squared_distances, starting_centres
 from embeddings_jax.ops.chunks import sum_over_chunks
 from embeddings_jax.ops.restarts import restarts
-from embeddings_jax.types import InputError, Model
+from embeddings_jax.types import Fact, InputError, Model
 
 # Floats of the distances of a chunk of rows: what a CPU's cache holds.
 CHUNK_FLOATS = 1 << 18
@@ -63,9 +63,9 @@ def kmeans(
     *,
     num_components: int,
     start: str = "kmeans++",
-    means: Any = None,
+    means: Fact[Any] = None,
     num_init: int = 1,
-    steps_per_epoch: int = 1,
+    steps_per_epoch: Fact[int] = 1,
     stepwise: bool = False,
     power: float = 0.7,
     tolerance: float = 1e-6,

@@ -26,11 +26,11 @@ The encoder's parameters lie under `params/encoder`, and what the pre-training h
 or h_t standardised. Deviations: positions of padding are no candidates for a span; dropout's mask comes from a hash.
 A frozen encoder works without dropout.
 
-Batch: `{"inputs": tree, "targets": dict, "mask"}`. `inputs` is what the encoder reads, as `tokens` int32
-[batch, time], -1 past the end (of `multiple_choice` each array is [batch, choices, ...]), or `image`; t is a token, a
-frame, a patch or a place of a map. `targets` is `label` (int32 or float32 [batch]), `start` and `end` (int32 [batch]), or `tags`
-(int32 [batch, time], -1 where nothing is asked). `embed` is c; of spans and tags the mean of h; it and `hidden` take
-a batch of the encoder of items too, without `inputs`.
+Batch: `{"inputs": tree, "targets": dict, "mask"}`. `inputs` is what the encoder reads, as `tokens` int32 [batch,
+time], -1 past the end (of `multiple_choice` each array is [batch, choices, ...]), or `image`; t is a token, a frame,
+a patch or a place of a map. `targets` is `label` (int32 or float32 [batch]), `start` and `end` (int32 [batch]), or
+`tags` (int32 [batch, time], -1 where nothing is asked). `embed` is c; of spans and tags the mean of h; it and
+`hidden` take a batch of the encoder of items too, without `inputs`.
 
 Expected: `embeddings_jax/configs/finetune.py`.
 """
@@ -50,7 +50,7 @@ from embeddings_jax.ops.batches import inputs_of, row_mask, takes
 from embeddings_jax.ops.dropout import dropout as drop
 from embeddings_jax.ops.pooling import pool, reading
 from embeddings_jax.ops.product import affine
-from embeddings_jax.types import InputError, Model
+from embeddings_jax.types import Fact, InputError, Model
 
 TASKS = ("classification", "regression", "multiple_choice", "span", "tagging")
 POOLINGS = ("cls", "mean", "last")
@@ -63,8 +63,8 @@ _NEVER = -1e30
 def finetune(
     *,
     encoder: nn.Module,
-    task: str,
-    num_classes: int = 1,
+    task: Fact[str],
+    num_classes: Fact[int] = 1,
     pooling: str = "cls",
     layers: str = "last",
     frozen: bool = False,

@@ -56,7 +56,7 @@ from embeddings_jax.ops import word_blocks
 from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.softmax import check_affordable, weighted_log_partition
 from embeddings_jax.ops.word_blocks import Draws, minus_log, shifted, turned
-from embeddings_jax.types import Array, InputError, Model
+from embeddings_jax.types import Array, Fact, InputError, Model
 
 CHOICES = {"objective": ("negative_sampling", "softmax"), "context": ("mean", "sum"),
            "context_unit": ("window", "sentence", "document")}
@@ -83,9 +83,9 @@ class CbowState(NamedTuple):
 @takes(tokens=2)
 def cbow(
     *,
-    vocab_size: int,
-    counts: Any,
-    num_steps: int | None = None,
+    vocab_size: Fact[int],
+    counts: Fact[Any],
+    num_steps: Fact[int | None] = None,
     dim: int = 100,
     objective: str = "negative_sampling",
     context: str = "mean",

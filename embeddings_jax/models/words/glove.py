@@ -39,7 +39,7 @@ from jax.sharding import PartitionSpec as P
 from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.sharding import DATA_AXES, constrain, num_data_shards
 from embeddings_jax.ops.sparse import csr_matmul, sampled_products
-from embeddings_jax.types import Array, Batch, InputError, Model
+from embeddings_jax.types import Array, Batch, Fact, InputError, Model
 
 LARGEST_GRADIENT = 100.0
 WIDTH_MULTIPLE = 8  # Of what sparse products read: rows that begin at a cache line are twice as fast.
@@ -74,10 +74,10 @@ class Side(NamedTuple):
 @takes(row=None, col=None, count=None, row_group=None, col_group=None, mask=None, tokens=2)
 def glove(
     *,
-    vocab_size: int,
-    num_groups: int,
-    group_size: int,
-    marginals: Any = None,
+    vocab_size: Fact[int],
+    num_groups: Fact[int],
+    group_size: Fact[int],
+    marginals: Fact[Any] = None,
     dim: int = 100,
     weighting: str = "power",
     x_max: float = 100.0,

@@ -46,7 +46,7 @@ from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.lanczos import orthonormal, signs
 from embeddings_jax.ops.sharding import DATA_AXES, num_data_shards
 from embeddings_jax.ops.sparse import csr_matmul
-from embeddings_jax.types import Array, InputError, Model
+from embeddings_jax.types import Array, Fact, InputError, Model
 
 SIMILARITIES = ("ppmi", "pmi", "ratio", "log", "raw")
 CHUNK = 1 << 16  # Cells of a scattered product at a time.
@@ -79,11 +79,11 @@ class PpmiState(NamedTuple):
 @takes(row=None, col=None, count=None, mask=None, tokens=2)
 def ppmi(
     *,
-    vocab_size: int,
-    marginals: Any,
-    context_marginals: Any,
-    total: float,
-    symmetric: bool = True,
+    vocab_size: Fact[int],
+    marginals: Fact[Any],
+    context_marginals: Fact[Any],
+    total: Fact[float],
+    symmetric: Fact[bool] = True,
     dim: int = 100,
     similarity: str = "ppmi",
     shift: float = 1.0,

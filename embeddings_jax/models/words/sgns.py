@@ -49,7 +49,7 @@ from jax.sharding import PartitionSpec as P
 from embeddings_jax.ops import word_blocks
 from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.word_blocks import minus_log, tiled, turned, window_pairs, with_halo
-from embeddings_jax.types import Array, InputError, Model
+from embeddings_jax.types import Array, Fact, InputError, Model
 
 
 class SgnsState(NamedTuple):
@@ -73,9 +73,9 @@ class SgnsState(NamedTuple):
 @takes(tokens=2)
 def sgns(
     *,
-    vocab_size: int,
-    counts: Any,
-    num_steps: int | None = None,
+    vocab_size: Fact[int],
+    counts: Fact[Any],
+    num_steps: Fact[int | None] = None,
     dim: int = 100,
     window: int = 5,
     num_negatives: int = 5,

@@ -34,14 +34,14 @@ from embeddings_jax.gradient import gradient_model
 from embeddings_jax.ops import word_blocks
 from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.softmax import check_affordable, weighted_log_partition
-from embeddings_jax.types import InputError, Model
+from embeddings_jax.types import Fact, InputError, Model
 
 
 @takes(tokens=2)
 def skipgram(
     *,
-    vocab_size: int,
-    counts: Any,
+    vocab_size: Fact[int],
+    counts: Fact[Any],
     optimizer: optax.GradientTransformation,
     dim: int = 100,
     window: int = 5,

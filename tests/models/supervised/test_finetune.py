@@ -71,7 +71,9 @@ def test_a_frozen_encoder_stays_bit_for_bit_and_the_head_learns(planted):
   first = jax.jit(model.init)(jax.random.key(0), jax.tree.map(lambda x: jnp.asarray(x[:8]), planted))
   state, update = first, jax.jit(model.update)
   for step in range(5):
-    state, _ = update(state, jax.tree.map(lambda x: x[8 * step:8 * step + 8], planted), jax.random.key(step))
+    rows_of_step = slice(8 * step, 8 * step + 8)
+    batch = jax.tree.map(lambda x, rows=rows_of_step: x[rows], planted)
+    state, _ = update(state, batch, jax.random.key(step))
   jax.tree.map(np.testing.assert_array_equal, first.params["encoder"], state.params["encoder"])
   assert not np.array_equal(first.params["head"]["kernel"], state.params["head"]["kernel"])
   head = sum(x.size for name in ("head", "pooler") for x in jax.tree.leaves(first.params[name]))
@@ -182,7 +184,7 @@ def test_clips_are_classified_by_the_mean_of_their_valid_contexts():
   np.testing.assert_allclose(found, means @ state.params["head"]["kernel"] + state.params["head"]["bias"], atol=1e-5)
   longer = {"inputs": clips | {"signal": np.pad(clips["signal"], ((0, 0), (0, 30)), constant_values=99)}}
   np.testing.assert_allclose(jax.jit(model.outputs["predict"])(state, longer), found, atol=1e-5)
-  with pytest.raises(InputError, match="task='tagging': needs tokens, and the batch has signal, length"):
+  with pytest.raises(InputError, match="task='tagging': needs tokens, and the batch has length, signal"):
     finetune(encoder=network, task="tagging", num_classes=3).init(jax.random.key(0), batch)
 
 
@@ -281,7 +283,8 @@ def test_a_network_with_running_statistics_moves_them_in_training_alone():
                    optimizer=optax.sgd(0.1))
   state, new, metrics = moved(model, batch)
   variables = {"params": state.params["encoder"], "batch_stats": state.extra["batch_stats"]["encoder"]}
-  features, expected = net.apply(variables, batch["inputs"], deterministic=False, method="features", mutable=["batch_stats"])
+  features, expected = net.apply(variables, batch["inputs"], deterministic=False, method="features",
+                                 mutable=["batch_stats"])
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
                new.extra["batch_stats"]["encoder"], expected["batch_stats"])
   logits = features.mean(1) @ state.params["head"]["kernel"]
