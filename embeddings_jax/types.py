@@ -147,22 +147,72 @@ class Metric(NamedTuple):
   unit: str = ""
 
 
+class Lists(NamedTuple):
+  """Material of a protocol that is no dataset: lists of words.
+
+  Attributes:
+    load: `(name, data_dir) -> material`, the protocol's second argument.
+    names: Names of the published lists -> keyword arguments for the protocol's function.
+    files: Whether a file of the user's will do.
+  """
+
+  load: Callable[[str, str | None], Any]
+  names: Mapping[str, Mapping[str, Any]] = {}
+  files: bool = False
+
+
 class Protocol(NamedTuple):
   """Declaration of an evaluation protocol, `PROTOCOL` of its module.
 
   Attributes:
-    function: `(embed, dataset, **needs and options) -> {name: value}`.
-    needs: What it asks of a model: `embed`, or functions of `runs/inference.py` by name.
+    function: `(embed, dataset, **needs and options) -> {name: value}`; it gets `seed`, and what its needs provide, by
+      the names of its keyword arguments.
+    needs: What a model must offer, names of `runs/needs.py: NEEDS`: `embed`, `sentences`, `vocabulary`, `hidden`, ...
+    uses: Needs that it can do without.
     labels: Whether it asks about labels of the dataset's items.
-    default: Name of the dataset that is asked about unless another is named; "" for the run's own.
+    default: Name of the dataset or list that is asked about unless another is named; "" for the run's own dataset.
     metrics: Last component of a metric's name, or a pattern of it -> direction and unit.
+    dataset: Whether it is asked about a dataset; False if about the run's own task or held-out split.
+    lists: Lists of words that it is asked about instead of a dataset.
+    groups: Name -> datasets for which it stands, as `all`.
+    summarize: `metrics of all protocols -> further metrics`, computed for a group.
   """
 
   function: Callable[..., Mapping[str, float]]
   needs: Sequence[str] = ("embed",)
+  uses: Sequence[str] = ()
   labels: bool = False
   default: str = ""
   metrics: Mapping[str, Metric] = {}
+  dataset: bool = True
+  lists: Lists | None = None
+  groups: Mapping[str, Sequence[str]] = {}
+  summarize: Callable[[Mapping[str, float]], Mapping[str, float]] | None = None
+
+
+class Figure(NamedTuple):
+  """Declaration of a figure, one of `FIGURES` of its module.
+
+  Attributes:
+    name: Name of the file, without `.png`.
+    draw: `(plt, drawing) -> figure`, `{name: figure}` for several, or None where there is nothing to show; see
+      `figures/drawing.py: Drawing`.
+    outputs: Outputs of the model that it draws.
+    metrics: Metrics of the training log that it draws.
+    evaluations: Patterns of evaluation metrics, of which it draws one or more.
+    vocabulary: Whether it draws a model of words.
+    applies: `drawing -> bool`: a further condition, as on the form of an output.
+    embeds: Whether it embeds items; with several processes it is then left out, as one of them draws.
+  """
+
+  name: str
+  draw: Callable[[Any, Any], Any]
+  outputs: Sequence[str] = ()
+  metrics: Sequence[str] = ()
+  evaluations: Sequence[str] = ()
+  vocabulary: bool = False
+  applies: Callable[[Any], bool] | None = None
+  embeds: bool = False
 
 
 FACT = "fact"

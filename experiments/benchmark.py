@@ -34,9 +34,8 @@ from collections.abc import Sequence
 from absl import flags
 
 from embeddings_jax.data.files.atomic import write_atomically
-from embeddings_jax.errors import check_choice
+from embeddings_jax.errors import InputError, check_choice
 from embeddings_jax.runs import workdir
-from embeddings_jax.errors import InputError
 from experiments import command, hardware
 
 FLAGS = flags.FLAGS

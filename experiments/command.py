@@ -149,8 +149,8 @@ def call(main: Callable[[Sequence[str]], int | None]) -> None:
 def with_flags(message: str) -> str:
   """Returns an error message of the library in which arguments are the flags by which users set them.
 
-  `workdir=w` becomes `--workdir=w`, `min_count=9` becomes `--config.data.min_count=9`. A name that several parts of the
-  config have is that whose value is told, and stays as it is where that is not decided.
+  `workdir=w` becomes `--workdir=w`, `min_count=9` becomes `--config.data.min_count=9`. Of a name in several parts of
+  the config, the part with that value is meant; if none or several have it, the name stays.
   """
   config = FLAGS["config"].value if "config" in FLAGS else None
   nodes = {name: config[name] for name in ("data", "model", "optimizer")} if config is not None else {}

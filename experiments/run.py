@@ -8,9 +8,9 @@ from typing import Any
 
 from absl import flags
 
+from embeddings_jax.errors import InputError
 from embeddings_jax.runs import presets
 from embeddings_jax.train.signals import Signals
-from embeddings_jax.errors import InputError
 from experiments import command
 
 FLAGS = flags.FLAGS

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from embeddings_jax.runs import presets
 from embeddings_jax.errors import InputError
+from embeddings_jax.runs import presets
 from experiments import command
 
 FLAGS = flags.FLAGS

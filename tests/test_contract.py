@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from embeddings_jax.runs import build, inference, loading, presets, protocols, reports, workdir
+from embeddings_jax.eval import metric
+from embeddings_jax.runs import build, inference, loading, presets, reports, workdir
 from embeddings_jax.train.checkpoints import Checkpoints
 from embeddings_jax.train.loop import train
 from embeddings_jax.train.mesh import make_mesh, path_name
@@ -111,6 +112,6 @@ def test_a_run_ends_with_results_and_declared_metrics(tiny, uninterrupted, tmp_p
   ending.finish(state, STEPS, path, seconds=1.0, record={"preset": "tiny", "command": ""}, write=True, draw=False)
   written = workdir.read_results(path)
   assert "pending" not in written and (tmp_path / "embeddings.npy").exists()
-  assert not [key for key in written["metrics"] if protocols.metric(key) is None]
+  assert not [key for key in written["metrics"] if metric(key) is None]
   left_out = [name for name in config.evals if any(line.startswith(f"{name} is left out: ") for line in lines)]
   assert bool(written["metrics"]) == (len(left_out) < len(config.evals)), lines

@@ -6,7 +6,8 @@ English Wikipedia of 2015, 5 of its 19 M words and marks, some half an hour; `pa
 accelerators.
 Expected: demo, held-out documents (1 seed): 3.55 nats a word, perplexity 34.9 over 4,000 words, where their
 frequencies alone give 5.17 nats, and the untrained network 8.38. The mean of a docstring's words tells its package
-(.56) no better than the untrained network's (.57), which sees the spellings too.
+(.56) no better than the untrained network's (.57), which sees the spellings too. small (1 seed): 4.90 nats a word, a
+perplexity of 134 (the words' frequencies alone: 6.47 nats).
 """
 import ml_collections
 

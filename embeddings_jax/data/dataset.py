@@ -11,6 +11,7 @@ import numpy as np
 
 from embeddings_jax.data.cache import cache_root, cached, digest, naming_full_disks
 from embeddings_jax.data.documents import Document, Documents, write_documents
+from embeddings_jax.data.files.arrays import lossless
 from embeddings_jax.types import InputError
 
 MISSING = ("", "error", "drop", "marginalize")
@@ -187,3 +188,40 @@ def from_texts(texts: Iterable[str], name: str = "texts", cache_dir: str | os.Pa
     fingerprint = Documents(draft).fingerprint
     path = cached(root / f"text-{digest(VERSION, 'texts', fingerprint)[:32]}", draft.rename)
   return Dataset(name, "text", Documents(path), fingerprint=fingerprint)
+
+
+def as_dataset(data: Any, name: str = "", cache_dir: str | os.PathLike | None = None) -> Dataset:
+  """Returns data in memory as a dataset.
+
+  Args:
+    data: Rows [n, num_features]; images [n, height, width] or [n, height, width, channels], uint8 or floats in
+      [0, 1]; an iterable of texts; or a `Dataset`, which is returned as it is.
+    name: Name of the dataset; by default its kind.
+    cache_dir: Directory of derived data, where texts are kept.
+
+  Raises:
+    InputError: Neither of these.
+  """
+  if isinstance(data, Dataset):
+    return data
+  if isinstance(data, str):
+    raise InputError(f"data: {data[:60]!r} is one string; give a list of texts")
+  if not hasattr(data, "ndim"):
+    return from_texts(data, name or "texts", cache_dir)
+  array = np.asarray(data)
+  if array.dtype.kind not in "fiub" or array.ndim not in (2, 3, 4) or not array.size:
+    raise InputError(f"data: is {array.dtype} {list(array.shape)}; expected rows [n, num_features] or images [n, "
+                     "height, width, channels]")
+  if array.ndim == 2:
+    infinite = np.argwhere(np.isinf(array))
+    if len(infinite):
+      row, column = infinite[0]
+      raise InputError(f"data: row {row}, column {column} (from 0): {array[row, column]} is not a finite number")
+    return Dataset(name or "rows", "rows", lossless(array), fingerprint=content_digest([array]))
+  images = array if array.ndim == 4 else array[..., None]
+  if images.dtype != np.uint8:
+    if not (images.dtype.kind == "f" and images.min() >= 0 and images.max() <= 1):
+      raise InputError(f"data: images are {images.dtype} from {images.min()} to {images.max()}; expected uint8, or "
+                       "floats from 0 to 1")
+    images = np.rint(images * 255).astype(np.uint8)
+  return Dataset(name or "images", "images", images, fingerprint=content_digest([images]))

@@ -7,12 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from embeddings_jax.types import Array, InputError, Metric
-
-METRICS = {
-    "accuracy": Metric(True, "fraction"), "questions": Metric(None, "count"),
-    "out_of_vocabulary": Metric(None, "count"),
-}
+from embeddings_jax.data import wordsets
+from embeddings_jax.types import Array, InputError, Lists, Metric, Protocol
 
 METHODS = ("cosadd", "cosmul")
 CHUNK = 8192  # Rows of the table whose scores are in memory at a time, ...
@@ -163,3 +159,17 @@ def answer_blocks(
 
 def _normalized(vectors: Array) -> Array:
   return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
+
+
+def _questions(name: str, data_dir: str | None) -> Mapping[str, Sequence[tuple[str, ...]]]:
+  """Returns the questions of a list; those of `google-all` are asked of all words, not of the most frequent alone."""
+  return wordsets.analogies("google" if name == "google-all" else name, data_dir)
+
+
+PROTOCOL = Protocol(
+    analogies, needs=("embed", "vocabulary"), default="google",
+    lists=Lists(_questions, {"google": {}, "google-all": {"restrict_vocabulary": 0}}, files=True),
+    metrics={
+        "accuracy": Metric(True, "fraction"), "questions": Metric(None, "count"),
+        "out_of_vocabulary": Metric(None, "count"),
+    })

@@ -4,15 +4,11 @@ from collections.abc import Callable, Container, Iterable, Sequence
 
 import numpy as np
 
+from embeddings_jax.data import wordsets
 from embeddings_jax.eval.clustering import RUNS, k_means
 from embeddings_jax.eval.metrics import mean_and_std
 from embeddings_jax.eval.word_similarity import known_form
-from embeddings_jax.types import Metric
-
-METRICS = {
-    "purity": Metric(True, "fraction"), "std": Metric(None, "fraction"), "words": Metric(None, "count"),
-    "out_of_vocabulary": Metric(None, "count"),
-}
+from embeddings_jax.types import Lists, Metric, Protocol
 
 
 def categorization(
@@ -69,3 +65,12 @@ def purity(cluster: np.ndarray, category: np.ndarray) -> float:
   table = np.zeros((cluster.max() + 1, category.max() + 1), np.int64)
   np.add.at(table, (cluster, category), 1)
   return float(table.max(1).sum() / len(cluster))
+
+
+PROTOCOL = Protocol(
+    categorization, needs=("embed", "vocabulary"), default=next(iter(wordsets.CATEGORIZATION)),
+    lists=Lists(wordsets.categorization, dict.fromkeys(wordsets.CATEGORIZATION, {})),
+    metrics={
+        "purity": Metric(True, "fraction"), "std": Metric(None, "fraction"), "words": Metric(None, "count"),
+        "out_of_vocabulary": Metric(None, "count"),
+    })

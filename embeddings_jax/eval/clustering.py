@@ -19,11 +19,7 @@ from scipy import sparse
 
 from embeddings_jax.eval.metrics import mean_and_std
 from embeddings_jax.eval.retrieval import unit_rows
-from embeddings_jax.types import InputError, Metric
-
-METRICS = {
-    "nmi": Metric(True, "fraction"), "ari": Metric(True), "purity": Metric(True, "fraction"), "std": Metric(None),
-}
+from embeddings_jax.types import InputError, Metric, Protocol
 
 STARTS = 5
 RUNS = 5  # Clusterings that metrics are averaged over.
@@ -93,3 +89,10 @@ def k_means(vectors: Any, num_clusters: int, seed: int, starts: int = STARTS) ->
   with warnings.catch_warnings():
     warnings.simplefilter("ignore", ConvergenceWarning)  # There may be fewer different rows than clusters.
     return KMeans(min(num_clusters, vectors.shape[0]), n_init=starts, random_state=seed).fit_predict(vectors)
+
+
+PROTOCOL = Protocol(
+    clustering, labels=True,
+    metrics={
+        "nmi": Metric(True, "fraction"), "ari": Metric(True), "purity": Metric(True, "fraction"), "std": Metric(None),
+    })

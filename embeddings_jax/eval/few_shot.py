@@ -18,9 +18,7 @@ from scipy import sparse
 
 from embeddings_jax.eval.linear_probe import check_finite, labeled_parts, logistic_regression, standardiser
 from embeddings_jax.eval.metrics import mean_and_std
-from embeddings_jax.types import Metric
-
-METRICS = {"accuracy": Metric(True, "fraction"), "deviation": Metric(None, "fraction")}
+from embeddings_jax.types import Metric, Protocol
 
 SHOTS = (1, 5, 10, 25)
 DRAWS = 10
@@ -66,3 +64,10 @@ def few_shot(
       mean, std = mean_and_std(accuracies)
       results |= {f"{name}/test/few_shot_{n}/accuracy": mean, f"{name}/test/few_shot_{n}/deviation": std}
   return results
+
+
+PROTOCOL = Protocol(
+    few_shot, labels=True,
+    metrics={
+        "accuracy": Metric(True, "fraction"), "deviation": Metric(None, "fraction"),
+    })

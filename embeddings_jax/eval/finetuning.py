@@ -5,14 +5,7 @@ from typing import Any
 import numpy as np
 
 from embeddings_jax.eval import metrics, spans
-from embeddings_jax.types import Metric
-
-METRICS = {
-    "accuracy": Metric(True, "fraction"), "matthews": Metric(True), "macro_f1": Metric(True, "fraction"),
-    "f1": Metric(True, "fraction"), "pearson": Metric(True), "spearman": Metric(True),
-    "precision": Metric(True, "fraction"), "recall": Metric(True, "fraction"), "exact": Metric(True, "fraction"),
-    "*_exact": Metric(True, "fraction"), "*_f1": Metric(True, "fraction"),
-}
+from embeddings_jax.types import Metric, Protocol
 
 
 def finetuning(
@@ -111,3 +104,13 @@ def _spans(task: Any, arrays: Mapping[str, Any], logits: np.ndarray, part: str,
 
 
 _MEASURES = {"classification": _classes, "regression": _scores, "multiple_choice": _choices, "tagging": _tags}
+
+
+PROTOCOL = Protocol(
+    finetuning, needs=("predict",), dataset=False,
+    metrics={
+        "accuracy": Metric(True, "fraction"), "matthews": Metric(True), "macro_f1": Metric(True, "fraction"),
+        "f1": Metric(True, "fraction"), "pearson": Metric(True), "spearman": Metric(True),
+        "precision": Metric(True, "fraction"), "recall": Metric(True, "fraction"), "exact": Metric(True, "fraction"),
+        "*_exact": Metric(True, "fraction"), "*_f1": Metric(True, "fraction"),
+    })

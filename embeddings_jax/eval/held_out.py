@@ -12,12 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from embeddings_jax.types import InputError, Metric, Source
-
-METRICS = {
-    "loss": Metric(False, "nats"), "*_loss": Metric(False, "nats"), "accuracy": Metric(True, "fraction"),
-    "*_accuracy": Metric(True, "fraction"), "perplexity": Metric(False), "next_share": Metric(None, "fraction"),
-}
+from embeddings_jax.types import InputError, Metric, Protocol, Source
 
 WORD_LOSSES = ("masked_loss", "loss")
 
@@ -65,3 +60,11 @@ def held_out(
       metrics["validation/perplexity"] = float(np.exp(metrics[f"validation/{name}"]))
       break
   return metrics
+
+
+PROTOCOL = Protocol(
+    held_out, needs=("measures",), dataset=False,
+    metrics={
+        "loss": Metric(False, "nats"), "*_loss": Metric(False, "nats"), "accuracy": Metric(True, "fraction"),
+        "*_accuracy": Metric(True, "fraction"), "perplexity": Metric(False), "next_share": Metric(None, "fraction"),
+    })

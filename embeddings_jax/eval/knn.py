@@ -19,9 +19,7 @@ import numpy as np
 
 from embeddings_jax.eval.linear_probe import labeled_parts
 from embeddings_jax.eval.retrieval import cosines, nearest, unit_rows
-from embeddings_jax.types import Metric
-
-METRICS = {"knn_accuracy": Metric(True, "fraction"), "knn200_accuracy": Metric(True, "fraction")}
+from embeddings_jax.types import Metric, Protocol
 
 SETTINGS = {"knn": (20, 0.07), "knn200": (200, 0.1)}
 
@@ -61,3 +59,10 @@ def knn(
     results |= {f"{name}/test/{setting}_accuracy": float(np.concatenate(each).mean())
                 for setting, each in right.items()}
   return results
+
+
+PROTOCOL = Protocol(
+    knn, labels=True,
+    metrics={
+        "knn_accuracy": Metric(True, "fraction"), "knn200_accuracy": Metric(True, "fraction"),
+    })

@@ -19,9 +19,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from embeddings_jax.types import InputError, Metric
-
-METRICS = {"accuracy": Metric(True, "fraction")}
+from embeddings_jax.types import InputError, Metric, Protocol
 
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4)
 
@@ -198,3 +196,10 @@ def split_rows(split, labels: np.ndarray, seed: int) -> tuple[np.ndarray, np.nda
 def _can_stratify(labels: np.ndarray) -> bool:
   counts = np.unique(labels, return_counts=True)[1]
   return bool(counts.min() >= 2 and len(labels) // 5 >= len(counts))
+
+
+PROTOCOL = Protocol(
+    linear_probe, labels=True,
+    metrics={
+        "accuracy": Metric(True, "fraction"),
+    })

@@ -6,11 +6,7 @@ import numpy as np
 
 from embeddings_jax.eval.pairs import alike, check_pairs, embedded
 from embeddings_jax.eval.retrieval import cosines
-from embeddings_jax.types import InputError, Metric
-
-METRICS = {
-    "recall_at_*": Metric(True, "fraction"), "mrr": Metric(True, "fraction"), "candidates": Metric(None, "count"),
-}
+from embeddings_jax.types import InputError, Metric, Protocol
 
 FIRST = (1, 10)
 
@@ -58,3 +54,10 @@ def pair_retrieval(embed: Callable[[Sequence[str]], Any], dataset: Any) -> dict[
       rank[pairs] = 1 + (row[rival] >= row[column[pairs]][:, None]).sum(1)
   found = {f"{part}/recall_at_{k}": float((rank <= k).mean()) for k in FIRST}
   return found | {f"{part}/mrr": float((1 / rank).mean()), "candidates": float(len(candidates))}
+
+
+PROTOCOL = Protocol(
+    pair_retrieval, needs=("sentences",), default="sts-b",
+    metrics={
+        "recall_at_*": Metric(True, "fraction"), "mrr": Metric(True, "fraction"), "candidates": Metric(None, "count"),
+    })

@@ -7,12 +7,7 @@ import numpy as np
 from embeddings_jax.eval.linear_probe import split_rows
 from embeddings_jax.eval.metrics import roc_auc
 from embeddings_jax.eval.pairs import alike, check_pairs, cosines, embedded
-from embeddings_jax.types import InputError, Metric
-
-METRICS = {
-    "verification_auc": Metric(True, "fraction"), "verification_accuracy": Metric(True, "fraction"),
-    "verification_threshold": Metric(None, "cosine"),
-}
+from embeddings_jax.types import InputError, Metric, Protocol
 
 
 def pair_verification(embed: Callable[[Sequence[str]], Any], dataset: Any, *, seed: int = 0) -> dict[str, float]:
@@ -78,3 +73,11 @@ def best_threshold(scores: np.ndarray, positive: np.ndarray) -> float:
   # At candidate i the values before the i-th are below.
   right = positives.sum() - np.cumsum([0, *positives]) + np.cumsum([0, *negatives])
   return float(candidates[right.argmax()])
+
+
+PROTOCOL = Protocol(
+    pair_verification, needs=("sentences",), default="snli",
+    metrics={
+        "verification_auc": Metric(True, "fraction"), "verification_accuracy": Metric(True, "fraction"),
+        "verification_threshold": Metric(None, "cosine"),
+    })

@@ -8,12 +8,7 @@ import numpy as np
 import optax
 
 from embeddings_jax.eval.metrics import entities
-from embeddings_jax.types import Array, InputError, Metric
-
-METRICS = {
-    "accuracy": Metric(True, "fraction"), "mix_*": Metric(None, "fraction"),
-    "centre_of_gravity": Metric(None, "layers"), "expected_layer": Metric(None, "layers"),
-}
+from embeddings_jax.types import Array, InputError, Metric, Protocol
 
 LIMITS = {"train": 20_000, "dev": 5_000, "test": 10_000}  # Words (or entities) of each part.
 ROUNDS, STEPS, BATCH_SIZE, RATE = 10, 200, 256, 1e-3
@@ -186,3 +181,11 @@ def _logits(params: Any, masks: Array, x: Array) -> Array:
 def _accuracy(params: Any, masks: Array, x: Array, y: np.ndarray) -> np.ndarray:
   guessed = [np.asarray(_logits(params, masks, x[i:i + 2048]).argmax(-1)) for i in range(0, len(x), 2048)]
   return (np.concatenate(guessed, axis=1) == y).mean(1)
+
+
+PROTOCOL = Protocol(
+    probing, needs=("hidden",), uses=("untrained",),
+    metrics={
+        "accuracy": Metric(True, "fraction"), "mix_*": Metric(None, "fraction"),
+        "centre_of_gravity": Metric(None, "layers"), "expected_layer": Metric(None, "layers"),
+    })

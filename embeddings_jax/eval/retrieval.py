@@ -27,12 +27,7 @@ import numpy as np
 from scipy import sparse
 
 from embeddings_jax.eval.linear_probe import labeled_parts
-from embeddings_jax.types import InputError, Metric
-
-METRICS = {
-    "precision_at_*": Metric(True, "fraction"), "recall_at_*": Metric(True, "fraction"),
-    "map": Metric(True, "fraction"), "mrr": Metric(True, "fraction"), "ndcg_at_*": Metric(True, "fraction"),
-}
+from embeddings_jax.types import InputError, Metric, Protocol
 
 FIRST = 10
 BLOCK = 256  # Queries at a time.
@@ -134,3 +129,11 @@ def cosines(queries: Any, table: Any) -> Iterator[tuple[slice, np.ndarray]]:
 def nearest(scores: np.ndarray, k: int) -> np.ndarray:
   """Indices [n, k] of the largest of each row, in their order; of equal ones the first."""
   return np.asarray(jax.lax.top_k(jnp.asarray(scores), min(k, scores.shape[1]))[1])
+
+
+PROTOCOL = Protocol(
+    retrieval, labels=True,
+    metrics={
+        "precision_at_*": Metric(True, "fraction"), "recall_at_*": Metric(True, "fraction"),
+        "map": Metric(True, "fraction"), "mrr": Metric(True, "fraction"), "ndcg_at_*": Metric(True, "fraction"),
+    })

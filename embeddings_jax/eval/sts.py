@@ -5,12 +5,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from embeddings_jax.data.task_sets import STS
 from embeddings_jax.eval.metrics import check_scores, spearman
 from embeddings_jax.eval.pairs import ALIKE, check_pairs, cosines, embedded
 from embeddings_jax.ops import uniformity
-from embeddings_jax.types import InputError, Metric
-
-METRICS = {"spearman": Metric(True), "alignment": Metric(False), "uniformity": Metric(False)}
+from embeddings_jax.types import InputError, Metric, Protocol
 
 AVERAGED = ("sts-12/all/spearman", "sts-13/all/spearman", "sts-14/all/spearman", "sts-15/all/spearman",
             "sts-16/all/spearman", "sts-b/test/spearman")
@@ -93,3 +92,10 @@ def _alignment_and_uniformity(vectors: Any, alike: np.ndarray) -> dict[str, floa
   if len(alike):
     found["dev/alignment"] = float(uniformity.alignment(dense[alike[:, 0]], dense[alike[:, 1]]))
   return found
+
+
+PROTOCOL = Protocol(
+    sts, needs=("sentences",), default="sts-b", groups={"all": tuple(STS)}, summarize=average,
+    metrics={
+        "spearman": Metric(True), "alignment": Metric(False), "uniformity": Metric(False),
+    })

@@ -4,13 +4,9 @@ from collections.abc import Callable, Container, Iterable, Sequence
 
 import numpy as np
 
+from embeddings_jax.data import wordsets
 from embeddings_jax.eval.word_similarity import known_form
-from embeddings_jax.types import Metric
-
-METRICS = {
-    "accuracy": Metric(True, "fraction"), "questions": Metric(None, "count"),
-    "out_of_vocabulary": Metric(None, "count"),
-}
+from embeddings_jax.types import Lists, Metric, Protocol
 
 
 def synonyms(
@@ -51,3 +47,12 @@ def synonyms(
                     missing)
   return {"accuracy": float(np.mean(scores)) if scores else float("nan"), "questions": float(len(scores)),
           "out_of_vocabulary": float(missing)}
+
+
+PROTOCOL = Protocol(
+    synonyms, needs=("embed", "vocabulary"),
+    lists=Lists(lambda name, data_dir: wordsets.synonyms(name), files=True),
+    metrics={
+        "accuracy": Metric(True, "fraction"), "questions": Metric(None, "count"),
+        "out_of_vocabulary": Metric(None, "count"),
+    })

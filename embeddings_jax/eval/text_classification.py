@@ -12,9 +12,7 @@ import optax
 
 from embeddings_jax.eval.word_similarity import known_form
 from embeddings_jax.ops import sentence_vectors
-from embeddings_jax.types import Array, InputError, Metric
-
-METRICS = {"accuracy": Metric(True, "fraction"), "known_words": Metric(None, "fraction")}
+from embeddings_jax.types import Array, InputError, Metric, Protocol
 
 MAX_WORDS = 20000
 MAX_LENGTH = 256  # Words of a text.
@@ -189,3 +187,10 @@ def _tokens(texts: Sequence[Sequence[str]], number: Callable[[str], int]) -> np.
   for target, row in zip(table, rows):
     target[:len(row)] = row
   return table
+
+
+PROTOCOL = Protocol(
+    text_classification, needs=("embed", "vocabulary"),
+    metrics={
+        "accuracy": Metric(True, "fraction"), "known_words": Metric(None, "fraction"),
+    })

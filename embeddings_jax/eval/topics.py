@@ -5,12 +5,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from embeddings_jax.types import InputError, Metric
-
-METRICS = {
-    "npmi": Metric(True), "npmi_window": Metric(True), "diversity": Metric(True, "fraction"),
-    "perplexity": Metric(False),
-}
+from embeddings_jax.types import InputError, Metric, Protocol
 
 COHERENCE_WORDS = 10  # Of a topic.
 DIVERSITY_WORDS = 25
@@ -148,3 +143,11 @@ def perplexity(
 def _presence(bags: Sequence[np.ndarray], vocab_size: int) -> Any:
   indptr = np.cumsum([0, *map(len, bags)])
   return sparse.csr_array((np.ones(indptr[-1]), np.concatenate(bags), indptr), shape=(len(bags), vocab_size))
+
+
+PROTOCOL = Protocol(
+    topics, needs=("embed", "topics"),
+    metrics={
+        "npmi": Metric(True), "npmi_window": Metric(True), "diversity": Metric(True, "fraction"),
+        "perplexity": Metric(False),
+    })

@@ -7,12 +7,7 @@ from scipy import sparse
 
 from embeddings_jax.eval.linear_probe import classifier
 from embeddings_jax.eval.metrics import matthews
-from embeddings_jax.types import InputError, Metric
-
-METRICS = {
-    "transfer_accuracy": Metric(True, "fraction"), "transfer_matthews": Metric(True),
-    "accuracy": Metric(True, "fraction"),
-}
+from embeddings_jax.types import InputError, Metric, Protocol
 
 
 def transfer(embed: Callable[[Sequence[str]], Any], dataset: Any, *, seed: int = 0) -> dict[str, float]:
@@ -82,3 +77,11 @@ def _features(embed: Callable[[Sequence[str]], Any], dataset: Any, rows: np.ndar
   if sparse.issparse(vectors):
     return sparse.hstack([abs(u - v), u.multiply(v)], format="csr")
   return np.concatenate([np.abs(u - v), u * v], 1)
+
+
+PROTOCOL = Protocol(
+    transfer, needs=("sentences",), default="sst2",
+    metrics={
+        "transfer_accuracy": Metric(True, "fraction"), "transfer_matthews": Metric(True),
+        "accuracy": Metric(True, "fraction"),
+    })

@@ -4,11 +4,10 @@ from collections.abc import Callable, Container, Iterable, Sequence
 
 import numpy as np
 
+from embeddings_jax.data import wordsets
 from embeddings_jax.eval.metrics import check_scores
 from embeddings_jax.eval.metrics import spearman as correlation
-from embeddings_jax.types import Metric
-
-METRICS = {"spearman": Metric(True), "pairs": Metric(None, "count"), "out_of_vocabulary": Metric(None, "count")}
+from embeddings_jax.types import Lists, Metric, Protocol
 
 
 def word_similarity(
@@ -77,3 +76,11 @@ def known_form(word: str, vocabulary: Container[str]) -> str | None:
     if form in vocabulary:
       return form
   return None
+
+
+PROTOCOL = Protocol(
+    word_similarity, needs=("embed", "vocabulary"), default=next(iter(wordsets.WORD_SIMILARITY)),
+    lists=Lists(wordsets.word_similarity, dict.fromkeys(wordsets.WORD_SIMILARITY, {})),
+    metrics={
+        "spearman": Metric(True), "pairs": Metric(None, "count"), "out_of_vocabulary": Metric(None, "count"),
+    })

@@ -3,6 +3,8 @@ from typing import Any
 
 import numpy as np
 
+from embeddings_jax.types import Figure
+
 
 def principal_components(plt: Any, parts: dict[str, np.ndarray], data: Any) -> dict[str, Any]:
   """Explained variance; of pictures the components and reconstructions, of other rows the line and the plane."""
@@ -109,3 +111,9 @@ def line_and_plane(plt: Any, parts: dict[str, np.ndarray], x: np.ndarray, datase
     where = "" if x.shape[1] == k + 1 else f", seen in {many} of {x.shape[1]} features"
     axes.set(xlabel=names[seen[0]], ylabel=names[seen[1]], title=f"Best {found}{where}")
   return figure
+
+
+FIGURES = (
+    Figure("principal_components", lambda plt, drawing: principal_components(plt, drawing.components, drawing),
+           outputs=("components",), applies=lambda drawing: "explained_variance_ratio" in drawing.components),
+)

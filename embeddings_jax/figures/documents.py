@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from embeddings_jax.eval.topics import top_words
+from embeddings_jax.types import Figure
 
 NUM_DOCUMENTS = 1000
 NUM_TOPICS = 12  # Those with the most occurrences are drawn, with
@@ -56,3 +57,26 @@ def document_map(plt: Any, vectors: np.ndarray, label: str, classes: np.ndarray)
     axes.legend(title=label, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1), markerscale=2, frameon=False)
   axes.set(xticks=[], yticks=[], title=f"{len(rows)} documents by {label} (t-SNE of cosine distances)")
   return figure
+
+
+def _has_topics(drawing: Any) -> bool:
+  return hasattr(drawing.encoder, "bag") and {"beta", "weights"} <= drawing.components.keys()
+
+
+def _draw_topics(plt: Any, drawing: Any) -> Any:
+  return topics(plt, drawing.components["beta"], drawing.components["weights"], drawing.encoder.vocabulary.words)
+
+
+def _draw_documents(plt: Any, drawing: Any) -> Any:
+  label, classes = next(iter(drawing.dataset.labels.items()), ("", ()))
+  if len(classes) != len(drawing.embeddings):
+    return None
+  # Square roots of topics' shares: their cosine is the Bhattacharyya coefficient.
+  vectors = np.sqrt(drawing.embeddings) if _has_topics(drawing) else drawing.embeddings
+  return document_map(plt, vectors, label, classes)
+
+
+FIGURES = (
+    Figure("topics", _draw_topics, outputs=("components",), applies=_has_topics),
+    Figure("documents", _draw_documents, applies=lambda drawing: hasattr(drawing.encoder, "bag")),
+)

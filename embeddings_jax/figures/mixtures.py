@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from embeddings_jax.train.loop import programs
-from embeddings_jax.types import Model, PyTree
+from embeddings_jax.types import Figure, Model, PyTree
 
 COURSE = (0, 1, 2, 5, 10)  # Iterations of a mixture that are drawn beside its last.
 COURSE_ROWS = 20_000  # Of larger sets no iteration is repeated for a figure.
@@ -134,3 +134,33 @@ def _mixture_1d(plt: Any, parts: dict[str, np.ndarray], x: np.ndarray, columns: 
   axes.plot(grid, density.sum(1), color="black")
   axes.set(xlabel=columns[0] if columns else "x", ylabel="density", title="Mixture and its components")
   return figure
+
+
+def _is_mixture(drawing: Any) -> bool:
+  return {"means", "covariances"} <= drawing.components.keys()
+
+
+def _has_all_rows(drawing: Any) -> bool:
+  """Returns whether there are responsibilities of all rows, which of large datasets there are not."""
+  return _is_mixture(drawing) and len(drawing.embeddings) == len(drawing.dataset.items)
+
+
+def _is_repeatable(drawing: Any) -> bool:
+  """Returns whether the first iterations can be made again for a figure."""
+  if not _is_mixture(drawing) or not drawing.log:
+    return False
+  source = drawing.splits["train"]
+  return (source.whole and source.batch_size <= COURSE_ROWS and drawing.components["means"].shape[1] > 1
+          and drawing.log[-1]["step"] > 0)
+
+
+FIGURES = (
+    Figure("mixture", lambda plt, drawing: mixture(plt, drawing.components, drawing, drawing.embeddings),
+           outputs=("components",), applies=_has_all_rows),
+    Figure("responsibilities", lambda plt, drawing: responsibilities(plt, drawing.embeddings, drawing.seed),
+           outputs=("components",), applies=_has_all_rows),
+    Figure("mixture_course",
+           lambda plt, drawing: mixture_course(plt, drawing.model, drawing.state, drawing, drawing.seed,
+                                               drawing.log[-1]["step"]),
+           outputs=("components",), applies=_is_repeatable),
+)

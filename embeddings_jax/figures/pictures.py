@@ -1,7 +1,7 @@
 """What becomes of pictures: what is hidden of them, and how they are changed."""
 import functools
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,22 +11,43 @@ from embeddings_jax.data.files.atomic import replacing
 from embeddings_jax.figures import canvas
 from embeddings_jax.ops.augment import augmented
 from embeddings_jax.ops.pixels import unit
+from embeddings_jax.types import Figure, InputError
 
-NUM_PICTURES = 12  # Of which masks and reconstructions are drawn.
+NUM_PICTURES = 12  # Images in a row.
+NUM_SAMPLES = 5 * NUM_PICTURES
 
 
-def hidden_patches(plt: Any, found: Mapping[str, np.ndarray]) -> Any:
-  """Rows of pictures, of what an autoencoder sees of them, and of what it makes of it."""
-  rows = ("original", "masked", "reconstructed")
-  columns = len(found["original"])
-  figure, axes = plt.subplots(len(rows), columns, figsize=(0.95 * columns, 0.95 * len(rows)), squeeze=False)
-  for row, name in zip(axes, rows):
-    for place, picture in zip(row, found[name]):
-      place.imshow(picture, cmap="gray", vmin=0, vmax=1)
+def reconstructions(plt: Any, found: Mapping[str, np.ndarray]) -> Any:
+  """Draws rows of images: the original, where there is one what a masked autoencoder sees, and the reconstruction.
+
+  Args:
+    plt: `matplotlib.pyplot`.
+    found: `original`, `reconstructed` and maybe `masked` [n, height, width, channels]; with `masked` also `mask`.
+  """
+  rows = [name for name in ("original", "masked", "reconstructed") if name in found]
+  title = "Reconstructions"
+  if "masked" in found:
+    title = f"{found['mask'].mean():.0%} of the patches hidden, and filled in"
+  return _grid(plt, [found[name] for name in rows], title, rows)
+
+
+def samples(plt: Any, images: np.ndarray) -> Any:
+  """Draws generated images [n, height, width, channels]."""
+  rows = [images[first:first + NUM_PICTURES] for first in range(0, len(images), NUM_PICTURES)]
+  return _grid(plt, rows, "Samples")
+
+
+def _grid(plt: Any, rows: Sequence[np.ndarray], title: str, labels: Sequence[str] = ()) -> Any:
+  figure, axes = plt.subplots(len(rows), len(rows[0]), figsize=(0.95 * len(rows[0]), 0.95 * len(rows)), squeeze=False)
+  for line, images in zip(axes, rows):
+    for place, image in zip(line, images):
+      place.imshow(np.clip(image, 0, 1), cmap="gray", vmin=0, vmax=1)
+    for place in line:
       place.set(xticks=[], yticks=[])
       place.set_frame_on(False)
-    row[0].set_ylabel(name, fontsize=8)
-  figure.suptitle(f"{found['mask'].mean():.0%} of the patches hidden, and filled in")
+  for line, label in zip(axes, labels):
+    line[0].set_ylabel(label, fontsize=8)
+  figure.suptitle(title)
   figure.subplots_adjust(wspace=0.05, hspace=0.05)
   return figure
 
@@ -81,3 +102,44 @@ def augmentations(plt: Any, images: np.ndarray, ops: Mapping[str, Callable], num
     axis.set(xlim=(-around, width - around), ylim=(height, 0))
     axis.set_title(name, fontsize=10)
   return figure
+
+
+def _are_images(value: Any) -> bool:
+  """Returns whether an output is [n, height, width, channels]."""
+  return getattr(value, "ndim", 0) == 4 and value.shape[-1] in (1, 3)
+
+
+def _draw_reconstructions(plt: Any, drawing: Any) -> Any:
+  items = drawing.dataset.items
+  batch = drawing.encoder.encode([items[i] for i in np.linspace(0, len(items) - 1, NUM_PICTURES).astype(int)])
+  if not any(_are_images(value) for value in batch.values()):
+    return None
+  found = drawing.output("reconstruct", batch)
+  found = dict(found) if hasattr(found, "keys") else {"reconstructed": found}
+  if not _are_images(found.get("reconstructed")):
+    return None
+  if "original" not in found:
+    found["original"] = np.asarray(unit(jax.device_put(next(filter(_are_images, batch.values())))))
+  return reconstructions(plt, found)
+
+
+def _draw_samples(plt: Any, drawing: Any) -> Any:
+  draw = lambda state, rng: drawing.outputs["sample"](state, rng, NUM_SAMPLES)
+  rng = jax.random.key(drawing.seed)
+  return samples(plt, np.asarray(jax.jit(draw)(drawing.state, rng)))
+
+
+def _samples_images(drawing: Any) -> bool:
+  """Returns whether the model draws images without a condition."""
+  try:
+    shape = jax.eval_shape(lambda state, rng: drawing.outputs["sample"](state, rng, NUM_SAMPLES), drawing.state,
+                           jax.random.key(0))
+  except (TypeError, InputError):  # It needs a batch, as the prompt of a language model.
+    return False
+  return _are_images(shape)
+
+
+FIGURES = (
+    Figure("reconstructions", _draw_reconstructions, outputs=("reconstruct",)),
+    Figure("samples", _draw_samples, outputs=("sample",), applies=_samples_images),
+)

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from embeddings_jax.types import Figure
+
 
 def loss_curve(plt: Any, records: Sequence[dict[str, float]]) -> Any:
   figure, axes = plt.subplots(figsize=(6, 4))
@@ -94,3 +96,21 @@ def probing(plt: Any, name: str, found: Mapping[str, float]) -> Any:
   figure.suptitle(name)
   figure.tight_layout()
   return figure
+
+
+def draw_probing(plt: Any, drawing: Any) -> dict[str, Any]:
+  """Draws each dataset that the protocol `probing` was asked about."""
+  names = [key.removesuffix("/mix_0") for key in drawing.metrics if key.endswith("/mix_0")]
+  return {f"probing_{name}": probing(plt, name, {key.removeprefix(f"{name}/"): value
+                                                 for key, value in drawing.metrics.items()
+                                                 if key.startswith(f"{name}/")}) for name in names}
+
+
+FIGURES = (
+    Figure("loss", lambda plt, drawing: loss_curve(plt, drawing.log), metrics=("loss",)),
+    Figure("bound", lambda plt, drawing: bounds(plt, drawing.log), metrics=("bound_1",)),
+    Figure("collapse", lambda plt, drawing: collapse(plt, drawing.log), metrics=("deviation",)),
+    Figure("pretraining", lambda plt, drawing: pretraining(plt, drawing.log, drawing.facts),
+           metrics=("masked_loss", "masked_accuracy")),
+    Figure("probing", draw_probing, evaluations=("*/mix_0",)),
+)

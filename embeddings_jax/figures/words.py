@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 
 from embeddings_jax.data import wordsets
-from embeddings_jax.eval import word_similarity
+from embeddings_jax.eval import pairs, word_similarity
 from embeddings_jax.eval.metrics import spearman
 from embeddings_jax.eval.word_similarity import known_form
-from embeddings_jax.types import InputError
+from embeddings_jax.types import Figure, InputError
 
 NUM_WORDS = 150
 SKIPPED_WORDS = 100  # The most frequent words are function words, which say little on a map.
@@ -141,3 +141,33 @@ def score_scatter(plt: Any, score: np.ndarray, cosine: np.ndarray, title: str) -
   axes.grid(alpha=0.3)
   axes.legend(loc="lower right")
   return figure
+
+
+def _draw_analogy(plt: Any, drawing: Any) -> Any:
+  return analogy(plt, *drawing.word_vectors())
+
+
+def _draw_similarity(plt: Any, drawing: Any) -> dict[str, Any]:
+  """Draws each list of pairs that the protocol `word_similarity` was asked about."""
+  names = [key.removesuffix("/pairs") for key in drawing.metrics if key.endswith("/pairs")]
+  made = {f"similarity_{name}": similarity_scatter(plt, *drawing.word_vectors(), name, drawing.evaluator.data_dir)
+          for name in names if name in wordsets.WORD_SIMILARITY}
+  return {name: figure for name, figure in made.items() if figure}
+
+
+def _draw_scores(plt: Any, drawing: Any) -> Any:
+  dataset = drawing.evaluator.load("sts-b")
+  rows = dataset.split["test"]
+  cosine = pairs.cosines(*pairs.embedded(drawing.evaluator.sentences, [dataset.items[i] for i in rows], "sts"))
+  return score_scatter(plt, np.asarray(dataset.labels["score"])[rows], cosine, "STS Benchmark, test")
+
+
+FIGURES = (
+    Figure("words", lambda plt, drawing: word_map(plt, drawing.word_vectors()[0], drawing.encoder.names, "t-SNE"),
+           vocabulary=True),
+    Figure("words_pca", lambda plt, drawing: word_map(plt, drawing.word_vectors()[0], drawing.encoder.names, "PCA"),
+           vocabulary=True),
+    Figure("analogy", _draw_analogy, vocabulary=True),
+    Figure("similarity", _draw_similarity, evaluations=("*/pairs",), vocabulary=True),
+    Figure("sts", _draw_scores, evaluations=("sts-b/test/spearman",), embeds=True),
+)

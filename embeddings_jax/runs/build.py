@@ -111,4 +111,4 @@ def prepare(config: Mapping[str, Any], *, dataset: Any = None, **options: Any) -
   """Stands in for the pipelines."""
   from embeddings_jax.runs import loading
 
-  return loading.load_data(config, **options)
+  return loading.load_data(config, dataset=dataset, **options)

@@ -8,14 +8,16 @@ from typing import Any, NamedTuple
 import jax
 from etils import epath
 
+from embeddings_jax.data.dataset import as_dataset
 from embeddings_jax.errors import InputError, check_choice
+from embeddings_jax.eval import check_best_metric
 from embeddings_jax.runs import (
     build,
+    evaluation,
     metrics_log,
     optimizers,
     presets,
     pretrained,
-    protocols,
     reports,
     word_start,
 )
@@ -103,7 +105,7 @@ def fit(
   if isinstance(data, (str, os.PathLike)):
     config.data.name = str(data)
   elif data is not None:
-    dataset = build.as_dataset(data, cache_dir)
+    dataset = as_dataset(data, cache_dir=cache_dir)
     config.data.name = dataset.name
   return train_config(config, preset=preset, explicit=explicit, dataset=dataset, workdir=workdir, init_from=init_from,
                       mesh=mesh, data_dir=data_dir, cache_dir=cache_dir, write=write, report=report)
@@ -213,11 +215,11 @@ def find_start(init_from: str, config: Any, explicit: Collection[str]) -> Start:
 def check_evaluations(config: Any) -> None:
   """Raises unless the protocols and the metric of the best checkpoint are known."""
   for name in (*config.evals, *config.evals_between):
-    protocols.check(name)
+    evaluation.check(name)
   if config.best_metric:
     if not config.eval_every:
       raise InputError(f"best_metric={config.best_metric}: needs eval_every above 0")
-    protocols.check_best_metric(config.best_metric)
+    check_best_metric(config.best_metric)
 
 
 def record_of(config: Any, data: Prepared, steps: int, horizon: int, course: Mapping[str, Any], *, preset: str,

@@ -1,6 +1,6 @@
-"""What commands and protocols ask of a trained state: vectors of items, predictions, layers, held-out losses."""
+"""Embeds items and sentences with a trained state."""
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,6 @@ from embeddings_jax.ops import sentence_vectors
 from embeddings_jax.types import InputError, Model, PyTree
 
 EMBEDDED_AT_ONCE = 1024  # Items.
-PREDICTED_AT_ONCE = 64  # Rows.
 WORD_POOLINGS = ("mean", "idf", "sif", "concatenation", "components")
 IN_FLIGHT = 2  # Batches that are not fetched yet.
 
@@ -26,7 +25,7 @@ def embedder(model: Model, state: PyTree, encoder: Any, output: str = "") -> Cal
     model, state, encoder: of a run.
     output: the named output to compute instead of the embedding.
   """
-  if not output and "embed_packed" in model.outputs and encoder.kind == "subwords":
+  if not output and "embed_packed" in model.outputs and hasattr(encoder, "token_ids"):
     return packing_embedder(model, state, encoder)
   replicated = NamedSharding(jax.tree.leaves(state)[0].sharding.mesh, P())
   fn = model.outputs[output] if output else model.embed
@@ -201,110 +200,3 @@ def by_length(encoder: Any, batch: dict[str, np.ndarray], widths: list[int]) -> 
 
   return [{key: fitted(key, value[wanted == width], width) for key, value in batch.items()}
           for width in np.unique(wanted)]
-
-
-def predictor(model: Model, state: PyTree, encoder: Any) -> Callable[[Mapping[str, Any]], np.ndarray]:
-  """Returns `encoded -> predictions`, the output `predict` of all rows of a split of a task.
-
-  Rows that the encoder pads are sorted by length and cut to one of four widths.
-  """
-  replicated = NamedSharding(jax.tree.leaves(state)[0].sharding.mesh, P())
-  compiled = jax.jit(model.outputs["predict"], out_shardings=replicated)
-
-  def rows_of(inputs: Mapping[str, Any], rows: np.ndarray, axis: int, width: int | None) -> dict[str, np.ndarray]:
-    """Some rows, cut to the width at their axis of time, and filled up to a full batch."""
-    def one(value):
-      value = np.asarray(value[rows])
-      value = value[(slice(None),) * axis + (slice(width),)] if width else value
-      return np.pad(value, [(0, PREDICTED_AT_ONCE - len(rows))] + [(0, 0)] * (value.ndim - 1))
-    return jax.tree.map(one, dict(inputs))
-
-  def predict(encoded: Mapping[str, Any]) -> np.ndarray:
-    inputs = encoded["inputs"]
-    lengths, first = encoder.lengths(inputs), jax.tree.leaves(inputs)[0]
-    if lengths is None:
-      order, axis, widths = np.arange(len(first)), 0, np.array([0])
-    else:
-      axis, longest = lengths.ndim, first.shape[lengths.ndim]
-      lengths = lengths.reshape(len(lengths), -1).max(1)
-      order = np.argsort(lengths, kind="stable")
-      widths = np.array(sorted({min(longest, -(-longest * i // 32) * 8) for i in range(1, 5)}))
-    found = None
-    for start in range(0, len(order), PREDICTED_AT_ONCE):
-      rows = order[start:start + PREDICTED_AT_ONCE]
-      width = 0 if lengths is None else int(widths[np.searchsorted(widths, lengths[rows].max())])
-      batch = {"inputs": rows_of(inputs, rows, axis, width)}
-      part = np.asarray(compiled(state, batch).addressable_data(0))[:len(rows)]
-      of_tokens = part.ndim == 3
-      if found is None:
-        found = np.zeros((len(order), longest, part.shape[2]) if of_tokens else (len(order), *part.shape[1:]),
-                         part.dtype)
-      if of_tokens:
-        found[rows, :width] = part
-      else:
-        found[rows] = part
-    return found
-
-  return predict
-
-
-def asked_of(model: Model, state: PyTree, encoder: Any, *, data: Any = None,
-             untrained: Callable[[], PyTree] | None = None) -> dict[str, Any]:
-  """What protocols may ask beside embeddings: of a fine-tuned model `task`, `encoded` and `predict`, of one whose
-  encoder knows words in sentences `hidden`, their vectors in all layers, and `untrained`, those of a first state; of
-  a language model `measure`, with the held-out `source` and the training part's `counts` and `special_ids`."""
-  found: dict[str, Any] = {}
-  if "measures" in model.outputs and data is not None:
-    measures = jax.jit(model.outputs["measures"])
-    found |= {"measure": lambda batch: measures(state, batch), "source": data.splits.get("validation")}
-    found |= {name: data.facts[name] for name in ("counts", "special_ids") if name in data.facts}
-  if "predict" in model.outputs and data is not None and data.task is not None:
-    found |= {"task": data.task, "encoded": data.task.encoded, "predict": predictor(model, state, encoder)}
-  if "hidden" in model.outputs and hasattr(encoder, "encode_words"):
-    found["hidden"] = word_layers(model, lambda: state, encoder)
-    if untrained is not None:
-      found["untrained"] = word_layers(model, untrained, encoder)
-  return found
-
-
-def word_layers(model: Model, state_of: Callable[[], PyTree], encoder: Any) -> Callable:
-  """`sentences -> (float32 [num_words, layers + 1, dim], bool [num_words])`: of each word its first token, and
-  whether there is one; the sentences' words one after another. The state is asked for when it is needed."""
-
-  def layers(state, batch, starts):
-    found = model.outputs["hidden"](state, batch)
-    found = jnp.take_along_axis(found, starts[:, None, :, None], axis=2)
-    return jnp.moveaxis(found, 2, 1).astype(jnp.float32)
-
-  compiled = jax.jit(layers)
-
-  def hidden(sentences: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
-    state = state_of()
-    order = np.argsort([len(words) for words in sentences], kind="stable")
-    first = np.concatenate([[0], np.cumsum([len(words) for words in sentences])])
-    vectors, known = None, np.zeros(first[-1], bool)
-    for place in range(0, len(order), PREDICTED_AT_ONCE):
-      rows = order[place:place + PREDICTED_AT_ONCE]
-      chosen = [sentences[i] for i in rows] + [["."]] * (PREDICTED_AT_ONCE - len(rows))
-      batch = encoder.encode_words(chosen)
-      starts = batch.pop("word_starts")
-      width = encoders.bucket(starts.shape[1])
-      starts = np.pad(starts, [(0, 0), (0, width - starts.shape[1])], constant_values=-1)
-      found = np.asarray(compiled(state, batch, np.maximum(starts, 0)))
-      if vectors is None:
-        vectors = np.zeros((first[-1], *found.shape[2:]), np.float32)
-      for row, i in enumerate(rows):
-        words = slice(first[i], first[i + 1])
-        vectors[words] = found[row, :len(sentences[i])]
-        known[words] = starts[row, :len(sentences[i])] >= 0
-    return vectors, known
-
-  return hidden
-
-
-def topics_of(model: Model, state: PyTree, encoder: Any) -> dict[str, Any] | None:
-  """What the protocol `topics` asks a model of topics for: `topics` [k, V], p(w|z), and the `encoder` of words."""
-  if encoder.kind != "bags" or "components" not in model.outputs:
-    return None
-  parts = model.outputs["components"](state)
-  return {"topics": np.asarray(parts["beta"]), "encoder": encoder} if "beta" in parts else None

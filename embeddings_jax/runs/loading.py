@@ -15,7 +15,7 @@ from embeddings_jax.data.bags import Bags, as_bags, bag_source, count_documents
 from embeddings_jax.data.cache import digest
 from embeddings_jax.data.characters import CharacterEncoder, character_source, spell_documents
 from embeddings_jax.data.cooccurrence import Cooccurrence, count_cooccurrences
-from embeddings_jax.data.dataset import Dataset, take_columns
+from embeddings_jax.data.dataset import Dataset, take_columns, without_gaps
 from embeddings_jax.data.documents import byte_stream
 from embeddings_jax.data.files.tokenizer import load_tokenizer
 from embeddings_jax.data.images import as_images, as_rows, fitted
@@ -41,6 +41,7 @@ PICTURES = ("image_size", "channels", "bad")  # Options of pictures; see `data/i
 
 
 def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str | None, encoder: Any = None,
+              dataset: Any = None,
               allow_code: bool = False, progress: Callable[[str, int, int], None] = lambda *_: None) -> Prepared:
   """The training source of a config, its encoder, and the data set for the evaluations.
 
@@ -48,12 +49,12 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
   `catalog.load`.
   """
   options, batch_size, seed = config["data"], config["batch_size"], config["seed"]
-  if not options["name"]:
+  if dataset is None and not options["name"]:
     raise InputError("--data is missing: a name of --list_data, tfds:NAME, or a path")
   if options.get("form") == "task":
     encoder = encoder and tasks.task_encoder(encoder, options["max_length"])
     return load_task(config, data_dir=data_dir, cache_dir=cache_dir, encoder=encoder, allow_code=allow_code)
-  dataset, extra = load_dataset(options, data_dir=data_dir, cache_dir=cache_dir, allow_code=allow_code)
+  dataset, extra = load_dataset(options, dataset, data_dir=data_dir, cache_dir=cache_dir, allow_code=allow_code)
   refuse_test_part(dataset, options["name"])
   kind = options["encoder"]
   check_choice("--config.data.encoder", kind, list(ITEMS))
@@ -110,7 +111,7 @@ def load_data(config: Mapping[str, Any], *, data_dir: str | None, cache_dir: str
   return Prepared(splits, encoder, dataset, source.facts)
 
 
-def load_dataset(options: Mapping[str, Any], *, data_dir: str | None, cache_dir: str | None,
+def load_dataset(options: Mapping[str, Any], dataset: Any = None, *, data_dir: str | None, cache_dir: str | None,
                  allow_code: bool = False) -> tuple[Any, dict[str, np.ndarray]]:
   """The data set that a config's `data` names, and the arrays beside its items: `weight` and `label` [num_rows].
 
@@ -118,10 +119,13 @@ def load_dataset(options: Mapping[str, Any], *, data_dir: str | None, cache_dir:
   those that are missing are not known (-1).
   """
   pairs = options.get("encoder") == "subwords" and options.get("form", "pairs") == "pairs"
-  dataset = catalog.load(options["name"], data_dir=data_dir, cache_dir=cache_dir, errors=options["errors"],
-                         missing=options.get("missing", ""), allow_code=allow_code,
-                         documents=options.get("documents") or ("auto" if pairs else "line"),
-                         **{key: options[key] for key in PICTURES if key in options})
+  if dataset is None:
+    dataset = catalog.load(options["name"], data_dir=data_dir, cache_dir=cache_dir, errors=options["errors"],
+                           missing=options.get("missing", ""), allow_code=allow_code,
+                           documents=options.get("documents") or ("auto" if pairs else "line"),
+                           **{key: options[key] for key in PICTURES if key in options})
+  elif dataset.kind == "rows":
+    dataset = without_gaps(dataset, options.get("missing") or "error")
   size, channels = options.get("image_size", 0), options.get("channels", 0)
   if options.get("encoder") == "images" or size or channels:
     dataset = fitted(as_images(dataset), size, size, channels, cache_dir=cache_dir)

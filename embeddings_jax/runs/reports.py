@@ -1,4 +1,5 @@
-"""What a run leaves behind when it ends: evaluations, embeddings, figures, `results.json`, and a summary."""
+"""Evaluates a run, and writes what it leaves behind: `results.json`, embeddings, figures, and a summary."""
+import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,8 +13,8 @@ from embeddings_jax.data.files.atomic import write_atomically
 from embeddings_jax.data.files.names import format_names
 from embeddings_jax.eval.neighbors import neighbors
 from embeddings_jax.eval.topics import top_words
-from embeddings_jax.runs import build, inference, protocols, workdir
-from embeddings_jax.runs import metrics_log as metrics_log
+from embeddings_jax.runs import build, evaluation, metrics_log, workdir
+from embeddings_jax.runs.evaluation import Evaluator
 from embeddings_jax.types import Model, Prepared, PyTree
 
 NEIGHBOR_RANKS = (100, 200, 300, 500, 700, 1000, 1500, 2000)  # Frequent words, past the function words.
@@ -22,49 +23,38 @@ NEIGHBOR_RANKS = (100, 200, 300, 500, 700, 1000, 1500, 2000)  # Frequent words, 
 class Report:
   """Evaluates states of one run, while it trains and when it is done."""
 
-  def __init__(self, config: Any, data: Prepared, model: Model, mesh: Any, data_dir: str | None,
-               cache_dir: str | None, say: Callable[[str], None]):
+  def __init__(self, config: Any, data: Prepared, model: Model, mesh: jax.sharding.Mesh, data_dir: str | None,
+               cache_dir: str | None, say: Callable[[str], None], folder: str | os.PathLike | None = None):
     self._config, self._data, self._model, self._mesh = config, data, model, mesh
     self._dirs = {"data_dir": data_dir, "cache_dir": cache_dir}
-    self._say = say
+    self._say, self._folder = say, folder
     self._said: set[str] = set()
-    # One sample for all protocols and `embeddings.npy`, so that it is embedded once.
-    self._material = protocols.subset(data.dataset, config.eval_items, config.seed)
+    # One sample for all states and `embeddings.npy`.
+    self._material = evaluation.subset(data.dataset, config.eval_items, config.seed)
+
+  def evaluator(self, state: PyTree, **options: Any) -> Evaluator:
+    """Returns the evaluator of a state; `options` replace arguments of `Evaluator`."""
+    return Evaluator(self._model, state, self._data.encoder, **{**self._shared(), **options})
+
+  def _shared(self) -> dict[str, Any]:
+    # The config is of this command line, so it may name code.
+    return dict(dataset=self._material, task=self._data.task, splits=self._data.splits, facts=self._data.facts,
+                untrained=self.untrained, seed=self._config.seed, allow_code=True, folder=self._folder,
+                report=self._say_once, **self._dirs)
 
   def between(self, state: PyTree, step: int) -> dict[str, float]:
-    """Evaluates while the run trains; of a task the part `dev` alone, for `best_metric`."""
-    names = self._config.evals_between or None
-    return self._run(self.embedder(state), names, state, parts=("train", "dev"))
-
-  def embedder(self, state: PyTree) -> Callable[[Any], np.ndarray]:
-    return remembering(inference.embedder(self._model, state, self._data.encoder))
+    """Evaluates while the run trains; of a task the split `dev` alone, for `best_metric`."""
+    task = self._data.task
+    if task is not None:
+      task = task._replace(parts={part: rows for part, rows in task.parts.items() if part in ("train", "dev")})
+    names = self._config.evals_between or self._config.evals
+    return self.evaluator(state, task=task).evaluate(names, lenient=True)
 
   def _say_once(self, line: str) -> None:
     """Reports what is left out, which the baselines leave out too."""
     if line not in self._said:
       self._said.add(line)
       self._say(line)
-
-  def _run(self, embed, names=None, state=None, parts=None, done=None) -> dict[str, float]:
-    names = self._config.evals if names is None else names
-    topics = None if state is None else inference.topics_of(self._model, state, self._data.encoder)
-    if state is None:  # Features without learning have embeddings alone.
-      needing = ("finetuning", "held_out", "probing", "topics")
-      names = [name for name in names if name.partition(":")[0] not in needing]
-    asked = {} if state is None else inference.asked_of(self._model, state, self._data.encoder, data=self._data,
-                                                       untrained=self.untrained)
-    if parts and "task" in asked:
-      task = asked["task"]
-      asked["task"] = task._replace(parts={part: task.parts[part] for part in parts})
-    return protocols.evaluate(
-        names, embed, dataset=self._material, vocabulary=self._data.encoder.names, sentences=self._sentences(embed),
-        topics=topics, asked=asked, seed=self._config.seed, report=self._say_once, lenient=True, done=done,
-        # The config is of this command line.
-        allow_code=True, view=protocols.view_for(self._data.encoder, self._dirs["cache_dir"]), **self._dirs)
-
-  def _sentences(self, embed: Callable[[Any], np.ndarray]) -> Callable[[Any], np.ndarray]:
-    """How sentences are embedded: by a model of words as the means of their words."""
-    return inference.sentence_embedder(embed, self._data.encoder) if self._data.encoder.kind == "words" else embed
 
   def untrained(self, seed: int = 0) -> PyTree:
     """The state of the same model before its first step, with BatchNorm's statistics of a batch where it has some;
@@ -85,15 +75,16 @@ class Report:
     """
     each: dict[str, list[float]] = {}
     for seed in range(self._config.baseline_seeds):
-      first = self.untrained(seed)
-      embed_first = remembering(self.embedder(first))
-      if embed_first(self._material.items).any():  # A closed form knows nothing before its first step.
-        for key, value in self._run(embed_first, state=first).items():
+      first = self.evaluator(self.untrained(seed))
+      if first.embed(first.dataset.items).any():  # A closed form knows nothing before its first step.
+        for key, value in first.evaluate(self._config.evals, lenient=True).items():
           each.setdefault(f"untrained/{key}", []).append(value)
     metrics = {key: float(np.mean(values)) for key, values in each.items()}
     spread = {key: float(np.std(values, ddof=1)) for key, values in each.items() if len(values) > 1}
-    for name, features in protocols.baselines(self._data.dataset, self._data.encoder).items():
-      metrics |= {f"{name}/{key}": value for key, value in self._run(remembering(features)).items()}
+    for name, features in evaluation.baselines(self._data.dataset, self._data.encoder).items():
+      plain = Evaluator(None, None, self._data.encoder, embed=features, **self._shared())
+      names = [name for name in self._config.evals if plain.answers(name)]
+      metrics |= {f"{name}/{key}": value for key, value in plain.evaluate(names, lenient=True).items()}
     return metrics, spread
 
   def finish(self, state: PyTree, step: int, path: epath.Path, *, seconds: float, record: Mapping[str, Any],
@@ -110,8 +101,8 @@ class Report:
       draw: whether it draws figures.
       best: the step of `state`, where it was chosen.
     """
-    embed = self.embedder(state)
-    pending = protocols.expanded(self._config.evals)
+    evaluator = self.evaluator(state)
+    pending = evaluator.expanded(self._config.evals)
     pending += ["baselines"] if self._config.baselines else []
     pending += ["figures"] if draw else []
     results = self._training(step, path, seconds, record, best) | {"pending": pending}
@@ -130,15 +121,14 @@ class Report:
     save()
     names = self._data.encoder.names
     if names is not None:
-      vectors = embed(names)
+      vectors = evaluator.embed(names)
     else:
-      vectors, names = embed(self._material.items), self._material.names
+      vectors, names = evaluator.embed(evaluator.dataset.items), self._material.names
     if write:
       workdir.write_array(path / "embeddings.npy", vectors)
       if names is not None:
         write_atomically(path / "vocabulary.txt", format_names(names))
-    metrics = self._run(embed, state=state, done=save)
-    save("", metrics)
+    save("", evaluator.evaluate(self._config.evals, lenient=True, done=save))
     if self._config.baselines:
       metrics, spread = self.baselines()
       if spread:
@@ -149,13 +139,11 @@ class Report:
       return
     drawn = []
     if draw:
-      drawn = figures.draw(path, self._model, state, self._data._replace(dataset=self._material), vectors, names,
-                           evals=self._config.evals, data_dir=self._dirs["data_dir"], seed=self._config.seed)
-      drawn += figures.draw_probing(path, results["metrics"])
-      if jax.process_count() == 1:  # It embeds, which of several processes all would have to do.
-        drawn += figures.draw_sts(path, self._sentences(embed), self._config.evals, **self._dirs)
+      drawn = figures.draw(path, figures.Drawing(
+          evaluator, vectors=vectors, log=metrics_log.read_metrics(path), metrics=results["metrics"],
+          evals=self._config.evals), folder=self._folder)
       save("figures")
-    self._summary(path, results, vectors, names, drawn, inference.topics_of(self._model, state, self._data.encoder))
+    self._summary(path, results, vectors, names, drawn, evaluator.provided("topics"))
 
   def _training(self, step: int, path: epath.Path, seconds: float, record: Mapping[str, Any],
                 best: int | None) -> dict[str, Any]:
@@ -194,7 +182,7 @@ class Report:
       self._say(f"  topic {number}: {' '.join(self._data.encoder.vocabulary.words[i] for i in words)}")
     for key, value in results["metrics"].items():
       self._say(f"  {key}: {value:.4f}")
-    for name, better in surpassing(results["metrics"]).items():
+    for name, better in evaluation.surpassing(results["metrics"]).items():
       self._say(f"  {name} does better than the trained model in {', '.join(better)}")
     loss = results["training"].get("loss")
     for name in ("aic", "bic"):
@@ -207,32 +195,3 @@ class Report:
     self._say(f"{path}: {', '.join(made)}")
     self._say("embed your own: python -m experiments.embed "
               f"--workdir={shlex.quote(str(path))} --input=FILE --output=OUT.npy")
-
-
-def surpassing(metrics: Mapping[str, float]) -> dict[str, list[str]]:
-  """Returns the baselines that beat the model, with the metrics in which they do.
-
-  Args:
-    metrics: Metrics of the model, and of each baseline with its name in front: `pixels/class/test/accuracy`.
-  """
-  better: dict[str, list[str]] = {}
-  for key, value in metrics.items():
-    baseline, _, own = key.partition("/")
-    declared = protocols.metric(own) if own in metrics else None
-    if declared and declared.higher_is_better is not None:
-      gain = value - metrics[own]
-      if (gain if declared.higher_is_better else -gain) > 0:
-        better.setdefault(baseline, []).append(own)
-  return better
-
-
-def remembering(embed: Callable[[Any], np.ndarray]) -> Callable[[Any], np.ndarray]:
-  """Embeds the same items once, however many protocols ask for them in a row."""
-  last: list[Any] = [None, None]
-
-  def remembered(items):
-    if last[0] is not items:
-      last[:] = [items, embed(items)]
-    return last[1]
-
-  return remembered

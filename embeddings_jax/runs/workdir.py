@@ -22,7 +22,8 @@ from etils import epath
 
 from embeddings_jax.data.files.atomic import replacing, write_atomically
 from embeddings_jax.data.files.json import json_field, read_json
-from embeddings_jax.runs import metrics_log, protocols
+from embeddings_jax.eval import metric
+from embeddings_jax.runs import metrics_log
 from embeddings_jax.runs.presets import DEFAULTS
 from embeddings_jax.types import InputError
 
@@ -228,7 +229,7 @@ def best_of(config: Mapping[str, Any]) -> dict[str, Any]:
   key = config["best_metric"]
   if not key:
     return {}
-  declared = protocols.metric(key)
+  declared = metric(key)
   return {"best_metric": key, "lower_is_better": declared is not None and declared.higher_is_better is False}
 
 

@@ -15,13 +15,14 @@ from sklearn.decomposition import TruncatedSVD, non_negative_factorization
 
 from embeddings_jax.data import catalog
 from embeddings_jax.data.bags import Bags, bag_source
+from embeddings_jax.errors import InputError
 from embeddings_jax.eval import topics as topic_scores
 from embeddings_jax.eval.baselines import tf_idf
 from embeddings_jax.eval.retrieval import retrieval, unit_rows
 from embeddings_jax.models.factorization.lsa import lsa as make_lsa
-from embeddings_jax.runs import build, inference, loading, presets
+from embeddings_jax.runs import build, loading, presets
+from embeddings_jax.runs.evaluation import Evaluator
 from embeddings_jax.train.loop import train
-from embeddings_jax.errors import InputError
 from experiments.benchmarks.memory import anonymous
 
 FLAGS = flags.FLAGS
@@ -119,8 +120,8 @@ def topics() -> dict:
     model, records = build.make_model(config, data.facts, steps), []
     state = train(model, data.splits["train"], steps=steps, seed=FLAGS.seed, log_every=1, steps_per_dispatch=5,
                   write=lambda step, record: records.append(record))
-    found = inference.topics_of(model, state, data.encoder)
-    return data, inference.embedder(model, state, data.encoder), found, records
+    evaluator = Evaluator(model, state, data.encoder)
+    return data, evaluator.embed, evaluator.provided("topics"), records
 
   shared = dict(presets.load_config("plsa", "small").data, held_out=0.0)
   shared = {key: shared[key] for key in ("name", "part", "unit", "normalize", "min_count", "min_documents",

@@ -9,6 +9,7 @@ import optax
 from absl import flags
 
 from embeddings_jax import train
+from embeddings_jax.errors import InputError
 from embeddings_jax.eval.linear_probe import probe_accuracy, split_rows
 from embeddings_jax.figures import sweeps
 from embeddings_jax.models.autoencoders.mae import mae
@@ -16,7 +17,6 @@ from embeddings_jax.models.contrastive.simclr import simclr
 from embeddings_jax.nets import resnet
 from embeddings_jax.ops.augment import two_views
 from embeddings_jax.runs import build, inference, loading, presets
-from embeddings_jax.errors import InputError
 from experiments import command
 from experiments.benchmarks.turns import by_turns, compared, matrix_rate
 from experiments.spread import mean_and_std

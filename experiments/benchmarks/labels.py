@@ -9,7 +9,7 @@ from embeddings_jax import train
 from embeddings_jax.eval.finetuning import finetuning
 from embeddings_jax.eval.linear_probe import classifier
 from embeddings_jax.figures import sweeps
-from embeddings_jax.runs import build, inference, loading, presets, pretrained
+from embeddings_jax.runs import build, inference, loading, needs, presets, pretrained
 from embeddings_jax.runs.load import load_run
 from embeddings_jax.types import InputError, Model
 from experiments import command
@@ -84,7 +84,7 @@ def _trained(model: Model, data: Any, seed: int, initial: Callable[[Any], Any] |
   """Accuracy on `test`, and on `dev` where there is one, after a training of `--steps`."""
   state = train(model, data.splits["train"], steps=FLAGS.steps, seed=seed, initial=initial)
   scores = finetuning(None, None, task=data.task, encoded=data.task.encoded,
-                      predict=inference.predictor(model, state, data.encoder))
+                      predict=needs.predictor(model, state, data.encoder))
   return {part: scores[f"{data.task.name}/{part}/accuracy"] for part in data.task.parts if part != "train"}
 
 

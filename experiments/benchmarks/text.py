@@ -15,12 +15,12 @@ from embeddings_jax.data import catalog
 from embeddings_jax.data.sentence_pairs import sentence_pairs
 from embeddings_jax.data.sentences import split_sentences, tokenize_documents
 from embeddings_jax.data.subwords import SubwordEncoder, trained_tokenizer
+from embeddings_jax.errors import InputError
 from embeddings_jax.interop import huggingface
 from embeddings_jax.models.contrastive.simcse import simcse
 from embeddings_jax.models.language import bert as bert_model
 from embeddings_jax.models.language.bert import bert
 from embeddings_jax.runs import inference, pretrained
-from embeddings_jax.errors import InputError
 from experiments.benchmarks.turns import by_turns, compared, matrix_rate
 
 FLAGS = flags.FLAGS

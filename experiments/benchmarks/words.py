@@ -13,12 +13,12 @@ from scipy import sparse
 from scipy.sparse.linalg import svds
 
 from embeddings_jax.data import catalog, text, wordsets
+from embeddings_jax.errors import InputError
 from embeddings_jax.eval.analogies import analogies
 from embeddings_jax.eval.word_similarity import word_similarity
 from embeddings_jax.interop import word_vectors
 from embeddings_jax.runs import build, inference, loading, presets
 from embeddings_jax.train.loop import train
-from embeddings_jax.errors import InputError
 from experiments.spread import described
 
 FLAGS = flags.FLAGS

@@ -1,6 +1,7 @@
 """Figures of words: what they show is what was computed."""
 from types import SimpleNamespace
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
@@ -8,6 +9,8 @@ from sklearn.decomposition import PCA
 
 from embeddings_jax import figures
 from embeddings_jax.figures import components, documents, pictures, sweeps, training, words
+from embeddings_jax.runs.evaluation import Evaluator
+from embeddings_jax.types import Model
 
 PAIRS = [pair.split() for pair in words.RELATIONS["man and woman"]]
 
@@ -35,11 +38,11 @@ def test_the_plane_is_that_of_the_principal_components(shape):
 
 
 def test_words_have_two_maps_and_the_first_relation_with_three_known_pairs(tmp_path):
-  words = [word for pair in PAIRS[:4] for word in pair] + ["Paris", "france", "king's"]
-  vectors = np.random.default_rng(0).normal(size=(len(words), 6))
-  drawn = figures.draw(epath.Path(tmp_path), SimpleNamespace(outputs={}), None,
-                       SimpleNamespace(encoder=SimpleNamespace(kind="words", names=words)), vectors, words,
-                       evals=("word_similarity:men", "analogies"), data_dir=str(tmp_path))
+  names = [word for pair in PAIRS[:4] for word in pair] + ["Paris", "france", "king's"]
+  vectors = np.random.default_rng(0).normal(size=(len(names), 6))
+  evaluator = Evaluator(None, None, SimpleNamespace(names=names), embed=lambda items: vectors, data_dir=str(tmp_path))
+  drawn = figures.draw(epath.Path(tmp_path), figures.Drawing(
+      evaluator, vectors=vectors, metrics={"men/pairs": 3.0}, evals=("word_similarity:men", "analogies")))
   assert drawn == ["figures/words.png", "figures/words_pca.png", "figures/analogy.png"]  # There is no MEN.
   assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in drawn)
 
@@ -58,7 +61,7 @@ def test_the_parallelogram_names_all_its_words(plt):
 def test_hidden_patches_are_three_rows_of_pictures(plt):
   shown = {name: np.random.default_rng(i).random((4, 6, 8, 3)).astype(np.float32)
            for i, name in enumerate(("original", "masked", "reconstructed"))}
-  figure = pictures.hidden_patches(plt, shown | {"mask": np.repeat([[1, 1, 1, 0]], 4, 0)})
+  figure = pictures.reconstructions(plt, shown | {"mask": np.repeat([[1, 1, 1, 0]], 4, 0)})
   assert figure.get_suptitle() == "75% of the patches hidden, and filled in"
   assert len(figure.axes) == 12
   for place, picture in zip(figure.axes, np.concatenate(list(shown.values()))):
@@ -146,8 +149,9 @@ def test_cosines_against_scores(plt, tmp_path):
   np.testing.assert_allclose(axes.collections[0].get_offsets(), np.stack([score, cosine], 1))
   np.testing.assert_allclose(axes.lines[0].get_xydata(), [[0, 0.2], [2, 0.2], [5, 0.8]])
   assert axes.get_title() == "set: 5 pairs, Spearman 0.872"  # Ranks 1 2 3 4.5 4.5, 1 3 2 4 5: 8.5 / sqrt(95).
-  assert figures.draw_sts(epath.Path(tmp_path), None, ["knn"]) == []
-  assert figures.draw_sts(epath.Path(tmp_path), None, ["sts"], data_dir=tmp_path) == []
+  evaluator = Evaluator(None, None, None, embed=lambda items: items, data_dir=tmp_path)
+  for metrics in ({"class/test/knn_accuracy": 1.0}, {"sts-12/all/spearman": 1.0}):  # Not of the STS Benchmark.
+    assert figures.draw(epath.Path(tmp_path), figures.Drawing(evaluator, metrics=metrics), of_evaluations=True) == []
 
 
 def test_a_collapse_shows_beside_the_loss(plt):
@@ -169,3 +173,43 @@ def test_accuracy_by_the_number_of_labels_has_a_line_for_each_way(tmp_path, monk
   np.testing.assert_allclose(axes.lines[0].get_xydata(), [[100, 0.1], [300, 0.3]])
   assert (tmp_path / "gain.png").read_bytes().startswith(b"\x89PNG")
   plt.close("all")
+
+
+def test_images_that_a_model_makes_are_drawn_for_any_model(plt, tmp_path, monkeypatch):
+  from embeddings_jax.data.dataset import Dataset
+  from embeddings_jax.data.encoders import ImageEncoder
+
+  images = np.random.default_rng(0).integers(0, 256, (20, 4, 6, 1), np.uint8)
+  outputs = {"sample": lambda state, rng, num, batch=None: jnp.full((num, 4, 6, 1), state),
+             "reconstruct": lambda state, batch: batch["image"] / 255 * state}
+  evaluator = Evaluator(Model(None, None, None, outputs), jnp.float32(0.5), ImageEncoder(4, 6, 1),
+                        embed=lambda items: items, dataset=Dataset("d", "images", images))
+  made = {}
+  monkeypatch.setattr(figures.canvas, "save", lambda plt, figure, path: made.__setitem__(path.name, figure))
+  assert figures.draw(epath.Path(tmp_path), figures.Drawing(evaluator)) == [
+      "figures/reconstructions.png", "figures/samples.png"]
+  shown = [axes.images[0].get_array() for axes in made["reconstructions.png"].axes]
+  chosen = images[np.linspace(0, 19, 12).astype(int)] / np.float32(255)
+  np.testing.assert_allclose(shown, [*chosen, *chosen / 2], atol=1e-6)
+  grid = [axes.images[0].get_array() for axes in made["samples.png"].axes]
+  assert len(grid) == pictures.NUM_SAMPLES and all((image == 0.5).all() for image in grid)
+
+
+def test_a_figure_of_ones_own_is_a_file(tmp_path, monkeypatch):
+  (tmp_path / "figures").mkdir()
+  (tmp_path / "figures" / "own.py").write_text("""
+from embeddings_jax.types import Figure
+
+def draw(plt, drawing):
+  figure, axes = plt.subplots()
+  axes.set_title(f"spread {drawing.log[-1]['spread']}")
+  return figure
+
+FIGURES = (Figure("own", draw, metrics=("spread",)), Figure("none", draw, metrics=("other",)))
+""")
+  made = {}
+  monkeypatch.setattr(figures.canvas, "save", lambda plt, figure, path: made.__setitem__(path.name, figure))
+  evaluator = Evaluator(None, None, SimpleNamespace(names=None), embed=lambda items: items)
+  drawing = figures.Drawing(evaluator, log=[{"step": 1, "spread": 2.0}, {"step": 5, "loss": 1.0, "spread": 3.0}])
+  assert figures.draw(epath.Path(tmp_path), drawing, folder=tmp_path) == ["figures/loss.png", "figures/own.png"]
+  assert made["own.png"].axes[0].get_title() == "spread 3.0"

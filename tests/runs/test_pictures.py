@@ -15,7 +15,7 @@ from embeddings_jax.configs import cpc_images, cpc_images_supervised, sgns
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.encoders import ImageEncoder, RowEncoder
 from embeddings_jax.eval.knn import knn
-from embeddings_jax.runs import build, loading, presets, pretrained, protocols, reports
+from embeddings_jax.runs import build, evaluation, loading, presets, pretrained, reports
 from embeddings_jax.runs.load import load_run
 from embeddings_jax.types import InputError
 from experiments import baselines
@@ -89,20 +89,21 @@ def test_labelled_pictures_of_another_set_are_fitted_to_the_encoder(monkeypatch,
   rows = np.random.default_rng(0).random((60, 64)).astype(np.float32)
   other = Dataset("x", "rows", rows, labels={"class": np.arange(60) % 2}, picture=(8, 8), fingerprint="f")
   loads, seen = [], []
-  monkeypatch.setattr(protocols.catalog, "load", lambda name, **options: loads.append(name) or other)
+  monkeypatch.setattr(evaluation.catalog, "load", lambda name, **options: loads.append(name) or other)
 
   def embed(items):
     seen.append(items)
     return items.reshape(len(items), -1).astype(np.float32)
 
-  found = protocols.evaluate(["knn:digits", "linear_probe:digits"], embed, dataset=None,
-                             view=protocols.view_for(ImageEncoder(12, 10, 3), str(tmp_path)))
-  assert {name.split("/")[0] for name in found} == {"digits"} and loads == ["digits"] and seen[0] is seen[1]
+  encoder = ImageEncoder(12, 10, 3)
+  evaluator = evaluation.Evaluator(None, None, encoder, embed=embed, cache_dir=str(tmp_path))
+  found = evaluator.evaluate(["knn:digits", "linear_probe:digits"])
+  assert {name.split("/")[0] for name in found} == {"digits"} and loads == ["digits"] and len(seen) == 1
   assert seen[0].shape == (60, 12, 10, 3) and seen[0].dtype == np.uint8
   np.testing.assert_array_equal(seen[0][..., 0], seen[0][..., 2])
   with pytest.raises(InputError, match="holds rows, which are no pictures"):
-    protocols.view_for(ImageEncoder(12, 10, 3))(other._replace(picture=None))
-  assert protocols.view_for(RowEncoder(64))(Dataset("x", "images", PICTURES)).items.shape == (40, 360)
+    evaluation.adapter(encoder, None)(other._replace(picture=None))
+  assert evaluation.adapter(RowEncoder(64), None)(Dataset("x", "images", PICTURES)).items.shape == (40, 360)
 
 
 def test_a_pretrained_networks_pictures_have_its_size(tmp_path):
@@ -113,12 +114,12 @@ def test_a_pretrained_networks_pictures_have_its_size(tmp_path):
 
 def test_pixels_are_a_baseline_of_small_pictures():
   items = PICTURES[:, :8, :8, :1]
-  (name, features), = protocols.baselines(None, ImageEncoder(8, 8, 1)).items()
+  (name, features), = evaluation.baselines(None, ImageEncoder(8, 8, 1)).items()
   assert name == "pixels" and features(items).dtype == np.float32
   np.testing.assert_allclose(features(items), items.reshape(40, 64) / 255, rtol=1e-6)
   rows = items.reshape(40, 64) / np.float32(255)
   np.testing.assert_array_equal(features(list(rows)), rows)
-  assert not protocols.baselines(None, ImageEncoder(28, 28, 1))
+  assert not evaluation.baselines(None, ImageEncoder(28, 28, 1))
 
 
 CALLS = """
@@ -209,8 +210,8 @@ def test_the_untrained_baseline_is_the_mean_over_its_seeds(mesh_of):
   model = build.make_model(config, data.facts, 20)
   report = reports.Report(config, data, model, mesh_of(), None, None, print)
   metrics, spread = report.baselines()
-  dataset = protocols.subset(data.dataset, config.eval_items, config.seed)
-  found = [knn(report.embedder(report.untrained(seed)), dataset) for seed in range(3)]
+  dataset = evaluation.subset(data.dataset, config.eval_items, config.seed)
+  found = [knn(report.evaluator(report.untrained(seed)).embed, dataset) for seed in range(3)]
   for key in ("class/test/knn_accuracy", "class/test/knn200_accuracy"):
     values = [each[key] for each in found]
     assert metrics[f"untrained/{key}"] == pytest.approx(np.mean(values)) and min(values) < max(values)

@@ -7,7 +7,8 @@ from networks import equal, random_params
 from embeddings_jax import figures
 from embeddings_jax.data.subwords import train_wordpiece
 from embeddings_jax.interop import huggingface
-from embeddings_jax.runs import build, inference, loading, presets, pretrained
+from embeddings_jax.runs import build, loading, needs, presets, pretrained
+from embeddings_jax.runs.evaluation import Evaluator
 from embeddings_jax.train.mesh import make_mesh
 from embeddings_jax.types import InputError
 
@@ -63,27 +64,26 @@ def test_a_task_of_the_users_files(started):
 
 
 def test_predictions_are_in_order_and_the_measures_are_named(started):
-  from embeddings_jax.runs import protocols
-
   _, _, _, data, model, state = started
   arrays = data.task.encoded["train"]
   lengths = (arrays["inputs"]["tokens"] >= 0).sum(1)
   assert len(np.unique(lengths)) > 2
   batch = {"inputs": jax.tree.map(np.asarray, arrays["inputs"])}
   expected = jax.jit(model.outputs["predict"])(state, batch)
-  asked = inference.asked_of(model, state, data.encoder, data=data)
-  np.testing.assert_allclose(asked["predict"](arrays), expected, atol=1e-5)
-  found = protocols.evaluate(["finetuning"], lambda items: None, dataset=data.dataset, asked=asked)
-  guessed = asked["predict"](data.task.encoded["test"]).argmax(1)
+  evaluator = Evaluator(model, state, data.encoder, dataset=data.dataset, task=data.task)
+  predict = evaluator.provided("predict")["predict"]
+  np.testing.assert_allclose(predict(arrays), expected, atol=1e-5)
+  found = evaluator.evaluate(["finetuning"])
+  guessed = predict(data.task.encoded["test"]).argmax(1)
   assert found[f"{data.task.name}/test/accuracy"] == np.mean(guessed == data.task.encoded["test"]["targets"]["label"])
   assert f"{data.task.name}/dev/matthews" in found
   with pytest.raises(InputError, match="needs a fine-tuned model"):
-    protocols.evaluate(["finetuning"], lambda items: None, dataset=data.dataset)
+    Evaluator(model, state, data.encoder, dataset=data.dataset).evaluate(["finetuning"])
 
 
 def test_vectors_of_words_are_those_of_their_first_tokens(started):
   _, _, _, data, model, state = started
-  hidden = inference.word_layers(model, lambda: state, data.encoder)
+  hidden = needs.word_layers(model, lambda: state, data.encoder)
   sentences = [("the", "cat"), ("another", "mats", "dog"), ("the",) * 40]
   vectors, known = hidden(sentences)
   assert vectors.shape == (45, 3, 12) and known[:5].all() and 5 < known.sum() < 45
@@ -99,9 +99,12 @@ def test_the_figure_of_probes(tmp_path):
   found = {f"test/{kind}_{i}/accuracy": 0.5 + i / 9 for kind in ("layer", "cumulative") for i in range(3)}
   found |= {f"mix_{i}": 1 / 3 for i in range(3)} | {"centre_of_gravity": 1.0, "expected_layer": 1.5,
                                                     "test/majority/accuracy": 0.2}
-  drawn = figures.draw_probing(epath.Path(tmp_path), {f"ud-ewt/{key}": value for key, value in found.items()})
+  metrics = {f"ud-ewt/{key}": value for key, value in found.items()}
+  evaluator = Evaluator(model, state, data.encoder)
+  drawn = figures.draw(epath.Path(tmp_path), figures.Drawing(evaluator, metrics=metrics), of_evaluations=True)
   assert drawn == ["figures/probing_ud-ewt.png"] and (tmp_path / drawn[0]).stat().st_size > 5000
-  assert figures.draw_probing(epath.Path(tmp_path), {"ud-ewt/test/accuracy": 1.0}) == []
+  other = figures.Drawing(evaluator, metrics={"ud-ewt/test/accuracy": 1.0})
+  assert figures.draw(epath.Path(tmp_path), other, of_evaluations=True) == []
 
 
 def test_pictures_are_predicted_in_order():
@@ -110,8 +113,9 @@ def test_pictures_are_predicted_in_order():
   assert data.encoder.kind == "images" and data.task.labels == tuple("0123456789")
   model = build.make_model(config, data.facts, 20)
   state = build.first_state(model, data.splits["train"].batch_at(0), make_mesh("data:1", jax.devices()[:1]), 0)
-  arrays = jax.tree.map(lambda x: x[:70], data.task.encoded["train"])  # More than are predicted at once.
-  found = inference.asked_of(model, state, data.encoder, data=data)["predict"](arrays)
+  # More than are predicted at once.
+  arrays = jax.tree.map(lambda x: x[:70], data.task.encoded["train"])
+  found = needs.predictor(model, state, data.encoder)(arrays)
   expected = jax.jit(model.outputs["predict"])(state, {"inputs": arrays["inputs"]})
   np.testing.assert_allclose(found, expected, atol=1e-5)
   with pytest.raises(InputError, match="holds rows, and a network that reads bytes needs text"):

@@ -1,0 +1,173 @@
+"""Capabilities of a trained model that evaluations ask for by name: a protocol's `needs`."""
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from embeddings_jax.data import encoders
+from embeddings_jax.types import Model, PyTree
+
+PREDICTED_AT_ONCE = 64  # Rows.
+
+
+class Need(NamedTuple):
+  """A capability.
+
+  Attributes:
+    model: The kind of model that has it, for error messages.
+    provide: `evaluator -> keyword arguments of a protocol's function`, or None where the model lacks it. The
+      evaluator is that of `runs/evaluation.py`; it has `model`, which may be None, `state`, `encoder`, `task`,
+      `splits`, `facts` and `untrained`.
+  """
+
+  model: str
+  provide: Callable[[Any], Mapping[str, Any] | None]
+
+
+def _vocabulary(subject: Any) -> Mapping[str, Any] | None:
+  names = getattr(subject.encoder, "names", None)
+  return None if names is None else {"vocabulary": dict.fromkeys(names)}
+
+
+def _topics(subject: Any) -> Mapping[str, Any] | None:
+  """Returns `topics` [k, V], p(w|z), and the encoder of words."""
+  if not hasattr(subject.encoder, "bag") or "components" not in _outputs(subject):
+    return None
+  parts = subject.model.outputs["components"](subject.state)
+  return {"topics": np.asarray(parts["beta"]), "encoder": subject.encoder} if "beta" in parts else None
+
+
+def _predict(subject: Any) -> Mapping[str, Any] | None:
+  if "predict" not in _outputs(subject) or subject.task is None:
+    return None
+  return {"task": subject.task, "encoded": subject.task.encoded,
+          "predict": predictor(subject.model, subject.state, subject.encoder)}
+
+
+def _measures(subject: Any) -> Mapping[str, Any] | None:
+  """Returns `measure`, the held-out `source`, and the training split's `counts` and `special_ids`."""
+  if "measures" not in _outputs(subject) or subject.splits is None:
+    return None
+  measures = jax.jit(subject.model.outputs["measures"])
+  facts = {name: subject.facts[name] for name in ("counts", "special_ids") if name in (subject.facts or {})}
+  return {"measure": lambda batch: measures(subject.state, batch), "source": subject.splits.get("validation"),
+          **facts}
+
+
+def _hidden(subject: Any) -> Mapping[str, Any] | None:
+  if not _has_layers(subject):
+    return None
+  return {"hidden": word_layers(subject.model, lambda: subject.state, subject.encoder)}
+
+
+def _untrained(subject: Any) -> Mapping[str, Any] | None:
+  """Returns the layers of a state before its first update."""
+  if not _has_layers(subject) or subject.untrained is None:
+    return None
+  return {"untrained": word_layers(subject.model, subject.untrained, subject.encoder)}
+
+
+NEEDS = {
+    "embed": Need("a model with embeddings", lambda subject: {}),
+    "sentences": Need("a model of sentences", lambda subject: {}),
+    "vocabulary": Need("a model of words", _vocabulary),
+    "topics": Need("a model of topics", _topics),
+    "predict": Need("a fine-tuned model", _predict),
+    "measures": Need("a language model", _measures),
+    "hidden": Need("a model with layers of tokens, as bert", _hidden),
+    "untrained": Need("a model with layers of tokens, as bert", _untrained),
+}
+
+
+def _outputs(subject: Any) -> Mapping[str, Any]:
+  return subject.model.outputs if subject.model is not None else {}
+
+
+def _has_layers(subject: Any) -> bool:
+  return "hidden" in _outputs(subject) and hasattr(subject.encoder, "encode_words")
+
+
+def predictor(model: Model, state: PyTree, encoder: Any) -> Callable[[Mapping[str, Any]], np.ndarray]:
+  """Returns `encoded -> predictions`, the output `predict` of all rows of a split of a task.
+
+  Rows that the encoder pads are sorted by length and cut to one of four widths.
+  """
+  replicated = NamedSharding(jax.tree.leaves(state)[0].sharding.mesh, P())
+  compiled = jax.jit(model.outputs["predict"], out_shardings=replicated)
+
+  def rows_of(inputs: Mapping[str, Any], rows: np.ndarray, axis: int, width: int | None) -> dict[str, np.ndarray]:
+    """Some rows, cut to the width at their axis of time, and filled up to a full batch."""
+    def one(value):
+      value = np.asarray(value[rows])
+      value = value[(slice(None),) * axis + (slice(width),)] if width else value
+      return np.pad(value, [(0, PREDICTED_AT_ONCE - len(rows))] + [(0, 0)] * (value.ndim - 1))
+    return jax.tree.map(one, dict(inputs))
+
+  def predict(encoded: Mapping[str, Any]) -> np.ndarray:
+    inputs = encoded["inputs"]
+    lengths, first = encoder.lengths(inputs), jax.tree.leaves(inputs)[0]
+    if lengths is None:
+      order, axis, widths = np.arange(len(first)), 0, np.array([0])
+    else:
+      axis, longest = lengths.ndim, first.shape[lengths.ndim]
+      lengths = lengths.reshape(len(lengths), -1).max(1)
+      order = np.argsort(lengths, kind="stable")
+      widths = np.array(sorted({min(longest, -(-longest * i // 32) * 8) for i in range(1, 5)}))
+    found = None
+    for start in range(0, len(order), PREDICTED_AT_ONCE):
+      rows = order[start:start + PREDICTED_AT_ONCE]
+      width = 0 if lengths is None else int(widths[np.searchsorted(widths, lengths[rows].max())])
+      batch = {"inputs": rows_of(inputs, rows, axis, width)}
+      part = np.asarray(compiled(state, batch).addressable_data(0))[:len(rows)]
+      of_tokens = part.ndim == 3
+      if found is None:
+        found = np.zeros((len(order), longest, part.shape[2]) if of_tokens else (len(order), *part.shape[1:]),
+                         part.dtype)
+      if of_tokens:
+        found[rows, :width] = part
+      else:
+        found[rows] = part
+    return found
+
+  return predict
+
+
+def word_layers(model: Model, state_of: Callable[[], PyTree], encoder: Any) -> Callable:
+  """Returns `sentences -> (float32 [num_words, layers + 1, dim], bool [num_words])`, the words one after another.
+
+  A word's vectors are those of its first token; the second array says whether there is one. `state_of` is called
+  when the vectors are needed."""
+
+  def layers(state, batch, starts):
+    found = model.outputs["hidden"](state, batch)
+    found = jnp.take_along_axis(found, starts[:, None, :, None], axis=2)
+    return jnp.moveaxis(found, 2, 1).astype(jnp.float32)
+
+  compiled = jax.jit(layers)
+
+  def hidden(sentences: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
+    state = state_of()
+    order = np.argsort([len(words) for words in sentences], kind="stable")
+    first = np.concatenate([[0], np.cumsum([len(words) for words in sentences])])
+    vectors, known = None, np.zeros(first[-1], bool)
+    for place in range(0, len(order), PREDICTED_AT_ONCE):
+      rows = order[place:place + PREDICTED_AT_ONCE]
+      chosen = [sentences[i] for i in rows] + [["."]] * (PREDICTED_AT_ONCE - len(rows))
+      batch = encoder.encode_words(chosen)
+      starts = batch.pop("word_starts")
+      width = encoders.bucket(starts.shape[1])
+      starts = np.pad(starts, [(0, 0), (0, width - starts.shape[1])], constant_values=-1)
+      found = np.asarray(compiled(state, batch, np.maximum(starts, 0)))
+      if vectors is None:
+        vectors = np.zeros((first[-1], *found.shape[2:]), np.float32)
+      for row, i in enumerate(rows):
+        words = slice(first[i], first[i + 1])
+        vectors[words] = found[row, :len(sentences[i])]
+        known[words] = starts[row, :len(sentences[i])] >= 0
+    return vectors, known
+
+  return hidden
