@@ -14,6 +14,7 @@ import time
 import numpy as np
 import pytest
 from absl import flags
+from commands import call
 
 import experiments
 from embeddings_jax.data import own
@@ -24,15 +25,6 @@ from embeddings_jax.types import InputError
 from experiments import command
 
 ROOT = pathlib.Path(__file__).parents[1]
-
-
-def call(module, *arguments, devices=1, timeout=180, env=None, **options):
-  """A command as a user gives it; a run draws only what it is asked to, as that takes longer than a tiny training."""
-  if module == "run" and "--figures" not in arguments:
-    arguments = ("--nofigures", *arguments)
-  env = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "PYTHONPATH": str(ROOT)} | (env or {})
-  return subprocess.run([sys.executable, "-m", f"experiments.{module}", *map(str, arguments)], capture_output=True,
-                        text=True, timeout=timeout, env=env, **options)
 
 
 def start(*arguments, devices=1, **options):
@@ -340,7 +332,9 @@ def test_more_steps_continue_a_run_with_its_first_schedules_under_optimized_pyth
   (tmp_path / "text.txt").write_text("\n".join(" ".join(f"word{chr(97 + i)}" for i in line % 26) for line in words))
   arguments = ("--model=sgns", "--preset=tiny", "--config.save_every=0", "--config.log_every=1", "--config.evals=()",
                f"--data={tmp_path / 'text.txt'}", "--config.data.min_count=1")
-  done = call("run", *arguments, "--steps=10", f"--workdir={tmp_path / 'w'}", env={"PYTHONOPTIMIZE": "1"})
+  done = subprocess.run([sys.executable, "-O", "-m", "experiments.run", "--nofigures", *arguments, "--steps=10",
+                         f"--workdir={tmp_path / 'w'}"], capture_output=True, text=True,
+                        env=os.environ | {"JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": str(ROOT)})
   assert done.returncode == 0, done.stderr
   short = np.load(tmp_path / "w" / "embeddings.npy")
   done = call("run", *arguments, "--steps=16", f"--workdir={tmp_path / 'w'}")

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from commands import call
 from networks import equal, images, mae_params, random_params
-from test_command import call
 
 from embeddings_jax import array_source, train
 from embeddings_jax.data.subwords import train_bpe, train_wordpiece

@@ -5,8 +5,8 @@ import jax
 import numpy as np
 import pytest
 import scipy.stats
+from commands import call
 from etils import epath
-from test_command import call
 
 from embeddings_jax.interop import word_vectors
 from embeddings_jax.runs import build, inference, loading, presets, vectors, workdir

@@ -4,7 +4,7 @@ import json
 import jax
 import numpy as np
 import pytest
-from test_command import call
+from commands import call
 from test_pretrained import TEXTS
 
 from embeddings_jax.data.encoders import ImageEncoder
