@@ -47,8 +47,8 @@ def run(tiny, mesh, **options):
   config, _, data, trained = tiny
   records = []
   options = {"steps": STEPS, **options}
-  state = train(trained[mesh.size], data.splits["train"], mesh=mesh, seed=config.seed, steps_per_dispatch=5, log_every=1,
-                write=lambda step, record: records.append(record), **options)
+  state = train(trained[mesh.size], data.splits["train"], mesh=mesh, seed=config.seed, steps_per_dispatch=5,
+                log_every=1, write=lambda step, record: records.append(record), **options)
   return state, records
 
 
@@ -98,7 +98,7 @@ def test_outputs_have_the_declared_arguments_and_shapes(tiny):
         found = jax.eval_shape(jax.jit(fn, static_argnums=static), *(known[key] for key in OUTPUTS[name].arguments))
         rows = 0 if given is None else len(jax.tree.leaves(given)[0])
         break
-      except InputError:  # It does not read batches of this kind.
+      except (InputError, TypeError, ValueError):  # It does not read batches of this kind.
         pass
     assert found is not None, name
     check_output(name, OUTPUTS[name], found, {"n": rows, "num": 3})
