@@ -67,7 +67,7 @@ OUTPUTS: Mapping[str, Output] = {
     "hidden": Output(("n", "layers", "time", "dim"), "vectors of all layers, the embeddings first"),
     "layers": Output({"*": _N}, "vectors of all layers by name, where their shapes differ"),
     "attention": Output(("n", "layers", "heads", "time", "time"), "attention weights"),
-    "frames": Output(("n", "time", "dim"), "vectors of frames, without context"),
+    "frames": Output(_N, "vectors of frames, patches or tokens, without context"),
     "embed_packed": Output(("n", "slots", "dim"), "embeddings of several texts in a row, see `data/packing.py`"),
     "distances": Output(("n", "k"), "squared distances from the centers"),
     # Predictions and generation.

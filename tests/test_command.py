@@ -222,8 +222,8 @@ def test_another_trajectory_is_refused_and_overwrite_moves_it_aside(finished, tm
 
 
 def test_a_sigterm_saves_and_exits_75_and_the_same_command_goes_on(tmp_path):
-  arguments = ("--model=gmm", "--preset=tiny", "--steps=10000", "--config.model.tolerance=0.0",
-               "--config.model.floor=0.01", "--config.log_every=1000",
+  arguments = ("--model=gmm", "--preset=tiny", "--steps=10000", "--config.model.tol=0.0",
+               "--config.model.reg_covar=0.01", "--config.log_every=1000",
                "--config.steps_per_dispatch=10", "--config.save_every=0")
   whole = call("run", *arguments, f"--workdir={tmp_path / 'whole'}")
   assert whole.returncode == 0, whole.stderr
@@ -276,7 +276,7 @@ def start_two(*arguments, devices):
 @pytest.mark.slow
 def test_a_sigterm_to_one_of_two_processes_saves_and_stops_both(tmp_path):
   both = start_two(
-      "--model=gmm", "--preset=tiny", "--steps=100000", "--config.model.tolerance=0.0", "--config.log_every=10",
+      "--model=gmm", "--preset=tiny", "--steps=100000", "--config.model.tol=0.0", "--config.log_every=10",
       "--config.steps_per_dispatch=10", f"--workdir={tmp_path / 'w'}", devices=1)
   metrics = tmp_path / "w" / "metrics.jsonl"
   while not (metrics.exists() and metrics.stat().st_size) and both[1].poll() is None:

@@ -1,43 +1,54 @@
 """The contract of `types.Model`, over the `tiny` preset of every config."""
+from collections.abc import Mapping
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
 
+from embeddings_jax.data import packing
 from embeddings_jax.eval import metric
 from embeddings_jax.runs import build, inference, loading, presets, reports, workdir
 from embeddings_jax.train.checkpoints import Checkpoints
 from embeddings_jax.train.loop import train
 from embeddings_jax.train.mesh import make_mesh, path_name
+from embeddings_jax.types import OUTPUTS, InputError, Output
 
 STEPS = 20
 
 
 @pytest.fixture(scope="module", params=presets.model_names())
 def tiny(request):
-  """`(config, model, data, traces)` of a tiny preset, on data that eight shards can split; `traces` grows with each
-  trace of the model's update."""
+  """`(config, model, data, trained)` of a tiny preset, on data that eight shards can split.
+
+  `trained` has the models to train on one and on eight devices, whose updates may be traced once.
+  """
   config = presets.load_config(request.param, "tiny")
   data = loading.load_data(config, data_dir=None, cache_dir=None)
   steps = config.steps or config.epochs * data.facts["steps_per_epoch"]
   model = build.make_model(config, data.facts, steps)
-  traces = []
+  chex.clear_trace_counter()  # It knows functions by their source.
 
-  def update(*args):
-    traces.append(1)
+  @chex.assert_max_traces(n=1)
+  def on_one(*args):
     return model.update(*args)
 
-  return config, model._replace(update=update), data, traces
+  @chex.assert_max_traces(n=1)
+  def on_eight(*args):
+    return model.update(*args)
+
+  return config, model, data, {1: model._replace(update=on_one), 8: model._replace(update=on_eight)}
 
 
 def run(tiny, mesh, **options):
   """The state after a training, and what it wrote of every step; all trainings of one mesh share a program."""
-  config, model, data, _ = tiny
+  config, _, data, trained = tiny
   records = []
   options = {"steps": STEPS, **options}
-  state = train(model, data.splits["train"], mesh=mesh, seed=config.seed, steps_per_dispatch=5, log_every=1,
-                write=lambda step, record: records.append(record), **options)
+  state = train(trained[mesh.size], data.splits["train"], mesh=mesh, seed=config.seed, steps_per_dispatch=5,
+                log_every=1, write=lambda step, record: records.append(record), **options)
   return state, records
 
 
@@ -47,10 +58,8 @@ def losses(records):
 
 @pytest.fixture(scope="module")
 def uninterrupted(tiny):
-  """`(state, records, number of traces)` of a training on one device."""
-  *_, traces = tiny
-  before = len(traces)
-  return *run(tiny, make_mesh("data:1", jax.devices()[:1])), len(traces) - before
+  """`(state, records)` of a training on one device, in which the update is traced once."""
+  return run(tiny, make_mesh("data:1", jax.devices()[:1]))
 
 
 def test_update_is_closed(tiny):
@@ -66,15 +75,66 @@ def test_update_is_closed(tiny):
   assert "loss" in metrics and all(value.shape == () for value in metrics.values())
 
 
+def test_outputs_have_the_declared_arguments_and_shapes(tiny):
+  """On the training batch, or on a batch of the encoder where an output reads that."""
+  _, model, data, _ = tiny
+  assert model.outputs.keys() <= OUTPUTS.keys()
+  batch = jax.tree.map(jnp.asarray, data.splits["train"].batch_at(0))
+  state = jax.eval_shape(model.init, jax.random.key(0), batch)
+  names = data.encoder.names
+  items = data.encoder.encode(data.dataset.items[:3] if names is None else names[:3])
+  codes = jax.eval_shape(model.embed, state, items)
+  for name, fn in model.outputs.items():
+    found, rows = None, 0
+    batches = [batch, items]
+    if name == "embed_packed":
+      batches = packing.packed(items, packing.row_widths(data.encoder.max_length))[:1]
+    elif name == "sample":
+      batches = [None, items]  # Without a condition, or with one for each sample.
+    for given in batches:
+      known = {"state": state, "batch": given, "rng": jax.random.key(0), "num": 3, "codes": codes}
+      static = [i for i, argument in enumerate(OUTPUTS[name].arguments) if argument == "num"]
+      try:
+        found = jax.eval_shape(jax.jit(fn, static_argnums=static), *(known[key] for key in OUTPUTS[name].arguments))
+        rows = 0 if given is None else len(jax.tree.leaves(given)[0])
+        break
+      except (InputError, TypeError, ValueError):  # It does not read batches of this kind.
+        pass
+    assert found is not None, name
+    check_output(name, OUTPUTS[name], found, {"n": rows, "num": 3})
+    if name == "calibrated":
+      chex.assert_trees_all_equal_shapes_and_dtypes(found, state.extra)
+
+
+def check_output(name, output: Output, found, sizes):
+  """The result's axes are the declared ones; `sizes` has those of the axes that are known."""
+  if output.shape is None:
+    assert jax.tree.leaves(found), name
+  elif isinstance(output.shape, Mapping):
+    assert found and {"original", "reconstructed"} & output.shape.keys() <= found.keys(), name
+    for key, value in found.items():
+      check_axes(f"{name}/{key}", output.shape.get(key) or output.shape["*"], value.shape, sizes)
+  else:
+    check_axes(name, output.shape, found.shape, sizes)
+
+
+def check_axes(name, axes, shape, sizes):
+  open_ended = axes[-1:] == (...,)
+  axes = axes[:-1] if open_ended else axes
+  assert len(shape) >= len(axes) if open_ended else len(shape) == len(axes), (name, shape)
+  for axis, size in zip(axes, shape):
+    assert size == (axis if isinstance(axis, int) else sizes.setdefault(axis, size)), (name, axis, shape)
+
+
 def test_metrics_are_finite_and_update_is_traced_once(uninterrupted):
-  _, records, num_traces = uninterrupted
-  assert num_traces == 1
-  assert len(records) == STEPS and all(np.isfinite(list(record.values())).all() for record in records)
+  _, records = uninterrupted
+  assert len(records) == STEPS
+  chex.assert_tree_all_finite(records)
 
 
 def test_embedding_has_a_row_for_each_item(tiny, uninterrupted):
   _, model, data, _ = tiny
-  state, _, _ = uninterrupted
+  state, _ = uninterrupted
   items = data.encoder.names[:7] if data.encoder.names is not None else data.dataset.items[:7]
   vectors = inference.embedder(model, state, data.encoder)(items)
   assert vectors.shape[0] == 7 and vectors.ndim == 2 and np.isfinite(vectors).all()
@@ -83,7 +143,7 @@ def test_embedding_has_a_row_for_each_item(tiny, uninterrupted):
 
 
 def test_interrupted_equals_uninterrupted_bit_for_bit(tiny, uninterrupted, mesh_of, tmp_path):
-  expected, records, _ = uninterrupted
+  expected, records = uninterrupted
   found = []
   for steps in (7, 8, STEPS):
     checkpoints = Checkpoints(str(tmp_path / "c"))
@@ -95,7 +155,7 @@ def test_interrupted_equals_uninterrupted_bit_for_bit(tiny, uninterrupted, mesh_
 
 
 def test_eight_devices_equal_one(tiny, uninterrupted, mesh_of):
-  expected, records, _ = uninterrupted
+  expected, records = uninterrupted
   state, found = run(tiny, mesh_of("data:4,fsdp:2"))
   np.testing.assert_allclose(losses(found), losses(records), rtol=1e-5, atol=1e-5)
   for one, eight in zip(jax.tree.leaves(expected), jax.tree.leaves(state)):
@@ -106,7 +166,7 @@ def test_eight_devices_equal_one(tiny, uninterrupted, mesh_of):
 
 def test_a_run_ends_with_results_and_declared_metrics(tiny, uninterrupted, tmp_path):
   config, model, data, _ = tiny
-  state, _, _ = uninterrupted
+  state, _ = uninterrupted
   lines, path = [], epath.Path(tmp_path)
   ending = reports.Report(config, data, model, make_mesh("data:1", jax.devices()[:1]), None, None, lines.append)
   ending.finish(state, STEPS, path, seconds=1.0, record={"preset": "tiny", "command": ""}, write=True, draw=False)

@@ -18,7 +18,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config.model.dim = 32
   config.data.update(dict(name="digits", standardize=False, image_size=0, channels=0, bad="error"))
   if preset == "tiny":
-    config.update(dict(model=dict(dim=4, tolerance=0.0), batch_size=512, epochs=2))
+    config.update(dict(model=dict(dim=4, tol=0.0), batch_size=512, epochs=2))
   elif preset == "small":
     config.update(dict(model=dict(dim=100), batch_size=4096))
     config.data.update(dict(name="fashion-mnist"))

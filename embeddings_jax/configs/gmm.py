@@ -15,8 +15,8 @@ import ml_collections
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
-      model=dict(num_components=3, covariance="full", start="kmeans++", num_init=1, stepwise=False, power=0.7,
-                 floor=1e-3, tolerance=1e-6, chunk_size=0),
+      model=dict(num_components=3, covariance="full", init="kmeans++", num_init=1, stepwise=False, power=0.7,
+                 reg_covar=1e-3, tol=1e-6, chunk_size=0),
       # missing: error, drop or marginalize. weight, label: columns, by name or number; of label (or one of the data
       # set's labels) values below 0 are not known. start: a file with rows that are the means to start from.
       # order of the rows of a pass: shuffled, or sequential, which is quicker for a file larger than memory.
@@ -32,10 +32,10 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   if preset == "tiny":
     config.update(dict(data=dict(name="iris", standardize=False), epochs=20, save_every=5))
   elif preset == "small":
-    config.update(dict(model=dict(num_components=2, floor=1e-6), evals=()))
+    config.update(dict(model=dict(num_components=2, reg_covar=1e-6), evals=()))
     config.data.update(dict(name="faithful", standardize=False))
   elif preset == "paper":
-    config.update(dict(model=dict(num_components=16, floor=1e-6), batch_size=65536, steps_per_dispatch=1, evals=(),
-                       eval_items=10_000))
+    config.update(dict(model=dict(num_components=16, reg_covar=1e-6), batch_size=65536, steps_per_dispatch=1,
+                       evals=(), eval_items=10_000))
     config.data.update(dict(name="", standardize=False))
   return config

@@ -10,7 +10,7 @@ import ml_collections
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
-      model=dict(num_components=3, start="kmeans++", num_init=10, stepwise=False, power=0.7, tolerance=1e-6,
+      model=dict(num_components=3, init="kmeans++", num_init=10, stepwise=False, power=0.7, tol=1e-6,
                  chunk_size=0),
       # As for gmm.
       data=dict(name="wine", encoder="rows", standardize=True, missing="", weight="", start="", order="shuffled",
@@ -25,7 +25,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   if preset == "tiny":
     config.update(dict(model=dict(num_init=2), data=dict(name="iris", standardize=False), epochs=20))
   elif preset == "small":
-    config.update(dict(model=dict(num_components=10, num_init=1, tolerance=1e-4)))
+    config.update(dict(model=dict(num_components=10, num_init=1, tol=1e-4)))
     config.data.update(dict(name="fashion-mnist", standardize=False))
   elif preset == "paper":
     config.update(dict(model=dict(num_components=256, num_init=1), batch_size=65536, steps_per_dispatch=1, evals=(),

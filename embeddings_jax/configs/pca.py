@@ -11,7 +11,7 @@ import ml_collections
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
-      model=dict(dim=2, solver="auto", center=True, whiten=False, passes=4, spare=10, tolerance=1e-2,
+      model=dict(dim=2, solver="auto", center=True, whiten=False, num_epochs=4, num_oversamples=10, tol=1e-2,
                  chunk_size=16384),
       data=dict(name="wine", encoder="rows", standardize=True, errors="strict"),
       epochs=40,  # At most: it ends with the first pass, or when it has converged.
@@ -22,7 +22,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
       evals=("linear_probe", "knn"),
   ))
   if preset == "tiny":
-    config.update(dict(model=dict(tolerance=0.0), batch_size=64, data=dict(name="iris", standardize=False), epochs=2))
+    config.update(dict(model=dict(tol=0.0), batch_size=64, data=dict(name="iris", standardize=False), epochs=2))
   elif preset == "small":
     config.update(dict(model=dict(dim=50), batch_size=4096))
     config.data.update(dict(name="fashion-mnist", standardize=False))

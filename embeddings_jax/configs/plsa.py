@@ -16,7 +16,7 @@ import ml_collections
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
-      model=dict(num_topics=20, tempering=0.9, early_stopping=True, tolerance=1e-4, stepwise=False, power=0.7,
+      model=dict(num_topics=20, tempering=0.9, early_stopping=True, tol=1e-4, stepwise=False, power=0.7,
                  fold_in_steps=30, num_init=1),
       # `blocks` of documents are what devices share out; `held_out` is the share of the words that tempering goes by.
       data=dict(name="pydocs", encoder="bags", part="train", unit="document", window=100, normalize="lower",
@@ -31,7 +31,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
       eval_items=4000,
   ))
   if preset == "tiny":
-    config.model.update(dict(num_topics=4, tempering=1.0, early_stopping=False, tolerance=0.0, fold_in_steps=5))
+    config.model.update(dict(num_topics=4, tempering=1.0, early_stopping=False, tol=0.0, fold_in_steps=5))
     config.data.update(dict(max_documents=60, min_documents=2, max_size=100))
     config.update(dict(steps=40, steps_per_dispatch=1))
   elif preset == "small":

@@ -15,7 +15,7 @@ import ml_collections
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
       model=dict(dim=100, similarity="ppmi", shift=1.0, smoothing=0.75, factorization="svd", power=0.25,
-                 vectors="w+c", block=32, blocks=8, spare=10, tolerance=1e-2),
+                 vectors="w+c", block=32, blocks=8, num_oversamples=10, tol=1e-2),
       # window in words, on either side; memory for counting in MiB.
       data=dict(name="pydocs", encoder="words", form="cells", normalize="lower", min_count=5, max_size=0,
                 boundaries="document", counting="pairs", window=10, weighting="distance", symmetric=True,
@@ -27,7 +27,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   ))
   if preset == "tiny":
     # As many vectors as words: exact after one cycle, whatever the text, and equal on all meshes.
-    config.model.update(dict(dim=8, block=32, blocks=4, spare=4, tolerance=0.0))
+    config.model.update(dict(dim=8, block=32, blocks=4, num_oversamples=4, tol=0.0))
     config.data.update(dict(min_count=2, max_documents=60, max_size=100))
     config.update(dict(steps=40))
   elif preset == "small":

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 from embeddings_jax.ops.batches import row_mask
 from embeddings_jax.types import Batch, InputError
 
-STARTS = ("kmeans++", "random")
+INITS = ("kmeans++", "random")
 
 
 def row_weight(batch: Batch) -> Float[Array, "n"]:
@@ -38,7 +38,7 @@ def squared_distances(x: Float[Array, "d n"], centres: Float[Array, "k d"]) -> F
 
 def starting_centres(
     rng: Array,
-    start: str,
+    init: str,
     x: Float[Array, "n d"],
     weight: Float[Array, "n"],
     num: int,
@@ -48,7 +48,7 @@ def starting_centres(
 
   Args:
     rng: a key.
-    start: `kmeans++` (Arthur & Vassilvitskii 2007): one after another, each with a probability in proportion to its
+    init: `kmeans++` (Arthur & Vassilvitskii 2007): one after another, each with a probability in proportion to its
       weight and its squared distance from those before; `random`: rows with a probability in proportion to their
       weight, none twice.
     x: rows.
@@ -57,10 +57,10 @@ def starting_centres(
     label: of rows whose cluster is known, else -1; a cluster with such rows starts at their mean.
 
   Raises:
-    InputError: fewer rows than centres, or an unknown start.
+    InputError: fewer rows than centres, or an unknown `init`.
   """
-  if start not in STARTS:
-    raise InputError(f"start={start!r}: must be one of {', '.join(STARTS)}, or means must be given")
+  if init not in INITS:
+    raise InputError(f"init={init!r}: must be one of {', '.join(INITS)}, or means must be given")
   if num > len(x):
     raise InputError(f"num_components={num}: exceeds the {len(x)} rows that the centres start from")
   known = jnp.zeros(num, bool)
@@ -69,7 +69,7 @@ def starting_centres(
     member = (label == jnp.arange(num)[:, None]) * weight
     known = member.sum(1) > 0
     centres = member @ x / jnp.where(known, member.sum(1), 1)[:, None]
-  if start == "random":
+  if init == "random":
     # The largest of log weight + Gumbel noise: a draw without replacement (Vieira 2014).
     keys = jnp.where(weight > 0, jnp.log(weight) + jax.random.gumbel(rng, weight.shape), -jnp.inf)
     return jnp.where(known[:, None], centres, x[jax.lax.top_k(keys, num)[1]])

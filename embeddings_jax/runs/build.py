@@ -34,8 +34,9 @@ def make_model(config: Mapping[str, Any], facts: Mapping[str, Any], num_steps: i
   if hasattr(arguments.get("encoder"), "keys"):
     weight = arguments.get("auxiliary_weight", 0)
     given |= encoder_of(arguments.pop("encoder"), facts, num_steps, with_model=bool(weight))
-  if "optimizer" in known:
-    given["optimizer"] = optimizers.optimizer(config["optimizer"], num_steps)
+  for name in ("optimizer", "optimizers"):
+    if name in known:
+      given[name] = optimizers.optimizer(config["optimizer"], num_steps)
   if "learning_rate" in known and config["optimizer"]:
     given["learning_rate"] = optimizers.schedule(config["optimizer"], num_steps)
   return factory(**{key: value for key, value in given.items() if key in known} | arguments)
@@ -54,7 +55,7 @@ def find_factory(config: Mapping[str, Any]) -> Callable[..., Model]:
 def depends_on_horizon(config: Mapping[str, Any]) -> bool:
   """Returns whether the number of steps that a run was planned for changes its updates."""
   parameters = inspect.signature(find_factory(config)).parameters
-  scheduled = config["optimizer"] and not {"optimizer", "learning_rate"}.isdisjoint(parameters)
+  scheduled = config["optimizer"] and not {"optimizer", "optimizers", "learning_rate"}.isdisjoint(parameters)
   return "num_steps" in parameters or bool(scheduled and optimizers.depends_on_num_steps(config["optimizer"]))
 
 

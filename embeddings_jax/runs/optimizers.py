@@ -26,11 +26,27 @@ _RANGES = {"learning_rate": (0, np.inf), "warmup_steps": (0, np.inf), "warmup_fr
            "b1": (0, 1), "b2": (0, 1), "eps": (0, np.inf), "adam_fraction": (0, np.inf)}
 
 
-def schedule(config: Mapping[str, Any], num_steps: int) -> optax.Schedule:
-  """A learning rate over `num_steps`: linear warm-up, then `schedule` down to `end_fraction` of the peak."""
-  _check(config)
+def players(config: Mapping[str, Any]) -> tuple[str, ...]:
+  """Returns the names of the optimizers in a mapping of them, as for a generator and a discriminator; else ()."""
+  several = [name for name, value in config.items() if hasattr(value, "keys")]
+  if several and len(several) < len(config):
+    alone = next(name for name in config if name not in several)
+    raise InputError(f"optimizer.{alone}={config[alone]}: stands beside the optimizers of {', '.join(several)}; give "
+                     "it to each of them")
+  return tuple(several)
+
+
+def schedule(config: Mapping[str, Any], num_steps: int, name: str = "optimizer") -> optax.Schedule:
+  """Returns a learning rate over `num_steps`: linear warm-up, then `schedule` down to `end_fraction` of the peak.
+
+  Args:
+    config: Options of one optimizer.
+    num_steps: Updates of the run.
+    name: The optimizer's, for error messages.
+  """
+  _check(config, name)
   kind, peak = config.get("schedule", "constant"), config["learning_rate"]
-  check_choice("--config.optimizer.schedule", kind, SCHEDULES)
+  check_choice(f"{name}.schedule", kind, SCHEDULES)
   warmup = min(max(config.get("warmup_steps", 0), round(config.get("warmup_fraction", 0.0) * num_steps)), num_steps)
   end, rest = peak * config.get("end_fraction", 0.0), max(num_steps - warmup, 1)
   after = {
@@ -45,31 +61,36 @@ def schedule(config: Mapping[str, Any], num_steps: int) -> optax.Schedule:
 
 
 def depends_on_num_steps(config: Mapping[str, Any]) -> bool:
-  """Returns whether `schedule` gives other rates for another number of steps, which also bounds the warm-up."""
+  """Returns whether a `schedule` gives other rates for another number of steps, which also bounds the warm-up."""
+  if names := players(config):
+    return any(depends_on_num_steps(config[name]) for name in names)
   return (config.get("schedule", "constant") in ("linear", "cosine") or bool(config.get("warmup_steps"))
           or bool(config.get("warmup_fraction")))
 
 
-def optimizer(config: Mapping[str, Any], num_steps: int) -> optax.GradientTransformation:
-  """Clipping by the global norm, then the optimizer with the schedule.
+def optimizer(config: Mapping[str, Any], num_steps: int, name: str = "optimizer",
+              ) -> optax.GradientTransformation | dict[str, optax.GradientTransformation]:
+  """Returns clipping by the global norm, then the optimizer with the schedule; of several players, one for each.
 
   `muon` (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) moves the matrices of stacked layers by their
   orthogonalised momentum, scaled so that AdamW's rates fit (Liu et al. 2025, arXiv:2502.16982, equation 4); all else
   it leaves to AdamW with Nesterov's momentum, at `adam_fraction` of the rate. Parameters with a name among `constant`
   keep the rate that they have after the warm-up.
   """
-  transform = _transform(config, schedule(config, num_steps))
+  if names := players(config):
+    return {player: optimizer(config[player], num_steps, f"{name}.{player}") for player in names}
+  transform = _transform(config, schedule(config, num_steps, name), name)
   if kept := config.get("constant", ()):
-    steady = _transform(config, schedule({**config, "schedule": "constant"}, num_steps))
-    transform = optax.partition({"steady": steady, "falling": transform}, lambda params: _steady(params, kept))
+    steady = _transform(config, schedule({**config, "schedule": "constant"}, num_steps), name)
+    transform = optax.partition({"steady": steady, "falling": transform}, lambda params: _steady(params, kept, name))
   clip_norm = config.get("clip_norm", 0.0)
   return optax.chain(optax.clip_by_global_norm(clip_norm), transform) if clip_norm else transform
 
 
-def _transform(config: Mapping[str, Any], rate: optax.Schedule) -> optax.GradientTransformation:
+def _transform(config: Mapping[str, Any], rate: optax.Schedule, place: str) -> optax.GradientTransformation:
   """The optimizer that the config names, with a rate."""
   name = config.get("name", "adam")
-  check_options(config, NEUTRAL)
+  check_options(config, NEUTRAL, place)
   betas = {k: config[k] for k in _ADAM if k in config}
   decay, fraction = config.get("weight_decay", 0.0), config.get("adam_fraction", 1.0)
   transform = {
@@ -93,38 +114,43 @@ def _transform(config: Mapping[str, Any], rate: optax.Schedule) -> optax.Gradien
   return transform
 
 
-def check_options(config: Mapping[str, Any], keys: Collection[str]) -> None:
+def check_options(config: Mapping[str, Any], keys: Collection[str], place: str = "optimizer") -> None:
   """Raises for options that the optimizer does not take.
 
   Args:
-    config: Options of the optimizer.
+    config: Options of the optimizer; of several players everything is checked.
     keys: Options to check; others may be left over from a preset with another optimizer.
+    place: The optimizer's name in error messages.
   """
+  if names := players(config):
+    for player in names:
+      check_options(config[player], config[player], f"{place}.{player}")
+    return
   name = config.get("name", "adam")
-  check_choice("--config.optimizer.name", name, OPTIMIZERS)
+  check_choice(f"{place}.name", name, OPTIMIZERS)
   own = {key for options in OPTIONS.values() for key in options} - set(OPTIONS[name])
   for key in keys:
     if key in own and key in config and config[key] not in NEUTRAL.get(key, ()):
       able = ", ".join(other for other, options in OPTIONS.items() if key in options)
-      raise InputError(f"--config.optimizer.{key}={config[key]}: {name} does not take it; {able} do")
+      raise InputError(f"{place}.{key}={config[key]}: {name} does not take it; {able} do")
 
 
-def _check(config: Mapping[str, Any]) -> None:
+def _check(config: Mapping[str, Any], name: str) -> None:
   """Raises for unknown options and for values out of their ranges."""
   if unknown := set(config) - set(KEYS):
     close = nearest(sorted(unknown)[0], KEYS)
-    raise InputError(f"--config.optimizer: unknown {', '.join(sorted(unknown))}; {close}known: {', '.join(KEYS)}")
+    raise InputError(f"{name}: unknown {', '.join(sorted(unknown))}; {close}known: {', '.join(KEYS)}")
   for key, (low, high) in _RANGES.items():
     value = config.get(key)
     if value is not None and not low <= value <= high:
-      raise InputError(f"--config.optimizer.{key}={value}: must be from {low} to {high}")
+      raise InputError(f"{name}.{key}={value}: must be from {low} to {high}")
 
 
-def _steady(params: PyTree, kept: Sequence[str]) -> PyTree:
+def _steady(params: PyTree, kept: Sequence[str], place: str) -> PyTree:
   """`steady` for each array below a name of `kept`, `falling` for the others."""
   names = {name for path, _ in jax.tree_util.tree_leaves_with_path(params) for name in _name(path)}
   for name in kept:
-    check_choice("--config.optimizer.constant", name, sorted(names))
+    check_choice(f"{place}.constant", name, sorted(names))
   return jax.tree_util.tree_map_with_path(
       lambda path, _: "falling" if set(kept).isdisjoint(_name(path)) else "steady", params)
 

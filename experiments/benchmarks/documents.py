@@ -37,7 +37,7 @@ def plsa() -> dict:
   """
   config = presets.load_config("plsa", "small")
   config.data.update(dict(part="all", held_out=0.0))
-  config.model.update(dict(tempering=1.0, tolerance=0.0))
+  config.model.update(dict(tempering=1.0, tol=0.0))
   data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
   bags = loading.counted_documents(catalog.load("20news", data_dir=FLAGS.data_dir), config.data, FLAGS.cache_dir)
   facts, topics = bags.facts, config.model.num_topics
@@ -129,7 +129,7 @@ def topics() -> dict:
   perplexities, vectors = {}, {}
   for num_topics in (20, 50, 128):
     for name, options in {
-        "stopped": dict(tempering=1.0), "100 iterations": dict(tempering=1.0, early_stopping=False, tolerance=0.0,
+        "stopped": dict(tempering=1.0), "100 iterations": dict(tempering=1.0, early_stopping=False, tol=0.0,
                                                                steps=100), "tempered": {}}.items():
       data, embed, found, records = trained("plsa", num_topics=num_topics, held_out=0.1, **options)
       test = [data.encoder.bag(data.dataset.items[i]) for i in data.dataset.split["test"]]
@@ -241,7 +241,7 @@ def lsa_stream(num_documents: int = 1_500_000, num_cells: int = 100, num_words: 
     source = bag_source(bags, 1, blocks=200, seed=FLAGS.seed, resident=False)
     steps = source.facts["steps_per_epoch"]
     known = {name: facts[name] for name in ("vocab_size", "num_documents", "document_frequency", "entropy")}
-    model = make_lsa(**known, steps_per_epoch=steps, dim=40, block=50, basis=200, tolerance=0.0)
+    model = make_lsa(**known, steps_per_epoch=steps, dim=40, block=50, basis=200, tol=0.0)
     before, peak, done = anonymous(), [0.0], threading.Event()
 
     def watch():

@@ -22,8 +22,8 @@ def loop() -> dict:
   `write` for every log; the dispatch alone is the ceiling.
   """
   config = presets.load_config(FLAGS.model, FLAGS.preset)
-  if "tolerance" in config.model:
-    config.model.tolerance = 0.0  # A model that converged would end the run.
+  if "tol" in config.model:
+    config.model.tol = 0.0  # A model that converged would end the run.
   mesh = mesh_lib.make_mesh()
   data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
   source, size = data.splits["train"], config.steps_per_dispatch

@@ -32,7 +32,7 @@ def gmm() -> dict:
           "spherical": np.ones(k)}[FLAGS.covariance]
   weights, means, floor, more = np.full(k, 1 / k), x[:k], 1e-6, 4
 
-  model = make(num_components=k, covariance=FLAGS.covariance, floor=floor, tolerance=0, weights=weights, means=means,
+  model = make(num_components=k, covariance=FLAGS.covariance, reg_covar=floor, tol=0, weights=weights, means=means,
                covariances=unit)
   batch = {"x": jax.numpy.asarray(x)}
   start = jax.jit(model.init)(jax.random.key(0), batch)
@@ -85,7 +85,7 @@ def gmm_memory() -> dict:
   config = presets.load_config("gmm", "paper")
   config.model.num_components, config.model.covariance, config.data.order = (
       FLAGS.components, FLAGS.covariance, "sequential")
-  config.model.tolerance = 0.0
+  config.model.tol = 0.0
   rng, piece = np.random.default_rng(FLAGS.seed), 500_000
   with tempfile.TemporaryDirectory(dir=FLAGS.cache_dir) as folder:
     path = os.path.join(folder, "rows.npy")

@@ -141,3 +141,32 @@ def test_lars_steps_are_in_proportion_to_each_array_and_sgd_s_decay_is_added_to_
   sgd = step(name="sgd", weight_decay=0.5)
   np.testing.assert_allclose(sgd["a"]["kernel"], [-0.15, -0.4], rtol=1e-5)
   np.testing.assert_allclose(sgd["b"]["bias"], [0, -0.2], rtol=1e-5)
+
+
+def test_each_player_has_an_optimizer_of_its_own():
+  config = {"generator": {"name": "sgd", "learning_rate": 1.0},
+            "discriminator": {"name": "sgd", "learning_rate": 4.0, "schedule": "linear"}}
+  found = optimizers.optimizer(config, 2)
+  assert list(found) == ["generator", "discriminator"]
+  gradient = jnp.array([1.0, -2.0])
+  for name, rates in {"generator": (1.0, 1.0), "discriminator": (4.0, 2.0)}.items():
+    state = found[name].init(gradient)
+    for rate in rates:
+      updates, state = found[name].update(gradient, state, gradient)
+      np.testing.assert_allclose(updates, -rate * gradient, rtol=1e-6)
+  assert optimizers.depends_on_num_steps(config) and not optimizers.depends_on_num_steps({"a": config["generator"]})
+
+
+@pytest.mark.parametrize("config, message", [
+    ({"generator": {"learning_rate": 1.0}, "clip_norm": 1.0},
+     "optimizer.clip_norm=1.0: stands beside the optimizers of generator; give it to each of them"),
+    ({"generator": {"learning_rate": 1.0, "nam": "sgd"}}, "optimizer.generator: unknown nam; did you mean name?"),
+    ({"generator": {"learning_rate": 1.0, "name": "sgd", "b1": 0.5}},
+     "optimizer.generator.b1=0.5: sgd does not take it"),
+    ({"generator": {"learning_rate": -1.0}}, "optimizer.generator.learning_rate=-1.0: must be from 0"),
+    ({"generator": {"learning_rate": 1.0, "schedule": "linaer"}}, "optimizer.generator.schedule=linaer: unknown"),
+])
+def test_mistakes_name_the_player(config, message):
+  with pytest.raises(InputError, match=message):
+    optimizers.check_options(config, config)
+    optimizers.optimizer(config, 10)

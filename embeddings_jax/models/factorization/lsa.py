@@ -26,7 +26,7 @@ the data shards, and one all-reduce [V, b] adds the products up. In float32: sin
 the largest.
 
 The loss is the share of the sum of squares that is not explained, 1 - sum s_i^2 / |A|^2. It ends when the k residuals
-|A'A v - s^2 v| are below `tolerance` times s^2.
+|A'A v - s^2 v| are below `tol` times s^2.
 
 Expected: scipy's singular values and scikit-learn's vectors (tests/models/factorization/test_lsa.py). Command:
 `python -m experiments.run --model=lsa`.
@@ -106,8 +106,8 @@ def lsa(
     power: float = 1.0,
     block: int = 16,
     basis: int = 464,
-    spare: int = 10,
-    tolerance: float = 5e-3,
+    num_oversamples: int = 10,
+    tol: float = 5e-3,
 ) -> Model:
   """A `Model` of blocks of documents, see `data/bags.py: bag_source`.
 
@@ -122,9 +122,9 @@ def lsa(
     power: p: 1 puts the singular values on the documents' side, 0 on the words', 1/2 splits them.
     block: b, vectors that are multiplied at a time. Where batches are read from the disk, few passes are wanted:
       as many as `dim`, then.
-    basis: vectors that the search holds before it looks at what they give, at least dim + spare + block.
-    spare: triplets that are kept beyond k when it goes on.
-    tolerance: 0 never converges.
+    basis: vectors that the search holds before it looks at what they give, at least dim + num_oversamples + block.
+    num_oversamples: triplets that are kept beyond k when it goes on.
+    tol: 0 never converges.
 
   Returns:
     `embed` gives vectors [n, k] of documents, a batch of `words` and `counts` [n, length], padded with -1 and 0; one
@@ -136,10 +136,11 @@ def lsa(
   if not 1 <= dim <= min(vocab_size, num_documents):
     raise InputError(f"lsa: dim={dim}: must be from 1 to {min(vocab_size, num_documents)}, for there are "
                      f"{num_documents} documents of {vocab_size} words")
-  for name, value, least in (("block", block, 1), ("spare", spare, 0), ("basis", basis, dim + spare + block)):
+  for name, value, least in (("block", block, 1), ("num_oversamples", num_oversamples, 0),
+                             ("basis", basis, dim + num_oversamples + block)):
     if value < least:
       raise InputError(f"lsa: {name}={value}: must be at least {least}")
-  kept = dim + spare
+  kept = dim + num_oversamples
   whole = steps_per_epoch == 1
 
   def init(rng, batch):
@@ -224,7 +225,7 @@ def lsa(
     return state._replace(
         components=vectors[:dim], values=jnp.sqrt(explained), residual=relative,
         unexplained=jnp.maximum(1 - explained.sum() / jnp.maximum(square, 1e-30), 0),
-        converged=(relative < tolerance).astype(jnp.int32),
+        converged=(relative < tol).astype(jnp.int32),
         search=lanczos.start(vectors, squares, beyond, capacity))
 
   def powers(state, exponent):

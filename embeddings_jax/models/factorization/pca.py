@@ -15,9 +15,9 @@ eigenvectors of C with the largest eigenvalues l_1 >= l_2 >= ...; among all line
 One update is one batch; a pass is `steps_per_epoch` of them. Three ways (`solver`):
 - `exact`: sums C over one pass and takes its eigenvectors, for d up to some thousands;
 - `randomized`: never forms C. A pass multiplies a block of vectors by it, C Q = sum_n (x_n - m)((x_n - m)'Q), and all
-  blocks of `passes` passes together span the space in which the eigenvectors are sought (Halko, Martinsson & Tropp
-  2011; with all the blocks: Halko, Martinsson, Shkolnisky & Tygert 2011; see `ops/lanczos.py`). Then it goes on from
-  what it found, until the residuals |C v - l v| are below `tolerance` times l;
+  blocks of `num_epochs` passes together span the space in which the eigenvectors are sought (Halko, Martinsson &
+  Tropp 2011; with all the blocks: Halko, Martinsson, Shkolnisky & Tygert 2011; see `ops/lanczos.py`). Then it goes on
+  from what it found, until the residuals |C v - l v| are below `tol` times l;
 - `incremental`: each batch is merged into the components of those before, by the eigenvectors of
   V' diag(l) V + C_batch + n m / (n + m) (difference of the means)(...)' (Ross et al. 2008). One pass, and an estimate
   after each batch; what a batch has beyond k components is forgotten, so that it is an approximation.
@@ -89,9 +89,9 @@ def pca(
     solver: str = "auto",
     center: bool = True,
     whiten: bool = False,
-    passes: int = 4,
-    spare: int = 10,
-    tolerance: float = 1e-2,
+    num_epochs: int = 4,
+    num_oversamples: int = 10,
+    tol: float = 1e-2,
     chunk_size: int = 16384,
 ) -> Model:
   """A `Model` of batches `x` [n, d] float32 and `mask` [n].
@@ -105,10 +105,10 @@ def pca(
     center: take the mean away; without it C is the sum of x x' (and m is 0).
     whiten: divide the coordinates by their deviations, so that each has variance 1 over the data; those of a
       component without variance are 0.
-    passes: of `randomized` until it looks at its residuals, the first with random vectors, the others power
+    num_epochs: of `randomized` until it looks at its residuals, the first with random vectors, the others power
       iterations; where it has to go on, one fewer.
-    spare: vectors beyond k that `randomized` and `incremental` carry along.
-    tolerance: of `randomized`; the others converge with the first pass. 0 never converges.
+    num_oversamples: vectors beyond k that `randomized` and `incremental` carry along.
+    tol: of `randomized`; the others converge with the first pass. 0 never converges.
     chunk_size: rows of one product on one device.
 
   Returns:
@@ -121,14 +121,15 @@ def pca(
   if not 1 <= dim <= min(num_features, num_rows):
     raise InputError(f"pca: dim={dim}: must be from 1 to {min(num_features, num_rows)}, for the data has {num_rows} "
                      f"rows of {num_features} features")
-  for name, value, least in (("passes", passes, 2), ("spare", spare, 0), ("chunk_size", chunk_size, 1)):
+  for name, value, least in (("num_epochs", num_epochs, 2), ("num_oversamples", num_oversamples, 0),
+                             ("chunk_size", chunk_size, 1)):
     if value < least:
       raise InputError(f"pca: {name}={value}: must be at least {least}")
   small = num_features <= EXACT_FEATURES
   if solver == "auto":
     solver = "exact" if small else "randomized"
   dense = solver == "exact" or (solver == "incremental" and small)  # The scatter matrix is formed.
-  width = min(dim + spare, num_features)
+  width = min(dim + num_oversamples, num_features)
 
   def init(rng, batch):
     x, mask = batch["x"], row_mask(batch)
@@ -138,7 +139,7 @@ def pca(
     search = ()
     if solver == "randomized":
       block = lanczos.orthonormal(jax.random.normal(rng, (num_features, width)), jnp.zeros((num_features, 1)))
-      search = lanczos.fresh(block, passes * width)
+      search = lanczos.fresh(block, num_epochs * width)
     return PCAState(
         step=jnp.zeros((), jnp.int32), mean=mean, components=jnp.zeros((dim, num_features)),
         variances=jnp.zeros(dim), total=square / jnp.maximum(count - 1, 1), loss=square / count,
@@ -184,7 +185,7 @@ def pca(
     scatter = square - count * (delta ** 2).sum()
     state = state._replace(mean=state.mean + delta, total=scatter / jnp.maximum(count - 1, 1), sums=_no_sums())
     if solver == "exact":
-      return found(state, count, *_largest(image, dim))._replace(converged=jnp.asarray(tolerance > 0, jnp.int32))
+      return found(state, count, *_largest(image, dim))._replace(converged=jnp.asarray(tol > 0, jnp.int32))
     state = state._replace(search=lanczos.extend(state.search, image))
     return jax.lax.cond(lanczos.full(state.search), lambda state: end_of_search(state, count), lambda state: state,
                         state)
@@ -193,8 +194,8 @@ def pca(
     vectors, values, residual, block = lanczos.restart(state.search, width)
     relative = residual[:dim] / jnp.maximum(values[:dim], 1e-6 * values[0] + 1e-30)
     state = found(state, count, vectors[:dim], values[:dim])
-    return state._replace(residual=relative.max(), converged=(relative.max() < tolerance).astype(jnp.int32),
-                          search=lanczos.start(vectors, values, block, passes * width))
+    return state._replace(residual=relative.max(), converged=(relative.max() < tol).astype(jnp.int32),
+                          search=lanczos.start(vectors, values, block, num_epochs * width))
 
   def found(state, count, components, values):
     values = jnp.maximum(values, 0)
@@ -233,7 +234,7 @@ def pca(
     state = state._replace(
         step=state.step + 1, mean=state.mean + delta * sums.count / jnp.maximum(count, 1),
         total=scatter / jnp.maximum(count - 1, 1), sums=state.sums._replace(count=count),
-        converged=((state.step + 1 >= steps_per_epoch) & (tolerance > 0)).astype(jnp.int32))
+        converged=((state.step + 1 >= steps_per_epoch) & (tol > 0)).astype(jnp.int32))
     return found(state, jnp.maximum(count, 1), components, values)
 
   def project(state, x):

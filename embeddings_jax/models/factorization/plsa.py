@@ -103,7 +103,7 @@ def plsa(
     num_topics: int = 50,
     tempering: float = 1.0,
     early_stopping: bool = True,
-    tolerance: float = 1e-5,
+    tol: float = 1e-5,
     stepwise: bool = False,
     power: float = 0.7,
     fold_in_steps: int = 30,
@@ -117,7 +117,7 @@ def plsa(
     num_topics: k.
     tempering: factor of b, from 0 to 1; 1 is plain EM. Below 1 needs occurrences that are held out.
     early_stopping: stop by the held-out occurrences, where there are any; else by the likelihood of the others.
-    tolerance: an iteration is an improvement where the log likelihood per occurrence rises by more than this,
+    tol: an iteration is an improvement where the log likelihood per occurrence rises by more than this,
       relative to its size. EM has converged at the first that is none; stepwise EM does not converge, nor does EM
       that is judged by its own likelihood where this is 0.
     stepwise: make an M step after every batch.
@@ -139,8 +139,8 @@ def plsa(
     raise InputError(f"plsa: tempering={tempering} goes by the held-out occurrences, as early_stopping=True does")
   if stepwise and (tempering < 1 or not 0.5 < power <= 1):
     raise InputError(f"plsa: stepwise EM converges for powers in (0.5, 1], not {power}, and is not tempered")
-  if tolerance < 0 or fold_in_steps < 1:
-    raise InputError(f"plsa: tolerance={tolerance} must not be negative, fold_in_steps={fold_in_steps} at least 1")
+  if tol < 0 or fold_in_steps < 1:
+    raise InputError(f"plsa: tol={tol} must not be negative, fold_in_steps={fold_in_steps} at least 1")
   counts = np.asarray(counts, np.float64)
   if counts.shape != (vocab_size,):
     raise InputError(f"plsa: counts of shape {counts.shape} do not fit vocab_size={vocab_size}")
@@ -179,8 +179,8 @@ def plsa(
       metrics |= {"held_out_loss": held_loss, "held_out_perplexity": jnp.exp(held_loss)}
       score = -held_loss if early_stopping else score
     # A score after b was lowered is that of the same parameters as before.
-    better = (score > state.score + tolerance * jnp.abs(state.score)) | (state.fresh > 0)
-    better |= tolerance == 0 and not ("held" in batch and early_stopping)
+    better = (score > state.score + tol * jnp.abs(state.score)) | (state.fresh > 0)
+    better |= tol == 0 and not ("held" in batch and early_stopping)
     lower = ~better & (state.gained > 0) & (tempering < 1)
     new = PlsaState(
         step=state.step + 1, theta=theta, beta=beta, weights=weights, document=state.document,

@@ -34,11 +34,11 @@ S_k = sum_n r_nk (x_n - mu_k)(x_n - mu_k)', and moved to the new one, Sigma_k = 
 delta_k = mu_k^new - mu_k: the same M step, but it subtracts no two large numbers. A covariance that rounding has left
 indefinite (many features, few rows) gets 1e-4 of its diagonal on top.
 
-Singular covariances are bounded by `floor`, which is added to the diagonal wherever a covariance is used (as in
+Singular covariances are bounded by `reg_covar`, which is added to the diagonal wherever a covariance is used (as in
 scikit-learn; the state holds the bare one; where it matters the M step is no longer the exact maximum, so that the
 likelihood may fall a little, as theirs does). A component without rows keeps its place and shape with a weight of
 almost nothing. The metrics `empty` (components with less than one row's weight) and `collapsed` (those of which some
-direction has only the floor for a variance) count both kinds. K is found by sweeping it: metrics `bic` and `aic`.
+direction has only `reg_covar` for a variance) count both kinds. K is found by sweeping it: metrics `bic` and `aic`.
 
 Expected: scikit-learn's log likelihood of every iteration from the same start, to float error, for all covariances
 (tests/models/mixtures/test_gmm.py). Command: `python -m experiments.run --model=gmm`.
@@ -100,7 +100,7 @@ def gmm(
     *,
     num_components: int,
     covariance: str = "full",
-    start: str = "kmeans++",
+    init: str = "kmeans++",
     weights: Any = None,
     means: Fact[Any] = None,
     covariances: Any = None,
@@ -110,8 +110,8 @@ def gmm(
     steps_per_epoch: Fact[int] = 1,
     stepwise: bool = False,
     power: float = 0.7,
-    floor: float = 1e-6,
-    tolerance: float = 1e-6,
+    reg_covar: float = 1e-6,
+    tol: float = 1e-6,
     chunk_size: int = 0,
 ) -> Model:
   """A Gaussian mixture.
@@ -119,7 +119,7 @@ def gmm(
   Args:
     num_components: k.
     covariance: `full`, `tied` (one for all components), `diagonal` or `spherical` (one variance each).
-    start: `kmeans++` or `random` rows of the first batch as means, moved to the mean of the rows that are nearest to
+    init: `kmeans++` or `random` rows of the first batch as means, moved to the mean of the rows that are nearest to
       each, with the pooled covariance; components that have labels start at the mean of theirs.
     weights, means, covariances: arrays to start from instead; without `means` the others are not looked at.
     num_init: starts, trained together; the one with the best log likelihood (of a pass; stepwise: a batch) is kept.
@@ -128,8 +128,8 @@ def gmm(
     steps_per_epoch: batches of a pass; exact EM makes its M step after the last of them.
     stepwise: make an M step after every batch instead.
     power: of the decay of the stepwise rate, in (0.5, 1].
-    floor: added to the diagonal of the covariances, in units of the data squared.
-    tolerance: converged when the mean log likelihood of a pass changes by less than this, relative
+    reg_covar: added to the diagonal of the covariances, in units of the data squared.
+    tol: converged when the mean log likelihood of a pass changes by less than this, relative
       to max(1, its size). 0 never converges; stepwise EM, whose likelihoods are of batches, does not either.
     chunk_size: rows of one E step on one device, which needs some `3 chunk_size k d` floats (with `missing`,
       `5 chunk_size k d^2`); 0: chosen to be fast.
@@ -143,14 +143,14 @@ def gmm(
     raise InputError(f"num_components={num_components}: must be at least 1")
   if covariance not in COVARIANCES:
     raise InputError(f"covariance={covariance!r}: must be one of {', '.join(COVARIANCES)}")
-  if floor < 0:
-    raise InputError(f"floor={floor}: must not be negative")
+  if reg_covar < 0:
+    raise InputError(f"reg_covar={reg_covar}: must not be negative")
   if stepwise and not 0.5 < power <= 1:
     raise InputError(f"power={power}: stepwise EM converges for powers in (0.5, 1]")
   if num_labels > num_components:
     raise InputError(f"num_components={num_components}: the data has {num_labels} labels, each is a component")
 
-  def init(rng, batch):
+  def first_state(rng, batch):
     weight = row_weight(batch)
     x, k, dim = batch["x"], num_components, batch["x"].shape[1]
     seen = ~jnp.isnan(x) if missing else jnp.ones_like(x, bool)
@@ -161,7 +161,7 @@ def gmm(
       centre += (jnp.where(seen, x - centre, 0) * weight[:, None]).sum(0) / number
     x = jnp.where(seen, x - centre, 0)
     given = None if means is None else given_start("means", means, (k, dim)) - centre
-    centres = starting_centres(rng, start, x, weight, k, batch.get("label")) if given is None else given
+    centres = starting_centres(rng, init, x, weight, k, batch.get("label")) if given is None else given
     nearest = squared_distances(x.T, centres).argmin(0)
     if "label" in batch:
       nearest = jnp.where(_observed(batch["label"]), batch["label"], nearest)
@@ -203,7 +203,8 @@ def gmm(
                **_criteria(log_likelihood, in_pass, state.offsets.shape[1]),
                "smallest_weight": new.weights.min(),
                "empty": (new.weights * in_pass < 1).sum().astype(jnp.float32),
-               "collapsed": jnp.broadcast_to(density.least < 2 * floor, (num_components,)).sum().astype(jnp.float32),
+               "collapsed": jnp.broadcast_to(density.least < 2 * reg_covar, (num_components,)).sum().astype(
+                   jnp.float32),
                "converged": new.converged}
     return new, metrics
 
@@ -245,12 +246,12 @@ def gmm(
     """Inverse Cholesky factors, or inverse deviations, and log scales of the covariances with their floor."""
     dim = state.centre.shape[0]
     if covariance in ("full", "tied"):
-      cholesky = _cholesky(state.covariances + floor * jnp.eye(dim))
+      cholesky = _cholesky(state.covariances + reg_covar * jnp.eye(dim))
       pivots = jnp.diagonal(cholesky, axis1=-2, axis2=-1)
       whitening = _inverse_of_lower(cholesky)
       log_determinant, least = jnp.log(pivots).sum(-1), (pivots ** 2).min(-1)
     else:
-      variances = state.covariances + floor
+      variances = state.covariances + reg_covar
       whitening = variances ** -0.5
       if covariance == "diagonal":
         log_determinant, least = 0.5 * jnp.log(variances).sum(1), variances.min(1)
@@ -305,7 +306,7 @@ def gmm(
     return _log_joint(density, xt), moments
 
   def _full_covariances(state):
-    """[k, d, d], without the floor, whatever their form."""
+    """[k, d, d], without `reg_covar`, whatever their form."""
     k, dim = state.offsets.shape
     if covariance in ("full", "tied"):
       return jnp.broadcast_to(state.covariances, (k, dim, dim))
@@ -330,7 +331,7 @@ def gmm(
     k, dim = state.offsets.shape
     x = xt.T
     seen = ~jnp.isnan(x)
-    full = _full_covariances(state) + floor * jnp.eye(dim)
+    full = _full_covariances(state) + reg_covar * jnp.eye(dim)
     both = seen[:, None, :, None] & seen[:, None, None, :]
     factor = jnp.linalg.cholesky(jnp.where(both, full, jnp.eye(dim)))  # [n, k, d, d]; what is missing factors out.
     offset = jnp.where(seen[:, None], x[:, None] - state.offsets, 0)
@@ -357,7 +358,7 @@ def gmm(
     last = (state.step + 1) % steps_per_epoch == 0
     log_likelihood = total.log_likelihood / jnp.maximum(total.num_rows, 1e-30)
     change = jnp.abs(log_likelihood - state.log_likelihood)
-    converged = change < tolerance * jnp.maximum(1, jnp.abs(log_likelihood))
+    converged = change < tol * jnp.maximum(1, jnp.abs(log_likelihood))
     after_pass = _m_step(state, total)._replace(
         step=state.step + 1, statistics=jax.tree.map(jnp.zeros_like, total), log_likelihood=log_likelihood,
         converged=converged.astype(jnp.int32))
@@ -421,15 +422,15 @@ def gmm(
     del batch
     pick, noise = jax.random.split(rng)
     component = jax.random.categorical(pick, jnp.log(state.weights), shape=(num,))
-    cholesky = _cholesky(_full_covariances(state) + floor * jnp.eye(state.centre.shape[0]))
+    cholesky = _cholesky(_full_covariances(state) + reg_covar * jnp.eye(state.centre.shape[0]))
     normal = jax.random.normal(noise, (num, state.centre.shape[0]))
     return state.centre + state.offsets[component] + jnp.einsum("nde,ne->nd", cholesky[component], normal)
 
   def components(state):
-    covariances = _full_covariances(state) + floor * jnp.eye(state.centre.shape[0])
+    covariances = _full_covariances(state) + reg_covar * jnp.eye(state.centre.shape[0])
     return {"weights": state.weights, "means": state.centre + state.offsets, "covariances": covariances}
 
-  model = Model(init, update, embed, {
+  model = Model(first_state, update, embed, {
       "loss": loss, "log_likelihood": log_likelihood, "log_joint": log_joint, "aic": criterion("aic"),
       "bic": criterion("bic"), "sample": sample, "components": components})
   return restarts(model, num_init, lambda states: states.log_likelihood)

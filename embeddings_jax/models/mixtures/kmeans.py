@@ -62,26 +62,26 @@ class KMeansState(NamedTuple):
 def kmeans(
     *,
     num_components: int,
-    start: str = "kmeans++",
+    init: str = "kmeans++",
     means: Fact[Any] = None,
     num_init: int = 1,
     steps_per_epoch: Fact[int] = 1,
     stepwise: bool = False,
     power: float = 0.7,
-    tolerance: float = 1e-6,
+    tol: float = 1e-6,
     chunk_size: int = 0,
 ) -> Model:
   """k-means.
 
   Args:
     num_components: k.
-    start: `kmeans++` or `random` rows of the first batch.
+    init: `kmeans++` or `random` rows of the first batch.
     means: [k, d] to start from instead.
     num_init: starts, trained together; the one with the least inertia is kept.
     steps_per_epoch: batches of a pass; the centres move after the last of them.
     stepwise: move them after every batch instead.
     power: of the decay of the stepwise rate, in (0.5, 1].
-    tolerance: converged when the inertia of a pass changes by no more than this part of it; 0: when it is the same.
+    tol: converged when the inertia of a pass changes by no more than this part of it; 0: when it is the same.
       Stepwise never converges.
     chunk_size: rows assigned at once on one device; 0: chosen to be fast.
 
@@ -95,12 +95,12 @@ def kmeans(
   if stepwise and not 0.5 < power <= 1:
     raise InputError(f"power={power}: stepwise k-means converges for powers in (0.5, 1]")
 
-  def init(rng, batch):
+  def first_state(rng, batch):
     x, weight, dim = batch["x"], row_weight(batch), batch["x"].shape[1]
     centre = weight @ x / weight.sum()
     centre += weight @ (x - centre) / weight.sum()  # What rounding left of a sum of large numbers.
     if means is None:
-      offsets = starting_centres(rng, start, x - centre, weight, num_components)
+      offsets = starting_centres(rng, init, x - centre, weight, num_components)
     else:
       offsets = given_start("means", means, (num_components, dim)) - centre
     return KMeansState(
@@ -137,7 +137,7 @@ def kmeans(
     total = jax.tree.map(jnp.add, state.sums, sums)
     last = (state.step + 1) % steps_per_epoch == 0
     inertia = total.inertia / jnp.maximum(total.num_rows, 1e-30)
-    converged = jnp.abs(inertia - state.inertia) <= tolerance * inertia
+    converged = jnp.abs(inertia - state.inertia) <= tol * inertia
     after_pass = state._replace(
         step=state.step + 1, offsets=state.offsets + total.first / _at_least_one_row(total.count),
         share=total.count / jnp.maximum(total.num_rows, 1e-30), sums=jax.tree.map(jnp.zeros_like, total),
@@ -165,7 +165,7 @@ def kmeans(
   def components(state):
     return {"weights": state.share, "means": state.centre + state.offsets}
 
-  model = Model(init, update, embed, {"distances": distances, "loss": loss, "components": components})
+  model = Model(first_state, update, embed, {"distances": distances, "loss": loss, "components": components})
   return restarts(model, num_init, lambda states: -states.inertia)
 
 

@@ -17,7 +17,7 @@ as 0). Words are the rows of U S^p, contexts those of V S^p (Levy et al. 2015, e
 | paper | here | shape |
 |---|---|---|
 | k, a (alpha = cds), p (eig) | `shift`, `smoothing`, `power` | [] |
-| U, V, S | `state.left`, `state.right`, `state.values` | [V, r], [V, r], [r], r = d + `spare` |
+| U, V, S | `state.left`, `state.right`, `state.values` | [V, r], [V, r], [r], r = d + `num_oversamples` |
 
 How it is computed: one update is one cycle of the block Golub-Kahan-Lanczos process with thick restarts (Golub, Luk &
 Overton 1981; Baglama & Reichel 2005), in float32 with full orthogonalisation, done twice. The cycle starts from the
@@ -29,7 +29,7 @@ and size may come. Cells are split over the data shards, each of which multiplie
 products up.
 
 The loss is the share of the sum of squares that is not explained, 1 - sum_{i<=d} s_i^2 / |M|^2. The model has
-converged when all d residuals are below `tolerance` times their value.
+converged when all d residuals are below `tol` times their value.
 
 Expected: see `embeddings_jax/configs/ppmi.py`.
 """
@@ -93,8 +93,8 @@ def ppmi(
     vectors: str = "w",
     block: int = 32,
     blocks: int = 8,
-    spare: int = 10,
-    tolerance: float = 1e-2,
+    num_oversamples: int = 10,
+    tol: float = 1e-2,
 ) -> Model:
   """A `Model` of batches `row`, `col`, `count`, `mask` [num_cells], sorted by row: the whole matrix.
 
@@ -110,15 +110,15 @@ def ppmi(
     factorization: `svd` or `eigen`, which needs a symmetric matrix (and so no smoothing).
     power: p, exponent of the values in the vectors.
     vectors: what `embed` gives: `w` [n, d], `w+c` [n, d] or `both` [n, 2 d], next to each other.
-    block, blocks, spare: b, their number in a cycle, and triplets that are kept beyond d.
-    tolerance: converged when all residuals are below this, relative to their value; 0 never converges.
+    block, blocks, num_oversamples: b, their number in a cycle, and triplets that are kept beyond d.
+    tol: converged when all residuals are below this, relative to their value; 0 never converges.
   """
   _check_choice("similarity", similarity, SIMILARITIES)
   _check_choice("factorization", factorization, ("svd", "eigen"))
   _check_choice("vectors", vectors, ("w", "w+c", "both"))
   if not 1 <= dim <= vocab_size:
     raise InputError(f"ppmi: dim={dim}: must be from 1 to the {vocab_size} words of the vocabulary")
-  for name, value, least in (("block", block, 1), ("blocks", blocks, 1), ("spare", spare, 0)):
+  for name, value, least in (("block", block, 1), ("blocks", blocks, 1), ("num_oversamples", num_oversamples, 0)):
     if value < least:
       raise InputError(f"ppmi: {name}={value}: must be at least {least}")
   if shift <= 0:
@@ -126,7 +126,7 @@ def ppmi(
   smoothed = similarity in ("ppmi", "pmi", "ratio") and smoothing != 1
   if factorization == "eigen" and (smoothed or not symmetric):
     raise InputError("ppmi: factorization=eigen needs a symmetric matrix: symmetric counts, and smoothing=1")
-  num_kept = dim + spare
+  num_kept = dim + num_oversamples
   cycle = _eigen_cycle if factorization == "eigen" else _svd_cycle
 
   def init(rng, batch):
@@ -172,7 +172,7 @@ def ppmi(
       found, size = jnp.maximum(new.values, 0), jnp.maximum((values * values).sum(), 1e-30)
       residual = (new.residual / jnp.maximum(found, 1e-6 * found[0] + 1e-30))[:dim].max()
       return new._replace(unexplained=jnp.maximum(1 - (found[:dim] ** 2).sum() / size, 0), residual=residual,
-                          converged=(residual < tolerance).astype(jnp.int32))
+                          converged=(residual < tol).astype(jnp.int32))
 
     state = jax.lax.cond(state.converged > 0, lambda state: state, one_cycle, state)
     return state, {"loss": state.unexplained, "residual": state.residual, "largest": state.values[0],

@@ -79,7 +79,7 @@ def bags(texts, tmp_path_factory):
   return bags_of(texts, tmp_path_factory.mktemp("lsa"))
 
 
-SMALL = dict(dim=6, block=6, basis=40, spare=6, tolerance=1e-4)
+SMALL = dict(dim=6, block=6, basis=40, num_oversamples=6, tol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_eight_devices_find_the_same(bags, found, mesh_of, batch_size):
 def test_no_collective_grows_with_the_documents(mesh_of):
   vocab = 48
   model = lsa(vocab_size=vocab, num_documents=10_000, document_frequency=np.ones(vocab), entropy=np.zeros(vocab),
-              dim=4, block=4, basis=16, spare=2)
+              dim=4, block=4, basis=16, num_oversamples=2)
   mesh = mesh_of("data:8")
 
   def moved(cells, documents):
@@ -165,7 +165,7 @@ GREETINGS = ["boat ocean"] * 2 + ["ocean sail sail"] + ["sail harbour"] * 2 + ["
 
 def test_documents_without_a_common_word_are_near_by_way_of_a_third(tmp_path):
   bags = bags_of(GREETINGS, tmp_path)
-  model, state, _, _ = solve(bags, dim=2, block=4, basis=8, spare=0, weighting="count", unit=True)
+  model, state, _, _ = solve(bags, dim=2, block=4, basis=8, num_oversamples=0, weighting="count", unit=True)
   texts = ["boat", "harbour", "lemma"]
   assert not (weighted(np.eye(3), "count", True) @ np.eye(3)[0])[1]  # In words their product is 0.
   near = np.array(model.embed(state, encoded(bags, texts)))
@@ -180,11 +180,12 @@ def test_powers_put_the_values_on_either_side(bags, texts):
   # As many vectors as words: the whole of A.
   rank = min(bags.facts["vocab_size"], 119)
   matrix = weighted(counts_of(bags), "tf-idf", True)
-  _, state, _, _ = solve(bags, dim=rank, block=16, basis=rank + 48, spare=0, tolerance=0.0, passes=2)
+  _, state, _, _ = solve(bags, dim=rank, block=16, basis=rank + 48, num_oversamples=0, tol=0.0, passes=2)
   sides = {}
   for power in (0.0, 0.5, 1.0):
     model = lsa(**{name: bags.facts[name] for name in ("vocab_size", "num_documents", "document_frequency",
-                                                       "entropy")}, dim=rank, basis=rank + 48, spare=0, power=power)
+                                                       "entropy")},
+                dim=rank, basis=rank + 48, num_oversamples=0, power=power)
     documents = np.asarray(model.embed(state, encoded(bags, texts)))
     words = np.asarray(model.outputs["components"](state)["words"])
     np.testing.assert_allclose(documents @ words.T, matrix, atol=2e-3)

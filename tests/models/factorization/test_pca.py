@@ -29,7 +29,8 @@ def fit(x, batch_size=None, passes=30, mesh=None, **options):
   """`(model, state, records)`; the last batch of a pass is padded."""
   source = array_source({"x": x}, batch_size, remainder="pad", order="sequential")
   steps = source.facts["steps_per_epoch"]
-  model = pca(num_features=x.shape[1], num_rows=len(x), steps_per_epoch=steps, **{"dim": K, "passes": 3, **options})
+  model = pca(num_features=x.shape[1], num_rows=len(x), steps_per_epoch=steps,
+              **{"dim": K, "num_epochs": 3, **options})
   records = []
   mesh = mesh or make_mesh("data:1", jax.devices()[:1])
   state = train(model, source, steps=passes * steps, mesh=mesh, log_every=1,
@@ -53,7 +54,7 @@ def compare(state, reference, rtol=1e-5):
                                                ("randomized", 100)])
 def test_components_are_scikit_learns(reference, solver, batch_size):
   """On data that is far from 0, which costs float32 no digits."""
-  model, state, records = fit(cloud(), batch_size, solver=solver, tolerance=1e-4)
+  model, state, records = fit(cloud(), batch_size, solver=solver, tol=1e-4)
   compare(state, reference)
   assert records[-1]["converged"] == 1 and len(records) < 30 * (7 if batch_size else 1)
   assert solver == "randomized" or len(records) <= 8  # One pass, and the step until the loop knows of it.
@@ -131,7 +132,7 @@ def test_products_and_distances_approach_those_of_the_data():
 @pytest.mark.parametrize("options, message", [
     (dict(dim=25), "dim=25: must be from 1 to 24, for the data has 611 rows of 24 features"),
     (dict(num_rows=3), "dim=5: must be from 1 to 3"), (dict(dim=0), "dim=0"), (dict(solver="exat"), "one of auto"),
-    (dict(passes=1), "passes=1: must be at least 2")])
+    (dict(num_epochs=1), "num_epochs=1: must be at least 2")])
 def test_what_cannot_be_is_said(options, message):
   with pytest.raises(InputError, match=message):
     pca(**{"num_features": D, "num_rows": N, "dim": K, **options})
@@ -141,7 +142,7 @@ def test_what_cannot_be_is_said(options, message):
 def test_eight_devices_find_the_same_by_one_sum_that_does_not_grow(solver, mesh_of, monkeypatch):
   monkeypatch.setattr(pca_module, "EXACT_FEATURES", 8)  # No scatter matrix, then, but for the exact way.
   x = cloud()[:608]
-  options = dict(solver=solver, tolerance=0, chunk_size=32)
+  options = dict(solver=solver, tol=0, chunk_size=32)
   one, eight = (fit(x, 304, passes=6, mesh=mesh_of(mesh), **options)[1] for mesh in ("data:1", "data:4,fsdp:2"))
   np.testing.assert_allclose(eight.variances, one.variances, rtol=1e-4)
   np.testing.assert_allclose(eight.components, one.components, atol=1e-3)

@@ -51,7 +51,7 @@ def small(tmp_path_factory):
 
 
 def model_of(bags, **options):
-  options = {"num_topics": 4, "tolerance": 0.0, **options}
+  options = {"num_topics": 4, "tol": 0.0, **options}
   return plsa(vocab_size=bags.facts["vocab_size"], num_documents=bags.facts["num_documents"],
               counts=bags.facts["counts"], **options)
 
@@ -230,7 +230,7 @@ def test_tempering_lowers_the_held_out_perplexity(tmp_path):
   batch = jax.tree.map(jnp.asarray, bag_source(bags, held_out=0.2).batch_at(0))
   found = {}
   for tempering in (1.0, 0.8):
-    model = model_of(bags, tempering=tempering, num_topics=12, tolerance=1e-4)
+    model = model_of(bags, tempering=tempering, num_topics=12, tol=1e-4)
     state, update, seen = jax.jit(model.init)(jax.random.key(0), batch), jax.jit(model.update), []
     while not int(state.converged) and len(seen) < 200:
       state, metrics = update(state, batch, None)
@@ -246,7 +246,7 @@ def test_tempering_lowers_the_held_out_perplexity(tmp_path):
 
 
 def test_a_converged_state_stays(small):
-  model = model_of(small.bags, tolerance=0.5)
+  model = model_of(small.bags, tol=0.5)
   state, update = jax.jit(model.init)(jax.random.key(0), small.batch), jax.jit(model.update)
   for _ in range(2):
     state, metrics = update(state, small.batch, None)

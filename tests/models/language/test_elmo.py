@@ -206,8 +206,9 @@ def test_a_task_weighs_the_layers():
   def batch():
     tokens = rng.integers(2, 5, (16, T)).astype(np.int32)
     tags = np.pad(tokens[:, 1:] - 2, ((0, 0), (0, 1)), constant_values=-1)
-    return {"tokens": tokens, "tags": tags, "mask": np.ones(16, np.float32),
-            "characters": (tokens[..., None] * np.arange(1, PLACES + 1)).astype(np.uint16)}
+    characters = (tokens[..., None] * np.arange(1, PLACES + 1)).astype(np.uint16)
+    return {"inputs": {"tokens": tokens, "characters": characters}, "targets": {"tags": tags},
+            "mask": np.ones(16, np.float32)}
 
   state, update = jax.jit(model.init)(jax.random.key(0), batch()), jax.jit(model.update)
   for step in range(150):

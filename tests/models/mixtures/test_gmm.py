@@ -72,7 +72,7 @@ def scikit_learn(x, k, floor, covariance, iterations):
       weights_init=np.full(k, 1 / k), means_init=means, precisions_init=in_form(covariance, inverse, k))
   with pytest.warns(ConvergenceWarning):
     reference.fit(x.astype(np.float64))
-  model = gmm(num_components=k, covariance=covariance, floor=floor, tolerance=0, weights=np.full(k, 1 / k),
+  model = gmm(num_components=k, covariance=covariance, reg_covar=floor, tol=0, weights=np.full(k, 1 / k),
               means=means, covariances=in_form(covariance, start, k))
   return reference, model
 
@@ -123,7 +123,7 @@ def test_small_sets_equal_scikit_learn(name, k, covariance):
 
 def test_one_component_is_the_mean_and_covariance():
   x, _ = planted()
-  model = gmm(num_components=1, floor=0.0)
+  model = gmm(num_components=1, reg_covar=0.0)
   state, log_likelihoods = run_em(model, x, 2)
   np.testing.assert_allclose(model.outputs["components"](state)["means"][0], x.mean(0), rtol=1e-5)
   np.testing.assert_allclose(state.covariances[0], np.cov(x.T, bias=True), rtol=1e-4)
@@ -186,7 +186,7 @@ def test_compiled_densities_are_those_of_scipy(covariance):
 def test_fewer_rows_than_features_stay_finite():
   """Every covariance is singular, and the floor is below what float32 resolves of it."""
   x = 10 * np.random.default_rng(0).normal(size=(100, 64)).astype(np.float32)
-  _, log_likelihoods = run_em(gmm(num_components=4, floor=1e-6), x, 10)
+  _, log_likelihoods = run_em(gmm(num_components=4, reg_covar=1e-6), x, 10)
   assert np.isfinite(log_likelihoods).all() and log_likelihoods[-1] > log_likelihoods[0]
 
 
@@ -194,12 +194,12 @@ def test_fewer_rows_than_features_stay_finite():
 def test_accumulating_over_a_pass_is_exact_em(covariance):
   """611 rows: the last batch of the pass is padded, and its padding counts for nothing."""
   x = planted(n=611)[0]
-  whole = gmm(num_components=3, covariance=covariance, tolerance=0)
+  whole = gmm(num_components=3, covariance=covariance, tol=0)
   start = jax.jit(whole.init)(jax.random.key(3), {"x": jnp.asarray(x)})
   expected, log_likelihoods = run_em(whole, x, 5, start)
 
   source = array_source({"x": x}, 100, remainder="pad", seed=1)
-  parts = gmm(num_components=3, covariance=covariance, tolerance=0, steps_per_epoch=source.facts["steps_per_epoch"])
+  parts = gmm(num_components=3, covariance=covariance, tol=0, steps_per_epoch=source.facts["steps_per_epoch"])
   state, update = start, jax.jit(parts.update)
   for step in range(5 * 7):
     state, _ = update(state, jax.tree.map(jnp.asarray, source.batch_at(step)), None)
@@ -211,7 +211,7 @@ def test_accumulating_over_a_pass_is_exact_em(covariance):
 def test_stepwise_em_reaches_the_exact_optimum():
   x = planted(n=4000)[0]
   start = jax.jit(gmm(num_components=3).init)(jax.random.key(0), {"x": jnp.asarray(x)})
-  exact, log_likelihoods = run_em(gmm(num_components=3, tolerance=0), x, 50, start)
+  exact, log_likelihoods = run_em(gmm(num_components=3, tol=0), x, 50, start)
   source = array_source({"x": x}, 200)
   model = gmm(num_components=3, stepwise=True, power=0.7)
   state, update = start, jax.jit(model.update)
@@ -226,7 +226,7 @@ def test_stepwise_em_reaches_the_exact_optimum():
 def test_stepwise_first_update_is_the_written_average(covariance):
   """With eta_0 = 1/2: parameters from the average of the start's moments and the batch's."""
   x = planted(n=50)[0]
-  model = gmm(num_components=2, covariance=covariance, stepwise=True, power=1.0, floor=1e-6)
+  model = gmm(num_components=2, covariance=covariance, stepwise=True, power=1.0, reg_covar=1e-6)
   batch = {"x": jnp.asarray(x)}
   start = jax.jit(model.init)(jax.random.key(0), batch)
   resp = np.asarray(jax.jit(model.embed)(start, batch), np.float64)
@@ -252,7 +252,7 @@ def test_chunks_do_not_change_the_sums():
 
 def test_eight_devices_equal_one(mesh_of):
   x = planted(n=611)[0]
-  states = [train(gmm(num_components=3, tolerance=0, chunk_size=16), array_source({"x": x}), steps=20,
+  states = [train(gmm(num_components=3, tol=0, chunk_size=16), array_source({"x": x}), steps=20,
                   mesh=mesh_of(spec)) for spec in ("data:1", "data:4,fsdp:2")]
   np.testing.assert_allclose(states[0].log_likelihood, states[1].log_likelihood, rtol=1e-5)
   for one, eight in zip(jax.tree.leaves(states[0]), jax.tree.leaves(states[1])):
@@ -279,7 +279,7 @@ def test_one_reduction_of_the_sums_crosses_devices(covariance, num_init, mesh_of
 
 
 def test_samples_have_the_mixture_s_moments():
-  model = gmm(num_components=2, floor=0.0)
+  model = gmm(num_components=2, reg_covar=0.0)
   state = jax.jit(model.init)(jax.random.key(0), {"x": jnp.asarray(planted()[0])})
   state = state._replace(weights=jnp.array([0.25, 0.75]), offsets=jnp.array([[0.0, 0], [4, 8]]) - state.centre,
                          covariances=jnp.array([[[1.0, 0], [0, 1]], [[2, 1], [1, 2]]]))
@@ -292,7 +292,7 @@ def test_samples_have_the_mixture_s_moments():
 
 def test_converged_state_stays():
   x = planted()[0]
-  model = gmm(num_components=3, tolerance=1e-3)
+  model = gmm(num_components=3, tol=1e-3)
   state, _ = run_em(model, x, 60)
   assert int(state.converged) == 1
   again, metrics = model.update(state, {"x": jnp.asarray(x)}, None)
@@ -303,7 +303,7 @@ def test_converged_state_stays():
 def test_each_half_step_lowers_the_free_energy():
   """log likelihood = -F(q, theta) + KL(q || posterior) for any q; E and M steps are descent of F in q and theta."""
   x = planted(n=300)[0]
-  model = gmm(num_components=3, floor=0.0)
+  model = gmm(num_components=3, reg_covar=0.0)
   batch = {"x": jnp.asarray(x)}
   state = model.init(jax.random.key(1), batch)
   update, log_joint_of = jax.jit(model.update), jax.jit(model.outputs["log_joint"])
@@ -339,7 +339,7 @@ def test_a_weight_is_a_number_of_copies():
 
 def test_one_m_step_with_all_labels_is_the_supervised_fit():
   x, label = planted()
-  model = gmm(num_components=3, floor=0.0)
+  model = gmm(num_components=3, reg_covar=0.0)
   state, log_likelihoods = run_em(model, x, 2, label=jnp.asarray(label, jnp.int32))
   found = model.outputs["components"](state)
   np.testing.assert_allclose(found["weights"], np.bincount(label) / len(label), rtol=1e-5)
@@ -355,7 +355,7 @@ def test_a_few_labels_say_which_component_is_which(start):
   """One row in 20 is labelled."""
   x, label = planted()
   partial = np.where(np.arange(len(x)) % 20 == 0, label, -1)
-  state, _ = run_em(model := gmm(num_components=3, start=start), x, 60, label=jnp.asarray(partial, jnp.int32))
+  state, _ = run_em(model := gmm(num_components=3, init=start), x, 60, label=jnp.asarray(partial, jnp.int32))
   assert (np.asarray(model.embed(state, {"x": jnp.asarray(x)})).argmax(1) == label).mean() > 0.98
 
 
@@ -391,7 +391,7 @@ def test_missing_entries_are_integrated_out(covariance):
   x = (planted(n=120)[0] @ rng.normal(size=(2, 4)) + rng.normal(size=(120, 4))).astype(np.float32)
   x[rng.random(x.shape) < 0.2] = np.nan
   x[0] = np.nan  # Nothing is known of it.
-  model = gmm(num_components=2, covariance=covariance, missing=True, floor=0.0, tolerance=0)
+  model = gmm(num_components=2, covariance=covariance, missing=True, reg_covar=0.0, tol=0)
   batch = {"x": jnp.asarray(x)}
   start = jax.jit(model.init)(jax.random.key(0), batch)
   old = {name: np.asarray(value, np.float64) for name, value in model.outputs["components"](start).items()}
@@ -420,11 +420,11 @@ def test_without_gaps_marginalising_changes_nothing():
 
 def test_of_several_starts_the_best_is_kept():
   x = planted()[0]
-  alone = gmm(num_components=5, start="random", tolerance=0)
+  alone = gmm(num_components=5, init="random", tol=0)
   keys = jax.random.split(jax.random.key(0), 4)
   init = jax.jit(alone.init)
   ends = [run_em(alone, x, 20, init(key, {"x": jnp.asarray(x)}))[1] for key in keys]
-  model = gmm(num_components=5, start="random", tolerance=0, num_init=4)
+  model = gmm(num_components=5, init="random", tol=0, num_init=4)
   state, log_likelihoods = run_em(model, x, 20)
   assert np.std([end[-1] for end in ends]) > 1e-3
   assert log_likelihoods[-1] == pytest.approx(max(end[-1] for end in ends), rel=1e-4)
@@ -449,7 +449,7 @@ def test_the_least_bic_finds_the_number_of_components():
 def test_empty_and_collapsing_components_are_counted():
   """One component far from all rows, one on 30 copies of a row."""
   x = np.concatenate([planted(n=100)[0], np.full((30, 2), 20, np.float32)])
-  model = gmm(num_components=3, floor=1e-4, means=[[1, 1], [20, 20], [900, 900]],
+  model = gmm(num_components=3, reg_covar=1e-4, means=[[1, 1], [20, 20], [900, 900]],
               covariances=np.tile(np.eye(2), (3, 1, 1)))
   batch = {"x": jnp.asarray(x)}
   state, update = model.init(jax.random.key(0), batch), jax.jit(model.update)
@@ -464,7 +464,7 @@ def test_empty_and_collapsing_components_are_counted():
 
 @pytest.mark.parametrize("x", [np.ones((20, 2), np.float32), np.stack([np.arange(20.0), np.ones(20)], 1)])
 def test_duplicate_rows_and_constant_columns_stay_finite(x):
-  state, log_likelihoods = run_em(gmm(num_components=3, floor=1e-3), np.asarray(x, np.float32), 10)
+  state, log_likelihoods = run_em(gmm(num_components=3, reg_covar=1e-3), np.asarray(x, np.float32), 10)
   assert np.isfinite(log_likelihoods).all() and np.isfinite(state.offsets).all()
 
 
@@ -477,12 +477,12 @@ def test_a_row_that_is_not_finite_stops_the_run(bad):
 
 
 @pytest.mark.parametrize("options,message", [
-    ({"num_components": 0}, "num_components=0"), ({"num_components": 2, "floor": -1.0}, "floor=-1.0"),
+    ({"num_components": 0}, "num_components=0"), ({"num_components": 2, "reg_covar": -1.0}, "reg_covar=-1.0"),
     ({"num_components": 2, "stepwise": True, "power": 0.5}, "power=0.5"),
     ({"num_components": 2, "covariance": "diag"}, "covariance='diag'"),
     ({"num_components": 2, "num_init": 0}, "num_init=0"),
     ({"num_components": 2, "num_labels": 3}, "has 3 labels"),
-    ({"num_components": 2, "start": "kmeans"}, "start='kmeans'"),
+    ({"num_components": 2, "init": "kmeans"}, "init='kmeans'"),
     ({"num_components": 21}, "num_components=21: exceeds the 20 rows"),
     ({"num_components": 2, "means": [[1.0, 2.0]]}, r"means to start from: of shape \[1, 2\], should be \[2, 2\]"),
     ({"num_components": 1, "means": [[1.0, np.nan]]}, "not finite")])

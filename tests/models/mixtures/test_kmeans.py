@@ -31,7 +31,7 @@ def run(model, x, iterations, state=None, **arrays):
 def test_equals_scikit_learn(digits):
   from sklearn.cluster import KMeans
   start = digits[np.random.default_rng(0).choice(len(digits), 10, replace=False)]
-  model = kmeans(num_components=10, means=start, tolerance=0)
+  model = kmeans(num_components=10, means=start, tol=0)
   state, losses = run(model, digits, 100)
   reference = KMeans(10, init=start.astype(np.float64), n_init=1, tol=0, max_iter=300).fit(digits.astype(np.float64))
   assert int(state.converged) == 1
@@ -49,7 +49,7 @@ def test_is_the_hard_limit_of_a_mixture(digits):
   start = digits[::180][:9]
   hard = kmeans(num_components=9, means=start)
   soft = gmm(num_components=9, covariance="spherical", means=start, weights=np.full(9, 1 / 9),
-             covariances=np.full(9, 1e-5), floor=0.0)
+             covariances=np.full(9, 1e-5), reg_covar=0.0)
   batch = {"x": jnp.asarray(digits)}
   states = [jax.jit(model.init)(jax.random.key(0), batch) for model in (hard, soft)]
   resp, assigned = jax.jit(soft.embed)(states[1], batch), jax.jit(hard.embed)(states[0], batch)
@@ -69,10 +69,10 @@ def test_accumulated_whole_and_chunked_are_the_same(offset):
   rng = np.random.default_rng(0)
   x = (rng.normal(size=(611, 3)) + 4 * rng.normal(size=(5, 3))[rng.integers(5, size=611)] + offset).astype(np.float32)
   start = x[:5]
-  whole, losses = run(kmeans(num_components=5, means=start, tolerance=0), x, 5)
-  chunked, _ = run(kmeans(num_components=5, means=start, tolerance=0, chunk_size=100), x, 5)
+  whole, losses = run(kmeans(num_components=5, means=start, tol=0), x, 5)
+  chunked, _ = run(kmeans(num_components=5, means=start, tol=0, chunk_size=100), x, 5)
   source = array_source({"x": x}, 104, remainder="pad", seed=1)
-  parts = train(kmeans(num_components=5, means=start, tolerance=0, steps_per_epoch=6), source, steps=30)
+  parts = train(kmeans(num_components=5, means=start, tol=0, steps_per_epoch=6), source, steps=30)
   for other in (chunked, parts):
     np.testing.assert_allclose(other.offsets + (other.centre - whole.centre), whole.offsets, atol=1e-4)
   assert float(parts.inertia) == pytest.approx(losses[-1], rel=1e-5)
@@ -101,11 +101,11 @@ def test_a_weight_is_a_number_of_copies(digits):
 
 
 def test_of_several_starts_the_best_is_kept(digits):
-  alone = kmeans(num_components=10, start="random", tolerance=0)
+  alone = kmeans(num_components=10, init="random", tol=0)
   init = jax.jit(alone.init)
   ends = [run(alone, digits, 15, init(key, {"x": jnp.asarray(digits)}))[1][-1]
           for key in jax.random.split(jax.random.key(0), 3)]
-  _, losses = run(kmeans(num_components=10, start="random", tolerance=0, num_init=3), digits, 15)
+  _, losses = run(kmeans(num_components=10, init="random", tol=0, num_init=3), digits, 15)
   assert max(ends) > min(ends) + 1e-3
   assert losses[-1] == pytest.approx(min(ends), rel=1e-4)
 
@@ -134,14 +134,14 @@ def test_empty_centres_stay_and_duplicates_are_finite():
 
 
 def test_eight_devices_equal_one(mesh_of, digits):
-  states = [train(kmeans(num_components=4, means=digits[:4], tolerance=0, chunk_size=64), array_source({"x": digits}),
+  states = [train(kmeans(num_components=4, means=digits[:4], tol=0, chunk_size=64), array_source({"x": digits}),
                   steps=10, mesh=mesh_of(spec)) for spec in ("data:1", "data:4,fsdp:2")]
   np.testing.assert_allclose(states[0].offsets, states[1].offsets, atol=1e-5)
 
 
 @pytest.mark.parametrize("options,message", [
     ({"num_components": 0}, "num_components=0"), ({"num_components": 2, "stepwise": True, "power": 2}, "power=2"),
-    ({"num_components": 9}, "exceeds the 8 rows"), ({"num_components": 2, "start": "first"}, "start='first'"),
+    ({"num_components": 9}, "exceeds the 8 rows"), ({"num_components": 2, "init": "first"}, "init='first'"),
     ({"num_components": 2, "means": [[1.0]]}, r"means to start from: of shape \[1, 1\]")])
 def test_impossible_options_are_refused(options, message):
   with pytest.raises(InputError, match=message):

@@ -67,7 +67,7 @@ def test_full_rank_gives_the_matrix_back(similarity, symmetric, options):
   """And M itself is the papers': the factors' product is compared with a loop over the cells."""
   counts = counted(symmetric=symmetric)
   batch, facts = cells(counts, padding=5)
-  model = ppmi(**facts, dim=24, spare=3, block=8, blocks=4, similarity=similarity, **options)
+  model = ppmi(**facts, dim=24, num_oversamples=3, block=8, blocks=4, similarity=similarity, **options)
   state, metrics = run(model, batch)
   expected = dense(counts, similarity, **options)
   there = batch["mask"] > 0
@@ -93,13 +93,13 @@ def planted(n=400, rank=12, seed=0, noise=0.3):
   return np.triu(counts) + np.triu(counts, 1).T + np.eye(n)
 
 
-PLANTED = dict(dim=20, block=8, blocks=5, spare=6, smoothing=0.75)
+PLANTED = dict(dim=20, block=8, blocks=5, num_oversamples=6, smoothing=0.75)
 
 
 @pytest.fixture(scope="module")
 def converged():
   batch, facts = cells(planted())
-  model = ppmi(**facts, **PLANTED, tolerance=1e-3)
+  model = ppmi(**facts, **PLANTED, tol=1e-3)
   metrics = []
   state = train(model, array_source(without_mask(batch)), steps=30, mesh=one_device(), log_every=1,
                 write=lambda step, record: metrics.append(record))
@@ -157,7 +157,7 @@ def test_products_with_a_matrix_that_is_not_symmetric(mesh_of, monkeypatch):
   monkeypatch.setattr(ppmi_module, "CHUNK", 16)
   counts = counted(40, symmetric=False, density=0.1)
   batch, facts = cells(counts)
-  model = ppmi(**facts, dim=5, block=8, blocks=6, spare=0, similarity="log", tolerance=0.0)
+  model = ppmi(**facts, dim=5, block=8, blocks=6, num_oversamples=0, similarity="log", tol=0.0)
   values = np.linalg.svd(np.log1p(counts), compute_uv=False)
   for mesh in ("data:1", "data:8"):
     state = train(model, array_source(without_mask(batch)), steps=1, mesh=mesh_of(mesh))
@@ -170,7 +170,7 @@ def test_the_eigen_form_takes_the_largest_eigenvalues():
   matrix = dense(counts, "log")
   values, vectors = np.linalg.eigh(matrix)
   batch, facts = cells(counts)
-  model = ppmi(**facts, dim=6, block=4, blocks=4, similarity="log", factorization="eigen", tolerance=1e-4)
+  model = ppmi(**facts, dim=6, block=4, blocks=4, similarity="log", factorization="eigen", tol=1e-4)
   state, metrics = run(model, batch, updates=8)
   assert -values[0] > 3 * values[-2], "no negative one is in the way"
   np.testing.assert_allclose(state.values[:6], values[::-1][:6], rtol=1e-4)

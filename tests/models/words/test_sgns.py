@@ -111,12 +111,8 @@ def test_loss_of_equal_scores_is_six_log_two():
   update = jax.jit(model.update, compiler_options={"xla_backend_optimization_level": 3})
   _, metrics = update(state, _batch(), jax.random.key(1))
   np.testing.assert_allclose(metrics["loss"], 6 * np.log(2), rtol=1e-6)
-  output = jax.jit(model.outputs["loss"])
-  held_out = output(state, _batch(), jax.random.key(1))
+  held_out = jax.jit(model.outputs["loss"])(state, _batch())
   np.testing.assert_allclose(held_out, 6 * np.log(2), rtol=1e-6)
-  state = _trained_state(model)
-  a, b = (output(state, _batch(), jax.random.key(seed)) for seed in (1, 2))
-  assert a == b  # Held-out text sees the same draws whatever the key.
 
 
 def test_kept_tokens_stay_in_order_and_documents_apart():
