@@ -109,7 +109,7 @@ def test_labelled_pictures_of_another_set_are_fitted_to_the_encoder(monkeypatch,
 def test_a_pretrained_networks_pictures_have_its_size(tmp_path):
   name = folder_of(tmp_path / "own", ["train"])
   data = load(config_of(cpc_images_supervised, name), tmp_path / "cache", encoder=ImageEncoder(8, 8, 1))
-  assert data.task.encoded["train"]["image"].shape[1:] == (8, 8, 1)
+  assert data.task.encoded["train"]["inputs"]["image"].shape[1:] == (8, 8, 1)
 
 
 def test_pixels_are_a_baseline_of_small_pictures():
@@ -161,8 +161,8 @@ def test_pixels_are_evaluated_without_a_run_and_stand_in_the_table(tmp_path, mon
 def test_mistakes_about_features_are_named():
   cases = {
       "--features=pixel --protocols=knn:digits": "did you mean pixels",
-      "--features=pixels --protocols=knn": "--features has no data set of its own; name one, as knn:",
-      "--features=pixels --protocols=sts": "are of pictures, which are asked about their labels: clustering:SET",
+      "--features=pixels --protocols=knn": "there is no dataset of the model's own; name one, as knn:",
+      "--features=pixels --protocols=sts": "are of images, which are asked about their labels: clustering:SET",
       "--features=pixels --protocols=knn:wine": "wine: holds rows, which are no pictures",
       "--features=pixels --protocols=knn:digits --workdir=x": "give one of them",
       "--workdir=x --output=y.json": "--output: is for --features alone"}
