@@ -6,7 +6,7 @@ import pytest
 from etils import epath
 
 from embeddings_jax.eval import metric
-from embeddings_jax.runs import build, inference, loading, presets, reports, workdir
+from embeddings_jax.runs import build, inference, presets, reports, workdir
 from embeddings_jax.train.checkpoints import Checkpoints
 from embeddings_jax.train.loop import train
 from embeddings_jax.train.mesh import make_mesh, path_name
@@ -19,7 +19,7 @@ def tiny(request):
   """`(config, model, data, traces)` of a tiny preset, on data that eight shards can split; `traces` grows with each
   trace of the model's update."""
   config = presets.load_config(request.param, "tiny")
-  data = loading.load_data(config, data_dir=None, cache_dir=None)
+  data = build.prepare(config, data_dir=None, cache_dir=None)
   steps = config.steps or config.epochs * data.facts["steps_per_epoch"]
   model = build.make_model(config, data.facts, steps)
   traces = []

@@ -27,12 +27,15 @@ def supervised(
 
   `model`: further keys of the model.
   """
-  data = {key: config.data[key] for key in ("name", "encoder", "image_size", "channels", "bad") if key in config.data}
+  data = {key: config.data[key] for key in ("name", "image_size", "channels", "bad") if key in config.data}
+  data |= {"images": dict(modality="images"), "waveforms": dict(modality="audio"),
+           "byte_windows": dict(unit="bytes")}[config.pipeline]
   return ml_collections.ConfigDict(dict(
       factory="finetune",
       model=dict(dict(encoder=dict(encoder), pooling="mean", layers="last", frozen=False, normalize=False,
                       dropout=0.0), **model),
-      data=dict(data, form="task", errors="strict", label="", max_examples=0, max_train=0, max_length=0, stride=0),
+      pipeline="task",
+      data=dict(data, label="", max_examples=0, max_train=0, max_length=0, stride=0),
       optimizer=config.optimizer.to_dict(),
       steps=config.steps,
       epochs=config.get("epochs", 0),

@@ -1,7 +1,7 @@
 """Readers: from a name, or a dataset that is loaded already, to the dataset that a pipeline accepts.
 
-Every reader is `read(name, *, dataset=None, encoder=None, data_dir, cache_dir, allow_code, **options) -> Dataset`; its
-options are keys of `config.data`. `dataset` is used instead of the name's; `encoder` is a pretrained one.
+Every reader is `read(name, *, dataset=None, encoder=None, data_dir, cache_dir, allow_code, **options) -> Dataset`;
+its options are keys of `config.data`. `dataset` is used instead of the name's; `encoder` is a pretrained one.
 """
 import re
 from typing import Any
@@ -155,8 +155,8 @@ def examples(name: str, *, dataset: Dataset | None = None, encoder: Any = None, 
   if encoder is not None:
     modality = next(name for name, kinds in MODALITIES.items() if encoder.kind in kinds)
   if modality == "images":
-    found = images(name, dataset=dataset, data_dir=data_dir, cache_dir=cache_dir, allow_code=allow_code, errors=errors,
-                   image_size=image_size, channels=channels, bad=bad)
+    found = images(name, dataset=dataset, data_dir=data_dir, cache_dir=cache_dir, allow_code=allow_code,
+                   errors=errors, image_size=image_size, channels=channels, bad=bad)
     refuse_test_split(found, name)
     return encoder.view(found, cache_dir) if encoder else found
   found = dataset or tasks.load_examples(name, data_dir=data_dir, cache_dir=cache_dir, errors=errors,

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from embeddings_jax.data import pipelines, reading
 from embeddings_jax.errors import check_choice
 from embeddings_jax.runs import optimizers
-from embeddings_jax.types import InputError, Model, Prepared, PyTree
+from embeddings_jax.types import InputError, Model, Prepared, PyTree, is_fact
 
 
 def make_model(config: Mapping[str, Any], facts: Mapping[str, Any], num_steps: int) -> Model:
@@ -32,7 +32,7 @@ def make_model(config: Mapping[str, Any], facts: Mapping[str, Any], num_steps: i
     raise InputError(f"--config.model: {name} has no {', '.join(sorted(unknown))}; it has {', '.join(known)}")
   if facts.get("missing") and "missing" not in known:
     raise InputError(f"missing=marginalize: {name} needs every value; use drop")
-  given: dict[str, Any] = {"num_steps": num_steps, **facts}
+  given = facts_for(factory, {"num_steps": num_steps, **facts})
   if hasattr(arguments.get("encoder"), "keys"):
     weight = arguments.get("auxiliary_weight", 0)
     given |= encoder_of(arguments.pop("encoder"), facts, num_steps, with_model=bool(weight))
@@ -40,7 +40,19 @@ def make_model(config: Mapping[str, Any], facts: Mapping[str, Any], num_steps: i
     given["optimizer"] = optimizers.optimizer(config["optimizer"], num_steps)
   if "learning_rate" in known and config["optimizer"]:
     given["learning_rate"] = optimizers.schedule(config["optimizer"], num_steps)
-  return factory(**{key: value for key, value in given.items() if key in known} | arguments)
+  arguments = {key: value for key, value in given.items() if key in known} | arguments
+  for key, parameter in known.items():
+    if key not in arguments and is_fact(parameter.annotation) and parameter.default is parameter.empty:
+      able = [other for other in pipelines.names() if key in pipelines.find(other).FACTS]
+      raise InputError(f"model={name}: needs the fact {key!r}, which pipeline={config.get('pipeline', '')} does not "
+                       f"give; {', '.join(able) or 'none'} may")
+  return factory(**arguments)
+
+
+def facts_for(factory: Callable[..., Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the facts that a factory annotates as such."""
+  return {key: facts[key] for key, parameter in inspect.signature(factory).parameters.items()
+          if key in facts and is_fact(parameter.annotation)}
 
 
 def find_factory(config: Mapping[str, Any]) -> Callable[..., Model]:
@@ -68,8 +80,7 @@ def encoder_of(options: Mapping[str, Any], facts: Mapping[str, Any], num_steps: 
   name = options.pop("name")
   try:
     module = network_module(name)
-    known = inspect.signature(module.encoder).parameters
-    network = module.encoder(**{key: value for key, value in facts.items() if key in known} | options)
+    network = module.encoder(**facts_for(module.encoder, facts) | options)
   except (ModuleNotFoundError, AttributeError) as error:
     raise InputError(f"--config.model.encoder.name={name}: there is no such network") from error
   except TypeError as error:

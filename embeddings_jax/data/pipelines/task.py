@@ -1,5 +1,4 @@
 """Examples of a task to fine-tune for."""
-from typing import Any
 
 import numpy as np
 
