@@ -50,7 +50,8 @@ def parse_with_config(argv: Sequence[str]) -> ml_collections.ConfigDict | None:
   _parse(early)
   if FLAGS.list_models or FLAGS.list_data:
     return None
-  config = presets.load_config(FLAGS.model, FLAGS.preset, FLAGS.config_file)
+  named = [a.partition("=")[2] for a in argv if a.lstrip("-").startswith("config.pipeline=")]
+  config = presets.load_config(FLAGS.model, FLAGS.preset, FLAGS.config_file, *named[-1:])
   _check_overrides(argv, config)
   FLAGS.unparse_flags()
   config_flags.DEFINE_config_dict("config", config)

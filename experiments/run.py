@@ -74,7 +74,7 @@ def apply_flags(config: Any) -> None:
   if FLAGS.data is not None:
     config.data.name = FLAGS.data
   if config.task:
-    if config.data.get("form") != "task":
+    if config.pipeline != "task":
       raise InputError(f"--config.task={config.task}: {config.name} learns no task; give it to --model=finetune")
     config.data.name = config.task
 

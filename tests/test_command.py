@@ -258,7 +258,7 @@ def test_lists_and_config():
 def test_a_config_from_a_file(tmp_path):
   (tmp_path / "mine.py").write_text(
       "def get_config(preset):\n  return dict(name='gmm', model=dict(num_components=2), "
-      "data=dict(name='iris', encoder='rows'), epochs=3, evals=('clustering',))\n")
+      "pipeline='rows', data=dict(name='iris'), epochs=3, evals=('clustering',))\n")
   done = call("run", f"--config_file={tmp_path / 'mine.py'}", f"--workdir={tmp_path / 'w'}")
   assert done.returncode == 0, done.stderr
   assert np.load(tmp_path / "w" / "embeddings.npy").shape == (150, 2)

@@ -10,7 +10,7 @@ from etils import epath
 
 from embeddings_jax.data import packing
 from embeddings_jax.eval import metric
-from embeddings_jax.runs import build, inference, loading, presets, reports, workdir
+from embeddings_jax.runs import build, inference, presets, reports, workdir
 from embeddings_jax.train.checkpoints import Checkpoints
 from embeddings_jax.train.loop import train
 from embeddings_jax.train.mesh import make_mesh, path_name
@@ -26,7 +26,7 @@ def tiny(request):
   `trained` has the models to train on one and on eight devices, whose updates may be traced once.
   """
   config = presets.load_config(request.param, "tiny")
-  data = loading.load_data(config, data_dir=None, cache_dir=None)
+  data = build.prepare(config, data_dir=None, cache_dir=None)
   steps = config.steps or config.epochs * data.facts["steps_per_epoch"]
   model = build.make_model(config, data.facts, steps)
   chex.clear_trace_counter()  # It knows functions by their source.

@@ -16,7 +16,8 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
       model=dict(dim=64, cell_dim=256, num_layers=2, character_dim=16, filters=((1, 32), (2, 32), (3, 64), (4, 64)),
                  num_highway=1, clip=3.0, dropout=0.1, num_samples=0, chunk=4096, dtype="float32"),
-      data=dict(name="pydocs", encoder="characters", errors="strict", documents="", vocab_size=4000,
+      pipeline="characters",
+      data=dict(name="pydocs", vocab_size=4000,
                 max_characters=16, window_length=32, max_length=128, max_documents=0),
       optimizer=dict(name="adam", learning_rate=3e-3, schedule="cosine", warmup_steps=50, clip_norm=1.0),
       steps=600,

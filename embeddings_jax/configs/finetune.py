@@ -27,12 +27,15 @@ def supervised(
 
   `model`: further keys of the model.
   """
-  data = {key: config.data[key] for key in ("name", "encoder", "image_size", "channels", "bad") if key in config.data}
+  data = {key: config.data[key] for key in ("name", "image_size", "channels", "bad") if key in config.data}
+  data |= {"images": dict(modality="images"), "waveforms": dict(modality="audio"),
+           "byte_windows": dict(unit="bytes")}[config.pipeline]
   return ml_collections.ConfigDict(dict(
       factory="finetune",
       model=dict(dict(encoder=dict(encoder), pooling="mean", layers="last", frozen=False, normalize=False,
                       dropout=0.0), **model),
-      data=dict(data, form="task", errors="strict", label="", max_examples=0, max_train=0, max_length=0, stride=0),
+      pipeline="task",
+      data=dict(data, label="", max_examples=0, max_train=0, max_length=0, stride=0),
       optimizer=config.optimizer.to_dict(),
       steps=config.steps,
       epochs=config.get("epochs", 0),
@@ -52,7 +55,8 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
                        attention_dropout=0.1, dtype="float32", unroll=2),
           pooling="cls", layers="last", frozen=False, normalize=False, trained_layers=-1, dropout=0.1,
           auxiliary_weight=0.0, layer_decay=1.0),
-      data=dict(name="pydocs", encoder="subwords", form="task", errors="strict", label="", max_examples=0,
+      pipeline="task",
+      data=dict(name="pydocs", label="", max_examples=0,
                 max_train=0, image_size=0, channels=0, bad="error", tokenizer="", model="wordpiece", vocab_size=4000,
                 lowercase=True, max_length=48, stride=24),
       optimizer=dict(name="adamw", learning_rate=1e-3, schedule="linear", warmup_fraction=0.1, weight_decay=0.01,

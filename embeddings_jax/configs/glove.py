@@ -15,8 +15,9 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
       model=dict(dim=100, weighting="power", x_max=10.0, alpha=0.75, learning_rate=0.05, biases="learned",
                  accumulators="coordinate", max_newton=2.0),
-      data=dict(name="pydocs", encoder="words", normalize="lower", min_count=5, max_size=0, boundaries="document",
-                max_documents=0, errors="strict", documents="", form="tiles", window=15, weighting="distance",
+      pipeline="tiles",
+      data=dict(name="pydocs", normalize="lower", min_count=5, max_size=0, boundaries="document",
+                max_documents=0, window=15, weighting="distance",
                 symmetric=True, counting="pairs", memory=2048, cells_per_tile=16384),
       steps=0,
       epochs=15,

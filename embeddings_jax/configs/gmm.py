@@ -20,8 +20,9 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
       # missing: error, drop or marginalize. weight, label: columns, by name or number; of label (or one of the data
       # set's labels) values below 0 are not known. start: a file with rows that are the means to start from.
       # order of the rows of a pass: shuffled, or sequential, which is quicker for a file larger than memory.
-      data=dict(name="wine", encoder="rows", standardize=True, missing="", weight="", label="", start="",
-                order="shuffled", errors="strict"),
+      pipeline="rows",
+      data=dict(name="wine", standardize=True, missing="", weight="", label="", start="",
+                order="shuffled"),
       epochs=500,
       batch_size=0,  # The whole set is one batch.
       steps_per_dispatch=100,

@@ -13,8 +13,8 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
       model=dict(num_components=3, init="kmeans++", num_init=10, stepwise=False, power=0.7, tol=1e-6,
                  chunk_size=0),
       # As for gmm.
-      data=dict(name="wine", encoder="rows", standardize=True, missing="", weight="", start="", order="shuffled",
-                errors="strict"),
+      pipeline="rows",
+      data=dict(name="wine", standardize=True, missing="", weight="", start="", order="shuffled"),
       epochs=300,
       batch_size=0,  # The whole set is one batch.
       steps_per_dispatch=20,

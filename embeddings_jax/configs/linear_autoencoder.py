@@ -10,7 +10,8 @@ import ml_collections
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
       model=dict(dim=16, tied=False, center=True, accumulate=1),
-      data=dict(name="digits", encoder="rows", standardize=False, errors="strict"),
+      pipeline="rows",
+      data=dict(name="digits", standardize=False),
       optimizer=dict(name="adam", learning_rate=1e-2, schedule="cosine", warmup_steps=0, clip_norm=0.0),
       steps=2000,
       batch_size=0,  # The whole set is one batch.
@@ -25,9 +26,10 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.data.update(dict(name="iris"))
   elif preset == "small":
     config.update(dict(model=dict(dim=100, center=False), batch_size=8, steps=2000, steps_per_dispatch=10))
-    config.data = dict(name="20news", encoder="bags", normalize="lower", min_count=2, min_documents=2, max_share=0.5,
+    config.data = dict(name="20news", normalize="lower", min_count=2, min_documents=2, max_share=0.5,
                        min_length=2, max_size=2000, stop_words="english", unit="document", window=100, part="train",
-                       blocks=64, max_documents=0, errors="strict")
+                       blocks=64, max_documents=0)
+    config.pipeline = "bags"
     config.evals = ("retrieval", "knn", "clustering", "linear_probe")
   elif preset == "paper":
     config.update(dict(model=dict(dim=64), batch_size=1024, steps=100_000, evals=()))

@@ -18,9 +18,10 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
       model=dict(dim=100, weighting="tf-idf", unit=True, power=1.0, block=16, basis=464,
                  num_oversamples=10, tol=5e-3),
       # unit: document, paragraph or window (of so many words); part: train, where there is one, or all.
-      data=dict(name="pydocs", encoder="bags", normalize="lower", min_count=2, min_documents=2, max_share=0.5,
+      pipeline="bags",
+      data=dict(name="pydocs", normalize="lower", min_count=2, min_documents=2, max_share=0.5,
                 min_length=2, max_size=20000, stop_words="english", unit="document", window=100, part="train",
-                blocks=8, max_documents=0, errors="strict", documents=""),
+                blocks=8, max_documents=0),
       epochs=40,  # At most: it ends when it has converged.
       batch_size=0,  # All blocks are one batch.
       log_every=1,

@@ -13,7 +13,8 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
       model=dict(dim=2, solver="auto", center=True, whiten=False, num_epochs=4, num_oversamples=10, tol=1e-2,
                  chunk_size=16384),
-      data=dict(name="wine", encoder="rows", standardize=True, errors="strict"),
+      pipeline="rows",
+      data=dict(name="wine", standardize=True),
       epochs=40,  # At most: it ends with the first pass, or when it has converged.
       batch_size=0,  # The whole set is one batch.
       steps_per_dispatch=1,

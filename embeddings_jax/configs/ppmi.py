@@ -17,9 +17,10 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
       model=dict(dim=100, similarity="ppmi", shift=1.0, smoothing=0.75, factorization="svd", power=0.25,
                  vectors="w+c", block=32, blocks=8, num_oversamples=10, tol=1e-2),
       # window in words, on either side; memory for counting in MiB.
-      data=dict(name="pydocs", encoder="words", form="cells", normalize="lower", min_count=5, max_size=0,
+      pipeline="cells",
+      data=dict(name="pydocs", normalize="lower", min_count=5, max_size=0,
                 boundaries="document", counting="pairs", window=10, weighting="distance", symmetric=True,
-                memory=2048, max_documents=0, errors="strict", documents=""),
+                memory=2048, max_documents=0),
       steps=20,  # At most; it ends when it has converged.
       log_every=1,
       save_every=0,

@@ -15,8 +15,9 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
       model=dict(dim=100, window=5, num_negatives=5, subsample=1e-3, negative_power=0.75, shared_negatives=16,
                  tile=22, tiles_per_group=1, max_mass=128.0, slack=0.06, dtype="bfloat16"),
-      data=dict(name="pydocs", encoder="words", normalize="lower", min_count=5, max_size=0, window_length=512,
-                max_documents=0, errors="strict", documents=""),
+      pipeline="word_blocks",
+      data=dict(name="pydocs", normalize="lower", min_count=5, max_size=0, window_length=512,
+                max_documents=0),
       # word2vec ends at 1e-4 of the rate it starts with.
       optimizer=dict(schedule="linear", learning_rate=0.025, end_fraction=1e-4),
       steps=0,

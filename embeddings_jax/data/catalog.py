@@ -81,7 +81,7 @@ def load(
   cache_dir = cache_root(cache_dir)
   check_options(**pictures)
   if documents not in own.DOCUMENTS:
-    raise InputError(f"--config.data.documents={documents}: must be one of {', '.join(own.DOCUMENTS)}")
+    raise InputError(f"documents={documents}: must be one of {', '.join(own.DOCUMENTS)}")
   if name in CATALOG:
     entry = CATALOG[name]
     files = {file: formats.checked_file(data_dir, file, checksum) for file, checksum in entry.files.items()}
@@ -138,7 +138,7 @@ def _photographs(name: str, place: Place) -> Dataset:
   size = place.pictures.get("image_size") or 8
   images = datasets.load_sample_images()
   if size > (least := min(min(image.shape[:2]) for image in images.images)):
-    raise InputError(f"--config.data.image_size={size}: {name} have {least} pixels at most")
+    raise InputError(f"image_size={size}: {name} have {least} pixels at most")
   rows, origin = [], []
   for image, file in zip(images.images, images.filenames):
     height, width = (length // size for length in image.shape[:2])

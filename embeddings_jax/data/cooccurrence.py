@@ -73,7 +73,7 @@ class _Layout(NamedTuple):
     weight_bits = 64 - 2 * word_bits
     if weight_bits < 16:
       raise InputError(f"a vocabulary of {vocab_size} words is too large to count; keep at most {2**24 - 1} "
-                       "(--config.data.max_size)")
+                       "(max_size)")
     # Where the common multiple is too large, weights are rounded, by less than float32 does at small distances.
     scale = math.lcm(*range(1, longest + 1))
     return cls(word_bits, weight_bits, scale if scale.bit_length() < weight_bits else 1 << min(30, weight_bits - 2))
@@ -197,7 +197,7 @@ class _Count(NamedTuple):
     if words < 2:
       raise InputError(f"a corpus of {words} words has nothing to count")
     if words < self.window:
-      raise InputError(f"a corpus of {words} words is shorter than window={self.window}; lower --config.data.window")
+      raise InputError(f"a corpus of {words} words is shorter than window={self.window}; lower window")
     total = len(self.tokens)
     per_token = _BYTES_PER_TOKEN * (2 if self.windows else 1) * (1 + (self.window - 1) * (1 - words / total))
     fixed = _BYTES_PER_WORD * self.vocab_size * _WORKERS
@@ -210,7 +210,7 @@ class _Count(NamedTuple):
       while not enough(int((need - fixed) / 2 / per_token), int((need - fixed) / 2 / _WORKERS / _BYTES_PER_RECORD)):
         need += 1 << 18
       raise InputError(f"{memory / 2**20:.4g} MiB of memory are too little to count {total} tokens with window="
-                       f"{self.window}: give at least {-(-need // 2**20)} MiB (--config.data.memory)")
+                       f"{self.window}: give at least {-(-need // 2**20)} MiB (memory)")
     return min(chunk, total, _MOST_TOKENS), min(room, _MOST_RECORDS)
 
   def _records(self, start: int, stop: int, room: int) -> Iterator[tuple[int, np.ndarray]]:

@@ -37,6 +37,8 @@ class Dataset(NamedTuple):
     fingerprint: SHA-256 (hex) of what determines the content.
     picture: `(height, width)` or `(height, width, 3)` where a row is the pixels of a picture.
     integers: Column -> `[num_rows]`: whole numbers among the items that float64 cannot hold, for labels and ids.
+    beside: Arrays beside the items that training reads, name -> `[num_items]`: `weight` and `label` of rows.
+    gaps: Whether rows may lack values, which are NaN.
     lines: Whether each line of a document is a sentence.
     note: How the files were read, for the user to check: rows, columns, and what was recognized.
   """
@@ -52,6 +54,8 @@ class Dataset(NamedTuple):
   fingerprint: str = ""
   picture: tuple[int, ...] | None = None
   integers: Mapping[int, np.ndarray] = {}
+  beside: Mapping[str, np.ndarray] = {}
+  gaps: bool = False
   lines: bool = False
   note: str = ""
 
@@ -74,7 +78,7 @@ def without_gaps(dataset: Dataset, missing: str) -> Dataset:
       be, for models that can do with what there is.
   """
   if missing not in MISSING:
-    raise InputError(f"--config.data.missing={missing}: must be one of {', '.join(MISSING[1:])}")
+    raise InputError(f"missing={missing}: must be one of {', '.join(MISSING[1:])}")
   if missing == "marginalize":
     return dataset
   gaps = np.isnan(dataset.items)
@@ -84,9 +88,9 @@ def without_gaps(dataset: Dataset, missing: str) -> Dataset:
   if missing == "error":
     row, column = np.argwhere(gaps)[0]
     raise InputError(f"{dataset.name}: row {row}, column {column} (from 0): the value is missing; leave such rows "
-                     "out by --config.data.missing=drop, or let gmm do with the others by marginalize")
+                     "out by missing=drop, or let gmm do with the others by marginalize")
   if not whole.any():
-    raise InputError(f"{dataset.name}: every row lacks a value; --config.data.missing=drop leaves none")
+    raise InputError(f"{dataset.name}: every row lacks a value; missing=drop leaves none")
   logging.warning("%s: %d rows of %d lack a value and are left out", dataset.name, (~whole).sum(), len(whole))
   place = np.cumsum(whole) - 1
   return dataset._replace(

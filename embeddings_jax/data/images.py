@@ -49,11 +49,11 @@ class UnusablePicture(InputError):
 def check_options(image_size: int = 0, channels: int = 0, bad: str = "error") -> None:
   """Raises unless these are options of `decoded`."""
   if image_size and image_size < MIN_SIDE:
-    raise InputError(f"--config.data.image_size={image_size}: must be 0 (as they are) or at least {MIN_SIDE}")
+    raise InputError(f"image_size={image_size}: must be 0 (as they are) or at least {MIN_SIDE}")
   if channels not in (0, 1, 3):
-    raise InputError(f"--config.data.channels={channels}: must be 1 (grey), 3 (RGB) or 0 (as the files are)")
+    raise InputError(f"channels={channels}: must be 1 (grey), 3 (RGB) or 0 (as the files are)")
   if bad not in BAD:
-    raise InputError(f"--config.data.bad={bad}: must be one of {', '.join(BAD)}")
+    raise InputError(f"bad={bad}: must be one of {', '.join(BAD)}")
 
 
 def as_images(dataset: Dataset) -> Dataset:
@@ -216,7 +216,7 @@ def decoded(
     left_out = json.loads((path / "left_out.json").read_text())
     told = _told(name, left_out, len(names) + len(left_out))
     if bad == "error":
-      raise InputError(f"{told}; --config.data.bad=skip leaves them out")
+      raise InputError(f"{told}; bad=skip leaves them out")
     logging.warning("%s; they are left out", told)
   return Dataset(name, "images", np.load(path / "images.npy", mmap_mode="r"), names=names, fingerprint=key)
 
@@ -251,13 +251,13 @@ def _decode(folder: Path, name: str, files: Sequence[tuple[str, bytes | Path]], 
     kept.append(file)
     grey = grey and found.shape[2] == 1
   if left_out and bad == "error":
-    raise InputError(f"{_told(name, left_out, len(files))}; --config.data.bad=skip leaves them out")
+    raise InputError(f"{_told(name, left_out, len(files))}; bad=skip leaves them out")
   if not kept:
     raise InputError(_told(name, left_out, len(files)))
   if unlike:
     (other, shape), (height, width) = unlike[0], images.shape[1:3]
     raise InputError(f"{name}: the pictures have several sizes, {kept[0]} {width} x {height} pixels, {other} "
-                     f"{shape[1]} x {shape[0]}; --config.data.image_size=N makes all of them N x N")
+                     f"{shape[1]} x {shape[0]}; image_size=N makes all of them N x N")
   if len(kept) < len(files) or images.shape[3] > 1 and grey:
     whole = images[:len(kept), :, :, :1] if grey else images[:len(kept)]
     images = create_npy(folder / "fewer.npy", np.uint8, whole.shape)

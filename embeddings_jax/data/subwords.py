@@ -241,7 +241,7 @@ def trained_tokenizer(dataset: Dataset, *, model: str = "wordpiece", vocab_size:
     cache_dir: default `$EMBEDDINGS_CACHE`, then `~/.cache/embeddings_jax`.
   """
   if model not in MODELS:
-    raise InputError(f"--config.data.model={model}: must be one of {', '.join(MODELS)}")
+    raise InputError(f"model={model}: must be one of {', '.join(MODELS)}")
   key = digest("tokenizer", VERSION, dataset.fingerprint, model, vocab_size, lowercase)
 
   def build(path: Path) -> None:

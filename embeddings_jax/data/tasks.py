@@ -141,7 +141,7 @@ def as_task(dataset: Dataset, label: str = "", max_examples: int = 0, max_train:
                      "pictures")
   if not dataset.labels or (label and label not in dataset.labels) or (not label and len(dataset.labels) > 1):
     known = ", ".join(dataset.labels) or "none"
-    raise InputError(f"--config.task={dataset.name}: name one of its labels by --config.data.label; it has {known}")
+    raise InputError(f"--config.task={dataset.name}: name one of its labels by label; it has {known}")
   label = label or next(iter(dataset.labels))
   values = dataset.labels[label]
   place = lambda i: f"{dataset.name}: example {i}" if dataset.names is None or dataset.kind == "text" and not str(
@@ -291,7 +291,7 @@ def encode_task(
                                      or not isinstance(task.texts[0], str)):
     raise InputError(f"--config.task={task.name}: an encoder of {encoder.kind} reads one text at a time")
   if task.kind == "span" and not 0 < stride < encoder.max_length:
-    raise InputError(f"--config.data.stride={stride}: must lie between 0 and max_length={encoder.max_length}")
+    raise InputError(f"stride={stride}: must lie between 0 and max_length={encoder.max_length}")
   key = digest("task", VERSION, task.fingerprint, encoder.fingerprint, stride,
                {name: digest(rows.tolist()) for name, rows in task.parts.items()})
 

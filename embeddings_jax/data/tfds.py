@@ -91,7 +91,7 @@ def load_tfds(
       if picture.shape != images.shape[1:]:
         first, other = ("x".join(map(str, shape)) for shape in (images.shape[1:], picture.shape))
         raise InputError(f"--data={name}: the {feature}s have several shapes, example 0 {first}, {i} {other}; "
-                         "--config.data.image_size=N makes all of them N x N, --config.data.channels=3 RGB")
+                         "image_size=N makes all of them N x N, channels=3 RGB")
       images[i] = picture
       for label in label_names:
         labels[label][i] = example[label]

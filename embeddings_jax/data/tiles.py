@@ -118,7 +118,7 @@ def _build(work: Path, cells: Cooccurrence, vocab_size: int, num_groups: int, me
   chunk = min(1 << 22, memory // _BYTES_PER_CELL)
   if chunk < 1024:
     raise InputError(f"{memory / 2**20:.4g} MiB of memory are too little to deal out cells: give at least 1 MiB "
-                     "(--config.data.memory)")
+                     "(memory)")
   tile_of = lambda row, col: row % num_groups * num_groups + col % num_groups
   narrow = np.uint16 if num_tiles <= 1 << 16 else np.int32  # NumPy sorts 16 bits by radix.
 

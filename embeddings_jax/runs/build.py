@@ -1,4 +1,4 @@
-"""Builds the model of a config; `loading.py` has the data."""
+"""Builds what a config names: the model, and the training data."""
 import importlib
 import inspect
 import pathlib
@@ -9,8 +9,10 @@ import jax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from embeddings_jax.data import pipelines, reading
+from embeddings_jax.errors import check_choice
 from embeddings_jax.runs import optimizers
-from embeddings_jax.types import InputError, Model, Prepared, PyTree
+from embeddings_jax.types import InputError, Model, Prepared, PyTree, is_fact
 
 
 def make_model(config: Mapping[str, Any], facts: Mapping[str, Any], num_steps: int) -> Model:
@@ -29,8 +31,8 @@ def make_model(config: Mapping[str, Any], facts: Mapping[str, Any], num_steps: i
   if unknown:
     raise InputError(f"--config.model: {name} has no {', '.join(sorted(unknown))}; it has {', '.join(known)}")
   if facts.get("missing") and "missing" not in known:
-    raise InputError(f"--config.data.missing=marginalize: {name} needs every value; use drop")
-  given: dict[str, Any] = {"num_steps": num_steps, **facts}
+    raise InputError(f"missing=marginalize: {name} needs every value; use drop")
+  given = facts_for(factory, {"num_steps": num_steps, **facts})
   if hasattr(arguments.get("encoder"), "keys"):
     weight = arguments.get("auxiliary_weight", 0)
     given |= encoder_of(arguments.pop("encoder"), facts, num_steps, with_model=bool(weight))
@@ -39,7 +41,19 @@ def make_model(config: Mapping[str, Any], facts: Mapping[str, Any], num_steps: i
       given[name] = optimizers.optimizer(config["optimizer"], num_steps)
   if "learning_rate" in known and config["optimizer"]:
     given["learning_rate"] = optimizers.schedule(config["optimizer"], num_steps)
-  return factory(**{key: value for key, value in given.items() if key in known} | arguments)
+  arguments = {key: value for key, value in given.items() if key in known} | arguments
+  for key, parameter in known.items():
+    if key not in arguments and is_fact(parameter.annotation) and parameter.default is parameter.empty:
+      able = [other for other in pipelines.names() if key in pipelines.find(other).FACTS]
+      raise InputError(f"model={name}: needs the fact {key!r}, which pipeline={config.get('pipeline', '')} does not "
+                       f"give; {', '.join(able) or 'none'} may")
+  return factory(**arguments)
+
+
+def facts_for(factory: Callable[..., Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the facts that a factory annotates as such."""
+  return {key: facts[key] for key, parameter in inspect.signature(factory).parameters.items()
+          if key in facts and is_fact(parameter.annotation)}
 
 
 def find_factory(config: Mapping[str, Any]) -> Callable[..., Model]:
@@ -67,8 +81,7 @@ def encoder_of(options: Mapping[str, Any], facts: Mapping[str, Any], num_steps: 
   name = options.pop("name")
   try:
     module = network_module(name)
-    known = inspect.signature(module.encoder).parameters
-    network = module.encoder(**{key: value for key, value in facts.items() if key in known} | options)
+    network = module.encoder(**facts_for(module.encoder, facts) | options)
   except (ModuleNotFoundError, AttributeError) as error:
     raise InputError(f"--config.model.encoder.name={name}: there is no such network") from error
   except TypeError as error:
@@ -108,8 +121,51 @@ def first_state(model: Model, batch: Mapping[str, Any], mesh: jax.sharding.Mesh,
     return jax.jit(model.init, out_shardings=NamedSharding(mesh, P()))(rng, batch)
 
 
-def prepare(config: Mapping[str, Any], *, dataset: Any = None, **options: Any) -> Prepared:
-  """Stands in for the pipelines."""
-  from embeddings_jax.runs import loading
+def read_dataset(config: Mapping[str, Any], *, dataset: Any = None, data_dir: str | None = None,
+                 cache_dir: str | None = None, encoder: Any = None, allow_code: bool = False,
+                 folder: str | None = None) -> Any:
+  """Returns the dataset that a config's `data` names, as its pipeline reads it; arguments: see `prepare`."""
+  module, options = pipelines.find(config["pipeline"], folder), config["data"]
+  if dataset is None and not options["name"]:
+    raise InputError("data is missing: a name of the catalog, tfds:NAME, or a path")
+  keys = pipelines.reader_options(module)
+  found = module.READ(options["name"], dataset=dataset, encoder=encoder, data_dir=data_dir, cache_dir=cache_dir,
+                      allow_code=allow_code, **{key: options[key] for key in keys if key in options})
+  if found.kind not in module.ACCEPTS:
+    raise InputError(f"data={options['name']}: holds {found.kind}, and model={config['name']} with "
+                     f"pipeline={config['pipeline']} needs {module.ACCEPTS[0]}")
+  return found
 
-  return loading.load_data(config, dataset=dataset, **options)
+
+def prepare(config: Mapping[str, Any], *, dataset: Any = None, data_dir: str | None = None,
+            cache_dir: str | None = None, encoder: Any = None, allow_code: bool = False,
+            progress: Callable[[str, int, int], None] = lambda *_: None, folder: str | None = None) -> Prepared:
+  """Makes the training data of a config: reads its dataset and calls its pipeline.
+
+  Args:
+    config: Names the `pipeline`; `data` are the keywords of its reader and its own.
+    dataset: Replaces the dataset that `config["data"]` names.
+    data_dir, cache_dir: Directories of the catalog's files and of derived data.
+    encoder: Pretrained encoder.
+    allow_code: Whether the dataset's name may be code; see `catalog.load`.
+    progress: Receives `(unit, done, total)`.
+    folder: Folder of a config file of the user's, which may have pipelines.
+
+  Raises:
+    InputError: The pipeline, an option or the dataset is wrong.
+  """
+  module = pipelines.find(config["pipeline"], folder)
+  known = pipelines.options(module)
+  for key in config["data"]:
+    check_choice(f"pipeline={config['pipeline']}: data option", key, list(known))
+  dataset = read_dataset(config, dataset=dataset, data_dir=data_dir, cache_dir=cache_dir, encoder=encoder,
+                         allow_code=allow_code, folder=folder)
+  if config["pipeline"] != "task":  # Whose splits are told by the task's files.
+    reading.refuse_test_split(dataset, config["data"]["name"])
+  function = pipelines.function(module)
+  common = dict(encoder=encoder, batch_size=config["batch_size"], seed=config["seed"], cache_dir=cache_dir,
+                data_dir=data_dir, progress=progress)
+  own = pipelines.own_options(module)
+  return function(dataset, **{key: value for key, value in common.items()
+                              if key in inspect.signature(function).parameters},
+                  **{key: config["data"][key] for key in own if key in config["data"]})

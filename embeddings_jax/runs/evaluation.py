@@ -269,7 +269,7 @@ def of_run(
     folder: Directory of further protocols.
     report: Receives a line for each protocol that is left out, and the dataset's note.
   """
-  from embeddings_jax.runs import build, loading, workdir
+  from embeddings_jax.runs import build, workdir
 
   of_words = run.encoder.names is not None
   if pooling and not of_words:
@@ -286,8 +286,8 @@ def of_run(
     prepared = build.prepare(config, encoder=run.encoder, allow_code=allow_data_code, **dirs)
 
   def dataset() -> Any:
-    own = prepared.dataset if prepared else loading.load_dataset(
-        config["data"], allow_code=allow_data_code, **dirs)[0]
+    own = prepared.dataset if prepared else build.read_dataset(
+        config, encoder=run.encoder, allow_code=allow_data_code, **dirs)
     if own.note:
       report(own.note)
     return own

@@ -1,10 +1,13 @@
 """Configs: the keys that every config has, and loading one by its model's name or from a file."""
 import importlib
 import importlib.util
+import inspect
 import pathlib
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, get_args
 
 import ml_collections
+from ml_collections import config_dict
 
 from embeddings_jax.errors import InputError, check_choice
 
@@ -18,7 +21,8 @@ DEFAULTS = dict(
     task="",  # What to fine-tune for: stands for `data.name`.
     factory="",  # The model's module and function, where they are not called as the config.
     model={},
-    data=dict(name="", errors="strict"),
+    pipeline="",  # Makes the training data; a module of `data/pipelines/`.
+    data=dict(name=""),
     optimizer={},
     steps=0,  # 0: from `epochs`.
     epochs=0,
@@ -56,8 +60,15 @@ def model_names() -> list[str]:
   return sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
 
 
-def load_config(model: str, preset: str, config_file: str = "") -> ml_collections.ConfigDict:
-  """The locked config of a model, from the repository or from a file of the user's."""
+def load_config(model: str, preset: str, config_file: str = "", pipeline: str = "") -> ml_collections.ConfigDict:
+  """Returns the locked, completed config of a model.
+
+  Args:
+    model: Name of a config of the repository.
+    preset: Name of a preset.
+    config_file: File of the user's to take the config from.
+    pipeline: Replaces the config's pipeline; options that it does not have are left out.
+  """
   if config_file:
     path = pathlib.Path(config_file)
     if not path.is_file() or path.suffix != ".py":
@@ -80,7 +91,71 @@ def load_config(model: str, preset: str, config_file: str = "") -> ml_collection
   config.name = config.name or model
   if not config.name:
     raise InputError(f"--config_file={config_file}: name the model by --model or by `name` in the config")
+  if pipeline:
+    set_pipeline(config, pipeline)
+  complete(config)
   return config.lock()
+
+
+def set_pipeline(config: ml_collections.ConfigDict, name: str) -> None:
+  """Changes the pipeline of a config; of its options those stay that the new one has too."""
+  from embeddings_jax.data import pipelines
+
+  known = pipelines.options(pipelines.find(name))
+  config.pipeline = name
+  with config.data.unlocked():
+    for key in [key for key in config.data if key not in known]:
+      del config.data[key]
+  complete(config)
+
+
+def complete(config: ml_collections.ConfigDict) -> None:
+  """Adds the defaults of the pipeline's and the model's arguments, so that every one of them can be set."""
+  for node, values in defaults(config).items():
+    target = config.data if node == "data" else config.model if node == "model" else config.model.encoder
+    with target.unlocked():
+      for key, value in values.items():
+        if key not in target:
+          target[key] = value
+
+
+def defaults(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+  """Returns the defaults of the arguments that a config can set, by its parts `data`, `model` and `model.encoder`.
+
+  Facts, optimizers, functions and arrays are no options. A default of None is a placeholder of the annotated type.
+  """
+  from embeddings_jax.data import pipelines
+  from embeddings_jax.runs import build
+
+  values = {}
+  if config["pipeline"]:
+    values["data"] = pipelines.options(pipelines.find(config["pipeline"]))
+  left_out = {"optimizer"} | ({"learning_rate"} if config["optimizer"] else set())
+  values["model"] = _options(build.find_factory(config), left_out)
+  encoder = config["model"].get("encoder")
+  if hasattr(encoder, "keys") and encoder.get("name"):
+    try:
+      values["model.encoder"] = _options(build.network_module(encoder["name"]).encoder, left_out)
+    except (ModuleNotFoundError, AttributeError):
+      pass  # An unknown network is an error once it is built.
+  return values
+
+
+def _options(function: Callable[..., Any], left_out: Collection[str]) -> dict[str, Any]:
+  """Returns the keywords of a function that are options, with their defaults."""
+  from embeddings_jax.types import is_fact  # Imports jax.
+
+  found = {}
+  for name, parameter in inspect.signature(function).parameters.items():
+    if parameter.default is parameter.empty or name in left_out or is_fact(parameter.annotation):
+      continue
+    if parameter.default is None:
+      kinds = [kind for kind in (bool, int, float, str, tuple) if kind in get_args(parameter.annotation)]
+      if len(kinds) == 1:
+        found[name] = config_dict.placeholder(kinds[0])
+    elif isinstance(parameter.default, (bool, int, float, str, tuple)):
+      found[name] = parameter.default
+  return found
 
 
 def assign(node: ml_collections.ConfigDict, key: str, value: Any) -> None:

@@ -29,7 +29,7 @@ from embeddings_jax.types import InputError
 
 # What the parameters after n steps depend on; all else (mesh, logging, checkpoints, evaluations,
 # directories, and how many steps) may change between one start of a run and the next.
-TRAJECTORY = ("name", "model", "data", "optimizer", "batch_size", "seed", "steps_per_dispatch")
+TRAJECTORY = ("name", "model", "pipeline", "data", "optimizer", "batch_size", "seed", "steps_per_dispatch")
 VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "scikit-learn")
 PATIENCE = 120.0  # Seconds that a run waits for another one in the same directory.
 FORMAT = 2  # Of `config.json`: raised when records of before cannot be read.
@@ -43,8 +43,6 @@ def trajectory(config: Mapping[str, Any], fingerprint: str, init_from: str = "")
   if init_from:
     course["init_from"] = init_from
     course["data"].pop("tokenizer", None)  # Of the same network, wherever it lies.
-  if not course["data"].get("documents"):  # The default, which older runs do not record.
-    course["data"].pop("documents", None)
   course["data"].pop("memory", None)  # A limit for counting, which gives the same counts whatever it is.
   return course
 
@@ -256,8 +254,7 @@ def read_record(path: epath.Path) -> dict[str, Any]:
   for name in ("evals", "evals_between"):
     if not all(isinstance(value, str) for value in config[name]):
       raise InputError(f"{file}: config: field {name!r} holds {config[name]!r}, expected a list of strings")
-  for key in ("name", "encoder"):
-    json_field(config["data"], key, str, f"{file}: config.data", default="")
+  json_field(config["data"], "name", str, f"{file}: config.data", default="")
   _check_batch(record["batch"], f"{file}: batch")
   for name, value in record["facts"].items():
     if isinstance(value, dict):  # Allocated by `stand_in_facts`.

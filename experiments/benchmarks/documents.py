@@ -13,14 +13,14 @@ from scipy import sparse
 from scipy.sparse.linalg import svds
 from sklearn.decomposition import TruncatedSVD, non_negative_factorization
 
-from embeddings_jax.data import catalog
+from embeddings_jax.data import catalog, pipelines
 from embeddings_jax.data.bags import Bags, bag_source
 from embeddings_jax.errors import InputError
 from embeddings_jax.eval import topics as topic_scores
 from embeddings_jax.eval.baselines import tf_idf
 from embeddings_jax.eval.retrieval import retrieval, unit_rows
 from embeddings_jax.models.factorization.lsa import lsa as make_lsa
-from embeddings_jax.runs import build, loading, presets
+from embeddings_jax.runs import build, presets
 from embeddings_jax.runs.evaluation import Evaluator
 from embeddings_jax.train.loop import train
 from experiments.benchmarks.memory import anonymous
@@ -38,8 +38,11 @@ def plsa() -> dict:
   config = presets.load_config("plsa", "small")
   config.data.update(dict(part="all", held_out=0.0))
   config.model.update(dict(tempering=1.0, tol=0.0))
-  data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
-  bags = loading.counted_documents(catalog.load("20news", data_dir=FLAGS.data_dir), config.data, FLAGS.cache_dir)
+  data = build.prepare(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+  bags = pipelines.find("bags").counted(
+      catalog.load("20news", data_dir=FLAGS.data_dir), FLAGS.cache_dir,
+      **{key: config.data[key] for key in ("part", "unit", "window", "normalize", "min_count", "min_documents",
+                                           "max_share", "min_length", "max_size", "stop_words")})
   facts, topics = bags.facts, config.model.num_topics
   table = sparse.csr_array((np.asarray(bags.count), np.asarray(bags.col), np.asarray(bags.indptr)),
                            shape=(facts["num_documents"], facts["vocab_size"]))
@@ -115,7 +118,7 @@ def topics() -> dict:
     config = presets.load_config(name, "small")
     config.model.update({key: value for key, value in options.items() if key in config.model})
     config.data.update(shared | {key: value for key, value in options.items() if key in config.data})
-    data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+    data = build.prepare(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
     steps = options.get("steps") or config.steps or config.epochs * data.facts["steps_per_epoch"]
     model, records = build.make_model(config, data.facts, steps), []
     state = train(model, data.splits["train"], steps=steps, seed=FLAGS.seed, log_every=1, steps_per_dispatch=5,
@@ -166,7 +169,7 @@ def lsa() -> dict:
   """
   config = presets.load_config("lsa", "small")
   config.data.part, config.data.blocks = "all", 1
-  data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+  data = build.prepare(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
   facts, batch = data.facts, data.splits["train"].batch_at(0)
   model = build.make_model(config, facts, config.epochs)
   batch = jax.tree.map(jax.numpy.asarray, batch)

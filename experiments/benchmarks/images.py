@@ -16,7 +16,7 @@ from embeddings_jax.models.autoencoders.mae import mae
 from embeddings_jax.models.contrastive.simclr import simclr
 from embeddings_jax.nets import resnet
 from embeddings_jax.ops.augment import two_views
-from embeddings_jax.runs import build, inference, loading, presets
+from embeddings_jax.runs import build, inference, presets
 from experiments import command
 from experiments.benchmarks.turns import by_turns, compared, matrix_rate
 from experiments.spread import mean_and_std
@@ -115,7 +115,7 @@ def mask_ratios() -> dict:
     config.data.image_size, config.model.patch_size = 0, 2
   config.model.dtype = "float32"  # The same figures on processors with a unit for products of bfloat16 and without.
   config.batch_size = FLAGS.batch_size or config.batch_size
-  data, rows = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir), []
+  data, rows = build.prepare(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir), []
   label = next(iter(data.dataset.labels.values()))
   parts = [np.sort(np.random.default_rng(0).permutation(part)[:10_000])
            for part in split_rows(data.dataset.split, label, 0)]

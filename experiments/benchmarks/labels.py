@@ -9,7 +9,7 @@ from embeddings_jax import train
 from embeddings_jax.eval.finetuning import finetuning
 from embeddings_jax.eval.linear_probe import classifier
 from embeddings_jax.figures import sweeps
-from embeddings_jax.runs import build, inference, loading, needs, presets, pretrained
+from embeddings_jax.runs import build, inference, needs, presets, pretrained
 from embeddings_jax.runs.load import load_run
 from embeddings_jax.types import InputError, Model
 from experiments import command
@@ -49,7 +49,7 @@ def labels() -> dict:
       config.model.layers = FLAGS.layers or config.model.layers
       if "dtype" in config.model.encoder:
         config.model.encoder.dtype = "float32"  # The same figures with a unit for products of bfloat16 and without.
-      data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir, encoder=run.encoder)
+      data = build.prepare(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir, encoder=run.encoder)
       task = data.task
       if task.kind != "classification" or "test" not in task.parts:
         raise InputError(f"--data={FLAGS.data}: labels needs a task of classes with a test part")

@@ -8,7 +8,7 @@ from absl import flags
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from embeddings_jax.runs import build, loading, presets
+from embeddings_jax.runs import build, presets
 from embeddings_jax.train import loop as loop_lib
 from embeddings_jax.train import mesh as mesh_lib
 
@@ -25,7 +25,7 @@ def loop() -> dict:
   if "tol" in config.model:
     config.model.tol = 0.0  # A model that converged would end the run.
   mesh = mesh_lib.make_mesh()
-  data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+  data = build.prepare(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
   source, size = data.splits["train"], config.steps_per_dispatch
   model = build.make_model(config, source.facts, 100_000)
 

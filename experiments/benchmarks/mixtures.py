@@ -13,7 +13,7 @@ from sklearn.mixture import GaussianMixture
 
 from embeddings_jax.data.sources import array_source
 from embeddings_jax.models.mixtures.gmm import gmm as make
-from embeddings_jax.runs import build, loading, presets
+from embeddings_jax.runs import build, presets
 from embeddings_jax.train.loop import train
 from experiments.benchmarks.memory import anonymous
 
@@ -95,7 +95,7 @@ def gmm_memory() -> dict:
     table.flush()
     del table
     config.data.name = path
-    data = loading.load_data(config, data_dir=None, cache_dir=FLAGS.cache_dir)
+    data = build.prepare(config, data_dir=None, cache_dir=FLAGS.cache_dir)
     facts = data.facts
     steps = FLAGS.epochs * facts["steps_per_epoch"]
     memory, begun, times = [anonymous()], time.perf_counter(), []

@@ -12,12 +12,13 @@ from absl import flags
 from scipy import sparse
 from scipy.sparse.linalg import svds
 
-from embeddings_jax.data import catalog, text, wordsets
+from embeddings_jax.data import catalog, pipelines, text, wordsets
+from embeddings_jax.data.tiles import tile_source
 from embeddings_jax.errors import InputError
 from embeddings_jax.eval.analogies import analogies
 from embeddings_jax.eval.word_similarity import word_similarity
 from embeddings_jax.interop import word_vectors
-from embeddings_jax.runs import build, inference, loading, presets
+from embeddings_jax.runs import build, inference, presets
 from embeddings_jax.train.loop import train
 from experiments.spread import described
 
@@ -54,7 +55,7 @@ def _word2vec(name: str) -> dict:
   found = {"ours": [], "gensim": []}
   for seed in range(FLAGS.seed, FLAGS.seed + FLAGS.seeds):
     config.seed = seed
-    data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+    data = build.prepare(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
     facts, names = data.facts, data.encoder.names
     steps, words = FLAGS.epochs * facts["steps_per_epoch"], FLAGS.epochs * facts["num_words"]
 
@@ -109,9 +110,13 @@ def glove() -> dict:
     return result
 
   with tempfile.TemporaryDirectory() as folder:
-    cells = timed("counting", lambda: loading.counted(tokens, options, folder, lambda *_: None))
-    source = timed("dealing out", lambda: loading.cells_in_form(
-        "tiles", cells, tokens.facts, options, config.batch_size, FLAGS.seed, folder, lambda *_: None))
+    cells = timed("counting", lambda: pipelines.find("cells").count(
+        tokens, cache_dir=folder, progress=lambda *_: None, **{key: options[key] for key in (
+            "window", "weighting", "symmetric", "counting", "memory")}))
+    source = timed("dealing out", lambda: tile_source(
+        cells, config.batch_size, seed=FLAGS.seed, cells_per_tile=options.cells_per_tile, memory=options.memory << 20,
+        cache_dir=folder))
+    source = source._replace(facts={**tokens.facts, **source.facts})
     steps = FLAGS.epochs * source.facts["steps_per_epoch"]
     state = timed("training", lambda: train(
         build.make_model(config, source.facts, steps), source, steps=steps, seed=FLAGS.seed,
@@ -165,7 +170,7 @@ def ppmi() -> dict:
   """Seconds and singular values of `ppmi`, compiling included, and of scipy's `svds` on the same matrix, by turns."""
   config = presets.load_config("ppmi", "small")
   config.data.name = FLAGS.data
-  data = loading.load_data(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+  data = build.prepare(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
   names, cells = data.encoder.names, data.splits["train"].batch_at(0)
   model = build.make_model(config, data.facts, config.steps)
   initial = jax.jit(model.init)(jax.random.key(0), cells)

@@ -92,7 +92,7 @@ def test_small_tables():
   whole = load("penguins", missing="marginalize")
   assert whole.items.shape == (344, 4) and np.isnan(whole.items[3]).all() and len(whole.names) == 344
   assert len(whole.labels["species"]) == 344
-  with pytest.raises(InputError, match="penguins: row 3, column 0 .* missing; .*--config.data.missing=drop"):
+  with pytest.raises(InputError, match="penguins: row 3, column 0 .* missing; .*missing=drop"):
     load("penguins", missing="error")
   assert np.unique(penguins.labels["species"], return_counts=True)[1].tolist() == [151, 68, 123]
 

@@ -217,7 +217,7 @@ def test_sizes_and_channels(folder):
   path = write(folder, {"a.png": file_of(LARGER[0]), "b.png": file_of(LARGER[1, :, :, 0]),
                         "c.png": file_of(LARGER[2, :10]), "d.png": file_of(LARGER[3, :11])})
   with pytest.raises(InputError, match="several sizes, a.png 9 x 12 pixels, c.png 9 x 10; "
-                                       "--config.data.image_size=N makes all of them N x N"):
+                                       "image_size=N makes all of them N x N"):
     load(path)
   dataset = load(path, image_size=8)
   assert dataset.items.shape == (4, 8, 8, 3)
@@ -240,7 +240,7 @@ def test_bad_files_are_counted_before_they_are_refused_or_left_out(folder, caplo
   path = write(folder, good | bad)
   told = ("6 of 12 pictures cannot be used: 2 truncated, 1 broken, 1 empty, 1 tiny, 1 of mode F, first a.png")
   for _ in range(2):
-    with pytest.raises(InputError, match=f"own: {told}; --config.data.bad=skip leaves them out") as error:
+    with pytest.raises(InputError, match=f"own: {told}; bad=skip leaves them out") as error:
       load(path)
     assert "\n" not in str(error.value)
   for _ in range(2):  # Anew and from the cache.

@@ -331,7 +331,7 @@ def test_missing_values_are_refused_left_out_or_kept(folder):
   for name, text, missing, message in (
       ("inf.csv", "1,inf\n", "marginalize", "inf is not a finite number"),
       ("gaps.csv", "1,\n,2\n", "drop", "every row lacks a value"),
-      ("a.csv", "1,2\n", "ignore", "--config.data.missing=ignore: must be one of error, drop, marginalize")):
+      ("a.csv", "1,2\n", "ignore", "missing=ignore: must be one of error, drop, marginalize")):
     (folder / name).write_text(text)
     with pytest.raises(InputError, match=message):
       load(str(folder / name), missing=missing)

@@ -13,7 +13,7 @@ from embeddings_jax.data.documents import is_validation
 from embeddings_jax.data.sentence_pairs import draw_pairs, sentence_pairs
 from embeddings_jax.data.sentences import TokenTexts, split_sentences, tokenize_documents
 from embeddings_jax.data.subwords import SubwordEncoder, train_bpe, wordpiece
-from embeddings_jax.runs import inference, loading
+from embeddings_jax.runs import build, inference
 from embeddings_jax.types import InputError, Model
 
 CLS, SEP = 100_000, 100_001
@@ -274,11 +274,13 @@ def test_from_a_config(tmp_path):
   """The sources of a config: both forms, held-out documents, and a tokenizer of the user's."""
   names = [x + y + z for x in "abcdefgh" for y in "ghijklmn" for z in "mnopqrst"]
   (tmp_path / "text.txt").write_text("".join(f"One {name}. Two {name}. Three {name} {name}.\n" for name in names))
-  data = dict(name=str(tmp_path / "text.txt"), errors="strict", encoder="subwords", tokenizer="", vocab_size=140,
-              max_length=16, lowercase=True, model="wordpiece", form="pairs", short_fraction=0.2, validation_pairs=9)
-  load = lambda **options: loading.load_data(
-      {"name": "bert", "data": {**data, **options}, "batch_size": 4, "seed": 0}, data_dir=None,
-      cache_dir=tmp_path / "cache")
+  data = dict(name=str(tmp_path / "text.txt"), tokenizer="", vocab_size=140,
+              max_length=16, lowercase=True, model="wordpiece", short_fraction=0.2, validation_pairs=9)
+
+  def load(pipeline="subword_pairs", options=data, **changes):
+    config = {"name": "bert", "pipeline": pipeline, "data": {**options, **changes}, "batch_size": 4, "seed": 0}
+    return build.prepare(config, cache_dir=tmp_path / "cache")
+
   found = load()
   assert found.facts["vocab_size"] == len(found.encoder.vocabulary) <= 140 and found.encoder.max_length == 16
   assert found.facts["mask_id"] == 4 and found.facts["special_ids"] == [0, 1, 2, 3, 4]
@@ -286,7 +288,8 @@ def test_from_a_config(tmp_path):
   assert found.facts["num_documents"] == len(names) - held_out and held_out > 1
   held_out = found.splits["validation"].facts
   assert held_out["num_rows"] == 9 and held_out["steps_per_epoch"] == 3
-  found = load(form="windows", model="bpe", vocab_size=300, window_length=8)
+  found = load("subword_windows", {"name": data["name"], "max_length": 16}, model="bpe",
+               vocab_size=300, window_length=8)
   batch = found.splits["train"].batch_at(0)
   assert batch["tokens"].dtype == np.int32 and batch["tokens"].shape == (4, 8)
   windows = np.concatenate([found.splits["validation"].batch_at(step)["tokens"].ravel()
@@ -299,8 +302,8 @@ def test_from_a_config(tmp_path):
   (tmp_path / "vocab.txt").write_text("[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n")
   one, other = load(tokenizer=str(tmp_path / "vocab.txt")), load()
   assert one.facts["vocab_size"] == 5 and one.dataset.fingerprint != other.dataset.fingerprint
-  with pytest.raises(InputError, match="--config.data.form=pears: unknown; did you mean"):
-    load(form="pears")
+  with pytest.raises(InputError, match="pipeline=subword_pears: unknown; did you mean subword_pairs"):
+    load("subword_pears")
 
 
 def test_rows_of_one_length_are_embedded_together(mesh_of):

@@ -157,7 +157,7 @@ def test_a_set_without_parts_is_parted_by_its_texts():
   assert not texts["train"] & texts["dev"] and not texts["train"] & texts["test"] and not texts["dev"] & texts["test"]
   few = tasks.as_task(dataset, max_examples=7)
   assert {len(rows) for rows in few.parts.values()} == {7} and few.fingerprint != task.fingerprint
-  with pytest.raises(InputError, match="name one of its labels by --config.data.label; it has class"):
+  with pytest.raises(InputError, match="name one of its labels by label; it has class"):
     tasks.as_task(dataset, "sort")
   with pytest.raises(InputError, match="too few to hold a tenth out for dev"):
     tasks.as_task(dataset._replace(items=items[:2], labels={"class": np.array(["a", "b"])}))
@@ -325,7 +325,7 @@ def test_clips_and_pictures_are_tasks():
   clips = [rng.integers(-9, 9, size).astype(np.int16) for size in rng.integers(3, 40, 60)]
   labels = {"digit": np.arange(60) % 3, "speaker": np.array(["x", "y"])[np.arange(60) % 2]}
   split = {"train": np.arange(50), "test": np.arange(50, 60)}
-  with pytest.raises(InputError, match="name one of its labels by --config.data.label; it has digit, speaker"):
+  with pytest.raises(InputError, match="name one of its labels by label; it has digit, speaker"):
     tasks.as_task(Dataset("c", "audio", clips, 8000, labels=labels, split=split))
   task = tasks.as_task(Dataset("c", "audio", clips, 8000, labels=labels, split=split), "speaker")
   assert task.kind == "classification" and task.labels == ("x", "y")

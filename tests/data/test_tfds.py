@@ -115,7 +115,7 @@ def test_kinds_labels_and_splits(get):
 
 def test_images_of_several_sizes_are_fitted(get):
   with pytest.raises(InputError, match=r"the images have several shapes, example 0 10x\d+x3, 1 10x\d+x3; "
-                                       "--config.data.image_size=N makes all of them N x N"):
+                                       "image_size=N makes all of them N x N"):
     get("tfds:tiny_photos")
   for options, shape in (({"image_size": 8}, (8, 8, 8, 3)), ({"image_size": 8, "channels": 1}, (8, 8, 8, 1))):
     dataset = get("tfds:tiny_photos", **options)

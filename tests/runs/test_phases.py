@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 DRIVER = """
 import os, signal, sys
 import sklearn.cluster, sklearn.datasets, sklearn.metrics
-from embeddings_jax.runs import evaluation, loading, presets, reports, workdir
+from embeddings_jax.runs import build, evaluation, presets, reports, workdir
 from embeddings_jax.train import checkpoints, loop
 from experiments import command, run
 workdir_name, *phases = sys.argv[1:]
@@ -35,11 +35,11 @@ for phase in phases:
   print(phase, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 """
 PHASES = {  # In the order in which a run meets them.
-    "presets.load_config": "SIGTERM", "loading.load_data": "SIGUSR1", "workdir.Lock.acquire": "SIGTERM",
+    "presets.load_config": "SIGTERM", "build.prepare": "SIGUSR1", "workdir.Lock.acquire": "SIGTERM",
     "checkpoints.Checkpoints.newest_sound": "SIGTERM", "workdir.write_json": "SIGUSR1",
     "checkpoints.Checkpoints.save": "SIGTERM", "evaluation.Evaluator.evaluate": "SIGTERM",
     "workdir.write_array": "SIGINT"}
-FEW = ("loading.load_data", "checkpoints.Checkpoints.save", "evaluation.Evaluator.evaluate")
+FEW = ("build.prepare", "checkpoints.Checkpoints.save", "evaluation.Evaluator.evaluate")
 
 
 @pytest.mark.parametrize("places", [FEW, pytest.param(tuple(PHASES), marks=pytest.mark.long)], ids=["few", "all"])

@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from embeddings_jax.configs import cpc_images, cpc_images_supervised, sgns
+from embeddings_jax.data import reading
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.encoders import ImageEncoder, RowEncoder
 from embeddings_jax.eval.knn import knn
-from embeddings_jax.runs import build, evaluation, loading, presets, pretrained, reports
+from embeddings_jax.runs import build, evaluation, presets, pretrained, reports
 from embeddings_jax.runs.load import load_run
 from embeddings_jax.types import InputError
 from experiments import baselines
@@ -43,7 +44,7 @@ def config_of(module, name, **data):
 
 
 def load(config, cache_dir, **options):
-  return loading.load_data(config, data_dir=None, cache_dir=str(cache_dir), **options)
+  return build.prepare(config, data_dir=None, cache_dir=str(cache_dir), **options)
 
 
 def test_training_sees_the_training_part_alone(tmp_path):
@@ -63,9 +64,9 @@ def test_training_sees_the_training_part_alone(tmp_path):
 @pytest.mark.parametrize("module", [cpc_images, cpc_images_supervised])
 def test_a_test_set_is_not_trained_on(module, tmp_path):
   name = folder_of(tmp_path / "own", ["test"])
-  with pytest.raises(InputError, match=f"--data={name}: is a test set, which is not to be trained on"):
+  with pytest.raises(InputError, match=f"data={name}: is a test set, which is not to be trained on"):
     load(config_of(module, name), tmp_path / "cache")
-  dataset, _ = loading.load_dataset({"name": name, "errors": "strict"}, data_dir=None, cache_dir=str(tmp_path))
+  dataset = reading.images(name, cache_dir=str(tmp_path))
   assert dataset.split["test"].tolist() == list(range(20))  # It may be evaluated on.
 
 
@@ -73,15 +74,15 @@ def test_a_test_set_is_not_trained_on(module, tmp_path):
 def test_nor_is_one_of_tfds(name):
   dataset = Dataset(name, "images", PICTURES)
   with pytest.raises(InputError, match="is a test set"):
-    loading.refuse_test_part(dataset, name)
-  loading.refuse_test_part(dataset, "tfds:mnist:train")
-  loading.refuse_test_part(dataset._replace(split={"train": [0], "test": [1]}), "tfds:mnist")
+    reading.refuse_test_split(dataset, name)
+  reading.refuse_test_split(dataset, "tfds:mnist:train")
+  reading.refuse_test_split(dataset._replace(split={"train": [0], "test": [1]}), "tfds:mnist")
 
 
 def test_words_are_of_the_training_part(monkeypatch, tmp_path):
   texts = ["often often seen " * 2000] * 3 + ["unseen " * 2000]
   dataset = Dataset("x", "text", texts, split={"train": np.arange(3), "test": np.arange(3, 4)}, fingerprint="f")
-  monkeypatch.setattr(loading.catalog, "load", lambda *args, **options: dataset)
+  monkeypatch.setattr(reading.catalog, "load", lambda *args, **options: dataset)
   assert load(config_of(sgns, "x", min_count=1), tmp_path).encoder.names == ["often", "seen"]
 
 
@@ -206,7 +207,7 @@ def test_a_run_starts_from_what_contrast_has_learnt_with_its_statistics(tmp_path
 def test_the_untrained_baseline_is_the_mean_over_its_seeds(mesh_of):
   config = presets.load_config("simclr", "tiny")
   config.update(dict(baseline_seeds=3, evals=("knn",)))
-  data = loading.load_data(config, data_dir=None, cache_dir=None)
+  data = build.prepare(config, data_dir=None, cache_dir=None)
   model = build.make_model(config, data.facts, 20)
   report = reports.Report(config, data, model, mesh_of(), None, None, print)
   metrics, spread = report.baselines()
@@ -222,7 +223,7 @@ def test_the_untrained_baseline_is_the_mean_over_its_seeds(mesh_of):
 
 def test_a_target_begins_with_the_pretrained_parameters_too(mesh_of):
   config = presets.load_config("byol", "tiny")
-  data = loading.load_data(config, data_dir=None, cache_dir=None)
+  data = build.prepare(config, data_dir=None, cache_dir=None)
   model = build.make_model(config, data.facts, 20)
   state, other = (build.first_state(model, data.splits["train"].batch_at(0), mesh_of(), seed) for seed in (0, 1))
   trunk = {"encoder": jax.tree.map(np.asarray, other.params["encoder"])}

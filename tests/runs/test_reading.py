@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from embeddings_jax.runs import build, loading, presets
+from embeddings_jax.runs import build, presets
 from embeddings_jax.types import InputError
 
 # Two documents of three and two sentences in small letters, as uncased corpora have them.
@@ -19,7 +19,7 @@ def load(model, path, cache, preset="tiny", **options):
   for name, value in options.items():
     config.data[name] = value
   config.data.name = str(path)
-  return config, loading.load_data(config, data_dir=None, cache_dir=str(cache))
+  return config, build.prepare(config, data_dir=None, cache_dir=str(cache))
 
 
 def test_blank_lines_end_documents_of_sentence_pairs(tmp_path, caplog):
@@ -30,7 +30,7 @@ def test_blank_lines_end_documents_of_sentence_pairs(tmp_path, caplog):
   assert "no document has two sentences" not in caplog.text
   _, data = load("bert", tmp_path / "a.txt", tmp_path / "cache", vocab_size=150, max_length=16, documents="line")
   assert data.facts["num_documents"] > 150 and data.facts["next_fraction"] == 0
-  assert "a.txt: no document has two sentences" in caplog.text and "--config.data.documents=blank" in caplog.text
+  assert "a.txt: no document has two sentences" in caplog.text and "documents=blank" in caplog.text
   _, data = load("gpt", tmp_path / "a.txt", tmp_path / "cache", vocab_size=300, max_length=16)
   assert data.facts["num_documents"] > 150  # Other readers take lines, unless they are told otherwise.
   _, data = load("gpt", tmp_path / "a.txt", tmp_path / "cache", vocab_size=300, max_length=16, documents="blank")

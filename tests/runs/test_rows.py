@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from embeddings_jax.runs import build, loading, presets
+from embeddings_jax.runs import build, presets
 from embeddings_jax.types import InputError
 
 
@@ -25,7 +25,7 @@ def load(model, path, **options):
   for name, value in options.items():
     config.data[name] = value
   config.data.name = str(path)
-  data = loading.load_data(config, data_dir=None, cache_dir=None)
+  data = build.prepare(config, data_dir=None, cache_dir=None)
   return config, data
 
 
@@ -58,7 +58,7 @@ def test_a_start_is_a_file_of_means(table, tmp_path):
     ("gmm", {"missing": "drop", "weight": "count"}, "has no column 'count'; a, b, copies, group"),
     ("gmm", {"missing": "drop", "weight": "group"}, "weights are numbers from 0 up"),
     ("gmm", {"missing": "drop", "label": "a"}, "labels are whole numbers"),
-    ("kmeans", {"missing": "marginalize"}, "--config.data.missing=marginalize: kmeans needs every value; use drop")])
+    ("kmeans", {"missing": "marginalize"}, "missing=marginalize: kmeans needs every value; use drop")])
 def test_mistakes_are_one_line(table, model, options, message):
   with pytest.raises(InputError, match=message) as error:
     config, data = load(model, table, **options)

@@ -7,7 +7,7 @@ from networks import equal, random_params
 from embeddings_jax import figures
 from embeddings_jax.data.subwords import train_wordpiece
 from embeddings_jax.interop import huggingface
-from embeddings_jax.runs import build, loading, needs, presets, pretrained
+from embeddings_jax.runs import build, needs, presets, pretrained
 from embeddings_jax.runs.evaluation import Evaluator
 from embeddings_jax.train.mesh import make_mesh
 from embeddings_jax.types import InputError
@@ -36,7 +36,7 @@ def started(tmp_path_factory):
   config = presets.load_config("finetune", "tiny")
   config.data.name = str(folder)
   pretrained.adapt(config, found, ())
-  data = loading.load_data(config, data_dir=None, cache_dir=str(folder / "cache"), encoder=found.encoder)
+  data = build.prepare(config, data_dir=None, cache_dir=str(folder / "cache"), encoder=found.encoder)
   model = build.make_model(config, data.facts, 20)
   state = build.first_state(model, data.splits["train"].batch_at(0), make_mesh("data:1", jax.devices()[:1]), 0)
   return config, found, params, data, model, state
@@ -109,7 +109,7 @@ def test_the_figure_of_probes(tmp_path):
 
 def test_pictures_are_predicted_in_order():
   config = presets.load_config("cpc_images_supervised", "tiny")
-  data = loading.load_data(config, data_dir=None, cache_dir=None)
+  data = build.prepare(config, data_dir=None, cache_dir=None)
   assert data.encoder.kind == "images" and data.task.labels == tuple("0123456789")
   model = build.make_model(config, data.facts, 20)
   state = build.first_state(model, data.splits["train"].batch_at(0), make_mesh("data:1", jax.devices()[:1]), 0)
@@ -121,4 +121,4 @@ def test_pictures_are_predicted_in_order():
   with pytest.raises(InputError, match="holds rows, and a network that reads bytes needs text"):
     config = presets.load_config("cpc_supervised", "tiny")
     config.data.update(dict(name="digits"))
-    loading.load_data(config, data_dir=None, cache_dir=None)
+    build.prepare(config, data_dir=None, cache_dir=None)

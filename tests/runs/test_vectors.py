@@ -9,7 +9,7 @@ from commands import call
 from etils import epath
 
 from embeddings_jax.interop import word_vectors
-from embeddings_jax.runs import build, inference, loading, presets, vectors, workdir
+from embeddings_jax.runs import build, inference, presets, vectors, workdir
 from embeddings_jax.train.checkpoints import Checkpoints
 from embeddings_jax.types import InputError
 
@@ -25,7 +25,7 @@ def run(tmp_path_factory):
   config.model.dim = 4
   config.data.update(dict(name=str(folder / "corpus.txt"), min_count=1, normalize="cased", window_length=8))
   config.batch_size = 2
-  data = loading.load_data(config, data_dir=None, cache_dir=folder / "cache")
+  data = build.prepare(config, data_dir=None, cache_dir=folder / "cache")
   model = build.make_model(config, data.facts, 1)
   state = model.init(jax.random.key(0), None)
   vectors = {"king": [1, 0, 1, 0], "queen": [1, 0, 0, 1], "man": [0, 0.5, 1, 0], "woman": [0, 0.5, 0, 1],

@@ -15,7 +15,7 @@ import pytest
 from etils import epath
 
 from embeddings_jax.data.files.atomic import write_atomically
-from embeddings_jax.runs import build, loading, metrics_log, presets, workdir
+from embeddings_jax.runs import build, metrics_log, presets, workdir
 from embeddings_jax.runs.load import load_run
 from embeddings_jax.types import InputError
 
@@ -249,7 +249,7 @@ def test_a_record_can_name_nothing_but_models(name):
 
 
 def test_a_record_of_a_model_that_cannot_be_built_is_one_clear_line(path):
-  encoder = loading.load_data(presets.load_config("gmm", "tiny"), data_dir=None, cache_dir=None).encoder
+  encoder = build.prepare(presets.load_config("gmm", "tiny"), data_dir=None, cache_dir=None).encoder
   encoder.save(path / "encoder")
   for harm in ({"num_components": "x"}, {"covariance": 7}, {"nothing": 1}):
     record = recorded(encoder=encoder.fingerprint)

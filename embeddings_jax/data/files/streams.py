@@ -144,7 +144,7 @@ def text_lines(path: str | os.PathLike, errors: str = "strict") -> Iterator[str]
     InputError: The file cannot be read, or not as UTF-8.
   """
   if errors not in ("strict", "replace"):
-    raise InputError(f"--config.data.errors={errors}: must be 'strict' or 'replace'")
+    raise InputError(f"errors={errors}: must be 'strict' or 'replace'")
   offset = 0
   with opened(path) as file:
     for raw in file:
@@ -154,7 +154,7 @@ def text_lines(path: str | os.PathLike, errors: str = "strict") -> Iterator[str]
         line = raw.decode("utf-8", errors)
       except UnicodeDecodeError as e:
         raise InputError(f"{path}: not UTF-8 at byte {offset + e.start}; convert it, or go on with replacement "
-                         "characters by --config.data.errors=replace") from e
+                         "characters by errors=replace") from e
       offset += len(raw)
       if "\r" not in line:
         yield line.removeprefix("\ufeff")

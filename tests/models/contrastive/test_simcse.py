@@ -9,7 +9,7 @@ from embeddings_jax import array_source, train
 from embeddings_jax.models.contrastive.simcse import simcse
 from embeddings_jax.models.language.bert import bert, encoder
 from embeddings_jax.models.language.gpt import encoder as gpt_encoder
-from embeddings_jax.runs import loading, presets
+from embeddings_jax.runs import build, presets
 from embeddings_jax.types import InputError
 
 V, T = 60, 10
@@ -144,7 +144,7 @@ def test_learns_which_sentences_say_the_same():
 def load(name, path, **data):
   config = presets.load_config(name, "tiny")
   config.data.update({"name": str(path), "vocab_size": 80, **data})
-  return loading.load_data(config, data_dir=None, cache_dir=None)
+  return build.prepare(config, data_dir=None, cache_dir=None)
 
 
 def test_pairs_and_triples_of_a_file(tmp_path):
@@ -156,7 +156,7 @@ def test_pairs_and_triples_of_a_file(tmp_path):
   scored.write_text("".join(f"a {x} cat\tone {x} animal\t{i}.5\n" for i, x in enumerate("bcd")))
   with pytest.raises(InputError, match="its pairs have a score"):
     load("simcse", scored)
-  with pytest.raises(InputError, match="holds triples, and --model=bert"):
+  with pytest.raises(InputError, match="holds triples, and model=bert"):
     load("bert", path)
 
 

@@ -13,7 +13,7 @@ from embeddings_jax.data.sources import array_source
 from embeddings_jax.models.words import ppmi as ppmi_module
 from embeddings_jax.models.words.ppmi import ppmi
 from embeddings_jax.ops.lanczos import orthonormal
-from embeddings_jax.runs import build, inference, loading, presets
+from embeddings_jax.runs import build, inference, presets
 from embeddings_jax.train.loop import train
 from embeddings_jax.types import InputError
 
@@ -244,7 +244,7 @@ def test_a_text_and_a_matrix_from_files(tmp_path):
   config = presets.load_config("ppmi", "tiny")
   config.data.update(dict(name=str(tmp_path / "like.txt"), normalize="spaces", boundaries="sentence", min_count=1,
                           window=1))
-  data = loading.load_data(config, data_dir=None, cache_dir=tmp_path)
+  data = build.prepare(config, data_dir=None, cache_dir=tmp_path)
   facts, place = data.facts, data.encoder.vocabulary.index
   assert facts["vocab_size"] == 8 and facts["total"] == 20 and facts["num_rows"] == facts["num_cells"] == 18
   assert facts["marginals"][[place["like"], place["."]]].tolist() == [4, 3]
@@ -255,15 +255,15 @@ def test_a_text_and_a_matrix_from_files(tmp_path):
   scipy.sparse.save_npz(tmp_path / "matrix.npz", table)
   (tmp_path / "vocabulary.txt").write_text("".join(f"{word}\n" for word in data.encoder.names))
   config.data.name = str(tmp_path / "matrix.npz")
-  own = loading.load_data(config, data_dir=None, cache_dir=tmp_path)
+  own = build.prepare(config, data_dir=None, cache_dir=tmp_path)
   for name in batch:
     np.testing.assert_array_equal(own.splits["train"].batch_at(0)[name], batch[name])
   assert own.encoder.names == data.encoder.names and own.facts["symmetric"]
   np.testing.assert_array_equal(own.facts["marginals"], facts["marginals"])
   assert own.encoder.encode(["NLP"])["tokens"].tolist() == [[place["NLP"]]]
-  config.data.form = "blocks"
+  presets.set_pipeline(config, "word_blocks")
   with pytest.raises(InputError, match="holds matrix"):
-    loading.load_data(config, data_dir=None, cache_dir=tmp_path)
+    build.prepare(config, data_dir=None, cache_dir=tmp_path)
 
 
 def test_ratios_of_sliding_windows(tmp_path):
@@ -272,7 +272,7 @@ def test_ratios_of_sliding_windows(tmp_path):
   config = presets.load_config("ppmi", "tiny")
   config.data.update(dict(name=str(tmp_path / "park.txt"), boundaries="sentence", min_count=1, counting="windows",
                           window=4))
-  data = loading.load_data(config, data_dir=None, cache_dir=tmp_path)
+  data = build.prepare(config, data_dir=None, cache_dir=tmp_path)
   config.model.update(dict(dim=data.facts["vocab_size"], similarity="ratio", smoothing=1.0))
   state, _ = run(build.make_model(config, data.facts, 1), data.splits["train"].batch_at(0))
   product, place = np.asarray((state.left * state.values) @ state.right.T), data.encoder.vocabulary.index
@@ -300,7 +300,7 @@ def test_word_similarity_on_real_text(tmp_path):
   config = presets.load_config("ppmi", "small")
   config.data.update(dict(max_documents=650))
   config.model.update(dict(dim=50))
-  data = loading.load_data(config, data_dir=None, cache_dir=tmp_path)
+  data = build.prepare(config, data_dir=None, cache_dir=tmp_path)
   state = train(build.make_model(config, data.facts, 2), data.splits["train"], steps=2, mesh=one_device())
   embed = inference.embedder(build.make_model(config, data.facts, 2), state, data.encoder)
   found = word_similarity(embed, wordsets.word_similarity("ws353", None), vocabulary=data.encoder.vocabulary)

@@ -1,0 +1,79 @@
+"""Pipelines: one module each, whose function of the same name makes training data of a dataset.
+
+`x(dataset, *, encoder=None, batch_size, seed, cache_dir=None, data_dir=None, progress=..., **options) -> Prepared`.
+Of the common keywords (`COMMON`) a function takes those that it needs; the others are its options, keys of `config.data`
+beside the reader's. A module declares `ACCEPTS`, kinds of datasets; `READ`, the reader of `data/reading.py`, whose
+keywords are the remaining keys of `config.data`; and `FACTS`, name -> meaning.
+"""
+import functools
+import importlib
+import importlib.util
+import inspect
+import pathlib
+from types import ModuleType
+from typing import Any
+
+from embeddings_jax.errors import InputError, check_choice
+
+COMMON = ("encoder", "batch_size", "seed", "cache_dir", "data_dir", "progress")
+# Facts of every source, see `data/sources.py`.
+FACTS = {"num_rows": "Number of training rows", "steps_per_epoch": "Updates in an epoch"}
+# Keywords of every reader that are no options.
+_PLACES = ("dataset", "encoder", "data_dir", "cache_dir", "allow_code")
+
+
+@functools.cache
+def names() -> list[str]:
+  """Returns the names of the package's pipelines."""
+  return sorted(path.stem for path in pathlib.Path(__file__).parent.glob("*.py") if not path.stem.startswith("_"))
+
+
+def find(name: str, folder: str | pathlib.Path | None = None) -> ModuleType:
+  """Returns the module of a pipeline.
+
+  Args:
+    name: A module of this folder, or of `folder`.
+    folder: Folder with a folder `pipelines`, or with the module itself, beside a config file of the user's.
+
+  Raises:
+    InputError: There is no such pipeline.
+  """
+  if name in names():
+    return importlib.import_module(f"{__name__}.{name}")
+  for path in (pathlib.Path(folder) / "pipelines", pathlib.Path(folder)) if folder and name.isidentifier() else ():
+    if (path / f"{name}.py").is_file():
+      spec = importlib.util.spec_from_file_location(f"{name}_pipeline", path / f"{name}.py")
+      module = importlib.util.module_from_spec(spec)
+      spec.loader.exec_module(module)
+      if not callable(getattr(module, name, None)):
+        raise InputError(f"pipeline={name}: {path / name}.py defines no function {name}")
+      return module
+  check_choice("pipeline", name, names())
+  raise InputError(f"pipeline={name}: unknown")
+
+
+def function(module: ModuleType) -> Any:
+  """Returns the function of a pipeline's module."""
+  return getattr(module, module.__name__.rpartition(".")[2].removesuffix("_pipeline"))
+
+
+def reader_options(module: ModuleType) -> dict[str, Any]:
+  """Returns the keywords of a pipeline's reader with their defaults."""
+  return {key: value.default for key, value in inspect.signature(module.READ).parameters.items()
+          if value.kind is value.KEYWORD_ONLY and key not in _PLACES}
+
+
+def own_options(module: ModuleType) -> dict[str, Any]:
+  """Returns the keywords of a pipeline's own with their defaults."""
+  return {key: value.default for key, value in inspect.signature(function(module)).parameters.items()
+          if value.kind is value.KEYWORD_ONLY and key not in COMMON}
+
+
+def options(module: ModuleType) -> dict[str, Any]:
+  """Returns all keys of `config.data` with their defaults."""
+  return {"name": "", **reader_options(module), **own_options(module)}
+
+
+def facts() -> dict[str, str]:
+  """Returns the declared facts of all pipelines and their meanings."""
+  return dict(FACTS) | {key: text for name in names() for key, text in find(name).FACTS.items()}

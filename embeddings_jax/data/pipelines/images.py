@@ -1,0 +1,45 @@
+"""Images in shuffled batches."""
+from typing import Any
+
+import numpy as np
+
+from embeddings_jax.data import reading
+from embeddings_jax.data.dataset import Dataset
+from embeddings_jax.data.encoders import ImageEncoder
+from embeddings_jax.data.sources import array_source
+from embeddings_jax.errors import InputError
+from embeddings_jax.types import Prepared
+
+ACCEPTS = ("images",)
+READ = reading.images
+FACTS = {"height": "Height in pixels", "width": "Width in pixels", "channels": "Number of channels"}
+
+
+def images(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = None,
+           validation_fraction: float = 0.0) -> Prepared:
+  """Makes batches of `image` uint8 `[batch_size, height, width, channels]`.
+
+  Args:
+    dataset: Images.
+    batch_size: Images of a batch.
+    seed: Random seed of the order.
+    validation_fraction: Fraction of the training images that is held out as `validation`, the same for every seed.
+  """
+  if not 0 <= validation_fraction < 1:
+    raise InputError(f"validation_fraction={validation_fraction}: must be from 0 to below 1")
+  facts = dict(zip(("height", "width", "channels"), dataset.items.shape[1:]))
+  train = np.asarray(dataset.split["train"]) if "train" in dataset.split else None
+  splits = {}
+  if validation_fraction:
+    train = np.arange(len(dataset.items)) if train is None else train
+    order = np.random.default_rng(0).permutation(len(train))
+    number = max(1, round(validation_fraction * len(train)))
+    if number >= len(train):
+      raise InputError(f"validation_fraction={validation_fraction}: leaves none of {len(train)} images to train on")
+    held_out, train = train[np.sort(order[:number])], train[np.sort(order[number:])]
+    splits["validation"] = array_source({"image": dataset.items[held_out]}, batch_size, order="sequential",
+                                        remainder="pad", facts=facts)
+  source = array_source({"image": dataset.items if train is None else dataset.items[train]}, batch_size, seed=seed,
+                        facts=facts)
+  encoder = ImageEncoder(*dataset.items.shape[1:])
+  return Prepared({"train": source, **splits}, encoder, dataset, source.facts)

@@ -1,0 +1,40 @@
+"""Cells of a co-occurrence matrix in tiles."""
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from embeddings_jax.data import reading
+from embeddings_jax.data.dataset import Dataset
+from embeddings_jax.data.pipelines.cells import FACTS as OF_CELLS
+from embeddings_jax.data.pipelines.cells import counted
+from embeddings_jax.data.tiles import tile_source
+from embeddings_jax.types import Prepared
+
+ACCEPTS = ("text", "matrix")
+READ = reading.text
+FACTS = OF_CELLS | {"num_groups": "Groups that the words are divided into"}
+
+
+def tiles(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = None, cache_dir: str | None = None,
+          progress: Callable[[str, int, int], None] = lambda *_: None, normalize: str = "lower", min_count: int = 5,
+          max_size: int = 0, boundaries: str = "document", window: int = 15, weighting: str = "distance",
+          symmetric: bool = True, counting: str = "pairs", memory: int = 2048,
+          cells_per_tile: int = 16384) -> Prepared:
+  """Makes batches of tiles; see `tile_source`.
+
+  Args:
+    dataset: Text, or a matrix.
+    batch_size: Tiles of a batch.
+    seed: Random seed of the order.
+    cells_per_tile: Cells that a tile has on average.
+
+  The other options are those of `cells`.
+  """
+  cells, facts, encoder = counted(
+      dataset, normalize=normalize, min_count=min_count, max_size=max_size, boundaries=boundaries, window=window,
+      weighting=weighting, symmetric=symmetric, counting=counting, memory=memory, cache_dir=cache_dir,
+      progress=progress)
+  source = tile_source(cells, batch_size, seed=seed, cells_per_tile=cells_per_tile, memory=memory << 20,
+                       cache_dir=cache_dir, report=functools.partial(progress, "dealt out"))
+  source = source._replace(facts={**facts, **source.facts})
+  return Prepared({"train": source}, encoder, dataset, source.facts)

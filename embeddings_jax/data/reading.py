@@ -1,0 +1,191 @@
+"""Readers: from a name, or a dataset that is loaded already, to the dataset that a pipeline accepts.
+
+Every reader is `read(name, *, dataset=None, encoder=None, data_dir, cache_dir, allow_code, **options) -> Dataset`;
+its options are keys of `config.data`. `dataset` is used instead of the name's; `encoder` is a pretrained one.
+"""
+import re
+from typing import Any
+
+import numpy as np
+
+from embeddings_jax.data import catalog, tasks
+from embeddings_jax.data.bags import as_bags
+from embeddings_jax.data.dataset import Dataset, take_columns, without_gaps
+from embeddings_jax.data.images import as_images, as_rows, fitted
+from embeddings_jax.errors import check_choice
+from embeddings_jax.types import InputError
+
+
+def text(name: str, *, dataset: Dataset | None = None, encoder: Any = None, data_dir: str | None = None,
+         cache_dir: str | None = None, allow_code: bool = False, errors: str = "strict", documents: str = "line",
+         max_documents: int = 0) -> Dataset:
+  """Reads text, or a set of bags, counts or sentences.
+
+  Args:
+    name: See `catalog.load`.
+    errors: `strict` refuses text that is not UTF-8, `replace` puts replacement characters.
+    documents: End of a document of the user's plain text; see `own.load_path`.
+    max_documents: Keeps the first documents only; 0: all.
+  """
+  if dataset is None:
+    dataset = catalog.load(name, data_dir=data_dir, cache_dir=cache_dir, errors=errors, documents=documents,
+                           allow_code=allow_code)
+  if max_documents and dataset.kind not in ("bags", "matrix"):
+    dataset = first_items(dataset, max_documents)
+  return dataset
+
+
+def documents(name: str, *, dataset: Dataset | None = None, encoder: Any = None, data_dir: str | None = None,
+              cache_dir: str | None = None, allow_code: bool = False, errors: str = "strict",
+              documents: str = "line", max_documents: int = 0) -> Dataset:
+  """Reads documents of words; a matrix counts as bags. Options: see `text`."""
+  dataset = text(name, dataset=dataset, data_dir=data_dir, cache_dir=cache_dir, allow_code=allow_code, errors=errors,
+                 documents=documents)
+  dataset = as_bags(dataset) if dataset.kind in ("text", "bags", "matrix") else dataset
+  return text(name, dataset=dataset, max_documents=max_documents)
+
+
+def sentences(name: str, *, dataset: Dataset | None = None, encoder: Any = None, data_dir: str | None = None,
+              cache_dir: str | None = None, allow_code: bool = False, errors: str = "strict",
+              documents: str = "auto", max_documents: int = 0) -> Dataset:
+  """Reads text whose documents are made of sentences. Options: see `text`."""
+  return text(name, dataset=dataset, data_dir=data_dir, cache_dir=cache_dir, allow_code=allow_code, errors=errors,
+              documents=documents, max_documents=max_documents)
+
+
+def audio(name: str, *, dataset: Dataset | None = None, encoder: Any = None, data_dir: str | None = None,
+          cache_dir: str | None = None, allow_code: bool = False, errors: str = "strict") -> Dataset:
+  """Reads waveforms. Options: see `text`."""
+  return dataset or catalog.load(name, data_dir=data_dir, cache_dir=cache_dir, errors=errors, allow_code=allow_code)
+
+
+def images(name: str, *, dataset: Dataset | None = None, encoder: Any = None, data_dir: str | None = None,
+           cache_dir: str | None = None, allow_code: bool = False, errors: str = "strict", image_size: int = 0,
+           channels: int = 0, bad: str = "error") -> Dataset:
+  """Reads images, or rows that are images.
+
+  Args:
+    name: See `catalog.load`.
+    errors: See `text`.
+    image_size: Height and width in pixels; 0: as they are.
+    channels: 1 for gray, 3 for color; 0: as they are.
+    bad: `error` refuses damaged files, `skip` leaves them out.
+  """
+  if dataset is None:
+    dataset = catalog.load(name, data_dir=data_dir, cache_dir=cache_dir, errors=errors, allow_code=allow_code,
+                           image_size=image_size, channels=channels, bad=bad)
+  return fitted(as_images(dataset), image_size, image_size, channels, cache_dir=cache_dir)
+
+
+def rows(name: str, *, dataset: Dataset | None = None, encoder: Any = None, data_dir: str | None = None,
+         cache_dir: str | None = None, allow_code: bool = False, errors: str = "strict", missing: str = "",
+         weight: str = "", label: str = "", image_size: int = 0, channels: int = 0, bad: str = "error") -> Dataset:
+  """Reads rows, or images as rows of pixels.
+
+  Args:
+    name: See `catalog.load`.
+    errors: See `text`.
+    missing: `error`, `drop` or `marginalize` rows that lack a value; see `catalog.load`.
+    weight: Column with the weights of the rows, by name or number.
+    label: One of the dataset's labels, or a column of whole numbers; those below 0 or missing are not known.
+    image_size, channels, bad: See `images`.
+  """
+  if dataset is None:
+    dataset = catalog.load(name, data_dir=data_dir, cache_dir=cache_dir, errors=errors, missing=missing,
+                           allow_code=allow_code, image_size=image_size, channels=channels, bad=bad)
+  elif dataset.kind == "rows":
+    dataset = without_gaps(dataset, missing or "error")
+  if image_size or channels:
+    dataset = fitted(as_images(dataset), image_size, image_size, channels, cache_dir=cache_dir)
+  dataset = as_rows(dataset)
+  roles = {role: column for role, column in (("label", label), ("weight", weight)) if column}
+  columns = [column for column in roles.values() if column not in dataset.labels]
+  dataset, values = take_columns(dataset, columns) if columns else (dataset, [])
+  beside = {role: dataset.labels[column] if column in dataset.labels else values[columns.index(column)]
+            for role, column in roles.items()}
+  if "label" in beside:
+    beside["label"] = _checked_labels(beside["label"], label)
+  if "weight" in beside:
+    beside["weight"] = _checked_weights(beside["weight"], weight)
+  return dataset._replace(beside=beside, gaps=missing == "marginalize")
+
+
+def _checked_labels(values: np.ndarray, column: str) -> np.ndarray:
+  """Returns labels as int32 `[num_rows]`, -1 where they are not known."""
+  if values.dtype.kind == "f":
+    values = np.where(np.isnan(values), -1, values)
+    if (wrong := values != np.rint(values)).any():
+      raise InputError(f"label={column}: row {wrong.argmax()} has {values[wrong.argmax()]}, labels are whole numbers")
+  known = values >= 0 if values.dtype.kind in "fi" else np.ones(len(values), bool)
+  if not known.any():
+    raise InputError(f"label={column}: no row has one; leave the option out")
+  labels = np.full(len(values), -1, np.int32)
+  labels[known] = np.unique(values[known], return_inverse=True)[1]
+  return labels
+
+
+def _checked_weights(values: np.ndarray, column: str) -> np.ndarray:
+  """Returns weights as float32 `[num_rows]`."""
+  with np.errstate(over="ignore"):
+    weights = values.astype(np.float32)
+  bad = ~(np.isfinite(weights) & (weights >= 0))
+  if bad.any() or not weights.any():
+    raise InputError(f"weight={column}: row {bad.argmax()} has {weights[bad.argmax()]}; weights are numbers from 0 "
+                     "up, and not all 0")
+  return weights
+
+
+# What `examples` reads, and the encoders' kinds that read it.
+MODALITIES = {"text": ("subwords", "bytes", "characters"), "audio": ("waveforms",), "images": ("images",)}
+
+
+def examples(name: str, *, dataset: Dataset | None = None, encoder: Any = None, data_dir: str | None = None,
+             cache_dir: str | None = None, allow_code: bool = False, errors: str = "strict", modality: str = "text",
+             image_size: int = 0, channels: int = 0, bad: str = "error") -> Dataset:
+  """Reads the examples of a task; see `tasks.load_examples`.
+
+  Args:
+    name: See `tasks.load_examples`.
+    encoder: Pretrained encoder, whose modality is read.
+    errors: See `text`.
+    modality: `text`, `audio` or `images`.
+    image_size, channels, bad: See `images`.
+  """
+  check_choice("modality", modality, list(MODALITIES))
+  if encoder is not None:
+    modality = next(name for name, kinds in MODALITIES.items() if encoder.kind in kinds)
+  if modality == "images":
+    found = images(name, dataset=dataset, data_dir=data_dir, cache_dir=cache_dir, allow_code=allow_code,
+                   errors=errors, image_size=image_size, channels=channels, bad=bad)
+    refuse_test_split(found, name)
+    return encoder.view(found, cache_dir) if encoder else found
+  found = dataset or tasks.load_examples(name, data_dir=data_dir, cache_dir=cache_dir, errors=errors,
+                                         allow_code=allow_code)
+  if modality != (found.kind if found.kind in ("audio", "images", "rows") else "text"):
+    raise InputError(f"task={name}: holds {found.kind}, and a network that reads "
+                     f"{encoder.kind if encoder else modality} needs {modality}; take another encoder, as the model "
+                     "cpc_supervised does")
+  return found
+
+
+def refuse_test_split(dataset: Dataset, name: str) -> None:
+  """Raises where there is nothing but a test split to train on."""
+  if "test" in dataset.split and "train" not in dataset.split or re.match(r"tfds:[^:]+:test", name):
+    raise InputError(f"data={name}: is a test set, which is not to be trained on; give one with a part train, and "
+                     "evaluate on this by protocols")
+
+
+def training_split(dataset: Dataset) -> Dataset:
+  """Returns the training split of text as a dataset of its own; one without a split is all training data."""
+  if "train" not in dataset.split:
+    return dataset
+  return dataset._replace(items=[dataset.items[i] for i in dataset.split["train"]], split={},
+                          fingerprint=f"{dataset.fingerprint}:train")
+
+
+def first_items(dataset: Any, number: int) -> Any:
+  """Returns the first items of a dataset without a split, for tests and trials."""
+  return dataset._replace(
+      items=dataset.items[:number], labels={name: label[:number] for name, label in dataset.labels.items()},
+      names=None if dataset.names is None else dataset.names[:number],
+      fingerprint=f"{dataset.fingerprint}:{number}")

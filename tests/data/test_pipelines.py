@@ -1,0 +1,58 @@
+"""What pipelines declare, and configs that are completed with the defaults of their and the models' arguments."""
+import inspect
+
+import numpy as np
+import pytest
+
+from embeddings_jax.data import pipelines
+from embeddings_jax.data.dataset import Dataset
+from embeddings_jax.runs import build, presets
+from embeddings_jax.types import InputError, is_fact
+
+# Arguments of factories that are functions or come from the config's other parts.
+NO_OPTIONS = {"optimizer", "learning_rate", "encoder", "auxiliary"}
+
+
+@pytest.mark.parametrize("name", pipelines.names())
+def test_options_of_reader_and_pipeline_are_disjoint_and_have_defaults(name):
+  module = pipelines.find(name)
+  reader, own = pipelines.reader_options(module), pipelines.own_options(module)
+  assert not set(reader) & set(own) and not {"name", *pipelines.COMMON} & (set(reader) | set(own))
+  assert inspect.Parameter.empty not in [*reader.values(), *own.values()]
+
+
+@pytest.mark.parametrize("name", presets.model_names())
+def test_every_argument_of_a_factory_is_in_its_config(name):
+  for preset in presets.PRESETS:
+    config = presets.load_config(name, preset)
+    arguments = inspect.signature(build.find_factory(config)).parameters
+    options = {key for key, value in arguments.items() if not is_fact(value.annotation)} - NO_OPTIONS
+    assert options <= set(config.model), f"{preset}: {sorted(options - set(config.model))}"
+    assert set(config.data) == set(pipelines.options(pipelines.find(config.pipeline)))
+
+
+def test_a_config_is_completed_and_another_pipeline_keeps_common_options():
+  config = presets.load_config("glove", "tiny")
+  assert config.pipeline == "tiles" and config.data.cells_per_tile == 2048 and config.data.errors == "strict"
+  changed = presets.load_config("glove", "tiny", pipeline="cells")
+  assert "cells_per_tile" not in changed.data and changed.data.window == config.data.window == 5
+  with pytest.raises(InputError, match="pipeline=cell: unknown; did you mean cells"):
+    presets.load_config("glove", "tiny", pipeline="cell")
+
+
+def test_a_fact_that_the_pipeline_does_not_give_is_named():
+  config = presets.load_config("gpt", "tiny")
+  with pytest.raises(InputError, match="model=gpt: needs the fact 'vocab_size', which pipeline=subword_windows does"):
+    build.make_model(config, {"num_rows": 3}, 5)
+
+
+def test_images_hold_a_validation_split():
+  items = np.arange(40, dtype=np.uint8).reshape(10, 2, 2, 1)
+  dataset = Dataset("x", "images", items, split={"train": np.arange(8), "test": np.arange(8, 10)})
+  images = pipelines.function(pipelines.find("images"))
+  data = images(dataset, batch_size=2, seed=0, validation_fraction=0.25)
+  assert (data.facts["height"], data.facts["width"], data.facts["channels"]) == (2, 2, 1)
+  seen = {name: {int(x) for step in range(source.facts["steps_per_epoch"])
+                 for x in source.batch_at(step)["image"][:, 0, 0, 0]} for name, source in data.splits.items()}
+  assert len(seen["validation"]) == 2 and seen["train"] | seen["validation"] == set(range(0, 32, 4))
+  assert not seen["train"] & seen["validation"] and set(images(dataset, batch_size=2, seed=0).splits) == {"train"}
