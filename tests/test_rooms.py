@@ -14,11 +14,11 @@ ALLOWED = {
     "data": {"types"},
     "gradient": {"types", "ops"},
     "models": {"types", "ops", "nets", "gradient"},
-    "eval": {"types", "ops"},
+    "eval": {"types", "errors", "ops", "data"},
     "train": {"types", "ops", "data"},
     "interop": {"types", "nets", "data"},  # `data` for its reading of compressed files.
     "configs": set(),
-    "figures": {"types", "ops", "data", "models", "eval", "train", "runs"},
+    "figures": {"types", "ops", "data", "eval", "train"},
     "runs": {"types", "errors", "ops", "nets", "data", "gradient", "models", "eval", "train", "interop", "configs",
              "figures"},
 }

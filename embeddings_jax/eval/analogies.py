@@ -2,6 +2,7 @@
 import functools
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -161,7 +162,7 @@ def _normalized(vectors: Array) -> Array:
   return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
 
 
-def _questions(name: str, data_dir: str | None) -> Mapping[str, Sequence[tuple[str, ...]]]:
+def _questions(name: str, data_dir: Any) -> Mapping[str, Sequence[tuple[str, ...]]]:
   """Returns the questions of a list; those of `google-all` are asked of all words, not of the most frequent alone."""
   return wordsets.analogies("google" if name == "google-all" else name, data_dir)
 

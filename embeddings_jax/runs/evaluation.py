@@ -143,6 +143,8 @@ class Evaluator:
     pending = self.expanded(names)
     for name in pending:
       self.check(name)
+      if not lenient:
+        self._check_answerable(name)
     uses = Counter(filter(None, map(self._dataset_of, pending)))
     for name in pending:
       try:
@@ -196,12 +198,10 @@ class Evaluator:
   def _ask(self, name: str) -> dict[str, float]:
     protocol, _, other = name.partition(":")
     declared = self.find(protocol)
+    self._check_answerable(name)
     options: dict[str, Any] = {"seed": self.seed}
     for need in (*declared.needs, *declared.uses):
-      provided = self.provided(need)
-      if provided is None and need in declared.needs:
-        raise InputError(f"protocols={name}: needs {NEEDS[need].model}")
-      options |= provided or {}
+      options |= self.provided(need) or {}
     material, prefix = self._material(name, declared)
     if declared.labels:
       material = with_labels(name, material, self._report)
@@ -211,6 +211,16 @@ class Evaluator:
       options |= declared.lists.names.get(other, {})
     values = declared.function(self.sentences if "sentences" in declared.needs else self.embed, material, **options)
     return {f"{prefix}{key}": value for key, value in values.items()}
+
+  def _check_answerable(self, name: str) -> None:
+    """Raises unless the model offers what a protocol needs, and there is a dataset to ask about."""
+    protocol, _, other = name.partition(":")
+    declared = self.find(protocol)
+    for need in declared.needs:
+      if self.provided(need) is None:
+        raise InputError(f"protocols={name}: needs {NEEDS[need].model}")
+    if self._own is None and declared.dataset and not (other or declared.default or declared.lists):
+      raise InputError(f"protocols={name}: there is no dataset of the model's own; name one, as {name}:DATASET")
 
   def _material(self, name: str, declared: Protocol) -> tuple[Any, str]:
     """Returns what a protocol is asked about, and what stands in front of the names of its metrics."""
@@ -229,9 +239,7 @@ class Evaluator:
         if declared.labels or other not in catalog.CATALOG:
           raise
         raise LeftOut(str(error)) from error
-    if self.dataset is None and declared.dataset:
-      raise InputError(f"protocols={name}: there is no dataset of the model's own; name one, as {name}:sst2")
-    return self.dataset, ""
+    return self.dataset if declared.dataset else None, ""
 
 
 def of_run(
@@ -277,12 +285,8 @@ def of_run(
     prepared = build.prepare(config, encoder=run.encoder, allow_code=allow_data_code, **dirs)
 
   def dataset() -> Any:
-    if prepared:
-      own = prepared.dataset
-    elif has_data:
-      own, _ = loading.load_dataset(config["data"], allow_code=allow_data_code, **dirs)
-    else:
-      return None
+    own = prepared.dataset if prepared else loading.load_dataset(
+        config["data"], allow_code=allow_data_code, **dirs)[0]
     if own.note:
       report(own.note)
     return own
@@ -295,7 +299,8 @@ def of_run(
     return build.first_state(run.model, batch, run.mesh, config.get("seed", 0))
 
   return Evaluator(
-      run.model, run.state, run.encoder, embed=run.embed, pooling=pooling if of_words else "", dataset=dataset,
+      run.model, run.state, run.encoder, embed=run.embed, pooling=pooling if of_words else "",
+      dataset=dataset if prepared or has_data else None,
       untrained=untrained, seed=config.get("seed", 0), max_items=config.get("eval_items", 0), allow_code=allow_code,
       folder=folder, report=report, **dirs, **({} if prepared is None else {
           "task": prepared.task, "splits": prepared.splits, "facts": prepared.facts}))

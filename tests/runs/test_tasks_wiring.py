@@ -100,7 +100,7 @@ def test_the_figure_of_probes(tmp_path):
   found |= {f"mix_{i}": 1 / 3 for i in range(3)} | {"centre_of_gravity": 1.0, "expected_layer": 1.5,
                                                     "test/majority/accuracy": 0.2}
   metrics = {f"ud-ewt/{key}": value for key, value in found.items()}
-  evaluator = Evaluator(model, state, data.encoder)
+  evaluator = Evaluator(None, None, None, embed=lambda items: items)
   drawn = figures.draw(epath.Path(tmp_path), figures.Drawing(evaluator, metrics=metrics), of_evaluations=True)
   assert drawn == ["figures/probing_ud-ewt.png"] and (tmp_path / drawn[0]).stat().st_size > 5000
   other = figures.Drawing(evaluator, metrics={"ud-ewt/test/accuracy": 1.0})
