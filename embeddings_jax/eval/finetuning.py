@@ -55,9 +55,11 @@ def finetuning(
 
 
 def _classes(task: Any, arrays: Mapping[str, np.ndarray], logits: np.ndarray) -> dict[str, float]:
+  from sklearn.metrics import matthews_corrcoef
+
   guessed, right = logits.argmax(-1), np.asarray(arrays["label"])
   f1 = metrics.f1_scores(guessed, right)
-  found = {"accuracy": metrics.accuracy(guessed, right), "matthews": metrics.matthews(guessed, right),
+  found = {"accuracy": metrics.accuracy(guessed, right), "matthews": float(matthews_corrcoef(right, guessed)),
            "macro_f1": float(np.nanmean(f1))}
   if len(task.labels) == 2:
     found["f1"] = float(f1[1]) if len(f1) > 1 and np.isfinite(f1[1]) else 0.0

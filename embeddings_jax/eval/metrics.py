@@ -1,4 +1,4 @@
-"""Measures of predictions against what is right."""
+"""Metrics of predictions, for what scikit-learn and scipy leave undefined or do not have."""
 import logging
 from collections.abc import Sequence
 
@@ -8,54 +8,41 @@ from embeddings_jax.types import InputError
 
 
 def accuracy(predicted: np.ndarray, right: np.ndarray) -> float:
-  """Share of equal entries; nan of none."""
+  """Returns the fraction of equal entries; nan of none."""
   return float(np.mean(predicted == right)) if len(right) else float("nan")
 
 
-def matthews(predicted: np.ndarray, right: np.ndarray) -> float:
-  """Matthews' correlation of classes from 0, for any number of them (Gorodkin 2004); 0 where one side is constant."""
-  counts = _confusion(predicted, right)
-  total, rows, columns = counts.sum(), counts.sum(1), counts.sum(0)
-  scale = np.sqrt((total**2 - (rows**2).sum()) * (total**2 - (columns**2).sum()))
-  return float((np.trace(counts) * total - rows @ columns) / scale) if scale > 0 else 0.0
-
-
 def f1_scores(predicted: np.ndarray, right: np.ndarray) -> np.ndarray:
-  """F1 of every class from 0 that is predicted or right, [num_classes]; nan of classes that are neither."""
-  counts = _confusion(predicted, right)
-  total = counts.sum(0) + counts.sum(1)
-  return np.divide(2 * np.diag(counts), total, out=np.full(len(counts), np.nan), where=total > 0)
+  """Returns F1 of every class from 0 that is predicted or right, [num_classes]; nan of classes that are neither."""
+  from sklearn.metrics import f1_score
 
-
-def _confusion(predicted: np.ndarray, right: np.ndarray) -> np.ndarray:
-  """float64 [right, predicted]."""
-  size = 1 + int(max(np.max(predicted, initial=0), np.max(right, initial=0)))
-  flat = np.bincount(np.asarray(right, np.int64) * size + np.asarray(predicted, np.int64), minlength=size * size)
-  return flat.reshape(size, size).astype(np.float64)
+  classes = np.arange(1 + int(max(np.max(predicted, initial=0), np.max(right, initial=0))))
+  return np.asarray(f1_score(right, predicted, labels=classes, average=None, zero_division=np.nan))
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
-  """Mean and sample standard deviation (n - 1); of a single value the latter is nan."""
+  """Returns mean and sample standard deviation (n - 1); of a single value the latter is nan."""
   values = np.asarray(values, np.float64)
   return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else float("nan")
 
 
 def spearman(predicted: np.ndarray, scores: np.ndarray, where: str = "spearman") -> float:
-  """Spearman's correlation, as `pearson` of the ranks; ties share the mean of their ranks."""
-  return pearson(_ranks(predicted), _ranks(scores), where)
+  """Returns Spearman's correlation; ties share the mean of their ranks. Else as `pearson`."""
+  from scipy.stats import rankdata
+
+  return pearson(rankdata(predicted), rankdata(scores), where)
 
 
 def roc_auc(scores: np.ndarray, positive: np.ndarray) -> float:
-  """Share of (positive, negative) of which the positive one, bool [n], has the greater score, equal ones half; nan
-  where there is no positive or no negative one."""
-  number, others = int(np.sum(positive)), int(np.sum(~positive))
-  if not number or not others:
-    return float("nan")
-  return float((_ranks(scores)[positive].sum() - number * (number + 1) / 2) / (number * others))
+  """Returns the area under the ROC curve: the probability that a random positive outranks a random negative, ties
+  counting 1/2; nan without a positive or a negative one."""
+  from sklearn.metrics import roc_auc_score
+
+  return float(roc_auc_score(positive, scores)) if 0 < np.sum(positive) < len(positive) else float("nan")
 
 
 def pearson(predicted: np.ndarray, scores: np.ndarray, where: str = "pearson") -> float:
-  """Pearson's correlation; nan, and a warning that says why, if it is undefined.
+  """Returns Pearson's correlation; nan, and a warning that says why, if it is undefined.
 
   Args:
     predicted: [n] values of the model.
@@ -69,9 +56,9 @@ def pearson(predicted: np.ndarray, scores: np.ndarray, where: str = "pearson") -
   if reason:
     logging.warning("%s is not defined (nan): %s", where, reason)
     return float("nan")
-  x, y = x - x.mean(), y - y.mean()
-  scale = np.sqrt((x * x).sum() * (y * y).sum())
-  return float((x * y).sum() / scale) if scale > 0 else float("nan")
+  from scipy.stats import pearsonr
+
+  return float(pearsonr(x, y).statistic)
 
 
 def check_scores(protocol: str, name: str, scores: np.ndarray) -> None:
@@ -81,12 +68,6 @@ def check_scores(protocol: str, name: str, scores: np.ndarray) -> None:
   if np.min(scores) == np.max(scores):
     raise InputError(f"{protocol}: all {len(scores)} scores of {name} are {scores[0]:g}; nothing can be correlated "
                      "with them")
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-  """Ranks from 1."""
-  _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-  return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
 
 
 def entities(tags: Sequence[str]) -> set[tuple[int, int, str]]:

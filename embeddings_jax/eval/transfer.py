@@ -6,7 +6,6 @@ import numpy as np
 from scipy import sparse
 
 from embeddings_jax.eval.linear_probe import classifier
-from embeddings_jax.eval.metrics import matthews
 from embeddings_jax.types import InputError, Metric, Protocol
 
 
@@ -35,6 +34,8 @@ def transfer(embed: Callable[[Sequence[str]], Any], dataset: Any, *, seed: int =
   Returns:
     `test/transfer_accuracy`, `test/transfer_matthews`, `test/majority/accuracy`.
   """
+  from sklearn.metrics import matthews_corrcoef
+
   name = getattr(dataset, "name", "")
   labels = next(iter(dataset.labels.values()), np.zeros(0))
   if (getattr(dataset, "kind", "") not in ("text", "pairs") or len(dataset.labels) != 1
@@ -56,7 +57,7 @@ def transfer(embed: Callable[[Sequence[str]], Any], dataset: Any, *, seed: int =
   predicted, right = classify(features["test"]), labels[parts["test"]]
   majority = np.bincount(labels[parts["train"]]).argmax()
   return {"test/transfer_accuracy": float((predicted == right).mean()),
-          "test/transfer_matthews": matthews(predicted, right),
+          "test/transfer_matthews": float(matthews_corrcoef(right, predicted)),
           "test/majority/accuracy": float((right == majority).mean())}
 
 

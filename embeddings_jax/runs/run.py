@@ -99,6 +99,32 @@ class Run:
     check_pooling(pooling)
     return dataclasses.replace(self, model=self.rebuild(pooling=pooling))
 
+  def evaluate(self, protocols: str | Sequence[str] = (), *, data: str = "", data_dir: str | None = None,
+               cache_dir: str | None = None, pooling: str = "",
+               report: Callable[[str], None] = lambda line: None) -> dict[str, float]:
+    """Evaluates by protocols.
+
+    Args:
+      protocols: `protocol` or `protocol:dataset`, as `word_similarity` or `knn:fashion-mnist`; by default those of the
+        config, of which what cannot be answered is reported and left out.
+      data: Replaces the run's own dataset.
+      data_dir, cache_dir: Directories of the catalog's files and of derived data.
+      pooling: How a text's vector is made, see `embed`.
+      report: Receives a line for each protocol that is left out.
+
+    Returns:
+      Metric -> value; metrics of another dataset have its name in front.
+
+    Raises:
+      InputError: A protocol is unknown, or cannot be answered by the model.
+    """
+    from embeddings_jax.runs import evaluation
+
+    names = [protocols] if isinstance(protocols, str) else list(protocols) or list(self.config["evals"])
+    evaluator = evaluation.of_run(self, names, pooling=pooling, data=data, data_dir=data_dir, cache_dir=cache_dir,
+                                  report=report)
+    return evaluator.evaluate(names, lenient=not protocols)
+
   def neighbors(self, items: Sequence[str] = (), *, positive: Sequence[str] = (), negative: Sequence[str] = (),
                 k: int = 10) -> dict[str, list[tuple[str, float]]]:
     """Finds nearest neighbors by cosine.

@@ -161,7 +161,7 @@ def test_pixels_are_evaluated_without_a_run_and_stand_in_the_table(tmp_path, mon
 def test_mistakes_about_features_are_named():
   cases = {
       "--features=pixel --protocols=knn:digits": "did you mean pixels",
-      "--features=pixels --protocols=knn": "--protocols=knn: there is no dataset of the model's own; name one, as knn:",
+      "--features=pixels --protocols=knn": "there is no dataset of the model's own; name one, as knn:",
       "--features=pixels --protocols=sts": "are of images, which are asked about their labels: clustering:SET",
       "--features=pixels --protocols=knn:wine": "wine: holds rows, which are no pictures",
       "--features=pixels --protocols=knn:digits --workdir=x": "give one of them",

@@ -76,7 +76,7 @@ MISTAKES = {
     "misspelt word": ("neighbors", ["--vectors=v.txt", "--word=carpt"], "'carpt' is not in the vocabulary; the"),
     "two sources": ("neighbors", ["--word=a", "--vectors=v.txt", "--workdir=w"], "give one of them"),
     "cut short": ("export", ["--vectors=short.txt", "--format=glove", "--output=o"], "short.txt: ends after 1 of"),
-    "no data": ("evaluate", ["--vectors=v.txt", "--protocols=linear_probe"], "no dataset of the model's own; name one"),
+    "no data": ("evaluate", ["--vectors=v.txt", "--protocols=linear_probe"], "dataset of the model's own; name one"),
 }
 
 
