@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from embeddings_jax.ops.batches import row_mask
 from embeddings_jax.ops.sharding import DATA_AXES, constrain
 from embeddings_jax.types import Array, InputError, Model, PyTree, Rule
 
@@ -72,8 +73,8 @@ def gradient_model(
       alone is given it is refused: a silently different objective is worse than none.
     ema_decay: if given, `embed` and `outputs` see the moving average of the parameters.
     after_update: `state -> state`, for what follows the optimizer (target networks).
-    outputs: name -> `(params, extra, batch, rng) -> Array or dict`; `training_loss` is added, what `update` lowers,
-      and `loss`, the same, where it is not among them.
+    outputs: Name -> function whose arguments are those of `types.OUTPUTS`, with `(params, extra)` for `state`;
+      `training_loss` is added.
     rules: sharding rules of the state.
   """
   if accumulate < 1:
@@ -102,7 +103,7 @@ def gradient_model(
   def accumulated(params, extra, batch, rng):
     """Mean over parts weighted by their valid rows, so that padding counts for nothing."""
     parts = parts_of(batch)
-    weights = parts["mask"].sum(1) if "mask" in parts else jnp.ones(accumulate)
+    weights = parts_of(row_mask(batch)).sum(1)
     weights = weights / jnp.maximum(weights.sum(), 1)
 
     def one(extra, part):
@@ -164,11 +165,7 @@ def gradient_model(
     return embed_fn(evaluated(state), state.extra, batch)
 
   def on_state(fn):
-    return lambda state, batch, rng: fn(evaluated(state), state.extra, batch, rng)
+    return lambda state, *arguments, **named: fn(evaluated(state), state.extra, *arguments, **named)
 
-  def loss_output(params, extra, batch, rng):
-    return loss_fn(params, extra, batch, rng)[0]
-
-  given = {"loss": loss_output, "training_loss": loss_output, **(outputs or {})}
-  wrapped = {name: on_state(fn) for name, fn in given.items()}
-  return Model(init, update, embed, wrapped, rules)
+  given = {"training_loss": lambda *arguments: loss_fn(*arguments)[0], **(outputs or {})}
+  return Model(init, update, embed, {name: on_state(fn) for name, fn in given.items()}, rules)

@@ -9,7 +9,7 @@ from embeddings_jax.errors import InputError as InputError
 
 Array = jax.Array
 PyTree = Any
-Batch = Mapping[str, Array]  # Leading axis = examples; `mask` (1 = valid) marks padded rows.
+Batch = Mapping[str, PyTree]  # Trees of arrays, leading axis = examples; `mask` (1 = valid) marks padded rows.
 Metrics = Mapping[str, Array]  # Flat, scalars only, with a finite `loss`.
 Rule = tuple[str, PartitionSpec]  # (regular expression searched in a leaf's path, its partition)
 
@@ -23,9 +23,8 @@ class Model(NamedTuple):
     update: `(state, batch, rng) -> (state, metrics)`. Closed: same tree, shapes, dtypes and weak
       types out as in. Randomness comes from `rng` alone, so that a resumed run is the same run.
     embed: `(state, batch) -> Array`, leading axis = examples.
-    outputs: other named pure functions `(state, batch, rng) -> Array or dict`; standard names are
-      `loss`, `log_likelihood`, `reconstruct`, `sample`, `hidden`, `components`, and `calibrated`: of a
-      `GradientState` the `extra` whose running statistics are those of the batch, for a fair untrained baseline.
+    outputs: Further pure functions by name. `OUTPUTS` has the arguments and the result of each; one that is not
+      listed there takes `(state, batch)`.
     rules: how to lay the state out over the mesh; the first rule whose expression is found in a
       leaf's path (`params/encoder/kernel`) wins, all else is replicated or left to `fsdp`.
   """
@@ -33,8 +32,60 @@ class Model(NamedTuple):
   init: Callable[[Array, Batch], PyTree]
   update: Callable[[PyTree, Batch, Array], tuple[PyTree, Metrics]]
   embed: Callable[[PyTree, Batch], Array]
-  outputs: Mapping[str, Callable[[PyTree, Batch, Array], Any]] = {}
+  outputs: Mapping[str, Callable[..., Any]] = {}
   rules: Sequence[Rule] = ()
+
+
+class Output(NamedTuple):
+  """Signature and result of a named output of a model.
+
+  Attributes:
+    shape: Axes of the result, or name -> axes of a dict, where `*` stands for any names; None: any tree. `n` is the
+      number of rows of the batch, `num` that of samples, a number itself; another name is any size, the same
+      wherever it stands; a last `...` is any further axes.
+    meaning: Description of the result.
+    arguments: Names of the arguments, in order.
+  """
+
+  shape: tuple[Any, ...] | Mapping[str, tuple[Any, ...]] | None
+  meaning: str
+  arguments: tuple[str, ...] = ("state", "batch")
+
+
+_N = ("n", ...)
+OUTPUTS: Mapping[str, Output] = {
+    # Objectives. Deterministic ones see held-out data always in the same way.
+    "loss": Output((), "held-out objective, nats where it is a likelihood; mean over examples"),
+    "training_loss": Output((), "loss that `update` lowers", ("state", "batch", "rng")),
+    "log_likelihood": Output(_N, "log likelihood, nats, of each example or of each of its elements"),
+    "log_joint": Output(("n", "k"), "log p(x, z = k), nats"),
+    "aic": Output((), "Akaike's information criterion of a batch"),
+    "bic": Output((), "Bayesian information criterion of a batch"),
+    "bound": Output(("k",), "lower bounds on mutual information, nats, of each prediction step"),
+    "measures": Output({"*": (2,)}, "held-out metrics as [sum, count], to be added up over batches"),
+    # Representations.
+    "hidden": Output(("n", "layers", "time", "dim"), "vectors of all layers, the embeddings first"),
+    "layers": Output({"*": _N}, "vectors of all layers by name, where their shapes differ"),
+    "attention": Output(("n", "layers", "heads", "time", "time"), "attention weights"),
+    "frames": Output(("n", "time", "dim"), "vectors of frames, without context"),
+    "embed_packed": Output(("n", "slots", "dim"), "embeddings of several texts in a row, see `data/packing.py`"),
+    "distances": Output(("n", "k"), "squared distances from the centers"),
+    # Predictions and generation.
+    "predict": Output(_N, "predictions of a supervised model, logits or scores"),
+    "reconstruct": Output({"original": _N, "reconstructed": _N, "masked": _N, "mask": _N},
+                          "inputs and their reconstructions; of masked models what is seen, and the mask"),
+    "sample": Output(("num", ...), "samples; `batch` is a condition (a prompt, classes)",
+                     ("state", "rng", "num", "batch")),
+    "decode": Output(("n", ...), "what latent codes [n, ...] stand for", ("state", "codes")),
+    # Parameters and what is made of training data.
+    "components": Output({"*": (...,)}, "parameters by name, without padding", ("state",)),
+    "best_start": Output((), "number of the best of several initializations", ("state",)),
+    "calibrated": Output(None, "`extra` of a `GradientState` with the running statistics of the batch alone, for a "
+                               "fair untrained baseline"),
+    "draws": Output(None, "what an update draws: tokens, windows and noise words", ("state", "batch", "rng")),
+    "weighted": Output(("n", "cells"), "weighted cells of blocks of a sparse matrix"),
+    "similarities": Output(("n",), "values of a sparse matrix at its cells"),
+}
 
 
 class Source(NamedTuple):

@@ -175,7 +175,7 @@ def test_embeddings_come_from_the_moving_average():
     average = 0.9 * average + 0.1 * np.asarray(state.params["w"])
   np.testing.assert_allclose(state.average["w"], average, rtol=1e-5)
   np.testing.assert_allclose(model.embed(state, batch_of()), X * average, rtol=1e-5)
-  assert float(model.outputs["loss"](state, batch_of(), jax.random.key(0))) == pytest.approx(
+  assert float(model.outputs["training_loss"](state, batch_of(), jax.random.key(0))) == pytest.approx(
       float(loss_fn(state.average, state.extra, batch_of(), None)[0]), rel=1e-6)
 
 

@@ -132,7 +132,7 @@ class CharacterEncoder(Encoder):
     return part_of(self.max_length, length)
 
   def lengths(self, batch: Batch) -> np.ndarray:
-    return (batch["tokens"] >= 0).sum(1)
+    return (batch["tokens"] >= 0).sum(-1)
 
 
 ENCODERS[CharacterEncoder.kind] = CharacterEncoder

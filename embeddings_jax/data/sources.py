@@ -11,7 +11,7 @@ RESIDENT_BYTES = 1 << 30  # Sets up to this size go to the device once.
 
 
 def array_source(
-    arrays: Mapping[str, np.ndarray],
+    arrays: Mapping[str, Any],
     batch_size: int | None = None,
     *,
     seed: int = 0,
@@ -23,7 +23,7 @@ def array_source(
   """Rows of arrays that share their leading axis; memory-mapped arrays are read batch by batch.
 
   Args:
-    arrays: name -> `[num_rows, ...]`.
+    arrays: name -> `[num_rows, ...]`, or a dict of such arrays, as the `inputs` and `targets` of supervised models.
     batch_size: rows of the global batch; None makes the whole set the one batch of every step.
     seed: of the shuffled order, which is drawn anew for every pass.
     order: `shuffled` or `sequential`.
@@ -32,8 +32,9 @@ def array_source(
     facts: what to add to `num_rows`, `num_features` and `steps_per_epoch`.
     resident: keep the arrays on the device; by default where they are small.
   """
+  arrays, nested = _flat(arrays)
   num_rows = _common_length(arrays)
-  image = arrays.get("image")
+  image = next((value for name, value in arrays.items() if name.split("/")[-1] == "image"), None)
   if image is not None and image.dtype.kind == "f" and not (image.min() >= 0 and image.max() <= 1):
     raise InputError(f"image: floats from {image.min():g} to {image.max():g}; expected 0 to 1 (or uint8 from 0 to "
                      "255)")
@@ -44,21 +45,45 @@ def array_source(
   if batch_size is None:
     whole = {k: np.asarray(v) for k, v in arrays.items()} | {"mask": np.ones(num_rows, np.float32)}
     return Source(facts | {"steps_per_epoch": 1}, num_rows, lambda step, rows=slice(None): {},
-                  lambda resident, _: dict(resident), whole, whole=True)
+                  lambda resident, _: nested(resident), whole, whole=True)
 
   if resident is None:
     resident = sum(v.nbytes for v in arrays.values()) <= RESIDENT_BYTES
   index_at, steps_per_epoch = row_order(num_rows, batch_size, seed, order, remainder)
 
   def gather(table, index):
-    batch = {k: v[index["row"]] for k, v in table.items()}
-    return batch | {"mask": index["mask"]}
+    return {k: v[index["row"]] for k, v in table.items()} | {"mask": index["mask"]}
 
   facts["steps_per_epoch"] = steps_per_epoch
   if resident:
-    return Source(facts, batch_size, index_at, gather, dict(arrays))
+    return Source(facts, batch_size, index_at, lambda table, index: nested(gather(table, index)), dict(arrays))
   return Source(facts, batch_size, lambda step, rows=slice(None): gather(arrays, index_at(step, rows)),
-                lambda _, feed: dict(feed))
+                lambda _, feed: nested(feed))
+
+
+def _flat(arrays: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], Callable[[Mapping[str, Any]], dict[str, Any]]]:
+  """Returns arrays by names such as `inputs/tokens`, and the function that nests them again."""
+  paths = {}
+
+  def collect(tree, path):
+    for name, value in tree.items():
+      if isinstance(value, Mapping):
+        collect(value, (*path, name))
+      else:
+        paths["/".join((*path, name))] = (*path, name), value
+
+  def nested(flat):
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+      *above, last = paths[name][0] if name in paths else (name,)
+      node = tree
+      for key in above:
+        node = node.setdefault(key, {})
+      node[last] = value
+    return tree
+
+  collect(arrays, ())
+  return {name: value for name, (_, value) in paths.items()}, nested
 
 
 def window_source(

@@ -189,7 +189,7 @@ class SubwordEncoder(Encoder):
     return part_of(self.max_length, length)
 
   def lengths(self, batch: Batch) -> np.ndarray:
-    return (batch["tokens"] >= 0).sum(1)
+    return (batch["tokens"] >= 0).sum(-1)
 
   def _encodings(self, texts: Sequence[str], offsets: bool) -> list[Any]:
     """Encodings of texts. Of very long ones as much as has more tokens than can be used."""

@@ -22,9 +22,10 @@ from embeddings_jax.data.task_files import read_examples
 from embeddings_jax.data.task_sets import task_dataset
 from embeddings_jax.types import InputError, Source
 
-VERSION = 2  # Of what is cached: raise it when the same task would give other arrays.
+VERSION = 3  # Of what is cached: raise it when the same task would give other arrays.
 KINDS = ("classification", "regression", "multiple_choice", "span", "tagging")
-FOR_THE_MODEL = ("tokens", "segments", "characters", "signal", "length", "image", "label", "start", "end", "tags")
+TARGETS = ("label", "start", "end", "tags")
+BESIDE = ("example", "offsets", "word_starts")  # Neither read by the encoder's network nor asked of it.
 MAX_CLASSES = 1000
 _PART = re.compile("train|dev|valid|val|testa|testb|test")
 _PART_NAMES = {"valid": "dev", "val": "dev", "validation": "dev", "validation_matched": "dev", "testa": "dev",
@@ -57,7 +58,7 @@ class Task(NamedTuple):
   labels: tuple[str, ...]
   span: tuple[float, float]
   fingerprint: str
-  encoded: Mapping[str, Mapping[str, np.ndarray]] = {}
+  encoded: Mapping[str, Mapping[str, Any]] = {}
 
   @property
   def texts(self) -> Sequence[Any]:
@@ -265,7 +266,7 @@ def encode_task(
     *,
     stride: int = 128,
     cache_dir: str | os.PathLike | None = None,
-) -> dict[str, dict[str, np.ndarray]]:
+) -> dict[str, dict[str, Any]]:
   """Arrays of each part; of texts cached by the task's and the encoder's fingerprints.
 
   Args:
@@ -276,17 +277,16 @@ def encode_task(
     cache_dir: default `$EMBEDDINGS_CACHE`, then `~/.cache/embeddings_jax`.
 
   Returns:
-    part -> `tokens`, `segments` int32 [rows, length] ([rows, choices, length]) or what the encoder has instead of
-    segments (`signal` and `length` of clips and bytes, `image` of pictures), the target as
-    `models/supervised/finetune.py` has it, and `example` int32 [rows], the number of a row's example in the task. Of
-    spans also `offsets` int32 [rows, length, 2], first character and the one behind the last in the context, -1 where
-    a token is none of it; of tags `word_starts` int32 [rows, words], the index of a word's first token, -1 where it
-    is cut off.
+    part -> `inputs`: what the encoder gives without its mask (`tokens` int32 [rows, length], of choices
+    [rows, choices, length]); `targets` as `models/supervised/finetune.py` has them; and `example` int32 [rows], the
+    number of a row's example in the task. Of spans also `offsets` int32 [rows, length, 2], first character and the
+    one behind the last in the context, -1 where a token is none of it; of tags `word_starts` int32 [rows, words], the
+    index of a word's first token, -1 where it is cut off.
   """
   if encoder.kind in PLAIN:
     if task.kind not in ("classification", "regression"):
       raise InputError(f"--config.task={task.name}: an encoder of {encoder.kind} knows classification and regression")
-    return {part: _encode_plain(task, rows, encoder) for part, rows in task.parts.items()}
+    return {part: _supervised(_encode_plain(task, rows, encoder)) for part, rows in task.parts.items()}
   if encoder.kind != "subwords" and (task.kind not in ("classification", "regression", "tagging")
                                      or not isinstance(task.texts[0], str)):
     raise InputError(f"--config.task={task.name}: an encoder of {encoder.kind} reads one text at a time")
@@ -307,13 +307,20 @@ def encode_task(
 
   path = cached(cache_root(cache_dir) / f"task-{key[:32]}", build)
   names = json.loads((path / "parts.json").read_text())
-  return {part: {name: np.load(path / f"{part}-{name}.npy", mmap_mode="r") for name in listed}
+  return {part: _supervised({name: np.load(path / f"{part}-{name}.npy", mmap_mode="r") for name in listed})
           for part, listed in names.items()}
+
+
+def _supervised(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+  """Returns encoded examples as `inputs`, `targets` and what belongs to neither."""
+  inputs = {name: value for name, value in arrays.items() if name not in (*TARGETS, *BESIDE)}
+  targets = {name: value for name, value in arrays.items() if name in TARGETS}
+  return {"inputs": inputs, "targets": targets} | {name: arrays[name] for name in BESIDE if name in arrays}
 
 
 def task_source(
     task: Task,
-    encoded: Mapping[str, Mapping[str, np.ndarray]],
+    encoded: Mapping[str, Mapping[str, Any]],
     encoder: Encoder,
     batch_size: int,
     *,
@@ -321,12 +328,13 @@ def task_source(
 ) -> Source:
   """The training part, each example once a pass; `facts` have the encoder's, `task`, `num_classes` and
   `padding_fraction`."""
-  arrays = {name: value for name, value in encoded["train"].items() if name in FOR_THE_MODEL}
+  inputs = encoded["train"]["inputs"]
   facts = {**getattr(encoder, "facts", {}), "task": task.kind, "num_classes": max(1, len(task.labels))}
-  if "tokens" in arrays:
-    facts["padding_fraction"] = float((arrays["tokens"] < 0).mean())
-  elif "length" in arrays:
-    facts["padding_fraction"] = 1 - float(arrays["length"].mean()) / arrays["signal"].shape[1]
+  if "tokens" in inputs:
+    facts["padding_fraction"] = float((inputs["tokens"] < 0).mean())
+  elif "length" in inputs:
+    facts["padding_fraction"] = 1 - float(inputs["length"].mean()) / inputs["signal"].shape[1]
+  arrays = {"inputs": inputs, "targets": encoded["train"]["targets"]}
   return array_source(arrays, batch_size, seed=seed, remainder="pad", facts=facts)
 
 
@@ -369,8 +377,8 @@ def _widened(value: np.ndarray, axis: int, width: int, fill: int) -> np.ndarray:
 
 
 def _texts(batch: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
-  known = {name: batch[name] for name in ("tokens", "segments", "characters") if name in batch}
-  return known | {"example": rows.astype(np.int32)}
+  inputs = {name: value for name, value in batch.items() if name not in ("mask", *BESIDE)}
+  return inputs | {"example": rows.astype(np.int32)}
 
 
 def _encode_classes(task: Task, rows: np.ndarray, encoder: SubwordEncoder, stride: int) -> dict[str, np.ndarray]:

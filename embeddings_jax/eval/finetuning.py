@@ -13,8 +13,8 @@ def finetuning(
     dataset: Any,
     *,
     task: Any,
-    encoded: Mapping[str, Mapping[str, np.ndarray]],
-    predict: Callable[[Mapping[str, np.ndarray]], np.ndarray],
+    encoded: Mapping[str, Mapping[str, Any]],
+    predict: Callable[[Mapping[str, Any]], np.ndarray],
 ) -> dict[str, float]:
   """Measures of the model's predictions on each part but the training part.
 
@@ -54,10 +54,10 @@ def finetuning(
   return found
 
 
-def _classes(task: Any, arrays: Mapping[str, np.ndarray], logits: np.ndarray) -> dict[str, float]:
+def _classes(task: Any, arrays: Mapping[str, Any], logits: np.ndarray) -> dict[str, float]:
   from sklearn.metrics import matthews_corrcoef
 
-  guessed, right = logits.argmax(-1), np.asarray(arrays["label"])
+  guessed, right = logits.argmax(-1), np.asarray(arrays["targets"]["label"])
   f1 = metrics.f1_scores(guessed, right)
   found = {"accuracy": metrics.accuracy(guessed, right), "matthews": float(matthews_corrcoef(right, guessed)),
            "macro_f1": float(np.nanmean(f1))}
@@ -66,17 +66,17 @@ def _classes(task: Any, arrays: Mapping[str, np.ndarray], logits: np.ndarray) ->
   return found
 
 
-def _scores(task: Any, arrays: Mapping[str, np.ndarray], logits: np.ndarray) -> dict[str, float]:
-  right = np.asarray(arrays["label"])
+def _scores(task: Any, arrays: Mapping[str, Any], logits: np.ndarray) -> dict[str, float]:
+  right = np.asarray(arrays["targets"]["label"])
   return {"pearson": metrics.pearson(logits, right, f"{task.name}: pearson"),
           "spearman": metrics.spearman(logits, right, f"{task.name}: spearman")}
 
 
-def _choices(task: Any, arrays: Mapping[str, np.ndarray], logits: np.ndarray) -> dict[str, float]:
-  return {"accuracy": metrics.accuracy(logits.argmax(-1), np.asarray(arrays["label"]))}
+def _choices(task: Any, arrays: Mapping[str, Any], logits: np.ndarray) -> dict[str, float]:
+  return {"accuracy": metrics.accuracy(logits.argmax(-1), np.asarray(arrays["targets"]["label"]))}
 
 
-def _tags(task: Any, arrays: Mapping[str, np.ndarray], logits: np.ndarray) -> dict[str, float]:
+def _tags(task: Any, arrays: Mapping[str, Any], logits: np.ndarray) -> dict[str, float]:
   guessed = logits.argmax(-1)
   other = task.labels.index("O") if "O" in task.labels else 0
   mine, gold = [], []
@@ -92,7 +92,7 @@ def _tags(task: Any, arrays: Mapping[str, np.ndarray], logits: np.ndarray) -> di
   return found
 
 
-def _spans(task: Any, arrays: Mapping[str, np.ndarray], logits: np.ndarray, part: str,
+def _spans(task: Any, arrays: Mapping[str, Any], logits: np.ndarray, part: str,
            threshold: float) -> tuple[dict[str, float], float]:
   examples = np.unique(arrays["example"]).tolist()
   answers = spans.best_answers(logits, np.asarray(arrays["offsets"]), np.asarray(arrays["example"]),

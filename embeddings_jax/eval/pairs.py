@@ -13,9 +13,27 @@ SAME = ("entailment", "equivalent", "duplicate", "paraphrase", "1")  # Classes o
 OTHER = ("contradiction", "0", *(f"not_{name}" for name in SAME))  # and of those that are not.
 
 
+_LOOKED_AT = 20  # Items that show what a dataset holds.
+
+
+def holds_pairs(dataset: Any) -> bool:
+  """Returns whether items are pairs of texts."""
+  return all(isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str) and isinstance(item[1], str)
+             for item in _first(dataset))
+
+
+def holds_texts(dataset: Any) -> bool:
+  """Returns whether items are texts."""
+  return all(isinstance(item, str) for item in _first(dataset))
+
+
+def _first(dataset: Any) -> list[Any]:
+  return [dataset.items[i] for i in range(min(_LOOKED_AT, len(dataset.items)))]
+
+
 def check_pairs(protocol: str, dataset: Any) -> None:
-  """Raises unless the data set holds pairs of texts."""
-  if getattr(dataset, "kind", "") != "pairs":
+  """Raises unless the dataset holds pairs of texts."""
+  if not holds_pairs(dataset):
     raise InputError(f"{protocol}: data set {getattr(dataset, 'name', '')!r} holds {getattr(dataset, 'kind', '')}, "
                      "should hold pairs of sentences, as sts-b and snli do")
 

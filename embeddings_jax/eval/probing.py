@@ -60,7 +60,7 @@ def probing(
     mixture of all layers of the untrained network.
   """
   del embed
-  if getattr(dataset, "kind", "") != "words" or not {"train", "dev", "test"} <= set(dataset.split):
+  if "tags" not in dataset.labels or not {"train", "dev", "test"} <= set(dataset.split):
     raise InputError(f"probing: data set {getattr(dataset, 'name', '')!r} should have tagged words and the parts "
                      "train, dev and test, as ud-ewt and wnut17 have")
   drawn = {part: _drawn(dataset, part, limit, seed) for part, limit in LIMITS.items()}

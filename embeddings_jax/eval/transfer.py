@@ -6,6 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from embeddings_jax.eval.linear_probe import classifier
+from embeddings_jax.eval.pairs import holds_pairs, holds_texts
 from embeddings_jax.types import InputError, Metric, Protocol
 
 
@@ -38,7 +39,7 @@ def transfer(embed: Callable[[Sequence[str]], Any], dataset: Any, *, seed: int =
 
   name = getattr(dataset, "name", "")
   labels = next(iter(dataset.labels.values()), np.zeros(0))
-  if (getattr(dataset, "kind", "") not in ("text", "pairs") or len(dataset.labels) != 1
+  if (not (holds_texts(dataset) or holds_pairs(dataset)) or len(dataset.labels) != 1
       or np.asarray(labels).dtype.kind == "f" or not {"train", "test"} <= set(dataset.split)):
     raise InputError(f"transfer: data set {name!r} should have texts or pairs, one kind of label (classes) and the "
                      "parts train and test, as sst2, cola, rte and snli do")
@@ -64,7 +65,7 @@ def transfer(embed: Callable[[Sequence[str]], Any], dataset: Any, *, seed: int =
 def _features(embed: Callable[[Sequence[str]], Any], dataset: Any, rows: np.ndarray) -> Any:
   """[len(rows), num_features]: each distinct sentence is embedded once."""
   place: dict[str, int] = {}
-  pairs = dataset.kind == "pairs"
+  pairs = holds_pairs(dataset)
   items = (dataset.items[i] if pairs else (dataset.items[i],) for i in rows)
   index = np.array([[place.setdefault(sentence, len(place)) for sentence in item] for item in items])
   vectors = embed(list(place))

@@ -50,7 +50,7 @@ class Drawing:
     """The model's output `components`, {} without it."""
     if "components" not in self.outputs:
       return {}
-    return jax.tree.map(np.asarray, self.outputs["components"](self.state, None, None))
+    return jax.tree.map(np.asarray, self.outputs["components"](self.state))
 
   @functools.cached_property
   def embeddings(self) -> np.ndarray:
@@ -66,4 +66,4 @@ class Drawing:
 
   def output(self, name: str, batch: Mapping[str, Any]) -> PyTree:
     """Returns an output of the model for a batch, as NumPy arrays."""
-    return jax.tree.map(np.asarray, jax.jit(self.outputs[name])(self.state, batch, None))
+    return jax.tree.map(np.asarray, jax.jit(self.outputs[name])(self.state, batch))

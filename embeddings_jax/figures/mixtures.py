@@ -53,7 +53,7 @@ def mixture_course(plt: Any, model: Model, state: PyTree, data: Any, seed: int, 
   rows = -(-len(shown) // 3)
   figure, axes = plt.subplots(rows, min(len(shown), 3), figsize=(4 * min(len(shown), 3), 3.4 * rows), sharex=True,
                               sharey=True, squeeze=False)
-  embed, components = jax.jit(model.embed), jax.jit(lambda state: model.outputs["components"](state, None, None))
+  embed, components = jax.jit(model.embed), jax.jit(model.outputs["components"])
   for place, (step, at_step) in zip(axes.flat, shown):
     at_step = jax.tree.map(np.asarray, at_step)
     parts, resp = jax.tree.map(np.asarray, (components(at_step), embed(at_step, {"x": x})))

@@ -11,7 +11,7 @@ from embeddings_jax.data.files.atomic import replacing
 from embeddings_jax.figures import canvas
 from embeddings_jax.ops.augment import augmented
 from embeddings_jax.ops.pixels import unit
-from embeddings_jax.types import Figure
+from embeddings_jax.types import Figure, InputError
 
 NUM_PICTURES = 12  # Images in a row.
 NUM_SAMPLES = 5 * NUM_PICTURES
@@ -134,7 +134,7 @@ def _samples_images(drawing: Any) -> bool:
   try:
     shape = jax.eval_shape(lambda state, rng: drawing.outputs["sample"](state, rng, NUM_SAMPLES), drawing.state,
                            jax.random.key(0))
-  except TypeError:  # It needs a batch, as the prompt of a language model.
+  except (TypeError, InputError):  # It needs a batch, as the prompt of a language model.
     return False
   return _are_images(shape)
 

@@ -99,6 +99,7 @@ class ResNet(nn.Module):
     return self.features(batch, deterministic)[:, None]
 
   def valid(self, batch: Mapping[str, Any]) -> Bool[Array, "batch places"]:
+    """All True: images are not padded."""
     return jnp.ones(self.features(batch).shape[:2], bool)
 
 

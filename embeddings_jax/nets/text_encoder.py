@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from embeddings_jax.nets.transformer import ACTIVATIONS, NORMS, REMAT, Transformer
 from embeddings_jax.ops.dropout import dropout
@@ -129,6 +129,10 @@ class TextEncoder(nn.Module):
   def layers(self, batch: Mapping[str, Array], deterministic: bool = True) -> Float[Array, "batch layers time dim"]:
     """`hidden` on such a batch."""
     return self.hidden(batch["tokens"], batch.get("segments"), deterministic)
+
+  def valid(self, batch: Mapping[str, Array]) -> Bool[Array, "batch time"]:
+    """Which tokens are no padding."""
+    return batch["tokens"] >= 0
 
   def decode(self, x: Float[Array, "*shape dim"], bias: Float[Array, " vocab"] | None = None,
              ) -> Float[Array, "*shape vocab"]:

@@ -1,4 +1,4 @@
-"""Checks of batches: one clear line for an array that is missing, or of another form than a model reads."""
+"""Batches: their mask and inputs, and one clear line for an array that is missing or of another form."""
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from embeddings_jax.types import InputError, Model
+from embeddings_jax.types import OUTPUTS, Array, Batch, InputError, Model
 
 # Name of an array -> its axes by their number, accepted dtypes, and what its values mean.
 FORMS = {
@@ -21,6 +21,18 @@ FORMS = {
     "words": ({2: "[n, length]"}, (jnp.integer,), "integers, words and -1 for padding,"),
     "counts": ({2: "[n, length]"}, (jnp.floating, jnp.integer), "numbers"),
 }
+
+
+def inputs_of(batch: Mapping[str, Any]) -> Mapping[str, Any]:
+  """Returns the inputs of a supervised batch, `{"inputs": ..., "targets": ..., "mask": ...}`; another is its own."""
+  return batch.get("inputs", batch)
+
+
+def row_mask(batch: Batch) -> Array:
+  """Returns 1 for each valid row of a batch and 0 for padding, [n]; all ones where the batch has no `mask`."""
+  return jnp.asarray(batch["mask"]) if "mask" in batch else jnp.ones(len(jax.tree.leaves(batch)[0]))
+
+
 _Factory = TypeVar("_Factory", bound=Callable[..., Model])
 
 
@@ -50,7 +62,8 @@ def takes(**axes: int | tuple[int, ...] | None) -> Callable[[_Factory], _Factory
           try:
             return fn(*values, **named)
           except KeyError as error:
-            if error.args and error.args[0] in numbers and error.args[0] not in batch:
+            known = FORMS.keys() | numbers if "inputs" in numbers else numbers
+            if error.args and error.args[0] in known and error.args[0] not in {**inputs_of(batch), **batch}:
               raise InputError(_missing(name, batch, error.args[0], numbers)) from error
             raise
         return call
@@ -60,7 +73,10 @@ def takes(**axes: int | tuple[int, ...] | None) -> Callable[[_Factory], _Factory
         return checked_init(rng, batch)
 
       checked_init = checked(model.init, 1)
-      outputs = {key: checked(fn, 1) for key, fn in model.outputs.items()}
+      outputs = {}
+      for key, fn in model.outputs.items():
+        arguments = OUTPUTS[key].arguments if key in OUTPUTS else ("state", "batch")
+        outputs[key] = checked(fn, arguments.index("batch")) if "batch" in arguments else fn
       return model._replace(init=init, update=checked(model.update, 1), embed=checked(model.embed, 1),
                             outputs=outputs)
 
@@ -80,12 +96,14 @@ def check_batch(model: str, batch: Any, axes: Mapping[str, tuple[int, ...] | Non
   if not isinstance(batch, Mapping):
     raise InputError(f"{model}: the batch is a {type(batch).__name__}; expected a dict of arrays, "
                      f"{_expected(next(iter(axes)), axes)}")
-  for name in axes:
-    array = batch.get(name)
+  arrays = inputs_of(batch)
+  # The network of a supervised model reads its inputs, whichever they are.
+  for name in arrays if "inputs" in axes else axes:
+    array = arrays.get(name)
     if array is None or name not in FORMS or not hasattr(array, "dtype"):
       continue
-    dtypes = FORMS[name][1]
-    if array.ndim not in (axes[name] or (array.ndim,)) or not any(_is(array.dtype, dtype) for dtype in dtypes):
+    forms, dtypes, _ = FORMS[name]
+    if array.ndim not in (axes.get(name) or forms) or not any(_is(array.dtype, dtype) for dtype in dtypes):
       raise InputError(f"{model}: {name!r} of the batch is {_described(array)}; expected {_expected(name, axes)}")
     if name == "image" and array.shape[-1] > 4 and array.shape[1] <= 4:
       raise InputError(f"{model}: 'image' of the batch is {_described(array)}; expected the channels on the last "
@@ -97,7 +115,7 @@ def check_batch(model: str, batch: Any, axes: Mapping[str, tuple[int, ...] | Non
 
 def check_values(model: str, batch: Any) -> None:
   """Raises if images in floats, as arrays that are not traced, are not in [0, 1]."""
-  image = batch.get("image") if isinstance(batch, Mapping) else None
+  image = inputs_of(batch).get("image") if isinstance(batch, Mapping) else None
   if image is None or isinstance(image, (jax.core.Tracer, jax.ShapeDtypeStruct)) or not hasattr(image, "dtype"):
     return
   if _is(image.dtype, jnp.floating) and image.size and getattr(image, "is_fully_addressable", True):
@@ -108,7 +126,7 @@ def check_values(model: str, batch: Any) -> None:
 
 
 def _missing(model: str, batch: Mapping[str, Any], name: str, axes: Mapping[str, Any]) -> str:
-  there = ", ".join(f"{key!r} {_described(value)}" for key, value in batch.items()) or "nothing"
+  there = ", ".join(f"{key!r} {_described(value)}" for key, value in inputs_of(batch).items()) or "nothing"
   return f"{model}: the batch has no {name!r}, expected {_expected(name, axes)}; it has {there}"
 
 
@@ -116,7 +134,7 @@ def _expected(name: str, axes: Mapping[str, Any]) -> str:
   if name not in FORMS:
     return f"an array {name!r}"
   forms, _, values = FORMS[name]
-  return f"{name!r}: {values} {' or '.join(forms[number] for number in axes[name] or forms)}"
+  return f"{name!r}: {values} {' or '.join(forms[number] for number in axes.get(name) or forms)}"
 
 
 def _described(array: Any) -> str:

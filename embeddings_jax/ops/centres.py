@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from embeddings_jax.ops.batches import row_mask
 from embeddings_jax.types import Batch, InputError
 
 STARTS = ("kmeans++", "random")
@@ -13,7 +14,7 @@ STARTS = ("kmeans++", "random")
 
 def row_weight(batch: Batch) -> Float[Array, "n"]:
   """How often each row of a batch counts: `weight`, 1 by default, and 0 where `mask` says that it is padding."""
-  weight = jnp.ones(batch["x"].shape[0]) if "mask" not in batch else jnp.asarray(batch["mask"])
+  weight = row_mask(batch)
   return weight * batch["weight"] if "weight" in batch else weight
 
 

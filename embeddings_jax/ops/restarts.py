@@ -31,7 +31,7 @@ def restarts(model: Model, num: int, score: Callable[[PyTree], Float[Array, "num
   if num == 1:
     return model
 
-  def best_start(state, batch=None, rng=None):
+  def best_start(state):
     return jnp.argmax(score(state.states))
 
   def best(state):
@@ -51,7 +51,7 @@ def restarts(model: Model, num: int, score: Callable[[PyTree], Float[Array, "num
     return Restarts(states), {**chosen, "converged": metrics["converged"].min()}
 
   def of_the_best(fn):
-    return lambda state, batch=None, rng=None: fn(best(state), batch, rng)
+    return lambda state, *arguments, **named: fn(best(state), *arguments, **named)
 
   outputs = {name: of_the_best(fn) for name, fn in model.outputs.items()}
   # The axis of the starts is replicated.

@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from jax.sharding import PartitionSpec as P
 
+from embeddings_jax.ops.batches import row_mask
 from embeddings_jax.ops.sharding import DATA_AXES, constrain
 from embeddings_jax.types import Array, InputError
 
@@ -123,7 +124,7 @@ def draw_blocks(
   tokens = batch["tokens"]
   num_blocks, length = tokens.shape
   size = -(-math.ceil(length * room) // group) * group
-  valid = (tokens >= 0) & (batch["mask"][:, None] > 0)
+  valid = (tokens >= 0) & (row_mask(batch)[:, None] > 0)
   uniform = (hashed_bits(rng, 0, tokens.shape) >> 8).astype(jnp.float32) * 2.0**-24
   kept = valid & (uniform < keep.at[tokens].get(mode="fill", fill_value=0, wrap_negative_indices=False))
   # The place of a kept token is the number of kept ones before it; the others fall off the end.

@@ -28,7 +28,7 @@ def embedder(model: Model, state: PyTree, encoder: Any, output: str = "") -> Cal
   if not output and "embed_packed" in model.outputs and hasattr(encoder, "token_ids"):
     return packing_embedder(model, state, encoder)
   replicated = NamedSharding(jax.tree.leaves(state)[0].sharding.mesh, P())
-  fn = (lambda state, batch: model.outputs[output](state, batch, jax.random.key(0))) if output else model.embed
+  fn = model.outputs[output] if output else model.embed
   compiled = jax.jit(fn, out_shardings=replicated)  # Of a function that stays the same it is compiled once.
 
   # Accelerators want more at once than what stays in a processor's cache.
@@ -165,7 +165,7 @@ def packing_embedder(model: Model, state: PyTree, encoder: Any) -> Callable[[Seq
         vectors[slots[slots >= 0]] = value[slots >= 0]
 
     for piece, slots in batches(items):
-      waiting.append((compiled(state, piece, None), slots))
+      waiting.append((compiled(state, piece), slots))
       fetch(IN_FLIGHT)
     fetch(0)
     if vectors is None:

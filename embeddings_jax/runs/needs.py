@@ -37,14 +37,15 @@ def _topics(subject: Any) -> Mapping[str, Any] | None:
   """Returns `topics` [k, V], p(w|z), and the encoder of words."""
   if not hasattr(subject.encoder, "bag") or "components" not in _outputs(subject):
     return None
-  parts = subject.model.outputs["components"](subject.state, None, None)
+  parts = subject.model.outputs["components"](subject.state)
   return {"topics": np.asarray(parts["beta"]), "encoder": subject.encoder} if "beta" in parts else None
 
 
 def _predict(subject: Any) -> Mapping[str, Any] | None:
   if "predict" not in _outputs(subject) or subject.task is None:
     return None
-  return {"task": subject.task, "encoded": subject.task.encoded, "predict": predictor(subject.model, subject.state)}
+  return {"task": subject.task, "encoded": subject.task.encoded,
+          "predict": predictor(subject.model, subject.state, subject.encoder)}
 
 
 def _measures(subject: Any) -> Mapping[str, Any] | None:
@@ -53,7 +54,7 @@ def _measures(subject: Any) -> Mapping[str, Any] | None:
     return None
   measures = jax.jit(subject.model.outputs["measures"])
   facts = {name: subject.facts[name] for name in ("counts", "special_ids") if name in (subject.facts or {})}
-  return {"measure": lambda batch: measures(subject.state, batch, None), "source": subject.splits.get("validation"),
+  return {"measure": lambda batch: measures(subject.state, batch), "source": subject.splits.get("validation"),
           **facts}
 
 
@@ -90,42 +91,41 @@ def _has_layers(subject: Any) -> bool:
   return "hidden" in _outputs(subject) and hasattr(subject.encoder, "encode_words")
 
 
-def predictor(model: Model, state: PyTree) -> Callable[[Mapping[str, np.ndarray]], np.ndarray]:
-  """Returns `arrays -> predictions of all their rows`; rows of tokens are sorted by length, padded to few lengths."""
+def predictor(model: Model, state: PyTree, encoder: Any) -> Callable[[Mapping[str, Any]], np.ndarray]:
+  """Returns `encoded -> predictions`, the output `predict` of all rows of a split of a task.
+
+  Rows that the encoder pads are sorted by length and cut to one of four widths.
+  """
   replicated = NamedSharding(jax.tree.leaves(state)[0].sharding.mesh, P())
   compiled = jax.jit(model.outputs["predict"], out_shardings=replicated)
 
-  def predict_plain(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    names = [name for name in ("signal", "length", "image") if name in arrays]
-    found = []
-    for first in range(0, len(arrays[names[0]]), PREDICTED_AT_ONCE):
-      batch = {name: np.asarray(arrays[name][first:first + PREDICTED_AT_ONCE]) for name in names}
-      number = len(batch[names[0]])
-      batch = {name: np.pad(value, [(0, PREDICTED_AT_ONCE - number)] + [(0, 0)] * (value.ndim - 1))
-               for name, value in batch.items()}
-      found.append(np.asarray(compiled(state, batch, None).addressable_data(0))[:number])
-    return np.concatenate(found)
+  def rows_of(inputs: Mapping[str, Any], rows: np.ndarray, axis: int, width: int | None) -> dict[str, np.ndarray]:
+    """Some rows, cut to the width at their axis of time, and filled up to a full batch."""
+    def one(value):
+      value = np.asarray(value[rows])
+      value = value[(slice(None),) * axis + (slice(width),)] if width else value
+      return np.pad(value, [(0, PREDICTED_AT_ONCE - len(rows))] + [(0, 0)] * (value.ndim - 1))
+    return jax.tree.map(one, dict(inputs))
 
-  def predict(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-    if "tokens" not in arrays:
-      return predict_plain(arrays)
-    tokens = np.asarray(arrays["tokens"])
-    longest = tokens.shape[-1]
-    lengths = (tokens >= 0).sum(-1).reshape(len(tokens), -1).max(1)
-    widths = np.array(sorted({min(longest, -(-longest * i // 32) * 8) for i in range(1, 5)}))
-    order, found = np.argsort(lengths, kind="stable"), None
-    for first in range(0, len(order), PREDICTED_AT_ONCE):
-      rows = order[first:first + PREDICTED_AT_ONCE]
-      width = widths[np.searchsorted(widths, lengths[rows].max())]
-      batch = {name: np.asarray(arrays[name])[rows][..., :width] for name in ("tokens", "segments") if name in arrays}
-      if "characters" in arrays:
-        batch["characters"] = np.asarray(arrays["characters"])[rows][:, :width]
-      missing = PREDICTED_AT_ONCE - len(rows)
-      batch = {name: np.pad(value, [(0, missing)] + [(0, 0)] * (value.ndim - 1)) for name, value in batch.items()}
-      part = np.asarray(compiled(state, batch, None).addressable_data(0))[:len(rows)]
+  def predict(encoded: Mapping[str, Any]) -> np.ndarray:
+    inputs = encoded["inputs"]
+    lengths, first = encoder.lengths(inputs), jax.tree.leaves(inputs)[0]
+    if lengths is None:
+      order, axis, widths = np.arange(len(first)), 0, np.array([0])
+    else:
+      axis, longest = lengths.ndim, first.shape[lengths.ndim]
+      lengths = lengths.reshape(len(lengths), -1).max(1)
+      order = np.argsort(lengths, kind="stable")
+      widths = np.array(sorted({min(longest, -(-longest * i // 32) * 8) for i in range(1, 5)}))
+    found = None
+    for start in range(0, len(order), PREDICTED_AT_ONCE):
+      rows = order[start:start + PREDICTED_AT_ONCE]
+      width = 0 if lengths is None else int(widths[np.searchsorted(widths, lengths[rows].max())])
+      batch = {"inputs": rows_of(inputs, rows, axis, width)}
+      part = np.asarray(compiled(state, batch).addressable_data(0))[:len(rows)]
       of_tokens = part.ndim == 3
       if found is None:
-        found = np.zeros((len(tokens), longest, part.shape[2]) if of_tokens else (len(tokens), *part.shape[1:]),
+        found = np.zeros((len(order), longest, part.shape[2]) if of_tokens else (len(order), *part.shape[1:]),
                          part.dtype)
       if of_tokens:
         found[rows, :width] = part
@@ -143,7 +143,7 @@ def word_layers(model: Model, state_of: Callable[[], PyTree], encoder: Any) -> C
   when the vectors are needed."""
 
   def layers(state, batch, starts):
-    found = model.outputs["hidden"](state, batch, None)
+    found = model.outputs["hidden"](state, batch)
     found = jnp.take_along_axis(found, starts[:, None, :, None], axis=2)
     return jnp.moveaxis(found, 2, 1).astype(jnp.float32)
 

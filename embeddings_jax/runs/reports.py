@@ -64,7 +64,7 @@ class Report:
     if "calibrated" not in self._model.outputs:
       return state
     with jax.set_mesh(self._mesh):
-      return state._replace(extra=jax.jit(self._model.outputs["calibrated"])(state, batch, None))
+      return state._replace(extra=jax.jit(self._model.outputs["calibrated"])(state, batch))
 
   def baselines(self) -> tuple[dict[str, float], dict[str, float]]:
     """Evaluates untrained models and features without learning.

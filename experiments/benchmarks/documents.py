@@ -182,7 +182,7 @@ def lsa() -> dict:
   start = time.perf_counter()
   _, state = ours(FLAGS.seed)
   compiling = time.perf_counter() - start
-  values = np.asarray(jax.jit(model.outputs["weighted"])(state, batch, None))[0]
+  values = np.asarray(jax.jit(model.outputs["weighted"])(state, batch))[0]
   there = np.asarray(batch["count"][0]) > 0
   row = np.asarray(batch["document"][0])[np.asarray(batch["row"][0])]
   matrix = sparse.csr_array((values[there], (row[there], np.asarray(batch["col"][0])[there])),

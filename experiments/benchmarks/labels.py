@@ -84,7 +84,7 @@ def _trained(model: Model, data: Any, seed: int, initial: Callable[[Any], Any] |
   """Accuracy on `test`, and on `dev` where there is one, after a training of `--steps`."""
   state = train(model, data.splits["train"], steps=FLAGS.steps, seed=seed, initial=initial)
   scores = finetuning(None, None, task=data.task, encoded=data.task.encoded,
-                      predict=needs.predictor(model, state))
+                      predict=needs.predictor(model, state, data.encoder))
   return {part: scores[f"{data.task.name}/{part}/accuracy"] for part in data.task.parts if part != "train"}
 
 

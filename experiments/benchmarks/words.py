@@ -169,7 +169,7 @@ def ppmi() -> dict:
   names, cells = data.encoder.names, data.splits["train"].batch_at(0)
   model = build.make_model(config, data.facts, config.steps)
   initial = jax.jit(model.init)(jax.random.key(0), cells)
-  values = np.asarray(jax.jit(model.outputs["similarities"])(initial, cells, None))
+  values = np.asarray(jax.jit(model.outputs["similarities"])(initial, cells))
   matrix = sparse.csr_array((values, (cells["row"], cells["col"])), shape=(len(names),) * 2)
   matrix.eliminate_zeros()
   seconds = {"ours": [], "svds": []}

@@ -174,23 +174,25 @@ def test_pairs_and_scores(encoder, tmp_path):
   task = example_task("pairs", [("the cat", "a mat"), ("the " * 20, "cat " * 3)], [5.0, 1.0])
   assert task.kind == "regression" and task.span == (1.0, 5.0)
   found = tasks.encode_task(task, encoder, cache_dir=tmp_path)["train"]
-  np.testing.assert_array_equal(found["label"], [1, 0])
-  assert found["label"].dtype == np.float32 and found["tokens"].shape == (2, 16)
-  assert found["tokens"][0].tolist() == ids(encoder, "[CLS] the cat [SEP] a mat [SEP]") + [-1] * 9
-  assert found["segments"][0].tolist() == [0] * 4 + [1] * 3 + [0] * 9
+  np.testing.assert_array_equal(found["targets"]["label"], [1, 0])
+  assert found["targets"]["label"].dtype == np.float32 and found["inputs"]["tokens"].shape == (2, 16)
+  assert found["inputs"]["tokens"][0].tolist() == ids(encoder, "[CLS] the cat [SEP] a mat [SEP]") + [-1] * 9
+  assert found["inputs"]["segments"][0].tolist() == [0] * 4 + [1] * 3 + [0] * 9
   # The longer text is cut.
-  assert found["tokens"][1].tolist() == ids(encoder, "[CLS]" + " the" * 10 + " [SEP] cat cat cat [SEP]")
+  assert found["inputs"]["tokens"][1].tolist() == ids(encoder, "[CLS]" + " the" * 10 + " [SEP] cat cat cat [SEP]")
   source = tasks.task_source(task, tasks.encode_task(task, encoder, cache_dir=tmp_path), encoder, 4)
   assert source.facts["task"] == "regression" and source.facts["vocab_size"] == 5 + len(WORDS)
-  assert set(source.batch_at(0)) == {"tokens", "segments", "label", "mask"}
+  batch = source.batch_at(0)
+  assert set(batch) == {"inputs", "targets", "mask"}
+  assert set(batch["inputs"]) == {"tokens", "segments"} and set(batch["targets"]) == {"label"}
   assert source.batch_at(0)["mask"].tolist() == [1, 1, 0, 0]
 
 
 def test_choices_are_rows_of_rows(encoder, tmp_path):
   task = example_task("choices", [(("the cat", "sat"), ("the cat", "sat on a mat"))], [1])
   found = tasks.encode_task(task, encoder, cache_dir=tmp_path)["train"]
-  assert found["tokens"].shape == (1, 2, 16) and found["label"].tolist() == [1]
-  assert found["tokens"][0, 1, :9].tolist() == ids(encoder, "[CLS] the cat [SEP] sat on a mat [SEP]")
+  assert found["inputs"]["tokens"].shape == (1, 2, 16) and found["targets"]["label"].tolist() == [1]
+  assert found["inputs"]["tokens"][0, 1, :9].tolist() == ids(encoder, "[CLS] the cat [SEP] sat on a mat [SEP]")
   with pytest.raises(InputError, match="e1: has 1 choices, the first example has 2"):
     example_task("choices", [(("a", "b"), ("a", "c")), (("a", "b"),)], [0, 0])
 
@@ -198,11 +200,12 @@ def test_choices_are_rows_of_rows(encoder, tmp_path):
 def test_tags_stand_at_the_first_token_of_their_word(encoder, tmp_path):
   task = example_task("words", [("The", "Normandys", "sat"), ("the",) * 20], [("O", "B-x", "O"), ("O",) * 20])
   found = tasks.encode_task(task, encoder, cache_dir=tmp_path)["train"]
-  assert found["tokens"][0, :7].tolist() == ids(encoder, "[CLS] the nor ##mand ##y ##s sat")
+  assert found["inputs"]["tokens"][0, :7].tolist() == ids(encoder, "[CLS] the nor ##mand ##y ##s sat")
   assert task.labels == ("B-x", "O")
-  assert found["tags"][0].tolist() == [-1, 1, 0, -1, -1, -1, 1] + [-1] * 9
+  assert found["targets"]["tags"][0].tolist() == [-1, 1, 0, -1, -1, -1, 1] + [-1] * 9
   assert found["word_starts"][0, :3].tolist() == [1, 2, 6]
-  assert (found["tags"][1] >= 0).sum() == 14 and (found["word_starts"][1] >= 0).sum() == 14  # The rest is cut off.
+  # The rest is cut off.
+  assert (found["targets"]["tags"][1] >= 0).sum() == 14 and (found["word_starts"][1] >= 0).sum() == 14
 
 
 def test_windows_go_over_the_whole_context(encoder, tmp_path):
@@ -219,19 +222,20 @@ def test_windows_go_over_the_whole_context(encoder, tmp_path):
     mine = found["offsets"][row][found["offsets"][row, :, 0] >= 0]
     # Tokens of a window are those of the context, at their places, without a gap.
     words = [CONTEXT[a:b].lower() for a, b in mine]
-    tokens = [encoder.tokenizer.id_to_token(int(i)) for i in found["tokens"][row][found["offsets"][row, :, 0] >= 0]]
+    shown = found["inputs"]["tokens"][row][found["offsets"][row, :, 0] >= 0]
+    tokens = [encoder.tokenizer.id_to_token(int(i)) for i in shown]
     assert [token.removeprefix("##") for token in tokens] == words
     seen |= set(map(tuple, mine.tolist()))
   whole = encoder.tokenizer.encode(CONTEXT, add_special_tokens=False)
   assert seen == set(whole.offsets)
-  with_answer = [row for row in rows(0) if found["end"][row]]
+  with_answer = [row for row in rows(0) if found["targets"]["end"][row]]
   assert with_answer and len(with_answer) < len(rows(0))
   for row in with_answer:
     offsets = found["offsets"][row]
-    assert CONTEXT[offsets[found["start"][row], 0]:offsets[found["end"][row], 1]] == "a mat"
-  assert not found["start"][rows(2)].any() and not found["end"][rows(2)].any()
+    assert CONTEXT[offsets[found["targets"]["start"][row], 0]:offsets[found["targets"]["end"][row], 1]] == "a mat"
+  assert not found["targets"]["start"][rows(2)].any() and not found["targets"]["end"][rows(2)].any()
   first = rows(1)[0]
-  assert found["start"][first] == 4 and found["end"][first] == 6  # nor ##mand ##y
+  assert found["targets"]["start"][first] == 4 and found["targets"]["end"][first] == 6  # nor ##mand ##y
   with pytest.raises(InputError, match="stride=16: must lie between 0 and max_length=16"):
     tasks.encode_task(task, encoder, stride=16, cache_dir=tmp_path)
 
@@ -332,15 +336,18 @@ def test_clips_and_pictures_are_tasks():
   for part, rows in task.parts.items():
     arrays = found[part]
     lengths = [min(20, len(clips[i])) for i in rows]
-    assert arrays["length"].tolist() == lengths and arrays["signal"].shape == (len(rows), max(lengths))
-    assert arrays["label"].tolist() == (rows % 2).tolist() and arrays["example"].tolist() == rows.tolist()
-    for row, i in zip(arrays["signal"], rows):
+    assert arrays["inputs"]["length"].tolist() == lengths
+    assert arrays["inputs"]["signal"].shape == (len(rows), max(lengths))
+    assert arrays["targets"]["label"].tolist() == (rows % 2).tolist() and arrays["example"].tolist() == rows.tolist()
+    for row, i in zip(arrays["inputs"]["signal"], rows):
       np.testing.assert_array_equal(row[:min(20, len(clips[i]))], clips[i][:20])
   source = tasks.task_source(task, found, encoder, 4)
-  assert set(source.batch_at(0)) == {"signal", "length", "label", "mask"} and source.facts["num_classes"] == 2
-  np.testing.assert_allclose(source.facts["padding_fraction"], 1 - found["train"]["length"].mean() / 20)
+  batch = source.batch_at(0)
+  assert set(batch) == {"inputs", "targets", "mask"} and set(batch["targets"]) == {"label"}
+  assert set(batch["inputs"]) == {"signal", "length"} and source.facts["num_classes"] == 2
+  np.testing.assert_allclose(source.facts["padding_fraction"], 1 - found["train"]["inputs"]["length"].mean() / 20)
   images = rng.integers(0, 256, (60, 4, 4, 1)).astype(np.uint8)
   task = tasks.as_task(Dataset("p", "images", images, labels={"class": labels["digit"]}, split=split))
   found = tasks.encode_task(task, ImageEncoder(4, 4, 1))["test"]
-  np.testing.assert_array_equal(found["image"], images[50:])
-  assert found["label"].tolist() == (np.arange(50, 60) % 3).tolist()
+  np.testing.assert_array_equal(found["inputs"]["image"], images[50:])
+  assert found["targets"]["label"].tolist() == (np.arange(50, 60) % 3).tolist()

@@ -16,14 +16,15 @@ def ask(kind, arrays, logits, **task):
 
 def test_classes():
   label = np.array([0, 0, 1, 1])
-  found = ask("classification", {"dev": {"label": label}}, [np.eye(2)[[0, 1, 1, 1]]], labels=("bad", "good"))
+  found = ask("classification", {"dev": {"targets": {"label": label}}}, [np.eye(2)[[0, 1, 1, 1]]],
+              labels=("bad", "good"))
   assert found == pytest.approx({"t/dev/accuracy": 0.75, "t/dev/matthews": 1 / np.sqrt(3), "t/dev/macro_f1": 11 / 15,
                                  "t/dev/f1": 0.8})
 
 
 def test_scores():
   label = np.array([0, 0.5, 1], np.float32)
-  found = ask("regression", {"test": {"label": label}}, [[-7, 1, 100]])
+  found = ask("regression", {"test": {"targets": {"label": label}}}, [[-7, 1, 100]])
   assert found["t/test/spearman"] == pytest.approx(1) and found["t/test/pearson"] < 0.99
 
 

@@ -70,7 +70,8 @@ def test_the_penalty_is_chosen_on_dev_and_nothing_on_test(monkeypatch):
 
 
 def test_what_cannot_be_asked():
-  for bad in (dataset(LABEL.astype(float)), types.SimpleNamespace(name="made", kind="rows", labels={}, split={})):
+  rows = types.SimpleNamespace(name="made", kind="rows", items=np.zeros((2, 3)), labels={}, split={})
+  for bad in (dataset(LABEL.astype(float)), rows):
     with pytest.raises(InputError, match="transfer: data set 'made' should have texts or pairs"):
       transfer(len, bad)
   with pytest.raises(InputError, match="the embedding of row 7 is not finite"):

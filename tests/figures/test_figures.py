@@ -181,7 +181,7 @@ def test_images_that_a_model_makes_are_drawn_for_any_model(plt, tmp_path, monkey
 
   images = np.random.default_rng(0).integers(0, 256, (20, 4, 6, 1), np.uint8)
   outputs = {"sample": lambda state, rng, num, batch=None: jnp.full((num, 4, 6, 1), state),
-             "reconstruct": lambda state, batch, rng: batch["image"] / 255 * state}
+             "reconstruct": lambda state, batch: batch["image"] / 255 * state}
   evaluator = Evaluator(Model(None, None, None, outputs), jnp.float32(0.5), ImageEncoder(4, 6, 1),
                         embed=lambda items: items, dataset=Dataset("d", "images", images))
   made = {}

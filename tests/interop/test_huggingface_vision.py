@@ -112,7 +112,7 @@ def test_vectors_are_transformers(classifier, tmp_path, caplog):
     model = module.mae(**hyper)
     state = jax.jit(model.init)(jax.random.key(0), batch)
     state = state._replace(params=state.params | jax.tree.map(jnp.asarray, params))
-    layers = np.asarray(jax.jit(model.outputs["hidden"])(state, batch, None))
+    layers = np.asarray(jax.jit(model.outputs["hidden"])(state, batch))
     embedded = jax.jit(model.embed)(state, batch)
   for ours, theirs in zip(layers[:, :-1].swapaxes(0, 1), found.hidden_states):
     np.testing.assert_allclose(ours, theirs.detach().numpy(), atol=1e-5)

@@ -57,7 +57,7 @@ def test_a_calibrated_network_has_the_statistics_of_its_batch(name):
   batch = {"image": jnp.asarray(images(16))}
   state = started(model, batch)
   assert all((leaf == 0).all() | (leaf == 1).all() for leaf in jax.tree.leaves(state.extra["batch_stats"]))
-  calibrated = state._replace(extra=model.outputs["calibrated"](state, batch, None))
+  calibrated = state._replace(extra=model.outputs["calibrated"](state, batch))
   assert jax.tree.structure(calibrated) == jax.tree.structure(state)
   net = encoder()
   variables = {"params": state.params["encoder"], "batch_stats": state.extra["batch_stats"]["encoder"]}

@@ -78,8 +78,9 @@ def test_other_errors_of_a_model_stay_as_they_are():
 
 
 def test_every_model_checks_its_batches():
-  names = [module.name for module in pkgutil.iter_modules(models.__path__)]
+  names = [module.name for module in pkgutil.walk_packages(models.__path__, "embeddings_jax.models.")
+           if not module.ispkg]
   assert len(names) > 20
   for name in names:
-    factory = getattr(importlib.import_module(f"embeddings_jax.models.{name}"), name)
+    factory = getattr(importlib.import_module(name), name.rpartition(".")[2])
     assert inspect.unwrap(factory) is not factory, name

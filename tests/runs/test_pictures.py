@@ -109,7 +109,7 @@ def test_labelled_pictures_of_another_set_are_fitted_to_the_encoder(monkeypatch,
 def test_a_pretrained_networks_pictures_have_its_size(tmp_path):
   name = folder_of(tmp_path / "own", ["train"])
   data = load(config_of(cpc_images_supervised, name), tmp_path / "cache", encoder=ImageEncoder(8, 8, 1))
-  assert data.task.encoded["train"]["image"].shape[1:] == (8, 8, 1)
+  assert data.task.encoded["train"]["inputs"]["image"].shape[1:] == (8, 8, 1)
 
 
 def test_pixels_are_a_baseline_of_small_pictures():

@@ -85,8 +85,7 @@ def test_at_most_four_widths_are_compiled(sentences):
   padded = inference.embedder(model, run.state, run.encoder)(texts)
   assert 1 < len({width for _, width in shapes}) <= len(shapes) <= 4 and max(width for _, width in shapes) <= 20
   shapes.clear()
-  packed = lambda state, batch, rng: shapes.add(batch["tokens"].shape) or run.model.outputs["embed_packed"](
-      state, batch, rng)
+  packed = lambda state, batch: shapes.add(batch["tokens"].shape) or run.model.outputs["embed_packed"](state, batch)
   embed = inference.embedder(run.model._replace(outputs={"embed_packed": packed}), run.state, run.encoder)
   np.testing.assert_allclose(embed(texts), padded, atol=2e-6)
   assert len(shapes) == 1
@@ -96,7 +95,7 @@ def test_states_of_one_run_share_their_programs(sentences):
   """As evaluations during training do: the second state traces nothing."""
   run = pretrained.as_run(pretrained.load(str(sentences[0])))
   traced = []
-  packed = lambda state, batch, rng: traced.append(1) or run.model.outputs["embed_packed"](state, batch, rng)
+  packed = lambda state, batch: traced.append(1) or run.model.outputs["embed_packed"](state, batch)
   model = run.model._replace(outputs={"embed_packed": packed})
   doubled = run.state._replace(params=jax.tree.map(lambda leaf: 2 * leaf, run.state.params))
   first = inference.embedder(model, run.state, run.encoder)(TEXTS)

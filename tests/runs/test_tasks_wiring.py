@@ -66,16 +66,16 @@ def test_a_task_of_the_users_files(started):
 def test_predictions_are_in_order_and_the_measures_are_named(started):
   _, _, _, data, model, state = started
   arrays = data.task.encoded["train"]
-  lengths = (arrays["tokens"] >= 0).sum(1)
+  lengths = (arrays["inputs"]["tokens"] >= 0).sum(1)
   assert len(np.unique(lengths)) > 2
-  batch = {name: np.asarray(arrays[name]) for name in ("tokens", "segments")}
-  expected = jax.jit(lambda *args: model.outputs["predict"](*args, None))(state, batch)
+  batch = {"inputs": jax.tree.map(np.asarray, arrays["inputs"])}
+  expected = jax.jit(model.outputs["predict"])(state, batch)
   evaluator = Evaluator(model, state, data.encoder, dataset=data.dataset, task=data.task)
   predict = evaluator.provided("predict")["predict"]
   np.testing.assert_allclose(predict(arrays), expected, atol=1e-5)
   found = evaluator.evaluate(["finetuning"])
   guessed = predict(data.task.encoded["test"]).argmax(1)
-  assert found[f"{data.task.name}/test/accuracy"] == np.mean(guessed == data.task.encoded["test"]["label"])
+  assert found[f"{data.task.name}/test/accuracy"] == np.mean(guessed == data.task.encoded["test"]["targets"]["label"])
   assert f"{data.task.name}/dev/matthews" in found
   with pytest.raises(InputError, match="needs a fine-tuned model"):
     Evaluator(model, state, data.encoder, dataset=data.dataset).evaluate(["finetuning"])
@@ -89,7 +89,7 @@ def test_vectors_of_words_are_those_of_their_first_tokens(started):
   assert vectors.shape == (45, 3, 12) and known[:5].all() and 5 < known.sum() < 45
   batch = data.encoder.encode_words(sentences[1:2])
   starts = batch.pop("word_starts")[0]
-  alone = np.asarray(jax.jit(lambda *args: model.outputs["hidden"](*args, None))(state, batch))[0]
+  alone = np.asarray(jax.jit(model.outputs["hidden"])(state, batch))[0]
   np.testing.assert_allclose(vectors[2:5], np.moveaxis(alone[:, starts], 0, 1), atol=1e-5)
 
 
@@ -114,9 +114,9 @@ def test_pictures_are_predicted_in_order():
   model = build.make_model(config, data.facts, 20)
   state = build.first_state(model, data.splits["train"].batch_at(0), make_mesh("data:1", jax.devices()[:1]), 0)
   # More than are predicted at once.
-  arrays = {name: value[:70] for name, value in data.task.encoded["train"].items()}
-  found = needs.predictor(model, state)(arrays)
-  expected = jax.jit(lambda *args: model.outputs["predict"](*args, None))(state, {"image": arrays["image"]})
+  arrays = jax.tree.map(lambda x: x[:70], data.task.encoded["train"])
+  found = needs.predictor(model, state, data.encoder)(arrays)
+  expected = jax.jit(model.outputs["predict"])(state, {"inputs": arrays["inputs"]})
   np.testing.assert_allclose(found, expected, atol=1e-5)
   with pytest.raises(InputError, match="holds rows, and a network that reads bytes needs text"):
     config = presets.load_config("cpc_supervised", "tiny")

@@ -26,14 +26,14 @@ import optax
 from jaxtyping import Float
 
 from embeddings_jax.gradient import gradient_model
-from embeddings_jax.ops.batches import takes
-from embeddings_jax.types import Array, Batch, InputError, Model
+from embeddings_jax.ops.batches import row_mask, takes
+from embeddings_jax.types import Array, Batch, Fact, InputError, Model
 
 
 @takes(x=2, words=2, counts=2, document=None, row=None, mask=None)
 def linear_autoencoder(
     *,
-    num_features: int,
+    num_features: Fact[int],
     dim: int,
     tied: bool = False,
     center: bool = True,
@@ -51,7 +51,8 @@ def linear_autoencoder(
     accumulate: see `gradient_model`.
 
   Returns:
-    `embed` gives codes [n, k]. Outputs: `reconstruct` [n, d], `loss`, and `components`: `encoder`, `decoder`, `mean`.
+    `embed` gives codes [n, k]. Outputs: `reconstruct` (`original` and `reconstructed`, [n, d]),
+    `loss`, and `components`: `encoder`, `decoder`, `mean`.
   """
   if not 1 <= dim <= num_features:
     raise InputError(f"linear_autoencoder: dim={dim}: must be from 1 to the {num_features} features of the data")
@@ -88,20 +89,22 @@ def linear_autoencoder(
     encoder, _, mean = parts(params, extra)
     return (_rows(batch, num_features)[0] - mean) @ encoder
 
-  def reconstruct(params, extra, batch, rng):
-    return decoded(params, extra, _rows(batch, num_features)[0])
+  def reconstruct(params, extra, batch):
+    x = _rows(batch, num_features)[0]
+    return {"original": x, "reconstructed": decoded(params, extra, x)}
 
-  def components(params, extra, batch, rng):
+  def components(params, extra):
     return dict(zip(("encoder", "decoder", "mean"), parts(params, extra)))
 
   return gradient_model(init_params, loss_fn, embed_fn, optimizer, accumulate=accumulate,
-                        outputs={"reconstruct": reconstruct, "components": components})
+                        outputs={"loss": lambda params, extra, batch: loss_fn(params, extra, batch, None)[0],
+                                 "reconstruct": reconstruct, "components": components})
 
 
 def _rows(batch: Batch, num_features: int) -> tuple[Float[Array, "n d"], Float[Array, "n"]]:
   """Rows and their mask, whichever kind of batch it is."""
   if "x" in batch:
-    return batch["x"], batch.get("mask", jnp.ones(batch["x"].shape[0]))
+    return batch["x"], row_mask(batch)
   if "words" in batch:  # Documents of an encoder.
     mask = batch["mask"]
     row, col, count = jnp.arange(mask.shape[0])[:, None], batch["words"], batch["counts"]

@@ -37,7 +37,7 @@ from embeddings_jax.nets.patches import fold
 from embeddings_jax.nets.transformer import RULES, Transformer
 from embeddings_jax.nets.vit import Affine, Vit, check_width, norm_params, sincos2d, vit
 from embeddings_jax.ops.augment import augmented, compose, horizontal_flip, random_resized_crop
-from embeddings_jax.ops.batches import takes
+from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.chunks import loss_over_chunks
 from embeddings_jax.ops.layer_norm import layer_norm
 from embeddings_jax.ops.masking import PATCH_MASKINGS, patch_noise
@@ -231,26 +231,30 @@ def mae(
                        "larger ones")
     noise = batch.get("noise")
     if noise is None:
-      noise = patch_noise(jax.random.key(0) if rng is None else rng, masking, len(images), rows, columns)
+      noise = patch_noise(rng, masking, len(images), rows, columns)
     return jnp.argsort(noise, 1), num_visible
 
   def init_params(rng, batch):
-    return network.init(rng, batch["image"], *order_of(batch, None))["params"], {}
+    return network.init(rng, batch["image"], *order_of(batch, jax.random.key(0)))["params"], {}
 
   def loss_fn(params, extra, batch, rng):
     images = batch["image"]
-    if rng is not None:
-      rng, rng_images = jax.random.split(rng)
-      changes = [horizontal_flip()] if flip else []
-      if min_scale < 1:
-        changes.append(random_resized_crop(_square(images), scale=(min_scale, 1.0), method="bicubic"))
-      images = augmented(compose(*changes), rng_images, images) if changes else images
+    rng, rng_images = jax.random.split(rng)
+    changes = [horizontal_flip()] if flip else []
+    if min_scale < 1:
+      changes.append(random_resized_crop(_square(images), scale=(min_scale, 1.0), method="bicubic"))
+    images = augmented(compose(*changes), rng_images, images) if changes else images
+    loss, metrics = masked_loss(params, images, batch, rng)
+    return loss, (metrics, extra)
+
+  def masked_loss(params, images, batch, rng):
+    """Loss and metrics of the (augmented) images of a batch, with masks from `rng`."""
     order, num_visible = order_of(batch, rng)
     latent, pixels = network.apply({"params": params}, images, order, num_visible, method="encode")
     target = pixels[:, num_visible:]
     if norm_pix:
       target = _standardized(target)[0]
-    valid = batch["mask"] if "mask" in batch else jnp.ones(len(images))
+    valid = row_mask(batch)
     weights = valid / jnp.maximum(valid.sum() * target.shape[1] * target.shape[2], 1)
     mean = lambda weights, errors: jnp.einsum("b,bnp->", weights, jnp.square(errors))
 
@@ -264,12 +268,12 @@ def mae(
     loss, _ = over(params["decoder"], rows)
     # Of predicting the mean over all masked patches 1 is left.
     plain = mean(weights, target - jnp.einsum("b,bnp->p", weights, target) * target.shape[2])
-    return loss, ({"unexplained": loss / jnp.maximum(plain, 1e-12)}, extra)
+    return loss, {"unexplained": loss / jnp.maximum(plain, 1e-12)}
 
-  def reconstruct(params, batch):
+  def reconstruct(params, extra, batch):
     """Pictures in [0, 1], with predicted patches in the masked places, and `mask` [batch, N], 1 where masked."""
     images = batch["image"]
-    order, num_visible = order_of(batch, None)
+    order, num_visible = order_of(batch, jax.random.key(0))  # Always the same.
     predicted, target = network.apply({"params": params}, images, order, num_visible, every=True)
     if norm_pix:  # What the loss does not ask for is taken from the picture.
       _, centre, deviation = _standardized(target)
@@ -288,9 +292,9 @@ def mae(
     return network.apply({"params": params}, batch, method, method="read").astype(jnp.float32).mean(1)
 
   outputs = {
-      "loss": lambda params, extra, batch, rng: loss_fn(params, extra, batch, None)[0],
-      "reconstruct": lambda params, extra, batch, rng: reconstruct(params, batch),
-      "hidden": lambda params, extra, batch, rng: network.apply({"params": params}, batch, "layers", method="read"),
+      "loss": lambda params, extra, batch: masked_loss(params, batch["image"], batch, jax.random.key(0))[0],
+      "reconstruct": reconstruct,
+      "hidden": lambda params, extra, batch: network.apply({"params": params}, batch, "layers", method="read"),
   }
   optimizer = optimizer or optax.adamw(1.5e-4, b2=0.95, weight_decay=0.05)
   return gradient_model(init_params, loss_fn, embed_fn, optimizer, accumulate=accumulate, ema_decay=ema_decay,

@@ -32,10 +32,10 @@ from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.siamese import Mlp, Siamese, applied, calibrated, check_pictures, started
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.augment import two_views
-from embeddings_jax.ops.batches import takes
+from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.similarity import unit
 from embeddings_jax.ops.uniformity import deviation
-from embeddings_jax.types import InputError, Model
+from embeddings_jax.types import Fact, InputError, Model
 
 
 @takes(image=4)
@@ -45,7 +45,7 @@ def byol(
     projector_dims: Sequence[int] = (4096, 256),
     predictor_dim: int = 4096,
     target_decay: float = 0.996,
-    num_steps: int = 0,
+    num_steps: Fact[int] = 0,
     augmentation: str = "byol",
     strength: float = 0.5,
     blur: bool = True,
@@ -85,7 +85,7 @@ def byol(
     return params, extra | {"target": jax.tree.map(jnp.array, without_predictor(params))}
 
   def loss_fn(params, extra, batch, rng):
-    images, mask = batch["image"], batch["mask"] if "mask" in batch else jnp.ones(len(batch["image"]))
+    images, mask = batch["image"], row_mask(batch)
     statistics = {"batch_stats": extra["batch_stats"]}
     of_target = {"batch_stats": without_predictor(extra["batch_stats"])}
     z, q, targets = [], [], []
@@ -112,8 +112,7 @@ def byol(
   def embed_fn(params, extra, batch):
     return network.apply({"params": params, "batch_stats": extra["batch_stats"]}, batch, method="represent")
 
-  def calibrated_extra(params, extra, batch, rng):
-    del rng
+  def calibrated_extra(params, extra, batch):
     return {**extra, **calibrated(network, params, {"batch_stats": extra["batch_stats"]}, batch)}
 
   return gradient_model(init_params, loss_fn, embed_fn, optimizer or optax.adam(1e-3), coupled=True,

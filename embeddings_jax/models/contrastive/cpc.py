@@ -65,9 +65,9 @@ from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.conv import StridedConv, num_frames, receptive_field
 from embeddings_jax.nets.patches import PatchEncoder, image_patches
 from embeddings_jax.nets.recurrent import GRU
-from embeddings_jax.ops.batches import takes
+from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.contrastive import NEGATIVES, sequence_info_nce
-from embeddings_jax.types import Batch, InputError, Model
+from embeddings_jax.types import Batch, Fact, InputError, Model
 
 # Kinds of input -> the array of the batch.
 INPUTS = {"waveform": "signal", "bytes": "signal", "images": "image", "sentences": "tokens"}
@@ -206,7 +206,7 @@ def encoder(
     strides: Sequence[int] = (5, 4, 2, 2, 2),
     context_dim: int = 256,
     embedding_dim: int = 64,
-    vocab_size: int = 0,
+    vocab_size: Fact[int] = 0,
     patch_size: int = 8,
     norm: bool = True,
     dtype: str = "float32",
@@ -228,7 +228,7 @@ def cpc(
     negatives: str = "all",
     temperature: float = 1.0,
     embedding_dim: int = 64,
-    vocab_size: int = 0,
+    vocab_size: Fact[int] = 0,
     patch_size: int = 8,
     norm: bool = True,
     dtype: str = "float32",
@@ -272,7 +272,7 @@ def cpc(
       valid = (batch["tokens"] >= 0).any(-1)
     else:
       valid = times < num_frames(_lengths(batch), kernel_sizes, strides)[:, None]
-    rows = (batch["mask"] if "mask" in batch else jnp.ones(num_rows)).astype(jnp.float32)
+    rows = row_mask(batch).astype(jnp.float32)
     return valid * jnp.repeat(rows, shape[0] // num_rows)[:, None]
 
   def contrasts(params, batch):
@@ -312,9 +312,10 @@ def cpc(
     return jnp.concatenate([mean, jnp.sqrt(variance)], axis=-1)
 
   outputs = {
-      "hidden": lambda params, extra, batch, rng: network.apply({"params": params}, batch, method="read")[0][:, None],
-      "frames": lambda params, extra, batch, rng: network.apply({"params": params}, batch, method="codes"),
-      "bound": lambda params, extra, batch, rng: jnp.stack([step.bound for step in contrasts(params, batch)]),
+      "loss": lambda params, extra, batch: loss_fn(params, extra, batch, None)[0],
+      "hidden": lambda params, extra, batch: network.apply({"params": params}, batch, method="read")[0][:, None],
+      "frames": lambda params, extra, batch: network.apply({"params": params}, batch, method="codes"),
+      "bound": lambda params, extra, batch: jnp.stack([step.bound for step in contrasts(params, batch)]),
   }
   return gradient_model(init_params, loss_fn, embed_fn, optimizer or optax.adam(2e-4), coupled=True,
                         accumulate=accumulate, ema_decay=ema_decay, outputs=outputs)

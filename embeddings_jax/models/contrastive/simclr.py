@@ -28,7 +28,7 @@ from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.siamese import Mlp, Siamese, applied, calibrated, check_pictures, started
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.augment import two_views
-from embeddings_jax.ops.batches import takes
+from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.contrastive import nt_xent
 from embeddings_jax.ops.similarity import unit
 from embeddings_jax.ops.uniformity import deviation
@@ -74,7 +74,7 @@ def simclr(
     return started(network, rng, batch)
 
   def loss_fn(params, extra, batch, rng):
-    images, mask = batch["image"], batch["mask"] if "mask" in batch else jnp.ones(len(batch["image"]))
+    images, mask = batch["image"], row_mask(batch)
     views = draw(rng, images)
     # The views of a picture lie side by side, so that a sharded batch stays where it is.
     both = lambda pair: jnp.stack(pair, 1).reshape(-1, *pair[0].shape[1:])
@@ -88,6 +88,6 @@ def simclr(
   def embed_fn(params, extra, batch):
     return network.apply({"params": params, **extra}, batch, method="represent")
 
-  outputs = {"calibrated": lambda params, extra, batch, rng: calibrated(network, params, extra, batch)}
+  outputs = {"calibrated": lambda params, extra, batch: calibrated(network, params, extra, batch)}
   return gradient_model(init_params, loss_fn, embed_fn, optimizer or optax.adam(1e-3), coupled=True,
                         accumulate=accumulate, ema_decay=ema_decay, outputs=outputs, rules=RULES)

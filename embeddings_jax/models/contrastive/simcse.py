@@ -40,7 +40,7 @@ from jaxtyping import Array, Float
 from embeddings_jax.gradient import CoupledLoss, GradientState, gradient_model
 from embeddings_jax.nets.text_encoder import TextEncoder
 from embeddings_jax.nets.transformer import RULES
-from embeddings_jax.ops.batches import takes
+from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.contrastive import info_nce
 from embeddings_jax.ops.pooling import check_pooling, needs_layers, pool, pool_parts, reading
 from embeddings_jax.ops.similarity import unit
@@ -114,9 +114,8 @@ def simcse(
       params["projection"] = {"kernel": kernel, "bias": jnp.zeros(dim)}
     return params, extra
 
-  def vectors(params, rows, rng, projected) -> Float[Array, "rows dim"]:
-    """`rng`: None for no dropout."""
-    options = {"deterministic": rng is None, "rngs": {} if rng is None else {"dropout": rng}}
+  def vectors(params, rows, projected, **options) -> Float[Array, "rows dim"]:
+    """`options`: of `encoder.apply`, for dropout."""
     hidden = encoder.apply({"params": params["encoder"]}, rows, **options, method=reading(encoder, pooling))
     return finished(params, pool(hidden, rows["tokens"] >= 0, pooling), projected)
 
@@ -130,7 +129,7 @@ def simcse(
     """Unit vectors [batch, views, dim]; of the auxiliary loss each row has the mean over its part's rows."""
     rows, num_views = _views(batch)
     rng, rng_auxiliary = jax.random.split(rng)
-    z = unit(vectors(params, rows, rng, projection != "never"))
+    z = unit(vectors(params, rows, projection != "never", deterministic=False, rngs={"dropout": rng}))
     found = {"z": z.reshape(-1, num_views, z.shape[-1])}
     if auxiliary:
       state = GradientState(jnp.zeros((), jnp.int32), params, extra, (), params)
@@ -140,7 +139,7 @@ def simcse(
 
   def loss_fn(params, extra, found, batch):
     z = found["z"]
-    mask = batch["mask"] if "mask" in batch else jnp.ones(len(z))
+    mask = row_mask(batch)
     keys = jnp.concatenate([z[:, view] for view in range(1, z.shape[1])])
     contrast = info_nce(z[:, 0], keys, mask=mask, temperature=temperature, hard_weight=hard_weight)
     metrics = {"accuracy": contrast.accuracy, "bound": contrast.bound,
@@ -153,15 +152,15 @@ def simcse(
     return loss, (metrics, extra)
 
   def embed_fn(params, extra, batch):
-    return vectors(params, batch, None, projection == "always")
+    return vectors(params, batch, projection == "always")
 
-  def embed_packed(params, extra, batch, rng):
+  def embed_packed(params, extra, batch):
     found = encoder.apply({"params": params["encoder"]}, batch["tokens"], batch.get("segments"), parts=batch["parts"],
                           method="hidden" if needs_layers(pooling) else "__call__")
     pooled = pool_parts(found, batch["parts"], batch["slots"].shape[1], pooling)
     return finished(params, pooled, projection == "always")
 
-  outputs = {"hidden": lambda params, extra, batch, rng: encoder.apply(
+  outputs = {"hidden": lambda params, extra, batch: encoder.apply(
       {"params": params["encoder"]}, batch, method="layers")}
   if isinstance(encoder, TextEncoder):
     outputs["embed_packed"] = embed_packed

@@ -29,7 +29,7 @@ from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.siamese import Mlp, Siamese, applied, calibrated, check_pictures, started
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.augment import two_views
-from embeddings_jax.ops.batches import takes
+from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.similarity import unit
 from embeddings_jax.ops.uniformity import deviation
 from embeddings_jax.types import Model
@@ -70,7 +70,7 @@ def simsiam(
     return started(network, rng, batch)
 
   def loss_fn(params, extra, batch, rng):
-    images, mask = batch["image"], batch["mask"] if "mask" in batch else jnp.ones(len(batch["image"]))
+    images, mask = batch["image"], row_mask(batch)
     z, p = [], []
     for view in draw(rng, images):
       view = {"image": view, "mask": mask}
@@ -84,6 +84,6 @@ def simsiam(
   def embed_fn(params, extra, batch):
     return network.apply({"params": params, **extra}, batch, method="represent")
 
-  outputs = {"calibrated": lambda params, extra, batch, rng: calibrated(network, params, extra, batch)}
+  outputs = {"calibrated": lambda params, extra, batch: calibrated(network, params, extra, batch)}
   return gradient_model(init_params, loss_fn, embed_fn, optimizer or optax.sgd(0.05, 0.9), coupled=True,
                         accumulate=accumulate, ema_decay=ema_decay, outputs=outputs, rules=RULES)

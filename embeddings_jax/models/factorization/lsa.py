@@ -43,7 +43,7 @@ from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.chunks import sum_over_chunks
 from embeddings_jax.ops.sharding import DATA_AXES, num_data_shards
 from embeddings_jax.ops.sparse import csr_matmul
-from embeddings_jax.types import Array, InputError, Model
+from embeddings_jax.types import Array, Fact, InputError, Model
 
 STAGES, LARGE = 4, 1 << 20  # A step costs what the basis has room for: a large one grows by stages.
 WEIGHTINGS = ("tf-idf", "log-entropy", "count")
@@ -95,12 +95,12 @@ class LSAState(NamedTuple):
 @takes(words=2, counts=2, row=None, col=None, count=None, mask=None)
 def lsa(
     *,
-    vocab_size: int,
-    num_documents: int,
-    document_frequency: Any,
-    entropy: Any,
+    vocab_size: Fact[int],
+    num_documents: Fact[int],
+    document_frequency: Fact[Any],
+    entropy: Fact[Any],
     dim: int = 100,
-    steps_per_epoch: int = 1,
+    steps_per_epoch: Fact[int] = 1,
     weighting: str = "tf-idf",
     unit: bool = True,
     power: float = 1.0,
@@ -249,15 +249,15 @@ def lsa(
   def embed(state, batch):
     return project(*rows(state, batch), state.components.T * powers(state, power - 1))
 
-  def loss(state, batch, rng=None):
+  def loss(state, batch):
     values, col = rows(state, batch)
     explained = (project(values, col, state.components.T) ** 2).sum()
     return 1 - explained / jnp.maximum((values ** 2).sum(), 1e-30)
 
-  def components(state, batch=None, rng=None):
+  def components(state):
     return {"words": state.components.T * powers(state, 1 - power), "values": state.values}
 
-  def weighted(state, batch, rng=None):
+  def weighted(state, batch):
     return each_block(state.weights, batch).values
 
   rules = ((r"(^|/)(components|basis)$", P(None, "model")), (r"(^|/)(image|block)$", P("model", None)))

@@ -35,9 +35,9 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from embeddings_jax.ops import lanczos
-from embeddings_jax.ops.batches import takes
+from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.chunks import sum_over_chunks
-from embeddings_jax.types import Batch, InputError, Model
+from embeddings_jax.types import Fact, InputError, Model
 
 SOLVERS = ("auto", "exact", "randomized", "incremental")
 EXACT_FEATURES = 1024  # `auto` sums the scatter matrix up to this d.
@@ -82,10 +82,10 @@ class PCAState(NamedTuple):
 @takes(x=2)
 def pca(
     *,
-    num_features: int,
-    num_rows: int,
+    num_features: Fact[int],
+    num_rows: Fact[int],
     dim: int,
-    steps_per_epoch: int = 1,
+    steps_per_epoch: Fact[int] = 1,
     solver: str = "auto",
     center: bool = True,
     whiten: bool = False,
@@ -112,8 +112,9 @@ def pca(
     chunk_size: rows of one product on one device.
 
   Returns:
-    `embed` gives coordinates [n, k]. Outputs: `reconstruct` [n, d], `loss`, and `components`: `mean`, `components`,
-    `explained_variance`, `explained_variance_ratio` and `singular_values` (as scikit-learn names them).
+    `embed` gives coordinates [n, k]. Outputs: `reconstruct` (`original` and `reconstructed`, [n, d]), `loss`, and
+    `components`: `mean`, `components`, `explained_variance`, `explained_variance_ratio` and `singular_values` (as
+    scikit-learn names them).
   """
   if solver not in SOLVERS:
     raise InputError(f"pca: solver={solver!r}: must be one of {', '.join(SOLVERS)}")
@@ -130,7 +131,7 @@ def pca(
   width = min(dim + spare, num_features)
 
   def init(rng, batch):
-    x, mask = batch["x"], _mask(batch)
+    x, mask = batch["x"], row_mask(batch)
     count = jnp.maximum(mask.sum(), 1)
     mean = (mask @ x) / count if center else jnp.zeros(num_features)
     square = (mask * ((x - mean) ** 2).sum(1)).sum()
@@ -156,7 +157,7 @@ def pca(
       other = offset if block is None else _product(offset, block)
       return Sums(mask.sum(), offset.sum(0), (offset ** 2).sum(), _product(offset.T, other))
 
-    return sum_over_chunks(one_chunk, (state.mean, block), {"x": batch["x"], "mask": _mask(batch)}, chunk_size)
+    return sum_over_chunks(one_chunk, (state.mean, block), {"x": batch["x"], "mask": row_mask(batch)}, chunk_size)
 
   def update(state, batch, rng):
     step = {"exact": accumulate, "randomized": accumulate, "incremental": merge}[solver]
@@ -246,24 +247,21 @@ def pca(
       coordinates *= jnp.where(there, 1 / jnp.sqrt(jnp.maximum(state.variances, 1e-30)), 0)
     return coordinates
 
-  def reconstruct(state, batch, rng=None):
-    return state.mean + _product(project(state, batch["x"]), state.components)
+  def reconstruct(state, batch):
+    x = batch["x"]
+    return {"original": x, "reconstructed": state.mean + _product(project(state, x), state.components)}
 
-  def loss(state, batch, rng=None):
-    mask = _mask(batch)
-    return (mask * ((batch["x"] - reconstruct(state, batch)) ** 2).sum(1)).sum() / jnp.maximum(mask.sum(), 1)
+  def loss(state, batch):
+    mask, error = row_mask(batch), batch["x"] - reconstruct(state, batch)["reconstructed"]
+    return (mask * (error ** 2).sum(1)).sum() / jnp.maximum(mask.sum(), 1)
 
-  def components(state, batch=None, rng=None):
+  def components(state):
     return {"mean": state.mean, "components": state.components, "explained_variance": state.variances,
             "explained_variance_ratio": state.variances / jnp.maximum(state.total, 1e-30),
             "singular_values": jnp.sqrt(state.variances * max(num_rows - 1, 1))}
 
   rules = ((r"(^|/)(components|basis)$", P(None, "model")), (r"(^|/)(image|block)$", P("model", None)))
   return Model(init, update, embed, {"reconstruct": reconstruct, "loss": loss, "components": components}, rules)
-
-
-def _mask(batch: Batch) -> Float[Array, "n"]:
-  return batch.get("mask", jnp.ones(batch["x"].shape[0]))
 
 
 def _product(a, b):

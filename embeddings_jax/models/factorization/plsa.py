@@ -55,11 +55,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from embeddings_jax.ops.batches import takes
+from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.restarts import restarts
 from embeddings_jax.ops.sharding import DATA_AXES, num_data_shards
 from embeddings_jax.ops.sparse import csr_matmul, sampled_products
-from embeddings_jax.types import Array, InputError, Model
+from embeddings_jax.types import Array, Fact, InputError, Model
 
 WIDTH_MULTIPLE = 8  # Of what sparse products read: rows that begin at a cache line are twice as fast.
 CHUNK = 1 << 14  # Cells of a sampled product: more of them leave the cache.
@@ -97,9 +97,9 @@ class PlsaState(NamedTuple):
 @takes(words=2, counts=2, document=None, row=None, col=None, count=None)
 def plsa(
     *,
-    vocab_size: int,
-    num_documents: int,
-    counts: Any,
+    vocab_size: Fact[int],
+    num_documents: Fact[int],
+    counts: Fact[Any],
     num_topics: int = 50,
     tempering: float = 1.0,
     early_stopping: bool = True,
@@ -224,19 +224,17 @@ def plsa(
   def embed(state, batch):
     return folded_in(state, batch)[0]
 
-  def log_likelihood(state, batch, rng):
-    del rng
+  def log_likelihood(state, batch):
     theta, beta, count = folded_in(state, batch)
     return (count * jnp.log(jnp.maximum(jnp.einsum("nlk,nk->nl", beta, theta), LEAST))).sum(1)
 
-  def loss(state, batch, rng):
+  def loss(state, batch):
     known = (batch["words"] >= 0) & (batch["words"] < vocab_size)
-    valid = batch["mask"] > 0
+    valid = row_mask(batch) > 0
     occurrences = jnp.where(known & valid[:, None], batch["counts"], 0).sum()
-    return -jnp.where(valid, log_likelihood(state, batch, rng), 0).sum() / jnp.maximum(occurrences, LEAST)
+    return -jnp.where(valid, log_likelihood(state, batch), 0).sum() / jnp.maximum(occurrences, LEAST)
 
-  def components(state, batch, rng):
-    del batch, rng
+  def components(state):
     found = {"beta": state.beta.T, "weights": state.weights}
     if not stepwise:
       place = jnp.where(state.document < 0, num_documents, state.document)

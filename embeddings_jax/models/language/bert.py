@@ -39,12 +39,12 @@ from jaxtyping import Array, Float, Int
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.text_encoder import TextEncoder, text_encoder
 from embeddings_jax.nets.transformer import ACTIVATIONS, RULES
-from embeddings_jax.ops.batches import takes
+from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.layer_norm import layer_norm
 from embeddings_jax.ops.masking import Masked, content_keys, mask_tokens
 from embeddings_jax.ops.pooling import check_pooling, needs_layers, pool, pool_parts
 from embeddings_jax.ops.product import affine
-from embeddings_jax.types import InputError, Model
+from embeddings_jax.types import Fact, InputError, Model
 
 MASKINGS = ("dynamic", "static")
 HELD_OUT_RATE = 0.15  # The paper's, whatever a model learns with, so that held-out figures can be compared.
@@ -95,13 +95,13 @@ class Bert(nn.Module):
 
 def encoder(
     *,
-    vocab_size: int,
+    vocab_size: Fact[int],
     dim: int = 768,
     num_layers: int = 12,
     num_heads: int = 12,
     mlp_dim: int | None = None,
     max_length: int = 512,
-    num_segments: int = 2,
+    num_segments: Fact[int] = 2,
     **others: Any,
 ) -> TextEncoder:
   """The network whose parameters lie under `params/encoder`; `others` are of `nets/text_encoder.py: TextEncoder`."""
@@ -111,17 +111,17 @@ def encoder(
 @takes(tokens=2, segments=2, is_next=None, parts=None, slots=None)
 def bert(
     *,
-    vocab_size: int,
-    mask_id: int,
-    special_ids: Sequence[int] = (),
-    counts: np.ndarray | None = None,
-    continues: np.ndarray | None = None,
+    vocab_size: Fact[int],
+    mask_id: Fact[int],
+    special_ids: Fact[Sequence[int]] = (),
+    counts: Fact[np.ndarray | None] = None,
+    continues: Fact[np.ndarray | None] = None,
     dim: int = 768,
     num_layers: int = 12,
     num_heads: int = 12,
     mlp_dim: int | None = None,
     max_length: int = 512,
-    num_segments: int = 2,
+    num_segments: Fact[int] = 2,
     position_offset: int = 0,
     norm: str = "post",
     positions: str = "learned",
@@ -180,23 +180,20 @@ def bert(
       params["masked"]["bias"] = jnp.log(seen / seen.sum())
     return params, {"continues": jnp.asarray(continues)} if whole_words else {}
 
-  def mask(rng, extra, tokens, held_out) -> Masked:
-    draw = lambda rng, tokens: mask_tokens(
-        rng, tokens, mask_id=mask_id, vocab_size=vocab_size, special_ids=special_ids,
-        rate=HELD_OUT_RATE if held_out else mask_rate, continues=extra["continues"] if whole_words else None)
-    if masking == "dynamic" and not held_out:
-      return draw(rng, tokens)
-    rows = jax.vmap(lambda key, row: draw(key, row[None]))(content_keys(tokens), tokens)
+  def draw(rng, extra, tokens, rate) -> Masked:
+    return mask_tokens(rng, tokens, mask_id=mask_id, vocab_size=vocab_size, special_ids=special_ids, rate=rate,
+                       continues=extra["continues"] if whole_words else None)
+
+  def still(extra, tokens, rate=HELD_OUT_RATE) -> Masked:
+    """Masks that depend on the tokens alone: always those of held-out data."""
+    rows = jax.vmap(lambda key, row: draw(key, extra, row[None], rate))(content_keys(tokens), tokens)
     return jax.tree.map(lambda x: x[:, 0], rows)
 
-  def sums(params, extra, batch, rng, deterministic):
-    """name -> (sum, count) over the batch; without `rng` of held-out data, whose masks are always the same."""
-    rng_mask, rng_dropout = (None, None) if rng is None else jax.random.split(rng)
-    rows = batch["mask"] if "mask" in batch else jnp.ones(len(batch["tokens"]))
-    masked = mask(rng_mask, extra, batch["tokens"], held_out=rng is None)
-    logits, next_logits = network.apply(
-        {"params": params}, masked.tokens, batch.get("segments"), masked.positions, deterministic,
-        rngs={} if deterministic else {"dropout": rng_dropout})
+  def sums(params, batch, masked, deterministic=True, rngs=None):
+    """name -> (sum, count) over the batch."""
+    rows = row_mask(batch)
+    logits, next_logits = network.apply({"params": params}, masked.tokens, batch.get("segments"), masked.positions,
+                                        deterministic, rngs=rngs)
     weights = masked.weights * rows[:, None]
     error = optax.softmax_cross_entropy_with_integer_labels(logits, masked.targets)
     # The target's score is the highest: quicker on CPUs than looking for the place of the highest.
@@ -211,11 +208,21 @@ def bert(
       found["next_share"] = ((rows * batch["is_next"]).sum(), rows.sum())  # Where texts are short, far from a half.
     return found
 
-  def loss_fn(params, extra, batch, rng, deterministic=False):
-    metrics = {name: total / jnp.maximum(count, 1)
-               for name, (total, count) in sums(params, extra, batch, rng, deterministic).items()}
+  def means(sums):
+    """Loss and metrics of such sums."""
+    metrics = {name: total / jnp.maximum(count, 1) for name, (total, count) in sums.items()}
     loss = metrics["masked_loss"] + metrics.get("next_loss", 0.0)
-    return loss, (metrics | {"perplexity": jnp.exp(metrics["masked_loss"])}, extra)
+    return loss, metrics | {"perplexity": jnp.exp(metrics["masked_loss"])}
+
+  def loss_fn(params, extra, batch, rng):
+    rng_mask, rng_dropout = jax.random.split(rng)
+    tokens = batch["tokens"]
+    masked = draw(rng_mask, extra, tokens, mask_rate) if masking == "dynamic" else still(extra, tokens, mask_rate)
+    loss, metrics = means(sums(params, batch, masked, deterministic=False, rngs={"dropout": rng_dropout}))
+    return loss, (metrics, extra)
+
+  def held_out(params, extra, batch):
+    return sums(params, batch, still(extra, batch["tokens"]))
 
   def hidden(params, batch, layers):
     return network.apply({"params": params}, batch["tokens"], batch.get("segments"), layers, batch.get("parts"),
@@ -224,17 +231,17 @@ def bert(
   def embed_fn(params, extra, batch):
     return pool(hidden(params, batch, needs_layers(pooling)), batch["tokens"] >= 0, pooling).astype(jnp.float32)
 
-  def embed_packed(params, extra, batch, rng):
+  def embed_packed(params, extra, batch):
     found = hidden(params, batch, needs_layers(pooling))
     return pool_parts(found, batch["parts"], batch["slots"].shape[1], pooling).astype(jnp.float32)
 
   outputs = {
       "embed_packed": embed_packed,
-      "loss": lambda params, extra, batch, rng: loss_fn(params, extra, batch, rng, deterministic=True)[0],
-      "measures": lambda params, extra, batch, rng: {
-          name: jnp.stack(pair) for name, pair in sums(params, extra, batch, None, True).items()},
-      "hidden": lambda params, extra, batch, rng: hidden(params, batch, True),
-      "attention": lambda params, extra, batch, rng: network.apply(
+      "loss": lambda params, extra, batch: means(held_out(params, extra, batch))[0],
+      "measures": lambda params, extra, batch: {
+          name: jnp.stack(pair) for name, pair in held_out(params, extra, batch).items()},
+      "hidden": lambda params, extra, batch: hidden(params, batch, True),
+      "attention": lambda params, extra, batch: network.apply(
           {"params": params}, batch["tokens"], batch.get("segments"), method="attention"),
   }
   return gradient_model(init_params, loss_fn, embed_fn, optimizer or optax.adam(1e-4), accumulate=accumulate,

@@ -38,10 +38,10 @@ from jaxtyping import Array, Bool, Float, Integer
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.characters import CharacterNetwork
 from embeddings_jax.nets.recurrent import LSTM
-from embeddings_jax.ops.batches import takes
+from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.pooling import pool
 from embeddings_jax.ops.softmax import cross_entropy, sampled_cross_entropy
-from embeddings_jax.types import InputError, Model
+from embeddings_jax.types import Fact, InputError, Model
 
 NUM_CHARACTERS = 262
 BEGIN, END, UNKNOWN = 0, 1, 2  # The first of the vocabulary; the words begin with the unknown one.
@@ -92,6 +92,10 @@ class Encoder(nn.Module):
     """The mean over layers."""
     return self.layers(batch, deterministic).mean(1)
 
+  def valid(self, batch: Mapping[str, Any]) -> Bool[Array, "batch time"]:
+    """Which words are no padding."""
+    return batch["tokens"] >= 0
+
 
 class Elmo(nn.Module):
   """Trunk and softmax."""
@@ -137,7 +141,7 @@ def encoder(
 @takes(characters=3, tokens=2)
 def elmo(
     *,
-    vocab_size: int,
+    vocab_size: Fact[int],
     dim: int = 512,
     cell_dim: int = 4096,
     num_layers: int = 2,
@@ -181,12 +185,10 @@ def elmo(
                        "characters (data.max_characters)")
     return network.init(rng, batch)["params"], {}
 
-  def directions(params, batch, rng=None):
+  def directions(params, batch, deterministic=True, rngs=None):
     """(queries [B, T - 1, d], targets [B, T - 1], weight [B, T - 1]) of both, and the table."""
-    tokens = batch["tokens"]
-    rows = batch["mask"] if "mask" in batch else jnp.ones(len(tokens))
-    (ahead, back), table = network.apply({"params": params}, batch, rng is None,
-                                         rngs={} if rng is None else {"dropout": rng})
+    tokens, rows = batch["tokens"], row_mask(batch)
+    (ahead, back), table = network.apply({"params": params}, batch, deterministic, rngs=rngs)
     words = (tokens[:, 1:] >= 0) & (tokens[:, :-1] >= 0)
 
     def one(queries, targets, mark):
@@ -196,7 +198,7 @@ def elmo(
 
   def loss_fn(params, extra, batch, rng):
     rng_dropout, rng_samples = jax.random.split(rng)
-    pair, table = directions(params, batch, rng_dropout)
+    pair, table = directions(params, batch, deterministic=False, rngs={"dropout": rng_dropout})
     losses = []
     for i, (queries, targets, weight) in enumerate(pair):
       weight = weight / jnp.maximum(weight.sum(), 1)
@@ -212,12 +214,12 @@ def elmo(
     pair, table = directions(params, batch)
     return [(cross_entropy(queries, table, targets, weight, chunk)[1], weight) for queries, targets, weight in pair]
 
-  def measures(params, extra, batch, rng):
+  def measures(params, extra, batch):
     """name -> [sum, count] over predicted words, without sampling."""
     sums = [jnp.stack([-(found * weight).sum(), weight.sum()]) for found, weight in likelihoods(params, batch)]
     return {"loss": sums[0] + sums[1], "forward_loss": sums[0], "backward_loss": sums[1]}
 
-  def held_out(params, extra, batch, rng):
+  def held_out(params, extra, batch):
     losses = [-(found * weight).sum() / jnp.maximum(weight.sum(), 1) for found, weight in likelihoods(params, batch)]
     return (losses[0] + losses[1]) / 2
 
@@ -233,7 +235,7 @@ def elmo(
   outputs = {
       "loss": held_out,
       "measures": measures,
-      "hidden": lambda params, extra, batch, rng: hidden(params, batch),
+      "hidden": lambda params, extra, batch: hidden(params, batch),
   }
   return gradient_model(init_params, loss_fn, embed_fn, optimizer or optax.adagrad(0.2), accumulate=accumulate,
                         ema_decay=ema_decay, outputs=outputs)

@@ -31,11 +31,11 @@ from jaxtyping import Array, Float, Int
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.text_encoder import TextEncoder, text_encoder
 from embeddings_jax.nets.transformer import RULES
-from embeddings_jax.ops.batches import takes
+from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.pooling import check_pooling, needs_layers, pool, pool_parts
 from embeddings_jax.ops.sampling import check_sampling, draw
 from embeddings_jax.ops.softmax import cross_entropy
-from embeddings_jax.types import InputError, Model
+from embeddings_jax.types import Fact, InputError, Model
 
 
 class Gpt(nn.Module):
@@ -68,7 +68,7 @@ class Gpt(nn.Module):
 
 def encoder(
     *,
-    vocab_size: int,
+    vocab_size: Fact[int],
     dim: int = 768,
     num_layers: int = 12,
     num_heads: int = 12,
@@ -87,8 +87,8 @@ def encoder(
 @takes(tokens=2, parts=None, slots=None)
 def gpt(
     *,
-    vocab_size: int,
-    end_id: int | None = None,
+    vocab_size: Fact[int],
+    end_id: Fact[int | None] = None,
     dim: int = 768,
     num_layers: int = 12,
     num_heads: int = 12,
@@ -139,29 +139,27 @@ def gpt(
   def init_params(rng, batch):
     return network.init(rng, batch["tokens"])["params"], {}
 
-  def predicted(params, batch, rng=None):
+  def predicted(params, batch, deterministic=True, rngs=None):
     """The loss, and for each token but a row's first: log-likelihood, whether it was foreseen, 1 if it is a token."""
     tokens = batch["tokens"]
-    targets, valid = tokens[:, 1:], (tokens[:, 1:] >= 0).astype(jnp.float32)
-    if "mask" in batch:
-      valid = valid * batch["mask"][:, None]
-    hidden = network.apply({"params": params}, tokens, rng is None, rngs={} if rng is None else {"dropout": rng})
+    targets, valid = tokens[:, 1:], (tokens[:, 1:] >= 0) * row_mask(batch)[:, None]
+    hidden = network.apply({"params": params}, tokens, deterministic, rngs=rngs)
     weight = valid / jnp.maximum(valid.sum(), 1)
     table = params["encoder"]["token_embedding"]
     return *cross_entropy(hidden[:, :-1], table, jnp.maximum(targets, 0), weight, chunk), valid
 
   def loss_fn(params, extra, batch, rng):
-    loss, _, right, valid = predicted(params, batch, rng)
+    loss, _, right, valid = predicted(params, batch, deterministic=False, rngs={"dropout": rng})
     accuracy = (right * valid).sum() / jnp.maximum(valid.sum(), 1)
     return loss, ({"accuracy": accuracy, "perplexity": jnp.exp(loss)}, extra)
 
-  def measures(params, extra, batch, rng):
+  def measures(params, extra, batch):
     """name -> [sum, count] over the predicted tokens."""
     _, log_likelihood, right, valid = predicted(params, batch)
     sums = {"loss": -(log_likelihood * valid).sum(), "accuracy": (right * valid).sum()}
     return {name: jnp.stack([total, valid.sum()]) for name, total in sums.items()}
 
-  def log_likelihood(params, extra, batch, rng):
+  def log_likelihood(params, extra, batch):
     _, found, _, valid = predicted(params, batch)
     return found * valid
 
@@ -172,9 +170,15 @@ def gpt(
   def embed_fn(params, extra, batch):
     return pool(hidden(params, batch, needs_layers(pooling)), batch["tokens"] >= 0, pooling).astype(jnp.float32)
 
-  def sample(params, extra, batch, rng):
-    prompt = batch["tokens"]
-    num_rows, length = prompt.shape
+  def sample(params, extra, rng, num, batch=None):
+    """Tokens [num, sample_length] that continue the prompt of one row or of `num`; without one a new document."""
+    if batch is None and end_id is None:
+      raise InputError("batch: a prompt is needed, because the tokenizer has no token between documents")
+    prompt = jnp.full((1, 1), end_id) if batch is None else batch["tokens"]
+    length = prompt.shape[1]
+    if len(prompt) not in (1, num):
+      raise InputError(f"num={num}: the batch has {len(prompt)} prompts; give one, or one for each sample")
+    prompt = jnp.broadcast_to(prompt, (num, length))
     if length + sample_length > max_length + 1:
       raise InputError(f"a prompt of {length} tokens and sample_length={sample_length}: the model knows positions up "
                        f"to {max_length}; shorten one of them")
@@ -190,23 +194,23 @@ def gpt(
       token = jnp.where(ended, -1, token)
       if end_id is not None:
         ended |= token == end_id
-      tokens = tokens.at[jnp.arange(num_rows), place].set(token, mode="drop")
+      tokens = tokens.at[jnp.arange(num), place].set(token, mode="drop")
       return tokens, drawn.at[:, i].set(token), ended
 
-    start = tokens, jnp.full((num_rows, sample_length), -1, jnp.int32), jnp.zeros(num_rows, bool)
+    start = tokens, jnp.full((num, sample_length), -1, jnp.int32), jnp.zeros(num, bool)
     return jax.lax.fori_loop(0, sample_length, one, start)[1]
 
-  def embed_packed(params, extra, batch, rng):
+  def embed_packed(params, extra, batch):
     found = hidden(params, batch, needs_layers(pooling))
     return pool_parts(found, batch["parts"], batch["slots"].shape[1], pooling).astype(jnp.float32)
 
   outputs = {
       "embed_packed": embed_packed,
-      "loss": lambda params, extra, batch, rng: predicted(params, batch)[0],
+      "loss": lambda params, extra, batch: predicted(params, batch)[0],
       "log_likelihood": log_likelihood,
       "measures": measures,
-      "hidden": lambda params, extra, batch, rng: hidden(params, batch, True),
-      "attention": lambda params, extra, batch, rng: network.apply(
+      "hidden": lambda params, extra, batch: hidden(params, batch, True),
+      "attention": lambda params, extra, batch: network.apply(
           {"params": params}, batch["tokens"], method="attention"),
       "sample": sample,
   }

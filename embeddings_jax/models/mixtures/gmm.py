@@ -53,7 +53,7 @@ from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.centres import given_start, row_weight, squared_distances, starting_centres
 from embeddings_jax.ops.chunks import sum_over_chunks
 from embeddings_jax.ops.restarts import restarts
-from embeddings_jax.types import InputError, Model
+from embeddings_jax.types import Fact, InputError, Model
 
 LOG_2PI = 1.8378770664093453
 COVARIANCES = ("full", "tied", "diagonal", "spherical")
@@ -102,12 +102,12 @@ def gmm(
     covariance: str = "full",
     start: str = "kmeans++",
     weights: Any = None,
-    means: Any = None,
+    means: Fact[Any] = None,
     covariances: Any = None,
     num_init: int = 1,
-    missing: bool = False,
-    num_labels: int = 0,
-    steps_per_epoch: int = 1,
+    missing: Fact[bool] = False,
+    num_labels: Fact[int] = 0,
+    steps_per_epoch: Fact[int] = 1,
     stepwise: bool = False,
     power: float = 0.7,
     floor: float = 1e-6,
@@ -137,7 +137,7 @@ def gmm(
   Returns:
     A `Model`. Batches hold `x` [n, d] float32 and may hold `mask`, `weight` and `label` (int32) [n]. `embed` gives
     responsibilities [n, k], whatever the labels. Outputs: `log_likelihood` [n], `log_joint` [n, k] (log p(x, z = k)),
-    `loss`, `aic` and `bic` of a batch, `sample` (as many rows as the batch has), `components`.
+    `loss`, `aic` and `bic` of a batch, `sample` [num, d], `components`.
   """
   if num_components < 1:
     raise InputError(f"num_components={num_components}: must be at least 1")
@@ -396,11 +396,11 @@ def gmm(
     weights = jnp.maximum(share, 1e-30)
     return state._replace(weights=weights / weights.sum(), offsets=state.offsets + delta, covariances=second)
 
-  def log_joint(state, batch, rng=None):
+  def log_joint(state, batch):
     of_rows, _ = (_missing_moments if missing else _moments)(state, _density(state), (batch["x"] - state.centre).T)
     return of_rows.T
 
-  def log_likelihood(state, batch, rng=None):
+  def log_likelihood(state, batch):
     return jax.nn.logsumexp(log_joint(state, batch), axis=1)
 
   def embed(state, batch):
@@ -410,21 +410,22 @@ def gmm(
     weight = row_weight(batch)
     return (log_likelihood(state, batch) * weight).sum() / weight.sum()
 
-  def loss(state, batch, rng=None):
+  def loss(state, batch):
     return -mean_log_likelihood(state, batch)
 
   def criterion(name):
-    return lambda state, batch, rng=None: _criteria(
+    return lambda state, batch: _criteria(
         mean_log_likelihood(state, batch), row_weight(batch).sum(), batch["x"].shape[1])[name]
 
-  def sample(state, batch, rng):
+  def sample(state, rng, num, batch=None):
+    del batch
     pick, noise = jax.random.split(rng)
-    component = jax.random.categorical(pick, jnp.log(state.weights), shape=batch["x"].shape[:1])
+    component = jax.random.categorical(pick, jnp.log(state.weights), shape=(num,))
     cholesky = _cholesky(_full_covariances(state) + floor * jnp.eye(state.centre.shape[0]))
-    normal = jax.random.normal(noise, batch["x"].shape)
+    normal = jax.random.normal(noise, (num, state.centre.shape[0]))
     return state.centre + state.offsets[component] + jnp.einsum("nde,ne->nd", cholesky[component], normal)
 
-  def components(state, batch=None, rng=None):
+  def components(state):
     covariances = _full_covariances(state) + floor * jnp.eye(state.centre.shape[0])
     return {"weights": state.weights, "means": state.centre + state.offsets, "covariances": covariances}
 

@@ -33,7 +33,7 @@ from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.centres import given_start, row_weight, squared_distances, starting_centres
 from embeddings_jax.ops.chunks import sum_over_chunks
 from embeddings_jax.ops.restarts import restarts
-from embeddings_jax.types import InputError, Model
+from embeddings_jax.types import Fact, InputError, Model
 
 # Floats of the distances of a chunk of rows: what a CPU's cache holds.
 CHUNK_FLOATS = 1 << 18
@@ -63,9 +63,9 @@ def kmeans(
     *,
     num_components: int,
     start: str = "kmeans++",
-    means: Any = None,
+    means: Fact[Any] = None,
     num_init: int = 1,
-    steps_per_epoch: int = 1,
+    steps_per_epoch: Fact[int] = 1,
     stepwise: bool = False,
     power: float = 0.7,
     tolerance: float = 1e-6,
@@ -152,17 +152,17 @@ def kmeans(
     return state._replace(step=state.step + 1, share=share, inertia=sums.inertia / rows,
                           offsets=state.offsets + rate * sums.first / rows / _at_least_one_row(share))
 
-  def distances(state, batch, rng=None):
+  def distances(state, batch):
     return squared_distances((batch["x"] - state.centre).T, state.offsets).T
 
   def embed(state, batch):
     return jax.nn.one_hot(distances(state, batch).argmin(1), num_components)
 
-  def loss(state, batch, rng=None):
+  def loss(state, batch):
     weight = row_weight(batch)
     return (distances(state, batch).min(1) * weight).sum() / weight.sum()
 
-  def components(state, batch=None, rng=None):
+  def components(state):
     return {"weights": state.share, "means": state.centre + state.offsets}
 
   model = Model(init, update, embed, {"distances": distances, "loss": loss, "components": components})

@@ -26,11 +26,11 @@ The encoder's parameters lie under `params/encoder`, and what the pre-training h
 or h_t standardised. Deviations: positions of padding are no candidates for a span; dropout's mask comes from a hash.
 A frozen encoder works without dropout.
 
-Batch: `tokens` int32 [batch, time], -1 past the end (of `multiple_choice` [batch, choices, time]), `segments` alike,
-`characters` [batch, time, characters] for encoders that read them, or `signal` with `length`, or `image`, for those
-of sounds and pictures, where t is a frame, a patch or a place of a map; and `label` (int32 or float32 [batch]),
-`start` and `end` (int32 [batch]), or `tags` (int32 [batch, time], -1 where nothing is asked). `embed` is c; of spans
-and tags the mean of h.
+Batch: `{"inputs": tree, "targets": dict, "mask"}`. `inputs` is what the encoder reads, as `tokens` int32 [batch,
+time], -1 past the end (of `multiple_choice` each array is [batch, choices, ...]), or `image`; t is a token, a frame,
+a patch or a place of a map. `targets` is `label` (int32 or float32 [batch]), `start` and `end` (int32 [batch]), or
+`tags` (int32 [batch, time], -1 where nothing is asked). `embed` is c; of spans and tags the mean of h; it and
+`hidden` take a batch of the encoder of items too, without `inputs`.
 
 Expected: `embeddings_jax/configs/finetune.py`.
 """
@@ -41,29 +41,30 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from embeddings_jax.gradient import GradientState, gradient_model
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.augment import augmented, compose, horizontal_flip, random_shift
-from embeddings_jax.ops.batches import takes
+from embeddings_jax.ops.batches import inputs_of, row_mask, takes
 from embeddings_jax.ops.dropout import dropout as drop
 from embeddings_jax.ops.pooling import pool, reading
 from embeddings_jax.ops.product import affine
-from embeddings_jax.types import InputError, Model
+from embeddings_jax.types import Fact, InputError, Model
 
 TASKS = ("classification", "regression", "multiple_choice", "span", "tagging")
 POOLINGS = ("cls", "mean", "last")
 LAYERS = ("last", "mix", "concat")
+NORM = nn.BatchNorm(momentum=0.9, epsilon=1e-6, use_bias=False, use_scale=False)
 _NEVER = -1e30
 
 
-@takes(tokens=(2, 3), segments=(2, 3), characters=(3, 4), signal=2, image=4, label=None, tags=None, mask=None)
+@takes(inputs=None, targets=None)
 def finetune(
     *,
     encoder: nn.Module,
-    task: str,
-    num_classes: int = 1,
+    task: Fact[str],
+    num_classes: Fact[int] = 1,
     pooling: str = "cls",
     layers: str = "last",
     frozen: bool = False,
@@ -82,9 +83,9 @@ def finetune(
   """A task's head on an encoder; the defaults are those of BERT.
 
   Args:
-    encoder: has the methods `features(batch, deterministic)` -> [batch, time, dim] and `layers(batch, deterministic)`
-      -> [batch, layers + 1, time, dim], and, where it reads no tokens, `valid(batch)` -> bool [batch, time], which of
-      the features are no padding.
+    encoder: has the methods `features(batch, deterministic)` -> [batch, time, dim], `layers(batch, deterministic)` ->
+      [batch, layers + 1, time, dim], and `valid(batch)` -> bool [batch, time], which of the features are no padding.
+      It gets the batch's `inputs` whole, with its `mask`.
     task: of `TASKS`.
     num_classes: classes or tags.
     pooling: `cls`, `mean` or `last`; for a text's vector.
@@ -132,13 +133,12 @@ def finetune(
   if shift < 0:
     raise InputError(f"shift={shift}: must be at least 0 pixels")
   auxiliary = auxiliary if auxiliary_weight else None
-  norm = nn.BatchNorm(momentum=0.9, epsilon=1e-6, use_bias=False, use_scale=False)
 
   def init_params(rng, batch):
     rng_encoder, rng_head, rng_pooler = jax.random.split(rng, 3)
-    rows = _rows(batch)
-    if "tokens" not in batch and task not in ("classification", "regression"):
-      raise InputError(f"task={task!r}: needs tokens, and the batch has {', '.join(rows)}")
+    rows = encoder_rows(batch, task)
+    if "tokens" not in rows and task not in ("classification", "regression"):
+      raise InputError(f"task={task!r}: needs tokens, and the batch has {', '.join(batch['inputs'])}")
     if auxiliary:
       state = auxiliary.init(rng_encoder, rows)
       params, extra = dict(state.params), state.extra
@@ -156,7 +156,7 @@ def finetune(
     if of_text and pooling == "cls":
       params["pooler"] = dense(rng_pooler, dim)
     if normalize:
-      statistics = norm.init(rng_head, jnp.zeros((1, dim)), use_running_average=True)["batch_stats"]
+      statistics = NORM.init(rng_head, jnp.zeros((1, dim)), use_running_average=True)["batch_stats"]
       extra = {**extra, "batch_stats": {**extra.get("batch_stats", {}), "head": statistics}}
     return params, extra
 
@@ -165,102 +165,76 @@ def finetune(
     trunk = jax.lax.stop_gradient(params["encoder"]) if frozen else params["encoder"]
     return {"params": trunk, **{name: value["encoder"] for name, value in extra.items() if "encoder" in value}}
 
-  def features(params, extra, rows, rng) -> tuple[Float[Array, "rows time dim"], dict]:
-    """Of the first token alone where no other is looked at, and `extra` after it. `rng`: None for no dropout."""
+  def features(params, extra, rows, *, deterministic=True, rng=None) -> tuple[Float[Array, "rows time dim"], dict]:
+    """Of the first token alone where no other is looked at, and `extra` after it."""
     method = "layers" if layers != "last" else reading(encoder, pooling) if of_text else "features"
-    still = frozen or rng is None
-    options = {"deterministic": still, "rngs": {} if rng is None else {"dropout": rng}}
+    options = {"deterministic": frozen or deterministic, "rngs": {} if deterministic else {"dropout": rng}}
     variables = variables_of(params, extra)
-    if still or len(variables) == 1:
+    if options["deterministic"] or len(variables) == 1:
       found = encoder.apply(variables, rows, method=method, **options)
     else:
       moving = [name for name in variables if name != "params"]
       found, moved = encoder.apply(variables, rows, method=method, mutable=moving, **options)
       extra = {**extra, **{name: {**extra[name], "encoder": value} for name, value in moved.items()}}
     if layers == "mix":
-      mix = params["head"]["mix"]
-      found = mix["gamma"] * jnp.einsum("l,bltd->btd", jax.nn.softmax(mix["weights"]), found)
+      found = mixed_layers(found, **params["head"]["mix"])
     elif layers == "concat":
       found = jnp.moveaxis(found, 1, 2).reshape(len(found), found.shape[2], -1)
     return found, extra
 
+  def valid_of(params, extra, rows) -> Bool[Array, "rows time"]:
+    return encoder.apply(variables_of(params, extra), rows, method="valid")
+
   def pooled(params, extra, rows, hidden) -> Float[Array, "rows dim"]:
-    if "image" in rows:
-      valid = jnp.ones(hidden.shape[:2], bool)
-    elif hasattr(encoder, "valid"):
-      valid = encoder.apply(variables_of(params, extra), rows, method="valid")
-    else:
-      valid = rows["tokens"] >= 0
-    vector = pool(hidden, valid, pooling if of_text else "mean")
+    vector = pool(hidden, valid_of(params, extra, rows), pooling if of_text else "mean")
     return nn.tanh(affine(vector, **params["pooler"], dtype=vector.dtype)) if of_text and pooling == "cls" else vector
 
-  def standardized(extra, rows, vectors, *, training: bool) -> tuple[Array, dict]:
-    """What goes into the head, [rows, dim] or [rows, time, dim], and `extra` after it."""
-    statistics = extra["batch_stats"]
-    if not training:
-      return norm.apply({"batch_stats": statistics["head"]}, vectors, use_running_average=True), extra
-    valid = rows["tokens"] >= 0 if vectors.ndim == 3 else jnp.ones(len(vectors), bool)
-    if "mask" in rows:
-      valid &= (rows["mask"] > 0).reshape(-1, *[1] * (valid.ndim - 1))
-    found, moved = norm.apply({"batch_stats": statistics["head"]}, vectors, use_running_average=False,
-                              mask=valid[..., None], mutable=["batch_stats"])
-    return found, {**extra, "batch_stats": {**statistics, "head": moved["batch_stats"]}}
-
-  def predict(params, extra, batch, rng) -> tuple[Array, dict]:
+  def predict(params, extra, batch, *, deterministic=True, rng=None) -> tuple[Array, dict]:
     """What the table above calls predictions, before the softmax, float32; and `extra` after it."""
-    rows = _rows(batch)
-    rng, rng_head = (None, None) if rng is None else jax.random.split(rng)
-    if rng_head is not None and "image" in rows and shift:
+    rows = encoder_rows(batch, task)
+    rng_encoder, rng_head = (None, None) if deterministic else jax.random.split(rng)
+    if not deterministic and "image" in rows and shift:
       change = compose(random_shift(shift), horizontal_flip())
       rows["image"] = augmented(change, jax.random.fold_in(rng_head, 1), rows["image"])
-    vectors, extra = features(params, extra, rows, rng)
+    vectors, extra = features(params, extra, rows, deterministic=deterministic, rng=rng_encoder)
     vectors = (pooled(params, extra, rows, vectors) if of_text else vectors).astype(jnp.float32)
     if normalize:
-      vectors, extra = standardized(extra, rows, vectors, training=rng_head is not None)
-    if rng_head is not None and task != "span":
+      valid = valid_of(params, extra, rows) if vectors.ndim == 3 else jnp.ones(len(vectors), bool)
+      valid &= (row_mask(rows) > 0).reshape(-1, *[1] * (valid.ndim - 1))
+      vectors, moved = standardized(extra["batch_stats"]["head"], vectors, valid, deterministic)
+      extra = {**extra, "batch_stats": {**extra["batch_stats"], "head": moved}}
+    if not deterministic and task != "span":
       vectors = drop(vectors, rng_head, dropout)
     found = affine(vectors, params["head"]["kernel"], params["head"]["bias"])
     if task == "span":
-      found = jnp.where((rows["tokens"] >= 0)[..., None], found, _NEVER)
-    elif task in ("regression", "multiple_choice"):
-      found = found.reshape(batch["tokens"].shape[:-1] if "tokens" in batch else -1)
-    return found, extra
-
-  def task_loss(batch, found) -> tuple[Array, dict[str, Array]]:
-    valid = batch["mask"] if "mask" in batch else jnp.ones(len(found))
-    if task == "tagging":
-      valid = valid[:, None] * (batch["tags"] >= 0)
-    mean = lambda x: (valid * x).sum() / jnp.maximum(valid.sum(), 1)
-    entropy = optax.softmax_cross_entropy_with_integer_labels
-    if task == "regression":
-      return mean(jnp.square(found - batch["label"])), {}
-    if task == "span":
-      ends = [(found[..., i], batch[name]) for i, name in enumerate(("start", "end"))]
-      right = [scores.argmax(-1) == place for scores, place in ends]
-      return mean(sum(entropy(*end) for end in ends) / 2), {"accuracy": mean(right[0] & right[1])}
-    label = jnp.maximum(batch["tags"], 0) if task == "tagging" else batch["label"]
-    return mean(entropy(found, label)), {"accuracy": mean(found.argmax(-1) == label)}
+      found = jnp.where(valid_of(params, extra, rows)[..., None], found, _NEVER)
+    elif task == "multiple_choice":
+      found = found.reshape(jax.tree.leaves(batch["inputs"])[0].shape[:2])
+    return found[:, 0] if task == "regression" else found, extra
 
   def loss_fn(params, extra, batch, rng):
-    rng, rng_auxiliary = (None, None) if rng is None else jax.random.split(rng)
-    found, moved = predict(params, extra, batch, rng)
-    loss, metrics = task_loss(batch, found)
-    if auxiliary and rng is not None:
+    rng, rng_auxiliary = jax.random.split(rng)
+    found, moved = predict(params, extra, batch, deterministic=False, rng=rng)
+    loss, metrics = task_loss(task, found, batch["targets"], row_mask(batch))
+    if auxiliary:
       state = GradientState(jnp.zeros((), jnp.int32), params, extra, (), params)
-      other = auxiliary.outputs["training_loss"](state, _rows(batch), rng_auxiliary)
+      other = auxiliary.outputs["training_loss"](state, encoder_rows(batch, task), rng_auxiliary)
       metrics = metrics | {"task_loss": loss, "auxiliary_loss": other}
       loss = loss + auxiliary_weight * other
     return loss, (metrics, moved)
 
+  def held_out(params, extra, batch):
+    return task_loss(task, predict(params, extra, batch)[0], batch["targets"], row_mask(batch))[0]
+
   def embed_fn(params, extra, batch):
-    rows = _rows(batch)
-    return pooled(params, extra, rows, features(params, extra, rows, None)[0]).astype(jnp.float32)
+    rows = encoder_rows(batch, task)
+    return pooled(params, extra, rows, features(params, extra, rows)[0]).astype(jnp.float32)
 
   outputs = {
-      "loss": lambda params, extra, batch, rng: loss_fn(params, extra, batch, None)[0],
-      "predict": lambda params, extra, batch, rng: predict(params, extra, batch, None)[0],
-      "hidden": lambda params, extra, batch, rng: encoder.apply(
-          variables_of(params, extra), _rows(batch), method="layers"),
+      "loss": held_out,
+      "predict": lambda params, extra, batch: predict(params, extra, batch)[0],
+      "hidden": lambda params, extra, batch: encoder.apply(
+          variables_of(params, extra), encoder_rows(batch, task), method="layers"),
   }
   optimizer = optimizer or optax.adamw(2e-5, weight_decay=0.01)
   if frozen:
@@ -272,13 +246,65 @@ def finetune(
                         ema_decay=ema_decay, outputs=outputs, rules=RULES)
 
 
-def _rows(batch: Mapping[str, Any]) -> dict[str, Any]:
-  """What an encoder sees: one text a row, a choice being one."""
-  names = [name for name in ("tokens", "segments", "characters", "signal", "length", "image") if name in batch]
-  if "tokens" not in batch or batch["tokens"].ndim == 2:
-    return {name: batch[name] for name in (*names, "mask") if name in batch}
-  rows = {name: batch[name].reshape(-1, batch[name].shape[-1]) for name in names}
-  return rows | ({"mask": jnp.repeat(batch["mask"], batch["tokens"].shape[1])} if "mask" in batch else {})
+def encoder_rows(batch: Mapping[str, Any], task: str) -> dict[str, Any]:
+  """Returns what the encoder network reads: the whole `inputs`, each choice as a row of its own, and `mask`.
+
+  A batch without `inputs` is one of the encoder that makes batches of items: rows already.
+  """
+  rows = dict(inputs_of(batch))
+  if "inputs" in batch and "mask" in batch:
+    rows["mask"] = batch["mask"]
+  if task != "multiple_choice" or "inputs" not in batch:
+    return rows
+  num_choices = jax.tree.leaves(batch["inputs"])[0].shape[1]
+  mask = {"mask": jnp.repeat(rows.pop("mask"), num_choices)} if "mask" in rows else {}
+  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows) | mask
+
+
+def mixed_layers(
+    hidden: Float[Array, "rows layers time dim"], weights: Float[Array, " layers"], gamma: Float[Array, ""],
+) -> Float[Array, "rows time dim"]:
+  """γ Σ_l softmax(s)_l h_l."""
+  return gamma * jnp.einsum("l,bltd->btd", jax.nn.softmax(weights), hidden)
+
+
+def standardized(
+    statistics: Any, vectors: Float[Array, "*rows dim"], valid: Bool[Array, "*rows"], deterministic: bool,
+) -> tuple[Float[Array, "*rows dim"], Any]:
+  """BatchNorm without scale and shift: by running `statistics`, or by those of the valid vectors.
+
+  Returns:
+    The standardized vectors, and the running statistics after them.
+  """
+  if deterministic:
+    return NORM.apply({"batch_stats": statistics}, vectors, use_running_average=True), statistics
+  found, moved = NORM.apply({"batch_stats": statistics}, vectors, use_running_average=False, mask=valid[..., None],
+                            mutable=["batch_stats"])
+  return found, moved["batch_stats"]
+
+
+def task_loss(
+    task: str, predictions: Float[Array, "rows ..."], targets: Mapping[str, Any], mask: Float[Array, " rows"],
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+  """Mean loss of a task over valid rows (of `tagging`: words), nats, and its metrics.
+
+  Args:
+    task: One of `TASKS`.
+    predictions: Logits or scores, as the output `predict` gives them.
+    targets: `label`, `start` and `end`, or `tags`.
+    mask: 1 for valid rows.
+  """
+  valid = mask[:, None] * (targets["tags"] >= 0) if task == "tagging" else mask
+  mean = lambda x: (valid * x).sum() / jnp.maximum(valid.sum(), 1)
+  entropy = optax.softmax_cross_entropy_with_integer_labels
+  if task == "regression":
+    return mean(jnp.square(predictions - targets["label"])), {}
+  if task == "span":
+    ends = [(predictions[..., i], targets[name]) for i, name in enumerate(("start", "end"))]
+    right = [scores.argmax(-1) == place for scores, place in ends]
+    return mean(sum(entropy(*end) for end in ends) / 2), {"accuracy": mean(right[0] & right[1])}
+  label = jnp.maximum(targets["tags"], 0) if task == "tagging" else targets["label"]
+  return mean(entropy(predictions, label)), {"accuracy": mean(predictions.argmax(-1) == label)}
 
 
 def _by_layer(decay: float, trained: int) -> optax.GradientTransformation:

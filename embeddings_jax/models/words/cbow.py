@@ -56,7 +56,7 @@ from embeddings_jax.ops import word_blocks
 from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.softmax import check_affordable, weighted_log_partition
 from embeddings_jax.ops.word_blocks import Draws, minus_log, shifted, turned
-from embeddings_jax.types import Array, InputError, Model
+from embeddings_jax.types import Array, Fact, InputError, Model
 
 CHOICES = {"objective": ("negative_sampling", "softmax"), "context": ("mean", "sum"),
            "context_unit": ("window", "sentence", "document")}
@@ -83,9 +83,9 @@ class CbowState(NamedTuple):
 @takes(tokens=2)
 def cbow(
     *,
-    vocab_size: int,
-    counts: Any,
-    num_steps: int | None = None,
+    vocab_size: Fact[int],
+    counts: Fact[Any],
+    num_steps: Fact[int | None] = None,
     dim: int = 100,
     objective: str = "negative_sampling",
     context: str = "mean",
@@ -208,8 +208,8 @@ def cbow(
     return total / jnp.maximum(number, 1), (metrics, extra)
 
   if not sampled:
-    held_out = lambda params, extra, batch, rng: softmax_loss(params, extra, batch, jax.random.key(0), 1.0)[0]
-    listed = lambda params, extra, batch, rng: {
+    held_out = lambda params, extra, batch: softmax_loss(params, extra, batch, jax.random.key(0), 1.0)[0]
+    listed = lambda params, extra: {
         name: table[:vocab_size] for name, table in params.items() if not isinstance(table, tuple)}
     drawn = lambda params, extra, batch, rng: draw(extra["keep"], None, batch, rng)._asdict()
     return gradient_model(
@@ -274,14 +274,13 @@ def cbow(
                "learning_rate": rate}
     return state._replace(step=state.step + 1, input=new[0], output=new[1]), metrics
 
-  def loss(state, batch, rng):
-    del rng  # Held-out text is always seen with the same windows and noise words.
+  def loss(state, batch):
+    # Held-out text is always seen with the same windows and noise words.
     draws = draw(state.keep, state.noise, batch, jax.random.key(0))
     total_of, _, scale = contexts(draws)
     return scored(state.input, state.input if tied else state.output, draws, total_of, scale)[-1]
 
-  def components(state, batch, rng):
-    del batch, rng
+  def components(state):
     return {"input": state.input[:vocab_size]} | ({} if tied else {"output": state.output[:vocab_size]})
 
   def draws(state, batch, rng):

@@ -36,10 +36,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from embeddings_jax.ops.batches import takes
+from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.sharding import DATA_AXES, constrain, num_data_shards
 from embeddings_jax.ops.sparse import csr_matmul, sampled_products
-from embeddings_jax.types import Array, Batch, InputError, Model
+from embeddings_jax.types import Array, Batch, Fact, InputError, Model
 
 LARGEST_GRADIENT = 100.0
 WIDTH_MULTIPLE = 8  # Of what sparse products read: rows that begin at a cache line are twice as fast.
@@ -74,10 +74,10 @@ class Side(NamedTuple):
 @takes(row=None, col=None, count=None, row_group=None, col_group=None, mask=None, tokens=2)
 def glove(
     *,
-    vocab_size: int,
-    num_groups: int,
-    group_size: int,
-    marginals: Any = None,
+    vocab_size: Fact[int],
+    num_groups: Fact[int],
+    group_size: Fact[int],
+    marginals: Fact[Any] = None,
     dim: int = 100,
     weighting: str = "power",
     x_max: float = 100.0,
@@ -139,7 +139,7 @@ def glove(
     tables = {"word": _take((state.word, state.word_bias), batch["row_group"], size),
               "context": _take((state.context, state.context_bias), batch["col_group"], size)}
     sums, *sides = _over_tiles(tile_gradients, tables, batch)
-    valid = batch["mask"] > 0
+    valid = row_mask(batch) > 0
     # Rows of a tile are few and a table's many: gathered by every device they spare an all-reduce of tables.
     # A tile that is only padding has no place.
     groups = [jnp.where(valid, batch[name], num_groups) for name in ("row_group", "col_group")]
@@ -210,20 +210,17 @@ def glove(
     vectors = sum(table.at[rows].get(mode="fill", fill_value=0) for table in (state.word, state.context))
     return vectors.sum(-2) / jnp.maximum(valid.sum(-1, keepdims=True), 1)
 
-  def loss(state, batch, rng):
-    del rng
-
+  def loss(state, batch):
     def tile_loss(tables, tile):
       scale, difference, _, _ = errors(tables["word"], tables["context"], tile)
       return (scale * difference**2).sum(), (tile["count"] > 0).sum().astype(jnp.float32)
 
     tables = {"word": _take((state.word, state.word_bias), batch["row_group"], size),
               "context": _take((state.context, state.context_bias), batch["col_group"], size)}
-    total, cells = ((x * batch["mask"]).sum() for x in _over_tiles(tile_loss, tables, batch))
+    total, cells = ((x * row_mask(batch)).sum() for x in _over_tiles(tile_loss, tables, batch))
     return total / jnp.maximum(cells, 1)
 
-  def components(state, batch, rng):
-    del batch, rng
+  def components(state):
     return {name: getattr(state, name)[place] for name in ("word", "context", "word_bias", "context_bias")}
 
   rules = ((r"(^|/)(word|context)(_bias)?(_squares)?$", P("model")),)

@@ -42,11 +42,11 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 
 from embeddings_jax.ops import lanczos
-from embeddings_jax.ops.batches import takes
+from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.lanczos import orthonormal, signs
 from embeddings_jax.ops.sharding import DATA_AXES, num_data_shards
 from embeddings_jax.ops.sparse import csr_matmul
-from embeddings_jax.types import Array, InputError, Model
+from embeddings_jax.types import Array, Fact, InputError, Model
 
 SIMILARITIES = ("ppmi", "pmi", "ratio", "log", "raw")
 CHUNK = 1 << 16  # Cells of a scattered product at a time.
@@ -79,11 +79,11 @@ class PpmiState(NamedTuple):
 @takes(row=None, col=None, count=None, mask=None, tokens=2)
 def ppmi(
     *,
-    vocab_size: int,
-    marginals: Any,
-    context_marginals: Any,
-    total: float,
-    symmetric: bool = True,
+    vocab_size: Fact[int],
+    marginals: Fact[Any],
+    context_marginals: Fact[Any],
+    total: Fact[float],
+    symmetric: Fact[bool] = True,
     dim: int = 100,
     similarity: str = "ppmi",
     shift: float = 1.0,
@@ -142,7 +142,7 @@ def ppmi(
 
   def matrix(state, batch, row, col):
     """Values of the cells, `row` being the words' and `col` the contexts' ids."""
-    count, valid = batch["count"], batch["mask"] > 0
+    count, valid = batch["count"], row_mask(batch) > 0
     if similarity == "raw":
       return jnp.where(valid, count, 0)
     valid &= count > 0
@@ -161,7 +161,7 @@ def ppmi(
     def one_cycle(state):
       row, col = batch["row"], batch["col"]
       values = matrix(state, batch, row, col)
-      places = (jnp.where(batch["mask"] > 0, row, vocab_size), col)  # The padding comes last.
+      places = (jnp.where(row_mask(batch) > 0, row, vocab_size), col)  # The padding comes last.
       multiply = lambda x: _product(values, *places, x)
       if symmetric:  # M'_ij is the similarity of the same count with the roles exchanged.
         turned = matrix(state, batch, col, row)
@@ -192,14 +192,12 @@ def ppmi(
     rows = table.at[jnp.where(valid, tokens, vocab_size)].get(mode="fill", fill_value=0)
     return rows.sum(-2) / jnp.maximum(valid.sum(-1, keepdims=True), 1)
 
-  def components(state, batch, rng):
-    del batch, rng
+  def components(state):
     words, contexts = tables(state)
     return {"input": words, "output": contexts, "values": state.values[:dim]}
 
-  def similarities(state, batch, rng):
+  def similarities(state, batch):
     """Values of the matrix at the batch's cells: [num_cells]."""
-    del rng
     return matrix(state, batch, batch["row"], batch["col"])
 
   rules = ((r"(^|/)(left|right|block)$", P("model", None)),)

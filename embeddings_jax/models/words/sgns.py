@@ -49,7 +49,7 @@ from jax.sharding import PartitionSpec as P
 from embeddings_jax.ops import word_blocks
 from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.word_blocks import minus_log, tiled, turned, window_pairs, with_halo
-from embeddings_jax.types import Array, InputError, Model
+from embeddings_jax.types import Array, Fact, InputError, Model
 
 
 class SgnsState(NamedTuple):
@@ -73,9 +73,9 @@ class SgnsState(NamedTuple):
 @takes(tokens=2)
 def sgns(
     *,
-    vocab_size: int,
-    counts: Any,
-    num_steps: int | None = None,
+    vocab_size: Fact[int],
+    counts: Fact[Any],
+    num_steps: Fact[int | None] = None,
     dim: int = 100,
     window: int = 5,
     num_negatives: int = 5,
@@ -176,13 +176,12 @@ def sgns(
   def embed(state, batch):
     return word_blocks.mean_of_words(state.input, batch["tokens"], vocab_size)
 
-  def loss(state, batch, rng):
-    del rng  # Held-out text is always seen with the same windows and noise words.
+  def loss(state, batch):
+    # Held-out text is always seen with the same windows and noise words.
     centre, others, pairs, terms = arranged(draw(state, batch, jax.random.key(0)))
     return scored(state, centre, others, terms, pairs)[2]
 
-  def components(state, batch, rng):
-    del batch, rng
+  def components(state):
     return {"input": state.input[:vocab_size], "output": state.output[:vocab_size]}
 
   def draws(state, batch, rng):

@@ -34,14 +34,14 @@ from embeddings_jax.gradient import gradient_model
 from embeddings_jax.ops import word_blocks
 from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.softmax import check_affordable, weighted_log_partition
-from embeddings_jax.types import InputError, Model
+from embeddings_jax.types import Fact, InputError, Model
 
 
 @takes(tokens=2)
 def skipgram(
     *,
-    vocab_size: int,
-    counts: Any,
+    vocab_size: Fact[int],
+    counts: Fact[Any],
     optimizer: optax.GradientTransformation,
     dim: int = 100,
     window: int = 5,
@@ -102,12 +102,12 @@ def skipgram(
     del extra
     return word_blocks.mean_of_words(params["input"], batch["tokens"], vocab_size)
 
-  def held_out(params, extra, batch, rng):
-    del rng  # Held-out text is always seen with the same windows.
+  def held_out(params, extra, batch):
+    # Held-out text is always seen with the same windows.
     return mean_loss(params, draw(extra, batch, jax.random.key(0)))[0]
 
-  def components(params, extra, batch, rng):
-    del extra, batch, rng
+  def components(params, extra):
+    del extra
     return {name: table[:vocab_size] for name, table in params.items()}
 
   def draws(params, extra, batch, rng):

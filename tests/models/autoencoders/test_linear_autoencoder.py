@@ -39,12 +39,12 @@ def trained(rows):
 def test_its_subspace_is_that_of_pca(rows, trained, tied):
   model, state = trained[tied]
   reference = PCA(K).fit(rows.astype(np.float64))
-  parts = {name: np.asarray(value) for name, value in model.outputs["components"](state, None, None).items()}
+  parts = {name: np.asarray(value) for name, value in model.outputs["components"](state).items()}
   angles = subspace_angles(parts["decoder"].T, reference.components_.T)
   assert np.degrees(angles.max()) < 0.5
   assert np.degrees(subspace_angles(parts["encoder"], reference.components_.T).max()) < 0.5
   best = np.square(rows - reference.inverse_transform(reference.transform(rows))).sum(1).mean()
-  assert float(model.outputs["loss"](state, {"x": jnp.asarray(rows)}, None)) == pytest.approx(best, rel=1e-3)
+  assert float(model.outputs["loss"](state, {"x": jnp.asarray(rows)})) == pytest.approx(best, rel=1e-3)
   np.testing.assert_allclose(parts["encoder"] @ parts["decoder"], reference.components_.T @ reference.components_,
                              atol=1e-2)
   if tied:
@@ -58,7 +58,7 @@ def test_the_best_code_of_fixed_weights_is_by_their_pseudo_inverse(rows, trained
   of an encoder W is the decoder W^+, too."""
   model, state = trained[False]
   batch = {"x": jnp.asarray(rows)}
-  loss = jax.jit(lambda params: model.outputs["loss"](state._replace(params=params), batch, None))
+  loss = jax.jit(lambda params: model.outputs["loss"](state._replace(params=params), batch))
   decoder = np.random.default_rng(1).normal(size=(K, D)).astype(np.float32)
   best = {"decoder": jnp.asarray(decoder), "encoder": jnp.asarray(np.linalg.pinv(decoder))}
   slope = jax.grad(loss)(best)
@@ -86,7 +86,7 @@ def test_bags_of_words(tmp_path):
   state = model.init(jax.random.key(0), blocks)
   encoded = jax.tree.map(jnp.asarray, bags.encoder.encode(texts))
   loss = model.outputs["loss"]
-  assert float(loss(state, blocks, None)) == pytest.approx(float(loss(state, encoded, None)), rel=1e-5)
+  assert float(loss(state, blocks)) == pytest.approx(float(loss(state, encoded)), rel=1e-5)
   table = np.zeros((31, 20))
   for i, text in enumerate(texts):
     for word in text.split():
@@ -98,7 +98,7 @@ def test_bags_of_words(tmp_path):
   turned = bags.encoder.encode([" ".join(text.split()[::-1]) for text in texts])
   np.testing.assert_array_equal(model.embed(state, jax.tree.map(jnp.asarray, turned)), model.embed(state, encoded))
   trained = train(model, source, steps=60, steps_per_dispatch=20)
-  assert float(loss(trained, encoded, None)) < 0.8 * float(loss(state, encoded, None))
+  assert float(loss(trained, encoded)) < 0.8 * float(loss(state, encoded))
 
 
 def test_more_dimensions_than_features_are_refused():

@@ -91,9 +91,9 @@ def test_vectors_pixels_loss_and_gradients_are_transformers(
     state = initial(model, batch)
     assert jax.tree.structure(state.params) == jax.tree.structure(params)
     state = state._replace(params=params)
-    mask = jax.jit(model.outputs["reconstruct"])(state, batch, None)["mask"]
+    mask = jax.jit(model.outputs["reconstruct"])(state, batch)["mask"]
     np.testing.assert_array_equal(mask, found.mask.numpy())
-    loss_of = lambda params: model.outputs["loss"](state._replace(params=params), batch, None)
+    loss_of = lambda params: model.outputs["loss"](state._replace(params=params), batch)
     loss, gradients = jax.jit(jax.value_and_grad(loss_of))(params)
   assert float(loss) == pytest.approx(found.loss.item(), rel=1e-6)
 
@@ -124,7 +124,7 @@ def test_the_loss_by_a_loop(norm_pix):
         patch = (patch - patch.mean()) / np.sqrt(((patch - patch.mean())**2).sum() / 11 + 1e-6)
       errors.append(np.mean((predicted[i, place] - patch)**2))
       targets.append(patch)
-  assert float(jax.jit(model.outputs["loss"])(state, batch, None)) == pytest.approx(np.mean(errors), rel=1e-5)
+  assert float(jax.jit(model.outputs["loss"])(state, batch)) == pytest.approx(np.mean(errors), rel=1e-5)
   metrics = jax.jit(model.update)(state, batch, jax.random.key(0))[1]
   assert float(metrics["loss"]) == pytest.approx(np.mean(errors), rel=1e-5)
   assert float(metrics["unexplained"]) == pytest.approx(np.mean(errors) / np.var(targets, axis=0).mean(), rel=1e-5)
@@ -150,7 +150,7 @@ def test_hidden_pixels_are_not_seen():
 def test_a_quarter_stays_in_every_picture():
   model, batch = mae(**TINY), images(64, 16, 16, 1)
   state = initial(model, batch)
-  mask = np.asarray(jax.jit(model.outputs["reconstruct"])(state, batch, None)["mask"])
+  mask = np.asarray(jax.jit(model.outputs["reconstruct"])(state, batch)["mask"])
   assert (mask.sum(1) == 48).all()
   # Each patch is as likely as another, and no two pictures are masked alike.
   assert len(np.unique(mask, axis=0)) == 64
@@ -203,7 +203,7 @@ def test_reconstructions():
   for norm_pix, mean, std in ((True, 0.5, 0.5), (False, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))):
     model = mae(**TINY, norm_pix=norm_pix, pixel_mean=mean, pixel_std=std)
     state = initial(model, batch)
-    found = jax.tree.map(np.asarray, jax.jit(model.outputs["reconstruct"])(state, batch, None))
+    found = jax.tree.map(np.asarray, jax.jit(model.outputs["reconstruct"])(state, batch))
     original = np.asarray(batch["image"], np.float32) / 255
     np.testing.assert_allclose(found["original"], original, rtol=1e-6)
     masked = np.asarray(fold(jnp.asarray(np.repeat(found["mask"][..., None], 12, 2)), 2, (6, 8, 3))) > 0
@@ -224,7 +224,7 @@ def test_reconstructions():
 def test_embeddings_are_of_the_whole_picture():
   batch = images(3, 6, 8, 1)
   state = initial(mae(**TINY), batch)
-  layers = np.asarray(jax.jit(mae(**TINY).outputs["hidden"])(state, batch, None))
+  layers = np.asarray(jax.jit(mae(**TINY).outputs["hidden"])(state, batch))
   assert layers.shape == (3, 3, 13, 24)
   np.testing.assert_allclose(jax.jit(mae(**TINY, pooling="cls").embed)(state, batch), layers[:, -1, 0], atol=1e-5)
   np.testing.assert_allclose(jax.jit(mae(**TINY, pooling="mean").embed)(state, batch), layers[:, -1, 1:].mean(1),
@@ -238,10 +238,10 @@ def test_pictures_are_cropped_and_flipped_in_updates_alone():
   state, rng = initial(changed, batch), jax.random.key(7)
   ops = compose(horizontal_flip(), random_resized_crop(8, scale=(0.3, 1.0), method="bicubic"))
   views = augmented(ops, jax.random.split(rng)[1], batch["image"])
-  expected = jax.jit(plain.outputs["loss"])(state, batch | {"image": views}, None)
+  expected = jax.jit(plain.outputs["loss"])(state, batch | {"image": views})
   found = jax.jit(changed.update)(state, batch, rng)[1]["loss"]
   assert float(found) == pytest.approx(float(expected), rel=1e-5)
-  still = [float(jax.jit(model.outputs["loss"])(state, batch, None)) for model in (changed, plain)]
+  still = [float(jax.jit(model.outputs["loss"])(state, batch)) for model in (changed, plain)]
   assert still[0] == still[1] and abs(still[0] - float(found)) > 1e-4
   with pytest.raises(InputError, match="crops are square, the pictures have 6 x 8 pixels"):
     changed.update(state, images(2, 6, 8, 1), rng)
@@ -265,9 +265,9 @@ def test_learns_planted_structure():
       return model.update(state, {"image": data[rows]}, rng)
     return jax.lax.scan(step, state, jax.random.split(jax.random.key(1), 400))
 
-  before = float(jax.jit(model.outputs["loss"])(state, {"image": data[448:]}, None))
+  before = float(jax.jit(model.outputs["loss"])(state, {"image": data[448:]}))
   state, metrics = steps(state)
-  after = float(jax.jit(model.outputs["loss"])(state, {"image": data[448:]}, None))
+  after = float(jax.jit(model.outputs["loss"])(state, {"image": data[448:]}))
   assert before > 0.4 and after < 0.15
   assert float(metrics["unexplained"][-20:].mean()) < 0.3
 

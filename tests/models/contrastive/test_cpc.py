@@ -121,7 +121,7 @@ def test_padded_rows_and_frames_leave_the_loss_alone(negatives):
   model = _jitted(cpc(negatives=negatives, **SMALL))
   batch = _batch(6)
   state = model.init(jax.random.key(0), batch)
-  loss = lambda batch: model.outputs["loss"](state, batch, jax.random.key(0))
+  loss = lambda batch: model.outputs["loss"](state, batch)
   batch["group"] = np.array([0, 1, 0, 1, 1, 0], np.int32)
   rows = batch | {"mask": np.array([1, 1, 1, 1, 0, 0], np.float32)}
   np.testing.assert_allclose(loss(rows), loss({name: value[:4] for name, value in batch.items()}), rtol=1e-6)
@@ -141,11 +141,11 @@ def test_metrics_and_outputs():
   assert jax.tree.map(jnp.shape, new) == jax.tree.map(jnp.shape, state)
   num_times = num_frames(120, SMALL["kernel_sizes"], SMALL["strides"])
   np.testing.assert_allclose(metrics["log_num_candidates"], np.log(4 + num_times - 1), rtol=1e-6)
-  bounds = model.outputs["bound"](state, batch, jax.random.key(0))
+  bounds = model.outputs["bound"](state, batch)
   np.testing.assert_allclose(bounds, [metrics[f"bound_{k}"] for k in (1, 2, 3)], rtol=1e-5)
   np.testing.assert_allclose(metrics["loss"], metrics["log_num_candidates"] - bounds.mean(), rtol=1e-5)
-  assert model.outputs["hidden"](state, batch, jax.random.key(0)).shape == (4, 1, num_times, 16)
-  assert model.outputs["frames"](state, batch, jax.random.key(0)).shape == (4, num_times, 12)
+  assert model.outputs["hidden"](state, batch).shape == (4, 1, num_times, 16)
+  assert model.outputs["frames"](state, batch).shape == (4, num_times, 12)
 
 
 def test_bfloat16_computes_near_float32():
@@ -153,7 +153,7 @@ def test_bfloat16_computes_near_float32():
   exact, rough = _jitted(cpc(**SMALL)), _jitted(cpc(dtype="bfloat16", **SMALL))
   state = rough.init(jax.random.key(0), batch)
   assert {x.dtype for x in jax.tree.leaves(state.params)} == {jnp.dtype("float32")}
-  losses = [model.outputs["loss"](state, batch, jax.random.key(0)) for model in (exact, rough)]
+  losses = [model.outputs["loss"](state, batch) for model in (exact, rough)]
   assert losses[1].dtype == jnp.float32
   np.testing.assert_allclose(*losses, rtol=0.03)
 
@@ -193,7 +193,7 @@ def test_loss_of_images_equals_a_loop_over_patches(pictures):
   network = encoder(**{name: value for name, value in IMAGES.items() if name != "num_predictions"})
   frames, context = jax.jit(network.apply)({"params": state.params["encoder"]}, batch["image"])
   z, c = (np.asarray(x, np.float64).reshape(3, 3, 4, -1).swapaxes(1, 2) for x in (frames, context))
-  codes = np.asarray(model.outputs["frames"](state, batch, None))
+  codes = np.asarray(model.outputs["frames"](state, batch))
   np.testing.assert_allclose(codes, z, atol=1e-6)  # [image, row, column, channels]
   np.testing.assert_allclose(model.embed(state, batch), codes.mean((1, 2)), atol=1e-6)
   steps = []
@@ -206,13 +206,13 @@ def test_loss_of_images_equals_a_loop_over_patches(pictures):
           scores = {(i, j): query @ z[image, i, j] for i in range(4) for j in range(3) if i == row + k or j == column}
           losses.append(np.log(np.exp(list(scores.values())).sum()) - scores[row + k, column])
     steps.append(np.mean(losses))
-  np.testing.assert_allclose(model.outputs["loss"](state, batch, None), np.mean(steps), rtol=1e-5)
+  np.testing.assert_allclose(model.outputs["loss"](state, batch), np.mean(steps), rtol=1e-5)
 
 
 def test_padded_images_leave_the_loss_alone(pictures):
   model, state, batch = pictures
   more = {"image": np.concatenate([batch["image"], batch["image"][:1]]), "mask": np.array([1, 1, 1, 0], np.float32)}
-  np.testing.assert_allclose(model.outputs["loss"](state, more, None), model.outputs["loss"](state, batch, None),
+  np.testing.assert_allclose(model.outputs["loss"](state, more), model.outputs["loss"](state, batch),
                              rtol=1e-6)
 
 
@@ -234,12 +234,12 @@ def test_sentences_are_read_by_themselves_and_padding_counts_for_nothing():
   model = _jitted(cpc(**SENTENCES))
   batch, _ = _documents()
   state = model.init(jax.random.key(0), batch)
-  codes = np.asarray(model.outputs["frames"](state, batch, None))
+  codes = np.asarray(model.outputs["frames"](state, batch))
   flat = batch["tokens"].reshape(-1, 6)
   texts = {"tokens": np.pad(flat, ((0, 0), (0, 4)), constant_values=-1)}
   np.testing.assert_allclose(model.embed(state, texts), codes.reshape(-1, 8), atol=1e-6)
   np.testing.assert_array_equal(codes[1, 3:], 0)  # Without a token.
-  words = np.asarray(model.outputs["hidden"](state, {"tokens": flat[:1]}, None))[0, 0]
+  words = np.asarray(model.outputs["hidden"](state, {"tokens": flat[:1]}))[0, 0]
   np.testing.assert_allclose(words[flat[0] >= 0].mean(0), codes[0, 0], atol=1e-6)
   # What follows in the document does not reach the contexts before it.
   network = encoder(**{name: value for name, value in SENTENCES.items()
@@ -251,7 +251,7 @@ def test_sentences_are_read_by_themselves_and_padding_counts_for_nothing():
   np.testing.assert_array_equal(contexts[0][:, :3], contexts[1][:, :3])
   assert (np.abs(contexts[0] - contexts[1])[0, 3:] > 0).any(-1).all()
   # Sentences that are not there are neither predicted nor candidates, nor are padded rows.
-  loss = lambda batch: model.outputs["loss"](state, batch, None)
+  loss = lambda batch: model.outputs["loss"](state, batch)
   more = {"tokens": np.pad(batch["tokens"], ((0, 1), (0, 2), (0, 3)), constant_values=-1),
           "mask": np.array([1, 1, 1, 1, 1, 1, 0], np.float32)}
   np.testing.assert_allclose(loss(more), loss(batch), rtol=1e-6)

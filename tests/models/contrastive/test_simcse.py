@@ -107,7 +107,7 @@ def test_packed_sentences_have_the_vectors_that_they_have_alone(pooling):
   alone = jax.jit(model.embed)(state, {"tokens": jnp.asarray(tokens)})
   packed = {"tokens": jnp.array([[1, 7, 8, 9, 2, 1, 20, 21, 2, -1]]), "slots": jnp.zeros((1, 2), jnp.int32),
             "parts": jnp.array([[0, 0, 0, 0, 0, 1, 1, 1, 1, -1]])}
-  np.testing.assert_allclose(model.outputs["embed_packed"](state, packed, None)[0], alone, atol=2e-6)
+  np.testing.assert_allclose(model.outputs["embed_packed"](state, packed)[0], alone, atol=2e-6)
 
 
 def test_loss_of_the_pretraining_is_added():

@@ -109,7 +109,7 @@ def test_weights_are_those_of_the_formulas(bags, texts, weighting, unit):
   """In training, and of documents that come later."""
   model, state, _, source = solve(bags, passes=1, weighting=weighting, unit=unit, **SMALL)
   batch = jax.tree.map(jnp.asarray, source.batch_at(0))
-  values = np.asarray(jax.jit(model.outputs["weighted"])(state, batch, None))
+  values = np.asarray(jax.jit(model.outputs["weighted"])(state, batch))
   document = np.take_along_axis(np.asarray(batch["document"]), np.asarray(batch["row"]), 1)
   there = np.asarray(batch["count"]) > 0
   expected = weighted(counts_of(bags), weighting, unit)

@@ -57,7 +57,7 @@ def model_of(bags, **options):
 
 
 def parts(model, state):
-  found = model.outputs["components"](state, None, None)
+  found = model.outputs["components"](state)
   return (np.asarray(found[name], np.float64) for name in ("beta", "theta"))
 
 
@@ -150,7 +150,7 @@ def test_planted_topics_are_found(small, trained):
   assert sorted(match) == [0, 1, 2, 3] and shares.max(0).min() > 0.9
   full = [i for i in range(120) if i != 5]
   assert np.abs(theta[full] - small.theta[full][:, match]).mean() < 0.06
-  weights = np.asarray(model.outputs["components"](states[-1], None, None)["weights"])
+  weights = np.asarray(model.outputs["components"](states[-1])["weights"])
   np.testing.assert_allclose(weights, theta[full].mean(0), atol=1e-3)  # Documents of equal length.
 
 
@@ -194,10 +194,10 @@ def test_folding_in_finds_the_best_mixture_of_fixed_topics(small, trained):
     sums = (small.counts[:6, :, None] * joint / joint.sum(2, keepdims=True)).sum(1)
     expected[:5] = (sums / np.maximum(sums.sum(1, keepdims=True), 1e-300))[:5]
   np.testing.assert_allclose(theta, expected, atol=1e-3)
-  found = longer.outputs["log_likelihood"](state, small.bags.encoder.encode(texts), None)
+  found = longer.outputs["log_likelihood"](state, small.bags.encoder.encode(texts))
   scores = (small.counts[:6] * np.log(expected @ beta)).sum(1)
   np.testing.assert_allclose(found, scores, rtol=1e-4, atol=1e-4)
-  loss = longer.outputs["loss"](state, small.bags.encoder.encode(texts), None)
+  loss = longer.outputs["loss"](state, small.bags.encoder.encode(texts))
   assert float(loss) == pytest.approx(-scores.sum() / small.counts[:6].sum(), rel=1e-4)
 
 
@@ -290,9 +290,9 @@ def test_stepwise_em_on_a_stream_finds_the_topics(small, trained, mesh_of):
   state = train(model, source, steps=80, seed=1, steps_per_dispatch=8, mesh=mesh_of())
   items = small.bags.encoder.encode([
       {small.bags.encoder.vocabulary.words[w]: n for w, n in enumerate(row) if n} for row in small.counts])
-  loss = float(model.outputs["loss"](state, items, None))
+  loss = float(model.outputs["loss"](state, items))
   assert loss == pytest.approx(trained[2][-1]["loss"], abs=0.02)
-  assert "theta" not in model.outputs["components"](state, None, None)
+  assert "theta" not in model.outputs["components"](state)
 
 
 def test_eight_devices_equal_one(small, mesh_of):

@@ -81,7 +81,7 @@ def test_logits_loss_and_gradients_are_transformers(vocab_size, dim, layers, hea
     model = bert(mask_id=MASK, special_ids=SPECIAL, **trunk)
     state = jax.jit(model.init)(jax.random.key(0), batch)
     assert jax.tree.structure(state.params) == jax.tree.structure(params)
-    loss_of = lambda params: model.outputs["loss"](state._replace(params=params), batch, None)
+    loss_of = lambda params: model.outputs["loss"](state._replace(params=params), batch)
     loss, gradients = jax.jit(jax.value_and_grad(loss_of))(params)
   assert float(loss) == pytest.approx(found.loss.item(), rel=1e-6)
 
@@ -130,7 +130,7 @@ def test_masks_are_dynamic_or_for_ever():
     if masking == "dynamic":
       assert first != second
     else:
-      assert first == second == pytest.approx(float(jax.jit(model.outputs["loss"])(state, batch, None)), rel=1e-6)
+      assert first == second == pytest.approx(float(jax.jit(model.outputs["loss"])(state, batch)), rel=1e-6)
 
 
 @functools.cache
@@ -164,7 +164,7 @@ def trained():
 
 def test_learns_planted_structure():
   model, data, state, _ = trained()
-  measures = jax.jit(model.outputs["measures"])(state, data, None)
+  measures = jax.jit(model.outputs["measures"])(state, data)
   measures = {name: float(pair[0] / pair[1]) for name, pair in measures.items()}
   assert measures["masked_accuracy"] > 0.95 and measures["next_accuracy"] > 0.95
   assert measures["masked_loss"] < 0.3
@@ -175,11 +175,11 @@ def test_measures_are_sums_over_valid_rows():
   part = {key: value[:8] for key, value in data.items()}
   padded = {key: jnp.concatenate([value, value[:4]]) for key, value in part.items()}
   padded["mask"] = jnp.concatenate([jnp.ones(8), jnp.zeros(4)])
-  one, other = (jax.jit(model.outputs["measures"])(state, batch, None) for batch in (part, padded))
+  one, other = (jax.jit(model.outputs["measures"])(state, batch) for batch in (part, padded))
   for name in ("masked_loss", "masked_accuracy", "next_loss", "next_accuracy", "next_share"):
     np.testing.assert_allclose(one[name], other[name], rtol=1e-5)
   loss = one["masked_loss"][0] / one["masked_loss"][1] + one["next_loss"][0] / one["next_loss"][1]
-  assert float(jax.jit(model.outputs["loss"])(state, part, None)) == pytest.approx(float(loss), rel=1e-5)
+  assert float(jax.jit(model.outputs["loss"])(state, part)) == pytest.approx(float(loss), rel=1e-5)
   assert float(one["next_share"][0]) == part["is_next"].sum()
   assert float(one["masked_loss"][1]) == float(statically_masked(part["tokens"], 40).weights.sum())
 
@@ -188,7 +188,7 @@ def test_poolings():
   _, data, state, _ = trained()
   batch = {"tokens": data["tokens"][:4].at[0, 10:].set(-1), "segments": data["segments"][:4]}
   make = lambda pooling: bert(**TINY | dict(dim=32, mlp_dim=64), pooling=pooling)
-  layers = np.asarray(jax.jit(make("mean").outputs["hidden"])(state, batch, None))
+  layers = np.asarray(jax.jit(make("mean").outputs["hidden"])(state, batch))
   for pooling, expected in (("cls", layers[:, 2, 0]), ("cls:1", layers[:, 1, 0])):
     np.testing.assert_allclose(jax.jit(make(pooling).embed)(state, batch), expected, rtol=1e-5, atol=1e-5)
   for pooling, layer in (("mean", layers[:, 2]), ("mean:0", layers[:, 0]),

@@ -39,8 +39,8 @@ def trained():
 
   @jax.jit
   def outputs(state, batch):
-    return {"embed": model.embed(state, batch)} | {name: fn(state, batch, jax.random.key(0))
-                                                   for name, fn in model.outputs.items()}
+    return {"embed": model.embed(state, batch)} | {name: model.outputs[name](state, batch)
+                                                   for name in ("loss", "measures", "hidden")}
 
   return model, state, outputs(state, random_batch())
 
@@ -143,7 +143,7 @@ def test_layers(trained):
   # Row 1's words are those of a shorter window.
   short = {key: value[1:2, :T - 2] if value.ndim > 1 else value[1:2] for key, value in batch.items()}
   scale = np.abs(hidden).max()  # Sums are rounded relative to their largest term, otherwise in another program.
-  np.testing.assert_allclose(jax.jit(model.outputs["hidden"])(state, short, None)[0], hidden[1, :, :T - 2],
+  np.testing.assert_allclose(jax.jit(model.outputs["hidden"])(state, short)[0], hidden[1, :, :T - 2],
                              rtol=0, atol=1e-6 * scale)
   words = np.asarray(batch["tokens"]) >= 2
   expected = [hidden[row].mean(0)[words[row]].mean(0) for row in range(4)]
@@ -187,7 +187,7 @@ def test_learns_planted_bigrams():
   for step in range(150):
     state, _ = update(state, batch(), jax.random.key(step))
   last = batch()
-  found = jax.jit(model.outputs["measures"])(state, last, None)
+  found = jax.jit(model.outputs["measures"])(state, last)
   metrics = update(state, last, jax.random.key(0))[1]
   for name in ("forward_loss", "backward_loss", "loss"):
     mean = found[name][0] / found[name][1]

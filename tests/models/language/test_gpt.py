@@ -46,13 +46,13 @@ def test_the_loss_is_a_loop_over_the_tokens(setup):
     row = logits[b, t]
     log_p[b, t] = row[tokens[b, t + 1]] - np.log(np.exp(row).sum())
     right += row.argmax() == tokens[b, t + 1]
-  found = {name: jax.jit(model.outputs[name])(state, batch, jax.random.key(1))
+  found = {name: jax.jit(model.outputs[name])(state, batch)
            for name in ("loss", "log_likelihood", "measures")}
   assert found["loss"] == pytest.approx(-log_p.sum() / 11, rel=1e-5)
   np.testing.assert_allclose(found["log_likelihood"], log_p, atol=1e-4)
   np.testing.assert_allclose(found["measures"]["loss"], [-log_p.sum(), 11], rtol=1e-5)
   np.testing.assert_allclose(found["measures"]["accuracy"], [right, 11])
-  halved = jax.jit(model.outputs["measures"])(state, batch | {"mask": jnp.array([0.0, 1.0])}, None)
+  halved = jax.jit(model.outputs["measures"])(state, batch | {"mask": jnp.array([0.0, 1.0])})
   np.testing.assert_allclose(halved["loss"], [-log_p[1].sum(), 4], rtol=1e-5)
   _, metrics = jax.jit(model.update)(state, batch, jax.random.key(1))
   assert metrics["perplexity"] == pytest.approx(np.exp(float(metrics["loss"])), rel=1e-5)
@@ -62,7 +62,7 @@ def test_the_loss_is_a_loop_over_the_tokens(setup):
 def test_without_knowledge_the_loss_is_the_logarithm_of_the_vocabulary(setup):
   model, state, batch = setup
   nothing = state._replace(params=jax.tree.map(jnp.zeros_like, state.params))
-  assert jax.jit(model.outputs["loss"])(nothing, batch, None) == pytest.approx(np.log(29), rel=1e-6)
+  assert jax.jit(model.outputs["loss"])(nothing, batch) == pytest.approx(np.log(29), rel=1e-6)
 
 
 def test_a_prediction_knows_nothing_of_what_comes_after(setup):
@@ -82,7 +82,7 @@ def test_a_prediction_knows_nothing_of_what_comes_after(setup):
 
 def test_greedy_sampling_is_a_loop_of_argmax_and_stops_at_the_end(setup):
   model, state, batch = setup
-  found = np.asarray(jax.jit(model.outputs["sample"])(state, batch, jax.random.key(0)))
+  found = np.asarray(jax.jit(model.outputs["sample"], static_argnums=2)(state, jax.random.key(0), 2, batch))
   full = np.full((2, 14), 0, np.int32)  # One shape for the loop; what comes after a place does not matter.
   for b in range(2):
     row = [int(token) for token in batch["tokens"][b] if token >= 0]
@@ -94,17 +94,25 @@ def test_greedy_sampling_is_a_loop_of_argmax_and_stops_at_the_end(setup):
   end = int(found[0, 2])
   stopping = gpt(**SIZE, sample_length=6, temperature=0.0, end_id=end)
   first = found[0].tolist().index(end)
-  ended = np.asarray(jax.jit(stopping.outputs["sample"])(state, batch, jax.random.key(0)))
+  sample = jax.jit(stopping.outputs["sample"], static_argnums=2)
+  ended = np.asarray(sample(state, jax.random.key(0), 2, batch))
   np.testing.assert_array_equal(ended[0], np.where(np.arange(6) <= first, found[0], -1))
   with pytest.raises(InputError, match="prompt of 8 tokens and sample_length=10: the model knows positions up to 16"):
-    gpt(**SIZE, sample_length=10).outputs["sample"](state, batch, jax.random.key(0))
+    gpt(**SIZE, sample_length=10).outputs["sample"](state, jax.random.key(0), 2, batch)
+  with pytest.raises(InputError, match="num=3: the batch has 2 prompts; give one, or one for each sample"):
+    model.outputs["sample"](state, jax.random.key(0), 3, batch)
+  with pytest.raises(InputError, match="batch: a prompt is needed"):
+    model.outputs["sample"](state, jax.random.key(0), 1)
+  # Without a prompt a document is begun, as after the token between documents.
+  begun = sample(state, jax.random.key(0), 1, {"tokens": jnp.array([[end]])})
+  np.testing.assert_array_equal(sample(state, jax.random.key(0), 1, None), begun)
 
 
 def test_samples_have_the_models_distribution(setup):
   _, state, batch = setup
   model = gpt(**SIZE, sample_length=1, temperature=0.7, top_k=5)
-  prompt = jnp.repeat(batch["tokens"][:1], 4000, 0)
-  found = np.asarray(jax.jit(model.outputs["sample"])(state, {"tokens": prompt}, jax.random.key(3)))[:, 0]
+  sample = jax.jit(model.outputs["sample"], static_argnums=2)
+  found = np.asarray(sample(state, jax.random.key(3), 4000, {"tokens": batch["tokens"][:1]}))[:, 0]
   scores = np.asarray(logits_of(state.params, batch["tokens"]), np.float64)[0, -1] / 0.7
   expected = np.where(scores >= np.sort(scores)[-5], np.exp(scores - scores.max()), 0)
   expected /= expected.sum()
@@ -178,7 +186,7 @@ def test_logits_loss_and_gradients_are_transformers(kind, tmp_path):
   with jax.default_matmul_precision("highest"):
     logits = jax.jit(lambda params: Gpt(hyper).apply({"params": params}, batch["tokens"], method="logits"))(params)
     loss, gradient = jax.jit(jax.value_and_grad(
-        lambda params: model.outputs["loss"](state._replace(params=params), batch, None)))(params)
+        lambda params: model.outputs["loss"](state._replace(params=params), batch)))(params)
   scale = float(np.abs(answer.logits.detach().numpy()).max())
   assert np.abs(np.asarray(logits) - answer.logits.detach().numpy())[valid].max() < 1e-5 * max(1.0, scale)
   assert float(loss) == pytest.approx(answer.loss.item(), rel=1e-6)

@@ -35,11 +35,15 @@ def batch_of(task, num=8):
   if task == "tagging":
     tags = np.where(batch["tokens"] >= 0, rng.integers(0, 3, (num, T)), -1)
     tags[:, 0] = -1
-    return batch | {"tags": tags.astype(np.int32)}
+    return supervised(batch, tags=tags.astype(np.int32))
   if task == "span":
-    return batch | {"start": np.full(num, 1, np.int32), "end": np.full(num, 3, np.int32)}
+    return supervised(batch, start=np.full(num, 1, np.int32), end=np.full(num, 3, np.int32))
   label = rng.random(num).astype(np.float32) if task == "regression" else rng.integers(0, 3, num).astype(np.int32)
-  return batch | {"label": label}
+  return supervised(batch, label=label)
+
+
+def supervised(inputs, **targets):
+  return {"inputs": inputs, "targets": targets}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +51,7 @@ def planted():
   """Texts, and whether the token 7 is among them."""
   data = rows(512)
   data["tokens"][::2, 3] = 7
-  return data | {"label": (data["tokens"] == 7).any(1).astype(np.int32)}
+  return supervised(data, label=(data["tokens"] == 7).any(1).astype(np.int32))
 
 
 def test_learns_whether_a_token_occurs(planted):
@@ -56,7 +60,7 @@ def test_learns_whether_a_token_occurs(planted):
   state = train(model, array_source(planted, 64), steps=300, steps_per_dispatch=100)
   fresh = rows(256, seed=5)
   fresh["tokens"][::2, 2] = 7
-  logits = np.asarray(jax.jit(model.outputs["predict"])(state, fresh, None))
+  logits = np.asarray(jax.jit(model.outputs["predict"])(state, fresh))
   assert (logits.argmax(1) == (fresh["tokens"] == 7).any(1)).all()
   assert np.ptp(np.asarray(state.params["head"]["mix"]["weights"])) > 0.1
 
@@ -64,10 +68,12 @@ def test_learns_whether_a_token_occurs(planted):
 def test_a_frozen_encoder_stays_bit_for_bit_and_the_head_learns(planted):
   model = finetune(encoder=encoder(**TRUNK), task="classification", num_classes=2, frozen=True,
                    layer_decay=0.5, optimizer=optax.adamw(1e-2, weight_decay=0.1))
-  first = jax.jit(model.init)(jax.random.key(0), {k: jnp.asarray(v[:8]) for k, v in planted.items()})
+  first = jax.jit(model.init)(jax.random.key(0), jax.tree.map(lambda x: jnp.asarray(x[:8]), planted))
   state, update = first, jax.jit(model.update)
   for step in range(5):
-    state, _ = update(state, {k: v[8 * step:8 * step + 8] for k, v in planted.items()}, jax.random.key(step))
+    rows_of_step = slice(8 * step, 8 * step + 8)
+    batch = jax.tree.map(lambda x, rows=rows_of_step: x[rows], planted)
+    state, _ = update(state, batch, jax.random.key(step))
   jax.tree.map(np.testing.assert_array_equal, first.params["encoder"], state.params["encoder"])
   assert not np.array_equal(first.params["head"]["kernel"], state.params["head"]["kernel"])
   head = sum(x.size for name in ("head", "pooler") for x in jax.tree.leaves(first.params[name]))
@@ -79,18 +85,18 @@ def test_layers_side_by_side_are_standardised_before_the_head(task):
   """In training by the batch's valid rows, of tags its valid tokens; then by the running statistics."""
   model = finetune(encoder=encoder(**TRUNK), task=task, num_classes=3, pooling="mean", layers="concat", frozen=True,
                    normalize=True, dropout=0.0, optimizer=optax.sgd(0.1))
-  batch = {k: jnp.asarray(v) for k, v in batch_of(task).items()} | {"mask": jnp.array([1, 1, 1, 1, 1, 1, 0, 0.0])}
+  batch = jax.tree.map(jnp.asarray, batch_of(task)) | {"mask": jnp.array([1, 1, 1, 1, 1, 1, 0, 0.0])}
   state = jax.jit(model.init)(jax.random.key(0), batch)
   new, metrics = jax.jit(model.update)(state, batch, jax.random.key(1))
-  hidden = np.asarray(model.outputs["hidden"](state, batch, None))  # [rows, layers, time, dim]
-  token = np.asarray(batch["tokens"] >= 0)
+  hidden = np.asarray(model.outputs["hidden"](state, batch))  # [rows, layers, time, dim]
+  token = np.asarray(batch["inputs"]["tokens"] >= 0)
   side = np.moveaxis(hidden, 1, 2).reshape(*token.shape, -1)
   if task == "classification":
     side = (side * token[..., None]).sum(1) / token.sum(1)[:, None]
-    known, label = side[:6], batch["label"][:6]
+    known, label = side[:6], batch["targets"]["label"][:6]
   else:
-    known, asked = side[:6][token[:6]], np.asarray(batch["tags"] >= 0) & (np.arange(8) < 6)[:, None]
-    label = batch["tags"][asked]
+    known, asked = side[:6][token[:6]], np.asarray(batch["targets"]["tags"] >= 0) & (np.arange(8) < 6)[:, None]
+    label = batch["targets"]["tags"][asked]
   mean, variance = known.mean(0), known.var(0)
   head = state.params["head"]
   assert head["kernel"].shape == (3 * TRUNK["dim"], 3)
@@ -106,7 +112,7 @@ def test_layers_side_by_side_are_standardised_before_the_head(task):
   np.testing.assert_allclose(moved["var"], 0.9 + 0.1 * variance, rtol=1e-4)
   after = state._replace(extra=new.extra)
   expected = logits(0.1 * mean, 0.9 + 0.1 * variance)
-  found = np.asarray(model.outputs["predict"](after, batch, None))
+  found = np.asarray(model.outputs["predict"](after, batch))
   np.testing.assert_allclose(found[:6] if task == "classification" else found[asked], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -117,14 +123,14 @@ def test_an_update_is_the_sum_of_both_losses_gradients_and_slower_in_lower_layer
       encoder=encoder(**trunk), task="classification", num_classes=3, dropout=0.0, auxiliary=pretraining,
       optimizer=optax.sgd(1.0), **options)
   both, task = make(auxiliary_weight=0.5, layer_decay=0.25), make()
-  batch = {k: jnp.asarray(v) for k, v in batch_of("classification").items()}
+  batch = jax.tree.map(jnp.asarray, batch_of("classification"))
   rng, state = jax.random.key(3), jax.jit(both.init)(jax.random.key(0), batch)
 
   def losses(params):
-    own, other = jax.random.split(rng)
+    other = jax.random.split(rng)[1]
     at = state._replace(params=params)
-    first, second = task.outputs["loss"](at, batch, own), pretraining.outputs["training_loss"](at, batch, other)
-    return first + 0.5 * second, (first, second, both.outputs["loss"](at, batch, rng))
+    first, second = task.outputs["loss"](at, batch), pretraining.outputs["training_loss"](at, batch["inputs"], other)
+    return first + 0.5 * second, (first, second, both.outputs["loss"](at, batch))
 
   new, metrics = jax.jit(both.update)(state, batch, rng)
   (loss, values), gradients = jax.jit(jax.value_and_grad(losses, has_aux=True))(state.params)
@@ -147,16 +153,17 @@ def test_padding_and_padded_rows_change_nothing(task):
   model = finetune(encoder=encoder(**TRUNK | dict(max_length=T + 4)), task=task, num_classes=3)
   batch = batch_of(task)
   state = jax.jit(model.init)(jax.random.key(0), batch)
-  both = jax.jit(lambda *args: (model.outputs["loss"](*args, None), model.outputs["predict"](*args, None)))
-  longer = {k: np.concatenate([v, np.full((*v.shape[:-1], 4), 0 if k == "segments" else -1, v.dtype)], -1)
-            if v.ndim > 1 else v for k, v in batch.items()}
-  padded = {k: np.concatenate([v, v[:1]]) for k, v in longer.items()} | {"mask": np.r_[np.ones(8), 0].astype("f")}
+  both = jax.jit(lambda *args: (model.outputs["loss"](*args), model.outputs["predict"](*args)))
+  longer = batch | {"inputs": {
+      k: np.concatenate([v, np.full((*v.shape[:-1], 4), 0 if k == "segments" else -1, v.dtype)], -1)
+      for k, v in batch["inputs"].items()}}
+  padded = jax.tree.map(lambda v: np.concatenate([v, v[:1]]), longer) | {"mask": np.r_[np.ones(8), 0].astype("f")}
   (loss, short), (loss_of_padded, long) = (jax.tree.map(np.asarray, both(state, b)) for b in (batch, padded))
   np.testing.assert_allclose(loss_of_padded, loss, rtol=1e-5)
   if task == "span":
-    valid = batch["tokens"] >= 0
+    valid = batch["inputs"]["tokens"] >= 0
     np.testing.assert_allclose(long[:8, :T][valid], short[valid], atol=1e-5)
-    assert (long[:8][longer["tokens"] < 0] < -1e29).all()
+    assert (long[:8][longer["inputs"]["tokens"] < 0] < -1e29).all()
   else:
     np.testing.assert_allclose(long[:8], short, atol=1e-5)
     assert short.shape == (8, 3)
@@ -167,17 +174,17 @@ def test_clips_are_classified_by_the_mean_of_their_valid_contexts():
   model = finetune(encoder=network, task="classification", num_classes=3, pooling="mean", dropout=0.0)
   rng = np.random.default_rng(0)
   lengths = np.array([60, 34, 5], np.int32)  # Frames: 6, 3, and one of silence at the end.
-  batch = {"signal": rng.integers(-9000, 9000, (3, 60)).astype(np.int16), "length": lengths,
-           "label": np.array([0, 1, 2], np.int32), "mask": np.ones(3, np.float32)}
+  clips = {"signal": rng.integers(-9000, 9000, (3, 60)).astype(np.int16), "length": lengths}
+  batch = supervised(clips, label=np.array([0, 1, 2], np.int32)) | {"mask": np.ones(3, np.float32)}
   state = jax.jit(model.init)(jax.random.key(0), batch)
-  found = jax.jit(model.outputs["predict"])(state, batch, None)
-  silent = np.where(np.arange(60) < lengths[:, None], batch["signal"], 0)
+  found = jax.jit(model.outputs["predict"])(state, batch)
+  silent = np.where(np.arange(60) < lengths[:, None], clips["signal"], 0)
   _, context = jax.jit(network.apply)({"params": state.params["encoder"]}, silent)
   means = np.stack([np.mean(row[:count], 0) for row, count in zip(np.asarray(context), (6, 3, 1))])
   np.testing.assert_allclose(found, means @ state.params["head"]["kernel"] + state.params["head"]["bias"], atol=1e-5)
-  longer = batch | {"signal": np.pad(batch["signal"], ((0, 0), (0, 30)), constant_values=99)}
-  np.testing.assert_allclose(jax.jit(model.outputs["predict"])(state, longer, None), found, atol=1e-5)
-  with pytest.raises(InputError, match="task='tagging': needs tokens, and the batch has signal, length"):
+  longer = {"inputs": clips | {"signal": np.pad(clips["signal"], ((0, 0), (0, 30)), constant_values=99)}}
+  np.testing.assert_allclose(jax.jit(model.outputs["predict"])(state, longer), found, atol=1e-5)
+  with pytest.raises(InputError, match="task='tagging': needs tokens, and the batch has length, signal"):
     finetune(encoder=network, task="tagging", num_classes=3).init(jax.random.key(0), batch)
 
 
@@ -225,37 +232,38 @@ def test_heads_are_those_of_transformers(task, name, tmp_path):
   params = dict(params) | {"head": {"kernel": weights[f"{head}.weight"].T, "bias": weights[f"{head}.bias"]}}
 
   batch = batch_of(task)
-  batch["segments"] = np.where(np.arange(T) > 5, 1, 0) * np.ones_like(batch["tokens"])
+  texts, targets = batch["inputs"], batch["targets"]
+  texts["segments"] = np.where(np.arange(T) > 5, 1, 0) * np.ones_like(texts["tokens"])
   if task == "span":  # They let padding be an answer.
-    batch["tokens"] = np.maximum(batch["tokens"], 5)
+    texts["tokens"] = np.maximum(texts["tokens"], 5)
   model = finetune(encoder=encoder(**hyper), task=task, num_classes=3)
   state = jax.jit(model.init)(jax.random.key(0), batch)
   params = {name: params[name] for name in state.params}
   assert jax.tree.map(np.shape, params) == jax.tree.map(np.shape, state.params)
   state = state._replace(params=jax.tree.map(jnp.asarray, params))
   as_torch = lambda x: torch.tensor(np.asarray(x), dtype=torch.float32 if x.dtype == np.float32 else torch.long)
-  inputs = {"input_ids": as_torch(np.maximum(batch["tokens"], 0)), "token_type_ids": as_torch(batch["segments"]),
-            "attention_mask": as_torch((batch["tokens"] >= 0).astype(np.int64))}
+  inputs = {"input_ids": as_torch(np.maximum(texts["tokens"], 0)), "token_type_ids": as_torch(texts["segments"]),
+            "attention_mask": as_torch((texts["tokens"] >= 0).astype(np.int64))}
   labels = {"span": {"start_positions": "start", "end_positions": "end"}, "tagging": {"labels": "tags"}}
   for key, ours in labels.get(task, {"labels": "label"}).items():
-    inputs[key] = as_torch(np.where(batch[ours] < 0, -100, batch[ours]) if task == "tagging" else batch[ours])
+    inputs[key] = as_torch(np.where(targets[ours] < 0, -100, targets[ours]) if task == "tagging" else targets[ours])
   with torch.no_grad():
     expected = theirs(**inputs)
-  asked = lambda *args: (model.outputs["predict"](*args, None), model.outputs["loss"](*args, None))
+  asked = lambda *args: (model.outputs["predict"](*args), model.outputs["loss"](*args))
   found, loss = jax.tree.map(np.asarray, jax.jit(asked)(state, batch))
   if task == "span":
     logits = np.stack([expected.start_logits.numpy(), expected.end_logits.numpy()], -1)
   else:
     logits = expected.logits.numpy().reshape(found.shape)
-  valid = batch["tokens"] >= 0 if task in ("span", "tagging") else slice(None)
+  valid = texts["tokens"] >= 0 if task in ("span", "tagging") else slice(None)
   np.testing.assert_allclose(found[valid], logits[valid], atol=1e-5)
   np.testing.assert_allclose(loss, expected.loss.item(), rtol=2e-6)
 
 
 def pictures(num=12, size=16):
   rng = np.random.default_rng(0)
-  return {"image": jnp.asarray(rng.integers(0, 256, (num, size, size, 3)), jnp.uint8),
-          "label": jnp.asarray(rng.integers(0, 3, num), jnp.int32)}
+  return supervised({"image": jnp.asarray(rng.integers(0, 256, (num, size, size, 3)), jnp.uint8)},
+                    label=jnp.asarray(rng.integers(0, 3, num), jnp.int32))
 
 
 def moved(model, batch):
@@ -275,13 +283,14 @@ def test_a_network_with_running_statistics_moves_them_in_training_alone():
                    optimizer=optax.sgd(0.1))
   state, new, metrics = moved(model, batch)
   variables = {"params": state.params["encoder"], "batch_stats": state.extra["batch_stats"]["encoder"]}
-  features, expected = net.apply(variables, batch, deterministic=False, method="features", mutable=["batch_stats"])
+  features, expected = net.apply(variables, batch["inputs"], deterministic=False, method="features",
+                                 mutable=["batch_stats"])
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
                new.extra["batch_stats"]["encoder"], expected["batch_stats"])
   logits = features.mean(1) @ state.params["head"]["kernel"]
-  loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]).mean()
+  loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch["targets"]["label"]).mean()
   np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-4)
-  still = net.apply(variables, batch, method="features").mean(1)
+  still = net.apply(variables, batch["inputs"], method="features").mean(1)
   np.testing.assert_allclose(model.embed(state, batch), still, rtol=1e-4, atol=1e-5)
   frozen = finetune(encoder=net, task="classification", num_classes=3, pooling="mean", frozen=True)
   state, new, _ = moved(frozen, batch)
@@ -314,7 +323,7 @@ def test_pictures_are_shifted_and_flipped_in_training_alone():
     model = finetune(encoder=resnet.encoder(depth=8, width=4), task="classification", num_classes=3, pooling="mean",
                      dropout=0.0, shift=shift)
     state, _, metrics = moved(model, batch)
-    losses.append((float(metrics["loss"]), float(model.outputs["loss"](state, batch, None))))
+    losses.append((float(metrics["loss"]), float(model.outputs["loss"](state, batch))))
   assert losses[0][0] != losses[1][0] and losses[0][1] == losses[1][1]
 
 
@@ -326,7 +335,7 @@ def test_mistakes_of_partial_training(options, expected):
 
 
 def test_an_encoder_without_layers_has_no_last_ones():
-  signals = {"signal": jnp.zeros((4, 64), jnp.uint8), "label": jnp.zeros(4, jnp.int32)}
+  signals = supervised({"signal": jnp.zeros((4, 64), jnp.uint8)}, label=jnp.zeros(4, jnp.int32))
   model = finetune(encoder=cpc_encoder(inputs="bytes", channels=4, kernel_sizes=(4,), strides=(4,), context_dim=4),
                    task="classification", num_classes=2, pooling="mean", trained_layers=1)
   with pytest.raises(InputError, match="no layers or blocks"):

@@ -53,7 +53,7 @@ def larger(state, factor=8.0):
 
 
 def tables_of(model, state):
-  tables = model.outputs["components"](state, None, None)
+  tables = model.outputs["components"](state)
   return {name: np.asarray(table, np.float64) for name, table in tables.items()}
 
 

@@ -71,7 +71,7 @@ def test_full_rank_gives_the_matrix_back(similarity, symmetric, options):
   state, metrics = run(model, batch)
   expected = dense(counts, similarity, **options)
   there = batch["mask"] > 0
-  values = jax.jit(model.outputs["similarities"])(state, jax.tree.map(jnp.asarray, batch), None)
+  values = jax.jit(model.outputs["similarities"])(state, jax.tree.map(jnp.asarray, batch))
   np.testing.assert_allclose(values[there], expected[batch["row"], batch["col"]][there], rtol=1e-4, atol=1e-5)
   assert (values[~there] == 0).all()
   product = np.asarray((state.left * state.values) @ state.right.T)
@@ -80,7 +80,7 @@ def test_full_rank_gives_the_matrix_back(similarity, symmetric, options):
   np.testing.assert_allclose(state.values[:24], values, atol=1e-5 * values[0])
   assert float(metrics["loss"]) < 1e-5 and float(metrics["converged"]) == 1
   # The factors as vectors: p = 1/2 on both sides.
-  found = model.outputs["components"](state, None, None)
+  found = model.outputs["components"](state)
   np.testing.assert_allclose(found["input"] @ found["output"].T, expected, atol=2e-5 * np.abs(expected).max())
 
 
@@ -174,7 +174,7 @@ def test_the_eigen_form_takes_the_largest_eigenvalues():
   state, metrics = run(model, batch, updates=8)
   assert -values[0] > 3 * values[-2], "no negative one is in the way"
   np.testing.assert_allclose(state.values[:6], values[::-1][:6], rtol=1e-4)
-  found = model.outputs["components"](state, None, None)
+  found = model.outputs["components"](state)
   best = (vectors[:, -6:] * values[-6:]) @ vectors[:, -6:].T
   np.testing.assert_allclose(found["input"] @ found["output"].T, best, atol=1e-3 * np.abs(best).max())
   assert float(metrics["converged"]) == 1

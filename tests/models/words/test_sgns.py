@@ -302,7 +302,7 @@ def test_embed_is_the_mean_of_the_valid_words():
   vectors = np.asarray(jax.jit(model.embed)(state, batch))
   expected = [state.input[3], (state.input[3] + state.input[5]) / 2, np.zeros(7), state.input[4]]
   np.testing.assert_allclose(vectors, expected, atol=1e-6)
-  tables = model.outputs["components"](state, batch, None)
+  tables = model.outputs["components"](state)
   assert tables["input"].shape == tables["output"].shape == (VOCAB, 7)
 
 
