@@ -134,7 +134,8 @@ def _finetuning(perfect):
   spans = {"example": np.array([0, 1]), "offsets": np.array([[[-1, -1], [0, 3], [4, 7]]] * 2)}
   cat, none, mat = (np.array(row)[:, None].repeat(2, 1) for row in ((0, 1, -9), (0, -9, -9), (0, -9, 2)))
   return {
-      **ask("classification", {"targets": {"label": LABEL}}, np.eye(2)[LABEL], np.eye(2)[other], labels=("bad", "good")),
+      **ask("classification", {"targets": {"label": LABEL}}, np.eye(2)[LABEL], np.eye(2)[other],
+            labels=("bad", "good")),
       **ask("multiple_choice", {"targets": {"label": LABEL}}, np.eye(2)[LABEL], np.eye(2)[other]),
       **ask("regression", {"targets": {"label": np.arange(120.0)}}, np.arange(120), drawn),
       **ask("tagging", words, [np.eye(3)[tags]], [np.eye(3)[[2, 2, 0]]], labels=("B-a", "I-a", "O"), targets=[tags]),
