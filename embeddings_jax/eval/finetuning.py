@@ -114,5 +114,5 @@ PROTOCOL = Protocol(
         "accuracy": Metric(True, "fraction"), "matthews": Metric(True), "macro_f1": Metric(True, "fraction"),
         "f1": Metric(True, "fraction"), "pearson": Metric(True), "spearman": Metric(True),
         "precision": Metric(True, "fraction"), "recall": Metric(True, "fraction"), "exact": Metric(True, "fraction"),
-        "*_exact": Metric(True, "fraction"), "*_f1": Metric(True, "fraction"),
+        "*_exact": Metric(True, "fraction"), "*_f1": Metric(True, "fraction"), "threshold": Metric(None),
     })

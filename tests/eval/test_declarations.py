@@ -1,0 +1,186 @@
+"""Every protocol returns declared metrics only, and a perfect model beats a random one in the declared direction."""
+from fnmatch import fnmatchcase
+from types import SimpleNamespace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from embeddings_jax import eval as protocols
+from embeddings_jax.data.encoders import BagEncoder
+from embeddings_jax.data.sources import array_source
+from embeddings_jax.data.words import Vocabulary
+from embeddings_jax.eval import probing, text_classification
+
+# What no model changes, and what a perfect one need not improve: its vectors may be as uniform as random ones.
+SAME = ("majority/", "unigram", "uniformity", "span/dev/")
+SPLIT = {"train": np.arange(60), "dev": np.arange(60, 80), "test": np.arange(80, 120)}
+LABEL = np.random.default_rng(0).permutation(np.arange(120) % 2)
+
+
+def _noise(items):
+  return np.random.default_rng(1).normal(size=(len(items), 4))
+
+
+def _of_labels(name, perfect):
+  """Items are the numbers of their rows, as texts; perfect vectors are those of the class."""
+  embed = lambda items: np.eye(4)[LABEL[[int(item) for item in items]]]
+  data = SimpleNamespace(name="made", kind="text", items=list(map(str, range(120))), labels={"class": LABEL},
+                         split=SPLIT)
+  return protocols.find(name).function(embed if perfect else _noise, data)
+
+
+def _of_pairs(name, perfect):
+  """Pairs, each in a plane of its own, whose angle says their score, from 0 to 5."""
+  score = np.random.default_rng(2).uniform(0, 5, 120)
+
+  def embed(sentences):
+    pair = [int(sentence[1:]) for sentence in sentences]
+    turn = [0 if sentence[0] == "a" else np.pi * (1 - score[i] / 5) for sentence, i in zip(sentences, pair)]
+    turn, plane = np.array(turn)[:, None], np.eye(120)[pair]
+    return np.concatenate([np.cos(turn) * plane, np.sin(turn) * plane], 1)
+
+  data = SimpleNamespace(name="made", kind="pairs", items=[(f"a{i}", f"b{i}") for i in range(120)],
+                         labels={"score": score}, split=SPLIT)
+  return protocols.find(name).function(embed if perfect else _noise, data)
+
+
+def _of_words(name, perfect, material, table):
+  embed = lambda words: np.array([table[word] for word in words], float)
+  return protocols.find(name).function(embed if perfect else _noise, material, vocabulary=dict.fromkeys(table))
+
+
+def _analogies(perfect):
+  table = {f"{sort}{i}": np.concatenate([np.eye(8)[i], [kind]]) for kind, sort in enumerate("ab") for i in range(8)}
+  questions = [(f"a{i}", f"b{i}", f"a{j}", f"b{j}") for i in range(8) for j in range(8) if i != j]
+  return _of_words("analogies", perfect, {"family": questions, "gram1": questions}, table)
+
+
+def _categorization(perfect):
+  table = {f"{category}{i}": np.eye(2)[side] for side, category in enumerate("ab") for i in range(20)}
+  return _of_words("categorization", perfect, [(word, word[0]) for word in table], table)
+
+
+def _synonyms(perfect):
+  table = {f"{side}{i}": np.eye(20)[i] for side in "ab" for i in range(20)}
+  questions = [(f"a{i}", [f"b{(i + j) % 20}" for j in range(4)], f"b{i}") for i in range(20)]
+  return _of_words("synonyms", perfect, questions, table)
+
+
+def _word_similarity(perfect):
+  angle = np.linspace(0, 3, 30)
+  table = {"w": [1, 0]} | {f"w{i}": [np.cos(x), np.sin(x)] for i, x in enumerate(angle)}
+  return _of_words("word_similarity", perfect, [("w", f"w{i}", -x) for i, x in enumerate(angle)], table)
+
+
+def _text_classification(perfect):
+  table = {"good": [1, 0], "bad": [-1, 0]}
+  data = SimpleNamespace(name="made", items=np.array(["good", "bad"])[LABEL].tolist(), labels={"class": LABEL},
+                         split=SPLIT)
+  if not perfect:  # The texts say nothing of their labels.
+    data.items = np.random.default_rng(4).choice(["good", "bad"], 120).tolist()
+  return _of_words("text_classification", True, data, table)
+
+
+def _probing(perfect):
+  def hidden(sentences):
+    words = [word for words in sentences for word in words]
+    vectors = np.random.default_rng(5).normal(size=(len(words), 3, 4))
+    if perfect:
+      vectors += 9 * np.eye(4)[[int(word) for word in words]][:, None]
+    return vectors.astype(np.float32), np.ones(len(words), bool)
+
+  items = [tuple(np.random.default_rng(i).choice(["0", "1"], 5).tolist()) for i in range(120)]
+  tags = np.empty(120, object)
+  tags[:] = items
+  data = SimpleNamespace(name="made", kind="words", items=items, labels={"tags": tags}, split=SPLIT)
+  return protocols.find("probing").function(None, data, hidden=hidden, untrained=hidden)
+
+
+def _topics(perfect):
+  noise = np.random.default_rng(6)
+  words = [f"{group}{i}" for i in range(30) for group in "ab"]
+  texts = [" ".join(f"{'ab'[g]}{i}" for i in noise.integers(0, 30, 40)) for g in LABEL]
+  topics = np.array([[word.startswith(g) / 30 for word in words] for g in "ab"])
+  embed = lambda items: np.array([[any(word[0] == g for word in item) for g in "ab"] for item in items], float)
+  if not perfect:
+    topics, embed = noise.dirichlet(np.ones(60), 2), lambda items: np.full((len(items), 2), 0.5)
+  return protocols.find("topics").function(embed, SimpleNamespace(items=texts, split=SPLIT), topics=topics,
+                                           encoder=BagEncoder(Vocabulary(words, np.full(60, 9)), "lower"))
+
+
+def _held_out(perfect):
+  loss, right = (1.0, 4.0) if perfect else (8.0, 1.0)
+  source = array_source({"tokens": np.array([[1, 2, 3]] * 4, np.int32)}, 2, order="sequential", remainder="pad")
+  values = {"loss": loss, "masked_loss": loss, "accuracy": right, "masked_accuracy": right, "next_share": 1.0}
+  measure = lambda batch: {name: jnp.array([value, 4.0]) for name, value in values.items()}
+  return protocols.find("held_out").function(None, None, measure=measure, source=source,
+                                             counts=np.array([0, 5, 3, 2]))
+
+
+def _finetuning(perfect):
+  """A task of each kind; a random model guesses wrongly, or draws."""
+  def ask(kind, arrays, right, wrong, dev=False, **task):
+    """Guesses are always right on `dev`, from which the threshold of spans comes."""
+    encoded = ({"dev": dict(arrays)} if dev else {}) | {"test": arrays}
+    task = SimpleNamespace(**{"name": kind, "kind": kind, "parts": {"train": None, **encoded}, "labels": (), **task})
+    guesses = lambda given: right if perfect or given is not arrays else wrong
+    return protocols.find("finetuning").function(None, None, task=task, encoded=encoded,
+                                                 predict=lambda given: np.array(guesses(given), float))
+
+  other, drawn = np.random.default_rng(7).permutation(LABEL), np.random.default_rng(8).normal(size=120)
+  tags, words = np.array([0, 1, 2]), {"example": np.array([0]), "word_starts": np.array([[0, 1, 2]])}
+  # Spans: a question with the answer "cat", and one without; each row has scores of no answer, "cat" and "mat".
+  spans = {"example": np.array([0, 1]), "offsets": np.array([[[-1, -1], [0, 3], [4, 7]]] * 2)}
+  cat, none, mat = (np.array(row)[:, None].repeat(2, 1) for row in ((0, 1, -9), (0, -9, -9), (0, -9, 2)))
+  return {
+      **ask("classification", {"targets": {"label": LABEL}}, np.eye(2)[LABEL], np.eye(2)[other],
+            labels=("bad", "good")),
+      **ask("multiple_choice", {"targets": {"label": LABEL}}, np.eye(2)[LABEL], np.eye(2)[other]),
+      **ask("regression", {"targets": {"label": np.arange(120.0)}}, np.arange(120), drawn),
+      **ask("tagging", words, [np.eye(3)[tags]], [np.eye(3)[[2, 2, 0]]], labels=("B-a", "I-a", "O"), targets=[tags]),
+      **ask("span", spans, [cat, none], [mat, mat], dev=True, items=[("q", "cat mat")] * 2,
+            targets=[((0, "cat"),), ()]),
+  }
+
+
+CASES = {
+    **{name: lambda perfect, name=name: _of_labels(name, perfect)
+       for name in ("clustering", "few_shot", "knn", "linear_probe", "retrieval", "transfer")},
+    **{name: lambda perfect, name=name: _of_pairs(name, perfect)
+       for name in ("pair_retrieval", "pair_verification", "sts")},
+    "analogies": _analogies, "categorization": _categorization, "synonyms": _synonyms,
+    "word_similarity": _word_similarity, "text_classification": _text_classification, "probing": _probing,
+    "topics": _topics, "held_out": _held_out, "finetuning": _finetuning,
+}
+
+
+def _declared(key, metrics):
+  last = key.rsplit("/", 1)[-1]
+  return metrics.get(last) or next((metrics[pattern] for pattern in metrics if fnmatchcase(last, pattern)), None)
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch):
+  monkeypatch.setattr(probing, "STEPS", 20)
+  monkeypatch.setattr(probing, "RATE", 1e-2)
+  monkeypatch.setattr(text_classification, "STEPS", {"frozen": 20, "finetuned": 20})
+  monkeypatch.setattr(text_classification, "ROUNDS", 2)
+
+
+def test_every_protocol_has_a_case():
+  assert set(CASES) == set(protocols.protocol_names())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_metrics_are_declared_with_their_direction(name):
+  metrics = protocols.find(name).metrics
+  perfect, random = CASES[name](True), CASES[name](False)
+  returned = {**random, **perfect}
+  assert [key for key in returned if _declared(key, metrics) is None] == []
+  assert [name for name in metrics if not any(_declared(key, {name: metrics[name]}) for key in returned)] == []
+  for key in perfect:
+    better = _declared(key, metrics).higher_is_better
+    if better is not None and not any(part in key for part in SAME):
+      gain = perfect[key] - random[key]
+      assert (gain if better else -gain) > 0, (key, perfect[key], random[key])
