@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
 from embeddings_jax.data import catalog
@@ -268,7 +269,7 @@ def of_run(
     folder: Directory of further protocols.
     report: Receives a line for each protocol that is left out, and the dataset's note.
   """
-  from embeddings_jax.runs import build
+  from embeddings_jax.runs import build, workdir
 
   of_words = run.encoder.names is not None
   if pooling and not of_words:
@@ -293,7 +294,7 @@ def of_run(
 
   def untrained() -> PyTree:
     if "batch" in run.record:
-      batch = {key: np.zeros(shape, dtype) for key, (shape, dtype) in run.record["batch"].items()}
+      batch = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), workdir.stand_in_batch(run.record["batch"]))
     else:
       batch = example(run.encoder)
     return build.first_state(run.model, batch, run.mesh, config.get("seed", 0))

@@ -105,8 +105,8 @@ class Run:
     """Evaluates by protocols.
 
     Args:
-      protocols: `protocol` or `protocol:dataset`, as `word_similarity` or `knn:fashion-mnist`; by default those of the
-        config, of which what cannot be answered is reported and left out.
+      protocols: `protocol` or `protocol:dataset`, as `word_similarity` or `knn:fashion-mnist`; by default the
+        config's, of which what cannot be answered is reported and left out.
       data: Replaces the run's own dataset.
       data_dir, cache_dir: Directories of the catalog's files and of derived data.
       pooling: How a text's vector is made, see `embed`.

@@ -255,16 +255,24 @@ def read_record(path: epath.Path) -> dict[str, Any]:
     if not all(isinstance(value, str) for value in config[name]):
       raise InputError(f"{file}: config: field {name!r} holds {config[name]!r}, expected a list of strings")
   json_field(config["data"], "name", str, f"{file}: config.data", default="")
-  for name, value in record["batch"].items():
-    if not isinstance(value, list) or len(value) != 2:
-      raise InputError(f"{file}: batch: field {name!r} holds {value!r}, expected a shape and a dtype")
-    _num_bytes(*value, f"{file}: batch: field {name!r}")
+  _check_batch(record["batch"], f"{file}: batch")
   for name, value in record["facts"].items():
     if isinstance(value, dict):  # Allocated by `stand_in_facts`.
       size = _num_bytes(value.get("shape"), value.get("dtype"), f"{file}: facts: field {name!r}")
       if size > MAX_FACT:
         raise InputError(f"{file}: facts: field {name!r} asks for {size} bytes, at most {MAX_FACT} are plausible")
   return record
+
+
+def _check_batch(described: Mapping[str, Any], where: str) -> None:
+  """Raises unless every leaf of a described batch is a shape and a dtype."""
+  for name, value in described.items():
+    if isinstance(value, dict):
+      _check_batch(value, f"{where}: {name}")
+    elif not isinstance(value, list) or len(value) != 2:
+      raise InputError(f"{where}: field {name!r} holds {value!r}, expected a shape and a dtype")
+    else:
+      _num_bytes(*value, f"{where}: field {name!r}")
 
 
 def _num_bytes(shape: Any, dtype: Any, where: str) -> int:
