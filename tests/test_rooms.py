@@ -11,7 +11,7 @@ ALLOWED = {
     "types": {"errors"},
     "ops": {"types"},
     "nets": {"types", "ops"},
-    "data": {"types"},
+    "data": {"types", "errors"},
     "gradient": {"types", "ops"},
     "models": {"types", "ops", "nets", "gradient"},
     "eval": {"types", "errors", "ops", "data"},

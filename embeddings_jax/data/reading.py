@@ -163,8 +163,8 @@ def examples(name: str, *, dataset: Dataset | None = None, encoder: Any = None, 
                                          allow_code=allow_code)
   if modality != (found.kind if found.kind in ("audio", "images", "rows") else "text"):
     raise InputError(f"task={name}: holds {found.kind}, and a network that reads "
-                     f"{encoder.kind if encoder else modality} needs {modality}; take another encoder, as the model "
-                     "cpc_supervised does")
+                     f"{encoder.kind if encoder else modality} needs modality={modality}; take another encoder, as "
+                     "the model cpc_supervised does")
   return found
 
 

@@ -9,7 +9,7 @@ import jax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from embeddings_jax.data import pipelines, reading
+from embeddings_jax.data import catalog, pipelines, reading
 from embeddings_jax.errors import check_choice
 from embeddings_jax.runs import optimizers
 from embeddings_jax.types import InputError, Model, Prepared, PyTree, is_fact
@@ -125,16 +125,15 @@ def read_dataset(config: Mapping[str, Any], *, dataset: Any = None, data_dir: st
                  cache_dir: str | None = None, encoder: Any = None, allow_code: bool = False,
                  folder: str | None = None) -> Any:
   """Returns the dataset that a config's `data` names, as its pipeline reads it; arguments: see `prepare`."""
-  module, options = pipelines.find(config["pipeline"], folder), config["data"]
+  options = config["data"]
+  if not config.get("pipeline"):  # A network or vectors from elsewhere.
+    return dataset or catalog.load(options["name"], data_dir=data_dir, cache_dir=cache_dir, allow_code=allow_code)
+  module = pipelines.find(config["pipeline"], folder)
   if dataset is None and not options["name"]:
     raise InputError("data is missing: a name of the catalog, tfds:NAME, or a path")
   keys = pipelines.reader_options(module)
-  found = module.READ(options["name"], dataset=dataset, encoder=encoder, data_dir=data_dir, cache_dir=cache_dir,
-                      allow_code=allow_code, **{key: options[key] for key in keys if key in options})
-  if found.kind not in module.ACCEPTS:
-    raise InputError(f"data={options['name']}: holds {found.kind}, and model={config['name']} with "
-                     f"pipeline={config['pipeline']} needs {module.ACCEPTS[0]}")
-  return found
+  return module.READ(options["name"], dataset=dataset, encoder=encoder, data_dir=data_dir, cache_dir=cache_dir,
+                     allow_code=allow_code, **{key: options[key] for key in keys if key in options})
 
 
 def prepare(config: Mapping[str, Any], *, dataset: Any = None, data_dir: str | None = None,
@@ -160,6 +159,9 @@ def prepare(config: Mapping[str, Any], *, dataset: Any = None, data_dir: str | N
     check_choice(f"pipeline={config['pipeline']}: data option", key, list(known))
   dataset = read_dataset(config, dataset=dataset, data_dir=data_dir, cache_dir=cache_dir, encoder=encoder,
                          allow_code=allow_code, folder=folder)
+  if dataset.kind not in module.ACCEPTS:
+    raise InputError(f"data={config['data']['name']}: holds {dataset.kind}, and model={config['name']} with "
+                     f"pipeline={config['pipeline']} needs {module.ACCEPTS[0]}")
   if config["pipeline"] != "task":  # Whose splits are told by the task's files.
     reading.refuse_test_split(dataset, config["data"]["name"])
   function = pipelines.function(module)

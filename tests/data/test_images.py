@@ -227,7 +227,7 @@ def test_sizes_and_channels(folder):
   assert load(str(folder / "b.png")).items.shape == (1, 12, 9, 1)
   assert load(str(folder / "b.png"), channels=3).items.shape == (1, 12, 9, 3)
   for options in ({"image_size": 3}, {"image_size": -1}, {"channels": 2}, {"bad": "ignore"}):
-    with pytest.raises(InputError, match=f"--config.data.{next(iter(options))}={next(iter(options.values()))}: must"):
+    with pytest.raises(InputError, match=f"{next(iter(options))}={next(iter(options.values()))}: must"):
       load(path, **options)
 
 

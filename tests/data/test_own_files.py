@@ -147,7 +147,7 @@ def zst(data):
 
 
 BAD = {
-    "text not UTF-8": ("a.txt", b"fine\nab\xff\n", r"a\.txt: not UTF-8 at byte 7;.*--config\.data\.errors=replace"),
+    "text not UTF-8": ("a.txt", b"fine\nab\xff\n", r"a\.txt: not UTF-8 at byte 7;.*errors=replace"),
     "binary of unknown kind": ("a.bin", b"PK\3\4\0\0", "a.bin: is not text, and its name is none of"),
     "empty text": ("a.txt", b"", "a.txt: is empty"),
     "blank text": ("a.txt", b"\n  \n", "a.txt: is empty"),

@@ -9,8 +9,8 @@ from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.runs import build, presets
 from embeddings_jax.types import InputError, is_fact
 
-# Arguments of factories that are functions or come from the config's other parts.
-NO_OPTIONS = {"optimizer", "learning_rate", "encoder", "auxiliary"}
+# Arguments of factories that are functions or arrays, or come from the config's other parts.
+NO_OPTIONS = {"optimizer", "learning_rate", "encoder", "auxiliary", "weights", "covariances"}
 
 
 @pytest.mark.parametrize("name", pipelines.names())

@@ -13,8 +13,8 @@ from embeddings_jax.types import InputError
 BLOCKS = ["the cat sat\non a mat\nall day", "dogs run\nand bark"] * 40
 
 
-def load(model, path, cache, preset="tiny", **options):
-  config = presets.load_config(model, preset)
+def load(model, path, cache, preset="tiny", pipeline="", **options):
+  config = presets.load_config(model, preset, pipeline=pipeline)
   config.batch_size = min(config.batch_size, 2)
   for name, value in options.items():
     config.data[name] = value
@@ -73,7 +73,8 @@ def test_a_folder_of_clips_is_grouped_by_what_it_has(tmp_path, caplog):
 def test_inputs_that_are_not_what_the_encoder_gives_are_named(tmp_path):
   (tmp_path / "a.txt").write_text("some text that is long enough\n" * 60)
   for model_inputs, path, options, message in (
-      ("bytes", clips(tmp_path / "clips"), {"encoder": "waveforms"}, "inputs='bytes': the batch has a waveform"),
+      ("bytes", clips(tmp_path / "clips"), {"pipeline": "waveforms", "window_length": 96},
+       "inputs='bytes': the batch has a waveform"),
       ("waveform", tmp_path / "a.txt", {}, "inputs='waveform': the batch has bytes")):
     config, data = load("cpc", path, tmp_path / "cache", **options)
     config.model.inputs = model_inputs

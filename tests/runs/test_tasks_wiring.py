@@ -118,7 +118,7 @@ def test_pictures_are_predicted_in_order():
   found = needs.predictor(model, state, data.encoder)(arrays)
   expected = jax.jit(model.outputs["predict"])(state, {"inputs": arrays["inputs"]})
   np.testing.assert_allclose(found, expected, atol=1e-5)
-  with pytest.raises(InputError, match="holds rows, and a network that reads bytes needs text"):
+  with pytest.raises(InputError, match="holds rows, and a network that reads text needs modality=text"):
     config = presets.load_config("cpc_supervised", "tiny")
     config.data.update(dict(name="digits"))
     build.prepare(config, data_dir=None, cache_dir=None)

@@ -1,9 +1,9 @@
 """Pipelines: one module each, whose function of the same name makes training data of a dataset.
 
 `x(dataset, *, encoder=None, batch_size, seed, cache_dir=None, data_dir=None, progress=..., **options) -> Prepared`.
-Of the common keywords (`COMMON`) a function takes those that it needs; the others are its options, keys of `config.data`
-beside the reader's. A module declares `ACCEPTS`, kinds of datasets; `READ`, the reader of `data/reading.py`, whose
-keywords are the remaining keys of `config.data`; and `FACTS`, name -> meaning.
+Of the common keywords (`COMMON`) a function takes those that it needs; the others are its options, keys of
+`config.data` beside the reader's. A module declares `ACCEPTS`, kinds of datasets; `READ`, the reader of
+`data/reading.py`, whose keywords are the remaining keys of `config.data`; and `FACTS`, name -> meaning.
 """
 import functools
 import importlib

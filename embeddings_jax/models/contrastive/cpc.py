@@ -122,11 +122,11 @@ class Encoder(nn.Module):
     if self.inputs == "bytes":
       if x.dtype == jnp.int16 or jnp.issubdtype(x.dtype, jnp.floating):
         raise InputError(f"inputs='bytes': the batch has a waveform ({x.dtype}); set inputs='waveform', or "
-                         "--config.data.encoder=bytes")
+                         "pipeline=byte_windows")
       return self.conv(self.embedding(x.astype(jnp.int32)))
     if x.dtype == jnp.uint8:
       raise InputError(f"inputs={self.inputs!r}: the batch has bytes; set inputs='bytes', or "
-                       "--config.data.encoder=waveforms")
+                       "pipeline=waveforms")
     return self.conv(x.astype(jnp.float32)[..., None] * 2.0**-15)
 
   def _words(self, tokens) -> tuple[Array, Array]:
