@@ -42,14 +42,12 @@ def main(argv: Sequence[str]) -> int:
   command.check_output(FLAGS.output, FLAGS.input)
   from etils import epath
 
-  from embeddings_jax.data.inputs import read_items
   from embeddings_jax.runs import workdir
   from embeddings_jax.runs.load import load, load_run
 
   run = load(FLAGS.init_from) if FLAGS.init_from else load_run(FLAGS.workdir)
   encoder = run.encoder
-  items = read_items(FLAGS.input, encoder.kind, FLAGS.errors, getattr(encoder, "gaps", False),
-                     getattr(encoder, "columns", None))
+  items = encoder.read(FLAGS.input, FLAGS.errors)
   of_words = {"sif_a": FLAGS.sif_a, "num_words": FLAGS.num_words, "num_components": FLAGS.num_components}
   vectors = run.embed(items, pooling=FLAGS.pooling, normalize=FLAGS.normalize,
                       **(of_words if FLAGS.pooling and encoder.names is not None else {}))

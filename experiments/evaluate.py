@@ -115,8 +115,8 @@ def add_results(run: Any, metrics: Mapping[str, float]) -> None:
 def evaluate_features() -> int:
   """Evaluates `--features`, which come without a dataset of their own."""
   from embeddings_jax import eval as protocols
+  from embeddings_jax.data import features
   from embeddings_jax.data.images import as_images
-  from embeddings_jax.eval import baselines
   from embeddings_jax.runs.evaluation import Evaluator
 
   check_choice("--features", FLAGS.features, ("pixels",))
@@ -126,7 +126,7 @@ def evaluate_features() -> int:
       labels = [known for known in protocols.protocol_names() if protocols.find(known).labels]
       raise InputError(f"--protocols={name}: --features={FLAGS.features} are of images, which are asked about their "
                        f"labels: {', '.join(f'{known}:SET' for known in labels)}")
-  evaluator = Evaluator(None, None, None, embed=baselines.pixels, adapt=as_images, data_dir=FLAGS.data_dir,
+  evaluator = Evaluator(None, None, None, embed=features.pixels, adapt=as_images, data_dir=FLAGS.data_dir,
                         cache_dir=FLAGS.cache_dir, allow_code=True, report=say)
   metrics = evaluator.evaluate(FLAGS.protocols)
   show(metrics)

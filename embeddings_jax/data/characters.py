@@ -16,7 +16,7 @@ from etils import epath
 from embeddings_jax.data.cache import cache_root, cached, digest
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.documents import is_validation
-from embeddings_jax.data.encoders import ENCODERS, Batch, Encoder, check_size, part_of
+from embeddings_jax.data.encoders import ENCODERS, Batch, TextEncoder, check_size, part_of
 from embeddings_jax.data.files.names import format_names, read_names
 from embeddings_jax.data.sentences import PARTS, split_lines, split_sentences
 from embeddings_jax.data.sources import window_source
@@ -62,7 +62,7 @@ def _mark(character: int, max_characters: int) -> np.ndarray:
   return np.array([BEGIN_WORD, character, END_WORD] + [PADDING] * (max_characters - 3), np.uint16)
 
 
-class CharacterEncoder(Encoder):
+class CharacterEncoder(TextEncoder):
   """Sentences -> `characters` uint16 `[n, length, max_characters]`, 0 on padding, `tokens` int32 `[n, length]`, which
   words of the vocabulary they are (`<UNK>` what it has not, -1 padding), and `mask`.
 
@@ -84,6 +84,10 @@ class CharacterEncoder(Encoder):
     self.index = {word: i for i, word in enumerate(self.words) if i >= len(MARKS)}
     self.max_characters, self.max_length = max_characters, max_length
     self.num_truncated = 0  # Sentences that have been cut.
+
+  def for_task(self, max_length: int) -> "CharacterEncoder":
+    """Returns the encoder for a task, which cuts sentences at `max_length` words."""
+    return CharacterEncoder(self.words, self.max_characters, max_length)
 
   def options(self) -> dict[str, Any]:
     return {"max_characters": self.max_characters, "max_length": self.max_length}

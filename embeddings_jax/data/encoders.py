@@ -9,19 +9,19 @@ import inspect
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from etils import epath
 
-from embeddings_jax.data import formats
+from embeddings_jax.data import features, formats
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.files.arrays import parse_npy
 from embeddings_jax.data.files.atomic import write_atomically
 from embeddings_jax.data.files.json import json_field, read_json
 from embeddings_jax.data.files.names import format_names, read_names
-from embeddings_jax.data.images import as_images, fitted, read_picture, to_uint8
+from embeddings_jax.data.images import as_images, as_rows, fitted, read_picture, to_uint8
 from embeddings_jax.data.processor import Processor
 from embeddings_jax.data.words import Vocabulary, split_words
 from embeddings_jax.types import InputError
@@ -52,6 +52,27 @@ class Encoder:
   def bucket(self, length: int) -> int:
     """The length that rows of up to `length` elements are padded to."""
     return bucket(length)
+
+  def read(self, path: str, errors: str = "strict") -> list[Any]:
+    """Reads a user's file, or a folder or glob of files, as items in order; each becomes one row of the result.
+
+    Args:
+      path: The file, folder or glob.
+      errors: `strict` refuses text that is not UTF-8, `replace` puts replacement characters.
+    """
+    raise NotImplementedError
+
+  def example(self) -> Batch:
+    """Returns a batch of one item, for its shapes."""
+    raise NotImplementedError
+
+  def adapt(self, dataset: Dataset, cache_dir: str | os.PathLike | None = None) -> Dataset:
+    """Returns another dataset with items that `encode` takes."""
+    return dataset
+
+  def baselines(self, dataset: Dataset) -> dict[str, Callable[[Sequence[Any]], Any]]:
+    """Returns features without learning by name, `items -> [num_items, dim]`, for the items of a dataset."""
+    return {}
 
   def options(self) -> dict[str, Any]:
     """What `preprocess.json` says beside the kind."""
@@ -90,6 +111,25 @@ class Encoder:
   def _all_files(self) -> dict[str, bytes]:
     options = json.dumps({"kind": self.kind, **self.options()}, indent=2, sort_keys=True) + "\n"
     return self.files() | {"preprocess.json": options.encode()}
+
+
+class TextEncoder(Encoder):
+  """Encoders of texts, of which a file holds one a line."""
+
+  def read(self, path: str, errors: str = "strict") -> list[str]:
+    """See `Encoder.read`; a blank line is an empty item, so that rows stay aligned with lines."""
+    from embeddings_jax.data import own
+
+    files = own.list_files(path)
+    for file in files:
+      own.check_text(file)
+    items = [line for file in files for line in formats.read_lines(file, errors)]
+    if not any(items):
+      raise InputError(f"{path}: is empty, it has no text")
+    return items
+
+  def example(self) -> Batch:
+    return self.encode(["a"])
 
 
 class RowEncoder(Encoder):
@@ -148,6 +188,31 @@ class RowEncoder(Encoder):
         raise InputError(f"row {i}: has shape {np.shape(item)}, should have {self.num_features} features")
     return {"x": self.encode_rows(np.asarray(items)), "mask": _ones(items)}
 
+  def read(self, path: str, errors: str = "strict") -> list[np.ndarray]:
+    """See `Encoder.read`: a .csv, .tsv or .npy file.
+
+    A table with a header gives the columns of the run in their order, whatever its own is; it may have further ones.
+    """
+    from embeddings_jax.data import own
+
+    file, *others = own.list_files(path)
+    if others:
+      raise InputError(f"{path}: {1 + len(others)} files, give one")
+    table = own.read_rows(file, self.gaps, errors)
+    if not self.columns or not table.columns or list(self.columns) == list(table.columns):
+      return list(table.rows)
+    missing = [name for name in self.columns if name not in table.columns]
+    if missing or len(set(table.columns)) < len(table.columns):
+      what = f"has no column {formats.quoted(missing[0])}" if missing else "has two columns of one name"
+      raise InputError(f"{file}: {what}; the run's columns are {', '.join(self.columns)[:200]}")
+    return list(table.rows[:, [table.columns.index(name) for name in self.columns]])
+
+  def example(self) -> Batch:
+    return self.encode(np.zeros((1, self.num_features), np.float32))
+
+  def adapt(self, dataset: Dataset, cache_dir: str | os.PathLike | None = None) -> Dataset:
+    return as_rows(dataset)
+
   def encode_rows(self, rows: np.ndarray) -> np.ndarray:
     """Returns `x` of an array `[n, num_features]`, some at a time: rows may be memory-mapped."""
     x = np.empty(rows.shape, np.float32)
@@ -173,6 +238,7 @@ class RowEncoder(Encoder):
     return x
 
 
+_MAX_PIXELS = 256  # Values of an image whose pixels are a baseline of each run: a probe of more takes minutes.
 _EPSILON, _TOLERANCE = 2.0**-24, 1e-3  # Rounding of float32, and how much of a standard deviation it may be.
 _ROWS_AT_ONCE = 1 << 22  # Elements.
 
@@ -219,11 +285,34 @@ class ImageEncoder(Encoder):
       images = np.stack([self._image(i, item) for i, item in enumerate(items)])
     return {"image": images, "mask": _ones(items)}
 
-  def view(self, dataset: Dataset, cache_dir: str | os.PathLike | None = None) -> Dataset:
-    """Returns another dataset's images in a form that `encode` takes: of the encoder's size, unless a processor
-    resizes them."""
+  def read(self, path: str, errors: str = "strict") -> list[Any]:
+    """See `Encoder.read`: .npy (uint8 [n, height, width, channels]), or image files, of which the paths are items."""
+    from embeddings_jax.data import own
+
+    files = own.list_files(path)
+    if files[0].suffix == ".npy":
+      images = formats.load_npy(files[0])
+      if images.ndim < 2 or images.dtype.kind not in "fiub":
+        raise InputError(f"{files[0]}: holds {images.dtype} {list(images.shape)}, should be uint8 [n, height, width, "
+                         "channels]")
+      return list(images)
+    images = [file for file in files if own.file_kind(file) == "images"]
+    return [str(file) for file in images or files]  # A readme beside images is none.
+
+  def example(self) -> Batch:
+    return self.encode(np.zeros((1, *self.shape), np.uint8))
+
+  def for_task(self, max_length: int) -> "ImageEncoder":
+    """Returns the encoder for a task; images have no length."""
+    return self
+
+  def adapt(self, dataset: Dataset, cache_dir: str | os.PathLike | None = None) -> Dataset:
+    """Returns another dataset's images with the encoder's size and channels; a processor resizes them itself."""
     size = (0, 0) if self.processor else self.shape[:2]
     return fitted(as_images(dataset), *size, self.shape[2], cache_dir=cache_dir)
+
+  def baselines(self, dataset: Dataset) -> dict[str, Callable[[Sequence[Any]], Any]]:
+    return {"pixels": features.pixels} if np.prod(self.shape) <= _MAX_PIXELS else {}
 
   def _image(self, i: int, item: np.ndarray | str | os.PathLike) -> np.ndarray:
     where = f"image {i}"
@@ -243,7 +332,7 @@ class ImageEncoder(Encoder):
     return item
 
 
-class WordEncoder(Encoder):
+class WordEncoder(TextEncoder):
   """Words or lines -> `tokens` int32 `[n, length]`, padded with -1; words out of the vocabulary are dropped.
 
   An item that is itself in the vocabulary is that word, so that imported names like `New_York` are found.
@@ -305,6 +394,11 @@ class BagEncoder(WordEncoder):
   def lengths(self, batch: Batch) -> np.ndarray:
     return (batch["words"] >= 0).sum(1)
 
+  def baselines(self, dataset: Dataset) -> dict[str, Callable[[Sequence[Any]], Any]]:
+    # Frequencies are of the training split, as far as the dataset itself is embedded.
+    fit = lambda items: dataset.split.get("train") if items is dataset.items else None
+    return {"tf_idf": lambda items: features.tf_idf(items, self.encode, len(self.vocabulary), fit=fit(items))}
+
   def bag(self, item: str | Mapping[str, float], i: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """The known words of one item, sorted, and their counts; `i` is what an error calls it."""
     if isinstance(item, str):
@@ -338,6 +432,31 @@ class WaveformEncoder(Encoder):
     clips = [self._samples(i, item)[:self.max_length or None] for i, item in enumerate(items)]
     return _signals(clips, np.int16, self.max_length or None)
 
+  def read(self, path: str, errors: str = "strict") -> list[str]:
+    """See `Encoder.read`: wav files, or a text file with a path of one a line, relative to that file."""
+    from embeddings_jax.data import own
+
+    files = own.list_files(path)
+    if len(files) == 1 and own.file_kind(files[0]) in ("text", "unknown"):
+      lines = [line.strip() for line in formats.read_lines(files[0], errors)]
+      clips = [files[0].parent / line for line in lines if line]
+    else:
+      clips = [file for file in files if own.file_kind(file) == "audio"]
+    if not clips:
+      raise InputError(f"{path}: has no wav file, nor a list of them")
+    return [str(clip) for clip in clips]
+
+  def example(self) -> Batch:
+    return self.encode([np.zeros(self.max_length or self.rate, np.int16)])
+
+  def for_task(self, max_length: int) -> "WaveformEncoder":
+    """Returns the encoder for a task, which cuts clips at `max_length` samples."""
+    return WaveformEncoder(self.rate, max_length)
+
+  def baselines(self, dataset: Dataset) -> dict[str, Callable[[Sequence[Any]], Any]]:
+    return {"mfcc_mean": lambda items: features.mfcc_features(items, dataset.rate, deviation=False),
+            "mfcc_mean_deviation": lambda items: features.mfcc_features(items, dataset.rate)}
+
   def _samples(self, i: int, item: np.ndarray | str | os.PathLike) -> np.ndarray:
     if isinstance(item, (str, os.PathLike)):
       return resampled(*formats.read_wav(item), self.rate)
@@ -347,7 +466,7 @@ class WaveformEncoder(Encoder):
     return item
 
 
-class ByteEncoder(Encoder):
+class ByteEncoder(TextEncoder):
   """Strings -> `signal` uint8 `[n, num_bytes]` of UTF-8, cut at `max_length`, padded with 0; `length` int32 `[n]`."""
 
   kind = "bytes"
@@ -358,6 +477,13 @@ class ByteEncoder(Encoder):
 
   def options(self) -> dict[str, Any]:
     return {"max_length": self.max_length}
+
+  def for_task(self, max_length: int) -> "ByteEncoder":
+    """Returns the encoder for a task, which cuts texts at `max_length` bytes."""
+    return ByteEncoder(max_length)
+
+  def baselines(self, dataset: Dataset) -> dict[str, Callable[[Sequence[Any]], Any]]:
+    return {"byte_ngrams": features.byte_ngrams}
 
   def encode(self, items: Sequence[str]) -> Batch:
     # A character has at most four bytes, so a long text need not be encoded to its end.

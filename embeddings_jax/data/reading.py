@@ -158,7 +158,7 @@ def examples(name: str, *, dataset: Dataset | None = None, encoder: Any = None, 
     found = images(name, dataset=dataset, data_dir=data_dir, cache_dir=cache_dir, allow_code=allow_code,
                    errors=errors, image_size=image_size, channels=channels, bad=bad)
     refuse_test_split(found, name)
-    return encoder.view(found, cache_dir) if encoder else found
+    return encoder.adapt(found, cache_dir) if encoder else found
   found = dataset or tasks.load_examples(name, data_dir=data_dir, cache_dir=cache_dir, errors=errors,
                                          allow_code=allow_code)
   if modality != (found.kind if found.kind in ("audio", "images", "rows") else "text"):

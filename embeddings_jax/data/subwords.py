@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from embeddings_jax.data.cache import cache_root, cached, digest
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.documents import is_validation
-from embeddings_jax.data.encoders import ENCODERS, Batch, Encoder, check_size, part_of
+from embeddings_jax.data.encoders import ENCODERS, Batch, TextEncoder, check_size, part_of
 from embeddings_jax.data.files.tokenizer import SPECIAL, guarded, parse_tokenizer, wordpiece
 from embeddings_jax.types import InputError
 
@@ -40,7 +40,7 @@ class _Piece(NamedTuple):
   segment: int
 
 
-class SubwordEncoder(Encoder):
+class SubwordEncoder(TextEncoder):
   """Texts, or pairs of them -> `tokens` int32 `[n, length]`, padded with -1, `segments` int32 `[n, length]`, `mask`.
 
   The file `tokenizer.json` says how a text is cut up and which special tokens stand around it, as `[CLS] a [SEP]` or
@@ -67,6 +67,20 @@ class SubwordEncoder(Encoder):
     if max_length < 2 + len(self._templates[1]):
       raise InputError(f"max_length={max_length}: leaves no room for two texts beside the special tokens")
     self.num_truncated = 0  # Items that have been cut.
+
+  def for_task(self, max_length: int) -> "SubwordEncoder":
+    """Returns the encoder for a task, which cuts texts at `max_length` tokens.
+
+    One without a token that stands for the text (GPT's) gets its `end_id` behind each text: the delimiter and the
+    extract token of Radford et al. 2018, section 3.3.
+    """
+    facts, tokenizer = self.facts, Tokenizer.from_str(self.tokenizer.to_str())
+    if "cls_id" not in facts and "end_id" in facts:
+      end = tokenizer.id_to_token(facts["end_id"])
+      tokenizer.post_processor = processors.TemplateProcessing(
+          single=["$A:0", f"{end}:0"], pair=["$A:0", f"{end}:0", "$B:0", f"{end}:0"],
+          special_tokens=[(end, facts["end_id"])])
+    return SubwordEncoder(tokenizer, max_length)
 
   def options(self) -> dict[str, Any]:
     return {"max_length": self.max_length}

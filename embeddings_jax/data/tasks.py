@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tokenizers import Tokenizer, processors
 
 from embeddings_jax.data import catalog, formats, own
 from embeddings_jax.data.cache import cache_root, cached, digest
-from embeddings_jax.data.characters import CharacterEncoder
 from embeddings_jax.data.dataset import Dataset
-from embeddings_jax.data.encoders import ByteEncoder, Encoder, ImageEncoder, WaveformEncoder
+from embeddings_jax.data.encoders import Encoder
 from embeddings_jax.data.sources import array_source
 from embeddings_jax.data.subwords import SubwordEncoder
 from embeddings_jax.data.task_files import read_examples
@@ -31,7 +29,6 @@ _PART = re.compile("train|dev|valid|val|testa|testb|test")
 _PART_NAMES = {"valid": "dev", "val": "dev", "validation": "dev", "validation_matched": "dev", "testa": "dev",
                "testb": "test"}
 _AT_ONCE = 1024  # Examples.
-PLAIN = ("waveforms", "bytes", "images")  # Encoders of what needs no tokens.
 
 
 class Task(NamedTuple):
@@ -239,27 +236,6 @@ def _listed(labels: Sequence[Any]) -> str:
   return ", ".join(str(label)[:40] for label in labels[:20]) + (", ..." if len(labels) > 20 else "")
 
 
-def task_encoder(encoder: Encoder, max_length: int) -> Encoder:
-  """The encoder with another length; a picture has none. One without a token that stands for the text (GPT's) gets
-  its `end_id` behind each text: the delimiter and the extract token of Radford et al. 2018, section 3.3."""
-  if isinstance(encoder, CharacterEncoder):
-    return CharacterEncoder(encoder.words, encoder.max_characters, max_length)
-  if isinstance(encoder, ImageEncoder):
-    return encoder
-  if isinstance(encoder, WaveformEncoder):
-    return WaveformEncoder(encoder.rate, max_length)
-  if isinstance(encoder, ByteEncoder):
-    return ByteEncoder(max_length)
-  facts = encoder.facts
-  tokenizer = Tokenizer.from_str(encoder.tokenizer.to_str())
-  if "cls_id" not in facts and "end_id" in facts:
-    end = tokenizer.id_to_token(facts["end_id"])
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=["$A:0", f"{end}:0"], pair=["$A:0", f"{end}:0", "$B:0", f"{end}:0"],
-        special_tokens=[(end, facts["end_id"])])
-  return SubwordEncoder(tokenizer, max_length)
-
-
 def encode_task(
     task: Task,
     encoder: Encoder,
@@ -283,7 +259,7 @@ def encode_task(
     one behind the last in the context, -1 where a token is none of it; of tags `word_starts` int32 [rows, words], the
     index of a word's first token, -1 where it is cut off.
   """
-  if encoder.kind in PLAIN:
+  if not hasattr(encoder, "encode_words"):
     if task.kind not in ("classification", "regression"):
       raise InputError(f"--config.task={task.name}: an encoder of {encoder.kind} knows classification and regression")
     return {part: _supervised(_encode_plain(task, rows, encoder)) for part, rows in task.parts.items()}

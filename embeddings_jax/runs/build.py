@@ -36,9 +36,9 @@ def make_model(config: Mapping[str, Any], facts: Mapping[str, Any], num_steps: i
   if hasattr(arguments.get("encoder"), "keys"):
     weight = arguments.get("auxiliary_weight", 0)
     given |= encoder_of(arguments.pop("encoder"), facts, num_steps, with_model=bool(weight))
-  for name in ("optimizer", "optimizers"):
-    if name in known:
-      given[name] = optimizers.optimizer(config["optimizer"], num_steps)
+  for argument in ("optimizer", "optimizers"):
+    if argument in known:
+      given[argument] = optimizers.optimizer(config["optimizer"], num_steps)
   if "learning_rate" in known and config["optimizer"]:
     given["learning_rate"] = optimizers.schedule(config["optimizer"], num_steps)
   arguments = {key: value for key, value in given.items() if key in known} | arguments
@@ -159,9 +159,8 @@ def prepare(config: Mapping[str, Any], *, dataset: Any = None, data_dir: str | N
     check_choice(f"pipeline={config['pipeline']}: data option", key, list(known))
   dataset = read_dataset(config, dataset=dataset, data_dir=data_dir, cache_dir=cache_dir, encoder=encoder,
                          allow_code=allow_code, folder=folder)
-  if dataset.kind not in module.ACCEPTS:
-    raise InputError(f"data={config['data']['name']}: holds {dataset.kind}, and model={config['name']} with "
-                     f"pipeline={config['pipeline']} needs {module.ACCEPTS[0]}")
+  pipelines.check_accepts(module, dataset, f"data={config['data']['name']}",
+                          f"model={config['name']} with pipeline={config['pipeline']}")
   if config["pipeline"] != "task":  # Whose splits are told by the task's files.
     reading.refuse_test_split(dataset, config["data"]["name"])
   function = pipelines.function(module)

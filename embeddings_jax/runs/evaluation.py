@@ -12,14 +12,11 @@ import jax
 import numpy as np
 
 from embeddings_jax.data import catalog
-from embeddings_jax.data.images import as_rows
 from embeddings_jax.errors import InputError, check_choice, nearest
 from embeddings_jax.eval import find, metric
 from embeddings_jax.runs import inference
 from embeddings_jax.runs.needs import NEEDS
 from embeddings_jax.types import Model, Protocol, PyTree
-
-MAX_PIXELS = 256  # Numbers of an image whose pixels are a baseline of each run: a probe of more takes minutes.
 
 
 class LeftOut(InputError):
@@ -84,7 +81,7 @@ class Evaluator:
     self.embed = Remembered(embed or inference.embedder(model, state, encoder))
     self.data_dir, self.cache_dir, self.seed = data_dir, cache_dir, seed
     self._pooling, self._max_items, self._allow_code = pooling, max_items, allow_code
-    self._adapt = adapt or adapter(encoder, cache_dir)
+    self._adapt = adapt or (functools.partial(encoder.adapt, cache_dir=cache_dir) if encoder else None)
     self._folder, self._protocols, self._report = folder, protocols or {}, report
     self._own = dataset
     self._loaded: dict[tuple[str, bool], Any] = {}
@@ -296,7 +293,7 @@ def of_run(
     if "batch" in run.record:
       batch = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), workdir.stand_in_batch(run.record["batch"]))
     else:
-      batch = example(run.encoder)
+      batch = run.encoder.example()
     return build.first_state(run.model, batch, run.mesh, config.get("seed", 0))
 
   return Evaluator(
@@ -393,43 +390,3 @@ def surpassing(metrics: Mapping[str, float]) -> dict[str, list[str]]:
       if (gain if declared.higher_is_better else -gain) > 0:
         better.setdefault(baseline, []).append(own)
   return better
-
-
-def adapter(encoder: Any, cache_dir: str | None) -> Callable[[Any], Any] | None:
-  """Returns what converts another dataset's items to those that an encoder takes, or None if it takes all."""
-  if hasattr(encoder, "adapt"):
-    return lambda dataset: encoder.adapt(dataset, cache_dir)
-  kind = getattr(encoder, "kind", "")
-  if kind == "images":
-    return lambda dataset: encoder.view(dataset, cache_dir)
-  return as_rows if kind == "rows" else None
-
-
-def baselines(dataset: Any, encoder: Any) -> dict[str, Callable[[Any], Any]]:
-  """Returns features without learning, by name, that fit the items of an encoder."""
-  if hasattr(encoder, "baselines"):
-    return encoder.baselines(dataset)
-  from embeddings_jax.eval import baselines as features
-
-  kind = encoder.kind
-  if kind == "waveforms":
-    return {"mfcc_mean": lambda items: features.mfcc_features(items, dataset.rate, deviation=False),
-            "mfcc_mean_deviation": lambda items: features.mfcc_features(items, dataset.rate)}
-  if kind == "bags":
-    # Frequencies are of the training part, as far as it is asked about the set itself.
-    fit = lambda items: dataset.split.get("train") if items is dataset.items else None
-    return {"tf_idf": lambda items: features.tf_idf(items, encoder.encode, len(encoder.vocabulary), fit=fit(items))}
-  if kind == "images" and np.prod(encoder.shape) <= MAX_PIXELS:
-    return {"pixels": features.pixels}
-  if kind == "bytes":
-    return {"byte_ngrams": lambda items: features.byte_ngrams(items)}
-  return {}
-
-
-def example(encoder: Any) -> Mapping[str, np.ndarray]:
-  """Returns a batch of the shapes that an encoder makes."""
-  if hasattr(encoder, "example"):
-    return encoder.example()
-  from embeddings_jax.runs import pretrained
-
-  return pretrained.example(encoder)

@@ -11,7 +11,6 @@ import numpy as np
 import optax
 from etils import epath
 
-from embeddings_jax.data import tasks
 from embeddings_jax.data.encoders import ImageEncoder
 from embeddings_jax.data.files.json import read_json
 from embeddings_jax.interop import huggingface, huggingface_vision
@@ -24,7 +23,6 @@ from embeddings_jax.types import InputError, Model, PyTree
 # Arguments of a trunk that weights do not depend on; a config's own stay as they are.
 FREE = ("dropout", "attention_dropout", "dtype", "remat", "unroll", "init_std", "kernel_std", "position_init",
         "mask_ratio", "norm_pix", "norm_decay")
-KINDS = ("subwords", "characters", *tasks.PLAIN)  # Encoders of networks, of ours, to start from.
 FOREIGN = ("parent", "name")  # Fields of every Flax module.
 
 
@@ -82,7 +80,7 @@ def _load_ours(path: epath.Path) -> Pretrained:
     options = dict(options["encoder"])
     name = options.pop("name")
   module = build.network_module(name)
-  if run.encoder.kind not in KINDS or not hasattr(module, "encoder"):
+  if not (hasattr(run.encoder, "for_task") and hasattr(module, "encoder")):
     raise InputError(f"--init_from={path}: holds a {name} of {run.encoder.kind}, which is no network to start from")
   known = inspect.signature(getattr(module, name, module.encoder)).parameters
   given = {key: value for key, value in run.record["facts"].items() if key in known} | options
@@ -149,13 +147,13 @@ def adapt(config: Any, found: Pretrained, explicit: Collection[str]) -> None:
     presets.assign(node, key, value)
   pooling = found.pooling
   if fine_tuned:
-    whole = found.encoder.kind in tasks.PLAIN or found.name == "cpc"  # No element stands for the others.
+    whole = not hasattr(found.encoder, "encode_words") or found.name == "cpc"  # No element stands for the others.
     pooling = "last" if found.hyper.get("causal") else "mean" if whole else ""
-    if found.encoder.kind in tasks.PLAIN and "data.max_length" not in explicit:
+    if not hasattr(found.encoder, "encode_words") and "data.max_length" not in explicit:
       presets.assign(config.data, "max_length", getattr(found.encoder, "max_length", 0))
   if pooling and "pooling" in config.model and "model.pooling" not in explicit:
     presets.assign(config.model, "pooling", pooling)
-  if found.encoder.kind != "subwords":
+  if not hasattr(found.encoder, "tokenizer"):
     return
   if "data.tokenizer" in explicit and str(config.data.tokenizer) != found.tokenizer:
     raise InputError(f"--config.data.tokenizer={config.data.tokenizer}: {where} brings its own tokenizer; leave the "
@@ -236,18 +234,13 @@ def as_run(found: Pretrained, pooling: str = "", **options: Any) -> Run:
     return factory(**{key: value for key, value in given.items() if key in known}, optimizer=optax.identity())
 
   model, mesh = rebuild(), make_mesh()
-  batch = {key: jax.ShapeDtypeStruct(value.shape, value.dtype) for key, value in example(found.encoder).items()}
+  batch = {key: jax.ShapeDtypeStruct(value.shape, value.dtype) for key, value in found.encoder.example().items()}
   with jax.set_mesh(mesh):
     abstract = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), batch)
     fresh = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), abstract)
     state = placed(initial(found, logging.info)(fresh), state_shardings(abstract, mesh, model.rules))
   config = {"name": found.name, "model": hyper | options, "data": {}, "optimizer": {}, "evals": ()}
   return Run(found.path, {"config": config}, model, state, found.step or 0, found.encoder, rebuild, found.normalize)
-
-
-def example(encoder: Any) -> dict[str, np.ndarray]:
-  """A batch of one item, for its shapes."""
-  return encoder.encode([np.zeros(encoder.shape, np.uint8)] if encoder.kind == "images" else ["a"])
 
 
 def _hyper_fields(module: Any) -> list[str]:

@@ -81,7 +81,7 @@ class Report:
           each.setdefault(f"untrained/{key}", []).append(value)
     metrics = {key: float(np.mean(values)) for key, values in each.items()}
     spread = {key: float(np.std(values, ddof=1)) for key, values in each.items() if len(values) > 1}
-    for name, features in evaluation.baselines(self._data.dataset, self._data.encoder).items():
+    for name, features in self._data.encoder.baselines(self._data.dataset).items():
       plain = Evaluator(None, None, self._data.encoder, embed=features, **self._shared())
       names = [name for name in self._config.evals if plain.answers(name)]
       metrics |= {f"{name}/{key}": value for key, value in plain.evaluate(names, lenient=True).items()}

@@ -72,7 +72,7 @@ def initial(found: WordStart, encoder: Any, report: Callable[[str], None] = prin
     InputError: the network has no embeddings of tokens, or fewer dimensions than the vectors; no token is a word.
   """
   where = f"--init_from={found.path}"
-  if encoder.kind != "subwords":
+  if not hasattr(encoder, "tokenizer"):
     raise InputError(f"{where}: holds vectors of words, and the model has no embeddings of tokens to begin with them")
   ids, rows = _words_of(encoder, found.words)
   if not len(ids):

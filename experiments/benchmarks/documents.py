@@ -15,9 +15,9 @@ from sklearn.decomposition import TruncatedSVD, non_negative_factorization
 
 from embeddings_jax.data import catalog, pipelines
 from embeddings_jax.data.bags import Bags, bag_source
+from embeddings_jax.data.features import tf_idf
 from embeddings_jax.errors import InputError
 from embeddings_jax.eval import topics as topic_scores
-from embeddings_jax.eval.baselines import tf_idf
 from embeddings_jax.eval.retrieval import retrieval, unit_rows
 from embeddings_jax.models.factorization.lsa import lsa as make_lsa
 from embeddings_jax.runs import build, presets

@@ -11,7 +11,6 @@ from embeddings_jax.data.catalog import load
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.encoders import ImageEncoder, load_encoder
 from embeddings_jax.data.images import as_images, as_rows, by_folders, decoded, fitted, from_pixels, read_picture
-from embeddings_jax.data.inputs import read_items
 from embeddings_jax.types import InputError
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (6, 5, 4, 3)).astype(np.uint8)
@@ -268,14 +267,14 @@ def test_encoder(tmp_path):
     files[-1].write_bytes(file_of(picture))
   np.save(tmp_path / "x.npy", PICTURES)
   for items in (PICTURES, list(PICTURES), PICTURES.reshape(6, -1) / np.float32(255), files,
-                read_items(str(tmp_path / "*.png"), "images"), read_items(str(tmp_path / "x.npy"), "images")):
+                encoder.read(str(tmp_path / "*.png")), encoder.read(str(tmp_path / "x.npy"))):
     batch = encoder.encode(items)
     np.testing.assert_array_equal(batch["image"], PICTURES, strict=True)
     assert batch["mask"].tolist() == [1] * 6
   np.testing.assert_array_equal(ImageEncoder(5, 4, 1).encode(PICTURES[..., 0])["image"], PICTURES[..., :1])
   (tmp_path / "readme.txt").write_text("x")
   (tmp_path / "x.npy").unlink()
-  assert read_items(str(tmp_path), "images") == [str(file) for file in files]
+  assert encoder.read(str(tmp_path)) == [str(file) for file in files]
   # Files of another size and colour are fitted, arrays are not.
   (tmp_path / "grey.png").write_bytes(file_of(LARGER[0, :, :, 0]))
   np.testing.assert_array_equal(encoder.encode([tmp_path / "grey.png"])["image"][0],

@@ -14,9 +14,8 @@ import zstandard
 from embeddings_jax.data.catalog import load
 from embeddings_jax.data.dataset import Dataset, from_texts, take_columns
 from embeddings_jax.data.documents import byte_stream, is_validation
-from embeddings_jax.data.encoders import RowEncoder, load_encoder
+from embeddings_jax.data.encoders import ByteEncoder, RowEncoder, WaveformEncoder, load_encoder
 from embeddings_jax.data.files import arrays
-from embeddings_jax.data.inputs import read_items
 from embeddings_jax.types import InputError
 
 
@@ -281,26 +280,26 @@ def test_missing_mixed_and_unlike_files(folder):
     load(str(folder / "*.csv"))
 
 
-def test_read_items(folder):
+def test_encoders_read_files(folder):
   (folder / "a.txt").write_text("king\n\nmy queen\n")
-  assert read_items(folder / "a.txt", "words") == ["king", "", "my queen"]
+  assert ByteEncoder(9).read(folder / "a.txt") == ["king", "", "my queen"]
   (folder / "a.csv").write_text("1,2\n3,4\n")
-  assert [row.tolist() for row in read_items(folder / "a.csv", "rows")] == [[1, 2], [3, 4]]
+  assert [row.tolist() for row in RowEncoder(2).read(folder / "a.csv")] == [[1, 2], [3, 4]]
   write_wav(folder / "a.wav", np.ones(4, "<i2"))
   (folder / "list.txt").write_text("a.wav\na.wav\n")
-  assert read_items(folder / "a.wav", "waveforms") == [str(folder / "a.wav")]
-  assert read_items(folder / "list.txt", "waveforms") == [str(folder / "a.wav")] * 2
+  assert WaveformEncoder(8000).read(folder / "a.wav") == [str(folder / "a.wav")]
+  assert WaveformEncoder(8000).read(folder / "list.txt") == [str(folder / "a.wav")] * 2
   (folder / "empty.txt").write_text("")
-  for kind, message in (("words", "is empty"), ("waveforms", "no wav")):
+  for encoder, message in ((ByteEncoder(9), "is empty"), (WaveformEncoder(8000), "no wav")):
     with pytest.raises(InputError, match=message):
-      read_items(folder / "empty.txt", kind)
+      encoder.read(folder / "empty.txt")
 
 
 def test_rows_are_read_by_the_names_of_their_columns(folder):
   """Columns in another order gave the vectors of other rows."""
   file = folder / "a.csv"
   file.write_text("y,id,x\n2,7,1\n4,9,3\n")
-  read = lambda columns: np.stack(read_items(file, "rows", columns=columns)).tolist()
+  read = lambda columns: np.stack(RowEncoder(len(columns or "abc"), columns=columns).read(file)).tolist()
   assert read(["x", "y"]) == [[1, 2], [3, 4]] and read(None) == [[2, 7, 1], [4, 9, 3]]
   with pytest.raises(InputError, match="a.csv: has no column 'z'; the run's columns are x, z"):
     read(["x", "z"])
@@ -535,7 +534,7 @@ def test_formats_that_are_not_read_say_the_way_out(folder, name, content, messag
   with pytest.raises(InputError, match=message):
     load(str(folder / name), errors="replace")
   with pytest.raises(InputError, match=message):
-    read_items(folder / name, "subwords", errors="replace")
+    ByteEncoder(9).read(folder / name, errors="replace")
 
 
 def test_files_that_are_left_out_are_told(folder, caplog):

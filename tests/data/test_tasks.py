@@ -241,7 +241,7 @@ def test_windows_go_over_the_whole_context(encoder, tmp_path):
 
 
 def test_a_tokenizer_without_a_token_for_the_text_gets_its_end_behind_it():
-  bpe = tasks.task_encoder(SubwordEncoder(train_bpe(["the cat sat on a mat"] * 3, 300), 64), 24)
+  bpe = SubwordEncoder(train_bpe(["the cat sat on a mat"] * 3, 300), 64).for_task(24)
   end = bpe.facts["end_id"]
   tokens = bpe.encode([("the cat", "a mat"), "the cat"])["tokens"]
   assert [row[row >= 0][-1] for row in tokens] == [end, end] and [(row == end).sum() for row in tokens] == [2, 1]
@@ -330,7 +330,7 @@ def test_clips_and_pictures_are_tasks():
   task = tasks.as_task(Dataset("c", "audio", clips, 8000, labels=labels, split=split), "speaker")
   assert task.kind == "classification" and task.labels == ("x", "y")
   assert sorted([*task.parts["train"], *task.parts["dev"]]) == list(range(50)) and 1 <= len(task.parts["dev"]) <= 12
-  encoder = tasks.task_encoder(WaveformEncoder(8000), 20)
+  encoder = WaveformEncoder(8000).for_task(20)
   assert encoder.options() == {"rate": 8000, "max_length": 20} and WaveformEncoder(8000).options() == {"rate": 8000}
   found = tasks.encode_task(task, encoder)
   for part, rows in task.parts.items():

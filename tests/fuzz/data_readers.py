@@ -15,9 +15,10 @@ from harness import Reader, reader_of_files
 from PIL import Image
 from scipy import sparse
 
-from embeddings_jax.data import bags, catalog, formats, inputs, task_files, tasks, wordsets
+from embeddings_jax.data import bags, catalog, formats, task_files, tasks, wordsets
 from embeddings_jax.data.cooccurrence import count_cooccurrences
 from embeddings_jax.data.dataset import from_texts
+from embeddings_jax.data.encoders import ByteEncoder, ImageEncoder, WaveformEncoder
 from embeddings_jax.data.files.graphs import read_graph
 from embeddings_jax.data.images import decoded
 from embeddings_jax.data.text import tokenize
@@ -154,7 +155,7 @@ READERS: list[Reader] = [
                                  "c.npy": npy(np.asfortranarray(np.ones((2, 3), np.float16))),
                                  "d.npy": npy(np.full((2, 2), 2**60 + 1))}, load),
     reader_of_files("npy pictures", {"a.npy": npy(np.zeros((2, 8, 8, 3), np.uint8))},
-                    lambda path: inputs.read_items(path, "images")),
+                    lambda path: ImageEncoder(8, 8, 1).read(path)),
     reader_of_files("npz", {f"{kind}.npz": npz(npz_members(TABLE, kind)) for kind in ("csr", "csc", "coo")} |
                     {"stored.npz": npz(npz_members(TABLE, "csr"), zipfile.ZIP_STORED)}, load),
     Reader("npz members", [npz_members(TABLE, kind) for kind in ("csr", "csc", "coo", "dia", "bsr")] +
@@ -195,7 +196,7 @@ READERS: list[Reader] = [
     reader_of_files("synonyms", {"a.txt": b"rug sofa ottoman carpet carpet\nbig\tvery large\tsmall\tvery large\n"},
                     wordsets.synonyms),
     reader_of_files("items", {"a.txt": TEXT, "list.txt": b"a.wav\n\nb.wav\n"}, lambda path: (
-        inputs.read_items(path, "words"), inputs.read_items(path, "waveforms"),
+        ByteEncoder(9).read(path), WaveformEncoder(8000).read(path),
         [split_words(line, "cased") for line in formats.read_lines(path)])),
     Reader("cache", [cache_seed()], read_cached),
 ]

@@ -103,8 +103,8 @@ def test_labelled_pictures_of_another_set_are_fitted_to_the_encoder(monkeypatch,
   assert seen[0].shape == (60, 12, 10, 3) and seen[0].dtype == np.uint8
   np.testing.assert_array_equal(seen[0][..., 0], seen[0][..., 2])
   with pytest.raises(InputError, match="holds rows, which are no pictures"):
-    evaluation.adapter(encoder, None)(other._replace(picture=None))
-  assert evaluation.adapter(RowEncoder(64), None)(Dataset("x", "images", PICTURES)).items.shape == (40, 360)
+    encoder.adapt(other._replace(picture=None))
+  assert RowEncoder(64).adapt(Dataset("x", "images", PICTURES)).items.shape == (40, 360)
 
 
 def test_a_pretrained_networks_pictures_have_its_size(tmp_path):
@@ -115,12 +115,12 @@ def test_a_pretrained_networks_pictures_have_its_size(tmp_path):
 
 def test_pixels_are_a_baseline_of_small_pictures():
   items = PICTURES[:, :8, :8, :1]
-  (name, features), = evaluation.baselines(None, ImageEncoder(8, 8, 1)).items()
+  (name, features), = ImageEncoder(8, 8, 1).baselines(None).items()
   assert name == "pixels" and features(items).dtype == np.float32
   np.testing.assert_allclose(features(items), items.reshape(40, 64) / 255, rtol=1e-6)
   rows = items.reshape(40, 64) / np.float32(255)
   np.testing.assert_array_equal(features(list(rows)), rows)
-  assert not evaluation.baselines(None, ImageEncoder(28, 28, 1))
+  assert not ImageEncoder(28, 28, 1).baselines(None)
 
 
 CALLS = """

@@ -57,6 +57,12 @@ def function(module: ModuleType) -> Any:
   return getattr(module, module.__name__.rpartition(".")[2].removesuffix("_pipeline"))
 
 
+def check_accepts(module: ModuleType, dataset: Any, what: str, reader: str) -> None:
+  """Raises unless a pipeline accepts a dataset; `what` and `reader` name both in the message."""
+  if dataset.kind not in module.ACCEPTS:
+    raise InputError(f"{what}: holds {dataset.kind}, and {reader} needs {module.ACCEPTS[0]}")
+
+
 def reader_options(module: ModuleType) -> dict[str, Any]:
   """Returns the keywords of a pipeline's reader with their defaults."""
   return {key: value.default for key, value in inspect.signature(module.READ).parameters.items()

@@ -40,7 +40,7 @@ def task(dataset: Dataset, *, batch_size: int, seed: int, encoder: Encoder | Non
   kind = dataset.kind if dataset.kind in ("audio", "images", "rows") else "text"
   view = Dataset(examples.name, kind, texts, dataset.rate, fingerprint=examples.fingerprint)
   if encoder is not None:
-    encoder = tasks.task_encoder(encoder, max_length)
+    encoder = encoder.for_task(max_length)
   elif kind == "images":
     encoder = ImageEncoder(*texts.shape[1:])
   elif kind == "audio":
@@ -50,10 +50,9 @@ def task(dataset: Dataset, *, batch_size: int, seed: int, encoder: Encoder | Non
   else:
     train = examples.parts["train"]
     pieces = [piece for i in train for piece in ([texts[i]] if isinstance(texts[i], str) else texts[i])]
-    encoder = tasks.task_encoder(
-        tokenized.subword_encoder(view._replace(items=pieces), tokenizer=tokenizer, model=model,
-                                  vocab_size=vocab_size, lowercase=lowercase, max_length=max_length,
-                                  cache_dir=cache_dir), max_length)
+    encoder = tokenized.subword_encoder(
+        view._replace(items=pieces), tokenizer=tokenizer, model=model, vocab_size=vocab_size, lowercase=lowercase,
+        max_length=max_length, cache_dir=cache_dir).for_task(max_length)
   encoded = tasks.encode_task(examples, encoder, stride=stride, cache_dir=cache_dir)
   source = tasks.task_source(examples, encoded, encoder, batch_size, seed=seed)
   rows = examples.parts.get("test", examples.parts["dev"])

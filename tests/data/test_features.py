@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from scipy.signal import get_window
 
-from embeddings_jax.eval.baselines import byte_ngrams, mfcc, mfcc_features
+from embeddings_jax.data.features import byte_ngrams, mfcc, mfcc_features
 
 
 def test_mfcc_of_a_frame_by_hand():
@@ -51,8 +51,8 @@ def test_tf_idf_is_scikit_learns():
   from sklearn.feature_extraction.text import TfidfVectorizer
 
   from embeddings_jax.data.encoders import BagEncoder
+  from embeddings_jax.data.features import tf_idf
   from embeddings_jax.data.words import Vocabulary
-  from embeddings_jax.eval.baselines import tf_idf
 
   noise = np.random.default_rng(0)
   texts = [" ".join(f"w{i}" for i in noise.integers(0, 30, noise.integers(1, 40))) for _ in range(300)] + [""]
