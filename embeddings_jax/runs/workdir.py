@@ -19,11 +19,12 @@ from typing import Any
 import jax
 import numpy as np
 from etils import epath
+from ml_collections import FieldReference
 
 from embeddings_jax.data.files.atomic import replacing, write_atomically
 from embeddings_jax.data.files.json import json_field, read_json
 from embeddings_jax.eval import metric
-from embeddings_jax.runs import metrics_log
+from embeddings_jax.runs import metrics_log, presets
 from embeddings_jax.runs.presets import DEFAULTS
 from embeddings_jax.types import InputError
 
@@ -48,8 +49,21 @@ def trajectory(config: Mapping[str, Any], fingerprint: str, init_from: str = "")
 
 
 def default_path(config: Mapping[str, Any], preset: str, course: Mapping[str, Any]) -> epath.Path:
-  digest = hashlib.sha256(json.dumps(course, sort_keys=True).encode()).hexdigest()[:8]
+  """Returns `runs/MODEL-PRESET-HASH`; the hash leaves defaults out, so that a new option keeps the name."""
+  told = dict(course)
+  for name, values in _defaults(course).items():
+    told[name] = {key: value for key, value in course[name].items() if (key, json.dumps(value)) not in values}
+  digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
   return epath.Path("runs") / f"{config['name']}-{preset}-{digest}"
+
+
+def _defaults(course: Mapping[str, Any]) -> dict[str, set[tuple[str, str]]]:
+  """Returns, for `data` and `model` of a trajectory, the options with defaults, and these as JSON."""
+  if "pipeline" not in course:
+    return {}
+  plain = lambda value: value.get() if isinstance(value, FieldReference) else value  # A placeholder of None.
+  return {name: {(key, json.dumps(plain(value))) for key, value in values.items()}
+          for name, values in presets.defaults(course).items() if name in course}
 
 
 @contextlib.contextmanager
@@ -72,6 +86,9 @@ def prepared(path: epath.Path, course: Mapping[str, Any], *, overwrite: bool,
     if (path / "config.json").exists():
       old = read_record(path)
       old["trajectory"].setdefault("horizon", old["horizon"] if "horizon" in course else None)
+      for name, values in _defaults(course).items():  # An option that the code of then did not have.
+        if isinstance(old["trajectory"].get(name), dict):
+          old["trajectory"][name] = {key: json.loads(value) for key, value in values} | old["trajectory"][name]
       differing = sorted(_differences(old["trajectory"], course))
       if differing:
         raise InputError(f"--workdir={path} holds another run: {'; '.join(differing)}; use another directory, or "
@@ -241,6 +258,10 @@ def read_record(path: epath.Path) -> dict[str, Any]:
   if not file.exists():
     raise InputError(f"{file}: no such file; is {path} the work directory of a run?")
   record = read_json(file)
+  if "config" in record and record.get("format") != FORMAT:
+    version = str(record.get("format", 1))[:20]
+    raise InputError(f"{file}: was made by another version of embeddings_jax, whose runs this one cannot read "
+                     f"(format {version}, expected {FORMAT}); train it again")
   for name in ("config", "facts", "batch"):
     json_field(record, name, dict, file)
   record["trajectory"] = json_field(record, "trajectory", dict, file, default={})

@@ -40,7 +40,7 @@ def run(tmp_path_factory):
   checkpoints.close()
   workdir.write_json(epath.Path(path / "config.json"), {
       "config": json.loads(config.to_json_best_effort()), "steps": 1, "encoder": data.encoder.fingerprint,
-      "facts": workdir.described_facts(data.facts),
+      "format": workdir.FORMAT, "facts": workdir.described_facts(data.facts),
       "batch": {k: [list(v.shape), str(v.dtype)] for k, v in data.splits["train"].batch_at(0).items()}})
   return path, vectors
 

@@ -11,7 +11,7 @@ from embeddings_jax.data.encoders import ImageEncoder
 from embeddings_jax.data.subwords import SubwordEncoder, train_bpe, train_wordpiece
 from embeddings_jax.gradient import GradientState
 from embeddings_jax.interop import word_vectors
-from embeddings_jax.runs import word_start
+from embeddings_jax.runs import word_start, workdir
 from embeddings_jax.types import InputError
 
 WORDS = ["the", "cat", "sat", "unheard"]
@@ -90,7 +90,7 @@ def test_a_run_begins_with_the_vectors_of_a_file(tmp_path):
 
 
 def test_vectors_of_a_run_on_the_same_documents_are_recognized(tmp_path):
-  record = {"config": {"data": {}}, "facts": {}, "batch": {}, "encoder": "e", "steps": 1,
+  record = {"format": workdir.FORMAT, "config": {"data": {}}, "facts": {}, "batch": {}, "encoder": "e", "steps": 1,
             "trajectory": {"fingerprint": "f"}}
   (tmp_path / "config.json").write_text(json.dumps(record))
   of_run = start(drawn(4, 3))._replace(path=tmp_path)

@@ -215,8 +215,8 @@ def test_what_is_not_finite_is_not_logged(path):
 
 def recorded(**changes):
   config = json.loads(presets.load_config("gmm", "tiny").to_json_best_effort())
-  return {"config": config, "trajectory": {}, "facts": {"num_rows": 150, "num_features": 4}, "encoder": "",
-          "batch": {"x": [[150, 4], "float32"]}, "steps": 20} | changes
+  return {"format": workdir.FORMAT, "config": config, "trajectory": {}, "encoder": "",
+          "facts": {"num_rows": 150, "num_features": 4}, "batch": {"x": [[150, 4], "float32"]}, "steps": 20} | changes
 
 
 DAMAGED_RECORDS = {
@@ -228,6 +228,7 @@ DAMAGED_RECORDS = {
     "batch": (recorded(batch={"x": [[150, -4], "float32"]}), "batch: field 'x'"),
     "dtype": (recorded(batch={"x": [[150, 4], "object"]}), "batch: field 'x'"),
     "fact": (recorded(facts={"counts": {"shape": [1 << 40], "dtype": "int64"}}), "asks for 8796093022208 bytes"),
+    "format": (recorded(format=1), r"another version .* \(format 1, expected 2\); train it again"),
     "deep": ("[" * 100_000, "nested too deeply"),
 }
 
@@ -269,6 +270,23 @@ def test_older_records_have_the_defaults_of_newer_keys(path):
   read = workdir.read_record(path)
   assert (read["config"]["best_metric"], read["config"]["evals_between"]) == ("", [])
   assert read["horizon"] == workdir.recorded_horizon(path) == 20
+
+
+def test_options_that_an_older_run_did_not_have_count_as_their_defaults(path):
+  config = presets.load_config("gmm", "tiny").to_dict()
+  course = workdir.trajectory(config, "f")
+  older = json.loads(json.dumps(course))
+  del older["model"]["power"], older["data"]["order"]
+  assert workdir.default_path(config, "tiny", older) == workdir.default_path(config, "tiny", course)
+  path.mkdir()
+  workdir.write_json(path / "config.json", recorded(trajectory=older))
+  with workdir.prepared(path, course, overwrite=False):
+    pass
+  course["model"]["power"] = 0.6
+  assert workdir.default_path(config, "tiny", older) != workdir.default_path(config, "tiny", course)
+  with pytest.raises(InputError, match="model.power was 0.7, now 0.6"):
+    with workdir.prepared(path, course, overwrite=False):
+      pass
 
 
 RESULTS = {"steps": 20, "training": {"loss": 1.0}, "metrics": {}}
