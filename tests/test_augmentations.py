@@ -4,13 +4,13 @@ import inspect
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from commands import call
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from embeddings_jax.figures import pictures
 from embeddings_jax.ops import augment
 from experiments import augmentations
-from tests.test_command import call
 
 
 def test_the_photographs_are_their_middle_shrunk():

@@ -1,12 +1,11 @@
 """`experiments.walks`: a corpus of walks that a word model reads."""
 import gzip
 import lzma
-import subprocess
-import sys
 
 import networkx as nx
 import numpy as np
 import pytest
+from commands import call
 
 from embeddings_jax.data.files.graphs import from_networkx, read_graph
 from embeddings_jax.types import InputError
@@ -73,12 +72,10 @@ def test_outputs_are_checked_before_anything_is_computed(tmp_path):
 
 def test_the_command(tmp_path):
   (tmp_path / "g.txt").write_text("anna bert\nbert carl\ncarl carl\n")
-  call = lambda *flags: subprocess.run(
-      [sys.executable, "-m", "experiments.walks", f"--data={tmp_path}/g.txt", f"--output={tmp_path}/w.txt", *flags],
-      capture_output=True, text=True)
-  done = call("--num_walks=3", "--walk_length=4", "--p=.5")
+  files = f"--data={tmp_path}/g.txt", f"--output={tmp_path}/w.txt"
+  done = call("walks", *files, "--num_walks=3", "--walk_length=4", "--p=.5")
   assert done.returncode == 0, done.stderr
   assert "3 nodes, 5 directed edges; 1 loops (keep), 0 repeated edges (largest), 0 isolated nodes" in done.stdout
   assert "9 walks, 36 nodes" in done.stdout
-  done = call("--q=-1")
+  done = call("walks", *files, "--q=-1")
   assert done.returncode == 2 and done.stderr == "error: --q=-1.0: must be a positive number\n"

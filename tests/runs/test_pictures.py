@@ -1,14 +1,12 @@
 """Pictures from files to models: options of a config, test parts left alone, other sets fitted to an encoder."""
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import jax
 import ml_collections
 import numpy as np
 import pytest
+from commands import call
 from PIL import Image
 
 from embeddings_jax.configs import cpc_images, cpc_images_supervised, sgns
@@ -123,32 +121,10 @@ def test_pixels_are_a_baseline_of_small_pictures():
   assert not ImageEncoder(28, 28, 1).baselines(None)
 
 
-CALLS = """
-import sys
-from experiments import evaluate
-names = ("features", "protocols", "output", "workdir")
-before = {name: evaluate.FLAGS[name].value for name in names}
-for line in sys.stdin.read().splitlines():
-  try:
-    evaluate.main(["evaluate", *line.split()])
-  except evaluate.InputError as error:
-    print("error:", error)
-  for name, value in before.items():
-    evaluate.FLAGS[name].value = value
-"""
-
-
-def called(*lines):
-  """What `experiments.evaluate` prints, in one process of its own, because commands share the names of flags."""
-  env = os.environ | {"PYTHONPATH": str(ROOT)}
-  return subprocess.run([sys.executable, "-c", CALLS], input="\n".join(lines), capture_output=True, text=True,
-                        timeout=120, env=env, check=True).stdout
-
-
 def test_pixels_are_evaluated_without_a_run_and_stand_in_the_table(tmp_path, monkeypatch):
   monkeypatch.setattr(baselines, "FOLDER", tmp_path)
   asked = "--features=pixels --protocols=knn:digits,few_shot:digits"
-  printed = called(f"{asked} --output={tmp_path / 'pixels.json'}")
+  printed = call("evaluate", *asked.split(), f"--output={tmp_path / 'pixels.json'}").stdout
   found = json.loads((tmp_path / "pixels.json").read_text())
   assert found["model"] == "pixels" and found["data"] == "digits" and len(found["metrics"]) == 10
   assert 0.97 < found["metrics"]["digits/class/test/knn_accuracy"] < 1
@@ -167,18 +143,15 @@ def test_mistakes_about_features_are_named():
       "--features=pixels --protocols=knn:wine": "wine: holds rows, which are no pictures",
       "--features=pixels --protocols=knn:digits --workdir=x": "give one of them",
       "--workdir=x --output=y.json": "--output: is for --features alone"}
-  lines = called(*cases).splitlines()
-  assert len(lines) == len(cases)
-  for line, message in zip(lines, cases.values()):
-    assert line.startswith("error: ") and message in line, line
+  for arguments, message in cases.items():
+    done = call("evaluate", *arguments.split())
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and message in done.stderr, done.stderr
 
 
 def test_a_run_starts_from_what_contrast_has_learnt_with_its_statistics(tmp_path):
   """Frozen, it has the network and the statistics that it began with, and embeds as that, bit for bit."""
-  data = os.environ | {"EMBEDDINGS_CACHE": str(tmp_path / "cache")}
-  def run(*flags):
-    command = [sys.executable, "-m", "experiments.run", "--preset=tiny", "--config.evals=()", "--nofigures", *flags]
-    return subprocess.run(command, cwd=ROOT, env=data, capture_output=True, text=True, timeout=300)
+  cache = {"EMBEDDINGS_CACHE": str(tmp_path / "cache")}
+  run = lambda *flags: call("run", "--preset=tiny", "--config.evals=()", *flags, env=cache, devices=8)
 
   first, second = tmp_path / "simclr", tmp_path / "supervised"
   done = run("--model=simclr", f"--workdir={first}", "--steps=4")

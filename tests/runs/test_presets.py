@@ -24,7 +24,8 @@ def test_every_argument_can_be_set(name, preset):
   if hasattr(config.model.get("encoder"), "keys"):
     network = inspect.signature(build.network_module(config.model.encoder.name).encoder).parameters
     known = {key for key, parameter in network.items() if parameter.kind is parameter.KEYWORD_ONLY}
-    facts = {key for key in known if is_fact(network[key].annotation) or network[key].default is inspect.Parameter.empty}
+    facts = {key for key in known
+             if is_fact(network[key].annotation) or network[key].default is inspect.Parameter.empty}
     assert known - facts - set(config.model.encoder) == set()
 
 
