@@ -14,6 +14,7 @@ def array_source(
     arrays: Mapping[str, Any],
     batch_size: int | None = None,
     *,
+    chosen: np.ndarray | None = None,
     seed: int = 0,
     order: str = "shuffled",
     remainder: str = "drop",
@@ -25,6 +26,7 @@ def array_source(
   Args:
     arrays: name -> `[num_rows, ...]`, or a dict of such arrays, as the `inputs` and `targets` of supervised models.
     batch_size: rows of the global batch; None makes the whole set the one batch of every step.
+    chosen: Rows that belong to the source; by default all. Of memory-mapped arrays only those of a batch are read.
     seed: of the shuffled order, which is drawn anew for every pass.
     order: `shuffled` or `sequential`.
     remainder: `drop` the last, partial batch of a pass, or `pad` it: then each pass has every row
@@ -34,6 +36,11 @@ def array_source(
   """
   arrays, nested = _flat(arrays)
   num_rows = _common_length(arrays)
+  if chosen is not None:
+    share = len(chosen) / num_rows
+    if batch_size is None or resident or sum(v.nbytes for v in arrays.values()) * share <= RESIDENT_BYTES:
+      arrays, chosen = {name: value[chosen] for name, value in arrays.items()}, None
+    num_rows = len(arrays[next(iter(arrays))]) if chosen is None else len(chosen)
   image = next((value for name, value in arrays.items() if name.split("/")[-1] == "image"), None)
   if image is not None and image.dtype.kind == "f" and not (image.min() >= 0 and image.max() <= 1):
     raise InputError(f"image: floats from {image.min():g} to {image.max():g}; expected 0 to 1 (or uint8 from 0 to "
@@ -48,11 +55,12 @@ def array_source(
                   lambda resident, _: nested(resident), whole, whole=True)
 
   if resident is None:
-    resident = sum(v.nbytes for v in arrays.values()) <= RESIDENT_BYTES
+    resident = chosen is None and sum(v.nbytes for v in arrays.values()) <= RESIDENT_BYTES
   index_at, steps_per_epoch = row_order(num_rows, batch_size, seed, order, remainder)
 
   def gather(table, index):
-    return {k: v[index["row"]] for k, v in table.items()} | {"mask": index["mask"]}
+    row = index["row"] if chosen is None else chosen[index["row"]]
+    return {k: v[row] for k, v in table.items()} | {"mask": index["mask"]}
 
   facts["steps_per_epoch"] = steps_per_epoch
   if resident:

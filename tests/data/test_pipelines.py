@@ -4,10 +4,11 @@ import inspect
 import numpy as np
 import pytest
 
-from embeddings_jax.data import pipelines
+from embeddings_jax.data import pipelines, sources
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.runs import build, presets
 from embeddings_jax.types import InputError, is_fact
+from experiments.benchmarks.memory import anonymous
 
 # Arguments of factories that are functions or arrays, or come from the config's other parts.
 NO_OPTIONS = {"optimizer", "learning_rate", "encoder", "auxiliary", "weights", "covariances"}
@@ -29,6 +30,11 @@ def test_every_argument_of_a_factory_is_in_its_config(name):
     options = {key for key, value in arguments.items() if not is_fact(value.annotation)} - NO_OPTIONS
     assert options <= set(config.model), f"{preset}: {sorted(options - set(config.model))}"
     assert set(config.data) == set(pipelines.options(pipelines.find(config.pipeline)))
+    if hasattr(config.model.get("encoder"), "keys"):  # A network's own arguments, but for facts.
+      network = inspect.signature(build.network_module(config.model.encoder.name).encoder).parameters
+      options = {key for key, value in network.items() if value.kind is value.KEYWORD_ONLY
+                 and value.default is not value.empty and not is_fact(value.annotation)}
+      assert options <= set(config.model.encoder)
 
 
 def test_a_config_is_completed_and_another_pipeline_keeps_common_options():
@@ -56,3 +62,21 @@ def test_images_hold_a_validation_split():
                  for x in source.batch_at(step)["image"][:, 0, 0, 0]} for name, source in data.splits.items()}
   assert len(seen["validation"]) == 2 and seen["train"] | seen["validation"] == set(range(0, 32, 4))
   assert not seen["train"] & seen["validation"] and set(images(dataset, batch_size=2, seed=0).splits) == {"train"}
+
+
+def test_images_larger_than_the_device_gets_are_read_batch_by_batch(tmp_path, monkeypatch):
+  """A memory map with a training split is not copied: the anonymous memory of the process stays as it is."""
+  monkeypatch.setattr(sources, "RESIDENT_BYTES", 1 << 20)
+  items = np.lib.format.open_memmap(tmp_path / "x.npy", mode="w+", dtype=np.uint8, shape=(1 << 15, 32, 32, 3))
+  items[:, 0, 0, 0] = np.arange(1 << 15) % 251
+  items.flush()
+  mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+  dataset = Dataset("x", "images", mapped, split={"train": np.arange(100, 1 << 15)})
+  before = anonymous()
+  data = pipelines.function(pipelines.find("images"))(dataset, batch_size=64, seed=0, validation_fraction=0.1)
+  batches = [data.splits[name].batch_at(step) for step in range(20) for name in ("train", "validation")]
+  held = sum(batch["image"].nbytes for batch in batches)
+  assert (anonymous() - before) * 2**20 < held + (8 << 20) < items.nbytes / 4
+  assert data.facts["num_rows"] + data.splits["validation"].facts["num_rows"] == (1 << 15) - 100
+  seen = np.concatenate([batch["image"][:, 0, 0, 0] for batch in batches])
+  assert len(seen) == 40 * 64 and len(np.unique(seen)) > 200 and not data.splits["train"].resident

@@ -37,9 +37,8 @@ def images(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = None,
     if number >= len(train):
       raise InputError(f"validation_fraction={validation_fraction}: leaves none of {len(train)} images to train on")
     held_out, train = train[np.sort(order[:number])], train[np.sort(order[number:])]
-    splits["validation"] = array_source({"image": dataset.items[held_out]}, batch_size, order="sequential",
+    splits["validation"] = array_source({"image": dataset.items}, batch_size, chosen=held_out, order="sequential",
                                         remainder="pad", facts=facts)
-  source = array_source({"image": dataset.items if train is None else dataset.items[train]}, batch_size, seed=seed,
-                        facts=facts)
+  source = array_source({"image": dataset.items}, batch_size, chosen=train, seed=seed, facts=facts)
   encoder = ImageEncoder(*dataset.items.shape[1:])
   return Prepared({"train": source, **splits}, encoder, dataset, source.facts)
