@@ -163,7 +163,7 @@ def with_flags(message: str) -> str:
       return f"--{name}={value}"
     if node in nodes and key:
       return f"--config.{name}={value}"
-    if config is not None and name in config and name not in nodes:
+    if name in presets.DEFAULTS and name not in ("data", "model", "optimizer"):
       return f"--config.{name}={value}"
     known = [node for node, options in nodes.items() if name in options]
     told = [node for node in known if str(nodes[node][name]) == value.strip("'")]
