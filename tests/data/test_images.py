@@ -1,6 +1,9 @@
 """Pictures: rows and back, files decoded once, what each kind of file becomes, bad ones counted, and the encoder."""
 import io
+import struct
 import threading
+import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -309,3 +312,18 @@ def test_imagenet_sample():
              for item in dataset.items)
   assert grey >= 23
   assert load("imagenet-sample-128", image_size=32).items.shape == (1000, 32, 32, 3)
+
+
+@pytest.mark.parametrize("width, height", [(1 << 14, 1 << 14), (60_000, 60_000), (8, (1 << 31) - 1)])
+def test_a_bomb_is_refused_by_its_header(width, height):
+  """A file of some hundred bytes that claims millions of pixels is not decoded."""
+  chunk = lambda name, data: struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+  header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+  data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1 << 16))) + chunk(b"IEND", b"")
+  tracemalloc.start()
+  try:
+    with pytest.raises(InputError, match="bomb.png: is no picture that can be used .too large"):
+      read_picture(data, "bomb.png")
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+  finally:
+    tracemalloc.stop()
