@@ -7,8 +7,8 @@ from typing import Any
 # Name -> its module. Imported when first used: JAX and Flax take seconds.
 _EXPORTED = {
     "InputError": "errors", "Model": "types", "Source": "types", "array_source": "data.sources",
-    "fit": "runs.fit", "gradient_model": "gradient", "load": "runs.load", "reader_source": "data.sources",
-    "train": "train.loop", "window_source": "data.sources",
+    "extend": "extensions", "fit": "runs.fit", "gradient_model": "gradient", "load": "runs.load",
+    "reader_source": "data.sources", "train": "train.loop", "window_source": "data.sources",
 }
 __all__ = list(_EXPORTED)
 

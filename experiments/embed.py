@@ -24,6 +24,7 @@ flags.DEFINE_string("output", "", "Where to write [num_items, dim] float32, as .
 flags.DEFINE_enum("errors", "strict", ["strict", "replace"], "What to do with text that is not UTF-8.")
 flags.DEFINE_string("init_from", "", "Directory of a pretrained network, or file of word vectors, instead of "
                     "--workdir.")
+flags.DEFINE_string("extension", "", "Folder with models, encoders, ... of your own, which the run uses; code.")
 flags.DEFINE_string("pooling", "", "Makes a line's vector from its words' or tokens' (default: the model's way).")
 flags.DEFINE_bool("normalize", None, "Divide vectors by their lengths (default: as --init_from says, else not).")
 flags.DEFINE_float("sif_a", 1e-3, "The a of --pooling=sif's a / (a + p(w)).")
@@ -42,9 +43,12 @@ def main(argv: Sequence[str]) -> int:
   command.check_output(FLAGS.output, FLAGS.input)
   from etils import epath
 
+  from embeddings_jax import extensions
   from embeddings_jax.runs import workdir
   from embeddings_jax.runs.load import load, load_run
 
+  if FLAGS.extension:
+    extensions.extend(FLAGS.extension)
   run = load(FLAGS.init_from) if FLAGS.init_from else load_run(FLAGS.workdir)
   encoder = run.encoder
   items = encoder.read(FLAGS.input, FLAGS.errors)

@@ -11,12 +11,14 @@ Models of words answer protocols on sentences (`sts`, `transfer`, ...), too: a s
 vectors. --pooling, whose name stands before those of the metrics, replaces it, and a transformer's pooling of tokens.
 """
 import math
+import pathlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
+from embeddings_jax import extensions
 from embeddings_jax.errors import InputError, check_choice
 from embeddings_jax.runs import presets
 from experiments import command, vectors
@@ -28,6 +30,7 @@ flags.DEFINE_string("init_from", "", "Directory of a pretrained network, instead
 flags.DEFINE_string("features", "", "Features without learning, instead of --workdir: pixels.")
 flags.DEFINE_string("output", "", "Where to write what --features gives, as .json.")
 flags.DEFINE_string("pooling", "", "How a text's vector is made from those of its tokens, or of its words.")
+flags.DEFINE_string("extension", "", "Folder with models, encoders, ... of your own, which the run uses; code.")
 flags.DEFINE_string("data", None, "Replaces the run's dataset; code, FILE.py:FUNCTION, runs only if named here.")
 flags.DEFINE_string("config_file", "", "Config file of the run; its dataset may be code (FILE.py:FUNCTION).")
 flags.DEFINE_list("protocols", None, "protocol or protocol:dataset, separated by commas (default: the config's).")
@@ -47,6 +50,8 @@ def main(argv: Sequence[str]) -> int:
                      "--workdir is missing")
   if not FLAGS.workdir and not FLAGS.protocols:
     raise InputError("--protocols is missing, as --protocols=word_similarity,analogies")
+  if FLAGS.extension or FLAGS.config_file:
+    extensions.extend(FLAGS.extension or pathlib.Path(FLAGS.config_file).parent)
   if FLAGS.features:
     return evaluate_features()
   run = vectors.load()[0] if FLAGS.vectors else load(FLAGS.workdir or FLAGS.init_from)

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 from etils import epath
 
+from embeddings_jax import extensions
 from embeddings_jax.data import features, formats
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.files.arrays import parse_npy
@@ -511,6 +512,8 @@ def load_encoder(folder: str | os.PathLike) -> Encoder:
   kind = json_field(options, "kind", str, path)
   if kind in ELSEWHERE:
     importlib.import_module(f"embeddings_jax.data.{kind}")
+  elif kind not in ENCODERS:
+    extensions.modules("encoders")  # They add theirs.
   if kind not in ENCODERS:
     raise InputError(f"{path}: unknown kind {kind[:60]!r}; known: {', '.join(sorted({*ENCODERS, *ELSEWHERE}))}")
   cls = ENCODERS[kind]

@@ -7,6 +7,7 @@ import os
 import pathlib
 import pkgutil
 
+from embeddings_jax import extensions
 from embeddings_jax.errors import InputError, check_choice, nearest
 from embeddings_jax.types import Metric, Protocol
 
@@ -32,6 +33,8 @@ def find(name: str, folder: str | os.PathLike | None = None) -> Protocol:
       declared = getattr(_load_file(place / f"{name}.py"), "PROTOCOL", None)
       if declared:
         return _elsewhere.setdefault(name, declared)
+  if declared := getattr(extensions.find("eval", name), "PROTOCOL", None):
+    return _elsewhere.setdefault(name, declared)
   check_choice("protocol", name, protocol_names())
   raise AssertionError
 

@@ -12,6 +12,7 @@ import pkgutil
 import jax
 from etils import epath
 
+from embeddings_jax import extensions
 from embeddings_jax.figures import canvas
 from embeddings_jax.figures.drawing import Drawing as Drawing
 from embeddings_jax.types import Figure
@@ -63,4 +64,5 @@ def declared(folder: str | os.PathLike | None = None) -> list[Figure]:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     modules.append(module)
+  modules += extensions.modules("figures")
   return [figure for module in modules for figure in getattr(module, "FIGURES", ())]

@@ -9,6 +9,7 @@ import jax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from embeddings_jax import extensions
 from embeddings_jax.data import catalog, pipelines, reading
 from embeddings_jax.errors import check_choice
 from embeddings_jax.runs import optimizers
@@ -111,6 +112,8 @@ def find_module(name: Any, rooms: Sequence[str]) -> Any:
     for path in sorted([*folder.glob(f"{name}.py"), *folder.glob(f"*/{name}.py")]):
       parts = path.relative_to(folder.parents[1]).with_suffix("").parts
       return importlib.import_module(".".join(parts))
+    if module := extensions.find(room, name):
+      return module
   return None
 
 

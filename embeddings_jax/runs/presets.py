@@ -9,6 +9,7 @@ from typing import Any, get_args
 import ml_collections
 from ml_collections import config_dict
 
+from embeddings_jax import extensions
 from embeddings_jax.errors import InputError, check_choice
 
 PRESETS = ("demo", "tiny", "small", "paper")
@@ -73,6 +74,7 @@ def load_config(model: str, preset: str, config_file: str = "", pipeline: str = 
     path = pathlib.Path(config_file)
     if not path.is_file() or path.suffix != ".py":
       raise InputError(f"--config_file={config_file}: {'must be a .py file' if path.exists() else 'no such file'}")
+    extensions.extend(path.parent)
     spec = importlib.util.spec_from_file_location("config_file", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -13,6 +13,7 @@ import pathlib
 from types import ModuleType
 from typing import Any
 
+from embeddings_jax import extensions
 from embeddings_jax.errors import InputError, check_choice
 
 COMMON = ("encoder", "batch_size", "seed", "cache_dir", "data_dir", "progress")
@@ -48,6 +49,8 @@ def find(name: str, folder: str | pathlib.Path | None = None) -> ModuleType:
       if not callable(getattr(module, name, None)):
         raise InputError(f"pipeline={name}: {path / name}.py defines no function {name}")
       return module
+  if module := extensions.find("pipelines", name):
+    return module
   check_choice("pipeline", name, names())
   raise InputError(f"pipeline={name}: unknown")
 
