@@ -1,6 +1,7 @@
 """A trained model with its encoder: `ej.load` and `ej.fit` return it, the commands are calls of its methods."""
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -101,7 +102,7 @@ class Run:
 
   def evaluate(self, protocols: str | Sequence[str] = (), *, data: str = "", data_dir: str | None = None,
                cache_dir: str | None = None, pooling: str = "",
-               report: Callable[[str], None] = lambda line: None) -> dict[str, float]:
+               report: Callable[[str], None] = logging.warning) -> dict[str, float]:
     """Evaluates by protocols.
 
     Args:
@@ -110,7 +111,7 @@ class Run:
       data: Replaces the run's own dataset.
       data_dir, cache_dir: Directories of the catalog's files and of derived data.
       pooling: How a text's vector is made, see `embed`.
-      report: Receives a line for each protocol that is left out.
+      report: Receives a line for each protocol that is left out, as where its data is missing.
 
     Returns:
       Metric -> value; metrics of another dataset have its name in front.
@@ -179,7 +180,8 @@ class Run:
       **options: Hyperparameters of sampling, as `temperature`, `top_k` and `top_p` of `gpt`.
 
     Returns:
-      A list of `num` texts of a language model, else an array `[num, ...]`.
+      A list of `num` texts of a language model, else an array `[num, ...]` of what the model reads, as standardized
+      rows.
     """
     if "sample" not in self.model.outputs:
       raise InputError(f"sample: {self.config['name']} draws no samples; gpt and gmm do")

@@ -30,8 +30,14 @@ def test_a_mixture_of_an_array(blobs):
 import embeddings_jax as ej
 run = ej.fit("gmm", x, num_components=2, covariance="tied")
 resp = run.embed(x)
-components = run.model.outputs["components"]
+means = run.model.outputs["components"](run.state)["means"]
+drawn = run.sample(5)
 """, x=blobs)
+  assert names["drawn"].shape == (5, 2) and np.ptp(names["means"][:, 0]) > 1.5  # Of standardized features.
+  with pytest.raises(ej.InputError, match="topics: needs a model of topics"):
+    names["run"].evaluate("topics")
+  with pytest.raises(ej.InputError, match="decode: gmm has no decoder"):
+    names["run"].decode(blobs)
   resp, run = names["resp"], names["run"]
   assert resp.shape == (500, 2) and (resp[:200].argmax(1) == resp[0].argmax()).mean() > 0.99
   assert run.config["model"]["covariance"] == "tied" and run.path is None and run.step <= 500
