@@ -40,7 +40,8 @@ def test_the_plane_is_that_of_the_principal_components(shape):
 def test_words_have_two_maps_and_the_first_relation_with_three_known_pairs(tmp_path):
   names = [word for pair in PAIRS[:4] for word in pair] + ["Paris", "france", "king's"]
   vectors = np.random.default_rng(0).normal(size=(len(names), 6))
-  evaluator = Evaluator(None, None, SimpleNamespace(names=names), embed=lambda items: vectors, data_dir=str(tmp_path))
+  encoder = SimpleNamespace(names=names, adapt=lambda dataset, cache_dir: dataset)
+  evaluator = Evaluator(None, None, encoder, embed=lambda items: vectors, data_dir=str(tmp_path))
   drawn = figures.draw(epath.Path(tmp_path), figures.Drawing(
       evaluator, vectors=vectors, metrics={"men/pairs": 3.0}, evals=("word_similarity:men", "analogies")))
   assert drawn == ["figures/words.png", "figures/words_pca.png", "figures/analogy.png"]  # There is no MEN.
@@ -209,7 +210,8 @@ FIGURES = (Figure("own", draw, metrics=("spread",)), Figure("none", draw, metric
 """)
   made = {}
   monkeypatch.setattr(figures.canvas, "save", lambda plt, figure, path: made.__setitem__(path.name, figure))
-  evaluator = Evaluator(None, None, SimpleNamespace(names=None), embed=lambda items: items)
+  encoder = SimpleNamespace(names=None, adapt=lambda dataset, cache_dir: dataset)
+  evaluator = Evaluator(None, None, encoder, embed=lambda items: items)
   drawing = figures.Drawing(evaluator, log=[{"step": 1, "spread": 2.0}, {"step": 5, "loss": 1.0, "spread": 3.0}])
   assert figures.draw(epath.Path(tmp_path), drawing, folder=tmp_path) == ["figures/loss.png", "figures/own.png"]
   assert made["own.png"].axes[0].get_title() == "spread 3.0"
