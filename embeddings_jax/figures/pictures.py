@@ -1,4 +1,4 @@
-"""What becomes of pictures: what is hidden of them, and how they are changed."""
+"""Figures of images: masks, reconstructions, samples and augmentations."""
 import functools
 import io
 from collections.abc import Callable, Mapping, Sequence

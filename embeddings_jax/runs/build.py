@@ -76,8 +76,17 @@ def depends_on_horizon(config: Mapping[str, Any]) -> bool:
 
 def encoder_of(options: Mapping[str, Any], facts: Mapping[str, Any], num_steps: int, *,
                with_model: bool) -> dict[str, Any]:
-  """What fine-tuning begins with: `encoder`, the network of the model `options["name"]` (or of `nets/`, a network of
-  that name) with its hyperparameters, and if asked for `auxiliary`, that model."""
+  """Returns the networks that a config's nested `encoder` names, as arguments of a factory.
+
+  Args:
+    options: `name` of a model with an encoder, or of a network of `nets/`, and its hyperparameters.
+    facts: Facts of the data.
+    num_steps: Updates over which schedules run.
+    with_model: Also build the model itself.
+
+  Returns:
+    `encoder`, the network, and with `with_model` also `auxiliary`, the model.
+  """
   options = dict(options)
   name = options.pop("name")
   try:

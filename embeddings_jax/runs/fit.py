@@ -32,7 +32,7 @@ from embeddings_jax.types import Model, Prepared, PyTree
 
 
 class Start(NamedTuple):
-  """What a fresh state is replaced by: a pretrained network, word vectors, or nothing."""
+  """Initialization of a run: a pretrained network, word vectors, or neither."""
 
   network: pretrained.Pretrained | None = None
   words: word_start.WordStart | None = None

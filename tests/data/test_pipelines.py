@@ -1,4 +1,4 @@
-"""What pipelines declare, and configs that are completed with the defaults of their and the models' arguments."""
+"""Declarations of pipelines, and completion of configs with the defaults of their arguments."""
 import inspect
 
 import numpy as np

@@ -166,7 +166,7 @@ def finetune(
     return {"params": trunk, **{name: value["encoder"] for name, value in extra.items() if "encoder" in value}}
 
   def features(params, extra, rows, *, deterministic=True, rng=None) -> tuple[Float[Array, "rows time dim"], dict]:
-    """Of the first token alone where no other is looked at, and `extra` after it."""
+    """Returns features, of the first token alone if only that is pooled, and the new `extra`."""
     method = "layers" if layers != "last" else reading(encoder, pooling) if of_text else "features"
     options = {"deterministic": frozen or deterministic, "rngs": {} if deterministic else {"dropout": rng}}
     variables = variables_of(params, extra)
