@@ -1,19 +1,24 @@
-"""Folders of one's own, in which models, pipelines, encoders, protocols and figures are found beside the package's.
+"""Modules found by their file's name, in the package's rooms and in folders of one's own.
 
-A folder has `models/x.py`, `pipelines/x.py`, `encoders/x.py`, `eval/x.py` and `figures/x.py`, of the same form as the
-package's. Its modules run once something names them, so add a folder only if you trust its code.
+A room is a folder of modules of one kind: `models`, `nets`, `pipelines`, `encoders`, `datasets`, `eval`, `figures`. A
+folder of one's own has rooms of the same names, with modules of the same form as the package's. Its modules run once
+something names them, so add a folder only if you trust its code.
 """
+import functools
+import importlib
 import importlib.util
 import os
 import pathlib
 import sys
 from types import ModuleType
 
+_PACKAGE = pathlib.Path(__file__).parent
+_IN_DATA = ("pipelines", "encoders", "datasets")
 _folders: list[pathlib.Path] = []
 
 
 def extend(folder: str | os.PathLike) -> None:
-  """Adds a folder; those added first are asked first, and the package before all."""
+  """Adds a folder. The package's modules take precedence, then those of folders added earlier."""
   path = pathlib.Path(folder).resolve()
   if path not in _folders:
     _folders.append(path)
@@ -24,17 +29,33 @@ def folders() -> list[pathlib.Path]:
   return list(_folders)
 
 
+def names(room: str) -> list[str]:
+  """Returns the names of the package's modules in a room."""
+  return sorted(_in_package(room))
+
+
 def modules(room: str) -> list[ModuleType]:
-  """Returns all modules of a room, as `figures`, of the added folders."""
-  return [_load(path) for folder in _folders for path in sorted((folder / room).glob("*.py"))]
+  """Returns all modules of a room, as `figures`: the package's, then those of the added folders."""
+  return [importlib.import_module(_in_package(room)[name]) for name in names(room)] + [
+      _load(path) for folder in _folders for path in sorted((folder / room).glob("*.py"))]
 
 
 def find(room: str, name: str) -> ModuleType | None:
-  """Returns the module of that name in a room of the added folders, or None."""
+  """Returns the module of that name in a room, or None."""
+  if name in _in_package(room):
+    return importlib.import_module(_in_package(room)[name])
   for folder in _folders if name.isidentifier() else ():
     if (folder / room / f"{name}.py").is_file():
       return _load(folder / room / f"{name}.py")
   return None
+
+
+@functools.cache
+def _in_package(room: str) -> dict[str, str]:
+  """Returns the modules of a room by name, those in the room's folders (families) included."""
+  folder = _PACKAGE / "data" / room if room in _IN_DATA else _PACKAGE / room
+  paths = [path for path in (*folder.glob("*.py"), *folder.glob("*/*.py")) if not path.stem.startswith("_")]
+  return {path.stem: ".".join(path.relative_to(_PACKAGE.parent).with_suffix("").parts) for path in paths}
 
 
 def _load(path: pathlib.Path) -> ModuleType:

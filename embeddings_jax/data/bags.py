@@ -15,7 +15,7 @@ import numpy as np
 from embeddings_jax.data import formats
 from embeddings_jax.data.cache import cache_root, cached, digest
 from embeddings_jax.data.dataset import Dataset, content_digest
-from embeddings_jax.data.encoders import BagEncoder
+from embeddings_jax.data.encoders.bags import BagEncoder
 from embeddings_jax.data.sources import RESIDENT_BYTES, array_source, row_order
 from embeddings_jax.data.text import tokenize
 from embeddings_jax.data.words import Vocabulary, split_words

@@ -10,7 +10,7 @@ from scipy import sparse
 from embeddings_jax.data import bags, formats
 from embeddings_jax.data.cooccurrence import Cooccurrence
 from embeddings_jax.data.dataset import Dataset, content_digest
-from embeddings_jax.data.encoders import WordEncoder
+from embeddings_jax.data.encoders.words import WordEncoder
 from embeddings_jax.data.files.arrays import integer
 from embeddings_jax.data.words import Vocabulary
 from embeddings_jax.types import InputError

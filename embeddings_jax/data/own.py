@@ -21,8 +21,7 @@ from embeddings_jax.data.documents import Document, count_blocks, has_marks, rea
 from embeddings_jax.data.files.arrays import first_not_finite, lossless
 from embeddings_jax.data.images import SUFFIXES, by_folders, decoded
 from embeddings_jax.data.matrix import load_matrix
-from embeddings_jax.data.task_files import holds_sentences, read_sentences
-from embeddings_jax.data.task_sets import task_dataset
+from embeddings_jax.data.task_files import holds_sentences, read_sentences, task_dataset
 from embeddings_jax.types import InputError
 
 _IDX = re.compile(r"(\.idx|idx\d-ubyte)(\.gz|\.xz|\.bz2|\.zst)?$")

@@ -3,7 +3,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from embeddings_jax.data.encoders import Batch
+from embeddings_jax.data.encoders.base import Batch
 
 SLOTS = 16  # Texts of a row, at most.
 

@@ -15,7 +15,8 @@ from tokenizers import Tokenizer
 from embeddings_jax.data.cache import cache_root, cached, digest
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.documents import is_validation
-from embeddings_jax.data.subwords import SubwordEncoder, slabs
+from embeddings_jax.data.encoders.subwords import SubwordEncoder
+from embeddings_jax.data.tokenizer_training import slabs
 from embeddings_jax.data.words import combining_marks
 from embeddings_jax.types import InputError
 

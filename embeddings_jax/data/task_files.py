@@ -17,11 +17,14 @@ import logging
 import math
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from embeddings_jax.data import formats
+from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.files.json import json_field, parse_json
 from embeddings_jax.types import InputError
 
@@ -36,12 +39,34 @@ SCORES = ("score", "similarity")
 _WORDS = re.compile(r"\.(conll|conll03|bio|iob|iob2|ner|annotated|txt|train|dev|testa|testb|test)$")
 _LINE_BREAK = re.compile(r"\s*[\r\n]\s*")
 _DOCUMENT = "-DOCSTART-"
+_TARGETS = {"choices": "choice", "questions": "answers", "words": "tags"}  # Names of the targets, as labels.
 
 
 class Example(NamedTuple):
   item: Any
   target: Any
   place: str
+
+
+def task_dataset(name: str, kind: str, parts: Mapping[str, Sequence[Example]], fingerprint: str) -> Dataset:
+  """A data set of examples; `names` are the places they were read from.
+
+  Its one label is `label` (str), `score` (float64), `choice` (int), `answers` (tuples) or `tags` (tuples of str);
+  examples whose targets are None have none.
+  """
+  examples = [example for listed in parts.values() for example in listed]
+  if not examples:
+    raise InputError(f"{name}: is empty, it has no example")
+  label = _TARGETS.get(kind) or ("score" if isinstance(examples[0].target, float) else "label")
+  targets = np.empty(len(examples), object)
+  targets[:] = [example.target for example in examples]
+  if label in ("label", "score", "choice"):
+    targets = targets.astype({"label": str, "score": np.float64, "choice": np.int32}[label])
+  ends = np.cumsum([len(listed) for listed in parts.values()])
+  split = {part: np.arange(end - len(listed), end) for (part, listed), end in zip(parts.items(), ends) if listed}
+  labels = {} if examples[0].target is None else {label: targets}
+  return Dataset(name, kind, [example.item for example in examples], names=[example.place for example in examples],
+                 labels=labels, split=split, fingerprint=fingerprint)
 
 
 def read_examples(path: str | os.PathLike, errors: str = "strict") -> tuple[str, list[Example]]:

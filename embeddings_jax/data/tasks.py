@@ -13,11 +13,10 @@ import numpy as np
 from embeddings_jax.data import catalog, formats, own
 from embeddings_jax.data.cache import cache_root, cached, digest
 from embeddings_jax.data.dataset import Dataset
-from embeddings_jax.data.encoders import Encoder
+from embeddings_jax.data.encoders.base import Encoder
+from embeddings_jax.data.encoders.subwords import SubwordEncoder
 from embeddings_jax.data.sources import array_source
-from embeddings_jax.data.subwords import SubwordEncoder
-from embeddings_jax.data.task_files import read_examples
-from embeddings_jax.data.task_sets import task_dataset
+from embeddings_jax.data.task_files import read_examples, task_dataset
 from embeddings_jax.types import InputError, Source
 
 VERSION = 3  # Of what is cached: raise it when the same task would give other arrays.
@@ -88,7 +87,7 @@ def load_examples(
     from embeddings_jax.data.tfds import load_tfds_task  # TFDS takes a while to import.
 
     return load_tfds_task(name, data_dir=data_dir)
-  if name in catalog.CATALOG or not os.path.exists(os.path.expanduser(name)):
+  if name in catalog.entries() or not os.path.exists(os.path.expanduser(name)):
     return catalog.load(name, data_dir=data_dir, cache_dir=cache_dir, errors=errors, allow_code=allow_code)
   return _own_files(name, errors)
 

@@ -13,7 +13,7 @@ import numpy as np
 from embeddings_jax.data.cache import cache_root, cached, digest
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.documents import byte_stream
-from embeddings_jax.data.encoders import WordEncoder
+from embeddings_jax.data.encoders.words import WordEncoder
 from embeddings_jax.data.words import Vocabulary, split_words
 from embeddings_jax.types import InputError
 

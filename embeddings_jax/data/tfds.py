@@ -12,8 +12,7 @@ from embeddings_jax.data.dataset import Dataset, text_dataset
 from embeddings_jax.data.documents import Document
 from embeddings_jax.data.files.arrays import create_npy, first_not_finite, lossless
 from embeddings_jax.data.images import from_pixels
-from embeddings_jax.data.task_files import LABELS, PAIRS, SCORES, TEXT, TRIPLES, Example
-from embeddings_jax.data.task_sets import task_dataset
+from embeddings_jax.data.task_files import LABELS, PAIRS, SCORES, TEXT, TRIPLES, Example, task_dataset
 from embeddings_jax.types import InputError
 
 VERSION = 1  # Of what is cached: raise it when the same set would give other rows.

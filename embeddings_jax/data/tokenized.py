@@ -5,9 +5,10 @@ import numpy as np
 
 from embeddings_jax.data.cache import digest
 from embeddings_jax.data.dataset import Dataset
+from embeddings_jax.data.encoders.subwords import SubwordEncoder, without_special
 from embeddings_jax.data.files.tokenizer import load_tokenizer
 from embeddings_jax.data.sentences import TokenTexts, tokenize_documents
-from embeddings_jax.data.subwords import SubwordEncoder, trained_tokenizer, without_special
+from embeddings_jax.data.tokenizer_training import trained_tokenizer
 from embeddings_jax.types import InputError
 
 FACTS = {"vocab_size": "Number of tokens", "counts": "Occurrences of each token",

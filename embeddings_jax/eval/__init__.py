@@ -1,47 +1,26 @@
 """Evaluation protocols. One is found by its module, which declares it as `PROTOCOL`."""
 import fnmatch
-import functools
-import importlib
-import importlib.util
-import os
-import pathlib
-import pkgutil
 
 from embeddings_jax import extensions
 from embeddings_jax.errors import InputError, check_choice, nearest
 from embeddings_jax.types import Metric, Protocol
 
-_elsewhere: dict[str, Protocol] = {}  # Protocols of users' folders that have been asked for.
 
-
-def find(name: str, folder: str | os.PathLike | None = None) -> Protocol:
+def find(name: str) -> Protocol:
   """Returns the declaration of a protocol.
-
-  Args:
-    name: Name of its module.
-    folder: Where modules of one's own are, as `NAME.py` or `eval/NAME.py`; their code is run.
 
   Raises:
     InputError: There is no such protocol.
   """
-  if name in _modules():
-    declared = getattr(importlib.import_module(f"{__name__}.{name}"), "PROTOCOL", None)
-    if declared:
-      return declared
-  for place in (pathlib.Path(folder, "eval"), pathlib.Path(folder)) if folder and name.isidentifier() else ():
-    if (place / f"{name}.py").is_file():
-      declared = getattr(_load_file(place / f"{name}.py"), "PROTOCOL", None)
-      if declared:
-        return _elsewhere.setdefault(name, declared)
-  if declared := getattr(extensions.find("eval", name), "PROTOCOL", None):
-    return _elsewhere.setdefault(name, declared)
-  check_choice("protocol", name, protocol_names())
-  raise AssertionError
+  declared = getattr(extensions.find("eval", name), "PROTOCOL", None)
+  if declared is None:
+    check_choice("protocol", name, protocol_names())
+  return declared
 
 
 def protocol_names() -> list[str]:
   """Returns the names of the package's protocols."""
-  return [name for name in _modules() if hasattr(importlib.import_module(f"{__name__}.{name}"), "PROTOCOL")]
+  return [name for name in extensions.names("eval") if hasattr(extensions.find("eval", name), "PROTOCOL")]
 
 
 def metric(key: str) -> Metric | None:
@@ -67,18 +46,5 @@ def check_best_metric(key: str) -> None:
                      f"{nearest(key.rsplit('/', 1)[-1], names)}its last part is one of {', '.join(names)}")
 
 
-@functools.cache
-def _modules() -> tuple[str, ...]:
-  return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
-
-
 def _declared() -> list[Protocol]:
-  return [*map(find, protocol_names()), *_elsewhere.values()]
-
-
-@functools.cache
-def _load_file(path: pathlib.Path):
-  spec = importlib.util.spec_from_file_location(f"{__name__}._{path.stem}", path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
+  return [module.PROTOCOL for module in extensions.modules("eval") if hasattr(module, "PROTOCOL")]

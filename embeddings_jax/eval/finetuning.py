@@ -28,7 +28,7 @@ def finetuning(
   tagging           `accuracy` of words; where the tags are B-, I- and O, of entities `precision`, `recall`, `f1`
 
   Words that are cut off count, as if tagged `O` (where there is no such tag, the first). The parts are those of
-  `data/tasks.py` and `data/task_sets.py`. Nothing is chosen on `test`.
+  `data/tasks.py` and `data/datasets/tasks.py`. Nothing is chosen on `test`.
 
   Args:
     embed, dataset: not looked at.

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from embeddings_jax.data.task_sets import STS
+from embeddings_jax.data.datasets.tasks import STS
 from embeddings_jax.eval.metrics import check_scores, spearman
 from embeddings_jax.eval.pairs import ALIKE, check_pairs, cosines, embedded
 from embeddings_jax.ops import uniformity

@@ -50,7 +50,7 @@ def topics(
     embed: documents, each a mapping from words to counts -> theta [n, k].
     dataset: texts, or such mappings; may have the parts `train` and `test`.
     topics: [k, V] p(w|z).
-    encoder: of bags (`data/encoders.py`): the vocabulary, and the words of a text.
+    encoder: of bags (`data/encoders/bags.py`): the vocabulary, and the words of a text.
     seed: of what is shown.
   """
   if topics.ndim != 2 or topics.shape[1] != len(encoder.vocabulary):

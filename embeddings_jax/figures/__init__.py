@@ -3,11 +3,6 @@
 A figure is found by its module, which declares it in `FIGURES`.
 """
 import fnmatch
-import importlib
-import importlib.util
-import os
-import pathlib
-import pkgutil
 
 import jax
 from etils import epath
@@ -18,21 +13,19 @@ from embeddings_jax.figures.drawing import Drawing as Drawing
 from embeddings_jax.types import Figure
 
 
-def draw(path: epath.Path, drawing: Drawing, *, of_evaluations: bool = False,
-         folder: str | os.PathLike | None = None) -> list[str]:
+def draw(path: epath.Path, drawing: Drawing, *, of_evaluations: bool = False) -> list[str]:
   """Draws every figure that applies, into `figures/` of a directory.
 
   Args:
     path: The directory.
     drawing: The run, and what is known of it.
     of_evaluations: Draw figures of evaluation metrics alone.
-    folder: Directory of one's own, of which `figures/*.py` are read too.
 
   Returns:
     The files' names, relative to `path`.
   """
   made = {}
-  for figure in declared(folder):
+  for figure in declared():
     if (figure.evaluations or not of_evaluations) and applies(figure, drawing):
       drawn = figure.draw(canvas.pyplot(), drawing)
       if drawn is not None:
@@ -56,13 +49,6 @@ def applies(figure: Figure, drawing: Drawing) -> bool:
           and (figure.applies is None or figure.applies(drawing)))
 
 
-def declared(folder: str | os.PathLike | None = None) -> list[Figure]:
-  """Returns the figures of the package, and of `figures/*.py` in a folder of one's own."""
-  modules = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
-  for path in sorted(pathlib.Path(folder, "figures").glob("*.py")) if folder else ():
-    spec = importlib.util.spec_from_file_location(f"{__name__}._{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    modules.append(module)
-  modules += extensions.modules("figures")
-  return [figure for module in modules for figure in getattr(module, "FIGURES", ())]
+def declared() -> list[Figure]:
+  """Returns the figures of the package and of the folders that were added."""
+  return [figure for module in extensions.modules("figures") for figure in getattr(module, "FIGURES", ())]

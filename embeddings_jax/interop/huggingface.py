@@ -22,22 +22,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors.numpy import save
 
+from embeddings_jax.data.encoders.subwords import SubwordEncoder
 from embeddings_jax.data.files.atomic import write_atomically
 from embeddings_jax.data.files.json import json_field, parse_json, read_json
 from embeddings_jax.data.files.tokenizer import load_tokenizer, max_tokens, with_text_options
-from embeddings_jax.data.subwords import SubwordEncoder
 from embeddings_jax.interop.leaves import (
-    Fields,
-    Leaf,
-    Tensors,
-    dense_leaves,
-    norm_leaves,
-    paths,
-    put,
-    read_leaf,
-    take,
-    warn_unused,
-    write_leaf,
+  Fields,
+  Leaf,
+  Tensors,
+  dense_leaves,
+  norm_leaves,
+  paths,
+  put,
+  read_leaf,
+  take,
+  warn_unused,
+  write_leaf,
 )
 from embeddings_jax.types import InputError
 

@@ -10,9 +10,9 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from embeddings_jax.nets.transformer import ACTIVATIONS, NORMS, REMAT, Transformer
-from embeddings_jax.ops.dropout import dropout
-from embeddings_jax.ops.layer_norm import layer_norm
-from embeddings_jax.ops.product import affine
+from embeddings_jax.ops.kernels.dropout import dropout
+from embeddings_jax.ops.kernels.layer_norm import layer_norm
+from embeddings_jax.ops.kernels.product import affine
 from embeddings_jax.ops.sharding import DATA_AXES, constrain
 from embeddings_jax.types import InputError
 

@@ -23,10 +23,10 @@ from jax.sharding import PartitionSpec as P
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
-from embeddings_jax.nets.attention import attention
-from embeddings_jax.ops.dropout import dropout
-from embeddings_jax.ops.layer_norm import folded, layer_norm, unit_norm
-from embeddings_jax.ops.product import affine
+from embeddings_jax.ops.kernels.attention import attention
+from embeddings_jax.ops.kernels.dropout import dropout
+from embeddings_jax.ops.kernels.layer_norm import folded, layer_norm, unit_norm
+from embeddings_jax.ops.kernels.product import affine
 
 
 def _in_float32(function: Callable[[Array], Array]) -> Callable[[Array], Array]:

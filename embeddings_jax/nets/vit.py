@@ -20,9 +20,9 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from embeddings_jax.nets.patches import check_divides, unfold
 from embeddings_jax.nets.transformer import ACTIVATIONS, REMAT, Transformer
-from embeddings_jax.ops.layer_norm import layer_norm
+from embeddings_jax.ops.kernels.layer_norm import layer_norm
+from embeddings_jax.ops.kernels.product import affine
 from embeddings_jax.ops.pixels import standardized
-from embeddings_jax.ops.product import affine
 from embeddings_jax.types import InputError
 
 POSITIONS = ("sincos2d", "learned")
@@ -124,7 +124,7 @@ class Vit(nn.Module):
 
 
 class Affine(nn.Module):
-  """x @ kernel + bias with sums in float32 (`ops/product.py`): [..., n] -> [..., features]."""
+  """x @ kernel + bias with sums in float32 (`ops/kernels/product.py`): [..., n] -> [..., features]."""
 
   features: int
   dtype: DTypeLike = jnp.float32

@@ -1,7 +1,5 @@
 """Builds what a config names: the model, and the training data."""
-import importlib
 import inspect
-import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -114,16 +112,10 @@ def network_module(name: str) -> Any:
 
 
 def find_module(name: Any, rooms: Sequence[str]) -> Any:
-  """Returns the module of that name in the first of the package's rooms that has one, at any depth, or None."""
+  """Returns the module of that name in the first room that has one, or None."""
   public = isinstance(name, str) and name.isidentifier() and not name.startswith("_")
-  for room in rooms if public else ():
-    folder = pathlib.Path(__file__).parents[1] / room
-    for path in sorted([*folder.glob(f"{name}.py"), *folder.glob(f"*/{name}.py")]):
-      parts = path.relative_to(folder.parents[1]).with_suffix("").parts
-      return importlib.import_module(".".join(parts))
-    if module := extensions.find(room, name):
-      return module
-  return None
+  found = (extensions.find(room, name) for room in rooms) if public else ()
+  return next(filter(None, found), None)
 
 
 def first_state(model: Model, batch: Mapping[str, Any], mesh: jax.sharding.Mesh, seed: int) -> PyTree:
@@ -134,13 +126,12 @@ def first_state(model: Model, batch: Mapping[str, Any], mesh: jax.sharding.Mesh,
 
 
 def read_dataset(config: Mapping[str, Any], *, dataset: Any = None, data_dir: str | None = None,
-                 cache_dir: str | None = None, encoder: Any = None, allow_code: bool = False,
-                 folder: str | None = None) -> Any:
+                 cache_dir: str | None = None, encoder: Any = None, allow_code: bool = False) -> Any:
   """Returns the dataset that a config's `data` names, as its pipeline reads it; arguments: see `prepare`."""
   options = config["data"]
   if not config.get("pipeline"):  # A network or vectors from elsewhere.
     return dataset or catalog.load(options["name"], data_dir=data_dir, cache_dir=cache_dir, allow_code=allow_code)
-  module = pipelines.find(config["pipeline"], folder)
+  module = pipelines.find(config["pipeline"])
   if dataset is None and not options["name"]:
     raise InputError("data is missing: a name of the catalog, tfds:NAME, or a path")
   keys = pipelines.reader_options(module)
@@ -150,7 +141,7 @@ def read_dataset(config: Mapping[str, Any], *, dataset: Any = None, data_dir: st
 
 def prepare(config: Mapping[str, Any], *, dataset: Any = None, data_dir: str | None = None,
             cache_dir: str | None = None, encoder: Any = None, allow_code: bool = False,
-            progress: Callable[[str, int, int], None] = lambda *_: None, folder: str | None = None) -> Prepared:
+            progress: Callable[[str, int, int], None] = lambda *_: None) -> Prepared:
   """Makes the training data of a config: reads its dataset and calls its pipeline.
 
   Args:
@@ -160,17 +151,16 @@ def prepare(config: Mapping[str, Any], *, dataset: Any = None, data_dir: str | N
     encoder: Pretrained encoder.
     allow_code: Whether the dataset's name may be code; see `catalog.load`.
     progress: Receives `(unit, done, total)`.
-    folder: Folder of a config file of the user's, which may have pipelines.
 
   Raises:
     InputError: The pipeline, an option or the dataset is wrong.
   """
-  module = pipelines.find(config["pipeline"], folder)
+  module = pipelines.find(config["pipeline"])
   known = pipelines.options(module)
   for key in config["data"]:
     check_choice(f"pipeline={config['pipeline']}: data option", key, list(known))
   dataset = read_dataset(config, dataset=dataset, data_dir=data_dir, cache_dir=cache_dir, encoder=encoder,
-                         allow_code=allow_code, folder=folder)
+                         allow_code=allow_code)
   pipelines.check_accepts(module, dataset, f"data={config['data']['name']}",
                           f"model={config['name']} with pipeline={config['pipeline']}")
   if config["pipeline"] != "task":  # Whose splits are told by the task's files.

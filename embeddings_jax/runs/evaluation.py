@@ -2,7 +2,6 @@
 import functools
 import inspect
 import itertools
-import os
 import pathlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -50,7 +49,6 @@ class Evaluator:
       seed: int = 0,
       max_items: int = 0,
       allow_code: bool = False,
-      folder: str | os.PathLike | None = None,
       protocols: Mapping[str, Protocol] | None = None,
       report: Callable[[str], None] = lambda line: None,
   ):
@@ -72,7 +70,6 @@ class Evaluator:
       seed: Random seed of the protocols.
       max_items: Size of the sample, drawn with `seed`, of an own dataset without an official split; 0: all.
       allow_code: Whether a dataset may be `FILE.py:FUNCTION`, see `catalog.load`.
-      folder: Directory of further protocols, see `eval.find`.
       protocols: Further protocols by name.
       report: Receives a line for each protocol that is left out.
     """
@@ -82,7 +79,7 @@ class Evaluator:
     self.data_dir, self.cache_dir, self.seed = data_dir, cache_dir, seed
     self._pooling, self._max_items, self._allow_code = pooling, max_items, allow_code
     self._adapt = adapt or (functools.partial(encoder.adapt, cache_dir=cache_dir) if encoder else None)
-    self._folder, self._protocols, self._report = folder, protocols or {}, report
+    self._protocols, self._report = protocols or {}, report
     self._own = dataset
     self._loaded: dict[tuple[str, bool], Any] = {}
     self._provided: dict[str, Mapping[str, Any] | None] = {}
@@ -166,7 +163,7 @@ class Evaluator:
 
   def find(self, protocol: str) -> Protocol:
     """Returns the declaration of a protocol."""
-    return self._protocols.get(protocol) or find(protocol, self._folder)
+    return self._protocols.get(protocol) or find(protocol)
 
   def check(self, name: str) -> None:
     """Raises unless there is such a protocol and such a list of words, see `check`."""
@@ -234,7 +231,7 @@ class Evaluator:
       try:
         return self.load(other, declared.labels), f"{other}/"
       except InputError as error:
-        if declared.labels or other not in catalog.CATALOG:
+        if declared.labels or other not in catalog.entries():
           raise
         raise LeftOut(str(error)) from error
     return self.dataset if declared.dataset else None, ""
@@ -250,7 +247,6 @@ def of_run(
     cache_dir: str | None = None,
     allow_code: bool = False,
     allow_data_code: bool = False,
-    folder: str | os.PathLike | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Evaluator:
   """Returns the evaluator of a loaded run.
@@ -263,7 +259,6 @@ def of_run(
     data_dir, cache_dir: Directories of the catalog's files and of derived data.
     allow_code: Whether a dataset in the protocols may be `FILE.py:FUNCTION`.
     allow_data_code: Whether the run's dataset may.
-    folder: Directory of further protocols.
     report: Receives a line for each protocol that is left out, and the dataset's note.
   """
   from embeddings_jax.runs import build, workdir
@@ -278,7 +273,7 @@ def of_run(
   prepared = None if data else run.prepared
   has_data = bool(config["data"].get("name"))
   # The run's own task or held-out split; with its own tokenizer, as the directory that it came from may be gone.
-  needs = {need for name in names for need in find(name.partition(":")[0], folder).needs}
+  needs = {need for name in names for need in find(name.partition(":")[0]).needs}
   if prepared is None and has_data and ("predict" in run.model.outputs or {"measures", "predict"} & needs):
     prepared = build.prepare(config, encoder=run.encoder, allow_code=allow_data_code, **dirs)
 
@@ -300,7 +295,7 @@ def of_run(
       run.model, run.state, run.encoder, embed=run.embed, pooling=pooling if of_words else "",
       dataset=dataset if prepared or has_data else None,
       untrained=untrained, seed=config.get("seed", 0), max_items=config.get("eval_items", 0), allow_code=allow_code,
-      folder=folder, report=report, **dirs, **({} if prepared is None else {
+      report=report, **dirs, **({} if prepared is None else {
           "task": prepared.task, "splits": prepared.splits, "facts": prepared.facts}))
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from embeddings_jax.data import encoders, packing
+from embeddings_jax.data import packing
+from embeddings_jax.data.encoders.base import best_widths, bucket
 from embeddings_jax.ops import sentence_vectors
 from embeddings_jax.types import InputError, Model, PyTree
 
@@ -65,7 +66,7 @@ def embedder(model: Model, state: PyTree, encoder: Any, output: str = "") -> Cal
         waiting[shapes] = {key: value[whole:] for key, value in rows.items()}
     for shapes, rows in waiting.items():
       if len(rows["place"]):
-        run(rows, sizes.get(shapes) or encoders.bucket(len(rows["place"])))
+        run(rows, sizes.get(shapes) or bucket(len(rows["place"])))
     vectors = np.concatenate([np.asarray(value) for value in found])
     vectors[np.concatenate(places)] = vectors.copy()
     return vectors
@@ -107,7 +108,7 @@ def sentence_embedder(
     batches = []
     for first in range(0, len(sentences), encoder.encoded_at_once):
       tokens = encoder.encode(sentences[first:first + encoder.encoded_at_once])["tokens"]
-      batches.append(np.pad(tokens, [(0, encoders.bucket(len(tokens)) - len(tokens)), (0, 0)], constant_values=-1))
+      batches.append(np.pad(tokens, [(0, bucket(len(tokens)) - len(tokens)), (0, 0)], constant_values=-1))
     if pooling == "idf":
       frequency = sum(sentence_vectors.document_frequency(jnp.asarray(tokens), len(table)) for tokens in batches)
       weights = sentence_vectors.idf_weights(frequency, len(sentences))
@@ -143,7 +144,7 @@ def packing_embedder(model: Model, state: PyTree, encoder: Any) -> Callable[[Seq
       for rows in packing.packed(encoder.encode(items[first:first + encoder.encoded_at_once]), widths):
         total, width = rows["tokens"].shape
         most = max(1, at_once // (2 * width))
-        size = sizes[width] = max(sizes.get(width, 1), min(most, encoders.bucket(total)))
+        size = sizes[width] = max(sizes.get(width, 1), min(most, bucket(total)))
         for row in range(0, total, size):
           piece = {key: value[row:row + size] for key, value in rows.items()}
           more = size - len(piece["tokens"])
@@ -187,7 +188,7 @@ def by_length(encoder: Any, batch: dict[str, np.ndarray], widths: list[int]) -> 
     wanted = np.array([encoder.bucket(int(length)) for length in lengths])
   else:
     if not widths:
-      widths += [min(width, encoder.max_length) for width in encoders.best_widths(lengths, encoder.num_widths)]
+      widths += [min(width, encoder.max_length) for width in best_widths(lengths, encoder.num_widths)]
     elif lengths.max() > widths[-1]:
       widths.append(encoder.max_length)
     wanted = np.asarray(widths)[np.searchsorted(widths, lengths)]

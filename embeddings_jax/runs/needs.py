@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from embeddings_jax.data import encoders
+from embeddings_jax.data.encoders.base import bucket
 from embeddings_jax.types import Model, PyTree
 
 PREDICTED_AT_ONCE = 64  # Rows.
@@ -159,7 +159,7 @@ def word_layers(model: Model, state_of: Callable[[], PyTree], encoder: Any) -> C
       chosen = [sentences[i] for i in rows] + [["."]] * (PREDICTED_AT_ONCE - len(rows))
       batch = encoder.encode_words(chosen)
       starts = batch.pop("word_starts")
-      width = encoders.bucket(starts.shape[1])
+      width = bucket(starts.shape[1])
       starts = np.pad(starts, [(0, 0), (0, width - starts.shape[1])], constant_values=-1)
       found = np.asarray(compiled(state, batch, np.maximum(starts, 0)))
       if vectors is None:

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from etils import epath
 
-from embeddings_jax.data.encoders import ImageEncoder
+from embeddings_jax.data.encoders.images import ImageEncoder
 from embeddings_jax.data.files.json import read_json
 from embeddings_jax.interop import huggingface, huggingface_vision
 from embeddings_jax.runs import build, presets

@@ -1,5 +1,4 @@
 """Evaluates a run, and writes what it leaves behind: `results.json`, embeddings, figures, and a summary."""
-import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,10 +23,10 @@ class Report:
   """Evaluates states of one run, while it trains and when it is done."""
 
   def __init__(self, config: Any, data: Prepared, model: Model, mesh: jax.sharding.Mesh, data_dir: str | None,
-               cache_dir: str | None, say: Callable[[str], None], folder: str | os.PathLike | None = None):
+               cache_dir: str | None, say: Callable[[str], None]):
     self._config, self._data, self._model, self._mesh = config, data, model, mesh
     self._dirs = {"data_dir": data_dir, "cache_dir": cache_dir}
-    self._say, self._folder = say, folder
+    self._say = say
     self._said: set[str] = set()
     # One sample for all states and `embeddings.npy`.
     self._material = evaluation.subset(data.dataset, config.eval_items, config.seed)
@@ -39,7 +38,7 @@ class Report:
   def _shared(self) -> dict[str, Any]:
     # The config is of this command line, so it may name code.
     return dict(dataset=self._material, task=self._data.task, splits=self._data.splits, facts=self._data.facts,
-                untrained=self.untrained, seed=self._config.seed, allow_code=True, folder=self._folder,
+                untrained=self.untrained, seed=self._config.seed, allow_code=True,
                 report=self._say_once, **self._dirs)
 
   def between(self, state: PyTree, step: int) -> dict[str, float]:
@@ -141,7 +140,7 @@ class Report:
     if draw:
       drawn = figures.draw(path, figures.Drawing(
           evaluator, vectors=vectors, log=metrics_log.read_metrics(path), metrics=results["metrics"],
-          evals=self._config.evals), folder=self._folder)
+          evals=self._config.evals))
       save("figures")
     self._summary(path, results, vectors, names, drawn, evaluator.provided("topics"))
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
-from embeddings_jax.data.encoders import WordEncoder
+from embeddings_jax.data.encoders.words import WordEncoder
 from embeddings_jax.data.words import Vocabulary
 from embeddings_jax.errors import InputError
 from embeddings_jax.eval.word_similarity import known_form

@@ -12,9 +12,10 @@ import optax
 from absl import flags
 
 from embeddings_jax.data import catalog
+from embeddings_jax.data.encoders.subwords import SubwordEncoder
 from embeddings_jax.data.sentence_pairs import sentence_pairs
 from embeddings_jax.data.sentences import split_sentences, tokenize_documents
-from embeddings_jax.data.subwords import SubwordEncoder, trained_tokenizer
+from embeddings_jax.data.tokenizer_training import trained_tokenizer
 from embeddings_jax.errors import InputError
 from embeddings_jax.interop import huggingface
 from embeddings_jax.models.contrastive.simcse import simcse

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from embeddings_jax.data import wordsets
-from embeddings_jax.data.catalog import CATALOG, available, load
+from embeddings_jax.data.catalog import available, entries, load
 from embeddings_jax.types import InputError
 
 
@@ -55,7 +55,7 @@ def test_available_says_where(tmp_path, monkeypatch):
   (tmp_path / "small-numeric").mkdir()
   (tmp_path / "small-numeric" / "galaxies.csv").write_text("")
   where = {line.name: line.where for line in available(tmp_path)}
-  assert set(where) == set(CATALOG)
+  assert set(where) == set(entries())
   assert where["iris"] == "embedded" and where["galaxies"] == str(tmp_path)
   assert where["faithful"] == "missing: small-numeric/faithful.csv"
   kinds = ("rows", "images", "text", "audio", "pairs", "triples", "questions", "words")

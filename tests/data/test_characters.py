@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from embeddings_jax.data import characters as module
-from embeddings_jax.data.characters import CharacterEncoder, character_source, spell_documents, split_words_and_marks
+from embeddings_jax.data.characters import character_source, spell_documents
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.documents import is_validation
 from embeddings_jax.data.encoders import load_encoder
+from embeddings_jax.data.encoders.characters import CharacterEncoder, split_words_and_marks
 from embeddings_jax.types import InputError
 
 ENCODER = CharacterEncoder([*module.MARKS, "cat", "the"], 6, 6)

@@ -6,18 +6,15 @@ import numpy as np
 import pytest
 
 from embeddings_jax.data.audio import join_clips
-from embeddings_jax.data.characters import split_words_and_marks
-from embeddings_jax.data.encoders import (
-    BagEncoder,
-    ByteEncoder,
-    Encoder,
-    RowEncoder,
-    WaveformEncoder,
-    WordEncoder,
-    bucket,
-    load_encoder,
-)
-from embeddings_jax.data.subwords import SubwordEncoder
+from embeddings_jax.data.encoders import load_encoder
+from embeddings_jax.data.encoders.bags import BagEncoder
+from embeddings_jax.data.encoders.base import Encoder, bucket
+from embeddings_jax.data.encoders.bytes import ByteEncoder
+from embeddings_jax.data.encoders.characters import split_words_and_marks
+from embeddings_jax.data.encoders.rows import RowEncoder
+from embeddings_jax.data.encoders.subwords import SubwordEncoder
+from embeddings_jax.data.encoders.waveforms import WaveformEncoder
+from embeddings_jax.data.encoders.words import WordEncoder
 from embeddings_jax.data.words import Vocabulary, split_words
 from embeddings_jax.eval.word_similarity import known_form
 from embeddings_jax.types import InputError
@@ -139,7 +136,7 @@ def test_bad_folders(tmp_path):
   WordEncoder(VOCABULARY, "lower").save(tmp_path / "w")
   (tmp_path / "w" / "vocabulary.txt").write_text("the\n")
   for text, message in (
-      ("{", "preprocess.json: not JSON"), ('{"kind": "smells"}', "unknown kind 'smells'; known: bags, bytes"),
+      ("{", "preprocess.json: not JSON"), ('{"kind": "smells"}', "encoder=smells: unknown; one of bags, bytes"),
       ('{"kind": "rows"}', "damaged encoder .*num_features"), ("[]", "holds a list, expected an object"),
       ('{"kind": "rows", "num_features": 2, "std": [1, 0]}', "damaged encoder .std: expected numbers above 0"),
       ('{"kind": "rows", "num_features": 1e9}', "num_features=1000000000.0: expected an integer"),

@@ -50,7 +50,7 @@ def test_byte_ngrams_count():
 def test_tf_idf_is_scikit_learns():
   from sklearn.feature_extraction.text import TfidfVectorizer
 
-  from embeddings_jax.data.encoders import BagEncoder
+  from embeddings_jax.data.encoders.bags import BagEncoder
   from embeddings_jax.data.features import tf_idf
   from embeddings_jax.data.words import Vocabulary
 

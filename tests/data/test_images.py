@@ -12,7 +12,8 @@ from PIL import Image, ImageOps
 from embeddings_jax.data import images
 from embeddings_jax.data.catalog import load
 from embeddings_jax.data.dataset import Dataset
-from embeddings_jax.data.encoders import ImageEncoder, load_encoder
+from embeddings_jax.data.encoders import load_encoder
+from embeddings_jax.data.encoders.images import ImageEncoder
 from embeddings_jax.data.images import as_images, as_rows, by_folders, decoded, fitted, from_pixels, read_picture
 from embeddings_jax.types import InputError
 

@@ -1,7 +1,8 @@
 """Sentences that training and evaluation share, however they are written."""
 import pytest
 
-from embeddings_jax.data import catalog, task_sets
+from embeddings_jax.data import catalog
+from embeddings_jax.data.datasets import tasks
 from embeddings_jax.data.overlap import normalized, without_overlap
 
 
@@ -24,7 +25,7 @@ def test_nothing_to_compare_with_drops_nothing():
 
 @pytest.mark.data
 def test_snli_shares_captions_with_sts():
-  asked = [item for name in task_sets.STS for item in catalog.load(name).items]
+  asked = [item for name in tasks.STS for item in catalog.load(name).items]
   triples = catalog.load("snli-triples").items
   kept, dropped = without_overlap(triples, asked)
   assert (len(kept), dropped) == (5731, 152)

@@ -14,7 +14,10 @@ import zstandard
 from embeddings_jax.data.catalog import load
 from embeddings_jax.data.dataset import Dataset, from_texts, take_columns
 from embeddings_jax.data.documents import byte_stream, is_validation
-from embeddings_jax.data.encoders import ByteEncoder, RowEncoder, WaveformEncoder, load_encoder
+from embeddings_jax.data.encoders import load_encoder
+from embeddings_jax.data.encoders.bytes import ByteEncoder
+from embeddings_jax.data.encoders.rows import RowEncoder
+from embeddings_jax.data.encoders.waveforms import WaveformEncoder
 from embeddings_jax.data.files import arrays
 from embeddings_jax.types import InputError
 

@@ -10,9 +10,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 from embeddings_jax.data import sentences as sentences_module
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.documents import is_validation
+from embeddings_jax.data.encoders.subwords import SubwordEncoder
+from embeddings_jax.data.files.tokenizer import wordpiece
 from embeddings_jax.data.sentence_pairs import draw_pairs, sentence_pairs
 from embeddings_jax.data.sentences import TokenTexts, split_sentences, tokenize_documents
-from embeddings_jax.data.subwords import SubwordEncoder, train_bpe, wordpiece
+from embeddings_jax.data.tokenizer_training import train_bpe
 from embeddings_jax.runs import build, inference
 from embeddings_jax.types import InputError, Model
 

@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from embeddings_jax.data import subwords
+from embeddings_jax.data import tokenizer_training
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.documents import is_validation
 from embeddings_jax.data.encoders import load_encoder
-from embeddings_jax.data.files.tokenizer import load_tokenizer, wordpiece
-from embeddings_jax.data.subwords import SubwordEncoder, train_bpe, train_wordpiece
+from embeddings_jax.data.encoders.subwords import END, SubwordEncoder
+from embeddings_jax.data.files.tokenizer import SPECIAL, load_tokenizer, wordpiece
+from embeddings_jax.data.tokenizer_training import train_bpe, train_wordpiece, trained_tokenizer
 from embeddings_jax.types import InputError
 
 WORDS = ["un", "##aff", "##able", "want", "##ed", "run", "##ning", ",", "low", "##er", "New", "new", "a", "b", "##b"]
@@ -53,7 +54,7 @@ def test_wordpiece_ids_are_reproducible_and_ordered(texts, trained):
   assert trained.to_str() == again.to_str()
   vocabulary = trained.get_vocab()
   ordered = sorted(vocabulary, key=vocabulary.get)
-  assert sorted(vocabulary.values()) == list(range(110)) and tuple(ordered[:5]) == subwords.SPECIAL
+  assert sorted(vocabulary.values()) == list(range(110)) and tuple(ordered[:5]) == SPECIAL
   alphabet = [token for token in ordered[5:] if len(token) == 1]
   assert alphabet == sorted(alphabet) == ordered[5:5 + len(alphabet)]
   assert ordered[5 + len(alphabet):5 + 2 * len(alphabet)] == ["##" + character for character in alphabet]
@@ -65,17 +66,17 @@ def test_trained_pieces_are_the_longest_and_the_alphabet_is_no_special_token(tex
   for word in ("walking", "talkersed", "jumpx", "zzz", "liftliftlift"):
     assert trained.encode(word, add_special_tokens=False).tokens == greedy(word, vocabulary)
   assert SubwordEncoder(trained, 16).facts["special_ids"] == [0, 1, 2, 3, 4]
-  assert [token.content for token in trained.get_added_tokens_decoder().values()] == list(subwords.SPECIAL)
+  assert [token.content for token in trained.get_added_tokens_decoder().values()] == list(SPECIAL)
 
 
 def test_cased_and_byte_pairs(texts):
   cased = train_wordpiece(texts, 200, lowercase=False)
   assert "Crème" in cased.get_vocab() and "creme" not in cased.get_vocab()
   one, two = train_bpe(texts, 300), train_bpe(texts, 300)
-  assert one.to_str() == two.to_str() and one.get_vocab_size() == 300 and one.token_to_id(subwords.END) == 0
+  assert one.to_str() == two.to_str() and one.get_vocab_size() == 300 and one.token_to_id(END) == 0
   encoder = SubwordEncoder(one, 64)
   for text in AWKWARD + texts[:3]:  # No text is unknown, and each comes back.
-    assert encoder.decode(encoder.token_ids(text)) == text.replace(subwords.END, "")
+    assert encoder.decode(encoder.token_ids(text)) == text.replace(END, "")
   assert encoder.facts == {"vocab_size": 300, "special_ids": [0], "num_segments": 1, "end_id": 0}
   assert not encoder.encode([("a", "b")])["segments"].any()
 
@@ -86,10 +87,10 @@ def test_training_leaves_out_what_is_held_out_and_is_cached(tmp_path, monkeypatc
   assert held_out
   documents += [text + " \u0416\u0416\u0416" for text in held_out if is_validation(text + " \u0416\u0416\u0416")]
   dataset = Dataset("d", "text", documents, fingerprint="d")
-  assert set(subwords._Texts(dataset)) == {text for text in documents if not is_validation(text)}
-  first = subwords.trained_tokenizer(dataset, vocab_size=100, cache_dir=tmp_path)
-  monkeypatch.setattr(subwords, "train_wordpiece", None)  # Would fail if it were called.
-  assert subwords.trained_tokenizer(dataset, vocab_size=100, cache_dir=tmp_path).to_str() == first.to_str()
+  assert set(tokenizer_training._Texts(dataset)) == {text for text in documents if not is_validation(text)}
+  first = trained_tokenizer(dataset, vocab_size=100, cache_dir=tmp_path)
+  monkeypatch.setattr(tokenizer_training, "train_wordpiece", None)  # Would fail if it were called.
+  assert trained_tokenizer(dataset, vocab_size=100, cache_dir=tmp_path).to_str() == first.to_str()
 
 
 def test_singles_pairs_and_buckets():
@@ -220,7 +221,7 @@ def test_bad_input(tmp_path, texts):
   with pytest.raises(InputError, match="no text to train"):
     train_wordpiece(["", " \n"], 100)
   with pytest.raises(InputError, match="model=unigram: must be one of wordpiece, bpe"):
-    subwords.trained_tokenizer(Dataset("d", "text", texts, fingerprint="d"), model="unigram", vocab_size=100)
+    trained_tokenizer(Dataset("d", "text", texts, fingerprint="d"), model="unigram", vocab_size=100)
   with pytest.raises(InputError, match="none.json: cannot be read as a tokenizer .No such file"):
     load_tokenizer(tmp_path / "none.json")
   for content in ("{", '{"version": "1.0"}', "\x80\x04pickle"):

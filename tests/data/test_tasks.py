@@ -7,9 +7,12 @@ import pytest
 
 from embeddings_jax.data import task_files, tasks
 from embeddings_jax.data.dataset import Dataset
-from embeddings_jax.data.encoders import ImageEncoder, WaveformEncoder
-from embeddings_jax.data.subwords import SubwordEncoder, train_bpe, wordpiece
-from embeddings_jax.data.task_sets import task_dataset
+from embeddings_jax.data.encoders.images import ImageEncoder
+from embeddings_jax.data.encoders.subwords import SubwordEncoder
+from embeddings_jax.data.encoders.waveforms import WaveformEncoder
+from embeddings_jax.data.files.tokenizer import wordpiece
+from embeddings_jax.data.task_files import task_dataset
+from embeddings_jax.data.tokenizer_training import train_bpe
 from embeddings_jax.types import InputError
 
 WORDS = "the cat sat on a mat in nor ##mand ##y ##s france is where who 10 , ? x y".split()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from embeddings_jax import eval as protocols
-from embeddings_jax.data.encoders import BagEncoder
+from embeddings_jax.data.encoders.bags import BagEncoder
 from embeddings_jax.data.sources import array_source
 from embeddings_jax.data.words import Vocabulary
 from embeddings_jax.eval import probing, text_classification

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from embeddings_jax.data.encoders import BagEncoder
+from embeddings_jax.data.encoders.bags import BagEncoder
 from embeddings_jax.data.words import Vocabulary
 from embeddings_jax.eval import topics as lib
 from embeddings_jax.eval.topics import diversity, npmi, perplexity, topics, windows

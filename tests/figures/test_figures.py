@@ -7,7 +7,7 @@ import pytest
 from etils import epath
 from sklearn.decomposition import PCA
 
-from embeddings_jax import figures
+from embeddings_jax import extensions, figures
 from embeddings_jax.figures import components, documents, pictures, sweeps, training, words
 from embeddings_jax.runs.evaluation import Evaluator
 from embeddings_jax.types import Model
@@ -111,7 +111,7 @@ def test_documents_are_coloured_by_group_and_those_without_words_left_out(plt):
 def test_components_and_reconstructions_are_pictures(plt):
   """With all components the last reconstruction is the picture; rows that were standardised are pixels again."""
   from embeddings_jax.data import catalog
-  from embeddings_jax.data.encoders import RowEncoder
+  from embeddings_jax.data.encoders.rows import RowEncoder
 
   dataset = catalog.load("digits")
   encoder = RowEncoder.standardizing(dataset.items)
@@ -178,7 +178,7 @@ def test_accuracy_by_the_number_of_labels_has_a_line_for_each_way(tmp_path, monk
 
 def test_images_that_a_model_makes_are_drawn_for_any_model(plt, tmp_path, monkeypatch):
   from embeddings_jax.data.dataset import Dataset
-  from embeddings_jax.data.encoders import ImageEncoder
+  from embeddings_jax.data.encoders.images import ImageEncoder
 
   images = np.random.default_rng(0).integers(0, 256, (20, 4, 6, 1), np.uint8)
   outputs = {"sample": lambda state, rng, num, batch=None: jnp.full((num, 4, 6, 1), state),
@@ -197,6 +197,8 @@ def test_images_that_a_model_makes_are_drawn_for_any_model(plt, tmp_path, monkey
 
 
 def test_a_figure_of_ones_own_is_a_file(tmp_path, monkeypatch):
+  monkeypatch.setattr(extensions, "_folders", [])
+  extensions.extend(tmp_path)
   (tmp_path / "figures").mkdir()
   (tmp_path / "figures" / "own.py").write_text("""
 from embeddings_jax.types import Figure
@@ -213,5 +215,5 @@ FIGURES = (Figure("own", draw, metrics=("spread",)), Figure("none", draw, metric
   encoder = SimpleNamespace(names=None, adapt=lambda dataset, cache_dir: dataset)
   evaluator = Evaluator(None, None, encoder, embed=lambda items: items)
   drawing = figures.Drawing(evaluator, log=[{"step": 1, "spread": 2.0}, {"step": 5, "loss": 1.0, "spread": 3.0}])
-  assert figures.draw(epath.Path(tmp_path), drawing, folder=tmp_path) == ["figures/loss.png", "figures/own.png"]
+  assert figures.draw(epath.Path(tmp_path), drawing) == ["figures/loss.png", "figures/own.png"]
   assert made["own.png"].axes[0].get_title() == "spread 3.0"

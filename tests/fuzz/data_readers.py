@@ -18,7 +18,9 @@ from scipy import sparse
 from embeddings_jax.data import bags, catalog, formats, task_files, tasks, wordsets
 from embeddings_jax.data.cooccurrence import count_cooccurrences
 from embeddings_jax.data.dataset import from_texts
-from embeddings_jax.data.encoders import ByteEncoder, ImageEncoder, WaveformEncoder
+from embeddings_jax.data.encoders.bytes import ByteEncoder
+from embeddings_jax.data.encoders.images import ImageEncoder
+from embeddings_jax.data.encoders.waveforms import WaveformEncoder
 from embeddings_jax.data.files.graphs import read_graph
 from embeddings_jax.data.images import decoded
 from embeddings_jax.data.text import tokenize

@@ -14,10 +14,18 @@ import numpy as np  # noqa: E402
 from harness import Reader, reader_of_files  # noqa: E402
 from networks import mae_params, random_params, vit_params  # noqa: E402
 
-from embeddings_jax.data import characters, encoders  # noqa: E402
+from embeddings_jax.data.encoders import load_encoder  # noqa: E402
+from embeddings_jax.data.encoders.bags import BagEncoder  # noqa: E402
+from embeddings_jax.data.encoders.bytes import ByteEncoder  # noqa: E402
+from embeddings_jax.data.encoders.characters import MARKS, CharacterEncoder  # noqa: E402
+from embeddings_jax.data.encoders.images import ImageEncoder  # noqa: E402
+from embeddings_jax.data.encoders.rows import RowEncoder  # noqa: E402
+from embeddings_jax.data.encoders.subwords import SubwordEncoder  # noqa: E402
+from embeddings_jax.data.encoders.waveforms import WaveformEncoder  # noqa: E402
+from embeddings_jax.data.encoders.words import WordEncoder  # noqa: E402
 from embeddings_jax.data.files.tokenizer import load_tokenizer  # noqa: E402
 from embeddings_jax.data.processor import Processor  # noqa: E402
-from embeddings_jax.data.subwords import SubwordEncoder, train_bpe, train_wordpiece  # noqa: E402
+from embeddings_jax.data.tokenizer_training import train_bpe, train_wordpiece  # noqa: E402
 from embeddings_jax.data.words import Vocabulary  # noqa: E402
 from embeddings_jax.interop import huggingface, huggingface_vision, word_vectors  # noqa: E402
 
@@ -73,7 +81,7 @@ def read_vision(folder: pathlib.Path) -> None:
   if not huggingface_vision.is_vision(folder):
     return
   *_, shape = huggingface_vision.read(folder)
-  encoder = encoders.ImageEncoder(*shape, huggingface_vision.processor(folder, shape))
+  encoder = ImageEncoder(*shape, huggingface_vision.processor(folder, shape))
   encoder.encode([np.zeros((5, 7, shape[2]), np.uint8) if encoder.processor else np.zeros(shape, np.uint8)])
 
 
@@ -83,7 +91,7 @@ ITEMS: dict[str, list[Any]] = {
 
 
 def read_encoder(folder: pathlib.Path) -> None:
-  encoder = encoders.load_encoder(folder)
+  encoder = load_encoder(folder)
   assert len(encoder.fingerprint) == 64
   items = ITEMS[encoder.kind]
   if encoder.kind == "rows":
@@ -95,11 +103,11 @@ def read_encoder(folder: pathlib.Path) -> None:
 
 VOCABULARY = Vocabulary(WORDS, [4, 3, 2, 1])
 FOLDERS = [files_of(encoder.save) for encoder in (
-    encoders.RowEncoder(2, [0, 1], [1, 2], True), encoders.ImageEncoder(4, 4, 1),
-    encoders.ImageEncoder(4, 4, 1, Processor(6, 3, (4, 4))), encoders.WordEncoder(VOCABULARY, "lower"),
-    encoders.BagEncoder(VOCABULARY, "cased"), encoders.WaveformEncoder(8000, 100), encoders.ByteEncoder(16),
+    RowEncoder(2, [0, 1], [1, 2], True), ImageEncoder(4, 4, 1),
+    ImageEncoder(4, 4, 1, Processor(6, 3, (4, 4))), WordEncoder(VOCABULARY, "lower"),
+    BagEncoder(VOCABULARY, "cased"), WaveformEncoder(8000, 100), ByteEncoder(16),
     SubwordEncoder(WORDPIECE, 16), SubwordEncoder(BPE, 16),
-    characters.CharacterEncoder([*characters.MARKS, "the", "cat"], 8, 16))]
+    CharacterEncoder([*MARKS, "the", "cat"], 8, 16))]
 
 
 def saved(array: np.ndarray) -> bytes:

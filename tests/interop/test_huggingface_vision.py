@@ -9,7 +9,7 @@ import pytest
 from networks import equal, images, mae_params, vit_params
 from safetensors.numpy import load_file, save_file
 
-from embeddings_jax.data.encoders import ImageEncoder
+from embeddings_jax.data.encoders.images import ImageEncoder
 from embeddings_jax.data.processor import Processor
 from embeddings_jax.interop import huggingface_vision
 from embeddings_jax.models.autoencoders import mae as module

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from embeddings_jax.nets.attention import attention
 from embeddings_jax.nets.text_encoder import sinusoidal_positions, text_encoder
+from embeddings_jax.ops.kernels.attention import attention
 from embeddings_jax.types import InputError
 
 HYPER = dict(vocab_size=30, dim=12, num_layers=2, num_heads=3, mlp_dim=20, max_length=10, num_segments=2,

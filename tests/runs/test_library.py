@@ -6,7 +6,7 @@ import pytest
 from networks import random_params
 
 import embeddings_jax as ej
-from embeddings_jax.data.subwords import train_wordpiece
+from embeddings_jax.data.tokenizer_training import train_wordpiece
 from embeddings_jax.interop import huggingface, word_vectors
 
 TEXTS = ["the cat sat on the mat", "a dog sat on a log", "the cat and the dog", "a mat and a log"]

@@ -12,7 +12,8 @@ from PIL import Image
 from embeddings_jax.configs import cpc_images, cpc_images_supervised, sgns
 from embeddings_jax.data import reading
 from embeddings_jax.data.dataset import Dataset
-from embeddings_jax.data.encoders import ImageEncoder, RowEncoder
+from embeddings_jax.data.encoders.images import ImageEncoder
+from embeddings_jax.data.encoders.rows import RowEncoder
 from embeddings_jax.eval.knn import knn
 from embeddings_jax.runs import build, evaluation, presets, pretrained, reports
 from embeddings_jax.runs.load import load_run

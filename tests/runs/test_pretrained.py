@@ -10,7 +10,7 @@ from commands import call
 from networks import equal, images, mae_params, random_params
 
 from embeddings_jax import array_source, train
-from embeddings_jax.data.subwords import train_bpe, train_wordpiece
+from embeddings_jax.data.tokenizer_training import train_bpe, train_wordpiece
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.interop import huggingface, huggingface_vision
 from embeddings_jax.models.autoencoders import mae
@@ -107,7 +107,7 @@ def test_states_of_one_run_share_their_programs(sentences):
 def test_best_widths_waste_the_least():
   from itertools import combinations
 
-  from embeddings_jax.data.encoders import best_widths
+  from embeddings_jax.data.encoders.base import best_widths
   lengths = np.random.default_rng(0).geometric(0.03, 200)
   rounded = -(-lengths // 8) * 8
   waste = lambda widths: np.asarray(widths)[np.searchsorted(widths, rounded)].sum()

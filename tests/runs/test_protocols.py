@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from embeddings_jax import eval as protocols
-from embeddings_jax.data.encoders import WordEncoder
+from embeddings_jax import extensions
+from embeddings_jax.data.encoders.words import WordEncoder
 from embeddings_jax.data.words import Vocabulary
 from embeddings_jax.runs import evaluation
 from embeddings_jax.runs.evaluation import Evaluator
@@ -208,23 +209,30 @@ PROTOCOL = Protocol(positive, needs=NEEDS, labels=True, metrics={"share": Metric
 """
 
 
-def test_a_protocol_of_ones_own_is_a_file(tmp_path):
+def add_folder(path, monkeypatch):
+  monkeypatch.setattr(extensions, "_folders", [])
+  extensions.extend(path)
+  (path / "eval").mkdir()
+
+
+def test_a_protocol_of_ones_own_is_a_file(tmp_path, monkeypatch):
   from embeddings_jax.data.dataset import Dataset
 
-  (tmp_path / "eval").mkdir()
+  add_folder(tmp_path, monkeypatch)
   (tmp_path / "eval" / "positive.py").write_text(
       SHARE.replace("NEEDS", '("embed",)').replace("*, seed, scale", "*, seed, scale=1"))
   dataset = Dataset("d", "rows", np.array([[1.0], [-1], [2], [3]]), labels={"two": np.arange(4) % 2})
-  subject = Evaluator(None, None, None, embed=lambda items: items, dataset=dataset, folder=tmp_path)
+  subject = Evaluator(None, None, None, embed=lambda items: items, dataset=dataset)
   assert subject.evaluate(["positive"]) == {"all/share": 0.75}
   assert protocols.metric("x/share").higher_is_better
   with pytest.raises(InputError, match="protocol=positiv: unknown"):
     subject.evaluate(["positiv"])
 
 
-def test_what_a_protocol_needs_is_asked_of_the_model(tmp_path):
-  (tmp_path / "needy.py").write_text(SHARE.replace("NEEDS", '("embed", "hidden")'))
-  subject = Evaluator(None, None, None, embed=lambda items: items, folder=tmp_path)
+def test_what_a_protocol_needs_is_asked_of_the_model(tmp_path, monkeypatch):
+  add_folder(tmp_path, monkeypatch)
+  (tmp_path / "eval" / "needy.py").write_text(SHARE.replace("NEEDS", '("embed", "hidden")'))
+  subject = Evaluator(None, None, None, embed=lambda items: items)
   assert not subject.answers("needy") and subject.answers("knn") and not subject.answers("word_similarity")
   with pytest.raises(InputError, match="protocols=needy: needs a model with layers of tokens"):
     subject.evaluate(["needy"])

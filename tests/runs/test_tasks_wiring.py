@@ -5,7 +5,7 @@ import pytest
 from networks import equal, random_params
 
 from embeddings_jax import figures
-from embeddings_jax.data.subwords import train_wordpiece
+from embeddings_jax.data.tokenizer_training import train_wordpiece
 from embeddings_jax.interop import huggingface
 from embeddings_jax.runs import build, needs, presets, pretrained
 from embeddings_jax.runs.evaluation import Evaluator

@@ -7,8 +7,9 @@ import pytest
 from commands import call
 from test_pretrained import TEXTS
 
-from embeddings_jax.data.encoders import ImageEncoder
-from embeddings_jax.data.subwords import SubwordEncoder, train_bpe, train_wordpiece
+from embeddings_jax.data.encoders.images import ImageEncoder
+from embeddings_jax.data.encoders.subwords import SubwordEncoder
+from embeddings_jax.data.tokenizer_training import train_bpe, train_wordpiece
 from embeddings_jax.gradient import GradientState
 from embeddings_jax.interop import word_vectors
 from embeddings_jax.runs import word_start, workdir

@@ -5,11 +5,7 @@ Of the common keywords (`COMMON`) a function takes those that it needs; the othe
 `config.data` beside the reader's. A module declares `ACCEPTS`, kinds of datasets; `READ`, the reader of
 `data/reading.py`, whose keywords are the remaining keys of `config.data`; and `FACTS`, name -> meaning.
 """
-import functools
-import importlib
-import importlib.util
 import inspect
-import pathlib
 from types import ModuleType
 from typing import Any
 
@@ -23,41 +19,26 @@ FACTS = {"num_rows": "Number of training rows", "steps_per_epoch": "Updates in a
 _PLACES = ("dataset", "encoder", "data_dir", "cache_dir", "allow_code")
 
 
-@functools.cache
 def names() -> list[str]:
   """Returns the names of the package's pipelines."""
-  return sorted(path.stem for path in pathlib.Path(__file__).parent.glob("*.py") if not path.stem.startswith("_"))
+  return extensions.names("pipelines")
 
 
-def find(name: str, folder: str | pathlib.Path | None = None) -> ModuleType:
+def find(name: str) -> ModuleType:
   """Returns the module of a pipeline.
-
-  Args:
-    name: A module of this folder, or of `folder`.
-    folder: Folder with a folder `pipelines`, or with the module itself, beside a config file of the user's.
 
   Raises:
     InputError: There is no such pipeline.
   """
-  if name in names():
-    return importlib.import_module(f"{__name__}.{name}")
-  for path in (pathlib.Path(folder) / "pipelines", pathlib.Path(folder)) if folder and name.isidentifier() else ():
-    if (path / f"{name}.py").is_file():
-      spec = importlib.util.spec_from_file_location(f"{name}_pipeline", path / f"{name}.py")
-      module = importlib.util.module_from_spec(spec)
-      spec.loader.exec_module(module)
-      if not callable(getattr(module, name, None)):
-        raise InputError(f"pipeline={name}: {path / name}.py defines no function {name}")
-      return module
-  if module := extensions.find("pipelines", name):
-    return module
-  check_choice("pipeline", name, names())
-  raise InputError(f"pipeline={name}: unknown")
+  module = extensions.find("pipelines", name)
+  if module is None:
+    check_choice("pipeline", name, names())
+  return module
 
 
 def function(module: ModuleType) -> Any:
   """Returns the function of a pipeline's module."""
-  return getattr(module, module.__name__.rpartition(".")[2].removesuffix("_pipeline"))
+  return getattr(module, module.__name__.rpartition(".")[2])
 
 
 def check_accepts(module: ModuleType, dataset: Any, what: str, reader: str) -> None:

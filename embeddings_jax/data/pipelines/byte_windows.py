@@ -4,7 +4,7 @@ from typing import Any
 from embeddings_jax.data import reading
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.documents import byte_stream
-from embeddings_jax.data.encoders import ByteEncoder
+from embeddings_jax.data.encoders.bytes import ByteEncoder
 from embeddings_jax.data.sources import window_source
 from embeddings_jax.types import Prepared
 

@@ -5,7 +5,7 @@ import numpy as np
 
 from embeddings_jax.data import reading
 from embeddings_jax.data.dataset import Dataset
-from embeddings_jax.data.encoders import ImageEncoder
+from embeddings_jax.data.encoders.images import ImageEncoder
 from embeddings_jax.data.sources import array_source
 from embeddings_jax.errors import InputError
 from embeddings_jax.types import Prepared

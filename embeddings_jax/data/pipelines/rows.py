@@ -8,7 +8,7 @@ import numpy as np
 from embeddings_jax.data import formats, own, reading
 from embeddings_jax.data.cache import digest
 from embeddings_jax.data.dataset import Dataset
-from embeddings_jax.data.encoders import RowEncoder
+from embeddings_jax.data.encoders.rows import RowEncoder
 from embeddings_jax.data.sources import array_source
 from embeddings_jax.types import Prepared
 

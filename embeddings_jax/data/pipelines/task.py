@@ -5,7 +5,10 @@ import numpy as np
 from embeddings_jax.data import reading, tasks, tokenized
 from embeddings_jax.data.cache import digest
 from embeddings_jax.data.dataset import Dataset
-from embeddings_jax.data.encoders import ByteEncoder, Encoder, ImageEncoder, WaveformEncoder
+from embeddings_jax.data.encoders.base import Encoder
+from embeddings_jax.data.encoders.bytes import ByteEncoder
+from embeddings_jax.data.encoders.images import ImageEncoder
+from embeddings_jax.data.encoders.waveforms import WaveformEncoder
 from embeddings_jax.errors import check_choice
 from embeddings_jax.types import Prepared
 

@@ -7,7 +7,7 @@ import numpy as np
 from embeddings_jax.data import reading
 from embeddings_jax.data.audio import join_clips
 from embeddings_jax.data.dataset import Dataset
-from embeddings_jax.data.encoders import WaveformEncoder
+from embeddings_jax.data.encoders.waveforms import WaveformEncoder
 from embeddings_jax.data.sources import window_source
 from embeddings_jax.errors import check_choice
 from embeddings_jax.types import Prepared

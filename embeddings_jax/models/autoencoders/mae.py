@@ -39,7 +39,7 @@ from embeddings_jax.nets.vit import Affine, Vit, check_width, norm_params, sinco
 from embeddings_jax.ops.augment import augmented, compose, horizontal_flip, random_resized_crop
 from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.chunks import loss_over_chunks
-from embeddings_jax.ops.layer_norm import layer_norm
+from embeddings_jax.ops.kernels.layer_norm import layer_norm
 from embeddings_jax.ops.masking import PATCH_MASKINGS, patch_noise
 from embeddings_jax.ops.pixels import unit
 from embeddings_jax.types import InputError, Model

@@ -40,10 +40,10 @@ from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.text_encoder import TextEncoder, text_encoder
 from embeddings_jax.nets.transformer import ACTIVATIONS, RULES
 from embeddings_jax.ops.batches import row_mask, takes
-from embeddings_jax.ops.layer_norm import layer_norm
+from embeddings_jax.ops.kernels.layer_norm import layer_norm
+from embeddings_jax.ops.kernels.product import affine
 from embeddings_jax.ops.masking import Masked, content_keys, mask_tokens
 from embeddings_jax.ops.pooling import check_pooling, needs_layers, pool, pool_parts
-from embeddings_jax.ops.product import affine
 from embeddings_jax.types import Fact, InputError, Model
 
 MASKINGS = ("dynamic", "static")

@@ -39,8 +39,8 @@ from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.characters import CharacterNetwork
 from embeddings_jax.nets.recurrent import LSTM
 from embeddings_jax.ops.batches import row_mask, takes
+from embeddings_jax.ops.kernels.softmax import cross_entropy, sampled_cross_entropy
 from embeddings_jax.ops.pooling import pool
-from embeddings_jax.ops.softmax import cross_entropy, sampled_cross_entropy
 from embeddings_jax.types import Fact, InputError, Model
 
 NUM_CHARACTERS = 262

@@ -12,10 +12,10 @@ Radford, Narasimhan, Salimans, Sutskever 2018, "Improving Language Understanding
   E       encoder/token_embedding      [vocab_size, dim], shared by input and output
   P       encoder/position_embedding   [max_length, dim]
 
-The scores of the vocabulary are held for `chunk` positions at a time (`ops/softmax.py: cross_entropy`). Deviations:
-dropout's mask comes from a hash; GPT-2's smaller start of the residual layers is left out. Batch: `tokens`; the first
-of a row is read and not predicted. `perplexity` is exp(loss). `embed` is the mean of the last layer over tokens.
-`sample` goes on from the batch's tokens, [batch, sample_length], -1 after the token `end_id`.
+The scores of the vocabulary are held for `chunk` positions at a time (`ops/kernels/softmax.py: cross_entropy`).
+Deviations: dropout's mask comes from a hash; GPT-2's smaller start of the residual layers is left out. Batch:
+`tokens`; the first of a row is read and not predicted. `perplexity` is exp(loss). `embed` is the mean of the last
+layer over tokens. `sample` goes on from the batch's tokens, [batch, sample_length], -1 after the token `end_id`.
 
 Expected: `embeddings_jax/configs/gpt.py`.
 """
@@ -32,9 +32,9 @@ from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.text_encoder import TextEncoder, text_encoder
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.batches import row_mask, takes
+from embeddings_jax.ops.kernels.softmax import cross_entropy
 from embeddings_jax.ops.pooling import check_pooling, needs_layers, pool, pool_parts
 from embeddings_jax.ops.sampling import check_sampling, draw
-from embeddings_jax.ops.softmax import cross_entropy
 from embeddings_jax.types import Fact, InputError, Model
 
 

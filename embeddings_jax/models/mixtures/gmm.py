@@ -43,21 +43,29 @@ direction has only `reg_covar` for a variance) count both kinds. K is found by s
 Expected: scikit-learn's log likelihood of every iteration from the same start, to float error, for all covariances
 (tests/models/mixtures/test_gmm.py). Command: `python -m experiments.run --model=gmm`.
 """
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.centres import given_start, row_weight, squared_distances, starting_centres
 from embeddings_jax.ops.chunks import sum_over_chunks
+from embeddings_jax.ops.covariances import (
+    FORMS,
+    HIGHEST,
+    LOG_2PI,
+    cholesky,
+    mixture_density,
+    mixture_log_joint,
+    over_rows,
+)
 from embeddings_jax.ops.restarts import restarts
 from embeddings_jax.types import Fact, InputError, Model
 
-LOG_2PI = 1.8378770664093453
-COVARIANCES = ("full", "tied", "diagonal", "spherical")
-HIGHEST = jax.lax.Precision.HIGHEST  # GPUs and TPUs would round the factors of a product to fewer bits.
+COVARIANCES = tuple(FORMS)
 # Floats of the largest array of an E step: what a CPU's cache holds, or enough to keep an accelerator busy.
 CHUNK_FLOATS = {"cpu": 1 << 19}
 ACCELERATOR_CHUNK_FLOATS = 1 << 27
@@ -84,15 +92,6 @@ class GMMState(NamedTuple):
   statistics: Statistics
   log_likelihood: Float[Array, ""]  # Mean per row of the last pass, nats.
   converged: Int[Array, ""]
-
-
-class Density(NamedTuple):
-  """What the log density needs of the parameters."""
-
-  offsets: Float[Array, "k d"]
-  whitening: Float[Array, "..."]  # W with W'W the inverse covariance; of diagonal ones its diagonal
-  log_scale: Float[Array, "k"]
-  least: Float[Array, "..."]  # The least conditional variance, of each component or of all.
 
 
 @takes(x=2)
@@ -150,57 +149,34 @@ def gmm(
   if num_labels > num_components:
     raise InputError(f"num_components={num_components}: the data has {num_labels} labels, each is a component")
 
-  def first_state(rng, batch):
-    weight = row_weight(batch)
-    x, k, dim = batch["x"], num_components, batch["x"].shape[1]
-    seen = ~jnp.isnan(x) if missing else jnp.ones_like(x, bool)
-    number = jnp.maximum((seen * weight[:, None]).sum(0), 1e-30)
-    # Twice: what rounding leaves of the first sum, which may be of large numbers, is in the second.
-    centre = jnp.zeros(dim)
-    for _ in range(2):
-      centre += (jnp.where(seen, x - centre, 0) * weight[:, None]).sum(0) / number
-    x = jnp.where(seen, x - centre, 0)
-    given = None if means is None else given_start("means", means, (k, dim)) - centre
-    centres = starting_centres(rng, init, x, weight, k, batch.get("label")) if given is None else given
-    nearest = squared_distances(x.T, centres).argmin(0)
-    if "label" in batch:
-      nearest = jnp.where(_observed(batch["label"]), batch["label"], nearest)
-    count = jnp.zeros(k).at[nearest].add(weight)
-    offset = x - centres[nearest]
-    if given is None:  # One M step on the nearest centre.
-      shift = jnp.zeros((k, dim)).at[nearest].add(offset * weight[:, None]) / jnp.maximum(count, 1e-30)[:, None]
-      centres, offset = centres + shift, offset - shift[nearest]
-    # All start from the pooled covariance, so that a centre with few rows does not start as a spike.
-    pooled = jnp.matmul((offset * weight[:, None]).T, offset, precision=HIGHEST) / weight.sum()
-    start_weights = (count + 1) / (weight.sum() + k)
-    start_covariances = _shaped(jnp.broadcast_to(pooled, (k, dim, dim)), jnp.full(k, 1 / k))
-    if given is not None and weights is not None:
-      start_weights = given_start("weights", weights, (k,))
-    if given is not None and covariances is not None:
-      start_covariances = given_start("covariances", covariances, start_covariances.shape)
-    return GMMState(
-        step=jnp.zeros((), jnp.int32), centre=centre, weights=start_weights, offsets=centres,
-        covariances=start_covariances,
-        statistics=Statistics(jnp.zeros(k), jnp.zeros((k, dim)), jnp.zeros_like(start_covariances), jnp.zeros(()),
-                              jnp.zeros(())),
-        log_likelihood=jnp.float32(-jnp.inf),
-        converged=jnp.zeros((), jnp.int32),
-    )
+  form = FORMS[covariance]
 
-  def _observed(label):
-    return (label >= 0) & (label < num_components)
+  def first_state(rng, batch):
+    return _first_state(form, rng, batch, num_components, init, weights, means, covariances, missing)
+
+  def e_step(state, density, batch):
+    k, dim = num_components, state.centre.shape[0]
+    rows = {"x": batch["x"], "weight": row_weight(batch)}
+    if "label" in batch:
+      rows["label"] = batch["label"]
+    per_row = num_init * k * dim * (5 * dim if missing else 1)
+    floats = CHUNK_FLOATS.get(jax.default_backend(), ACCELERATOR_CHUNK_FLOATS)
+    size = chunk_size or max(128, floats // per_row // 128 * 128)
+    one_chunk = functools.partial(_chunk_statistics, form, missing, reg_covar)
+    return sum_over_chunks(one_chunk, (state, density), rows, size, rows_last=True)
 
   def update(state, batch, rng):
     del rng  # EM is deterministic.
-    density = _density(state)
-    statistics = _e_step(state, density, batch)
+    density = mixture_density(form, state.weights, state.offsets, state.covariances, reg_covar)
+    statistics = e_step(state, density, batch)
     rows = jnp.maximum(statistics.num_rows, 1e-30)
     log_likelihood = statistics.log_likelihood / rows
-    new = _stepwise_update(state, statistics) if stepwise else _exact_update(state, statistics)
+    new = (_stepwise_update(form, state, statistics, power) if stepwise
+           else _exact_update(form, state, statistics, steps_per_epoch, tol))
     new = jax.tree.map(lambda old, new: jnp.where(state.converged > 0, old, new), state, new)
     in_pass = rows if stepwise else rows * steps_per_epoch  # Nearly: the last batch may be short.
     metrics = {"loss": -log_likelihood, "log_likelihood": log_likelihood,
-               **_criteria(log_likelihood, in_pass, state.offsets.shape[1]),
+               **_criteria(form, log_likelihood, in_pass, *state.offsets.shape),
                "smallest_weight": new.weights.min(),
                "empty": (new.weights * in_pass < 1).sum().astype(jnp.float32),
                "collapsed": jnp.broadcast_to(density.least < 2 * reg_covar, (num_components,)).sum().astype(
@@ -208,198 +184,10 @@ def gmm(
                "converged": new.converged}
     return new, metrics
 
-  def _criteria(log_likelihood, rows, dim):
-    """Akaike's and Schwarz's, the lower the better; nats, of all rows."""
-    k = num_components
-    triangle = dim * (dim + 1) / 2
-    free = {"full": k * triangle, "tied": triangle, "diagonal": k * dim, "spherical": k}[covariance]
-    num_parameters = k - 1 + k * dim + free
-    return {"aic": 2 * num_parameters - 2 * log_likelihood * rows,
-            "bic": num_parameters * jnp.log(rows) - 2 * log_likelihood * rows}
-
-  def _e_step(state, density, batch):
-    k, dim = num_components, state.centre.shape[0]
-    rows = {"x": batch["x"], "weight": row_weight(batch)}
-    if "label" in batch:
-      rows["label"] = batch["label"]
-
-    def one_chunk(params, chunk):
-      state, density = params
-      log_joint, moments = (_missing_moments if missing else _moments)(
-          state, density, chunk["x"] - state.centre[:, None])
-      if "label" in chunk:
-        other = _observed(chunk["label"]) & (chunk["label"] != jnp.arange(k)[:, None])
-        log_joint = jnp.where(other, -1e30, log_joint)
-      top = log_joint.max(0)
-      scaled = jnp.exp(log_joint - top)
-      total = scaled.sum(0)
-      first, second = moments(resp := scaled * (chunk["weight"] / total))
-      return Statistics(resp.sum(1), first, second, ((top + jnp.log(total)) * chunk["weight"]).sum(),
-                        chunk["weight"].sum())
-
-    per_row = num_init * k * dim * (5 * dim if missing else 1)
-    floats = CHUNK_FLOATS.get(jax.default_backend(), ACCELERATOR_CHUNK_FLOATS)
-    size = chunk_size or max(128, floats // per_row // 128 * 128)
-    return sum_over_chunks(one_chunk, (state, density), rows, size, rows_last=True)
-
-  def _density(state):
-    """Inverse Cholesky factors, or inverse deviations, and log scales of the covariances with their floor."""
-    dim = state.centre.shape[0]
-    if covariance in ("full", "tied"):
-      cholesky = _cholesky(state.covariances + reg_covar * jnp.eye(dim))
-      pivots = jnp.diagonal(cholesky, axis1=-2, axis2=-1)
-      whitening = _inverse_of_lower(cholesky)
-      log_determinant, least = jnp.log(pivots).sum(-1), (pivots ** 2).min(-1)
-    else:
-      variances = state.covariances + reg_covar
-      whitening = variances ** -0.5
-      if covariance == "diagonal":
-        log_determinant, least = 0.5 * jnp.log(variances).sum(1), variances.min(1)
-      else:
-        log_determinant, least = 0.5 * dim * jnp.log(variances), variances
-    return Density(state.offsets, whitening, jnp.log(state.weights) - log_determinant - 0.5 * dim * LOG_2PI, least)
-
-  def _cholesky(covariances):
-    """Lower factors [..., d, d], of covariances that rounding has left indefinite with 1e-4 of the diagonal added."""
-    diagonal = jnp.diagonal(covariances, axis1=-2, axis2=-1)[..., None] * jnp.eye(covariances.shape[-1])
-    exact, more = (jnp.linalg.cholesky(x) for x in (covariances, covariances + 1e-4 * diagonal))
-    return jnp.where(jnp.isfinite(exact).all((-2, -1), keepdims=True), exact, more)
-
-  def _log_joint(density, xt):
-    """log pi_k N(x_n; mu_k, Sigma_k) [k, n] of shifted rows, which come last: reductions run over whole vectors."""
-    offsets, whitening, log_scale, _ = density
-    k = len(offsets)
-    if covariance == "full":
-      whitened = jnp.matmul(whitening, xt[None] - offsets[:, :, None], precision=HIGHEST)
-      distance = (whitened ** 2).sum(1)
-    elif covariance == "tied":
-      # One product for rows and means: of two of them, jaxlib 0.10 on CPUs computes wrong distances.
-      whitened = jnp.matmul(whitening, jnp.concatenate([xt, offsets.T], 1), precision=HIGHEST)
-      distance = squared_distances(whitened[:, :-k], whitened[:, -k:].T)
-    else:
-      scale = whitening[:, :, None] if covariance == "diagonal" else whitening[:, None, None]
-      distance = (((xt[None] - offsets[:, :, None]) * scale) ** 2).sum(1)
-    return log_scale[:, None] - 0.5 * distance
-
-  def _moments(state, density, xt):
-    """The log joint densities [k, n] of shifted rows [d, n]; and a function, responsibilities [k, n] -> moments.
-
-    Sums over rows are products of matrices, with all the components in one. For full and tied covariances only one
-    factor is taken around the means, for sum r (x - mu) x' - [sum r (x - mu)] mu' is that of both.
-    """
-    k, dim = state.offsets.shape
-
-    def moments(resp):
-      offset = xt[None] - state.offsets[:, :, None]
-      weighted = resp[:, None] * offset
-      over_rows = lambda table: jnp.matmul(table.reshape(k * dim, -1), jnp.ones(xt.shape[1]), precision=HIGHEST)
-      first = over_rows(weighted).reshape(k, dim)
-      if covariance == "full":
-        around = jnp.matmul(weighted.reshape(k * dim, -1), xt.T, precision=HIGHEST).reshape(k, dim, dim)
-        return first, around - first[:, :, None] * state.offsets[:, None]
-      if covariance == "tied":
-        around = jnp.matmul(weighted.sum(0), xt.T, precision=HIGHEST)
-        return first, around - jnp.matmul(first.T, state.offsets, precision=HIGHEST)
-      second = over_rows(weighted * offset).reshape(k, dim)
-      return first, second if covariance == "diagonal" else second.mean(1)
-
-    return _log_joint(density, xt), moments
-
-  def _full_covariances(state):
-    """[k, d, d], without `reg_covar`, whatever their form."""
-    k, dim = state.offsets.shape
-    if covariance in ("full", "tied"):
-      return jnp.broadcast_to(state.covariances, (k, dim, dim))
-    return jnp.broadcast_to(state.covariances.reshape(k, -1, 1), (k, dim, 1)) * jnp.eye(dim)
-
-  def _shaped(second, share):
-    """What of full second moments [k, d, d] the covariances' form keeps; `share` [k] is each component's."""
-    if covariance == "full":
-      return second
-    if covariance == "tied":
-      return jnp.einsum("k,kde->de", share, second)
-    diagonal = jnp.diagonal(second, axis1=1, axis2=2)
-    return diagonal if covariance == "diagonal" else diagonal.mean(1)
-
-  def _missing_moments(state, density, xt):
-    """The same where some entries are NaN, by the conditional Gaussian of what is missing given what is not.
-
-    With o a row's observed entries and C a covariance: log N(x_o; mu_o, C_oo), x - mu completed to
-    C_.o C_oo^-1 (x - mu)_o, and the conditional covariance C - C_.o C_oo^-1 C_o. in the second moment.
-    """
-    del density
-    k, dim = state.offsets.shape
-    x = xt.T
-    seen = ~jnp.isnan(x)
-    full = _full_covariances(state) + reg_covar * jnp.eye(dim)
-    both = seen[:, None, :, None] & seen[:, None, None, :]
-    factor = jnp.linalg.cholesky(jnp.where(both, full, jnp.eye(dim)))  # [n, k, d, d]; what is missing factors out.
-    offset = jnp.where(seen[:, None], x[:, None] - state.offsets, 0)
-    half = jax.scipy.linalg.solve_triangular(factor, jnp.concatenate(
-        [offset[..., None], jnp.where(seen[:, None, :, None], full, 0)], -1), lower=True)
-    whitened, half = half[..., 0], half[..., 1:]
-    log_joint = (jnp.log(state.weights) - jnp.log(jnp.diagonal(factor, axis1=2, axis2=3)).sum(-1)
-                 - 0.5 * (whitened ** 2).sum(-1) - 0.5 * LOG_2PI * seen.sum(1, keepdims=True)).T
-
-    def moments(resp):
-      expected = jnp.einsum("nkfd,nkf->nkd", half, whitened, precision=HIGHEST)
-      completed = jnp.where(seen[:, None], offset, expected)
-      unseen = ~seen[:, None, :, None] & ~seen[:, None, None, :]
-      conditional = jnp.where(unseen, full - jnp.einsum("nkfd,nkfe->nkde", half, half, precision=HIGHEST), 0)
-      first = jnp.einsum("kn,nkd->kd", resp, completed, precision=HIGHEST)
-      second = (jnp.einsum("kn,nkd,nke->kde", resp, completed, completed, precision=HIGHEST)
-                + jnp.einsum("kn,nkde->kde", resp, conditional, precision=HIGHEST))
-      return first, _shaped(second, jnp.ones(k))
-
-    return log_joint, moments
-
-  def _exact_update(state, statistics):
-    total = jax.tree.map(jnp.add, state.statistics, statistics)
-    last = (state.step + 1) % steps_per_epoch == 0
-    log_likelihood = total.log_likelihood / jnp.maximum(total.num_rows, 1e-30)
-    change = jnp.abs(log_likelihood - state.log_likelihood)
-    converged = change < tol * jnp.maximum(1, jnp.abs(log_likelihood))
-    after_pass = _m_step(state, total)._replace(
-        step=state.step + 1, statistics=jax.tree.map(jnp.zeros_like, total), log_likelihood=log_likelihood,
-        converged=converged.astype(jnp.int32))
-    within_pass = state._replace(step=state.step + 1, statistics=total)
-    return jax.tree.map(lambda a, b: jnp.where(last, a, b), after_pass, within_pass)
-
-  def _stepwise_update(state, batch_sums):
-    """The parameters are themselves the running averages of the statistics."""
-    rate = (state.step + 2.0) ** -power
-    rows = jnp.maximum(batch_sums.num_rows, 1e-30)
-    old = state.covariances if covariance == "tied" else _along(state.weights, state.covariances) * state.covariances
-    mixed = Statistics(
-        count=(1 - rate) * state.weights + rate * batch_sums.count / rows,
-        first=rate * batch_sums.first / rows,  # The old average is 0: it is taken around the means.
-        second=(1 - rate) * old + rate * batch_sums.second / rows,
-        log_likelihood=batch_sums.log_likelihood, num_rows=jnp.ones(()))
-    return _m_step(state, mixed)._replace(step=state.step + 1, log_likelihood=batch_sums.log_likelihood / rows)
-
-  def _m_step(state, total):
-    # A component without rows keeps its place and shape with a weight of (almost) nothing.
-    empty = total.count < 1e-8 * total.num_rows
-    count = jnp.where(empty, 1, total.count)
-    delta = jnp.where(empty[:, None], 0, total.first / count[:, None])
-    share = total.count / jnp.maximum(total.count.sum(), 1e-30)
-    moved = _shaped(delta[:, :, None] * delta[:, None], share)
-    if covariance == "tied":
-      second = total.second / jnp.maximum(total.count.sum(), 1e-30) - moved
-    else:
-      second = total.second / _along(count, total.second) - moved
-    if covariance in ("full", "tied"):
-      second = 0.5 * (second + second.swapaxes(-2, -1))
-    else:
-      second = jnp.maximum(second, 0)
-    if covariance != "tied":
-      second = jnp.where(_along(empty, second), state.covariances, second)
-    weights = jnp.maximum(share, 1e-30)
-    return state._replace(weights=weights / weights.sum(), offsets=state.offsets + delta, covariances=second)
-
   def log_joint(state, batch):
-    of_rows, _ = (_missing_moments if missing else _moments)(state, _density(state), (batch["x"] - state.centre).T)
-    return of_rows.T
+    moments = _missing_moments if missing else _moments
+    density = mixture_density(form, state.weights, state.offsets, state.covariances, reg_covar)
+    return moments(form, reg_covar, state, density, (batch["x"] - state.centre).T)[0].T
 
   def log_likelihood(state, batch):
     return jax.nn.logsumexp(log_joint(state, batch), axis=1)
@@ -416,19 +204,22 @@ def gmm(
 
   def criterion(name):
     return lambda state, batch: _criteria(
-        mean_log_likelihood(state, batch), row_weight(batch).sum(), batch["x"].shape[1])[name]
+        form, mean_log_likelihood(state, batch), row_weight(batch).sum(), *state.offsets.shape)[name]
+
+  def full_covariances(state):
+    k, dim = state.offsets.shape
+    return form.expand(state.covariances, k, dim) + reg_covar * jnp.eye(dim)
 
   def sample(state, rng, num, batch=None):
     del batch
     pick, noise = jax.random.split(rng)
     component = jax.random.categorical(pick, jnp.log(state.weights), shape=(num,))
-    cholesky = _cholesky(_full_covariances(state) + reg_covar * jnp.eye(state.centre.shape[0]))
+    factors = cholesky(full_covariances(state))
     normal = jax.random.normal(noise, (num, state.centre.shape[0]))
-    return state.centre + state.offsets[component] + jnp.einsum("nde,ne->nd", cholesky[component], normal)
+    return state.centre + state.offsets[component] + jnp.einsum("nde,ne->nd", factors[component], normal)
 
   def components(state):
-    covariances = _full_covariances(state) + reg_covar * jnp.eye(state.centre.shape[0])
-    return {"weights": state.weights, "means": state.centre + state.offsets, "covariances": covariances}
+    return {"weights": state.weights, "means": state.centre + state.offsets, "covariances": full_covariances(state)}
 
   model = Model(first_state, update, embed, {
       "loss": loss, "log_likelihood": log_likelihood, "log_joint": log_joint, "aic": criterion("aic"),
@@ -436,20 +227,157 @@ def gmm(
   return restarts(model, num_init, lambda states: states.log_likelihood)
 
 
-def _inverse_of_lower(factor: Float[Array, "*k d d"]) -> Float[Array, "*k d d"]:
-  """Inverses of lower triangular matrices, row by row.
+def _first_state(form, rng, batch, k, init, weights, means, covariances, missing):
+  """Returns the start: means by `init` or given, the pooled covariance for every component."""
+  weight = row_weight(batch)
+  x, dim = batch["x"], batch["x"].shape[1]
+  seen = ~jnp.isnan(x) if missing else jnp.ones_like(x, bool)
+  number = jnp.maximum((seen * weight[:, None]).sum(0), 1e-30)
+  # Twice: what rounding leaves of the first sum, which may be of large numbers, is in the second.
+  centre = jnp.zeros(dim)
+  for _ in range(2):
+    centre += (jnp.where(seen, x - centre, 0) * weight[:, None]).sum(0) / number
+  x = jnp.where(seen, x - centre, 0)
+  given = None if means is None else given_start("means", means, (k, dim)) - centre
+  centres = starting_centres(rng, init, x, weight, k, batch.get("label")) if given is None else given
+  nearest = squared_distances(x.T, centres).argmin(0)
+  if "label" in batch:
+    nearest = jnp.where(_observed(batch["label"], k), batch["label"], nearest)
+  count = jnp.zeros(k).at[nearest].add(weight)
+  offset = x - centres[nearest]
+  if given is None:  # One M step on the nearest centre.
+    shift = jnp.zeros((k, dim)).at[nearest].add(offset * weight[:, None]) / jnp.maximum(count, 1e-30)[:, None]
+    centres, offset = centres + shift, offset - shift[nearest]
+  # All start from the pooled covariance, so that a centre with few rows does not start as a spike.
+  pooled = jnp.matmul((offset * weight[:, None]).T, offset, precision=HIGHEST) / weight.sum()
+  start_weights = (count + 1) / (weight.sum() + k)
+  start_covariances = form.keep(jnp.broadcast_to(pooled, (k, dim, dim)), jnp.full(k, 1 / k))
+  if given is not None and weights is not None:
+    start_weights = given_start("weights", weights, (k,))
+  if given is not None and covariances is not None:
+    start_covariances = given_start("covariances", covariances, start_covariances.shape)
+  return GMMState(
+      step=jnp.zeros((), jnp.int32), centre=centre, weights=start_weights, offsets=centres,
+      covariances=start_covariances,
+      statistics=Statistics(jnp.zeros(k), jnp.zeros((k, dim)), jnp.zeros_like(start_covariances), jnp.zeros(()),
+                            jnp.zeros(())),
+      log_likelihood=jnp.float32(-jnp.inf),
+      converged=jnp.zeros((), jnp.int32),
+  )
 
-  On CPUs a triangular solve is OpenBLAS's, whose threads go on spinning and slow down what XLA does after it.
+
+def _observed(label, k):
+  return (label >= 0) & (label < k)
+
+
+def _criteria(form, log_likelihood, rows, k, dim):
+  """Returns Akaike's and Schwarz's criteria, in nats of all rows; lower is better."""
+  num_parameters = k - 1 + k * dim + form.num_parameters(k, dim)
+  return {"aic": 2 * num_parameters - 2 * log_likelihood * rows,
+          "bic": num_parameters * jnp.log(rows) - 2 * log_likelihood * rows}
+
+
+def _chunk_statistics(form, missing, reg_covar, params, chunk):
+  """Returns the E step's sums over a chunk of rows, `x` [d, n]."""
+  state, density = params
+  log_joint, moments = (_missing_moments if missing else _moments)(
+      form, reg_covar, state, density, chunk["x"] - state.centre[:, None])
+  if "label" in chunk:
+    k = len(state.weights)
+    other = _observed(chunk["label"], k) & (chunk["label"] != jnp.arange(k)[:, None])
+    log_joint = jnp.where(other, -1e30, log_joint)
+  top = log_joint.max(0)
+  scaled = jnp.exp(log_joint - top)
+  total = scaled.sum(0)
+  first, second = moments(resp := scaled * (chunk["weight"] / total))
+  return Statistics(resp.sum(1), first, second, ((top + jnp.log(total)) * chunk["weight"]).sum(),
+                    chunk["weight"].sum())
+
+
+def _moments(form, reg_covar, state, density, xt):
+  """Returns log joint densities [k, n] of shifted rows [d, n], and a function of responsibilities [k, n] to moments.
+
+  Sums over rows are products of matrices, with all the components in one.
   """
-  unit = jnp.eye(factor.shape[-1])
+  del reg_covar  # It is in the density.
 
-  def row(i, inverse):
-    rest = jnp.einsum("...e,...ed->...d", factor[..., i, :], inverse, precision=HIGHEST)
-    return inverse.at[..., i, :].set((unit[i] - rest) / factor[..., i, i, None])
+  def moments(resp):
+    offset = xt[None] - state.offsets[:, :, None]
+    weighted = resp[:, None] * offset
+    first = over_rows(weighted)
+    return first, form.second_moment(weighted, offset, first, state.offsets, xt)
 
-  return jax.lax.fori_loop(0, factor.shape[-1], row, jnp.zeros_like(factor))
+  return mixture_log_joint(form, density, xt), moments
 
 
-def _along(values: Float[Array, "k"] | Bool[Array, "k"], table: Float[Array, "k ..."]) -> Array:
-  """[k, 1, ...], to go with a table of as many axes."""
-  return values.reshape((-1,) + (1,) * (table.ndim - 1))
+def _missing_moments(form, reg_covar, state, density, xt):
+  """Returns the same where some entries are NaN, by the conditional Gaussian of what is missing given the rest.
+
+  With o a row's observed entries and C a covariance: log N(x_o; mu_o, C_oo), x - mu completed to
+  C_.o C_oo^-1 (x - mu)_o, and the conditional covariance C - C_.o C_oo^-1 C_o. in the second moment.
+  """
+  del density
+  k, dim = state.offsets.shape
+  x = xt.T
+  seen = ~jnp.isnan(x)
+  full = form.expand(state.covariances, k, dim) + reg_covar * jnp.eye(dim)
+  both = seen[:, None, :, None] & seen[:, None, None, :]
+  factor = jnp.linalg.cholesky(jnp.where(both, full, jnp.eye(dim)))  # [n, k, d, d]; what is missing factors out.
+  offset = jnp.where(seen[:, None], x[:, None] - state.offsets, 0)
+  half = jax.scipy.linalg.solve_triangular(factor, jnp.concatenate(
+      [offset[..., None], jnp.where(seen[:, None, :, None], full, 0)], -1), lower=True)
+  whitened, half = half[..., 0], half[..., 1:]
+  log_joint = (jnp.log(state.weights) - jnp.log(jnp.diagonal(factor, axis1=2, axis2=3)).sum(-1)
+               - 0.5 * (whitened ** 2).sum(-1) - 0.5 * LOG_2PI * seen.sum(1, keepdims=True)).T
+
+  def moments(resp):
+    expected = jnp.einsum("nkfd,nkf->nkd", half, whitened, precision=HIGHEST)
+    completed = jnp.where(seen[:, None], offset, expected)
+    unseen = ~seen[:, None, :, None] & ~seen[:, None, None, :]
+    conditional = jnp.where(unseen, full - jnp.einsum("nkfd,nkfe->nkde", half, half, precision=HIGHEST), 0)
+    first = jnp.einsum("kn,nkd->kd", resp, completed, precision=HIGHEST)
+    second = (jnp.einsum("kn,nkd,nke->kde", resp, completed, completed, precision=HIGHEST)
+              + jnp.einsum("kn,nkde->kde", resp, conditional, precision=HIGHEST))
+    return first, form.keep(second, jnp.ones(k))
+
+  return log_joint, moments
+
+
+def _exact_update(form, state, statistics, steps_per_epoch, tol):
+  """Adds a batch's statistics, and makes the M step after the last batch of a pass."""
+  total = jax.tree.map(jnp.add, state.statistics, statistics)
+  last = (state.step + 1) % steps_per_epoch == 0
+  log_likelihood = total.log_likelihood / jnp.maximum(total.num_rows, 1e-30)
+  change = jnp.abs(log_likelihood - state.log_likelihood)
+  converged = change < tol * jnp.maximum(1, jnp.abs(log_likelihood))
+  after_pass = _m_step(form, state, total)._replace(
+      step=state.step + 1, statistics=jax.tree.map(jnp.zeros_like, total), log_likelihood=log_likelihood,
+      converged=converged.astype(jnp.int32))
+  within_pass = state._replace(step=state.step + 1, statistics=total)
+  return jax.tree.map(lambda a, b: jnp.where(last, a, b), after_pass, within_pass)
+
+
+def _stepwise_update(form, state, batch_sums, power):
+  """Makes an M step on running averages of the statistics, which are the parameters themselves."""
+  rate = (state.step + 2.0) ** -power
+  rows = jnp.maximum(batch_sums.num_rows, 1e-30)
+  mixed = Statistics(
+      count=(1 - rate) * state.weights + rate * batch_sums.count / rows,
+      first=rate * batch_sums.first / rows,  # The old average is 0: it is taken around the means.
+      second=(1 - rate) * form.scale(state.weights, state.covariances) + rate * batch_sums.second / rows,
+      log_likelihood=batch_sums.log_likelihood, num_rows=jnp.ones(()))
+  return _m_step(form, state, mixed)._replace(step=state.step + 1, log_likelihood=batch_sums.log_likelihood / rows)
+
+
+def _m_step(form, state, total):
+  """Returns the state with the parameters that maximize the expected log likelihood."""
+  # A component without rows keeps its place and shape with a weight of (almost) nothing.
+  empty = total.count < 1e-8 * total.num_rows
+  count = jnp.where(empty, 1, total.count)
+  delta = jnp.where(empty[:, None], 0, total.first / count[:, None])
+  everything = jnp.maximum(total.count.sum(), 1e-30)
+  share = total.count / everything
+  second = form.average(total.second, count, everything) - form.keep(delta[:, :, None] * delta[:, None], share)
+  second = form.where(empty, state.covariances, form.repair(second))
+  weights = jnp.maximum(share, 1e-30)
+  return state._replace(weights=weights / weights.sum(), offsets=state.offsets + delta, covariances=second)

@@ -47,9 +47,9 @@ from embeddings_jax.gradient import GradientState, gradient_model
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.augment import augmented, compose, horizontal_flip, random_shift
 from embeddings_jax.ops.batches import inputs_of, row_mask, takes
-from embeddings_jax.ops.dropout import dropout as drop
+from embeddings_jax.ops.kernels.dropout import dropout as drop
+from embeddings_jax.ops.kernels.product import affine
 from embeddings_jax.ops.pooling import pool, reading
-from embeddings_jax.ops.product import affine
 from embeddings_jax.types import Fact, InputError, Model
 
 TASKS = ("classification", "regression", "multiple_choice", "span", "tagging")

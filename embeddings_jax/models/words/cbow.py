@@ -54,7 +54,7 @@ from jax.sharding import PartitionSpec as P
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.ops import word_blocks
 from embeddings_jax.ops.batches import takes
-from embeddings_jax.ops.softmax import check_affordable, weighted_log_partition
+from embeddings_jax.ops.kernels.softmax import check_affordable, weighted_log_partition
 from embeddings_jax.ops.word_blocks import Draws, minus_log, shifted, turned
 from embeddings_jax.types import Array, Fact, InputError, Model
 

@@ -14,9 +14,9 @@ in its document, r_i uniform on 1 ... c. One update lowers the mean over all suc
 | n_i | `number` | [B, N] |
 
 How it is computed: the scores of the whole vocabulary once per position, however many contexts it has, in chunks of
-positions (`ops.softmax`); the contexts' own scores through their sum, a product with 0/1 bands. The gradient is dense
-by nature, so any optimizer will do. A position costs 3 V d multiplications and V exponentials: affordable for some
-10,000 words; for larger vocabularies there is `sgns`.
+positions (`ops/kernels/softmax.py`); the contexts' own scores through their sum, a product with 0/1 bands. The
+gradient is dense by nature, so any optimizer will do. A position costs 3 V d multiplications and V exponentials:
+affordable for some 10,000 words; for larger vocabularies there is `sgns`.
 
 Deviations from the paper: (1) it trains the softmax as a tree (hierarchical), here it is the softmax itself; (2)
 windows end at the block's ends; (3) an optimizer's steps on means over batches instead of one step for each pair.
@@ -33,7 +33,7 @@ from jax.sharding import PartitionSpec as P
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.ops import word_blocks
 from embeddings_jax.ops.batches import takes
-from embeddings_jax.ops.softmax import check_affordable, weighted_log_partition
+from embeddings_jax.ops.kernels.softmax import check_affordable, weighted_log_partition
 from embeddings_jax.types import Fact, InputError, Model
 
 

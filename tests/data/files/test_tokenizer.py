@@ -5,14 +5,16 @@ import json
 import pytest
 from tokenizers import Tokenizer, models
 
+from embeddings_jax.data.encoders.subwords import SubwordEncoder
 from embeddings_jax.data.files.tokenizer import (
-    load_tokenizer,
-    max_tokens,
-    parse_tokenizer,
-    with_text_options,
-    wordpiece,
+  SPECIAL,
+  load_tokenizer,
+  max_tokens,
+  parse_tokenizer,
+  with_text_options,
+  wordpiece,
 )
-from embeddings_jax.data.subwords import SPECIAL, SubwordEncoder, train_bpe, train_wordpiece
+from embeddings_jax.data.tokenizer_training import train_bpe, train_wordpiece
 from embeddings_jax.types import InputError
 
 TEXTS = ["Müder Hund, naïve Katze!", "MÜDE\u0301 京都 cafe\u0301", "the [MASK] sat [SEP] on", " leading, trailing  ",

@@ -1,7 +1,7 @@
 """Names of nodes -> their numbers."""
 import numpy as np
 
-from embeddings_jax.data.encoders import ENCODERS, TextEncoder
+from embeddings_jax.data.encoders.base import TextEncoder
 from embeddings_jax.data.files.names import format_names, read_names
 from embeddings_jax.errors import InputError
 
@@ -33,6 +33,3 @@ class NodeEncoder(TextEncoder):
   @classmethod
   def from_files(cls, options, folder):
     return cls(read_names(folder / "nodes.txt"))
-
-
-ENCODERS[NodeEncoder.kind] = NodeEncoder

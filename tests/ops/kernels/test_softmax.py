@@ -5,13 +5,13 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from embeddings_jax.ops.sharding import DATA_AXES
-from embeddings_jax.ops.softmax import (
-    check_affordable,
-    cross_entropy,
-    sampled_cross_entropy,
-    weighted_log_partition,
+from embeddings_jax.ops.kernels.softmax import (
+  check_affordable,
+  cross_entropy,
+  sampled_cross_entropy,
+  weighted_log_partition,
 )
+from embeddings_jax.ops.sharding import DATA_AXES
 from embeddings_jax.types import InputError
 
 

@@ -1,7 +1,7 @@
-"""The catalog's labelled sets of text: which file is which part, and what is left out."""
+"""Labelled text: classes, pairs, triples, questions and tagged words."""
+import functools
 import io
 import zipfile
-from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -9,33 +9,12 @@ import numpy as np
 
 from embeddings_jax.data import formats
 from embeddings_jax.data.dataset import Dataset
+from embeddings_jax.data.datasets.base import NOT_STATED, Entry
 from embeddings_jax.data.files.json import parse_json
-from embeddings_jax.data.task_files import Example, read_conll, read_conllu, read_squad, read_table
+from embeddings_jax.data.task_files import Example, read_conll, read_conllu, read_squad, read_table, task_dataset
 from embeddings_jax.types import InputError
 
 STS = ("sts-12", "sts-13", "sts-14", "sts-15", "sts-16", "sts-b")  # Pairs and how alike they are.
-LABELS = {"choices": "choice", "questions": "answers", "words": "tags"}  # What the targets are called.
-
-
-def task_dataset(name: str, kind: str, parts: Mapping[str, Sequence[Example]], fingerprint: str) -> Dataset:
-  """A data set of examples; `names` are the places they were read from.
-
-  Its one label is `label` (str), `score` (float64), `choice` (int), `answers` (tuples) or `tags` (tuples of str);
-  examples whose targets are None have none.
-  """
-  examples = [example for listed in parts.values() for example in listed]
-  if not examples:
-    raise InputError(f"{name}: is empty, it has no example")
-  label = LABELS.get(kind) or ("score" if isinstance(examples[0].target, float) else "label")
-  targets = np.empty(len(examples), object)
-  targets[:] = [example.target for example in examples]
-  if label in ("label", "score", "choice"):
-    targets = targets.astype({"label": str, "score": np.float64, "choice": np.int32}[label])
-  ends = np.cumsum([len(listed) for listed in parts.values()])
-  split = {part: np.arange(end - len(listed), end) for (part, listed), end in zip(parts.items(), ends) if listed}
-  labels = {} if examples[0].target is None else {label: targets}
-  return Dataset(name, kind, [example.item for example in examples], names=[example.place for example in examples],
-                 labels=labels, split=split, fingerprint=fingerprint)
 
 
 def cola(name: str, place: Any) -> Dataset:
@@ -165,3 +144,56 @@ def squad_parts(name: str, place: Any) -> Dataset:
   for example in [*first, *(example for example in read_squad(files[1]) if example.item[1] not in known)]:
     parts[part_of[titles[example.item[1]]]].append(example)
   return task_dataset(name, "questions", parts, place.fingerprint)
+
+
+DATASETS = {
+    "cola": Entry(
+        "text", "Corpus of Linguistic Acceptability: 9,594 sentences (Warstadt et al. 2018)", NOT_STATED,
+        cola,
+        {"cola/cola_public.zip": "2cf856f46df11c143d38e0cf2f9f34ff2fdb088c521cd859f5c4b9581683278b"}),
+    "rte": Entry(
+        "pairs", "Recognizing Textual Entailment as in GLUE: 2,767 pairs (Wang et al. 2018)", NOT_STATED,
+        rte,
+        {"rte/train.tsv.gz": "93af7a1ecd40ce2c7769561cb0b1b945610008f8a74179a720b69aff35b0bb95",
+         "rte/val.tsv.gz": "5ea9cf81621a5c9b72fcbaae23e9d571ac32f8062803844569fefab621deca90",
+         "rte/dev.tsv.gz": "af9453b2f54ef5ed3770360833e9a2365682d71e4a7a98dbeaffc636d603ee58"}),
+    "sts-b": Entry(
+        "pairs", "STS Benchmark: 8,628 pairs and how alike they are, 0 to 5 (Cer et al. 2017)",
+        "CC BY-SA 4.0, texts by origin", sts_benchmark,
+        {"sts-benchmark/sts-train.csv": "fbe68f39a712ff9e80d48906d62547bde42a8154a37dfb5ad78002f29a810fb3",
+         "sts-benchmark/sts-dev.csv": "5d7e944d8b02734b07bfdb5df67db3420c64bed153fcaa1ba47ad03480cf4234",
+         "sts-benchmark/sts-test.csv": "affe45928a66ee5a708531233c95b7dacbbdc57f974f002a3d32ea0180cf816a"}),
+    **{f"sts-{year % 100}": Entry(
+        "pairs", f"SemEval STS {year}: {number} pairs and how alike they are, 0 to 5 (Agirre et al. {year})",
+        NOT_STATED, functools.partial(semeval_sts, year=year),
+        {"semeval-sts/semeval-sts-2012-2016.tar.gz":
+             "a2d35a3bb8ca748b54dfa05f6f4599014ea1187fcd251b903b94afccb6b308bb"})
+       for year, number in ((2012, "3,842"), (2013, "1,500"), (2014, "3,750"), (2015, "3,000"), (2016, "1,186"))},
+    "snli": Entry(
+        "pairs", "SNLI's development and test part: 19,666 pairs (Bowman et al. 2015)", "CC BY-SA 4.0",
+        snli,
+        {"snli/dev.txt.gz": "8276d7a2971b66f0e9443572c366959e91d0ba4012adf70db6165415f90ce8b3",
+         "snli/test.txt.gz": "72e7e29add41228ee5f2fc083e08c3fb23d99334de0a3d84f399c5c16dd3c85a"}),
+    "snli-triples": Entry(
+        "triples", "5,883 premises of SNLI's development and test part, each with what it entails and what it "
+        "contradicts (Bowman et al. 2015)", "CC BY-SA 4.0", snli_triples,
+        {"snli/triples.tsv.gz": "fb8c29b6110b7ef5ece676dd4a59219bae1f0d8cc43ea457adcece5a7f107ebc"}),
+    "wnut17": Entry(
+        "words", "WNUT-17 emerging entities: 5,690 sentences (Derczynski et al. 2017)", "CC BY 4.0", wnut17,
+        {"ner/wnut17train.conll": "731820e13f71af324c6b55a1575ec2ce59fbaa2a0806f8f0400b98d56cd6a7a5",
+         "ner/emerging.dev.conll": "e053b752b8155113ca66e7db08af5f2f5f43ab993694e4774f1ec5bad42312d8",
+         "ner/emerging.test.annotated": "2aa79b764e56ec9264a1b30fdd9b70195bd00ff400b62edd8f399d5f13c178f0"}),
+    "ud-ewt": Entry(
+        "words", "English Web Treebank: parts of speech in 16,622 sentences (Silveira et al. 2014)", "CC BY-SA 4.0",
+        english_web_treebank,
+        {"ud-english-ewt/en_ewt-ud-train.conllu.xz":
+             "7e8496d11de12deb81c6dd479785ef225439de3f281dbf78f02459633645a9ad",
+         "ud-english-ewt/en_ewt-ud-dev.conllu.xz": "343a1f0431c7eb0f7cf51f4d60d5d2b59dc0c94d26a4cd2fd4d4ab9c6af2dae4",
+         "ud-english-ewt/en_ewt-ud-test.conllu.xz":
+             "694c114fe9170a1b052d7690b45ebe1081c7e8257035e5fe3462e8736a5a38fd"}),
+    "squad-parts": Entry(
+        "questions", "6,928 questions on 48 articles, half of SQuAD 2.0 dev, and XQuAD (Rajpurkar et al. 2018)",
+        "CC BY-SA 4.0", squad_parts,
+        {"squad-parts/squad2-halfdev.json.gz": "583fde6aab86a306f1d40364059e9bb1e75074213881a6daa0bb9da5c0d54964",
+         "squad-parts/xquad.en.json.gz": "36c41f5f7aace8ee0468fefd41bb46886642e7f8ad880dd48c132fdd75674648"}),
+}

@@ -3,7 +3,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from embeddings_jax.ops.dropout import dropout
+from embeddings_jax.ops.kernels.dropout import dropout
 
 
 def attention(

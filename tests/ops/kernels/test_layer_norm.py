@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from embeddings_jax.ops.layer_norm import folded, layer_norm, unit_norm
+from embeddings_jax.ops.kernels.layer_norm import folded, layer_norm, unit_norm
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])

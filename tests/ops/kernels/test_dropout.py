@@ -5,7 +5,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from embeddings_jax.ops.dropout import dropout, hash_bits, keep_mask
+from embeddings_jax.ops.kernels.dropout import dropout, hash_bits, keep_mask
 
 
 def test_share_of_what_is_kept():

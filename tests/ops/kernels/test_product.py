@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from embeddings_jax.ops.product import affine, product
+from embeddings_jax.ops.kernels.product import affine, product
 
 
 @pytest.mark.parametrize("shape", [(3, 5, 4, 6), (2, 7, 6, 4)])
