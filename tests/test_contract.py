@@ -75,6 +75,29 @@ def test_update_is_closed(tiny):
   assert "loss" in metrics and all(value.shape == () for value in metrics.values())
 
 
+def test_stand_in_is_like_the_data(tiny):
+  """A batch has the same arrays, and the factory gets the same facts."""
+  config, _, data, _ = tiny
+  facts, batch = build.stand_in(config)
+  describe = lambda tree: jax.tree_util.tree_map_with_path(
+      lambda path, x: (path_name(path), np.dtype(x.dtype), len(x.shape)), tree)
+  assert describe(batch) == describe(data.splits["train"].batch_at(0))
+  factory = build.find_factory(config)
+  assert build.facts_for(factory, facts).keys() == build.facts_for(factory, data.facts).keys()
+
+
+@pytest.mark.parametrize("preset", [preset for preset in presets.PRESETS if preset != "tiny"])
+@pytest.mark.parametrize("name", presets.model_names())
+def test_every_preset_is_closed_on_stand_in_facts(name, preset):
+  config = presets.load_config(name, preset)
+  facts, batch = build.stand_in(config, "audio" if "librispeech" in config.data.name else "unknown")
+  model = build.make_model(config, facts, config.steps or 1000)
+  state = jax.eval_shape(model.init, jax.random.key(0), batch)
+  new, metrics = jax.eval_shape(model.update, state, batch, jax.random.key(0))
+  chex.assert_trees_all_equal_shapes_and_dtypes(new, state)
+  assert metrics["loss"].shape == ()
+
+
 # Outputs that read what `update` reads.
 OF_TRAINING = ("training_loss", "measures", "predict", "calibrated", "bound")
 

@@ -21,7 +21,7 @@ def supervised(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = supervised(cpc.get_config(preset))
-  config.data.max_length = 8000 if preset in ("small", "paper") else 256
+  config.data.update(dict(unit="bytes", max_length=8000 if preset in ("small", "paper") else 256))
   if preset == "tiny":
     config.data.update(dict(max_length=64, max_examples=200))
   elif preset == "small":

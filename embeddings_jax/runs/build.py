@@ -8,7 +8,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from embeddings_jax import extensions
-from embeddings_jax.data import catalog, pipelines, reading
+from embeddings_jax.data import catalog, pipelines, reading, stand_ins
 from embeddings_jax.errors import check_choice
 from embeddings_jax.runs import optimizers
 from embeddings_jax.types import InputError, Model, Prepared, PyTree, is_fact
@@ -137,6 +137,18 @@ def read_dataset(config: Mapping[str, Any], *, dataset: Any = None, data_dir: st
   keys = pipelines.reader_options(module)
   return module.READ(options["name"], dataset=dataset, encoder=encoder, data_dir=data_dir, cache_dir=cache_dir,
                      allow_code=allow_code, **{key: options[key] for key in keys if key in options})
+
+
+def stand_in(config: Mapping[str, Any], kind: str = "unknown") -> stand_ins.StandIn:
+  """Returns typical facts and the batch shapes of a config, without reading its data.
+
+  Args:
+    config: Names the pipeline and the dataset.
+    kind: Kind of a dataset that the catalog does not have.
+  """
+  entry = catalog.entries().get(config["data"]["name"])
+  item = stand_ins.Item(entry.kind, entry.shape) if entry else stand_ins.Item(kind)
+  return pipelines.find(config["pipeline"]).stand_in(item, batch_size=config["batch_size"], **config["data"])
 
 
 def prepare(config: Mapping[str, Any], *, dataset: Any = None, data_dir: str | None = None,

@@ -29,3 +29,4 @@ class Entry(NamedTuple):
   licence: str
   load: Callable[[str, Place], Dataset]
   files: Mapping[str, str] = {}  # Path below the data directory -> SHA-256.
+  shape: tuple[int, ...] = ()  # Of an item, where all have the same: (features,) or (height, width, channels).

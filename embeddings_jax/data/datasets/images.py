@@ -29,10 +29,12 @@ DATASETS = {
     "cifar10-jpeg": Entry(
         "images", "CIFAR-10 as JPEG: 60,000 colour pictures, 32x32, 10 classes (Krizhevsky 2009)", NOT_STATED,
         _cifar10,
-        {"cifar10-jpeg/cifar10-jpeg.tar.xz": "ce53570ca4413e103ab391943f826508ad67d99be32e6ba57a3926529b940690"}),
+        {"cifar10-jpeg/cifar10-jpeg.tar.xz": "ce53570ca4413e103ab391943f826508ad67d99be32e6ba57a3926529b940690"},
+        shape=(32, 32, 3)),
     "imagenet-sample-128": Entry(
         "images", "1,000 photographs, one of each class of ImageNet, cropped to 128x128 (Deng et al. 2009)",
         "non-commercial research", _imagenet_sample,
         {"imagenet-sample-128/imagenet-sample-128.tar":
-             "08105fa2095668536bcd8618121c3a484dfa667502156b35fe915995886d0a39"}),
+             "08105fa2095668536bcd8618121c3a484dfa667502156b35fe915995886d0a39"},
+        shape=(128, 128, 3)),
 }

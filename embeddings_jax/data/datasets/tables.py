@@ -79,23 +79,30 @@ def _fashion_mnist(name: str, place: Place) -> Dataset:
 
 
 DATASETS = {
-    "digits": Entry("rows", "1,797 handwritten digits, 8x8, in [0, 1] (UCI)", SKLEARN, _digits),
+    "digits": Entry("rows", "1,797 handwritten digits, 8x8, in [0, 1] (UCI)", SKLEARN, _digits, shape=(8, 8, 1)),
     "translated-digits": Entry(
-        "rows", "digits, each at a random place of 12x12 pixels", SKLEARN, _translated_digits),
+        "rows", "digits, each at a random place of 12x12 pixels", SKLEARN,
+        _translated_digits, shape=(12, 12, 1)),
     "photographs": Entry(
-        "rows", "RGB patches of two photographs, 8x8 or image_size, in [0, 1]", "CC BY", _photographs),
-    "iris": Entry("rows", "150 flowers of 3 species, 4 measurements (Fisher 1936)", SKLEARN, _sklearn_table),
-    "wine": Entry("rows", "178 wines of 3 cultivars, 13 measurements (UCI)", SKLEARN, _sklearn_table),
+        "rows", "RGB patches of two photographs, 8x8 or image_size, in [0, 1]", "CC BY", _photographs,
+        shape=(8, 8, 3)),
+    "iris": Entry("rows", "150 flowers of 3 species, 4 measurements (Fisher 1936)", SKLEARN, _sklearn_table,
+                  shape=(4,)),
+    "wine": Entry("rows", "178 wines of 3 cultivars, 13 measurements (UCI)", SKLEARN, _sklearn_table,
+                  shape=(13,)),
     "faithful": Entry(
         "rows", "Old Faithful: 272 eruptions and waiting times (Azzalini & Bowman 1990)", NOT_STATED, _small_table,
-        {"small-numeric/faithful.csv": "5043db1e2c51c8e8fd67e0868c768ae589770cc76ad0ac0c5b7afd1fca31fc57"}),
+        {"small-numeric/faithful.csv": "5043db1e2c51c8e8fd67e0868c768ae589770cc76ad0ac0c5b7afd1fca31fc57"},
+        shape=(2,)),
     "galaxies": Entry(
         "rows", "velocities of 82 galaxies, km/s (Roeder 1990)", NOT_STATED, _small_table,
-        {"small-numeric/galaxies.csv": "5c094d8beb8ecc980493de62e9fd4d2cf7f891b07aed6b1c55a5b42879f498d0"}),
+        {"small-numeric/galaxies.csv": "5c094d8beb8ecc980493de62e9fd4d2cf7f891b07aed6b1c55a5b42879f498d0"},
+        shape=(1,)),
     "penguins": Entry(
         "rows", "342 penguins of 3 species, 4 measurements; 2 more lack them (Horst et al. 2020)", "CC0",
         functools.partial(_small_table, labels=("species", "island", "sex"), left_out=("year",)),
-        {"small-numeric/penguins.csv": "3c4c14fd9d1b3466dff2e046627cc32814ab6226c0e228c55f24e896a93a89b1"}),
+        {"small-numeric/penguins.csv": "3c4c14fd9d1b3466dff2e046627cc32814ab6226c0e228c55f24e896a93a89b1"},
+        shape=(4,)),
     "fashion-mnist": Entry(
         "rows", "70,000 pictures of clothes, 28x28, in [0, 1] (Xiao et al. 2017)", "MIT", _fashion_mnist,
         {"fashion-mnist/train-images-idx3-ubyte.gz":
@@ -105,5 +112,6 @@ DATASETS = {
          "fashion-mnist/t10k-images-idx3-ubyte.gz":
              "55ec2dd7358c56fba81678bf2cd00a44de07bae64c342921600298a2b5eb517d",
          "fashion-mnist/t10k-labels-idx1-ubyte.gz":
-             "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"}),
+             "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5"},
+        shape=(28, 28, 1)),
 }

@@ -3,7 +3,8 @@
 `x(dataset, *, encoder=None, batch_size, seed, cache_dir=None, data_dir=None, progress=..., **options) -> Prepared`.
 Of the common keywords (`COMMON`) a function takes those that it needs; the others are its options, keys of
 `config.data` beside the reader's. A module declares `ACCEPTS`, kinds of datasets; `READ`, the reader of
-`data/reading.py`, whose keywords are the remaining keys of `config.data`; and `FACTS`, name -> meaning.
+`data/reading.py`, whose keywords are the remaining keys of `config.data`; `FACTS`, name -> meaning; and `stand_in`,
+facts and batch shapes without data, see `data/stand_ins.py`.
 """
 import inspect
 from types import ModuleType

@@ -1,7 +1,9 @@
 """Bags of words in blocks of documents."""
 from typing import Any
 
-from embeddings_jax.data import reading
+import numpy as np
+
+from embeddings_jax.data import reading, stand_ins
 from embeddings_jax.data.bags import Bags, bag_source, count_documents
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.errors import check_choice
@@ -47,3 +49,17 @@ def bags(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = None, c
                   stop_words=stop_words)
   source = bag_source(found, batch_size, blocks=blocks, held_out=held_out, seed=seed)
   return Prepared({"train": source}, found.encoder, dataset, source.facts)
+
+
+def stand_in(item: stand_ins.Item, *, batch_size: int, max_size: int = 20_000, blocks: int = 8, held_out: float = 0.0,
+             **_: Any) -> stand_ins.StandIn:
+  """Returns facts and batch shapes; see `stand_ins`."""
+  vocab_size, rows, cells = max_size or stand_ins.VOCAB_SIZE, 100, 4096
+  weights = np.arange(vocab_size, 0, -1.0)
+  facts = {**stand_ins.word_facts(vocab_size), "num_features": vocab_size, "num_cells": blocks * cells,
+           "num_documents": blocks * rows, "counts": weights, "entropy": 1 / weights, "document_frequency": weights,
+           "documents_per_block": rows, "num_empty": 0, "padding": 0.0}
+  of_cells = {name: (np.int32, cells) for name in ("col", "row", "turned")}
+  of_cells |= {"held": (np.float32, cells)} if held_out else {}
+  return stand_ins.stand_in(facts, batch_size or blocks, count=(np.float32, cells), document=(np.int32, rows),
+                            row_start=(np.int32, rows + 1), col_start=(np.int32, vocab_size + 1), **of_cells)

@@ -1,7 +1,9 @@
 """Windows of the running text as bytes."""
 from typing import Any
 
-from embeddings_jax.data import reading
+import numpy as np
+
+from embeddings_jax.data import reading, stand_ins
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.documents import byte_stream
 from embeddings_jax.data.encoders.bytes import ByteEncoder
@@ -27,3 +29,8 @@ def byte_windows(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any =
   stream, _ = byte_stream(reading.training_split(dataset))
   source = window_source(stream, window_length, batch_size, name="signal", pad=0, seed=seed)
   return Prepared({"train": source}, ByteEncoder(max_length), dataset, source.facts)
+
+
+def stand_in(item: stand_ins.Item, *, batch_size: int, window_length: int = 256, **_: Any) -> stand_ins.StandIn:
+  """Returns facts and batch shapes; see `stand_ins`."""
+  return stand_ins.stand_in({}, batch_size, signal=(np.uint8, window_length))

@@ -3,7 +3,9 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from embeddings_jax.data import matrix, reading, text
+import numpy as np
+
+from embeddings_jax.data import matrix, reading, stand_ins, text
 from embeddings_jax.data.cooccurrence import Cooccurrence, count_cooccurrences
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.pipelines import word_blocks
@@ -61,3 +63,15 @@ def cells(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = None, 
   source = array_source({"row": matrix_cells.row, "col": matrix_cells.col, "count": matrix_cells.count},
                         facts={**facts, **matrix_cells.facts})
   return Prepared({"train": source}, encoder, dataset, source.facts)
+
+
+def stand_in(item: stand_ins.Item, *, batch_size: int, max_size: int = 0, **_: Any) -> stand_ins.StandIn:
+  """Returns facts and batch shapes; see `stand_ins`."""
+  return stand_ins.stand_in(facts_of_cells(max_size), 100_000, row=(np.int32,), col=(np.int32,), count=(np.float32,))
+
+
+def facts_of_cells(max_size: int) -> dict[str, Any]:
+  """Returns facts of a matrix that is not there."""
+  facts = stand_ins.word_facts(max_size)
+  return {**facts, "num_cells": 100_000, "total": 1e6, "symmetric": True, "marginals": facts["counts"],
+          "context_marginals": facts["counts"]}

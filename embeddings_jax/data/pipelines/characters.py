@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 
-from embeddings_jax.data import reading
+from embeddings_jax.data import reading, stand_ins
 from embeddings_jax.data.characters import character_source, spell_documents
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.sources import Source
@@ -40,3 +40,10 @@ def characters(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = N
   if texts.validation is not None:
     splits["validation"] = windows(texts.validation, order="sequential", remainder="pad")
   return Prepared(splits, texts.encoder, dataset, splits["train"].facts)
+
+
+def stand_in(item: stand_ins.Item, *, batch_size: int, vocab_size: int = 4000, max_characters: int = 16,
+             window_length: int = 32, **_: Any) -> stand_ins.StandIn:
+  """Returns facts and batch shapes; see `stand_ins`."""
+  return stand_ins.stand_in({**stand_ins.word_facts(vocab_size), "special_ids": [1]}, batch_size,
+                            characters=(np.uint16, window_length, max_characters), tokens=(np.int32, window_length))

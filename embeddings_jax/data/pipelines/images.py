@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 
-from embeddings_jax.data import reading
+from embeddings_jax.data import reading, stand_ins
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.encoders.images import ImageEncoder
 from embeddings_jax.data.sources import array_source
@@ -42,3 +42,10 @@ def images(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = None,
   source = array_source({"image": dataset.items}, batch_size, chosen=train, seed=seed, facts=facts)
   encoder = ImageEncoder(*dataset.items.shape[1:])
   return Prepared({"train": source, **splits}, encoder, dataset, source.facts)
+
+
+def stand_in(item: stand_ins.Item, *, batch_size: int, image_size: int = 0, channels: int = 0,
+             **_: Any) -> stand_ins.StandIn:
+  """Returns facts and batch shapes; see `stand_ins`."""
+  shape = stand_ins.image_shape(item, image_size, channels)
+  return stand_ins.stand_in(dict(zip(("height", "width", "channels"), shape)), batch_size, image=(np.uint8, *shape))

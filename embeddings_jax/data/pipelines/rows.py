@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from embeddings_jax.data import formats, own, reading
+from embeddings_jax.data import formats, own, reading, stand_ins
 from embeddings_jax.data.cache import digest
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.encoders.rows import RowEncoder
@@ -50,3 +50,10 @@ def rows(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = None, s
     dataset = dataset._replace(fingerprint=digest(dataset.fingerprint, formats.sha256(start)))
   source = array_source({"x": x, **beside}, batch_size or None, seed=seed, order=order, remainder="pad", facts=facts)
   return Prepared({"train": source}, encoder, dataset, source.facts)
+
+
+def stand_in(item: stand_ins.Item, *, batch_size: int, **_: Any) -> stand_ins.StandIn:
+  """Returns facts and batch shapes; see `stand_ins`."""
+  num_features = int(np.prod(item.shape)) if item.shape else 1000
+  return stand_ins.stand_in({"num_features": num_features}, batch_size or stand_ins.NUM_ROWS,
+                            x=(np.float32, num_features))

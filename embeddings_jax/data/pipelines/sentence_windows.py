@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 
-from embeddings_jax.data import reading, tokenized
+from embeddings_jax.data import reading, stand_ins, tokenized
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.sentence_windows import sentence_windows as window_source
 from embeddings_jax.data.sentences import TokenTexts
@@ -42,3 +42,10 @@ def sentence_windows(dataset: Dataset, *, batch_size: int, seed: int, encoder: A
   if corpus.validation and (np.diff(corpus.validation.documents) > 1).any():
     splits["validation"] = windows(corpus.validation, order="sequential", remainder="pad")
   return Prepared(splits, corpus.encoder, corpus.dataset, splits["train"].facts)
+
+
+def stand_in(item: stand_ins.Item, *, batch_size: int, model: str = "wordpiece", vocab_size: int = 4000,
+             num_sentences: int = 8, sentence_length: int = 32, **_: Any) -> stand_ins.StandIn:
+  """Returns facts and batch shapes; see `stand_ins`."""
+  facts = {**stand_ins.subword_facts(model, vocab_size), "num_segments": 1, "cut_fraction": 0.0}
+  return stand_ins.stand_in(facts, batch_size, tokens=(np.int32, num_sentences, sentence_length))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from embeddings_jax.data import catalog, reading, tokenized
+from embeddings_jax.data import catalog, reading, stand_ins, tokenized
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.overlap import without_overlap
 from embeddings_jax.data.sentences import sentence_rows
@@ -74,3 +74,11 @@ def _views(dataset: Dataset, batch_size: int, seed: int, drop_overlap: Sequence[
   facts = tokenized.with_padding({**encoder.facts, "num_overlapping": dropped}, rows)
   source = array_source({"tokens": rows}, batch_size, seed=seed, facts=facts)
   return Prepared({"train": source}, encoder, text, source.facts)
+
+
+def stand_in(item: stand_ins.Item, *, batch_size: int, model: str = "wordpiece", vocab_size: int = 4000,
+             max_length: int = 32, **_: Any) -> stand_ins.StandIn:
+  """Returns facts and batch shapes; see `stand_ins`."""
+  views = {"pairs": (2,), "triples": (3,)}.get(item.kind, ())
+  facts = {**stand_ins.subword_facts(model, vocab_size), "num_features": max_length}
+  return stand_ins.stand_in(facts, batch_size, tokens=(np.int32, *views, max_length))

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from embeddings_jax.data import reading, tokenized
+from embeddings_jax.data import reading, stand_ins, tokenized
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.sentence_pairs import sentence_pairs
 from embeddings_jax.data.sentences import TokenTexts
@@ -49,3 +49,11 @@ def subword_pairs(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any 
   if corpus.validation and len(corpus.validation.documents) > 2:
     splits["validation"] = pairs(corpus.validation, order="sequential", num_pairs=validation_pairs)
   return Prepared(splits, corpus.encoder, corpus.dataset, splits["train"].facts)
+
+
+def stand_in(item: stand_ins.Item, *, batch_size: int, model: str = "wordpiece", vocab_size: int = 4000,
+             max_length: int = 128, **_: Any) -> stand_ins.StandIn:
+  """Returns facts and batch shapes; see `stand_ins`."""
+  facts = {**stand_ins.subword_facts(model, vocab_size), "next_fraction": 0.5}
+  return stand_ins.stand_in(facts, batch_size, tokens=(np.int32, max_length), segments=(np.int32, max_length),
+                            is_next=(np.int32,))

@@ -1,7 +1,9 @@
 """Windows of the running text as subword tokens."""
 from typing import Any
 
-from embeddings_jax.data import reading, tokenized
+import numpy as np
+
+from embeddings_jax.data import reading, stand_ins, tokenized
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.sources import window_source
 from embeddings_jax.types import Prepared
@@ -35,3 +37,10 @@ def subword_windows(dataset: Dataset, *, batch_size: int, seed: int, encoder: An
     splits["validation"] = window_source(corpus.validation.tokens, length, batch_size, order="sequential",
                                          remainder="pad")
   return Prepared(splits, corpus.encoder, corpus.dataset, splits["train"].facts)
+
+
+def stand_in(item: stand_ins.Item, *, batch_size: int, model: str = "bpe", vocab_size: int = 4000,
+             max_length: int = 128, window_length: int = 0, **_: Any) -> stand_ins.StandIn:
+  """Returns facts and batch shapes; see `stand_ins`."""
+  return stand_ins.stand_in(stand_ins.subword_facts(model, vocab_size), batch_size,
+                            tokens=(np.int32, window_length or max_length))

@@ -1,8 +1,9 @@
 """Examples of a task to fine-tune for."""
+from typing import Any
 
 import numpy as np
 
-from embeddings_jax.data import reading, tasks, tokenized
+from embeddings_jax.data import reading, stand_ins, tasks, tokenized
 from embeddings_jax.data.cache import digest
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.encoders.base import Encoder
@@ -63,3 +64,21 @@ def task(dataset: Dataset, *, batch_size: int, seed: int, encoder: Encoder | Non
   shown = view._replace(items=[texts[i] for i in rows], labels={} if classes is None else {"class": classes},
                         fingerprint=digest(examples.fingerprint, encoder.fingerprint))
   return Prepared({"train": source}, encoder, shown, source.facts, examples._replace(encoded=encoded))
+
+
+def stand_in(item: stand_ins.Item, *, batch_size: int, unit: str = "subwords", model: str = "wordpiece",
+             vocab_size: int = 4000, max_length: int = 0, image_size: int = 0, channels: int = 0,
+             **_: Any) -> stand_ins.StandIn:
+  """Returns facts and batch shapes of a classification; see `stand_ins`."""
+  facts = {"task": "classification", "num_classes": 2}
+  if item.kind in ("rows", "images") or not max_length:  # Images have no length.
+    inputs = {"image": (np.uint8, *stand_ins.image_shape(item, image_size, channels))}
+  elif item.kind == "audio" or unit == "bytes":
+    inputs = {"signal": (np.int16 if item.kind == "audio" else np.uint8, max_length), "length": (np.int32,)}
+  else:
+    inputs = {"tokens": (np.int32, max_length), "segments": (np.int32, max_length)}
+    facts |= stand_ins.subword_facts(model, vocab_size)
+  found = stand_ins.stand_in(facts, batch_size, **inputs)
+  targets = {"label": stand_ins.spec(np.int32, batch_size)}
+  mask = found.batch.pop("mask")
+  return found._replace(batch={"inputs": found.batch, "targets": targets, "mask": mask})

@@ -3,10 +3,12 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from embeddings_jax.data import reading
+import numpy as np
+
+from embeddings_jax.data import reading, stand_ins
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.pipelines.cells import FACTS as OF_CELLS
-from embeddings_jax.data.pipelines.cells import counted
+from embeddings_jax.data.pipelines.cells import counted, facts_of_cells
 from embeddings_jax.data.tiles import tile_source
 from embeddings_jax.types import Prepared
 
@@ -38,3 +40,15 @@ def tiles(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = None, 
                        cache_dir=cache_dir, report=functools.partial(progress, "dealt out"))
   source = source._replace(facts={**facts, **source.facts})
   return Prepared({"train": source}, encoder, dataset, source.facts)
+
+
+def stand_in(item: stand_ins.Item, *, batch_size: int, max_size: int = 0, cells_per_tile: int = 16384,
+             **_: Any) -> stand_ins.StandIn:
+  """Returns facts and batch shapes; see `stand_ins`."""
+  facts, num_groups = facts_of_cells(max_size), 8
+  size = -(-facts["vocab_size"] // num_groups)
+  of_cells = {name: (np.uint16, cells_per_tile) for name in ("row", "col", "turned")}
+  return stand_ins.stand_in(
+      facts | {"num_groups": num_groups, "group_size": size}, batch_size, count=(np.float32, cells_per_tile),
+      row_group=(np.int32,), col_group=(np.int32,), row_start=(np.int32, size + 1), col_start=(np.int32, size + 1),
+      **of_cells)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from embeddings_jax.data import reading
+from embeddings_jax.data import reading, stand_ins
 from embeddings_jax.data.audio import join_clips
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.encoders.waveforms import WaveformEncoder
@@ -48,3 +48,10 @@ def group_label(dataset: Dataset, group: str) -> str:
   if group:
     check_choice("group", group, list(dataset.labels))
   return group
+
+
+def stand_in(item: stand_ins.Item, *, batch_size: int, window_length: int = 20480, group: str = "",
+             **_: Any) -> stand_ins.StandIn:
+  """Returns facts and batch shapes; see `stand_ins`."""
+  groups = {"group": (np.int32,)} if group else {}
+  return stand_ins.stand_in({}, batch_size, signal=(np.int16, window_length), **groups)

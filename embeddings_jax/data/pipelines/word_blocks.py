@@ -1,7 +1,9 @@
 """Blocks of the running text as word ids."""
 from typing import Any
 
-from embeddings_jax.data import reading, text
+import numpy as np
+
+from embeddings_jax.data import reading, stand_ins, text
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.sources import window_source
 from embeddings_jax.types import Prepared
@@ -42,3 +44,9 @@ def word_blocks(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = 
                      cache_dir=cache_dir)
   source = window_source(tokens.tokens, window_length, batch_size, seed=seed, facts=tokens.facts)
   return Prepared({"train": source}, tokens.encoder, dataset, source.facts)
+
+
+def stand_in(item: stand_ins.Item, *, batch_size: int, max_size: int = 0, window_length: int = 512,
+             **_: Any) -> stand_ins.StandIn:
+  """Returns facts and batch shapes; see `stand_ins`."""
+  return stand_ins.stand_in(stand_ins.word_facts(max_size), batch_size, tokens=(np.int32, window_length))
