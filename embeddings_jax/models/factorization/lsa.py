@@ -31,19 +31,22 @@ The loss is the share of the sum of squares that is not explained, 1 - sum s_i^2
 Expected: scipy's singular values and scikit-learn's vectors (tests/models/factorization/test_lsa.py). Command:
 `python -m experiments.run --model=lsa`.
 """
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Float, Int
 
 from embeddings_jax.ops import lanczos
 from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.chunks import sum_over_chunks
 from embeddings_jax.ops.sharding import DATA_AXES, num_data_shards
 from embeddings_jax.ops.sparse import csr_matmul
-from embeddings_jax.types import Array, Fact, InputError, Model
+from embeddings_jax.types import Array, Batch, Fact, InputError, Model
 
 STAGES, LARGE = 4, 1 << 20  # A step costs what the basis has room for: a large one grows by stages.
 WEIGHTINGS = ("tf-idf", "log-entropy", "count")
@@ -141,6 +144,8 @@ def lsa(
     if value < least:
       raise InputError(f"lsa: {name}={value}: must be at least {least}")
   kept = dim + num_oversamples
+  weigh = functools.partial(weighted_block, weighting=weighting, unit=unit)
+  rows_of = functools.partial(weighted_rows, weighting=weighting, unit=unit)
   whole = steps_per_epoch == 1
 
   def init(rng, batch):
@@ -154,33 +159,6 @@ def lsa(
         weights=weights, square=zero, image=() if whole else jnp.zeros((vocab_size, block)), search=search,
         unexplained=one, residual=one, converged=jnp.zeros((), jnp.int32))
 
-  def local_weight(count):
-    if weighting == "count":
-      return count
-    safe = jnp.maximum(count, 1)
-    return jnp.log1p(count) if weighting == "log-entropy" else jnp.where(count >= 1, 1 + jnp.log(safe), count)
-
-  def weigh(weights, block) -> Cells:
-    """The entries of A of one block of documents."""
-    row, col = block["row"], block["col"]
-    values = local_weight(block["count"] * block["mask"]) * weights[col]
-    if unit:
-      squares = jnp.zeros(block["row_start"].shape[0] - 1).at[row].add(values ** 2)
-      values *= jax.lax.rsqrt(jnp.maximum(squares, 1e-30))[row]
-    return Cells(values, col, block["row_start"], values[block["turned"]], row[block["turned"]], block["col_start"])
-
-  def each_block(weights, batch) -> Cells:
-    """The same for all blocks of a batch; none leaves its device."""
-    local = lambda weights, batch: jax.lax.map(lambda block: weigh(weights, block), batch)
-    if num_data_shards() == 1:
-      return local(weights, batch)
-    return jax.shard_map(local, in_specs=(P(), P(DATA_AXES)), out_specs=P(DATA_AXES))(weights, batch)
-
-  def normal_product(cells, x):
-    """A'A x of one block, [V, b]."""
-    image = csr_matmul(cells.values, cells.col, cells.row_start, x)
-    return csr_matmul(cells.turned, cells.row, cells.col_start, image)
-
   def update(state, batch, rng):
     del rng
     batch = {name: batch[name] for name in ("row", "col", "count", "mask", "row_start", "turned", "col_start")}
@@ -190,7 +168,7 @@ def lsa(
                    "smallest": state.values[-1], "converged": state.converged}
 
   def search_whole(state, batch):
-    cells = each_block(state.weights, batch)
+    cells = each_block(weigh, state.weights, batch)
     first = lambda tree: jax.tree.map(lambda x: x[0], tree)
     multiply = lambda x: sum_over_chunks(lambda x, cells: normal_product(first(cells), x), x, cells, 1)
     search = state.search
@@ -228,41 +206,79 @@ def lsa(
         converged=(relative < tol).astype(jnp.int32),
         search=lanczos.start(vectors, squares, beyond, capacity))
 
-  def powers(state, exponent):
-    """S^exponent, [k]; 0 where there is no value."""
-    there = state.values > 1e-6 * state.values[0]
-    return jnp.where(there, jnp.where(there, state.values, 1) ** exponent, 0)
-
-  def rows(state, batch):
-    """The documents' rows of A: values and columns [n, length], 0 where there is no word."""
-    there = (batch["words"] >= 0) & (batch["words"] < vocab_size)
-    col = jnp.where(there, batch["words"], 0)
-    values = jnp.where(there, local_weight(batch["counts"]) * state.weights[col], 0)
-    if unit:
-      values *= jax.lax.rsqrt(jnp.maximum((values ** 2).sum(1, keepdims=True), 1e-30))
-    return values, col
-
-  def project(values, col, table):
-    """A table, [n, length] cells of A [n, V] times [V, k]."""
-    starts = jnp.arange(values.shape[0] + 1, dtype=jnp.int32) * values.shape[1]
-    return csr_matmul(values.reshape(-1), col.reshape(-1), starts, table)
-
   def embed(state, batch):
-    return project(*rows(state, batch), state.components.T * powers(state, power - 1))
+    return project(*rows_of(state.weights, batch), state.components.T * powers(state.values, power - 1))
 
   def loss(state, batch):
-    values, col = rows(state, batch)
+    values, col = rows_of(state.weights, batch)
     explained = (project(values, col, state.components.T) ** 2).sum()
     return 1 - explained / jnp.maximum((values ** 2).sum(), 1e-30)
 
   def components(state):
-    return {"words": state.components.T * powers(state, 1 - power), "values": state.values}
+    return {"words": state.components.T * powers(state.values, 1 - power), "values": state.values}
 
   def weighted(state, batch):
-    return each_block(state.weights, batch).values
+    return each_block(weigh, state.weights, batch).values
 
   rules = ((r"(^|/)(components|basis)$", P(None, "model")), (r"(^|/)(image|block)$", P("model", None)))
   return Model(init, update, embed, {"components": components, "loss": loss, "weighted": weighted}, rules)
+
+
+def local_weight(count: Float[Array, "*cells"], weighting: str) -> Float[Array, "*cells"]:
+  """Returns the local weights of counts; a fractional count below 1 is its own weight under `tf-idf`."""
+  if weighting == "count":
+    return count
+  safe = jnp.maximum(count, 1)
+  return jnp.log1p(count) if weighting == "log-entropy" else jnp.where(count >= 1, 1 + jnp.log(safe), count)
+
+
+def weighted_block(weights: Float[Array, " V"], block: Batch, *, weighting: str, unit: bool) -> Cells:
+  """Returns the entries of A of one block of documents."""
+  row, col = block["row"], block["col"]
+  values = local_weight(block["count"] * block["mask"], weighting) * weights[col]
+  if unit:
+    squares = jnp.zeros(block["row_start"].shape[0] - 1).at[row].add(values ** 2)
+    values *= jax.lax.rsqrt(jnp.maximum(squares, 1e-30))[row]
+  return Cells(values, col, block["row_start"], values[block["turned"]], row[block["turned"]], block["col_start"])
+
+
+def each_block(weigh: Callable[[Array, Batch], Cells], weights: Float[Array, " V"], batch: Batch) -> Cells:
+  """Returns `weigh` of all blocks of a batch; none leaves its device."""
+  local = lambda weights, batch: jax.lax.map(lambda block: weigh(weights, block), batch)
+  if num_data_shards() == 1:
+    return local(weights, batch)
+  return jax.shard_map(local, in_specs=(P(), P(DATA_AXES)), out_specs=P(DATA_AXES))(weights, batch)
+
+
+def normal_product(cells: Cells, x: Float[Array, "V b"]) -> Float[Array, "V b"]:
+  """Returns A'A x of one block."""
+  image = csr_matmul(cells.values, cells.col, cells.row_start, x)
+  return csr_matmul(cells.turned, cells.row, cells.col_start, image)
+
+
+def weighted_rows(
+    weights: Float[Array, " V"], batch: Batch, *, weighting: str, unit: bool,
+) -> tuple[Float[Array, "n length"], Int[Array, "n length"]]:
+  """Returns documents' rows of A, of `words` and `counts`: values and columns, 0 where there is no word."""
+  valid = (batch["words"] >= 0) & (batch["words"] < len(weights))
+  col = jnp.where(valid, batch["words"], 0)
+  values = jnp.where(valid, local_weight(batch["counts"], weighting) * weights[col], 0)
+  if unit:
+    values *= jax.lax.rsqrt(jnp.maximum((values ** 2).sum(1, keepdims=True), 1e-30))
+  return values, col
+
+
+def project(values: Float[Array, "n length"], col: Int[Array, "n length"],
+            table: Float[Array, "V k"]) -> Float[Array, "n k"]:
+  """Returns rows of A times a table."""
+  starts = jnp.arange(values.shape[0] + 1, dtype=jnp.int32) * values.shape[1]
+  return csr_matmul(values.reshape(-1), col.reshape(-1), starts, table)
+
+
+def powers(values: Float[Array, " k"], exponent: float) -> Float[Array, " k"]:
+  """Returns S^exponent; 0 where a singular value is 0 up to rounding."""
+  valid = values > 1e-6 * values[0]
+  return jnp.where(valid, jnp.where(valid, values, 1) ** exponent, 0)
 
 
 def _global_weights(weighting: str, num_documents: int, document_frequency: Any, entropy: Any) -> np.ndarray:

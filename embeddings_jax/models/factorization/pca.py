@@ -37,7 +37,7 @@ from jaxtyping import Array, Float, Int
 from embeddings_jax.ops import lanczos
 from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.chunks import sum_over_chunks
-from embeddings_jax.types import Fact, InputError, Model
+from embeddings_jax.types import Batch, Fact, InputError, Model
 
 SOLVERS = ("auto", "exact", "randomized", "incremental")
 EXACT_FEATURES = 1024  # `auto` sums the scatter matrix up to this d.
@@ -149,17 +149,6 @@ def pca(
     columns = {"exact": num_features, "randomized": width, "incremental": 1}[solver]
     return Sums(jnp.zeros(()), jnp.zeros(num_features), jnp.zeros(()), jnp.zeros((num_features, columns)))
 
-  def batch_sums(state, batch, block):
-    """`block`: Q [d, b], or None for the identity."""
-
-    def one_chunk(args, chunk):
-      (mean, block), mask = args, chunk["mask"]
-      offset = jnp.where(mask[:, None] > 0, chunk["x"] - mean, 0)
-      other = offset if block is None else _product(offset, block)
-      return Sums(mask.sum(), offset.sum(0), (offset ** 2).sum(), _product(offset.T, other))
-
-    return sum_over_chunks(one_chunk, (state.mean, block), {"x": batch["x"], "mask": row_mask(batch)}, chunk_size)
-
   def update(state, batch, rng):
     step = {"exact": accumulate, "randomized": accumulate, "incremental": merge}[solver]
     state = jax.lax.cond(state.converged > 0, lambda state: state, lambda state: step(state, batch, rng), state)
@@ -170,7 +159,7 @@ def pca(
   def accumulate(state, batch, rng):
     del rng
     block = state.search.block if solver == "randomized" else None
-    sums = jax.tree.map(jnp.add, state.sums, batch_sums(state, batch, block))
+    sums = jax.tree.map(jnp.add, state.sums, batch_sums(batch, state.mean, block, chunk_size))
     state = state._replace(step=state.step + 1, sums=sums)
     if steps_per_epoch == 1:
       return end_of_pass(state)
@@ -204,35 +193,27 @@ def pca(
                           loss=jnp.maximum(scatter - values.sum(), 0) / count)
 
   def merge(state, batch, rng):
-    """One batch of `incremental`."""
+    """Takes in one batch of `incremental`."""
     old = jnp.maximum(state.sums.count, 0)
-    values = state.variances * jnp.maximum(old - 1, 1)
-    known = lambda block: _product(state.components.T, values[:, None] * _product(state.components, block))
-
-    def image_of(block):
-      """(V' diag(l) V + sum (x - m)(x - m)' - correction) block; None is the identity."""
-      sums = batch_sums(state, batch, block)
-      delta = sums.first / jnp.maximum(sums.count, 1) if center else jnp.zeros(num_features)
-      part = delta if block is None else _product(delta, block)
-      lost = sums.count ** 2 / jnp.maximum(old + sums.count, 1)
-      eye = jnp.eye(num_features) if block is None else block
-      return sums, delta, lost, known(eye) + sums.image - lost * delta[:, None] * part
-
+    known = state.components, state.variances * jnp.maximum(old - 1, 1)
+    sums = lambda block: batch_sums(batch, state.mean, block, chunk_size)
+    image_of = lambda block: merged_image(sums(block), block, *known, old, center)
     if dense:
-      sums, delta, lost, image = image_of(None)
-      components, values = _largest(image, dim)
+      merged = image_of(None)
+      components, values = _largest(merged.image, dim)
     else:
       start = jnp.concatenate([state.components.T, jax.random.normal(rng, (num_features, width))], 1)
       block = lanczos.orthonormal(start, jnp.zeros((num_features, 1)))
       search = lanczos.fresh(block, 2 * block.shape[1])
       for _ in range(2):
-        sums, delta, lost, image = image_of(search.block)
-        search = lanczos.extend(search, image)
+        merged = image_of(search.block)
+        search = lanczos.extend(search, merged.image)
       components, values, _, _ = lanczos.restart(search, dim)
-    count = old + sums.count
-    scatter = (state.sums.count > 0) * state.total * jnp.maximum(old - 1, 1) + sums.square - lost * (delta ** 2).sum()
+    count = old + merged.sums.count
+    scatter = ((state.sums.count > 0) * state.total * jnp.maximum(old - 1, 1)
+               + merged.sums.square - merged.lost * (merged.delta ** 2).sum())
     state = state._replace(
-        step=state.step + 1, mean=state.mean + delta * sums.count / jnp.maximum(count, 1),
+        step=state.step + 1, mean=state.mean + merged.delta * merged.sums.count / jnp.maximum(count, 1),
         total=scatter / jnp.maximum(count - 1, 1), sums=state.sums._replace(count=count),
         converged=((state.step + 1 >= steps_per_epoch) & (tol > 0)).astype(jnp.int32))
     return found(state, jnp.maximum(count, 1), components, values)
@@ -263,6 +244,46 @@ def pca(
 
   rules = ((r"(^|/)(components|basis)$", P(None, "model")), (r"(^|/)(image|block)$", P("model", None)))
   return Model(init, update, embed, {"reconstruct": reconstruct, "loss": loss, "components": components}, rules)
+
+
+class Merged(NamedTuple):
+  """A batch's sums joined with the components known before.
+
+  Attributes:
+    sums: Of the batch, around the old mean.
+    delta: The batch's mean less the old one.
+    lost: Rows' worth of scatter between the two means, n^2 / (N + n), as around the old mean it counts twice.
+    image: (V' diag(l) V + sum (x - m)(x - m)') Q around the new mean m.
+  """
+
+  sums: Sums
+  delta: Float[Array, " d"]
+  lost: Float[Array, ""]
+  image: Float[Array, "d b"]
+
+
+def batch_sums(batch: Batch, mean: Float[Array, " d"], block: Float[Array, "d b"] | None, chunk_size: int) -> Sums:
+  """Returns the sums of a batch around `mean`; `block` is Q, or None for the identity."""
+
+  def one_chunk(args, chunk):
+    (mean, block), mask = args, chunk["mask"]
+    offset = jnp.where(mask[:, None] > 0, chunk["x"] - mean, 0)
+    other = offset if block is None else _product(offset, block)
+    return Sums(mask.sum(), offset.sum(0), (offset ** 2).sum(), _product(offset.T, other))
+
+  return sum_over_chunks(one_chunk, (mean, block), {"x": batch["x"], "mask": row_mask(batch)}, chunk_size)
+
+
+def merged_image(sums: Sums, block: Float[Array, "d b"] | None, components: Float[Array, "k d"],
+                 values: Float[Array, " k"], old: Float[Array, ""], center: bool) -> Merged:
+  """Joins a batch's sums with the components and eigenvalues of the `old` rows before it (Ross et al. 2008)."""
+  num_features = components.shape[1]
+  delta = sums.first / jnp.maximum(sums.count, 1) if center else jnp.zeros(num_features)
+  part = delta if block is None else _product(delta, block)
+  lost = sums.count ** 2 / jnp.maximum(old + sums.count, 1)
+  eye = jnp.eye(num_features) if block is None else block
+  known = _product(components.T, values[:, None] * _product(components, eye))
+  return Merged(sums, delta, lost, known + sums.image - lost * delta[:, None] * part)
 
 
 def _product(a, b):

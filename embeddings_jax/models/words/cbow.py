@@ -43,6 +43,7 @@ end at the block's ends.
 
 Expected: see `embeddings_jax/configs/cbow.py`.
 """
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -50,6 +51,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Float
 
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.ops import word_blocks
@@ -155,27 +157,9 @@ def cbow(
         keep, noise, batch, rng, vocab_size=vocab_size, window=window, group=group,
         shared_negatives=shared_negatives, room=room)
 
-  def contexts(draws) -> tuple[Callable[[Array], Array], Callable[[Array], Array], Array]:
-    """The sum over contexts, its transpose, and what makes a sum the query.
-
-    The sum is a linear function from the positions' rows [B, N, d] to [B, N, d]; times the last result [B, N] (0
-    where there is no context) it is z.
-    """
-    if context_unit == "window":
-      masks = word_blocks.window_masks(draws.document, draws.radius, window=window, span=num_masked)
-      number = sum(masks.values())
-      total = lambda rows: word_blocks.window_sums(masks, rows)
-      spread = lambda x: word_blocks.window_spread(masks, x)
-    else:
-      total = lambda rows: word_blocks.document_sums(draws.document, rows, num_masked)
-      spread = lambda x: jax.linear_transpose(total, x)(x)[0]  # It has the shape of its argument.
-      number = total((draws.document >= 0)[..., None].astype(jnp.float32))[..., 0]
-    return total, spread, jnp.where(number > 0, 1 / jnp.maximum(number, 1) if context == "mean" else 1.0, 0)
-
-  def targets(draws, scale) -> list[Array]:
-    """For each of the masked words: [B, N] float32, 1 where position i has a context and predicts word i + s."""
-    return [((shifted(draws.document, s, -1) == draws.document) & (draws.document >= 0) & (scale > 0)
-             ).astype(jnp.float32) for s in range(num_masked)]
+  sums_of = functools.partial(context_sums, context=context, context_unit=context_unit, window=window,
+                              num_masked=num_masked)
+  score = functools.partial(sampled_scores, num_masked=num_masked, num_negatives=num_negatives)
 
   def tables(rng):
     first = word_blocks.random_table(rng, words.num_rows, vocab_size, dim)
@@ -197,9 +181,9 @@ def cbow(
   def softmax_loss(params, extra, batch, rng, room=room):
     draws = draw(extra["keep"], None, batch, rng, room)
     output = params["input"] if tied else params["output"]
-    total_of, _, scale = contexts(draws)
+    total_of, _, scale = sums_of(draws)
     query = scale[..., None] * total_of(word_blocks.take_rows(params["input"], draws.tokens))
-    rows, predicted = word_blocks.take_rows(output, draws.tokens), targets(draws, scale)
+    rows, predicted = word_blocks.take_rows(output, draws.tokens), targets(draws, scale, num_masked)
     total = weighted_log_partition(query, output, sum(predicted), vocab_size, chunk)
     for s, valid in enumerate(predicted):
       total -= (valid * (query * shifted(rows, s, 0)).sum(-1)).sum()
@@ -224,35 +208,14 @@ def cbow(
     return CbowState(jnp.zeros((), jnp.int32), *tables(rng), jnp.asarray(words.keep),
                      jnp.asarray(words.noise))
 
-  def scored(table, output, draws, total_of, scale):
-    """Rows of the targets and of the noise words, the queries, and their scores' sigma and weights; the mean loss."""
-    row_targets, row_noise = (word_blocks.take_rows(output, x) for x in (draws.tokens, draws.negatives))
-    query = word_blocks.computed_once(scale[..., None] * total_of(word_blocks.take_rows(table, draws.tokens)))
-    predicted = targets(draws, scale)
-    found = [jax.nn.sigmoid((query * shifted(row_targets, s, 0)).sum(-1)) for s in range(num_masked)]
-    each = grouped(sum(predicted)[..., None], draws) * (num_negatives / shared_negatives)
-    refused = jax.nn.sigmoid(-jnp.einsum("bgid,bgdk->bgik", grouped(query, draws), turned(row_noise)))
-    loss = sum((valid * minus_log(right)).sum() for valid, right in zip(predicted, found))
-    loss = (loss + (each * minus_log(refused)).sum()) / jnp.maximum(sum(predicted).sum(), 1)
-    errors = [valid * (1 - right) for valid, right in zip(predicted, found)]
-    return row_targets, row_noise, query, predicted, each, errors, each * (1 - refused), loss
-
-  def grouped(x, draws):
-    """[B, N, ...] -> [B, groups, N / groups, ...]."""
-    return x.reshape((x.shape[0], draws.negatives.shape[1], -1) + x.shape[2:])
-
   def update(state, batch, rng):
     draws = draw(state.keep, state.noise, batch, rng, room)
-    total_of, spread, scale = contexts(draws)
+    total_of, spread, scale = sums_of(draws)
     output = state.input if tied else state.output
-    row_targets, row_noise, query, predicted, each, errors, noise_error, loss = scored(
-        state.input, output, draws, total_of, scale)
+    scores = score(state.input, output, draws, total_of, scale)
     share = ((scale > 0) if undivided else scale)[..., None]
-    grad_query = -jnp.einsum("bgik,bgkd->bgid", noise_error, row_noise).reshape(query.shape)
-    for s, error in enumerate(errors):
-      grad_query += error[..., None] * shifted(row_targets, s, 0)
-    from_targets = sum(shifted(error[..., None] * query, -s, 0) for s, error in enumerate(errors))
-    from_noise = -jnp.einsum("bgki,bgid->bgkd", turned(noise_error), grouped(query, draws))
+    grad_query, from_targets, from_noise = sampled_gradients(scores, draws)
+    predicted, each = scores.predicted, scores.noise_weight
 
     # What is written: the contexts' rows, and those of targets and noise words; each with its terms of the objective.
     flat = lambda x, tail: x.reshape((x.shape[0], -1) + tail)
@@ -270,15 +233,15 @@ def cbow(
       return word_blocks.add_rows(table, part_ids, size[..., None] * part)
 
     new = (moved(state.input, (0, 1, 2)), ()) if tied else (moved(state.input, (0,)), moved(state.output, (1, 2)))
-    metrics = {"loss": loss, "targets": sum(predicted).sum(), "words": draws.words, "overflow": draws.overflow,
+    metrics = {"loss": scores.loss, "targets": sum(predicted).sum(), "words": draws.words, "overflow": draws.overflow,
                "learning_rate": rate}
     return state._replace(step=state.step + 1, input=new[0], output=new[1]), metrics
 
   def loss(state, batch):
     # Held-out text is always seen with the same windows and noise words.
     draws = draw(state.keep, state.noise, batch, jax.random.key(0))
-    total_of, _, scale = contexts(draws)
-    return scored(state.input, state.input if tied else state.output, draws, total_of, scale)[-1]
+    total_of, _, scale = sums_of(draws)
+    return score(state.input, state.input if tied else state.output, draws, total_of, scale).loss
 
   def components(state):
     return {"input": state.input[:vocab_size]} | ({} if tied else {"output": state.output[:vocab_size]})
@@ -288,3 +251,84 @@ def cbow(
 
   return Model(init, update, lambda state, batch: embed_rows(state.input, batch),
                {"loss": loss, "components": components, "draws": draws}, rules)
+
+
+def context_sums(
+    draws: Draws, *, context: str, context_unit: str, window: int, num_masked: int,
+) -> tuple[Callable[[Array], Array], Callable[[Array], Array], Float[Array, "B N"]]:
+  """Returns the sum over contexts, its transpose, and the scale that makes a sum the query z.
+
+  The sum is a linear function from the positions' rows [B, N, d] to [B, N, d]. The scale is 0 where there is no
+  context.
+  """
+  if context_unit == "window":
+    masks = word_blocks.window_masks(draws.document, draws.radius, window=window, span=num_masked)
+    number = sum(masks.values())
+    total = lambda rows: word_blocks.window_sums(masks, rows)
+    spread = lambda x: word_blocks.window_spread(masks, x)
+  else:
+    total = lambda rows: word_blocks.document_sums(draws.document, rows, num_masked)
+    spread = lambda x: jax.linear_transpose(total, x)(x)[0]  # It has the shape of its argument.
+    number = total((draws.document >= 0)[..., None].astype(jnp.float32))[..., 0]
+  return total, spread, jnp.where(number > 0, 1 / jnp.maximum(number, 1) if context == "mean" else 1.0, 0)
+
+
+def targets(draws: Draws, scale: Float[Array, "B N"], num_masked: int) -> list[Float[Array, "B N"]]:
+  """Returns for each masked word s: 1 where position i has a context and predicts word i + s, else 0."""
+  return [((shifted(draws.document, s, -1) == draws.document) & (draws.document >= 0) & (scale > 0)
+           ).astype(jnp.float32) for s in range(num_masked)]
+
+
+class Scores(NamedTuple):
+  """Queries against their targets and noise words.
+
+  Attributes:
+    target_rows, noise_rows: Rows of the output table, [B, N, d] and [B, groups, k, d].
+    query: z, [B, N, d].
+    predicted: See `targets`.
+    noise_weight: [B, groups, N / groups, 1], the weight of each shared noise word.
+    errors: 1 - sigma(z . v') of each masked word, [B, N], 0 where it is not predicted.
+    noise_errors: sigma(z . v'_noise) times the weight, [B, groups, N / groups, k].
+    loss: Mean over targets.
+  """
+
+  target_rows: Array
+  noise_rows: Array
+  query: Array
+  predicted: list[Array]
+  noise_weight: Array
+  errors: list[Array]
+  noise_errors: Array
+  loss: Array
+
+
+def sampled_scores(
+    table: Array, output: Array, draws: Draws, total_of: Callable[[Array], Array], scale: Array, *,
+    num_masked: int, num_negatives: int,
+) -> Scores:
+  """Returns the scores of negative sampling; `total_of` and `scale` are those of `context_sums`."""
+  target_rows, noise_rows = (word_blocks.take_rows(output, x) for x in (draws.tokens, draws.negatives))
+  query = word_blocks.computed_once(scale[..., None] * total_of(word_blocks.take_rows(table, draws.tokens)))
+  predicted = targets(draws, scale, num_masked)
+  accepted = [jax.nn.sigmoid((query * shifted(target_rows, s, 0)).sum(-1)) for s in range(num_masked)]
+  weight = grouped(sum(predicted)[..., None], draws) * (num_negatives / draws.negatives.shape[-1])
+  refused = jax.nn.sigmoid(-jnp.einsum("bgid,bgdk->bgik", grouped(query, draws), turned(noise_rows)))
+  loss = sum((valid * minus_log(right)).sum() for valid, right in zip(predicted, accepted))
+  loss = (loss + (weight * minus_log(refused)).sum()) / jnp.maximum(sum(predicted).sum(), 1)
+  errors = [valid * (1 - right) for valid, right in zip(predicted, accepted)]
+  return Scores(target_rows, noise_rows, query, predicted, weight, errors, weight * (1 - refused), loss)
+
+
+def sampled_gradients(scores: Scores, draws: Draws) -> tuple[Array, Array, Array]:
+  """Returns minus the gradient of the summed loss for queries and targets' rows [B, N, d], and the noise words'."""
+  grad_query = -jnp.einsum("bgik,bgkd->bgid", scores.noise_errors, scores.noise_rows).reshape(scores.query.shape)
+  for s, error in enumerate(scores.errors):
+    grad_query += error[..., None] * shifted(scores.target_rows, s, 0)
+  from_targets = sum(shifted(error[..., None] * scores.query, -s, 0) for s, error in enumerate(scores.errors))
+  from_noise = -jnp.einsum("bgki,bgid->bgkd", turned(scores.noise_errors), grouped(scores.query, draws))
+  return grad_query, from_targets, from_noise
+
+
+def grouped(x: Array, draws: Draws) -> Array:
+  """[B, N, ...] -> [B, groups, N / groups, ...]."""
+  return x.reshape((x.shape[0], draws.negatives.shape[1], -1) + x.shape[2:])

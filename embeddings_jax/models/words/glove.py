@@ -29,12 +29,15 @@ that of tiles. (3) The loss is the mean over cells of f (...)^2, without the C p
 
 Expected: see `embeddings_jax/configs/glove.py`.
 """
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Float
 
 from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.sharding import DATA_AXES, constrain, num_data_shards
@@ -119,6 +122,7 @@ def glove(
     held = np.zeros(num_rows, np.float32)
     held[place] = np.log(np.maximum(marginals, 1e-30)) / 2
   sum_width = dim if accumulators == "coordinate" else 1
+  weigh = functools.partial(cell_weight, x_max=x_max, alpha=alpha) if weighting == "power" else jnp.ones_like
 
   def init(rng, batch):
     del batch
@@ -138,7 +142,8 @@ def glove(
     del rng
     tables = {"word": _take((state.word, state.word_bias), batch["row_group"], size),
               "context": _take((state.context, state.context_bias), batch["col_group"], size)}
-    sums, *sides = _over_tiles(tile_gradients, tables, batch)
+    gradients = functools.partial(tile_gradients, weigh, accumulators=accumulators)
+    sums, *sides = _over_tiles(gradients, tables, batch)
     valid = row_mask(batch) > 0
     # Rows of a tile are few and a table's many: gathered by every device they spare an all-reduce of tables.
     # A tile that is only padding has no place.
@@ -161,48 +166,6 @@ def glove(
     metrics = {"loss": loss / jnp.maximum(cells, 1), "cells": cells}
     return state._replace(step=state.step + 1, **changed), metrics
 
-  def weight(log_count):
-    if weighting == "none":
-      return jnp.ones_like(log_count)
-    return jnp.exp(jnp.minimum(0, alpha * (log_count - np.float32(np.log(x_max)))))
-
-  def errors(word, context, tile):
-    """f and the difference of each cell of a tile, 0 for padding; and the tables, widened by their biases."""
-    ones, empty = jnp.ones((size, 1)), jnp.zeros((size, -(dim + 2) % WIDTH_MULTIPLE))
-    (vectors, bias), (others, other_bias) = word, context
-    left = jnp.concatenate([vectors, bias[:, None], ones, empty], 1)
-    right = jnp.concatenate([others, ones, other_bias[:, None], empty], 1)
-    count = tile["count"]
-    log_count = jnp.log(jnp.where(count > 0, count, 1))
-    row, col = (tile[name].astype(jnp.int32) for name in ("row", "col"))
-    scale = jnp.where(count > 0, weight(log_count), 0)
-    return scale, sampled_products(left, right, row, col) - log_count, left, right
-
-  def tile_gradients(tables, tile):
-    scale, difference, left, right = errors(tables["word"], tables["context"], tile)
-    error = scale * difference
-    clipped = jnp.clip(error, -LARGEST_GRADIENT, LARGEST_GRADIENT)
-    row, col, turned = (tile[name].astype(jnp.int32) for name in ("row", "col", "turned"))
-    sums = (error * difference).sum(), (tile["count"] > 0).sum().astype(jnp.float32)
-    word = side(clipped, scale, col, tile["row_start"], right, dim)
-    context = side(clipped[turned], scale[turned], row[turned], tile["col_start"], left, dim + 1)
-    return sums, word, context
-
-  def side(error, scale, columns, starts, table, bias_column):
-    """Sums over each row's cells, from the widened table of the other side, whose `bias_column` is 1."""
-    squares = jnp.square(table)
-    length = squares[:, :dim].sum(1, keepdims=True)
-    curvature = csr_matmul(scale, columns, starts, jnp.concatenate([length + 1, jnp.ones_like(length)], 1))
-    gradient = csr_matmul(error, columns, starts, table)
-    if accumulators == "row":
-      squares = jnp.concatenate([length / dim, jnp.ones_like(length)], 1)
-      squares = csr_matmul(jnp.square(error), columns, starts, squares)
-      sums, bias_sum = squares[:, :1], squares[:, 1]
-    else:
-      squares = csr_matmul(jnp.square(error), columns, starts, squares)
-      sums, bias_sum = squares[:, :dim], squares[:, bias_column]
-    return Side(gradient[:, :dim], sums, gradient[:, bias_column], bias_sum, curvature[:, 0], curvature[:, 1])
-
   def embed(state, batch):
     tokens = batch["tokens"]
     valid = (tokens >= 0) & (tokens < vocab_size)
@@ -212,7 +175,7 @@ def glove(
 
   def loss(state, batch):
     def tile_loss(tables, tile):
-      scale, difference, _, _ = errors(tables["word"], tables["context"], tile)
+      scale, difference, _, _ = tile_errors(weigh, tables, tile)
       return (scale * difference**2).sum(), (tile["count"] > 0).sum().astype(jnp.float32)
 
     tables = {"word": _take((state.word, state.word_bias), batch["row_group"], size),
@@ -225,6 +188,64 @@ def glove(
 
   rules = ((r"(^|/)(word|context)(_bias)?(_squares)?$", P("model")),)
   return Model(init, update, embed, {"loss": loss, "components": components}, rules)
+
+
+def cell_weight(log_count: Float[Array, " cells"], *, x_max: float, alpha: float) -> Float[Array, " cells"]:
+  """Returns f(X) = min(1, (X / x_max)^alpha), equation 9, of log X."""
+  return jnp.exp(jnp.minimum(0, alpha * (log_count - np.float32(np.log(x_max)))))
+
+
+def tile_errors(weigh: Callable[[Array], Array], tables: Any, tile: Batch) -> tuple[Array, Array, Array, Array]:
+  """Returns f and the difference w_i . w~_j + b_i + b~_j - log X_ij of each cell of a tile, and the widened tables.
+
+  Args:
+    weigh: f of log X.
+    tables: `word` and `context`: vectors `[R, d]` and biases `[R]` of the tile's two sides.
+    tile: Cells of one tile; f is 0 for padding.
+
+  Returns:
+    f and difference `[cells]`; both tables with their biases, and a 1 for the other's, as columns d and d + 1.
+  """
+  (vectors, bias), (others, other_bias) = tables["word"], tables["context"]
+  size, dim = vectors.shape
+  ones, empty = jnp.ones((size, 1)), jnp.zeros((size, -(dim + 2) % WIDTH_MULTIPLE))
+  left = jnp.concatenate([vectors, bias[:, None], ones, empty], 1)
+  right = jnp.concatenate([others, ones, other_bias[:, None], empty], 1)
+  count = tile["count"]
+  log_count = jnp.log(jnp.where(count > 0, count, 1))
+  row, col = (tile[name].astype(jnp.int32) for name in ("row", "col"))
+  scale = jnp.where(count > 0, weigh(log_count), 0)
+  return scale, sampled_products(left, right, row, col) - log_count, left, right
+
+
+def tile_gradients(weigh: Callable[[Array], Array], tables: Any, tile: Batch, *,
+                   accumulators: str) -> tuple[tuple[Array, Array], Side, Side]:
+  """Returns a tile's loss and number of cells, and the sums of its word and context side."""
+  scale, difference, left, right = tile_errors(weigh, tables, tile)
+  dim = tables["word"][0].shape[1]
+  error = scale * difference
+  clipped = jnp.clip(error, -LARGEST_GRADIENT, LARGEST_GRADIENT)
+  row, col, turned = (tile[name].astype(jnp.int32) for name in ("row", "col", "turned"))
+  sums = (error * difference).sum(), (tile["count"] > 0).sum().astype(jnp.float32)
+  word = _side(clipped, scale, col, tile["row_start"], right, dim, dim, accumulators)
+  context = _side(clipped[turned], scale[turned], row[turned], tile["col_start"], left, dim, dim + 1, accumulators)
+  return sums, word, context
+
+
+def _side(error, scale, columns, starts, table, dim, bias_column, accumulators) -> Side:
+  """Returns sums over each row's cells, from the widened table of the other side, whose `bias_column` is 1."""
+  squares = jnp.square(table)
+  length = squares[:, :dim].sum(1, keepdims=True)
+  curvature = csr_matmul(scale, columns, starts, jnp.concatenate([length + 1, jnp.ones_like(length)], 1))
+  gradient = csr_matmul(error, columns, starts, table)
+  if accumulators == "row":
+    squares = jnp.concatenate([length / dim, jnp.ones_like(length)], 1)
+    squares = csr_matmul(jnp.square(error), columns, starts, squares)
+    sums, bias_sum = squares[:, :1], squares[:, 1]
+  else:
+    squares = csr_matmul(jnp.square(error), columns, starts, squares)
+    sums, bias_sum = squares[:, :dim], squares[:, bias_column]
+  return Side(gradient[:, :dim], sums, gradient[:, bias_column], bias_sum, curvature[:, 0], curvature[:, 1])
 
 
 def _take(tables: tuple[Array, Array], groups: Array, size: int) -> tuple[Array, ...]:
