@@ -160,7 +160,7 @@ def with_flags(message: str) -> str:
     name, value = match[1], match[2]
     node, _, key = name.partition(".")
     if name in FLAGS:
-      return f"--{name}={value}"
+      return f"--{name}" if FLAGS[name].boolean and value == "True" else f"--{name}={value}"
     if node in nodes and key:
       return f"--config.{name}={value}"
     if name in presets.DEFAULTS and name not in ("data", "model", "optimizer"):
@@ -170,7 +170,7 @@ def with_flags(message: str) -> str:
     chosen = known if len(known) == 1 else told
     return f"--config.{chosen[0]}.{name}={value}" if len(chosen) == 1 else match[0]
 
-  return _ARGUMENT.sub(flag, message)
+  return _ARGUMENT.sub(flag, message.replace("catalog.available() lists", "--list_data lists"))
 
 
 def _fail(message: object, code: int) -> int:

@@ -55,7 +55,7 @@ def finished(tmp_path_factory):
 def test_numbers_of_every_config_have_bounds(name, value, refused):
   config = presets.load_config("sgns", "tiny")
   config[name] = value
-  with pytest.raises(InputError, match=f"^--config.{name}={value}: must be from [01] to ") if refused else (
+  with pytest.raises(InputError, match=f"^{name}={value}: must be from [01] to ") if refused else (
       contextlib.nullcontext()):
     presets.check_numbers(config)
 
@@ -178,7 +178,7 @@ def test_embed_and_evaluate_need_the_work_directory_alone(finished, tmp_path):
 
 MISTAKES = {
     "model": (["--model=gnm"], "did you mean gmm?"),
-    "no_model": ([], "--model is missing: one of"),
+    "no_model": ([], "--model=: is missing; one of"),
     "preset": (["--model=gmm", "--preset=smal"], "did you mean small?"),
     "data": (["--model=gmm", "--data=irs"], "did you mean 'iris'?"),
     "kind": (["--model=gmm", "--data=pydocs"], "holds text"),
@@ -321,7 +321,7 @@ def test_code_that_a_recorded_config_names_does_not_run(finished, tmp_path):
   (workdir / "config.json").write_text(json.dumps(record))
   done = call("evaluate", f"--workdir={workdir}")
   assert done.returncode == 0 and not (tmp_path / "ran").exists()
-  assert done.stdout.count("is code, which a recorded config cannot run; if you trust it, give --data=") == 2
+  assert done.stdout.count("is code, which a recorded config cannot run; if you trust it, give data=") == 2
   call("evaluate", f"--workdir={workdir}", f"--data={code}")
   assert (tmp_path / "ran").exists()
 

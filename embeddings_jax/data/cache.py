@@ -16,7 +16,7 @@ from embeddings_jax.data.files.atomic import write_atomically
 from embeddings_jax.data.files.json import read_json
 from embeddings_jax.types import InputError
 
-_ADVICE = "choose another folder with --cache_dir or $EMBEDDINGS_CACHE"
+_ADVICE = "choose another folder with cache_dir or $EMBEDDINGS_CACHE"
 _SUMMED = 1 << 24  # Bytes at the beginning of a file whose sum is compared: headers, and small files whole.
 
 

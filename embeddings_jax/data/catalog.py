@@ -68,13 +68,14 @@ def load(
     return load_tfds(name, data_dir=data_dir, cache_dir=cache_dir, **pictures)
   if re.search(r"\.py:\w+$", name):
     if not allow_code:
-      raise InputError(f"{name}: is code, which a recorded config cannot run; if you trust it, give --data={name}")
+      raise InputError(f"{name}: is code, which a recorded config cannot run; if you trust it, give data={name}")
     return own.load_function(name, cache_dir)
   if os.path.exists(os.path.expanduser(name)) or re.search(r"[/\\*?\[]|\.\w{1,5}$", name):
     return own.load_path(name, cache_dir, errors, missing, documents, **pictures)
   near = difflib.get_close_matches(name.lower(), entries(), n=1, cutoff=0.4)
   hint = f"did you mean {near[0]!r}? " if near else ""
-  raise InputError(f"--data={name}: unknown data set; {hint}--list_data lists them; files are given by their path")
+  raise InputError(f"data={name}: unknown dataset; {hint}catalog.available() lists them; files are given by their "
+                   "path")
 
 
 def available(data_dir: str | os.PathLike | None = None) -> list[Available]:

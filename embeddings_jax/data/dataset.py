@@ -183,7 +183,7 @@ def from_texts(texts: Iterable[str], name: str = "texts", cache_dir: str | os.Pa
     root.mkdir(parents=True, exist_ok=True)
     temporary = tempfile.TemporaryDirectory(dir=root, prefix="texts-")
   except OSError as e:
-    raise InputError(f"{root}: the cache cannot be written ({e.strerror}); choose another folder with --cache_dir or "
+    raise InputError(f"{root}: the cache cannot be written ({e.strerror}); choose another folder with cache_dir or "
                      "$EMBEDDINGS_CACHE") from e
   with temporary as folder:
     draft = Path(folder) / "text"

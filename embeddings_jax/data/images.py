@@ -61,7 +61,7 @@ def as_images(dataset: Dataset) -> Dataset:
   if dataset.kind == "images":
     return dataset
   if dataset.kind != "rows" or dataset.picture is None:
-    raise InputError(f"--data={dataset.name}: holds {dataset.kind}, which are no pictures")
+    raise InputError(f"data={dataset.name}: holds {dataset.kind}, which are no pictures")
   height, width, *channels = dataset.picture
   items = to_uint8(dataset.items).reshape(len(dataset.items), height, width, *(channels or [1]))
   return dataset._replace(kind="images", items=items, picture=None, columns=None)

@@ -31,7 +31,7 @@ _ROWS = (".npy", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.xz", ".tsv.xz", ".c
 _VERSION = 2  # Of cached text: raise it when the same files would give other documents.
 DOCUMENTS = ("line", "blank", "auto")
 # Formats that would give nonsense if they were read as plain text, and what to do with them.
-_FUNCTION = "or yield its texts from a function of yours, --data=FILE.py:FUNCTION"
+_FUNCTION = "or yield its texts from a function of yours, data=FILE.py:FUNCTION"
 _TO_TEXT = f"write its texts to a .txt file, a document a line, {_FUNCTION}"
 _UNREAD = {
     **dict.fromkeys(("json", "jsonl", "ndjson", "html", "htm", "xhtml", "xml", "pdf", "rtf", "doc", "docx", "odt",

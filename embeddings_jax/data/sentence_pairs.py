@@ -79,7 +79,7 @@ def sentence_pairs(
   if not 0 <= short_fraction <= 1:
     raise InputError(f"short_fraction={short_fraction}: must be between 0 and 1")
   if batch_size < 1:
-    raise InputError(f"--batch_size={batch_size}: must be at least 1")
+    raise InputError(f"batch_size={batch_size}: must be at least 1")
   room = max_length - NUM_SPECIAL
 
   @functools.lru_cache(maxsize=2)  # A dispatch may straddle two passes.
@@ -102,7 +102,7 @@ def sentence_pairs(
     steps_per_epoch = -(-num_rows // batch_size)
   else:
     if batch_size > num_rows:
-      raise InputError(f"--batch_size={batch_size} exceeds the {num_rows} sentence pairs of the text")
+      raise InputError(f"batch_size={batch_size} exceeds the {num_rows} sentence pairs of the text")
     # Passes differ in length by some square root of it; where one is shorter still, the last rows have mask 0.
     steps_per_epoch = max(1, int(num_rows - 3 * num_rows ** 0.5) // batch_size)
 

@@ -220,9 +220,9 @@ def _common_length(arrays: Mapping[str, np.ndarray]) -> int:
 
 def _check_batch_size(num_rows: int, batch_size: int) -> None:
   if batch_size < 1:
-    raise InputError(f"--batch_size={batch_size}: must be at least 1")
+    raise InputError(f"batch_size={batch_size}: must be at least 1")
   if batch_size > num_rows:
-    raise InputError(f"--batch_size={batch_size} exceeds the {num_rows} rows of the data set")
+    raise InputError(f"batch_size={batch_size} exceeds the {num_rows} rows of the data set")
 
 
 def row_order(num_rows: int, batch_size: int, seed: int, order: str, remainder: str):

@@ -133,11 +133,11 @@ def as_task(dataset: Dataset, label: str = "", max_examples: int = 0, max_train:
     InputError: it has no labels, several and none is named, or one that the training part lacks.
   """
   if dataset.kind not in ("text", "pairs", "choices", "questions", "words", "audio", "images"):
-    raise InputError(f"--config.task={dataset.name}: holds {dataset.kind}, a task needs labelled text, clips or "
+    raise InputError(f"data={dataset.name}: holds {dataset.kind}, a task needs labelled text, clips or "
                      "pictures")
   if not dataset.labels or (label and label not in dataset.labels) or (not label and len(dataset.labels) > 1):
     known = ", ".join(dataset.labels) or "none"
-    raise InputError(f"--config.task={dataset.name}: name one of its labels by label; it has {known}")
+    raise InputError(f"data={dataset.name}: name one of its labels by label; it has {known}")
   label = label or next(iter(dataset.labels))
   values = dataset.labels[label]
   place = lambda i: f"{dataset.name}: example {i}" if dataset.names is None or dataset.kind == "text" and not str(
@@ -211,7 +211,7 @@ def _parts(dataset: Dataset) -> dict[str, np.ndarray]:
     parts.setdefault(_PART_NAMES.get(name, name), np.asarray(rows))
   if "train" not in parts:
     if parts:
-      raise InputError(f"--config.task={dataset.name}: has no training part, only {', '.join(parts)}")
+      raise InputError(f"data={dataset.name}: has no training part, only {', '.join(parts)}")
     parts["train"] = np.arange(len(dataset.items))
   wanted = [] if "dev" in parts else ["dev"] if "test" in parts else ["dev", "test"]
   if wanted:
@@ -226,7 +226,7 @@ def _parts(dataset: Dataset) -> dict[str, np.ndarray]:
     parts["train"] = train[drawn >= len(wanted)]
     empty = [name for name in ("train", *wanted) if not len(parts[name])]
     if empty:
-      raise InputError(f"--config.task={dataset.name}: {len(train)} examples are too few to hold a tenth out for "
+      raise InputError(f"data={dataset.name}: {len(train)} examples are too few to hold a tenth out for "
                        f"{empty[0]}; give files for train, dev and test")
   return parts
 
@@ -260,11 +260,11 @@ def encode_task(
   """
   if not hasattr(encoder, "encode_words"):
     if task.kind not in ("classification", "regression"):
-      raise InputError(f"--config.task={task.name}: an encoder of {encoder.kind} knows classification and regression")
+      raise InputError(f"data={task.name}: an encoder of {encoder.kind} knows classification and regression")
     return {part: _supervised(_encode_plain(task, rows, encoder)) for part, rows in task.parts.items()}
   if encoder.kind != "subwords" and (task.kind not in ("classification", "regression", "tagging")
                                      or not isinstance(task.texts[0], str)):
-    raise InputError(f"--config.task={task.name}: an encoder of {encoder.kind} reads one text at a time")
+    raise InputError(f"data={task.name}: an encoder of {encoder.kind} reads one text at a time")
   if task.kind == "span" and not 0 < stride < encoder.max_length:
     raise InputError(f"stride={stride}: must lie between 0 and max_length={encoder.max_length}")
   key = digest("task", VERSION, task.fingerprint, encoder.fingerprint, stride,

@@ -47,11 +47,11 @@ def load_tfds(
   """
   match = re.fullmatch(r"tfds:([\w/.-]+)(?::(.+))?", name)
   if not match:
-    raise InputError(f"--data={name}: should read tfds:<name>[/config][:split]")
+    raise InputError(f"data={name}: should read tfds:<name>[/config][:split]")
   builder = _builder(name, match[1], data_dir)
   splits = [match[2]] if match[2] else [part for part in ("train", "test") if part in builder.info.splits]
   if not splits:
-    raise InputError(f"--data={name}: no split train; name one of {', '.join(builder.info.splits)}: {name}:<split>")
+    raise InputError(f"data={name}: no split train; name one of {', '.join(builder.info.splits)}: {name}:<split>")
   texts = _texts(dict(_features(builder.info.features)))
   if texts and texts[0] != "text":
     dataset = _text_dataset(name, builder, splits, *texts)
@@ -89,7 +89,7 @@ def load_tfds(
         images = create_npy(folder / "values.npy", np.uint8, (int(ends[-1]), *picture.shape))
       if picture.shape != images.shape[1:]:
         first, other = ("x".join(map(str, shape)) for shape in (images.shape[1:], picture.shape))
-        raise InputError(f"--data={name}: the {feature}s have several shapes, example 0 {first}, {i} {other}; "
+        raise InputError(f"data={name}: the {feature}s have several shapes, example 0 {first}, {i} {other}; "
                          "image_size=N makes all of them N x N, channels=3 RGB")
       images[i] = picture
       for label in label_names:
@@ -122,12 +122,12 @@ def load_tfds(
     clips = np.split(_as_int16(name, values), np.cumsum(lengths)[:-1])
     return Dataset(name, "audio", clips, rate, labels=labels, split=split, fingerprint=key)
   if len(set(lengths)) > 1:
-    raise InputError(f"--data={name}: the {feature}s have several sizes; a set of one size is needed")
+    raise InputError(f"data={name}: the {feature}s have several sizes; a set of one size is needed")
   rows = values.reshape(len(lengths), -1)
   rows = rows / np.float32(255) if rows.dtype == np.uint8 else lossless(rows)
   bad = first_not_finite(rows)
   if bad:
-    raise InputError(f"--data={name}: row {bad[0]} has a value that is not finite")
+    raise InputError(f"data={name}: row {bad[0]} has a value that is not finite")
   return Dataset(name, "rows", rows, labels=labels, split=split, fingerprint=key)
 
 
@@ -166,7 +166,7 @@ def load_tfds_task(name: str, *, data_dir: str | os.PathLike | None = None) -> D
   elif texts and texts[1]:
     kind, _, convert = texts
   else:
-    raise InputError(f"--config.task={name}: no task is known by its features {', '.join(sorted(features))}")
+    raise InputError(f"data={name}: no task is known by its features {', '.join(sorted(features))}")
   return _text_dataset(name, builder, list(builder.info.splits), kind, True, convert)
 
 
@@ -222,7 +222,7 @@ def _builder(name: str, path: str, data_dir: str | os.PathLike | None) -> Any:
         return builder
     except Exception as e:  # What TFDS raises for a set it cannot open differs from set to set.
       if isinstance(e, ImportError) and "tensorflow" in str(e):
-        raise InputError(f"--data={name}: TFDS cannot open this set without TensorFlow; "
+        raise InputError(f"data={name}: TFDS cannot open this set without TensorFlow; "
                          "pip install embeddings_jax[tensorflow]") from e
   raise InputError(
       f"--data={name}: not prepared on this machine; prepare it once where TensorFlow is (pip install "
@@ -233,10 +233,10 @@ def _reader(name: str, builder: Any, split: str) -> Any:
   try:
     return builder.as_data_source(split)
   except NotImplementedError as e:
-    raise InputError(f"--data={name}: is prepared as {builder.info.file_format}, which cannot be read at random; "
+    raise InputError(f"data={name}: is prepared as {builder.info.file_format}, which cannot be read at random; "
                      "prepare it with file_format='array_record'") from e
   except Exception as e:
-    raise InputError(f"--data={name}: split {split!r} cannot be opened; there are {', '.join(builder.info.splits)} "
+    raise InputError(f"data={name}: split {split!r} cannot be opened; there are {', '.join(builder.info.splits)} "
                      f"({str(e).splitlines()[0]})") from e
 
 
@@ -263,7 +263,7 @@ def _content(name: str, features: Any) -> tuple[str, str]:
     if kind in found:
       return kind, found[kind]
   others = ", ".join(key for key, _ in _features(features)) or features
-  raise InputError(f"--data={name}: has no text, audio, image or vector, only {others}")
+  raise InputError(f"data={name}: has no text, audio, image or vector, only {others}")
 
 
 def _examples(name: str, parts: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -272,12 +272,12 @@ def _examples(name: str, parts: Mapping[str, Any]) -> Iterator[Mapping[str, Any]
       try:
         example = reader[i]
       except (ValueError, OSError, SyntaxError, TypeError) as error:  # Damaged, or of 16 bits without OpenCV.
-        raise InputError(f"--data={name}: example {i} of {split} cannot be decoded "
+        raise InputError(f"data={name}: example {i} of {split} cannot be decoded "
                          f"({' '.join(str(error).split())[:120]})") from error
       yield example
 
 
 def _as_int16(name: str, values: np.ndarray) -> np.ndarray:
   if len(values) and (values.min() < -32768 or values.max() > 32767):
-    raise InputError(f"--data={name}: has samples beyond 16 bits")
+    raise InputError(f"data={name}: has samples beyond 16 bits")
   return np.asarray(values, np.int16)

@@ -65,7 +65,7 @@ def tile_source(
     num_groups += GROUP_MULTIPLE
   if batch_size < 1 or num_groups % batch_size:
     fit = [size for size in range(1, num_groups + 1) if num_groups % size == 0]
-    raise InputError(f"--batch_size={batch_size}: must divide the {num_groups} groups of words; one of {fit}")
+    raise InputError(f"batch_size={batch_size}: must divide the {num_groups} groups of words; one of {fit}")
   name = digest("tiles", VERSION, cells.fingerprint, num_groups)[:32]
   place = cache_root(cache_dir) / f"tiles-{name}"
   work = place.with_name(place.name + ".work")  # Outlives a kill.

@@ -418,7 +418,7 @@ def _kind(name: str, hyper: Mapping[str, Any]) -> str:
     if not hyper["num_segments"]:
       raise InputError("a Hugging Face bert cannot have num_segments=0, only 1 or more")
     return "roberta" if hyper["position_offset"] else "bert"
-  raise InputError(f"--format=huggingface: a model {name!r} has no place there; bert and gpt have")
+  raise InputError(f"format=huggingface: a model {name!r} has no place there; bert and gpt have")
 
 
 def _config(kind: str, hyper: Mapping[str, Any]) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def read(path: str | os.PathLike, format: str = "", errors: str = "strict") -> W
       another number of numbers; a number is not finite; a word is not UTF-8 or listed twice.
   """
   if errors not in ("strict", "replace"):
-    raise InputError(f"--errors={errors}: must be 'strict' or 'replace'")
+    raise InputError(f"errors={errors}: must be 'strict' or 'replace'")
   format = _checked(format) if format else recognize(path)
   if format == "npy":
     return _read_npy(Path(path), errors)
@@ -188,11 +188,11 @@ class _Rows:
       name = word.decode("utf-8", self.errors)
     except UnicodeDecodeError as e:
       raise InputError(f"{self.path}: {where}: {_shown(word)} is not UTF-8 (or the vector before it has not "
-                       f"{self.dim} numbers); --errors=replace puts replacement characters") from e
+                       f"{self.dim} numbers); errors=replace puts replacement characters") from e
     if name in self.seen:
       if self.errors == "strict":
         raise InputError(f"{self.path}: {where}: the word {name[:60]!r} was in {self.seen[name]} already; "
-                         "--errors=replace keeps the first")
+                         "errors=replace keeps the first")
       self._repeated += 1
       return None
     self.seen[name] = where
@@ -295,7 +295,7 @@ def _read_npy(path: Path, errors: str) -> WordVectors:
     if errors == "strict":
       row = next(i for i, word in enumerate(words) if first[word] < i)
       raise InputError(f"{vocabulary}: line {row + 1}: the word {words[row][:60]!r} was in line "
-                       f"{first[words[row]] + 1} already; --errors=replace keeps the first")
+                       f"{first[words[row]] + 1} already; errors=replace keeps the first")
     kept = sorted(first.values())
     words, vectors = [words[i] for i in kept], vectors[kept]
   return WordVectors(words, vectors)
@@ -322,7 +322,7 @@ def _first_line(path: str | os.PathLike, file: BinaryIO) -> bytes:
 
 def _checked(format: str) -> str:
   if format not in FORMATS:
-    raise InputError(f"--format={format}: unknown; one of {', '.join(FORMATS)}")
+    raise InputError(f"format={format}: unknown; one of {', '.join(FORMATS)}")
   return format
 
 
@@ -340,7 +340,7 @@ def _header(path: str | os.PathLike, line: bytes, format: str) -> tuple[int, int
   sizes = _sizes(line)
   if not sizes:
     raise InputError(f"{path}: line 1: {_shown(line)} should be the numbers of words and dimensions, for {format}; "
-                     "text without that line is read by --format=glove")
+                     "text without that line is read by format=glove")
   return sizes
 
 

@@ -100,4 +100,4 @@ def check_pictures(encoder: Any, batch: Mapping[str, Any]) -> None:
   if "image" not in batch:
     raise InputError(f"the batch has {', '.join(batch)} and no pictures")
   if len(batch["image"]) < 2:
-    raise InputError("--batch_size=1: BatchNorm and contrast need other pictures beside; take 2 or more")
+    raise InputError("batch_size=1: BatchNorm and contrast need other pictures beside; take 2 or more")

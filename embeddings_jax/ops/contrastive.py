@@ -250,7 +250,7 @@ def sequence_info_nce(
                      "times: use longer windows, fewer predictions or smaller strides")
   if negatives in ("group_other", "group") and group is None:
     raise InputError(f"negatives={negatives!r}: the batch says of no sequence which `group` it is of; "
-                     "--config.data.group names a label of the data set")
+                     "data.group names a label of the data set")
   mask = jnp.ones((batch, time)) if mask is None else mask
   ahead = slice(offset, offset + num_queries)
   blocks = []

@@ -28,7 +28,7 @@ def make_model(config: Mapping[str, Any], facts: Mapping[str, Any], num_steps: i
   arguments = dict(config["model"])
   unknown = set(arguments) - set(known)
   if unknown:
-    raise InputError(f"--config.model: {name} has no {', '.join(sorted(unknown))}; it has {', '.join(known)}")
+    raise InputError(f"model: {name} has no {', '.join(sorted(unknown))}; it has {', '.join(known)}")
   if facts.get("missing") and "missing" not in known:
     raise InputError(f"missing=marginalize: {name} needs every value; use drop")
   given = facts_for(factory, {"num_steps": num_steps, **facts})
@@ -61,7 +61,7 @@ def find_factory(config: Mapping[str, Any]) -> Callable[..., Model]:
   module = find_module(name, ("models",))
   factory = getattr(module, name, None) if module else None
   if not callable(factory):
-    raise InputError(f"--model={name}: there is no model of that name")
+    raise InputError(f"model={name}: there is no model of that name")
   return factory
 
 
@@ -91,9 +91,9 @@ def encoder_of(options: Mapping[str, Any], facts: Mapping[str, Any], num_steps: 
     module = network_module(name)
     network = module.encoder(**facts_for(module.encoder, facts) | options)
   except (ModuleNotFoundError, AttributeError) as error:
-    raise InputError(f"--config.model.encoder.name={name}: there is no such network") from error
+    raise InputError(f"model.encoder.name={name}: there is no such network") from error
   except TypeError as error:
-    raise InputError(f"--config.model.encoder: {name} cannot be built ({error})") from error
+    raise InputError(f"model.encoder: {name} cannot be built ({error})") from error
   found = {"encoder": network}
   if with_model:
     sgd = {"name": "sgd", "learning_rate": 0.0}  # Its optimizer is not used.

@@ -269,7 +269,7 @@ class Directory:
     begun = checkpoints.newest_sound()
     old = workdirs.read_results(path, report=say)
     if workdirs.is_finished(old, begun, steps):
-      say(f"{path}: finished at step {begun}" + ("; more --steps continue it" if begun >= steps else ", converged"))
+      say(f"{path}: finished at step {begun}" + ("; more steps continue it" if begun >= steps else ", converged"))
       return load_run(str(path), mesh)
     if begun:
       say(f"{path}: going on from step {begun}"

@@ -52,7 +52,7 @@ def check_numbers(config: ml_collections.ConfigDict) -> None:
   """Raises if one of the numbers that every config has is out of its bounds."""
   for name, (least, most) in _BOUNDS.items():
     if not least <= config[name] <= most:
-      raise InputError(f"--config.{name}={config[name]}: must be from {least} to {most}")
+      raise InputError(f"{name}={config[name]}: must be from {least} to {most}")
 
 
 def model_names() -> list[str]:
@@ -73,26 +73,26 @@ def load_config(model: str, preset: str, config_file: str = "", pipeline: str = 
   if config_file:
     path = pathlib.Path(config_file)
     if not path.is_file() or path.suffix != ".py":
-      raise InputError(f"--config_file={config_file}: {'must be a .py file' if path.exists() else 'no such file'}")
+      raise InputError(f"config_file={config_file}: {'must be a .py file' if path.exists() else 'no such file'}")
     extensions.extend(path.parent)
     spec = importlib.util.spec_from_file_location("config_file", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
-      raise InputError(f"--config_file={config_file}: it defines no get_config(preset)")
+      raise InputError(f"config_file={config_file}: it defines no get_config(preset)")
   else:
     if not model:
-      raise InputError(f"--model is missing: one of {', '.join(model_names())}")
-    check_choice("--model", model, model_names())
+      raise InputError(f"model=: is missing; one of {', '.join(model_names())}")
+    check_choice("model", model, model_names())
     module = importlib.import_module(f"embeddings_jax.configs.{model}")
-  check_choice("--preset", preset, PRESETS)
+  check_choice("preset", preset, PRESETS)
   config = ml_collections.ConfigDict(DEFAULTS)
   for key in ("model", "data", "optimizer"):
     config[key].unlock()
   config.update(module.get_config(preset))
   config.name = config.name or model
   if not config.name:
-    raise InputError(f"--config_file={config_file}: name the model by --model or by `name` in the config")
+    raise InputError(f"config_file={config_file}: give model, or `name` in the config")
   if pipeline:
     set_pipeline(config, pipeline)
   complete(config)

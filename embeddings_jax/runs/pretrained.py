@@ -1,4 +1,4 @@
-"""Networks that are trained already, for `--init_from=DIR`: a work directory of ours, or a Hugging Face directory."""
+"""Networks that are trained already, for `init_from=DIR`: a work directory of ours, or a Hugging Face directory."""
 import hashlib
 import inspect
 import json
@@ -66,7 +66,7 @@ def load(directory: str) -> Pretrained:
   """
   path = epath.Path(directory)
   if not path.is_dir():
-    raise InputError(f"--init_from={directory}: no such directory")
+    raise InputError(f"init_from={directory}: no such directory")
   if (path / "config.json").exists() and "trajectory" in read_json(path / "config.json"):
     return _load_ours(path)
   return _load_theirs(path)
@@ -81,7 +81,7 @@ def _load_ours(path: epath.Path) -> Pretrained:
     name = options.pop("name")
   module = build.network_module(name)
   if not (hasattr(run.encoder, "for_task") and hasattr(module, "encoder")):
-    raise InputError(f"--init_from={path}: holds a {name} of {run.encoder.kind}, which is no network to start from")
+    raise InputError(f"init_from={path}: holds a {name} of {run.encoder.kind}, which is no network to start from")
   known = inspect.signature(getattr(module, name, module.encoder)).parameters
   given = {key: value for key, value in run.record["facts"].items() if key in known} | options
   parameters = inspect.signature(module.encoder).parameters
@@ -122,7 +122,7 @@ def adapt(config: Any, found: Pretrained, explicit: Collection[str]) -> None:
   Raises:
     InputError: another model than the config's, or a key that contradicts it; both values are named.
   """
-  where = f"--init_from={found.path}"
+  where = f"init_from={found.path}"
   module = build.network_module(found.name)
   known = inspect.signature(getattr(module, found.name, module.encoder)).parameters
   sizes = {key: value for key, value in found.hyper.items() if key in known and key not in FREE}
@@ -133,7 +133,7 @@ def adapt(config: Any, found: Pretrained, explicit: Collection[str]) -> None:
     accepted = {"name", *inspect.signature(module.encoder).parameters, *_hyper_fields(module.encoder(**found.hyper))}
     for key in [key for key in node if key not in accepted]:  # Of another network.
       if f"{prefix}.{key}" in explicit:
-        raise InputError(f"--config.{prefix}.{key}={node[key]!r}: a {found.name} has no {key}; leave the option out")
+        raise InputError(f"{prefix}.{key}={node[key]!r}: a {found.name} has no {key}; leave the option out")
       with node.unlocked():
         del node[key]
   elif found.name != (config.get("factory") or config["name"]):
@@ -143,7 +143,7 @@ def adapt(config: Any, found: Pretrained, explicit: Collection[str]) -> None:
   for key, value in sizes.items():
     mine = node.get(key)
     if f"{prefix}.{key}" in explicit and mine != value:
-      raise InputError(f"--config.{prefix}.{key}={mine!r}: {where} has {key}={value!r}; leave the option out")
+      raise InputError(f"{prefix}.{key}={mine!r}: {where} has {key}={value!r}; leave the option out")
     presets.assign(node, key, value)
   pooling = found.pooling
   if fine_tuned:
@@ -156,7 +156,7 @@ def adapt(config: Any, found: Pretrained, explicit: Collection[str]) -> None:
   if not hasattr(found.encoder, "tokenizer"):
     return
   if "data.tokenizer" in explicit and str(config.data.tokenizer) != found.tokenizer:
-    raise InputError(f"--config.data.tokenizer={config.data.tokenizer}: {where} brings its own tokenizer; leave the "
+    raise InputError(f"data.tokenizer={config.data.tokenizer}: {where} brings its own tokenizer; leave the "
                      "option out")
   presets.assign(config.data, "tokenizer", found.tokenizer)
   normalizer = json.loads(found.encoder.files()["tokenizer.json"]).get("normalizer") or {}
@@ -166,7 +166,7 @@ def adapt(config: Any, found: Pretrained, explicit: Collection[str]) -> None:
     mine = config.data.get(key)
     if mine and mine > longest:
       if f"data.{key}" in explicit:
-        raise InputError(f"--config.data.{key}={mine}: {where} knows positions up to {longest}")
+        raise InputError(f"data.{key}={mine}: {where} knows positions up to {longest}")
       config.data[key] = longest
 
 
@@ -188,7 +188,7 @@ def initial(found: Pretrained, report: Callable[[str], None] = print) -> Callabl
         missing[name] = leaf
         return leaf
       if leaves[name].shape != leaf.shape:
-        raise InputError(f"--init_from={found.path}: params/{name} has shape {leaves[name].shape}, the model's has "
+        raise InputError(f"init_from={found.path}: params/{name} has shape {leaves[name].shape}, the model's has "
                          f"{leaf.shape}")
       used.add(name)
       return leaves[name].astype(leaf.dtype)

@@ -1,4 +1,4 @@
-"""`--init_from` of word vectors, of a run or of a file: the first embeddings of a network's tokens."""
+"""`init_from` of word vectors, of a run or of a file: the first embeddings of a network's tokens."""
 import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -37,7 +37,7 @@ def find(name: str) -> WordStart | None:
   """
   path = epath.Path(name)
   if not path.exists():
-    raise InputError(f"--init_from={name}: no such directory or file")
+    raise InputError(f"init_from={name}: no such directory or file")
   if path.is_file():
     words, vectors = word_vectors.read(path)
   else:
@@ -71,7 +71,7 @@ def initial(found: WordStart, encoder: Any, report: Callable[[str], None] = prin
   Raises:
     InputError: the network has no embeddings of tokens, or fewer dimensions than the vectors; no token is a word.
   """
-  where = f"--init_from={found.path}"
+  where = f"init_from={found.path}"
   if not hasattr(encoder, "tokenizer"):
     raise InputError(f"{where}: holds vectors of words, and the model has no embeddings of tokens to begin with them")
   ids, rows = _words_of(encoder, found.words)

@@ -91,8 +91,8 @@ def prepared(path: epath.Path, course: Mapping[str, Any], *, overwrite: bool,
           old["trajectory"][name] = {key: json.loads(value) for key, value in values} | old["trajectory"][name]
       differing = sorted(_differences(old["trajectory"], course))
       if differing:
-        raise InputError(f"--workdir={path} holds another run: {'; '.join(differing)}; use another directory, or "
-                         "--overwrite, which moves the old run aside")
+        raise InputError(f"workdir={path} holds another run: {'; '.join(differing)}; use another directory, or "
+                         "overwrite=True, which moves the old run aside")
     check_writable(path)
     yield
   finally:
@@ -111,7 +111,7 @@ def check_writable(path: epath.Path) -> None:
     probe.write_text("")
     probe.unlink()
   except OSError as error:
-    raise InputError(f"--workdir={path}: cannot be written: {error.strerror or error}") from error
+    raise InputError(f"workdir={path}: cannot be written: {error.strerror or error}") from error
 
 
 class Lock:
@@ -143,7 +143,7 @@ class Lock:
       while not self._try():
         holder = self._holder()
         if time.monotonic() >= deadline:
-          raise InputError(f"--workdir={directory}: is in use by {holder}; wait for its end, or use another "
+          raise InputError(f"workdir={directory}: is in use by {holder}; wait for its end, or use another "
                            "directory")
         if not said:
           self._report(f"{directory}: in use by {holder}; waiting up to {patience:.0f} s")
@@ -151,7 +151,7 @@ class Lock:
         time.sleep(min(0.2, patience))
     except OSError as error:
       if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
-        raise InputError(f"--workdir={directory}: cannot be written: {error.strerror or error}") from error
+        raise InputError(f"workdir={directory}: cannot be written: {error.strerror or error}") from error
       self._report(f"{directory}: cannot be locked ({error.strerror}); make sure that no other run uses it")
 
   def release(self) -> None:
@@ -226,8 +226,8 @@ def check_restart(path: epath.Path, lost: Sequence[str], results: Mapping[str, A
   if not reached or not (lost or results is not None or logged > _unsaved_steps(path)):
     return
   where = f"damaged: {', '.join(lost)}" if lost else f"{path / 'checkpoints'} has none"
-  raise InputError(f"--workdir={path}: its log reaches step {reached}, and no checkpoint can be restored ({where}); "
-                   "bring a checkpoint back, or use --overwrite, which moves the old run aside and starts anew")
+  raise InputError(f"workdir={path}: its log reaches step {reached}, and no checkpoint can be restored ({where}); "
+                   "bring a checkpoint back, or use overwrite=True, which moves the old run aside and starts anew")
 
 
 def _unsaved_steps(path: epath.Path) -> float:

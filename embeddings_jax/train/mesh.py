@@ -29,13 +29,13 @@ def make_mesh(spec: str = "", devices: Sequence[jax.Device] | None = None) -> Me
   for part in filter(None, spec.split(",")):
     axis, _, size = part.partition(":")
     if axis not in AXES or not size.isdigit() or int(size) < 1 or axis in sizes:
-      raise InputError(f"--mesh={spec}: {part!r} is not one of {', '.join(AXES)} with a size, as in data:4,fsdp:2")
+      raise InputError(f"mesh={spec}: {part!r} is not one of {', '.join(AXES)} with a size, as in data:4,fsdp:2")
     sizes[axis] = int(size)
   others = math.prod(size for axis, size in sizes.items() if axis != "data")
   sizes.setdefault("data", max(len(devices) // others, 1))
   shape = tuple(sizes.get(axis, 1) for axis in AXES)
   if math.prod(shape) != len(devices):
-    raise InputError(f"--mesh={spec}: needs {math.prod(shape)} devices, and there are {len(devices)}")
+    raise InputError(f"mesh={spec}: needs {math.prod(shape)} devices, and there are {len(devices)}")
   # Auto, not Explicit: Flax modules and scatters are not written for sharding in types.
   return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
@@ -48,7 +48,7 @@ def num_data_shards(mesh: Mesh) -> int:
 def check_batch_size(mesh: Mesh, batch_size: int) -> None:
   """Raises unless every data shard gets as many rows as the others."""
   if batch_size % num_data_shards(mesh):
-    raise InputError(f"--batch_size={batch_size}: must be a multiple of the {num_data_shards(mesh)} data shards "
+    raise InputError(f"batch_size={batch_size}: must be a multiple of the {num_data_shards(mesh)} data shards "
                      f"of the mesh {dict(mesh.shape)}")
 
 
@@ -61,7 +61,7 @@ def padded(source: Source, multiple: int) -> Source:
   extra = -source.batch_size % multiple
   if extra and not source.may_pad:
     raise InputError(f"the {source.batch_size} blocks of the data cannot be shared out to {multiple} data shards; "
-                     f"--config.data.blocks={source.batch_size + extra} can")
+                     f"data.blocks={source.batch_size + extra} can")
   resident = {k: np.pad(v, [(0, extra)] + [(0, 0)] * (v.ndim - 1)) for k, v in source.resident.items()}
   return source._replace(batch_size=source.batch_size + extra, resident=resident)
 

@@ -82,10 +82,10 @@ def test_failed_build_is_swept_and_repeated(tmp_path):
 
 def test_unusable_cache_is_one_line(tmp_path, monkeypatch):
   (tmp_path / "file").write_text("")
-  with pytest.raises(InputError, match="cannot be written .*--cache_dir"):
+  with pytest.raises(InputError, match="cannot be written .*cache_dir"):
     cached(tmp_path / "file" / "x", lambda path: None)
 
-  with pytest.raises(InputError, match="cannot be written .*--cache_dir"):
+  with pytest.raises(InputError, match="cannot be written .*cache_dir"):
     from_texts(["a"], cache_dir=tmp_path / "file")
 
   def full(path):

@@ -64,13 +64,13 @@ def test_available_says_where(tmp_path, monkeypatch):
 
 def test_bad_names_and_files(tmp_path, monkeypatch):
   monkeypatch.delenv("EMBEDDINGS_DATA", raising=False)
-  with pytest.raises(InputError, match="--data=digit: unknown data set; did you mean 'digits'?"):
+  with pytest.raises(InputError, match="data=digit: unknown dataset; did you mean 'digits'?"):
     load("digit")
-  with pytest.raises(InputError, match="--data=qqqq: unknown data set; --list_data"):
+  with pytest.raises(InputError, match="data=qqqq: unknown dataset; catalog.available"):
     load("qqqq")
-  with pytest.raises(InputError, match="faithful.csv: needs the folder .*--data_dir or .EMBEDDINGS_DATA"):
+  with pytest.raises(InputError, match="faithful.csv: needs the folder .*data_dir or .EMBEDDINGS_DATA"):
     load("faithful")
-  with pytest.raises(InputError, match="faithful.csv: no such file; point --data_dir or .EMBEDDINGS_DATA"):
+  with pytest.raises(InputError, match="faithful.csv: no such file; point data_dir or .EMBEDDINGS_DATA"):
     load("faithful", data_dir=tmp_path)
   (tmp_path / "small-numeric").mkdir()
   (tmp_path / "small-numeric" / "faithful.csv").write_text("no")

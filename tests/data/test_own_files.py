@@ -239,7 +239,7 @@ def test_a_generator_is_a_corpus(folder, tmp_path):
 
 def test_a_function_of_a_file_is_a_corpus(folder):
   (folder / "mine.py").write_text("def articles():\n  yield 'one'\n  yield 'two'\nsize = 3\n")
-  with pytest.raises(InputError, match="mine.py:articles: is code.* give --data=.*mine.py:articles"):
+  with pytest.raises(InputError, match="mine.py:articles: is code.* give data=.*mine.py:articles"):
     load(f"{folder / 'mine.py'}:articles")
   dataset = load(f"{folder / 'mine.py'}:articles", allow_code=True)
   assert list(dataset.items) == ["one", "two"] and dataset.name.endswith("mine.py:articles")

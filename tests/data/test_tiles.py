@@ -101,7 +101,7 @@ def test_tiles_beyond_the_device_are_read_batch_by_batch(cells, tmp_path):
 
 
 def test_wrong_batch_size_and_too_little_memory(cells, tmp_path):
-  with pytest.raises(InputError, match=r"--batch_size=3: must divide the 8 groups of words; one of \[1, 2, 4, 8\]"):
+  with pytest.raises(InputError, match=r"batch_size=3: must divide the 8 groups of words; one of \[1, 2, 4, 8\]"):
     tile_source(cells, 3, cache_dir=tmp_path)
   with pytest.raises(InputError, match="0.0009537 MiB of memory are too little to deal out cells: give at least 1"):
     tile_source(cells, 1, cache_dir=tmp_path, memory=1000)

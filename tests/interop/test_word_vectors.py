@@ -138,8 +138,8 @@ BAD = {
     "not a number": (b"a 1 2\nb nan 2\n", "v: line 2: the vector of 'b' has a number that is not finite"),
     "too great": (b"a 1 1e39\n", "v: line 1: the vector of 'a' has a number that is not finite"),
     "no vector": (b"hello\nworld\n", "v: line 1: 'hello' should be a word and the numbers of its vector"),
-    "not UTF-8": (b"a 1 2\nb\xff 1 2\n", r"v: line 2: 'b\\\\xff' is not UTF-8.*--errors=replace"),
-    "twice": (b"a 1 2\nb 1 2\na 3 4\n", "v: line 3: the word 'a' was in line 1 already; --errors=replace keeps the"),
+    "not UTF-8": (b"a 1 2\nb\xff 1 2\n", r"v: line 2: 'b\\\\xff' is not UTF-8.*errors=replace"),
+    "twice": (b"a 1 2\nb 1 2\na 3 4\n", "v: line 3: the word 'a' was in line 1 already; errors=replace keeps the"),
     "binary cut": (b"2 2\n" + _binary(b"a", b"b")[:-1], "v: ends within word 2 of the 2 words"),
     "binary too few": (b"3 2\n" + _binary(b"a", b"b"), "v: ends within word 3 of the 3 words"),
     "binary too many": (b"1 2\n" + _binary(b"a", b"b"), "v: goes on after the 1 words of 2 numbers"),
@@ -149,7 +149,7 @@ BAD = {
     "binary twice": (b"2 2\n" + _binary(b"a", b"a"), "v: word 2: the word 'a' was in word 1 already"),
     "binary not finite": (b"1 2\na " + np.float32([1, np.inf]).tobytes(), "v: word 1: the vector of 'a' .* finite"),
     "header of terabytes": (b"99999999999999 99999999\na 1\n", "do not fit into a file of 28 bytes", "word2vec"),
-    "unknown format": (b"a 1\n", "--format=word2vce: unknown; one of word2vec", "word2vce"),
+    "unknown format": (b"a 1\n", "format=word2vce: unknown; one of word2vec", "word2vce"),
 }
 
 
@@ -232,7 +232,7 @@ def test_what_cannot_be_written_is_refused_and_leaves_the_old_file(tmp_path):
       ([""], one, "glove", "has white space or is empty"), (["a\nb"], one, "npy", "white space"),
       (["a", "b"], one, "glove", r"2 words for vectors of shape \[1, 2\]"),
       (["a", "a"], np.ones((2, 2)), "glove", "listed twice"), (["a"], one * np.nan, "glove", "'a' is not finite"),
-      (["a"], one, "text", "--format=text: unknown"), (["a"], one, "npy", "ends in .npy")]:
+      (["a"], one, "text", "format=text: unknown"), (["a"], one, "npy", "ends in .npy")]:
     with pytest.raises(InputError, match=message):
       write(tmp_path / "v", words, vectors, format)
   with pytest.raises(InputError, match="plain or as .gz"):

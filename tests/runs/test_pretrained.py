@@ -163,7 +163,7 @@ def test_sizes_and_tokenizer_come_from_the_directory(tmp_path):
   for node in (config.model, tuned.model.encoder):
     assert {key: node[key] for key in SIZE} == SIZE and node.vocab_size == 270
   assert config.data.tokenizer == str(tmp_path / "gpt") and config.data.max_length == 20
-  for explicit, value, message in (("model.dim", 16, r"config.model.dim=16: .* has dim=12"),
+  for explicit, value, message in (("model.dim", 16, r"model.dim=16: .* has dim=12"),
                                    ("data.tokenizer", "x.json", "brings its own tokenizer"),
                                    ("data.max_length", 64, "data.max_length=64: .* up to 20")):
     config = presets.load_config("gpt", "tiny")
@@ -306,5 +306,5 @@ def test_a_vision_directory_is_a_mae(decoder, tmp_path):
   for part, values in params.items():
     jax.tree.map(np.testing.assert_array_equal, state.params[part], values)
   config.model.dim = 32
-  with pytest.raises(InputError, match="--config.model.dim=32: --init_from=.* has dim=16"):
+  with pytest.raises(InputError, match="model.dim=32: init_from=.* has dim=16"):
     pretrained.adapt(config, found, ("model.dim",))

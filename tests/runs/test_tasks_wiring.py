@@ -50,7 +50,7 @@ def test_pretrained_weights_become_the_trunk(started):
   for name in ("encoder", "pooler"):
     equal(params[name], jax.tree.map(np.asarray, new.params[name]))
   assert "fresh: head" in said[0] and "without use: masked, next_sentence" in said[0]
-  with pytest.raises(InputError, match="--config.model.encoder.dim=16: --init_from=.* has dim=12"):
+  with pytest.raises(InputError, match="model.encoder.dim=16: init_from=.* has dim=12"):
     other = presets.load_config("finetune", "tiny")
     pretrained.adapt(other, found, ("model.encoder.dim",))
 

@@ -322,7 +322,7 @@ def test_a_log_is_never_started_over(path, logged, lost, results, refused):
   workdir.write_json(path / "config.json", record)
   (path / "metrics.jsonl").write_text("".join(f'{{"step": {step}}}\n' for step in range(1, logged + 1)))
   reached = results["steps"] if results else logged
-  with pytest.raises(InputError, match=f"its log reaches step {reached}, .*--overwrite") if refused else (
+  with pytest.raises(InputError, match=f"its log reaches step {reached}, .*overwrite=True") if refused else (
       contextlib.nullcontext()):
     workdir.check_restart(path, lost, results)
 

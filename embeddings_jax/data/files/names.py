@@ -28,7 +28,7 @@ def read_names(path: str | os.PathLike, errors: str = "strict") -> list[str]:
   try:
     text = epath.Path(path).read_bytes().decode("utf-8-sig", errors)
   except UnicodeDecodeError as error:
-    raise InputError(f"{path}: not UTF-8 at byte {error.start}; --errors=replace goes on") from error
+    raise InputError(f"{path}: not UTF-8 at byte {error.start}; errors=replace goes on") from error
   except OSError as error:
     raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
   return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []

@@ -312,5 +312,5 @@ def _square(images) -> int:
   """The side of square pictures, which crops are."""
   if images.shape[1] != images.shape[2]:
     raise InputError(f"min_scale: crops are square, the pictures have {images.shape[1]} x {images.shape[2]} pixels; "
-                     "give --config.data.image_size")
+                     "give data.image_size")
   return images.shape[1]

@@ -25,7 +25,7 @@ What the paper and its code call a pooler is `pooling` and `projection` here:
   avg                         mean              never
   avg of first and last       first_last_mean   never
 
-The encoder's parameters lie under `params/encoder`, so that pretrained leaves fit in (`--init_from`); the projection
+The encoder's parameters lie under `params/encoder`, so that pretrained leaves fit in (`init_from`); the projection
 is drawn anew, as in the paper. Deviation: dropout's mask comes from a hash. `alignment` and `uniformity` of the batch
 (Wang & Isola 2020, `ops/uniformity.py`) are metrics.
 
@@ -99,9 +99,9 @@ def simcse(
     rng_encoder, rng_projection = jax.random.split(rng)
     rows, _ = _views(batch)
     if len(batch["tokens"]) < 2:
-      raise InputError("--batch_size=1: a sentence alone has no other to be told from; take 2 or more")
+      raise InputError("batch_size=1: a sentence alone has no other to be told from; take 2 or more")
     if batch["tokens"].ndim == 2 and not (encoder.dropout or getattr(encoder, "attention_dropout", 0)):
-      raise InputError("--config.model.encoder.dropout=0: a sentence's two views would be the same; take .1, or "
+      raise InputError("model.encoder.dropout=0: a sentence's two views would be the same; take .1, or "
                        "pairs or triples of sentences")
     if auxiliary:
       state = auxiliary.init(rng_encoder, rows)

@@ -13,7 +13,7 @@ x_2 are drawn by `ops/augment.py`, in `update`; equations 1 to 4:
 
 The encoder's parameters lie under `params/encoder`, its running statistics under `extra/batch_stats/encoder`. Each
 view has BatchNorm's statistics of its own, over the whole mesh. The loss lies in [-1, 1], as the paper's does, not in
-nats. That the predictor's rate does not fall (section 4.2) is the optimizer's affair (`--config.optimizer.constant`).
+nats. That the predictor's rate does not fall (section 4.2) is the optimizer's affair (`optimizer.constant`).
 
 Expected: `embeddings_jax/configs/simsiam.py`.
 """

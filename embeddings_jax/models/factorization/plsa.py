@@ -147,7 +147,7 @@ def plsa(
 
   def init(rng, batch):
     if tempering < 1 and "held" not in batch:
-      raise InputError(f"plsa: tempering={tempering} needs occurrences that are held out: --config.data.held_out=0.1")
+      raise InputError(f"plsa: tempering={tempering} needs occurrences that are held out: data.held_out=0.1")
     document = batch["document"]
     if stepwise:  # There is no theta to keep, but neither can arrays without elements be saved.
       document = jnp.full((1, 1), -1, jnp.int32)
