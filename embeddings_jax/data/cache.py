@@ -1,7 +1,6 @@
 """Derived data (token ids, decoded text): built by one process while others wait, never half built, and verified."""
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import logging
@@ -11,6 +10,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import filelock
 
 from embeddings_jax.data.files.atomic import write_atomically
 from embeddings_jax.data.files.json import read_json
@@ -46,14 +47,15 @@ def cached(path: str | os.PathLike, build: Callable[[Path], None]) -> Path:
     return path
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = open(path.with_name(path.name + ".lock"), "w")
+    path.with_name(path.name + ".lock").touch()
   except OSError as e:
     raise InputError(f"{path.parent}: the cache cannot be written ({e.strerror}); {_ADVICE}") from e
-  with lock:
-    try:
-      fcntl.flock(lock, fcntl.LOCK_EX)
-    except OSError as e:
-      raise InputError(f"{path.parent}: the cache cannot be locked ({e.strerror}); {_ADVICE}") from e
+  lock = filelock.FileLock(path.with_name(path.name + ".lock"))
+  try:
+    held = lock.acquire()
+  except (OSError, NotImplementedError) as e:
+    raise InputError(f"{path.parent}: the cache cannot be locked ({e}); {_ADVICE}") from e
+  with held:
     if path.exists():  # Another process built it while this one waited.
       if not (damage := _damage(path)):
         return path

@@ -11,9 +11,7 @@ import json
 import math
 import os
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +22,7 @@ from scipy import sparse
 from embeddings_jax.data.cache import cache_root, cached, digest
 from embeddings_jax.data.files.arrays import load_npy, load_npz
 from embeddings_jax.data.files.atomic import write_atomically
+from embeddings_jax.data.threads import WORKERS, map_in_order
 from embeddings_jax.types import InputError
 
 VERSION = 1  # Of what is cached: raise it when the same tokens would give other counts.
@@ -34,7 +33,7 @@ _BYTES_PER_WORD = 64
 _MOST_RECORDS = 1 << 21  # One core works on: more of them leave its cache.
 _MOST_TOKENS = 1 << 29  # Of a chunk, whose places are int32.
 _SLAB = 1 << 15
-_WORKERS = max(1, min(os.cpu_count() or 1, 8))
+_WORKERS = min(WORKERS, 8)
 
 
 class Cooccurrence(NamedTuple):
@@ -235,7 +234,7 @@ class _Count(NamedTuple):
         return last, np.concatenate(rows)
       return last, self._rows(chunk, first, last)
 
-    return _in_order(count, ranges())
+    return map_in_order(lambda cut: count(*cut), ranges(), workers=_WORKERS)
 
   def _chunk(self, start: int, stop: int) -> _Chunk:
     # What a window holds first depends on two windows to either side.
@@ -369,7 +368,8 @@ class _Count(NamedTuple):
     handles = {name: _Appended(folder / f"{name}.npy", dtype, journal["cells"]) for name, dtype in files.items()}
     ranges = list(self._ranges(runs, journal["next"], room))
     missing = sum(stop - start for cuts, _ in ranges for start, stop in cuts)
-    for (cuts, following), found in zip(ranges, _in_order(lambda cuts, _: self._cells(runs, cuts), ranges)):
+    counted = map_in_order(lambda cut: self._cells(runs, cut[0]), ranges, workers=_WORKERS)
+    for (cuts, following), found in zip(ranges, counted):
       for name, handle in handles.items():
         handle.write(found[name])
       journal["marginals"] += found["marginals"]
@@ -483,15 +483,3 @@ class _Appended:
     self._file.seek(0)
     np.lib.format.write_array_header_1_0(
         self._file, {"descr": self._dtype.str, "fortran_order": False, "shape": (length,)})
-
-
-def _in_order(function: Callable, arguments: Any) -> Iterator[Any]:
-  """Results of `function(*arguments)` in order, computed by all cores; no more of them exist than there are cores."""
-  with ThreadPoolExecutor(_WORKERS) as pool:
-    waiting = deque()
-    for argument in arguments:
-      if len(waiting) == _WORKERS:
-        yield waiting.popleft().result()
-      waiting.append(pool.submit(function, *argument))
-    while waiting:
-      yield waiting.popleft().result()

@@ -11,8 +11,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import numpy as np
 from embeddings_jax.data.cache import cache_root, cached, digest
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.files.arrays import create_npy
+from embeddings_jax.data.threads import WORKERS, map_in_order
 from embeddings_jax.types import InputError
 
 VERSION = 1  # Of pictures that are cached: raise it when the same files would give others.
@@ -34,7 +34,7 @@ MAX_COMPRESSION = 2048  # Pixels of a byte; a file that claims more, and many, i
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # Other readers of Pillow start programs.
 _GREY = ("1", "L", "LA", "La")
 _KNOWN = (*_GREY, "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
-_WORKERS = min(32, os.cpu_count() or 1)  # Pillow decodes without the interpreter's lock.
+_WORKERS = min(32, WORKERS)  # Pillow decodes without the interpreter's lock.
 _AT_ONCE = 1024  # Pictures that may wait to be written.
 
 
@@ -238,7 +238,7 @@ def _decode(folder: Path, name: str, files: Sequence[tuple[str, bytes | Path]], 
 
   folder.mkdir()
   images, kept, left_out, unlike, grey = None, [], [], [], True
-  for (file, _), found in zip(files, _in_order(read, files)):
+  for (file, _), found in zip(files, map_in_order(read, files, ahead=_AT_ONCE, workers=_WORKERS)):
     if isinstance(found, UnusablePicture):
       left_out.append((file, found.why))
       continue
@@ -268,13 +268,6 @@ def _decode(folder: Path, name: str, files: Sequence[tuple[str, bytes | Path]], 
   np.save(folder / "names.npy", np.array(kept))
   if left_out:
     (folder / "left_out.json").write_text(json.dumps(left_out))
-
-
-def _in_order(call: Any, values: Sequence[Any]) -> Iterator[Any]:
-  """`map(call, values)` by several threads, some at a time, so that what is done need not wait in memory."""
-  with ThreadPoolExecutor(_WORKERS) as pool:
-    for first in range(0, len(values), _AT_ONCE):
-      yield from pool.map(call, values[first:first + _AT_ONCE])
 
 
 def _told(name: str, left_out: Sequence[tuple[str, str]], total: int) -> str:

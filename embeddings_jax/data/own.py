@@ -7,7 +7,6 @@ import logging
 import os
 import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from embeddings_jax.data.files.arrays import first_not_finite, lossless
 from embeddings_jax.data.images import SUFFIXES, by_folders, decoded
 from embeddings_jax.data.matrix import load_matrix
 from embeddings_jax.data.task_files import holds_sentences, read_sentences, task_dataset
+from embeddings_jax.data.threads import map_in_order
 from embeddings_jax.types import InputError
 
 _IDX = re.compile(r"(\.idx|idx\d-ubyte)(\.gz|\.xz|\.bz2|\.zst)?$")
@@ -362,8 +362,7 @@ def _pictures(path: str, files: Sequence[Path], cache_dir: Path, options: dict[s
   while glob.has_magic(str(root)) and not root.exists() or root.is_file():
     root = root.parent
   named = [(file.relative_to(root).as_posix(), file) for file in files]
-  with ThreadPoolExecutor() as pool:
-    sums = list(pool.map(formats.sha256, files))
+  sums = list(map_in_order(formats.sha256, files))
   key = digest("pictures", [[name, value] for (name, _), value in zip(named, sums)])
   return by_folders(decoded(path, key, named, cache_dir, **options))
 

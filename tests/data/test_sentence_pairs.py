@@ -330,7 +330,7 @@ def test_bad_input(tmp_path):
       (lambda: make(numbered(1)), "need two documents or more"),
       (lambda: make(max_length=4), "max_length=4: .* needs at least 5"),
       (lambda: make(batch_size=10_000), r"batch_size=10000 exceeds the \d+ sentence pairs"),
-      (lambda: make(batch_size=0), "--batch_size=0: must be at least 1"),
+      (lambda: make(batch_size=0), "batch_size=0: must be at least 1"),
       (lambda: make(order="random"), "must be 'shuffled' or 'sequential'"),
       (lambda: make(short_fraction=2.0), "short_fraction=2.0: must be between 0 and 1"),
       (lambda: tokenize_documents(corpus("", " "), ENCODER, cache_dir=tmp_path), "corpus: has no text to train on"),
