@@ -1,4 +1,5 @@
 """Parameter trees of transformers: made up, and compared."""
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,7 +33,7 @@ def random_params(hyper, heads=(), seed=0):
 
 def equal(one, other):
   assert jax.tree.structure(one) == jax.tree.structure(other)
-  jax.tree.map(np.testing.assert_array_equal, one, other)
+  chex.assert_trees_all_equal(one, other)
 
 
 def check_gradients(found, expected):

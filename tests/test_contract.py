@@ -180,7 +180,7 @@ def test_interrupted_equals_uninterrupted_bit_for_bit(tiny, uninterrupted, mesh_
     state, part = run(tiny, mesh_of(), steps=steps, checkpoints=checkpoints)
     found.extend(part)
     checkpoints.close()
-  jax.tree.map(np.testing.assert_array_equal, expected, state)
+  chex.assert_trees_all_equal(expected, state)
   np.testing.assert_array_equal(losses(found), losses(records))
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -14,10 +14,12 @@ from embeddings_jax.data import catalog, formats, own
 from embeddings_jax.data.cache import cache_root, cached, digest
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.encoders.base import Encoder
-from embeddings_jax.data.encoders.subwords import SubwordEncoder
 from embeddings_jax.data.sources import array_source
 from embeddings_jax.data.task_files import read_examples, task_dataset
 from embeddings_jax.types import InputError, Source
+
+if TYPE_CHECKING:
+  from embeddings_jax.data.encoders.subwords import SubwordEncoder
 
 VERSION = 3  # Of what is cached: raise it when the same task would give other arrays.
 KINDS = ("classification", "regression", "multiple_choice", "span", "tagging")
@@ -323,7 +325,7 @@ def _encode_plain(task: Task, rows: np.ndarray, encoder: Encoder) -> dict[str, n
   return batch | {"label": np.asarray(task.targets)[rows], "example": rows.astype(np.int32)}
 
 
-def _encode_part(task: Task, rows: np.ndarray, encoder: SubwordEncoder, stride: int) -> dict[str, np.ndarray]:
+def _encode_part(task: Task, rows: np.ndarray, encoder: "SubwordEncoder", stride: int) -> dict[str, np.ndarray]:
   pieces = [_ENCODE[task.kind](task, rows[i:i + _AT_ONCE], encoder, stride) for i in range(0, len(rows), _AT_ONCE)]
   axes = {"tokens": -1, "segments": -1, "tags": -1, "word_starts": -1, "offsets": -2, "characters": -2}
   found = {}
@@ -356,17 +358,17 @@ def _texts(batch: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.nd
   return inputs | {"example": rows.astype(np.int32)}
 
 
-def _encode_classes(task: Task, rows: np.ndarray, encoder: SubwordEncoder, stride: int) -> dict[str, np.ndarray]:
+def _encode_classes(task: Task, rows: np.ndarray, encoder: "SubwordEncoder", stride: int) -> dict[str, np.ndarray]:
   return _texts(encoder.encode([task.items[i] for i in rows]), rows) | {"label": np.asarray(task.targets)[rows]}
 
 
-def _encode_choices(task: Task, rows: np.ndarray, encoder: SubwordEncoder, stride: int) -> dict[str, np.ndarray]:
+def _encode_choices(task: Task, rows: np.ndarray, encoder: "SubwordEncoder", stride: int) -> dict[str, np.ndarray]:
   batch = encoder.encode([choice for i in rows for choice in task.items[i]])
   folded = {name: batch[name].reshape(len(rows), -1, batch[name].shape[-1]) for name in ("tokens", "segments")}
   return _texts(folded, rows) | {"label": np.asarray(task.targets)[rows]}
 
 
-def _encode_tags(task: Task, rows: np.ndarray, encoder: SubwordEncoder, stride: int) -> dict[str, np.ndarray]:
+def _encode_tags(task: Task, rows: np.ndarray, encoder: "SubwordEncoder", stride: int) -> dict[str, np.ndarray]:
   batch = encoder.encode_words([task.items[i] for i in rows])
   tags = np.full(batch["tokens"].shape, -1, np.int32)
   for row, i in enumerate(rows):
@@ -375,7 +377,7 @@ def _encode_tags(task: Task, rows: np.ndarray, encoder: SubwordEncoder, stride: 
   return _texts(batch, rows) | {"tags": tags, "word_starts": batch["word_starts"]}
 
 
-def _encode_spans(task: Task, rows: np.ndarray, encoder: SubwordEncoder, stride: int) -> dict[str, np.ndarray]:
+def _encode_spans(task: Task, rows: np.ndarray, encoder: "SubwordEncoder", stride: int) -> dict[str, np.ndarray]:
   """A row for every window. Windows begin with a word, so that its tokens are those of the whole context."""
   clean = lambda text: text.encode("utf-8", "replace").decode()  # A lone surrogate is one character, as `?` is.
   contexts = list(dict.fromkeys(clean(task.items[i][1]) for i in rows))

@@ -17,15 +17,13 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from safetensors.numpy import save
 
-from embeddings_jax.data.encoders.subwords import SubwordEncoder
 from embeddings_jax.data.files.atomic import write_atomically
 from embeddings_jax.data.files.json import json_field, parse_json, read_json
-from embeddings_jax.data.files.tokenizer import load_tokenizer, max_tokens, with_text_options
 from embeddings_jax.interop.leaves import (
   Fields,
   Leaf,
@@ -40,6 +38,9 @@ from embeddings_jax.interop.leaves import (
   write_leaf,
 )
 from embeddings_jax.types import InputError
+
+if TYPE_CHECKING:
+  from embeddings_jax.data.encoders.subwords import SubwordEncoder
 
 ROBERTA = ("roberta", "xlm-roberta", "camembert")
 KNOWN = ("bert", *ROBERTA, "openai-gpt", "gpt2")
@@ -189,7 +190,7 @@ def sentence_model(directory: str | os.PathLike) -> SentenceModel:
   return found
 
 
-def text_encoder(sentence: SentenceModel, hyper: Mapping[str, Any]) -> SubwordEncoder:
+def text_encoder(sentence: SentenceModel, hyper: Mapping[str, Any]) -> "SubwordEncoder":
   """Builds the encoder of a directory: its tokenizer, with the limits and text options of `sentence`.
 
   Args:
@@ -199,6 +200,10 @@ def text_encoder(sentence: SentenceModel, hyper: Mapping[str, Any]) -> SubwordEn
   Raises:
     InputError: A damaged tokenizer, an option that is not supported, or more tokens than the network has.
   """
+  # Here, as tokenizers take a while to import.
+  from embeddings_jax.data.encoders.subwords import SubwordEncoder
+  from embeddings_jax.data.files.tokenizer import load_tokenizer, max_tokens, with_text_options
+
   tokenizer = load_tokenizer(sentence.folder)
   if sentence.strip or sentence.lowercase:
     tokenizer = with_text_options(tokenizer, strip=sentence.strip, lowercase=sentence.lowercase)

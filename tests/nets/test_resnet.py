@@ -1,4 +1,5 @@
 """Residual networks against those of `transformers`, in training and out of it; BatchNorm over masks and meshes."""
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -135,7 +136,7 @@ def test_rows_with_mask_0_have_no_part_in_the_statistics():
   found, moved = run(x, jnp.array([1.0] * 5 + [0.0] * 3))
   expected, alone = run(x[:5], jnp.ones(5))
   np.testing.assert_allclose(found[:5], expected, rtol=1e-4, atol=1e-5)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), moved, alone)
+  chex.assert_trees_all_close(moved, alone, rtol=1e-4, atol=1e-6)
 
 
 def test_statistics_are_those_of_the_whole_mesh(mesh_of):
@@ -149,7 +150,7 @@ def test_statistics_are_those_of_the_whole_mesh(mesh_of):
   with jax.set_mesh(mesh):
     rows = jax.device_put(x, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp"))))
     found = run(variables, rows)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected)
+  chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_pictures_of_another_size_are_resized():

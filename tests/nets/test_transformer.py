@@ -1,6 +1,7 @@
 """The transformer: what it attends to, its forms that must agree, what it refuses. Parity: tests of the models."""
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,7 +55,7 @@ def test_the_first_token_alone_is_that_of_all_with_its_gradient(norm, num_layers
   (_, found), others = calls(params, "first")
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
   largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradients))
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * largest), others, gradients)
+  chex.assert_trees_all_close(others, gradients, rtol=1e-4, atol=1e-5 * largest)
 
 
 @pytest.mark.parametrize("valid", ["none", "padding", "nothing", "parts", "causal"])
@@ -133,7 +134,7 @@ def test_dropout_remat_and_unrolling_change_nothing_else():
   for options in ({"remat": "full"}, {"remat": "dots"}, {"unroll": 2}):
     other = text_encoder(**HYPER | options)
     found = jax.jit(jax.value_and_grad(lambda p, other=other: loss(other, p)))(params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), found, expected)
+    chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
   assert abs(float(expected[0]) - float(jnp.square(call(module, params, TOKENS)).sum())) > 0.1
 
 
@@ -162,7 +163,7 @@ def test_what_accelerators_compute_otherwise_is_the_same(monkeypatch, dtype, tol
   (_, found), others = calls(params)
   np.testing.assert_allclose(found, expected, atol=tolerance)
   largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradients))
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=tolerance * largest), others, gradients)
+  chex.assert_trees_all_close(others, gradients, atol=tolerance * largest)
 
 
 def test_positions():

@@ -2,6 +2,7 @@
 import json
 import pathlib
 
+import chex
 import jax
 import ml_collections
 import numpy as np
@@ -163,7 +164,7 @@ def test_a_run_starts_from_what_contrast_has_learnt_with_its_statistics(tmp_path
   assert "arrays of resnet taken over; fresh: head; without use: batch_stats, projector" in done.stdout
   runs = [load_run(str(path)) for path in (first, second)]
   kept = [(run.state.params["encoder"], run.state.extra["batch_stats"]["encoder"]) for run in runs]
-  jax.tree.map(np.testing.assert_array_equal, *kept)
+  chex.assert_trees_all_equal(*kept)
   for part in kept[0][1]["block_1"]["norm_0"].values():
     assert np.ptp(np.asarray(part)) > 0  # No longer those of a network that has seen nothing.
   items = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1)).astype(np.uint8)
@@ -204,8 +205,8 @@ def test_a_target_begins_with_the_pretrained_parameters_too(mesh_of):
   found = pretrained.Pretrained(pathlib.Path("w"), "resnet", {}, trunk, data.encoder, "", "")
   new = pretrained.initial(found, lambda _: None)(state)
   for tree in (new.params, new.extra["target"]):
-    jax.tree.map(np.testing.assert_array_equal, tree["encoder"], other.params["encoder"])
-  jax.tree.map(np.testing.assert_array_equal, new.extra["target"]["projector"], state.extra["target"]["projector"])
+    chex.assert_trees_all_equal(tree["encoder"], other.params["encoder"])
+  chex.assert_trees_all_equal(new.extra["target"]["projector"], state.extra["target"]["projector"])
 
 
 @pytest.mark.parametrize("ratio", [0.15, 0.75, 0.9])

@@ -1,6 +1,7 @@
 """`--init_from`: networks that are trained already, of others and of ours."""
 import json
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -304,7 +305,7 @@ def test_a_vision_directory_is_a_mae(decoder, tmp_path):
   model = build.make_model(config.to_dict() | {"name": "mae"}, {}, 1)
   state = pretrained.initial(found, lambda _: None)(model.init(jax.random.key(0), batch))
   for part, values in params.items():
-    jax.tree.map(np.testing.assert_array_equal, state.params[part], values)
+    chex.assert_trees_all_equal(state.params[part], values)
   config.model.dim = 32
   with pytest.raises(InputError, match="model.dim=32: init_from=.* has dim=16"):
     pretrained.adapt(config, found, ("model.dim",))

@@ -1,7 +1,7 @@
 """`--init_from` of word vectors: tokens that are words begin with them."""
 import json
 
-import jax
+import chex
 import numpy as np
 import pytest
 from commands import call
@@ -57,7 +57,7 @@ def test_tokens_that_are_words_have_the_words_inner_products(model):
   np.testing.assert_array_equal(state.average["encoder"]["token_embedding"], table)
   np.testing.assert_array_equal(state.params["encoder"]["position_embedding"], fresh[:3])
   again = word_start.initial(start(vectors), encoder, lambda _: None)(state_of(fresh))
-  jax.tree.map(np.testing.assert_array_equal, again.params, state.params)
+  chex.assert_trees_all_equal(again.params, state.params)
 
 
 def test_vectors_that_do_not_fit_are_refused():

@@ -3,6 +3,7 @@ import os
 import signal
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,13 +25,10 @@ class SumState(NamedTuple):
 
 def summing_model(bad_at=None, converged_at=None):
   """Adds up what it sees; the noise depends on every rng that it was given."""
-  traces = []
-
   def init(rng, batch):
     return SumState(jnp.zeros(()), jax.random.normal(rng), jnp.zeros((), jnp.int32))
 
   def update(state, batch, rng):
-    traces.append(1)
     total = state.total + (batch["x"] * batch["mask"]).sum()
     new = SumState(total, 0.9 * state.noise + jax.random.normal(rng), state.step + 1)
     metrics = {"loss": jnp.where(new.step == (bad_at or -1), jnp.nan, new.step.astype(jnp.float32))}
@@ -40,7 +38,7 @@ def summing_model(bad_at=None, converged_at=None):
       metrics["converged"] = (new.step >= converged_at).astype(jnp.float32)
     return new, metrics
 
-  return Model(init, update, lambda state, batch: batch["x"][:, None]), traces
+  return Model(init, update, lambda state, batch: batch["x"][:, None])
 
 
 def numbers(**options):
@@ -48,30 +46,31 @@ def numbers(**options):
 
 
 def test_every_row_is_seen_once_a_pass(mesh_of):
-  state = train(summing_model()[0], numbers(), steps=6, mesh=mesh_of())
+  state = train(summing_model(), numbers(), steps=6, mesh=mesh_of())
   assert float(state.total) == 2 * np.arange(12).sum()
   assert int(state.step) == 6
 
 
 @pytest.mark.parametrize("resident", [True, False])
 def test_dispatches_change_nothing_but_speed(mesh_of, resident):
-  runs = [train(summing_model()[0], numbers(resident=resident), steps=11, steps_per_dispatch=k, mesh=mesh_of())
+  runs = [train(summing_model(), numbers(resident=resident), steps=11, steps_per_dispatch=k, mesh=mesh_of())
           for k in (1, 4, 11)]
   for state in runs[1:]:
-    jax.tree.map(np.testing.assert_array_equal, runs[0], state)
+    chex.assert_trees_all_equal(runs[0], state)
 
 
 def test_update_is_traced_once_for_all_trainings_of_a_model(mesh_of):
-  model, traces = summing_model()
+  model = summing_model()
+  chex.clear_trace_counter()  # It knows functions by their source.
+  model = model._replace(update=chex.assert_max_traces(model.update, n=1))
   source = numbers()
   for steps in (18, 20):  # The last dispatch of 18 is shorter.
     train(model, source, steps=steps, steps_per_dispatch=5, mesh=mesh_of())
-  assert len(traces) == 1
 
 
 def test_logs_and_evaluations_are_due_by_the_absolute_step(mesh_of):
   written, evaluated = [], []
-  train(summing_model()[0], numbers(), steps=20, steps_per_dispatch=4, log_every=6, eval_every=10, mesh=mesh_of(),
+  train(summing_model(), numbers(), steps=20, steps_per_dispatch=4, log_every=6, eval_every=10, mesh=mesh_of(),
         write=lambda step, record: written.append((step, record)),
         evaluate=lambda state, step: evaluated.append((step, int(state.step))) or {"score": 1.0})
   losses = [(step, record["loss"]) for step, record in written if "loss" in record]
@@ -83,28 +82,28 @@ def test_logs_and_evaluations_are_due_by_the_absolute_step(mesh_of):
 def test_where_the_best_is_kept_what_is_evaluated_is_saved_and_the_last_step_too(mesh_of, tmp_path):
   checkpoints = Checkpoints(str(tmp_path / "c"), keep=1, best_metric="score")
   score = {8: 0.3, 12: 0.9, 16: 0.4, 18: 0.5}
-  train(summing_model()[0], numbers(), steps=18, steps_per_dispatch=4, eval_every=6, mesh=mesh_of(),
+  train(summing_model(), numbers(), steps=18, steps_per_dispatch=4, eval_every=6, mesh=mesh_of(),
         checkpoints=checkpoints, evaluate=lambda state, step: {"score": score[step]})
   assert (checkpoints.latest(), checkpoints.best()) == (18, 12)
   checkpoints.close()
 
 
 def test_resumed_equals_uninterrupted_and_more_steps_continue(mesh_of, tmp_path):
-  whole = train(summing_model()[0], numbers(), steps=17, steps_per_dispatch=3, mesh=mesh_of())
+  whole = train(summing_model(), numbers(), steps=17, steps_per_dispatch=3, mesh=mesh_of())
   started = []
   for steps in (4, 10, 17):
     checkpoints = Checkpoints(str(tmp_path / "c"))
-    state = train(summing_model()[0], numbers(), steps=steps, steps_per_dispatch=3, mesh=mesh_of(),
+    state = train(summing_model(), numbers(), steps=steps, steps_per_dispatch=3, mesh=mesh_of(),
                   checkpoints=checkpoints, save_every=3, started=started.append)
     checkpoints.close()
   assert started == [0, 4, 10]
-  jax.tree.map(np.testing.assert_array_equal, whole, state)
+  chex.assert_trees_all_equal(whole, state)
 
 
 def test_a_finished_run_is_left_as_it_is(mesh_of, tmp_path):
   for _ in range(2):
     checkpoints = Checkpoints(str(tmp_path / "c"))
-    state = train(summing_model()[0], numbers(), steps=5, mesh=mesh_of(), checkpoints=checkpoints)
+    state = train(summing_model(), numbers(), steps=5, mesh=mesh_of(), checkpoints=checkpoints)
     checkpoints.close()
   assert int(state.step) == 5
 
@@ -113,7 +112,7 @@ def test_a_finished_run_is_left_as_it_is(mesh_of, tmp_path):
 def test_convergence_ends_one_dispatch_later(mesh_of, tmp_path, save_every):
   checkpoints = Checkpoints(str(tmp_path / "c"), keep=100)
   shown = []
-  state = train(summing_model(converged_at=5)[0], numbers(), steps=50, steps_per_dispatch=3, mesh=mesh_of(),
+  state = train(summing_model(converged_at=5), numbers(), steps=50, steps_per_dispatch=3, mesh=mesh_of(),
                 checkpoints=checkpoints, save_every=save_every, progress=lambda step, record: shown.append(step))
   assert int(state.step) == 5
   assert shown == [3, 6, 9] and checkpoints.latest() == 9
@@ -124,12 +123,12 @@ def test_convergence_is_remembered_by_checkpoints(mesh_of, tmp_path):
   """Interrupted right after the dispatch that converged, the run ends where it would have ended."""
   import shutil
   checkpoints = Checkpoints(str(tmp_path / "c"), keep=100)
-  train(summing_model(converged_at=5)[0], numbers(), steps=50, steps_per_dispatch=3, mesh=mesh_of(),
+  train(summing_model(converged_at=5), numbers(), steps=50, steps_per_dispatch=3, mesh=mesh_of(),
         checkpoints=checkpoints, save_every=3)
   checkpoints.close()
   shutil.rmtree(tmp_path / "c" / "9")
   checkpoints = Checkpoints(str(tmp_path / "c"), keep=100)
-  train(summing_model(converged_at=5)[0], numbers(), steps=50, steps_per_dispatch=3, mesh=mesh_of(),
+  train(summing_model(converged_at=5), numbers(), steps=50, steps_per_dispatch=3, mesh=mesh_of(),
         checkpoints=checkpoints, save_every=3)
   assert checkpoints.latest() == 9
   checkpoints.close()
@@ -138,7 +137,7 @@ def test_convergence_is_remembered_by_checkpoints(mesh_of, tmp_path):
 def test_non_finite_loss_names_the_update_and_keeps_the_last_good_checkpoint(mesh_of, tmp_path):
   checkpoints = Checkpoints(str(tmp_path / "c"))
   with pytest.raises(NonFiniteLoss, match=r"loss is nan in update 8: .*steps 6 to 7.*last good checkpoint is step 6"):
-    train(summing_model(bad_at=8)[0], numbers(), steps=20, steps_per_dispatch=3, save_every=3, mesh=mesh_of(),
+    train(summing_model(bad_at=8), numbers(), steps=20, steps_per_dispatch=3, save_every=3, mesh=mesh_of(),
           checkpoints=checkpoints)
   checkpoints.close()
 
@@ -152,7 +151,7 @@ def test_signals_save_and_stop(mesh_of, tmp_path, number, code):
       os.kill(os.getpid(), number)
 
   with Signals() as signals, pytest.raises(Stopped, match="received: saved at step") as stopped:
-    train(summing_model()[0], numbers(), steps=50, steps_per_dispatch=2, mesh=mesh_of(), checkpoints=checkpoints,
+    train(summing_model(), numbers(), steps=50, steps_per_dispatch=2, mesh=mesh_of(), checkpoints=checkpoints,
           progress=send, signals=signals)
   assert stopped.value.exit_code == code
   assert checkpoints.latest() == stopped.value.step == 6
@@ -165,7 +164,7 @@ def test_a_signal_in_the_last_save_stops_the_run_before_its_evaluation(mesh_of, 
   wait = checkpoints.wait
   monkeypatch.setattr(checkpoints, "wait", lambda: (os.kill(os.getpid(), signal.SIGTERM), wait()))
   with Signals() as signals, pytest.raises(Stopped, match="SIGTERM received: saved at step 6") as stopped:
-    train(summing_model()[0], numbers(), steps=6, mesh=mesh_of(), checkpoints=checkpoints, signals=signals)
+    train(summing_model(), numbers(), steps=6, mesh=mesh_of(), checkpoints=checkpoints, signals=signals)
   checkpoints.close()
   assert stopped.value.exit_code == 75 and checkpoints.newest_sound() == 6
 
@@ -207,14 +206,14 @@ def test_a_failing_source_is_raised_where_its_batch_is_due(mesh_of):
 
   shown = []
   with pytest.raises(InputError, match="row 3 is broken"):
-    train(summing_model()[0], source._replace(feed_at=feed_at), steps=9, mesh=mesh_of(),
+    train(summing_model(), source._replace(feed_at=feed_at), steps=9, mesh=mesh_of(),
           progress=lambda step, record: shown.append(step))
   assert shown == [1, 2]
 
 
 def test_a_batch_that_the_mesh_does_not_divide_is_refused(mesh_of):
   with pytest.raises(InputError, match="batch_size=4: must be a multiple of the 8 data shards"):
-    train(summing_model()[0], numbers(), steps=1, mesh=mesh_of("data:8"))
+    train(summing_model(), numbers(), steps=1, mesh=mesh_of("data:8"))
 
 
 def test_the_library_in_ten_lines(mesh_of):

@@ -1,4 +1,5 @@
 """SimCLR's update by hand: its two views, NT-Xent of cosines, the network that is kept."""
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,7 +38,7 @@ def test_loss_is_that_of_the_other_view_among_all():
   positive = terms[np.arange(12), np.roll(np.arange(12), 6)]
   np.testing.assert_allclose(metrics["loss"], np.mean(np.log(terms.sum(1) / positive)), rtol=2e-4)
   np.testing.assert_allclose(metrics["accuracy"], (terms.max(1) == positive).mean(), atol=1e-6)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), new.extra, moved)
+  chex.assert_trees_all_close(new.extra, moved, rtol=1e-4, atol=1e-5)
   assert np.abs(np.asarray(views[0] - views[1])).mean() > 0.01
 
 

@@ -1,4 +1,5 @@
 """SimSiam's update by hand: the loss, and the gradient that stops at the other view, by torch's autograd."""
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,5 +58,5 @@ def test_no_gradient_goes_through_the_vectors_that_are_predicted():
   constant["predictor"]["dense_1"] = {"kernel": jnp.zeros((3, 5)), "bias": jnp.arange(5.0)}
   new, _ = jax.jit(model.update)(state._replace(params=constant), {"image": x}, jax.random.key(1))
   for name in ("encoder", "projector"):
-    jax.tree.map(np.testing.assert_array_equal, new.params[name], constant[name])
+    chex.assert_trees_all_equal(new.params[name], constant[name])
   assert (new.params["predictor"]["dense_1"]["bias"] != jnp.arange(5.0)).any()

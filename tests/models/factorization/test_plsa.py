@@ -1,6 +1,7 @@
 """Topics: EM against a plain loop and scikit-learn, the free energy, tempering, streams, and several devices."""
 from types import SimpleNamespace
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -253,7 +254,7 @@ def test_a_converged_state_stays(small):
   assert int(state.converged) == 1 and float(metrics["converged"]) == 1
   again, metrics = update(state, small.batch, None)
   assert float(metrics["converged"]) == 1
-  jax.tree.map(np.testing.assert_array_equal, state, again)
+  chex.assert_trees_all_equal(state, again)
 
 
 def test_fractional_counts_are_weights(small, trained, tmp_path):
@@ -328,7 +329,7 @@ def test_the_best_of_several_starts_is_kept(small, mesh_of, tmp_path):
   for until in (5, steps):
     again = train(model, source, steps=until, mesh=mesh, steps_per_dispatch=4, seed=5, checkpoints=checkpoints)
   checkpoints.close()
-  jax.tree.map(np.testing.assert_array_equal, again, state)
+  chex.assert_trees_all_equal(again, state)
 
   eight = train(model, source, steps=steps, mesh=mesh_of("data:4,fsdp:2"), steps_per_dispatch=4, seed=5)
   assert eight.states.theta.sharding.spec[:2] == (None, DATA_AXES)

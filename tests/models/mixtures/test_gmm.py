@@ -1,6 +1,7 @@
 """Gaussian mixtures: scikit-learn's iterations, the likelihood, and the three ways to do EM."""
 import os
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -297,7 +298,7 @@ def test_converged_state_stays():
   assert int(state.converged) == 1
   again, metrics = model.update(state, {"x": jnp.asarray(x)}, None)
   assert float(metrics["converged"]) == 1
-  jax.tree.map(np.testing.assert_array_equal, state, again)
+  chex.assert_trees_all_equal(state, again)
 
 
 def test_each_half_step_lowers_the_free_energy():

@@ -1,6 +1,7 @@
 """Heads on an encoder: against `transformers`, by exact zeros, and on a rule that was planted."""
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -74,7 +75,7 @@ def test_a_frozen_encoder_stays_bit_for_bit_and_the_head_learns(planted):
     rows_of_step = slice(8 * step, 8 * step + 8)
     batch = jax.tree.map(lambda x, rows=rows_of_step: x[rows], planted)
     state, _ = update(state, batch, jax.random.key(step))
-  jax.tree.map(np.testing.assert_array_equal, first.params["encoder"], state.params["encoder"])
+  chex.assert_trees_all_equal(first.params["encoder"], state.params["encoder"])
   assert not np.array_equal(first.params["head"]["kernel"], state.params["head"]["kernel"])
   head = sum(x.size for name in ("head", "pooler") for x in jax.tree.leaves(first.params[name]))
   assert sum(x.size for x in jax.tree.leaves(first.opt_state)) <= 2 * head + 2  # No moments of the encoder.

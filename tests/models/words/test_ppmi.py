@@ -1,5 +1,6 @@
 import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -137,7 +138,7 @@ def test_it_ends_when_it_has_converged_and_then_stays(converged):
   losses = [record["loss"] for record in metrics]
   assert all(new <= old + 1e-6 for old, new in zip(losses, losses[1:]))  # A cycle only widens the span.
   again, _ = jax.jit(model.update)(state, jax.tree.map(jnp.asarray, batch), None)
-  jax.tree.map(np.testing.assert_array_equal, state, again)
+  chex.assert_trees_all_equal(state, again)
 
 
 @pytest.mark.parametrize("mesh", ["data:4,fsdp:2", "model:8"])

@@ -1,5 +1,6 @@
 import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -224,7 +225,7 @@ def test_tiles_are_only_a_layout():
     new.append(jax.jit(model.update)(_trained_state(model), batch, rng))
   assert jnp.abs(new[0][0].input - _trained_state(_model()).input).max() > 0.01
   for other in new[1:]:
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5), new[0], other)
+    chex.assert_trees_all_close(new[0], other, atol=1e-5, rtol=1e-5)
 
 
 def test_bfloat16_rounds_the_factors_only():
@@ -242,17 +243,16 @@ def test_bfloat16_rounds_the_factors_only():
 def test_update_is_closed_and_traced_once_in_a_scan():
   model = _model(num_steps=10)
   state = model.init(jax.random.key(0), None)
-  traces = []
+  chex.clear_trace_counter()  # It knows functions by their source.
 
+  @chex.assert_max_traces(n=1)
   def update(state, x):
-    traces.append(None)
     return model.update(state, {"tokens": x[0], "mask": jnp.ones(3)}, x[1])
 
   batches = jnp.stack([_batch(i)["tokens"] for i in range(10)]), jax.random.split(jax.random.key(0), 10)
   run = jax.jit(lambda state: jax.lax.scan(update, state, batches), donate_argnums=0)
   single = jax.tree.map(jnp.copy, state)
   new, metrics = run(state)
-  assert len(traces) == 1
   aval = lambda tree: jax.tree.map(lambda x: (x.shape, x.dtype, x.aval.weak_type), tree)
   assert aval(new) == aval(single)
   np.testing.assert_allclose(metrics["learning_rate"], 0.025 * (1 - np.arange(10) / 10 * (1 - 1e-4)), rtol=1e-5)

@@ -1,4 +1,5 @@
 """LayerNorm and its own backward passes."""
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,7 +47,7 @@ def test_folded_into_the_product_after_it(monkeypatch, backend):
 
   np.testing.assert_allclose(joined(x, *params), apart(x, *params), rtol=1e-5, atol=1e-5)
   gradient = lambda map: jax.grad(lambda *inputs: (weight * jnp.tanh(map(*inputs))).sum(), (0, 1, 2, 3))(x, *params)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), gradient(joined), gradient(apart))
+  chex.assert_trees_all_close(gradient(joined), gradient(apart), rtol=1e-4, atol=1e-5)
 
 
 def test_types():
