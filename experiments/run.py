@@ -125,7 +125,7 @@ def bind_address(coordinator: str) -> str | None:
 
 
 def several_tasks() -> bool:
-  """Whether a scheduler says that this process is one of several."""
+  """Returns whether a scheduler says that this process is one of several."""
   counts = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
   hosts = os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")
   # In an allocation without srun, SLURM_NTASKS counts tasks that nobody started.

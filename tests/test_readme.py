@@ -1,4 +1,4 @@
-"""What the README says is so."""
+"""Claims and commands of the README hold."""
 import json
 import os
 import pathlib

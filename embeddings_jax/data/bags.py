@@ -91,7 +91,7 @@ def count_documents(
   """Counts of a data set of text, bags or a matrix, cached by its fingerprint and these options.
 
   Args:
-    dataset: of kind `text`; or `bags` or `matrix` (rows are documents), whose words and documents are as given.
+    dataset: Text; or `bags` or a `matrix` (rows are documents), whose words and documents stay as they are.
     normalize: `a-z`, `lower`, `cased` or `spaces`; see `split_words`.
     min_count: words that occur less often are left out of the vocabulary.
     min_documents: so are words of fewer documents (of what `unit` says),
@@ -269,7 +269,7 @@ def bag_source(
     batch_size: blocks of a batch, in another order in every pass; 0 makes all of them the batch of every step.
     blocks: number of blocks. The data shards must divide it, and so must `batch_size`.
     held_out: probability with which each occurrence of a word is held out; a fractional count is as a whole.
-    seed: of ties, of what is held out, and of the order of the blocks.
+    seed: Random seed of ties, of what is held out, and of the order of the blocks.
     resident: keep the blocks on the device; by default where they are small. Otherwise they are read as they come.
 
   Returns:

@@ -40,7 +40,8 @@ def load(
   """Loads a data set.
 
   Args:
-    name: of the catalog (`available()`), `tfds:<name>[/config][:split]`, a path or glob, or `FILE.py:FUNCTION`.
+    name: A name of the catalog (`available()`), `tfds:<name>[/config][:split]`, a path or glob, or
+      `FILE.py:FUNCTION`.
     data_dir: folder of the catalog's files; default `$EMBEDDINGS_DATA`.
     cache_dir: folder of what is derived; default `$EMBEDDINGS_CACHE`, then `~/.cache/embeddings_jax`.
     errors: `strict` refuses text that is not UTF-8, `replace` puts replacement characters.
@@ -48,7 +49,7 @@ def load(
       with NaN); by default the tables of the catalog are without such rows, and files that have some are refused.
     allow_code: Whether `FILE.py:FUNCTION` may run; only for a name that the user has given himself.
     documents: End of a document of the user's plain text: `line`, `blank` (line) or `auto`; see `own.load_path`.
-    **pictures: of sets of picture files: `image_size`, `channels` and `bad`; see `images.decoded`.
+    **pictures: Options for image files: `image_size`, `channels` and `bad`; see `images.decoded`.
 
   Raises:
     InputError: an unknown name, a missing, damaged or empty file.

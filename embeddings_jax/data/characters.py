@@ -36,7 +36,7 @@ class SpelledTexts(NamedTuple):
   """A corpus as words.
 
   Attributes:
-    encoder: of the most frequent words.
+    encoder: Encoder of the most frequent words.
     train, validation: int32 `[num_tokens]`, memory-mapped: which word of all there are stands where, sentences
       between `BEGIN` and `END`; of the training documents, and of those held out (None where there is none).
     characters: uint16 `[num_words + 1, max_characters]`, how all of them are spelled; the last row is 0.
@@ -60,8 +60,8 @@ def spell_documents(dataset: Dataset, *, vocab_size: int, max_characters: int, m
   Args:
     dataset: a `Dataset` of kind `text`.
     vocab_size: words that can be predicted, the most frequent ones and the `MARKS`.
-    max_characters: of a word, with two marks.
-    max_length: of the encoder.
+    max_characters: Number of characters of a word, with two marks.
+    max_length: Largest number of words of an encoded item.
     cache_dir: default `$EMBEDDINGS_CACHE`, then `~/.cache/embeddings_jax`.
 
   Raises:
@@ -95,7 +95,7 @@ def character_source(stream: np.ndarray, characters: np.ndarray, vocab_size: int
   `[batch_size, length]` (what is past the vocabulary is `UNKNOWN`, -1 past the end) and `mask`.
 
   Args:
-    stream, characters: of `SpelledTexts`.
+    stream, characters: Arrays of `SpelledTexts`.
     vocab_size: words that can be predicted.
     length: words of a window, with the marks.
     batch_size, **options: as for `window_source`.

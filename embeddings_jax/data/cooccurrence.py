@@ -47,7 +47,7 @@ class Cooccurrence(NamedTuple):
       `marginals` `[vocab_size]`: row sums, or of sliding windows the number that hold the word;
       `context_marginals` `[vocab_size]`: column sums, or the same as `marginals`;
       `total`: the sum of all counts, or the number of windows.
-    fingerprint: of what determines the cells.
+    fingerprint: Hash of everything that determines the cells.
   """
 
   row: np.ndarray
@@ -98,8 +98,8 @@ def count_cooccurrences(
     vocab_size: ids are below it.
     key: fingerprint of the tokens (`Tokens.fingerprint`).
     window: `pairs`: the largest distance; `windows`: words of a window.
-    weighting: of `pairs`: `distance` gives words at distance d the weight 1 / d (Pennington et al. 2014), `none` 1.
-    symmetric: of `pairs`: count both (earlier, later) and (later, earlier); else the earlier word is the row.
+    weighting: For `pairs`: `distance` weights words at distance d by 1 / d (Pennington et al. 2014), `none` by 1.
+    symmetric: For `pairs`: count both (earlier, later) and (later, earlier); else the earlier word is the row.
     counting: `pairs` of positions; or `windows`: slide over each run of tokens and count, for two different words,
       the windows that hold both, however often. A run that is shorter than the window is one window.
     memory: bytes that the count may have in arrays at one time, in all threads together.

@@ -1,4 +1,4 @@
-"""What every data set is once it is loaded."""
+"""Datasets in memory or memory-mapped: items, labels and splits."""
 import hashlib
 import logging
 import os
@@ -29,8 +29,8 @@ class Dataset(NamedTuple):
       uint8 `[num_images, height, width, channels]`, perhaps memory-mapped; text: a sequence of strings, documents
       (read from the disk as they are asked for); audio: a list of int16 `[num_samples]`; bags: see `bags.py`; matrix:
       see `matrix.py`; pairs and what follows it: see `task_files.py`; triples: (anchor, like it, unlike it).
-    rate: of audio, samples per second.
-    names: of the rows, documents or clips.
+    rate: Sample rate of audio, in Hz.
+    names: Names of the rows, documents or clips.
     columns: names of the features.
     labels: name -> array over the items, of integers or strings. Never shown to a model in training.
     split: name -> indices of items, where the data set has an official split.
@@ -141,8 +141,8 @@ def text_dataset(
   """Text, written to the cache once for every `fingerprint`; a label `split` becomes the split.
 
   Args:
-    name: of the data set.
-    fingerprint: of the files and options that determine the documents.
+    name: Name of the data set.
+    fingerprint: Hash of the files and options that determine the documents.
     documents: reads them.
     cache_dir: where they are kept.
     by_content: let the text itself be the data set's fingerprint.
@@ -165,7 +165,7 @@ def from_texts(texts: Iterable[str], name: str = "texts", cache_dir: str | os.Pa
 
   Args:
     texts: the documents.
-    name: of the data set.
+    name: Name of the data set.
     cache_dir: default `$EMBEDDINGS_CACHE`, then `~/.cache/embeddings_jax`.
 
   Raises:

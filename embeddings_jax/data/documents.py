@@ -149,6 +149,6 @@ def byte_stream(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def is_validation(text: str) -> bool:
-  """Whether a document of an unlabelled corpus is held out: 1 % of them, for ever the same, by hash."""
+  """Returns whether a document of an unlabeled corpus is held out: 1 % of them, fixed by a hash."""
   value = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
   return int.from_bytes(value, "little") % 100 == 0

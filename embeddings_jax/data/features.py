@@ -91,7 +91,7 @@ def tf_idf(
   Args:
     items: documents.
     encode: makes `words` and `counts` [n, length] of some of them, padded with -1 and 0.
-    num_words: of the vocabulary.
+    num_words: Number of words of the vocabulary.
     fit: rows of which n is the number and n_w the number with a word; by default all.
   """
   from scipy import sparse

@@ -90,7 +90,7 @@ def read_picture(data: bytes, name: Any, channels: int = 0, size: tuple[int, int
   """uint8 [height, width, channels] from the bytes of a file, as above.
 
   Args:
-    data: of a JPEG, PNG, ...
+    data: Content of a JPEG, PNG, ... file.
     name: what an error calls it.
     channels: 1 (grey) or 3 (RGB); 0: as the file is.
     size: height and width that it is fitted to; None: as the file is.
@@ -196,7 +196,7 @@ def decoded(
   """Picture files, decoded once by several workers, kept in the cache, and memory-mapped; `names` are theirs.
 
   Args:
-    name: of the data set.
+    name: Name of the data set.
     fingerprint: SHA-256 of what determines the files.
     files: names and bytes, or where these are; they are put in the order of the names.
     cache_dir: where the array is kept.

@@ -18,7 +18,7 @@ def pack(lengths: Sequence[int], widths: Sequence[int],
   """Where each text goes: the longest first, each into the row that it fills best, else into a new one.
 
   Args:
-    lengths: of the texts, 1 to `widths[-1]`.
+    lengths: Lengths of the texts, 1 to `widths[-1]`.
     widths: that rows may have, ascending; a new row is as long as its first text needs.
     slots: texts of a row, at most.
 

@@ -105,7 +105,8 @@ def _definitions(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
 
 
 def _added(call: ast.Call, name: str) -> Iterator[tuple[str, str]]:
-  """What NumPy and SciPy say of compiled functions: `add_newdoc([place,] name, text or (name, text))`."""
+  """Returns the docstrings that NumPy and SciPy add to compiled functions: `add_newdoc([place,] name, text or
+  (name, text))`."""
   if getattr(call.func, "id", getattr(call.func, "attr", "")) != "add_newdoc":
     return
   values = [getattr(arg, "value", None) for node in call.args for arg in getattr(node, "elts", [node])]

@@ -58,10 +58,10 @@ def sentence_pairs(
     max_length: tokens of a row, with the three special ones.
     cls_id, sep_id: the special tokens.
     short_fraction: share of the pairs with a random, shorter target length.
-    seed: of the pairs, which are drawn anew for every pass, and of their order.
+    seed: Random seed of the pairs, which are drawn anew for every pass, and of their order.
     order: `shuffled`; or `sequential`, for evaluation: the same pairs in every pass, in the order of the text, and
       the last batch filled up with rows of `mask` 0.
-    num_pairs: of `sequential`: as many, from several drawings if need be; 0: those of one.
+    num_pairs: With `sequential`: number of pairs, from several drawings if necessary; 0: those of one.
     facts: what to add to `num_rows`, `steps_per_epoch`, `padding_fraction` and `next_fraction`, all of the first
       pass. A shuffled pass leaves out a few pairs, so that all passes have equally many steps.
 

@@ -30,7 +30,7 @@ def sentence_windows(
   Args:
     texts: tokenised documents.
     batch_size: windows of the global batch.
-    num_sentences: of a window.
+    num_sentences: Sentences of a window.
     max_length: tokens that are kept of a sentence; -1 is past its end.
     seed, order, remainder: as for `array_source`.
     facts: what to add to `num_rows`, `steps_per_epoch`, `padding_fraction` (of the elements of `tokens`) and

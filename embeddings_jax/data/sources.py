@@ -27,7 +27,7 @@ def array_source(
     arrays: name -> `[num_rows, ...]`, or a dict of such arrays, as the `inputs` and `targets` of supervised models.
     batch_size: rows of the global batch; None makes the whole set the one batch of every step.
     chosen: Rows that belong to the source; by default all. Of memory-mapped arrays only those of a batch are read.
-    seed: of the shuffled order, which is drawn anew for every pass.
+    seed: Random seed of the shuffled order, which is drawn anew for every pass.
     order: `shuffled` or `sequential`.
     remainder: `drop` the last, partial batch of a pass, or `pad` it: then each pass has every row
       once, and `mask` is 0 on the padding.
@@ -116,7 +116,7 @@ def window_source(
     stream: `[num_elements]`, in memory or memory-mapped.
     length: elements of a window.
     batch_size: windows of the global batch.
-    name: of the array in the batch.
+    name: Name of the array in the batch.
     starts: first element of every window; by default each element is in exactly one window, and
       the last window is filled up with `pad`.
     beside: further arrays of the batch, name -> `[num_windows]`, which go with the windows (their group).

@@ -123,7 +123,7 @@ def read_table(path: str | os.PathLike, errors: str = "strict") -> tuple[str, li
 
 
 def holds_sentences(path: str | os.PathLike, errors: str = "strict") -> bool:
-  """Whether a .tsv or .csv has pairs or triples of sentences and not rows of numbers.
+  """Returns whether a .tsv or .csv file has pairs or triples of sentences and not rows of numbers.
 
   By its header; or, of a .tsv, as it has two or three columns and neither of the first two cells of its second line
   (of its first, where that is all) is a number.
@@ -138,7 +138,7 @@ def holds_sentences(path: str | os.PathLike, errors: str = "strict") -> bool:
 
 
 def read_sentences(path: str | os.PathLike, errors: str = "strict") -> tuple[str, list[Example]]:
-  """Pairs or triples of sentences, a line each: of a .tsv, columns parted by tabs, quotes are literal; of a .csv, by
+  """Pairs or triples of sentences, one per line. A .tsv has columns parted by tabs, quotes are literal; of a .csv, by
   commas, with quotes around what has some.
 
   With a header, by its names: `anchor positive negative`, `sent0 sent1 hard_neg`, `premise entailment contradiction`,

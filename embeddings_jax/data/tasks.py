@@ -33,11 +33,11 @@ _AT_ONCE = 1024  # Examples.
 
 
 class Task(NamedTuple):
-  """What is asked of texts, clips or pictures.
+  """A supervised task on texts, audio clips or images.
 
   Attributes:
-    name: of the data set, or the stem of the user's file or folder.
-    kind: of `KINDS`.
+    name: Name of the data set, or the stem of the user's file or folder.
+    kind: One of `KINDS`.
     items: per example; see `task_files.py`.
     targets: per example: class or choice (int32 [n]), score (float32 [n], 0 ... 1), a tuple of answers (first
       character, text), or tags (int32 [num_words]).
@@ -126,10 +126,10 @@ def as_task(dataset: Dataset, label: str = "", max_examples: int = 0, max_train:
   Args:
     dataset: as `load_examples` gives it.
     label: which of its labels, where it has several.
-    max_examples: of each part, drawn once and for all; 0: all.
-    max_train: of the training part alone; 0: all. Of classes each in its share; the examples of a smaller number are
-      among those of a larger one. Classes, tags and `span` stay those of the whole training part.
-    seed: of the draw of `max_train`.
+    max_examples: Limit of each split, drawn once and for all; 0: all.
+    max_train: Limit of the training split; 0: all. Classes keep their proportions; the examples of a smaller limit
+      are among those of a larger one. Classes, tags and `span` stay those of the whole training part.
+    seed: Random seed of the draw of `max_train`.
 
   Raises:
     InputError: it has no labels, several and none is named, or one that the training part lacks.

@@ -38,7 +38,7 @@ def load_tfds(
     name: as above; a split may be a slice like `train[:10%]`.
     data_dir: looked into first; then where TFDS keeps its data ($TFDS_DATA_DIR, ~/tensorflow_datasets).
     cache_dir: where decoded rows and text are kept.
-    image_size, channels: of images; see `images.decoded`.
+    image_size, channels: Size and channels of images; see `images.decoded`.
     bad: has no meaning here, where pictures were decoded when the set was prepared.
 
   Raises:

@@ -48,7 +48,7 @@ def tile_source(
   Args:
     cells: has `row`, `col` int `[num_cells]`, sorted by row, `count`, `facts` and `fingerprint` (a `Cooccurrence`).
     batch_size: tiles of a batch; divides the number of groups, which is a multiple of 8.
-    seed: of the order.
+    seed: Random seed of the order.
     cells_per_tile: about how many; fewer of them are more and smaller updates.
     memory: bytes that may be in arrays while the tiles are made.
     cache_dir: default `$EMBEDDINGS_CACHE`, then `~/.cache/embeddings_jax`.
@@ -174,7 +174,8 @@ def _build(work: Path, cells: Cooccurrence, vocab_size: int, num_groups: int, me
 
 
 class _Journal:
-  """How far the tables are sound. A killed process leaves its pages to the kernel, which writes them all the same."""
+  """Record of how much of the tables is complete. A killed process leaves its pages to the kernel, which writes
+  them all the same."""
 
   def __init__(self, path: Path):
     self._path = path

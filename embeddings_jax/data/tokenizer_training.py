@@ -28,10 +28,10 @@ def trained_tokenizer(dataset: Dataset, *, model: str = "wordpiece", vocab_size:
   """The tokenizer of a text data set, trained without its held-out documents, cached by its fingerprint.
 
   Args:
-    dataset: of kind `text`.
+    dataset: Text.
     model: `wordpiece` as BERT's or `bpe`, over bytes, as GPT-2's.
     vocab_size: tokens in all, as far as the text has so many.
-    lowercase: of `wordpiece`.
+    lowercase: Whether `wordpiece` folds case.
     cache_dir: default `$EMBEDDINGS_CACHE`, then `~/.cache/embeddings_jax`.
   """
   if model not in MODELS:

@@ -48,7 +48,7 @@ def analogies(
     questions: section -> (a, b, c, d), d the right answer.
     vocabulary: the words that `embed` knows, in their order, the most frequent first.
     restrict_vocabulary: how many of them count; 0: all (on the command line `analogies:google-all`).
-    epsilon: of 3CosMul.
+    epsilon: Epsilon of 3CosMul.
 
   Returns:
     `{cosadd, cosmul}/{total, semantic, syntactic, each section}/accuracy` over the questions that could be asked (nan
@@ -102,7 +102,7 @@ def answer(
     vectors: [V, d], of any length.
     questions: int [Q, 3], the rows a, b, c.
     form: [V] rows that are forms of the same word share a number: no form of a, b or c is an answer.
-    epsilon: of 3CosMul.
+    epsilon: Epsilon of 3CosMul.
   """
   form = np.arange(len(vectors), dtype=np.int32) if form is None else form
   rows, index = np.unique(questions, return_inverse=True)

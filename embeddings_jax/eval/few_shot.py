@@ -37,7 +37,7 @@ def few_shot(
   Args:
     embed: `items -> [num_items, dim]`, an array or a sparse matrix of scipy.
     dataset: has `items`, `labels` (name -> `[num_items]`) and `split` (name -> row indices).
-    seed: of the draws, and of the split of a set that has none.
+    seed: Random seed of the draws, and of the split of a set that has none.
     shots: labelled items of each class.
 
   Returns:

@@ -1,4 +1,4 @@
-"""What a fine-tuned model makes of its task's held-out parts, by the task's usual measures."""
+"""Scores a fine-tuned model on its task's held-out splits by the task's usual metrics."""
 from collections.abc import Callable, Mapping
 from typing import Any
 

@@ -36,7 +36,7 @@ def knn(
   Args:
     embed: items -> [num_items, dim], an array or a sparse matrix of scipy.
     dataset: has `items`, `labels` (name -> [num_items]) and `split` (name -> row indices).
-    seed: of the split of a set that has none.
+    seed: Random seed of the split of a set that has none.
     settings: name -> (k, temperature).
 
   Returns:

@@ -36,7 +36,7 @@ def linear_probe(
   Args:
     embed: `items -> [num_items, dim]`, an array or a sparse matrix of scipy.
     dataset: has `items`, `labels` (name -> `[num_items]`) and `split` (name -> row indices).
-    seed: of the held-out part of the training rows.
+    seed: Random seed of the held-out part of the training rows.
     penalties: λ to choose from.
 
   Returns:
@@ -121,7 +121,8 @@ def _best_penalty(features: Any, labels: np.ndarray, held_out: Any, held_out_lab
 
 
 def standardiser(features: Any) -> Callable[[Any], Any]:
-  """What gives the columns of `[num_rows, dim]` features mean 0 and deviation 1, and leaves out constant ones."""
+  """Returns a function that gives the columns of `[num_rows, dim]` features mean 0 and deviation 1, and leaves out
+  constant ones."""
   if sparse.issparse(features):
     from sklearn.preprocessing import StandardScaler
 

@@ -29,7 +29,7 @@ def pair_verification(embed: Callable[[Sequence[str]], Any], dataset: Any, *, se
   Args:
     embed: sentences -> [num_sentences, dim], an array or a sparse matrix of scipy.
     dataset: pairs with a label; the two sentences may change places.
-    seed: of the division of a set that has none.
+    seed: Random seed of the split of a dataset without one.
 
   Returns:
     `test/verification_auc`; and where there are others to choose the threshold on, `test/verification_accuracy`,

@@ -51,14 +51,14 @@ def embedded(
 
 
 def cosines(vectors: Any, index: np.ndarray) -> np.ndarray:
-  """Of pairs of rows, float64 [n]; of a zero vector 0."""
+  """Returns cosine similarities of pairs of rows, float64 [n]; 0 for a zero vector."""
   first, second = vectors[index[:, 0]], vectors[index[:, 1]]
   found = first.multiply(second).sum(1) if sparse.issparse(first) else (first * second).sum(1)
   return np.round(np.asarray(found).ravel(), 12)  # Rounding must not break the ties of equal vectors.
 
 
 def alike(dataset: Any) -> np.ndarray:
-  """Of each pair 1 if it is alike, 0 if it is not, -1 if neither, int [n].
+  """Returns 1 for similar pairs, 0 for dissimilar ones and -1 for neither, int [n].
 
   By a label `score`: of two values the greater is alike; of more, those from `ALIKE` up are, those up to `UNLIKE` are
   not. Else by classes: `SAME` and `OTHER`, and others are neither. Without any label all are alike.

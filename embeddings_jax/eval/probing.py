@@ -52,7 +52,7 @@ def probing(
     hidden: sentences -> vectors [num_words, L + 1, dim] of all their words, and [num_words], whether the word's first
       token was there.
     untrained: the same of the network before its training.
-    seed: of what is drawn.
+    seed: Random seed of the subsample.
 
   Returns:
     What is named above; scores as `test/layer_l/accuracy`, `test/cumulative_l/accuracy`, also

@@ -40,7 +40,7 @@ def retrieval(embed: Callable[[Any], Any], dataset: Any, *, seed: int = 0) -> di
   Args:
     embed: items -> [num_items, dim], an array or a sparse matrix of scipy.
     dataset: has `items`, `labels` (name -> [num_items]) and `split` (name -> row indices).
-    seed: of the split of a set that has none.
+    seed: Random seed of the split of a set that has none.
 
   Returns:
     `{label}/test/` `map`, `precision_at_10`, `recall_at_10`, `mrr` and `ndcg_at_10` for every label.
@@ -71,7 +71,7 @@ class Places(NamedTuple):
   """Where the relevant items of one ranking stand, from 1, [num_relevant] each.
 
   Attributes:
-    first, last: of the items with the same score.
+    first, last: First and last rank among items with the same score.
     relevant: how many relevant ones score no less.
   """
 
@@ -81,7 +81,7 @@ class Places(NamedTuple):
 
 
 def places(scores: np.ndarray, relevant: np.ndarray) -> Places:
-  """Of one ranking: `scores` [n], and which items are `relevant`, bool [n], at least one of them."""
+  """Returns the ranks of one query: `scores` [n], and which items are `relevant`, bool [n], at least one of them."""
   own, every = np.sort(scores[relevant]), np.sort(scores)
   no_less = lambda ordered: len(ordered) - np.searchsorted(ordered, own)
   return Places(1 + len(every) - np.searchsorted(every, own, "right"), no_less(every), no_less(own))

@@ -62,7 +62,7 @@ def text_classification(
     embed: words -> [num_words, dim].
     dataset: texts with one kind of label and the parts `train` and `test`.
     vocabulary: the words that `embed` knows.
-    seed: of the noise, the batches and what is held out.
+    seed: Random seed of noise, batches and held-out rows.
 
   Returns:
     `test/{name}/accuracy` for the names above, `test/majority/accuracy` of the most frequent label of the training
@@ -152,7 +152,7 @@ def _train(
 
 
 def _logits(params: Any, inputs: Array) -> Array:
-  """Of mean vectors [n, d], or of tokens [n, length] where the vectors are parameters."""
+  """Returns logits of mean vectors [n, d], or of tokens [n, length] where the vectors are parameters."""
   features = sentence_vectors.mean(params["table"], inputs) if "table" in params else inputs
   return features @ params["weight"] + params["bias"]
 

@@ -50,8 +50,8 @@ def topics(
     embed: documents, each a mapping from words to counts -> theta [n, k].
     dataset: texts, or such mappings; may have the parts `train` and `test`.
     topics: [k, V] p(w|z).
-    encoder: of bags (`data/encoders/bags.py`): the vocabulary, and the words of a text.
-    seed: of what is shown.
+    encoder: Encoder of bags (`data/encoders/bags.py`), with the vocabulary.
+    seed: Random seed of the examples shown.
   """
   if topics.ndim != 2 or topics.shape[1] != len(encoder.vocabulary):
     raise InputError(f"topics: the topics are {list(topics.shape)}, and the vocabulary has {len(encoder.vocabulary)} "

@@ -30,7 +30,7 @@ def transfer(embed: Callable[[Sequence[str]], Any], dataset: Any, *, seed: int =
   Args:
     embed: sentences -> [num_sentences, dim], an array or a sparse matrix of scipy.
     dataset: texts or pairs with one kind of label (classes) and the parts `train` and `test`.
-    seed: of the fifth that is held out.
+    seed: Random seed of the fifth that is held out.
 
   Returns:
     `test/transfer_accuracy`, `test/transfer_matthews`, `test/majority/accuracy`.

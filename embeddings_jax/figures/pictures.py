@@ -57,11 +57,11 @@ def draw_augmentations(path: str, images: np.ndarray, ops: Mapping[str, Callable
   """Draws pictures, and several draws of each change of them, into the file `path`.
 
   Args:
-    path: of the picture, a PNG.
+    path: Path of the figure, a PNG file.
     images: [n, height, width, channels], bytes or floats in [0, 1].
     ops: what to do with a picture, as in `ops/augment.py`, by what it is called.
-    num_draws: of each picture and change.
-    seed: of the draws.
+    num_draws: Number of draws for each image and augmentation.
+    seed: Random seed of the draws.
   """
   from PIL import Image
 

@@ -1,4 +1,4 @@
-"""What `experiments.benchmark` finds by the size of something."""
+"""Figures of sweeps by `experiments.benchmark`."""
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +11,7 @@ def draw_information_bounds(path: str, rows: Sequence[Mapping[str, Any]]) -> Non
   """Draws what `experiments.benchmark mutual_information` found into the file `path`.
 
   Args:
-    path: of the picture.
+    path: Path of the figure.
     rows: each with `bound`, `num`, `truth`, and the means `trained` and `best` and their `_std` over batches.
   """
   plt = canvas.pyplot()
@@ -23,9 +23,9 @@ def draw_label_gain(path: str, rows: Sequence[Mapping[str, Any]], title: str) ->
   """Draws what `experiments.benchmark labels` found into the file `path`.
 
   Args:
-    path: of the picture.
+    path: Path of the figure.
     rows: each with the number of `labels`, and for each way to learn from them its accuracy and `... std`.
-    title: of the picture.
+    title: Title of the figure.
   """
   ways = [name for name in rows[0] if name != "labels" and not name.endswith(" std")]
   _draw_lines(path, [row["labels"] for row in rows],
@@ -37,9 +37,9 @@ def draw_mask_ratios(path: str, rows: Sequence[Mapping[str, Any]], title: str) -
   """Draws what `experiments.benchmark mask_ratios` found into the file `path`.
 
   Args:
-    path: of the picture.
+    path: Path of the figure.
     rows: each with `mask_ratio`, `accuracy` and its standard deviation `std`.
-    title: of the picture.
+    title: Title of the figure.
   """
   _draw_lines(path, [row["mask_ratio"] for row in rows],
               {"linear probe": [(row["accuracy"], row["std"]) for row in rows]},

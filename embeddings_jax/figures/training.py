@@ -1,4 +1,4 @@
-"""What a training tells of itself, and what a probe finds in each layer."""
+"""Training curves, and probe accuracy by layer."""
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -75,7 +75,7 @@ def read(directory: str | os.PathLike) -> tuple[str, dict[str, Any], dict[str, A
     directory: holds `config.json` and `model.safetensors` (or its shards), or is a sentence-transformers directory.
 
   Returns:
-    name: of our model, `bert` or `gpt`.
+    name: Name of our model, `bert` or `gpt`.
     hyper: the arguments of that model's `encoder(**hyper)`.
     params: nested dict of float32 arrays: `encoder`, and of `pooler`, `masked` and `next_sentence` those there are.
       Tensors without a place among them are named in a warning.
@@ -295,7 +295,7 @@ def _pooling(path: Path) -> str:
 
 
 def tokenizer_files(tokenizer: bytes, max_length: int) -> dict[str, bytes]:
-  """What `AutoTokenizer` wants beside the weights, from a `tokenizer.json`.
+  """Returns the files that `AutoTokenizer` needs beside the weights, from a `tokenizer.json`.
 
   Args:
     tokenizer: content of `tokenizer.json`.
@@ -506,7 +506,7 @@ def _tied(kind: str) -> tuple[str, ...]:
 
 
 def _prefix(kind: str, tensors: "Tensors") -> str:
-  """What stands before the trunk's names: `bert.`, or nothing where the base model was saved."""
+  """Returns the prefix of the encoder's names: `bert.`, or "" where the base model was saved."""
   base, first = {"openai-gpt": ("transformer.", "tokens_embed.weight"), "gpt2": ("transformer.", "wte.weight"),
                  "bert": ("bert.", "embeddings.word_embeddings.weight")}.get(
                      kind, ("roberta.", "embeddings.word_embeddings.weight"))

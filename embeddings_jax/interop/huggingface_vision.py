@@ -56,7 +56,7 @@ PROCESSORS = {"ViTImageProcessor": {}, "CLIPImageProcessor": _CLIP, "BitImagePro
 
 
 def is_vision(directory: str | os.PathLike) -> bool:
-  """Whether a directory's `config.json` says that it holds a vision transformer of a known kind."""
+  """Returns whether a directory's `config.json` says that it holds a vision transformer of a known kind."""
   path = Path(directory) / "config.json"
   return path.exists() and read_json(path).get("model_type") in KNOWN
 
@@ -313,14 +313,14 @@ def _positions(dim: int, shape: Sequence[int], patch_size: int) -> np.ndarray:
 
 
 def _decoder_stack(tensors: Tensors) -> str:
-  """What the decoder's layers are called; `transformers` 5 renames them when it writes."""
+  """Returns the name of the decoder's layers; `transformers` 5 renames them when it writes."""
   renamed = any(name.startswith("decoder.decoder_encoder.layer.") for name in tensors.where)
   return "decoder_encoder.layer" if renamed else "decoder_layers"
 
 
 def _leaves(hyper: Mapping[str, Any], prefix: str, shape: Sequence[int],
             decoder_stack: str) -> dict[str, tuple[int, list[Leaf]]]:
-  """Of each part of the network the number of layers, and every array of ours with the tensors that make it."""
+  """Returns each part's number of layers, and every array of ours with the tensors that make it."""
   dim, size, channels = hyper["dim"], hyper["patch_size"], shape[2]
   pixels = size * size * channels
   embeddings = prefix + "embeddings."

@@ -73,7 +73,7 @@ class Leaf(NamedTuple):
   Attributes:
     path: `encoder/layers/qkv/kernel`.
     shape: ours, of one layer.
-    names: of the tensors that are joined, with {} for the number of the layer.
+    names: Names of the tensors that are joined, with {} for the number of the layer.
     matrix: each tensor's shape, [in, out] or [size], once its axes are in our order.
     axes: the file's axes in that order; (): they are.
   """

@@ -64,9 +64,9 @@ def read(path: str | os.PathLike, format: str = "", errors: str = "strict") -> W
   """Reads a file of word vectors.
 
   Args:
-    path: of the file.
+    path: Path of the file.
     format: one of `FORMATS`; by default recognised, see `recognize`.
-    errors: of words. `strict` refuses one that is not UTF-8 or occurs a second time; `replace` puts replacement
+    errors: `strict` refuses words that are not UTF-8 or occur a second time; `replace` puts replacement
       characters, and keeps the first of several equal words, as gensim does.
 
   Raises:
@@ -117,7 +117,7 @@ def write(path: str | os.PathLike, words: Sequence[str], vectors: np.ndarray, fo
   """Writes word vectors by way of a draft beside the file: a kill leaves the old file or the new one.
 
   Args:
-    path: of the file; text and binary are compressed where it ends in .gz.
+    path: Path of the file; text and binary are compressed where it ends in .gz.
     words: [num_words], each once.
     vectors: [num_words, dim], may be memory-mapped; written as float32.
     format: one of `FORMATS`.
@@ -345,7 +345,7 @@ def _header(path: str | os.PathLike, line: bytes, format: str) -> tuple[int, int
 
 
 def _dim(line: bytes) -> int:
-  """How many numbers a line ends with, its first field left out, which is the word."""
+  """Returns how many numbers a line ends with, not counting its first field, the word."""
   fields = line.split()[1:]
   return next((i for i, field in enumerate(reversed(fields)) if _numbers(field) is None), len(fields))
 

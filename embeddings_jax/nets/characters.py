@@ -21,11 +21,11 @@ class CharacterNetwork(nn.Module):
 
   Attributes:
     num_characters: ids of characters.
-    character_dim: of their vectors.
+    character_dim: Dimension of the characters' vectors.
     filters: (width, number) of each convolution.
     num_highway: layers.
-    dim: of the result.
-    dtype: of the products.
+    dim: Dimension of the result.
+    dtype: Data type of the products.
   """
 
   num_characters: int

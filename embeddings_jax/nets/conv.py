@@ -22,10 +22,10 @@ class StridedConv(nn.Module):
   235 ms took 770 in a `scan` over updates, so on CPUs one update per dispatch is the faster way.
 
   Attributes:
-    channels: of every layer.
-    kernel_sizes, strides: of every layer.
+    channels: Channels of every layer.
+    kernel_sizes, strides: Kernel sizes and strides of every layer.
     norm: LayerNorm after every convolution.
-    dtype: of the computation; parameters and statistics are float32.
+    dtype: Data type of the computation; parameters and statistics are float32.
   """
 
   channels: Sequence[int]

@@ -66,9 +66,9 @@ class PatchEncoder(nn.Module):
   0.10).
 
   Attributes:
-    channels, kernel_sizes, strides: of the first convolution, then of each block.
+    channels, kernel_sizes, strides: Channels, kernel sizes and strides of the first convolution, then of each block.
     norm: LayerNorm; without it the blocks have none.
-    dtype: of the computation; parameters and statistics are float32.
+    dtype: Data type of the computation; parameters and statistics are float32.
   """
 
   channels: Sequence[int]
@@ -98,8 +98,8 @@ class PatchEncoder(nn.Module):
 
 
 def _shifted(x: Array, kernel_size: int, stride: int) -> Array:
-  """What a convolution sees at each place, [n, height / stride, width / stride, kernel_size² features], the picture
-  filled up with 0 around as far as is needed (`SAME`)."""
+  """Returns a convolution's input at each position, [n, height / stride, width / stride, kernel_size² features],
+  the picture filled up with 0 around as far as is needed (`SAME`)."""
   low, places = [], []
   for length in x.shape[1:3]:
     number = -(-length // stride)

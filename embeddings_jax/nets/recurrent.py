@@ -14,8 +14,8 @@ class GRU(nn.Module):
   `W x` of all times and gates is one matrix product outside the loop. Gates are in the order r, z, n.
 
   Attributes:
-    dim: of the hidden state, which starts at zero and is kept in float32.
-    dtype: of the matrix products.
+    dim: Dimension of the hidden state, which starts at zero and is kept in float32.
+    dtype: Data type of the matrix products.
     unroll: time steps per iteration of the loop.
   """
 
@@ -53,11 +53,11 @@ class LSTM(nn.Module):
   PyTorch's. The bias of the forget gate is 1 at first.
 
   Attributes:
-    dim: of the cell, which starts at zero and is kept in float32.
-    projection: of the output; 0: it is `dim`, there is no P.
+    dim: Dimension of the cell, which starts at zero and is kept in float32.
+    projection: Dimension of the output; 0: it is `dim`, there is no P.
     cell_clip, projection_clip: bounds of the entries of c' and h'; 0: none.
     reverse: from the last time to the first.
-    dtype: of the matrix products.
+    dtype: Data type of the matrix products.
     unroll: time steps per iteration of the loop.
   """
 

@@ -39,13 +39,13 @@ class ResNet(nn.Module):
   The hyperparameters are checked by `encoder`, which makes one.
 
   Attributes:
-    depth: of `STAGES`.
+    depth: One of `STAGES`.
     width: W, channels of the first stage.
-    stem: of `STEMS`.
+    stem: One of `STEMS`.
     image_size: pictures of another size are resized to squares of this one; 0: they are taken as they come.
-    pixel_mean, pixel_std: of pixels in [0, 1], by which they are standardised; a number, or one for each channel.
-    norm_decay: of the running statistics, which are moved by 1 - norm_decay of the way in each update.
-    dtype: of the convolutions; parameters and statistics are float32.
+    pixel_mean, pixel_std: Pixels in [0, 1] are standardized by these; a number, or one for each channel.
+    norm_decay: Decay of the running statistics, which are moved by 1 - norm_decay of the way in each update.
+    dtype: Data type of the convolutions; parameters and statistics are float32.
   """
 
   depth: int = 18
@@ -90,7 +90,7 @@ class ResNet(nn.Module):
     return x
 
   def features(self, batch: Mapping[str, Any], deterministic: bool = True) -> Float[Array, "batch places dim"]:
-    """Of each place of the last stage's map."""
+    """Returns the features at each position of the last stage's map."""
     maps = self(batch["image"], batch.get("mask"), deterministic=deterministic)
     return maps.reshape(maps.shape[0], -1, maps.shape[-1])
 

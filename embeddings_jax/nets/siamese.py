@@ -1,4 +1,4 @@
-"""What contrastive and non-contrastive learning put on an encoder of pictures: a projector, perhaps a predictor."""
+"""Heads of contrastive and non-contrastive learning on an image encoder: a projector, perhaps a predictor."""
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -14,10 +14,10 @@ class Mlp(nn.Module):
   """Dense layers, each but the last with BatchNorm and a relu: [B, D] -> [B, dims[-1]].
 
   Attributes:
-    dims: of the layers.
+    dims: Widths of the layers.
     last_norm: BatchNorm, without scale and shift, of what comes out.
-    last_bias: of what comes out where it has no BatchNorm; the next network's would take it away again, too.
-    norm_decay: of the running statistics.
+    last_bias: Whether the output has a bias where no BatchNorm follows that would remove it.
+    norm_decay: Decay of the running statistics.
   """
 
   dims: tuple[int, ...]
@@ -78,7 +78,7 @@ def started(network: Siamese, rng: Array, batch: Mapping[str, Any]) -> tuple[Any
 def applied(
     network: Siamese, params: Any, extra: Mapping[str, Any], batch: Mapping[str, Any], *, deterministic: bool,
 ) -> tuple[dict[str, Array], dict[str, Any]]:
-  """What the network makes of a batch, and the statistics after it: those of `extra`, unless it is in training."""
+  """Returns the network's output for a batch and the new statistics: those of `extra`, unless it is in training."""
   variables = {"params": params, **extra}
   if deterministic:
     return network.apply(variables, batch), dict(extra)

@@ -31,12 +31,13 @@ class TextEncoder(nn.Module):
     max_length: longest input.
     num_segments: 0 where there are none.
     positions: `learned`, or `sinusoidal` as in the paper.
-    position_init: of learned ones: `normal`, or `sinusoidal` of the same deviation: neighbours are then alike from
+    position_init: Learned positions start `normal`, or `sinusoidal` with the same std: neighbors are then alike from
       the first step, which a short training has no time to learn. With `neighbours` the heads of the first layer
       attend to them from the first step, too, as `transformer.neighbor_kernels` says.
     position_offset: the row of the position embedding that the first token has (RoBERTa: 2).
     embedding_norm: LayerNorm and after it dropout, as in BERT; else dropout alone.
-    init_std: of embeddings and kernels, normal, cut off at two deviations; `kernel_std`: of kernels if another.
+    init_std: Std of the initial embeddings and kernels, a normal truncated at two std; `kernel_std`: of kernels
+      alone.
     others: see `Transformer`.
   """
 

@@ -30,7 +30,7 @@ from embeddings_jax.ops.kernels.product import affine
 
 
 def _in_float32(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
-  """Of bfloat16 XLA would round each factor."""
+  """Returns the product with float32 factors: XLA would round each factor to bfloat16."""
   return lambda x: function(x.astype(jnp.float32)).astype(x.dtype)
 
 
@@ -64,13 +64,13 @@ class Transformer(nn.Module):
     num_layers, num_heads, mlp_dim: L, H, M.
     norm: `post` or `pre`.
     causal: a position sees itself and those before it.
-    activation: of `ACTIVATIONS`; `gelu` is the exact one.
-    norm_epsilon: of LayerNorm.
-    dropout: of what attention and MLP give back; `attention_dropout`: of the attention's weights.
-    kernel_init: of the kernels; where `neighbours`, not of the first layer's queries and keys (see
+    activation: One of `ACTIVATIONS`; `gelu` is the exact one.
+    norm_epsilon: Epsilon of LayerNorm.
+    dropout: Dropout rate of the outputs of attention and MLP; `attention_dropout`: of the attention weights.
+    kernel_init: Initializer of the kernels; with `neighbours`, not of the first layer's queries and keys (see
       `neighbor_kernels`).
-    dtype: of the products; parameters, LayerNorm and softmax are float32.
-    remat: of `REMAT`, to trade time for memory.
+    dtype: Data type of the products; parameters, LayerNorm and softmax are float32.
+    remat: One of `REMAT`, to trade time for memory.
     unroll: layers in a piece of the compiled program; all of them, or more, where compiling time is no matter (a
       training step of 12 layers on a GPU took 0.6 of the time then).
   """
@@ -186,7 +186,8 @@ class Transformer(nn.Module):
     return self._after(x + drop(y, keys[2]), params["mlp_norm"]), weights
 
   def _before(self, x, params, norm, first):
-    """What the product `first` sees, and its kernel and bias: those of the norm before it are folded into them."""
+    """Returns the input of the product `first`, and its kernel and bias: those of the norm before it are folded
+    into them."""
     kernel, bias = _flat(params[first])
     if self.norm == "post":
       return x, (kernel, bias)

@@ -73,7 +73,7 @@ def simclr_augmentation(
   """SimCLR's: crop and resize with flip, colour jitter (.8), colour drop (.2), blur (.5).
 
   Args:
-    size: of the result, in pixels.
+    size: Size of the result, in pixels.
     strength: s of the colour jitter: .8 s for brightness, contrast and saturation, .2 s for hue. The paper's is 1 on
       ImageNet and .5, without blur, on CIFAR-10 (appendix B.9).
     blur: whether to blur, by a kernel of a tenth of the picture.
@@ -106,12 +106,12 @@ def byol_augmentation(size: int, *, view: int = 0, scale: tuple[float, float] = 
 def pair_of_views(
     name: str, size: int, *, strength: float = 1.0, blur: bool = True, min_scale: float = 0.08,
 ) -> tuple[Op, Op]:
-  """What makes the two views of a picture, by `name`: `simclr`, twice the same, or `byol`, which are two.
+  """Returns the augmentations of an image's two views: `simclr`, the same twice, or `byol`, two different ones.
 
   Args:
-    name: of `VIEWS`.
-    size: of a view, in pixels.
-    strength, blur: of `simclr_augmentation`; `byol` has its own.
+    name: One of `VIEWS`.
+    size: Size of a view, in pixels.
+    strength, blur: Options of `simclr_augmentation`; `byol` has its own.
     min_scale: the smallest share of the area that a crop has.
   """
   _check_choice("augmentation", name, VIEWS)
@@ -190,7 +190,7 @@ def resized_crop(
   Args:
     image: a picture.
     box: left, top, right, bottom in pixels, perhaps broken ones.
-    size: of the result in pixels.
+    size: Size of the result in pixels.
     method: `bilinear` or `bicubic`.
   """
   _check_choice("method", method, METHODS)
@@ -212,7 +212,7 @@ def resized(images: Shaped[Array, "batch height width channels"], size: int) -> 
 
 
 def _interpolation(length: int, start: Array, stop: Array, size: int, method: str) -> Float[Array, "{size} {length}"]:
-  """What each of `length` pixels counts in each of the `size` pixels that [start, stop] becomes."""
+  """Returns the weight of each of `length` pixels in each of the `size` pixels that [start, stop] becomes."""
   step = (stop - start) / size
   centre = start + step * (jnp.arange(size) + 0.5)
   distance = jnp.abs(jnp.arange(length) + 0.5 - centre[:, None]) / jnp.maximum(step, 1)
@@ -345,7 +345,7 @@ def color_jitter(
   Args:
     brightness, contrast, saturation: strengths, at least 0.
     hue: strength, 0 to 1/2.
-    probability: of changing a picture at all.
+    probability: Probability of changing a picture at all.
   """
   if min(brightness, contrast, saturation) < 0 or not 0 <= hue <= 0.5:
     raise InputError(f"brightness={brightness}, contrast={contrast}, saturation={saturation}, hue={hue}: must not be "

@@ -13,7 +13,7 @@ INITS = ("kmeans++", "random")
 
 
 def row_weight(batch: Batch) -> Float[Array, "n"]:
-  """How often each row of a batch counts: `weight`, 1 by default, and 0 where `mask` says that it is padding."""
+  """Returns the weights of a batch's rows: `weight`, 1 by default, and 0 where `mask` says that it is padding."""
   weight = row_mask(batch)
   return weight * batch["weight"] if "weight" in batch else weight
 
@@ -52,9 +52,9 @@ def starting_centres(
       weight and its squared distance from those before; `random`: rows with a probability in proportion to their
       weight, none twice.
     x: rows.
-    weight: of the rows, 0 for those that are not there.
+    weight: Weights of the rows, 0 for padding.
     num: k, the number of centres.
-    label: of rows whose cluster is known, else -1; a cluster with such rows starts at their mean.
+    label: Clusters of rows where they are known, else -1; a cluster with such rows starts at their mean.
 
   Raises:
     InputError: fewer rows than centres, or an unknown `init`.

@@ -24,7 +24,7 @@ _EXCLUDED = -1e30  # Finite, so that a row without candidates has no NaN in its 
 
 
 class Contrast(NamedTuple):
-  """What a contrastive loss says about a batch; all [].
+  """Loss and metrics of a batch; all scalars.
 
   Attributes:
     loss: -mean log p(positive), in nats.
@@ -149,7 +149,7 @@ def supervised_contrastive(
 
   Args:
     vectors: z, in the paper unit vectors; views of an item are rows of their own.
-    labels: of the rows.
+    labels: Labels of the rows.
     mask: 1 = valid.
     temperature: τ.
     chunk_size: anchors whose scores a device holds at a time; 0: all.
@@ -239,7 +239,7 @@ def sequence_info_nce(
     offset: how far ahead.
     mask: 1 = valid frame; others are neither queries, positives nor negatives, and N is smaller.
     group: the group of each sequence.
-    negatives: of `NEGATIVES`, the table above.
+    negatives: One of `NEGATIVES`, the table above.
     temperature: τ.
   """
   if negatives not in NEGATIVES:

@@ -16,7 +16,7 @@ HIGHEST = jax.lax.Precision.HIGHEST  # GPUs and TPUs would round the factors of 
 
 
 class Density(NamedTuple):
-  """What the log density needs of the parameters."""
+  """Parameters in the form that the log density needs."""
 
   offsets: Float[Array, "k d"]
   whitening: Float[Array, "..."]  # W with W'W the inverse covariance; of diagonal ones its diagonal
@@ -61,7 +61,7 @@ class Full:
     return around - first[:, :, None] * offsets[:, None]
 
   def average(self, second: Array, count: Float[Array, "k"], total: Float[Array, ""]) -> Array:
-    """Returns second moments per row: of each component's rows, `count`, or of all, `total`."""
+    """Returns second moments divided by each component's `count`, or by the `total` of all rows."""
     return second / along(count, second)
 
   def repair(self, covariances: Array) -> Array:

@@ -56,7 +56,7 @@ def grown(process: Process, capacity: int) -> Process:
 
 
 def full(process: Process) -> Bool[Array, ""]:
-  """Whether there is no room for a further block."""
+  """Returns whether there is no room for a further block."""
   return process.size + process.block.shape[1] > process.basis.shape[0]
 
 

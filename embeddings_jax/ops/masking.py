@@ -1,4 +1,4 @@
-"""What a denoising model hides from itself."""
+"""Masks of denoising models."""
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -52,7 +52,7 @@ def mask_tokens(
     vocab_size: number of ids.
     special_ids: never chosen, and never drawn as another token.
     rate: share of the tokens that is chosen.
-    mask_share, random_share: of the chosen ones.
+    mask_share, random_share: Fractions of the chosen ones.
     continues: bool [V], whether a token continues the word before it. Then whole words are chosen; the last word of a
       row that is not wanted as a whole is taken with a probability that keeps the share.
   """

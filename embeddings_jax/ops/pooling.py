@@ -18,7 +18,7 @@ def check_pooling(pooling: str) -> str:
 
 
 def needs_layers(pooling: str) -> bool:
-  """Whether more than the last layer is asked for."""
+  """Returns whether more than the last layer is asked for."""
   return ":" in pooling or pooling == "first_last_mean"
 
 

@@ -1,4 +1,4 @@
-"""What a model may ask of the mesh it is traced under, without ever receiving one."""
+"""Queries of the mesh in context, for models, which never receive one."""
 from typing import Any
 
 import jax

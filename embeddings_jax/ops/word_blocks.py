@@ -43,14 +43,14 @@ class Draws(NamedTuple):
 
 
 class Words(NamedTuple):
-  """What the counts of a vocabulary of V words determine; V' = V + 1 padded to a multiple of 64.
+  """Tables determined by the counts of a vocabulary of V words; V' = V + 1 padded to a multiple of 64.
 
   Attributes:
     size: V.
     num_rows: V'.
     keep: [V'] probability that subsampling keeps a token (above 1: always), 0 past the vocabulary.
     noise: [V'] uint32, the noise distribution P_n: 2**32 sum_{u <= w} P_n(u).
-    kept_share: of running text, that subsampling keeps on average.
+    kept_share: Mean fraction of the running text that subsampling keeps.
   """
 
   size: int
@@ -64,7 +64,7 @@ def count_words(name: str, vocab_size: int, counts: Any, subsample: float, negat
   """`Words` of a vocabulary.
 
   Args:
-    name: of the model, for errors.
+    name: Name of the model, for errors.
     vocab_size: number of words.
     counts: [vocab_size] occurrences in the training text.
     subsample: threshold t of the relative frequency f; a token stays with probability sqrt(t / f) + t / f, as in
@@ -112,7 +112,7 @@ def draw_blocks(
   """Draws all that is random in an update.
 
   Args:
-    keep, noise: of `Words`; noise words are drawn where it is given.
+    keep, noise: Fields of `Words`; without `noise` no noise words are drawn.
     batch: tokens [B, T] and mask [B].
     rng: a key.
     vocab_size: V.
@@ -177,7 +177,7 @@ def take_rows(table: Array, ids: Array) -> Array:
 
 
 def step_sizes(num_rows: int, ids: Array, weight: Array, rate: Array, max_mass: float) -> Array:
-  """What to multiply gradients by: the learning rate, less where a row would get too long a step.
+  """Returns the factors of gradients: the learning rate, less where a row would get too long a step.
 
   All terms of a batch see the tables of its start, as if each row's gradients were summed before one large step;
   where that step would overshoot it is scaled by min(1, max_mass / mass), mass = the summed `weight` of the row.

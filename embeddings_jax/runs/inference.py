@@ -23,7 +23,7 @@ def embedder(model: Model, state: PyTree, encoder: Any, output: str = "") -> Cal
   """`items -> [num_items, dim]`: encode, pad to a bucket, run the compiled program, unpad.
 
   Args:
-    model, state, encoder: of a run.
+    model, state, encoder: Those of a run.
     output: the named output to compute instead of the embedding.
   """
   if not output and "embed_packed" in model.outputs and hasattr(encoder, "token_ids"):
@@ -87,11 +87,11 @@ def sentence_embedder(
 
   Args:
     embed: words -> [num_words, d].
-    encoder: of words; its vocabulary's counts are those of `sif`.
+    encoder: Encoder of words; `sif` uses its vocabulary's counts.
     pooling: one of `WORD_POOLINGS`. Of `idf` the counts, and of `sif` the first component, are those of the sentences
       that are embedded together.
     sif_a: the a of `sif`'s a / (a + p(w)).
-    num_words, num_components: of `concatenation` and `components`.
+    num_words, num_components: Options of `concatenation` and `components`.
   """
   counts = encoder.vocabulary.counts
   if pooling == "sif" and not counts.any():

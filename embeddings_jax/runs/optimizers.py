@@ -165,7 +165,7 @@ def _decays(params: PyTree) -> PyTree:
 
 
 def _matrices(params: PyTree) -> PyTree:
-  """How the kernels of stacked layers (`nets/transformer.py`) are matrices: which axes are summed over and which are
+  """Describes kernels of stacked layers (`nets/transformer.py`) as matrices: which axes are summed over and which are
   results; other axes number the matrices. None: no matrix of a stack."""
 
   def axes(path, x):

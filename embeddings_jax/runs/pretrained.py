@@ -31,7 +31,7 @@ class Pretrained(NamedTuple):
 
   Attributes:
     path: the directory.
-    name: of our model, `bert`, `gpt` or `mae`.
+    name: Name of our model, `bert`, `gpt` or `mae`.
     hyper: the arguments of that model's `encoder(**hyper)`.
     params: nested dict of float32 NumPy arrays, `encoder` and heads.
     encoder: makes the batches.
@@ -115,7 +115,7 @@ def adapt(config: Any, found: Pretrained, explicit: Collection[str]) -> None:
   """Puts the sizes of a pretrained network and its tokenizer into a config, in place.
 
   Args:
-    config: of the run that is to start from it: the same model's, or one whose `model.encoder` names a model.
+    config: Config of the new run: the same model's, or one whose `model.encoder` names a model.
     found: the network.
     explicit: keys that the user has set, as `model.dim`; what contradicts the network is refused.
 

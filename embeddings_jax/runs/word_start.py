@@ -65,7 +65,7 @@ def initial(found: WordStart, encoder: Any, report: Callable[[str], None] = prin
 
   Args:
     found: the vectors.
-    encoder: of the network, a `SubwordEncoder`.
+    encoder: Encoder of the network, a `SubwordEncoder`.
     report: is told how many tokens are words, where a state begins with them.
 
   Raises:

@@ -63,7 +63,7 @@ def train(
     model: any `Model`.
     source: its training data.
     steps: updates in all. A model whose metrics say `converged` ends one dispatch after it did.
-    seed: of the initialisation and of all noise in `update`.
+    seed: Random seed of the initialisation and of all noise in `update`.
     mesh: see `make_mesh`; by default all devices, along `data`.
     steps_per_dispatch: updates that one compiled program makes, which small models need to be fast.
       An evaluation or a save that is due "every n steps" happens at the end of the dispatch that
@@ -194,7 +194,8 @@ def train(
 
 
 def programs(model: Model, source: Source) -> tuple[Callable, Callable]:
-  """What the loop compiles: `(seed, resident, feeds) -> state`, and many updates in one dispatch,
+  """Returns the programs that the loop compiles: `(seed, resident, feeds) -> state`, and many updates in one
+  dispatch,
   `(state, seed, numbers, count, resident, feeds) -> (state, metrics)`, of the first `count` of k steps `numbers`
   [k], so that one program serves the shorter dispatches too; metrics are [k]."""
   return _programs(model.init, model.update, source.assemble)

@@ -105,7 +105,7 @@ def plsa() -> dict:
 
 
 def topics() -> dict:
-  """What Hofmann (1999) reports, on 20 Newsgroups (his collections are not at hand).
+  """Repeats what Hofmann (1999) reports, on 20 Newsgroups (his collections are not at hand).
 
   Perplexity, by the words' frequencies, by plain EM, stopped early or after 100 iterations, and by tempered EM, for
   every number of topics: `held out`, of a tenth of the occurrences of the training part, by which early stopping and

@@ -50,7 +50,7 @@ def mae_gpu(side: int = 224, steps: int = 5) -> dict:
   ViT-B/16 with 256 pictures a step or ViT-L/16 with 128 (`--size`), the paper's decoder, 75 % hidden, AdamW with
   float32 parameters; 20 turns of 5 steps each. The utilisation is that of the GPU's bfloat16 matrix rate, as in
   `bert_base`.
-  Operations of a picture, forward once and backward twice that: of a stack of L layers over T tokens
+  Operations for one image, forward once and backward twice that: a stack of L layers over T tokens has
   6 L T (4 D^2 + 2 D M) + 12 L T^2 D (T is 1 + 49 of the encoder, 1 + 196 of the decoder), and the products before,
   between and after the stacks.
   """
@@ -102,7 +102,8 @@ def augment(rows: int = 128, side: int = 32) -> dict:
 
 
 def mask_ratios() -> dict:
-  """What a masked autoencoder learns by the share of patches that is hidden (He et al. 2022, figure 5): the linear
+  """Measures what a masked autoencoder learns by the share of patches that is hidden (He et al. 2022, figure 5):
+  the linear
   probe of a training with each share (`--ratios`), in float32, by the preset `demo` (patches of 2 x 2 pixels)
   of `digits` or `small` of other `--data`; at most 10,000 test and 10,000 training pictures. `--figure` draws it.
 
@@ -147,10 +148,10 @@ def mask_ratios() -> dict:
 
 
 def operations(sizes, side, channels: int = 3, mask_ratio: float = 0.75) -> float:
-  """Of a picture's training step by `mae`, a multiplication and an addition being two.
+  """Returns the operations of one image's training step by `mae`; a multiply-add counts as two.
 
   Args:
-    sizes: of the networks, as the hyperparameters of `mae`.
+    sizes: Sizes of the networks, as the hyperparameters of `mae`.
     side: pixels of a picture's side; `channels`: its channels.
     mask_ratio: share of the patches that is hidden.
   """

@@ -1,4 +1,4 @@
-"""What pretraining is worth by the number of labels."""
+"""Benchmark of pretraining by the number of labels."""
 from collections.abc import Callable
 from typing import Any
 

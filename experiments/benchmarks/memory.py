@@ -1,4 +1,4 @@
-"""What a process needs of memory."""
+"""Peak memory of a process."""
 
 
 def anonymous() -> float:

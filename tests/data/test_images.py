@@ -305,7 +305,7 @@ def test_cifar10():
 
 @pytest.mark.data
 def test_imagenet_sample():
-  """Of 1,000 the short side is 128 already: the centre alone is cut out, and grey ones have equal channels."""
+  """The short side of all 1,000 is 128 already: only the center is cropped, and gray ones have equal channels."""
   dataset = load("imagenet-sample-128")
   assert dataset.items.shape == (1000, 128, 128, 3) and not dataset.split
   assert dataset.labels["class"][:4].tolist() == ["tench", "goldfish", "great_white_shark", "tiger_shark"]

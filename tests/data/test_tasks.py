@@ -299,7 +299,7 @@ def test_the_years_of_semeval():
 
 
 def test_fewer_examples_for_training_are_of_all_classes_and_nested():
-  """Of 900 a, 90 b, 10 c: 100 are 90, 9, 1; dev and test stay whole, and so do the classes."""
+  """100 of 900 a, 90 b and 10 c are 90, 9, 1; dev and test stay whole, and so do the classes."""
   label = np.random.default_rng(0).permutation(np.repeat(["a", "b", "c"], (900, 90, 10)))
   split = {"train": np.arange(1000), "dev": np.arange(1000, 1010), "test": np.arange(1010, 1020)}
   dataset = Dataset("x", "images", np.zeros((1020, 8, 8, 1), np.uint8), split=split, fingerprint="f",

@@ -28,7 +28,7 @@ def test_by_hand():
 
 
 def test_the_first_relevant_one_and_recall_by_hand():
-  """Of twelve others, ten are nearer than the first relevant one, and one stands where it does."""
+  """Ten of twelve other items are nearer than the first relevant one, and one ties with it."""
   angle = np.radians([*range(1, 11), 20, 20, 40, 0])
   labels = np.array([*"bbbbbbbbbb", *"ab", "a", "a"])
   found = retrieval(lambda items: np.stack([np.cos(angle), np.sin(angle)], 1)[items], dataset(labels))

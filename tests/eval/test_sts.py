@@ -117,7 +117,7 @@ def test_what_cannot_be_asked():
 
 @pytest.mark.data
 def test_shared_words_say_much():
-  """Of real pairs: bags of words, without any learning, are far from chance."""
+  """Bags of words, without any learning, are far above chance on real pairs."""
   from sklearn.feature_extraction.text import CountVectorizer
 
   from embeddings_jax.data import catalog

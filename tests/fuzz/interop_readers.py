@@ -36,7 +36,7 @@ TEXT = dict(dim=4, num_layers=1, num_heads=2, mlp_dim=16, max_length=16, positio
 
 
 def files_of(write: Callable[[pathlib.Path], Any]) -> dict[str, bytes]:
-  """What a function writes into a folder."""
+  """Returns the files that a function writes into a folder."""
   with tempfile.TemporaryDirectory() as folder:
     root = pathlib.Path(folder)
     write(root)

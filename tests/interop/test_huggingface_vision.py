@@ -191,7 +191,7 @@ def test_processors_that_are_not_supported(written, options, message):
 
 
 def test_what_is_written_fits_pictures_as_the_run_does(written):
-  """Of pictures that need no resizing bit for bit; the others differ by the rounding of the crop."""
+  """Images that need no resizing agree bit for bit; others differ by the rounding of the crop."""
   folder, _ = written
   encoder = ImageEncoder(*SHAPE, huggingface_vision.processor(folder, SHAPE))
   assert encoder.processor == Processor(8, 3, (8, 8))

@@ -1,4 +1,4 @@
-"""What `simclr`, `byol` and `simsiam` share: views, statistics, padding, learning, mistakes."""
+"""Properties shared by `simclr`, `byol` and `simsiam`: views, statistics, padding, learning, mistakes."""
 import functools
 
 import jax

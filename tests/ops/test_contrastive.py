@@ -198,7 +198,7 @@ def _value_and_gradient(name, x, y, ids, mask, temperature, chunk_size):
 
 @pytest.mark.parametrize("name", ["nt_xent", "supervised", "neighbour"])
 def test_chunks_change_nothing(name):
-  """Of a number of rows that they do not divide, with a temperature that is learned."""
+  """Chunks need not divide the number of rows; the temperature may be learned."""
   inputs = (_random(11, 4), _random(11, 4, seed=1), jnp.arange(11) // 2, (jnp.arange(11) != 4).astype(jnp.float32),
             jnp.float32(0.9))
   dense, chunked = (_value_and_gradient(name, *inputs, chunk_size=size) for size in (0, 4))

@@ -27,7 +27,7 @@ def start(workdir):
 
 
 def until_begun(process):
-  """What the run prints up to the line that names its directory."""
+  """Returns the run's output up to the line that names its directory."""
   lines = []
   for line in process.stdout:
     lines.append(line)

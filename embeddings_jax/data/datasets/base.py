@@ -11,7 +11,7 @@ SKLEARN = "BSD-3-Clause (scikit-learn)"
 
 
 class Place(NamedTuple):
-  """What a loader may read: `files` by their catalog names, verified, and the cache."""
+  """Files and options for a loader: verified `files` by their catalog names, and the cache directory."""
 
   files: Mapping[str, Path]
   cache_dir: Path

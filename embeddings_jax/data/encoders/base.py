@@ -21,7 +21,7 @@ Batch = dict[str, np.ndarray]
 
 
 class Encoder:
-  """What all encoders share: they are their files.
+  """Base class of encoders; an encoder is fully described by its files.
 
   A subclass has a `kind`, `encode(items)`, `files()` and `from_files(options, folder)`.
   """
@@ -37,7 +37,7 @@ class Encoder:
     raise NotImplementedError
 
   def lengths(self, batch: Batch) -> np.ndarray | None:
-    """What of each item's row is no padding, where rows are padded and may be cut to `bucket`s; int `[n]`."""
+    """Returns the unpadded lengths of rows that may be cut to `bucket`s, int `[n]`, or None."""
     return None
 
   def bucket(self, length: int) -> int:
@@ -66,7 +66,7 @@ class Encoder:
     return {}
 
   def options(self) -> dict[str, Any]:
-    """What `preprocess.json` says beside the kind."""
+    """Returns the content of `preprocess.json` beside the kind."""
     raise NotImplementedError
 
   def files(self) -> dict[str, bytes]:

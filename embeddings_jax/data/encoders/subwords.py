@@ -229,7 +229,7 @@ def without_special(encoder: SubwordEncoder) -> SubwordEncoder:
 
 
 def _template(tokenizer: Tokenizer, *texts: str) -> list[_Piece]:
-  """How special tokens and texts follow each other: read off from an example, whatever the post-processor is."""
+  """Returns the order of special tokens and texts, read off from an example for any post-processor."""
   encoding = tokenizer.encode(*texts)
   pieces: list[_Piece] = []
   for token, segment, text in zip(encoding.ids, encoding.type_ids, encoding.sequence_ids):

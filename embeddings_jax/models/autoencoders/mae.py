@@ -178,8 +178,8 @@ def mae(
 
   Args:
     patch_size: p; must divide the pictures' height and width.
-    dim, num_layers, num_heads, mlp_dim: of the encoder; `mlp_dim` is 4 dim by default.
-    decoder_dim, decoder_layers, decoder_heads, decoder_mlp_dim: of the decoder, alike.
+    dim, num_layers, num_heads, mlp_dim: Sizes of the encoder; `mlp_dim` is 4 dim by default.
+    decoder_dim, decoder_layers, decoder_heads, decoder_mlp_dim: Sizes of the decoder, alike.
     decoder_chunk: pictures that the decoder of a device sees at a time, forward and backward, to save memory: it has
       four times as many tokens as the encoder. 0: all at once, and with its parameters split if the mesh says so.
     mask_ratio: share of the patches that is hidden.
@@ -189,11 +189,11 @@ def mae(
     flip: mirror half of the pictures of an update.
     min_scale: the smallest share of a picture's area that is cropped and resized to the whole of it, in an update
       (the paper's is .2); 1: no crops.
-    pooling: of `embed`: the `cls` token, or the `mean` of the patches.
-    positions: of the encoder, `sincos2d` or `learned`; the decoder's are `sincos2d`.
+    pooling: Pooling of `embed`: the `cls` token, or the `mean` of the patches.
+    positions: Positions of the encoder, `sincos2d` or `learned`; the decoder's are `sincos2d`.
     activation, norm_epsilon, remat, unroll: see `nets/transformer.py`; of both.
     pixel_mean, pixel_std: see `nets/vit.py`.
-    dtype: of the computation (`float32` or `bfloat16`); parameters, normalisation and the loss are float32.
+    dtype: Data type of the computation (`float32` or `bfloat16`); parameters, normalisation and the loss are float32.
     optimizer: by default the paper's AdamW with a rate of 1.5e-4.
     accumulate, ema_decay: as for `gradient_model`.
   """

@@ -58,8 +58,8 @@ def byol(
 
   Args:
     encoder: has the method `features(batch, deterministic)` -> [batch, places, dim] of `image`.
-    projector_dims: of the layers of g.
-    predictor_dim: of the hidden layer of q.
+    projector_dims: Widths of the layers of g.
+    predictor_dim: Width of the hidden layer of q.
     target_decay: τ_0, with which the target begins.
     num_steps: K, after which the target stands still; 0: τ stays τ_0.
     augmentation, strength, blur, min_scale: see `ops/augment.py: pair_of_views`. Views are squares of the encoder's

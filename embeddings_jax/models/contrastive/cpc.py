@@ -130,7 +130,7 @@ class Encoder(nn.Module):
     return self.conv(x.astype(jnp.float32)[..., None] * 2.0**-15)
 
   def _words(self, tokens) -> tuple[Array, Array]:
-    """What stands for each token of [n, length] after the convolutions, 0 on padding, and what is none."""
+    """Returns the features of each token of [n, length] after the convolutions, 0 on padding, and what is none."""
     valid = tokens >= 0
     x = jnp.where(valid[..., None], self.embedding(jnp.maximum(tokens, 0)), 0)
     for conv, size in zip(self.conv, self.kernel_sizes):
@@ -139,7 +139,8 @@ class Encoder(nn.Module):
     return x, valid
 
   def read(self, batch: Mapping[str, Any]) -> tuple[Array, Array]:
-    """What heads read, [batch, time, dim], and which of it is no padding, [batch, time]: contexts of signals (what
+    """Returns the features that heads read, [batch, time, dim], and which of it is no padding, [batch, time]:
+    contexts of signals (what
     lies beyond `length` is silence, and each row has a frame at least), codes of patches, vectors of tokens."""
     x = batch[INPUTS[self.inputs]]
     if self.inputs == "sentences":
@@ -239,18 +240,18 @@ def cpc(
   """Contrastive predictive coding; the defaults are the paper's for speech.
 
   Args:
-    inputs: of `INPUTS`: `waveform`, `bytes`, `images` or `sentences`.
-    channels: of every convolution, or one number for all of them; of images: of `PatchEncoder`.
-    kernel_sizes, strides: of the convolutions; of sentences the strides are 1.
-    context_dim: of the GRU.
+    inputs: One of `INPUTS`: `waveform`, `bytes`, `images` or `sentences`.
+    channels: Channels of every convolution, or one number for all; for images those of `PatchEncoder`.
+    kernel_sizes, strides: Kernel sizes and strides of the convolutions; for sentences the strides are 1.
+    context_dim: Dimension of the GRU.
     num_predictions: places ahead (frames, rows, sentences) that are predicted, each by its own matrix.
     negatives: from the `same` sequence, from `other` sequences, or `all`; of the `group`, or its `group_other`.
-    temperature: of the scores.
-    embedding_dim: of a byte or a token.
-    vocab_size: of sentences.
-    patch_size: of images; a patch begins every half of it.
+    temperature: Temperature of the scores.
+    embedding_dim: Dimension of a byte or a token.
+    vocab_size: Number of tokens, for sentences.
+    patch_size: Side of the patches of images; neighbors overlap by half.
     norm: LayerNorm after every convolution.
-    dtype: of the computation (`float32` or `bfloat16`); parameters and loss are float32.
+    dtype: Data type of the computation (`float32` or `bfloat16`); parameters and loss are float32.
     optimizer: by default the paper's Adam with a rate of 2e-4.
     accumulate, ema_decay: as for `gradient_model`.
   """

@@ -54,7 +54,7 @@ def simclr(
 
   Args:
     encoder: has the method `features(batch, deterministic)` -> [batch, places, dim] of `image`.
-    projector_dims: of the layers of g; the last but one is the encoder's dimension in the paper.
+    projector_dims: Widths of the layers of g; the last but one is the encoder's dimension in the paper.
     temperature: τ.
     augmentation, strength, blur, min_scale: see `ops/augment.py: pair_of_views`. Views are squares of the encoder's
       `image_size`, where it has one, else of the pictures' height.

@@ -70,13 +70,13 @@ def simcse(
   Args:
     encoder: has the methods `features(batch, deterministic)` -> [batch, time, dim] and `layers(batch, deterministic)`
       -> [batch, layers + 1, time, dim]; its dropout makes the views.
-    pooling: of `ops/pooling.py`.
-    projection: of `PROJECTIONS`, see above.
-    temperature: of the cosines.
+    pooling: See `ops/pooling.py`.
+    projection: One of `PROJECTIONS`, see above.
+    temperature: Temperature of the cosines.
     hard_weight: α.
     auxiliary: the model that the encoder was pretrained by, for the loss below; its hyperparameters are its own.
     auxiliary_weight: λ; .1 in the paper, for transfer.
-    init_std: of the projection's kernel.
+    init_std: Standard deviation of the initialization of the projection's kernel.
     optimizer: by default Adam with a rate of 3e-5.
     accumulate: parts that the encoder sees one after another; negatives are those of the whole batch all the same
       (`gradient.py: CoupledLoss`).

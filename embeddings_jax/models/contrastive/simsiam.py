@@ -53,8 +53,8 @@ def simsiam(
 
   Args:
     encoder: has the method `features(batch, deterministic)` -> [batch, places, dim] of `image`.
-    projector_dims: of the layers of g.
-    predictor_dim: of the hidden layer of h, a quarter of its output in the paper.
+    projector_dims: Widths of the layers of g.
+    predictor_dim: Width of the hidden layer of h, a quarter of its output in the paper.
     augmentation, strength, blur, min_scale: see `ops/augment.py: pair_of_views`. Views are squares of the encoder's
       `image_size`, where it has one, else of the pictures' height.
     optimizer: by default momentum .9 with a rate of .05.

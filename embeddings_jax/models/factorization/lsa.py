@@ -69,7 +69,7 @@ class Cells(NamedTuple):
 
 
 class LSAState(NamedTuple):
-  """What was found and the search under way.
+  """The decomposition so far and the search under way.
 
   Attributes:
     step: [] int32, updates made.

@@ -53,18 +53,18 @@ class Sums(NamedTuple):
 
 
 class PCAState(NamedTuple):
-  """What was found, the sums of the pass under way, and the randomised search.
+  """The components, the sums of the current pass, and the randomized search.
 
   Attributes:
     step: updates made.
     mean: m, or where it is not known yet a row near it; 0 where the data is not centred.
     components: V, orthonormal; 0 before the first is known.
-    variances: of the components, l / (N - 1).
+    variances: Variances of the components, l / (N - 1).
     total: the variance of all d features together.
     loss: mean squared distance of a row to its reconstruction.
     residual: the largest |C v - l v| / l.
-    sums: of the pass under way (`incremental`: all rows' count, no more).
-    search: of `randomized`, else ().
+    sums: Sums of the pass under way (`incremental`: all rows' count, no more).
+    search: Search of `randomized`, else ().
   """
 
   step: Int[Array, ""]
@@ -105,10 +105,10 @@ def pca(
     center: take the mean away; without it C is the sum of x x' (and m is 0).
     whiten: divide the coordinates by their deviations, so that each has variance 1 over the data; those of a
       component without variance are 0.
-    num_epochs: of `randomized` until it looks at its residuals, the first with random vectors, the others power
+    num_epochs: Passes of `randomized` until it checks its residuals, the first with random vectors, the others power
       iterations; where it has to go on, one fewer.
     num_oversamples: vectors beyond k that `randomized` and `incremental` carry along.
-    tol: of `randomized`; the others converge with the first pass. 0 never converges.
+    tol: Tolerance of `randomized`; the others converge with the first pass. 0 never converges.
     chunk_size: rows of one product on one device.
 
   Returns:

@@ -121,7 +121,7 @@ def plsa(
       relative to its size. EM has converged at the first that is none; stepwise EM does not converge, nor does EM
       that is judged by its own likelihood where this is 0.
     stepwise: make an M step after every batch.
-    power: of the decay of the stepwise rate, in (0.5, 1].
+    power: Exponent of the decay of the stepwise rate, in (0.5, 1].
     fold_in_steps: EM steps of folding in.
     num_init: Number of starts, trained together; the one with the best score is kept: the log likelihood per
       occurrence by which `early_stopping` stops (stepwise: of a batch).

@@ -146,17 +146,17 @@ def bert(
   """BERT; the defaults are those of the paper's base size.
 
   Args:
-    vocab_size, mask_id, special_ids: of the data's tokens.
+    vocab_size, mask_id, special_ids: Facts of the data's tokens.
     counts: [vocab_size] occurrences in the training text, whose log frequencies c begins with; None: 0.
     continues: bool [vocab_size], which tokens continue a word; for `whole_words`.
-    dim, num_layers, num_heads, mlp_dim: of the transformer; `mlp_dim` is 4 dim by default.
+    dim, num_layers, num_heads, mlp_dim: Sizes of the transformer; `mlp_dim` is 4 dim by default.
     max_length, num_segments, position_offset, norm, positions, activation, norm_epsilon, dropout, attention_dropout,
       init_std, kernel_std, position_init, remat, unroll: see `nets/text_encoder.py`.
     mask_rate: share of the tokens that is to be predicted; of held-out text it is always .15.
     masking: `dynamic` or `static`.
     whole_words: hide all the tokens of a word.
-    pooling: of `embed`; see `ops/pooling.py`.
-    dtype: of the computation (`float32` or `bfloat16`); parameters, normalisation and losses are float32.
+    pooling: Pooling of `embed`; see `ops/pooling.py`.
+    dtype: Data type of the computation (`float32` or `bfloat16`); parameters, normalisation and losses are float32.
     optimizer: by default Adam with a rate of 1e-4.
     accumulate, ema_decay: as for `gradient_model`; parts of a batch weigh by their rows, not by their chosen tokens.
   """

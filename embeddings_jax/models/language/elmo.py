@@ -161,15 +161,15 @@ def elmo(
 
   Args:
     vocab_size: words that are predicted.
-    dim: of words, of the projected states and of the softmax.
-    cell_dim: of the LSTMs' cells.
+    dim: Dimension of words, of the projected states and of the softmax.
+    cell_dim: Dimension of the LSTMs' cells.
     num_layers: LSTMs of each direction.
     character_dim, filters, num_highway: see `nets/characters.py`.
     clip: bound of the entries of cells and states; 0: none.
     dropout: on the input of each LSTM and on the last output.
     num_samples: words that stand for the vocabulary in the training loss (the paper: 8,192); 0: all of them.
     chunk: positions whose scores a device holds at the same time.
-    dtype: of the products (`float32` or `bfloat16`); parameters, states and losses are float32.
+    dtype: Data type of the products (`float32` or `bfloat16`); parameters, states and losses are float32.
     optimizer: by default the paper's Adagrad with a rate of 0.2.
     accumulate, ema_decay: as for `gradient_model`.
   """

@@ -54,12 +54,12 @@ class Gpt(nn.Module):
     return encode(tokens, parts=parts)
 
   def scores(self, tokens: Int[Array, "batch time"], last: Int[Array, " batch"]) -> Float[Array, "batch vocab"]:
-    """Of the token that follows position `last` of each row."""
+    """Returns scores of the token that follows position `last` of each row."""
     hidden = self.encoder(tokens)
     return self.encoder.decode(jnp.take_along_axis(hidden, last[:, None, None], 1)[:, 0])
 
   def logits(self, tokens: Int[Array, "batch time"]) -> Float[Array, "batch time vocab"]:
-    """Of the token that follows, at all positions at once."""
+    """Returns logits of the next token at all positions at once."""
     return self.encoder.decode(self.encoder(tokens))
 
   def attention(self, tokens):
@@ -116,15 +116,15 @@ def gpt(
   """A causal language model; the defaults are those of the paper.
 
   Args:
-    vocab_size, end_id: of the data's tokens; `end_id` stands between documents and ends what is sampled.
-    dim, num_layers, num_heads, mlp_dim: of the transformer; `mlp_dim` is 4 dim by default.
+    vocab_size, end_id: Facts of the data's tokens; `end_id` stands between documents and ends what is sampled.
+    dim, num_layers, num_heads, mlp_dim: Sizes of the transformer; `mlp_dim` is 4 dim by default.
     max_length, norm, positions, activation, norm_epsilon, dropout, attention_dropout, remat, unroll: see
       `nets/transformer.py`.
-    pooling: of `embed`; see `ops/pooling.py`.
-    temperature, top_k, top_p: of `sample`; see `ops/sampling.py`.
+    pooling: Pooling of `embed`; see `ops/pooling.py`.
+    temperature, top_k, top_p: Options of `sample`; see `ops/sampling.py`.
     sample_length: tokens that `sample` adds.
     chunk: positions whose scores a device holds at the same time.
-    dtype: of the computation (`float32` or `bfloat16`); parameters, normalisation and losses are float32.
+    dtype: Data type of the computation (`float32` or `bfloat16`); parameters, normalisation and losses are float32.
     optimizer: by default Adam with a rate of 2.5e-4.
     accumulate, ema_decay: as for `gradient_model`.
   """

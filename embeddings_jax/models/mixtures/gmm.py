@@ -126,7 +126,7 @@ def gmm(
     num_labels: labels there are (the data's fact); they are 0 to `num_labels - 1`.
     steps_per_epoch: batches of a pass; exact EM makes its M step after the last of them.
     stepwise: make an M step after every batch instead.
-    power: of the decay of the stepwise rate, in (0.5, 1].
+    power: Exponent of the decay of the stepwise rate, in (0.5, 1].
     reg_covar: added to the diagonal of the covariances, in units of the data squared.
     tol: converged when the mean log likelihood of a pass changes by less than this, relative
       to max(1, its size). 0 never converges; stepwise EM, whose likelihoods are of batches, does not either.

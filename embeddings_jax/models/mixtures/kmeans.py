@@ -80,7 +80,7 @@ def kmeans(
     num_init: starts, trained together; the one with the least inertia is kept.
     steps_per_epoch: batches of a pass; the centres move after the last of them.
     stepwise: move them after every batch instead.
-    power: of the decay of the stepwise rate, in (0.5, 1].
+    power: Exponent of the decay of the stepwise rate, in (0.5, 1].
     tol: converged when the inertia of a pass changes by no more than this part of it; 0: when it is the same.
       Stepwise never converges.
     chunk_size: rows assigned at once on one device; 0: chosen to be fast.

@@ -86,7 +86,7 @@ def finetune(
     encoder: has the methods `features(batch, deterministic)` -> [batch, time, dim], `layers(batch, deterministic)` ->
       [batch, layers + 1, time, dim], and `valid(batch)` -> bool [batch, time], which of the features are no padding.
       It gets the batch's `inputs` whole, with its `mask`.
-    task: of `TASKS`.
+    task: One of `TASKS`.
     num_classes: classes or tags.
     pooling: `cls`, `mean` or `last`; for a text's vector.
     layers: `last`, or all, the embeddings too: `mix`, their weighted mean, learnt with the head, or `concat`, side by
@@ -98,13 +98,13 @@ def finetune(
     trained_layers: train of the encoder the last so many layers or blocks alone, and what follows them (He et al.
       2022, arXiv:2111.06377, figure 9); below 0: all of it. Running statistics are moved everywhere.
     shift: pictures are shifted by up to so many pixels and flipped at random, in training.
-    dropout: of what goes into the head (of spans: none, as in BERT); the encoder has its own.
+    dropout: Dropout rate of the head's input (none for spans, as in BERT); the encoder has its own.
     auxiliary: the model that the encoder was pretrained by, for the loss below; its hyperparameters are its own.
     auxiliary_weight: λ; Radford et al. take .5.
     layer_decay: the rate of a layer is this times that of the layer above it (Howard & Ruder 2018, arXiv:1801.06146,
       section 3.2, there 1 / 2.6); 1: all learn alike. For stacks like those of `nets/transformer.py`, and blocks; a
       frozen encoder has no use for it.
-    init_std: of the head's kernel.
+    init_std: Standard deviation of the initialization of the head's kernel.
     optimizer: by default AdamW with a rate of 2e-5.
     accumulate, ema_decay: as for `gradient_model`; of tags each part's mean counts by its sentences.
   """
@@ -190,7 +190,7 @@ def finetune(
     return nn.tanh(affine(vector, **params["pooler"], dtype=vector.dtype)) if of_text and pooling == "cls" else vector
 
   def predict(params, extra, batch, *, deterministic=True, rng=None) -> tuple[Array, dict]:
-    """What the table above calls predictions, before the softmax, float32; and `extra` after it."""
+    """Returns the predictions of the table above, before the softmax, float32, and the new `extra`."""
     rows = encoder_rows(batch, task)
     rng_encoder, rng_head = (None, None) if deterministic else jax.random.split(rng)
     if not deterministic and "image" in rows and shift:

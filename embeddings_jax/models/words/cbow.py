@@ -116,7 +116,7 @@ def cbow(
     vocab_size: number of words.
     counts: [vocab_size] occurrences in the training text.
     num_steps: updates of the whole run, for the linear decay.
-    dim: of the vectors.
+    dim: Dimension of the vectors.
     objective: `negative_sampling` or `softmax`, over the whole vocabulary.
     context: `mean` or `sum` of the context's vectors.
     context_unit: `window`, or `sentence` or `document`: all words between two boundaries of the data.
@@ -127,8 +127,9 @@ def cbow(
     num_negatives: weight of the noise words, per target (the paper's k).
     subsample: threshold of the relative frequency above which tokens are thinned; 0 keeps all.
     negative_power: exponent of the unigram distribution for noise words.
-    learning_rate: of negative sampling: a schedule, or the start of a linear decay to 1e-4 of it over `num_steps`.
-    optimizer: of the softmax; by default SGD with `learning_rate`.
+    learning_rate: For negative sampling: a schedule, or the start of a linear decay to 1e-4 of it over
+      `num_steps`.
+    optimizer: Optimizer of the softmax; by default SGD with `learning_rate`.
     shared_negatives: noise words that a group of positions shares.
     group: positions of a group.
     max_mass: most targets' worth of gradient that one batch may add to a row (negative sampling).

@@ -64,7 +64,7 @@ class GloveState(NamedTuple):
 
 
 class Side(NamedTuple):
-  """What one tile says about one of its sides (R rows, or C columns): sums over each row's cells."""
+  """Statistics of one side of a tile (R rows, or C columns): sums over each row's cells."""
 
   gradient: Array  # [R, d] G
   squares: Array  # [R, d] S, or their mean over the coordinates [R, 1]
@@ -96,9 +96,9 @@ def glove(
     vocab_size: number of words.
     num_groups, group_size: n and R, of the tiles.
     marginals: [vocab_size] row sums of X, for `biases="marginals"`.
-    dim: of the vectors.
+    dim: Dimension of the vectors.
     weighting: `power` (f above) or `none` (f = 1).
-    x_max, alpha: of f.
+    x_max, alpha: Parameters of the weighting f.
     learning_rate: eta.
     biases: `learned`; or held at half of log `marginals`, so that w_i . w~_j fits log X_ij / sqrt(X_i X_j).
     accumulators: AdaGrad's sums, one per `coordinate` or one per `row`.

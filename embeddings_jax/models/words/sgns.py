@@ -97,7 +97,7 @@ def sgns(
     vocab_size: number of words.
     counts: [vocab_size] occurrences in the training text.
     num_steps: updates of the whole run, for the linear decay.
-    dim: of the vectors.
+    dim: Dimension of the vectors.
     window: largest distance between a word and its context.
     num_negatives: weight of the noise words, per pair (the paper's k).
     subsample: threshold of the relative frequency above which tokens are thinned; 0 keeps all.
@@ -109,7 +109,7 @@ def sgns(
     max_mass: most pairs' worth of gradient that one batch may add to a row; see the docstring above.
     slack: a block has room for the share of its tokens that subsampling keeps on average, plus this share; what is
       more goes untrained (the metric `overflow`).
-    dtype: of the factors of the products, float32 or bfloat16; sums, tables and steps are float32.
+    dtype: Data type of the factors of the products, float32 or bfloat16; sums, tables and steps are float32.
   """
   if dtype not in ("float32", "bfloat16"):
     raise InputError(f"sgns: dtype={dtype!r}: must be one of float32, bfloat16")

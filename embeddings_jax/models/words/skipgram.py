@@ -59,7 +59,7 @@ def skipgram(
     vocab_size: number of words.
     counts: [vocab_size] occurrences in the training text.
     optimizer: its updates are added to the tables.
-    dim: of the vectors.
+    dim: Dimension of the vectors.
     window: largest distance between a word and its context.
     tied: one table for words and contexts.
     subsample: threshold of the relative frequency above which tokens are thinned; 0 keeps all.

@@ -19,10 +19,10 @@ def layer_norm(
   """LayerNorm over the last axis in float32 (Ba et al. 2016, arXiv:1607.06450).
 
   Args:
-    x: of any type.
+    x: Any data type.
     params: `scale` and `bias`, [dim].
     epsilon: added to the variance.
-    dtype: of the result.
+    dtype: Data type of the result.
   """
   return _normalized(x, params["scale"], params["bias"], epsilon, dtype)
 

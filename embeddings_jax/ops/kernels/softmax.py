@@ -145,9 +145,9 @@ def sampled_cross_entropy(rng: Array, queries: Array, table: Array, targets: Arr
   and gradient are those of the whole softmax in the limit (importance sampling; Bengio and Senécal 2008).
 
   Args:
-    rng: of the samples.
+    rng: Key of the samples.
     queries, table, targets, weight: as for `cross_entropy`.
-    num_samples: of words.
+    num_samples: Number of sampled words.
   """
   size = len(table)
   # The inverse of the distribution function log(w + 1) / log(V + 1).

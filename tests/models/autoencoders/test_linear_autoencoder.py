@@ -54,7 +54,7 @@ def test_its_subspace_is_that_of_pca(rows, trained, tied):
 
 
 def test_the_best_code_of_fixed_weights_is_by_their_pseudo_inverse(rows, trained):
-  """Of decoders D the encoder D^+ leaves least, on any data; where the code is white and spans the components, that
+  """For a decoder D the encoder D^+ leaves least, on any data; where the code is white and spans the components, that
   of an encoder W is the decoder W^+, too."""
   model, state = trained[False]
   batch = {"x": jnp.asarray(rows)}
@@ -76,7 +76,7 @@ def test_the_best_code_of_fixed_weights_is_by_their_pseudo_inverse(rows, trained
 
 
 def test_bags_of_words(tmp_path):
-  """What the update sees of blocks is what the encoder makes of the texts; their order of words does not matter."""
+  """The update sees blocks as the encoder makes them of texts; word order does not matter."""
   noise = np.random.default_rng(0)
   texts = [" ".join(noise.choice([f"w{i}" for i in range(20)], 12)) for _ in range(30)] + [""]
   bags = count_documents(Dataset("texts", "text", texts, fingerprint="linear_autoencoder"), cache_dir=tmp_path)

@@ -117,7 +117,7 @@ def test_any_rotation_of_the_basis_leaves_the_error():
 
 
 def test_products_and_distances_approach_those_of_the_data():
-  """Of rows, by the coordinates on more and more components; with all of them they are equal."""
+  """With more components products and distances of rows come closer; with all of them they are equal."""
   x = cloud(0)
   model, state, _ = fit(x, dim=D)
   centred = x - x.mean(0)

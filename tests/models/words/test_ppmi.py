@@ -220,7 +220,7 @@ def test_words_with_the_same_contexts_get_the_same_vector():
 
 
 def test_no_collective_moves_the_cells(mesh_of):
-  """What crosses devices is products [V, b], whatever the number of cells."""
+  """Only products [V, b] cross devices, whatever the number of cells."""
   vocab, block = 64, 8
   facts = dict(vocab_size=vocab, marginals=np.ones(vocab), context_marginals=np.ones(vocab), total=64.0)
   model = ppmi(**facts, dim=8, block=block, blocks=2)
