@@ -1,6 +1,6 @@
-"""Shows what the random changes of pictures do: `python -m experiments.augmentations --figure=FILE.png`.
+"""Shows what the random changes of images do: `python -m experiments.augmentations --figure=FILE.png`.
 
-Of two photographs, or with --data=cifar10-jpeg of any set of pictures. Each change is made for certain here, while
+Of two photographs, or with --data=cifar10-jpeg of any set of images. Each change is made for certain here, while
 SimCLR's and BYOL's whole augmentations have the probabilities of their papers.
 """
 from collections.abc import Mapping, Sequence
@@ -13,11 +13,11 @@ from experiments import command
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("data", "", "Pictures: of the catalog, or files of one's own; none: two photographs.")
+flags.DEFINE_string("data", "", "Images: of the catalog, or files of one's own; none: two photographs.")
 flags.DEFINE_string("data_dir", "", "Where the catalog's files lie; default $EMBEDDINGS_DATA.")
 flags.DEFINE_string("cache_dir", "", "Where derived data goes; default $EMBEDDINGS_CACHE.")
 flags.DEFINE_string("figure", "", "File to write, a PNG.")
-flags.DEFINE_integer("num_images", 2, "Pictures to show, chosen by --seed where there are more.", lower_bound=1)
+flags.DEFINE_integer("num_images", 2, "Images to show, chosen by --seed where there are more.", lower_bound=1)
 flags.DEFINE_integer("size", 96, "Pixels to which the photographs are shrunk.", lower_bound=16, upper_bound=427)
 flags.DEFINE_integer("seed", 0, "Seed.", lower_bound=0, upper_bound=presets.MAX_SEED)
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     items = as_images(catalog.load(FLAGS.data, data_dir=FLAGS.data_dir or None,
                                    cache_dir=FLAGS.cache_dir or None)).items
     if items.shape[1] != items.shape[2]:
-      raise InputError(f"--data={FLAGS.data}: pictures of {items.shape[1]} x {items.shape[2]} pixels; must be square")
+      raise InputError(f"--data={FLAGS.data}: images of {items.shape[1]} x {items.shape[2]} pixels; must be square")
     chosen = np.random.default_rng(FLAGS.seed).permutation(len(items))[:FLAGS.num_images]
     images = np.asarray(items[np.sort(chosen)])
   else:
@@ -58,7 +58,7 @@ def photographs(size: int):
 
 
 def changes(size: int) -> Mapping:
-  """The changes of `ops/augment.py` for square pictures of `size` pixels, by what they are called."""
+  """The changes of `ops/augment.py` for square images of `size` pixels, by what they are called."""
   from embeddings_jax.ops import augment
 
   return {
@@ -67,8 +67,8 @@ def changes(size: int) -> Mapping:
       "flip": augment.horizontal_flip(1.0),
       "rotation": augment.rotation(1.0),
       "cutout": augment.cutout(size // 2, 1.0),
-      "colour drop": augment.color_drop(1.0),
-      "colour jitter": augment.color_jitter(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2),
+      "color drop": augment.color_drop(1.0),
+      "color jitter": augment.color_jitter(brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2),
       "solarization": augment.solarize(0.5),
       "Gaussian noise": augment.gaussian_noise(0.1, 1.0),
       "Gaussian blur": augment.gaussian_blur(2 * (size // 20) + 1, sigma=(1.0, 2.0)),

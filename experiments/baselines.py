@@ -30,7 +30,7 @@ LEFT_OUT = re.compile(
 # What the folder's own table has beyond the README's: other measures of the same, and parts of a mean.
 DETAILS = re.compile(
     r"/dev/|/(f1|macro_f1|matthews|ari|purity|precision_at_10|recall_at_10|mrr|ndcg_at_10|knn200_accuracy)$|cosmul/|/(semantic|syntactic)/|"
-    r"sts-1\d/|^ud-ewt/(mix|centre|expected|test/(layer|cumulative))|bound_([2-9]|1\d)$|npmi_window|mfcc_mean/|"
+    r"sts-1\d/|^ud-ewt/(mix|center|expected|test/(layer|cumulative))|bound_([2-9]|1\d)$|npmi_window|mfcc_mean/|"
     r"^(untrained/)?validation/(masked_accuracy|next_loss|perplexity)$")
 # Of what the last updates measured: of each step ahead, nats that the future and the context have in common at least.
 OF_TRAINING = re.compile(r"bound_\d+$|log_num_candidates$")

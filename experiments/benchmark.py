@@ -16,7 +16,7 @@
   python -m experiments.benchmark bert_base --length=512              BERT-base on a GPU against torch.compile
   python -m experiments.benchmark simcse_step                         SimCSE's update against transformers with torch
   python -m experiments.benchmark mae_step                            MAE's update against transformers with torch
-  python -m experiments.benchmark augment                             views of pictures: their share of a step
+  python -m experiments.benchmark augment                             views of images: their share of a step
   python -m experiments.benchmark labels --workdir=W --figure=gain.png  accuracy by the number of labels
   python -m experiments.benchmark mask_ratios --data=digits --figure=ratios.png  why MAE hides three quarters
   python -m experiments.benchmark mae_gpu --size=large                MAE at 224 on a GPU against torch.compile
@@ -67,7 +67,7 @@ flags.DEFINE_list("rates", [], "Learning rates of `labels`, to choose from by `d
 flags.DEFINE_enum("layers", None, ["last", "mix", "concat"], "What its heads see (default: the recipe's).")
 flags.DEFINE_list("ratios", ["0.15", "0.4", "0.6", "0.75", "0.9"], "Shares of patches that `mask_ratios` hides.")
 flags.DEFINE_integer("steps", 400, "Updates of each training of `labels` and `mask_ratios`.", lower_bound=1)
-flags.DEFINE_integer("batch_size", 0, "Pictures of an update of `mask_ratios` (0: the preset's).", lower_bound=0)
+flags.DEFINE_integer("batch_size", 0, "Images of an update of `mask_ratios` (0: the preset's).", lower_bound=0)
 flags.DEFINE_enum("equal", "steps", ["steps", "operations"], "What the trainings of `mask_ratios` have in common.")
 flags.DEFINE_enum("size", "base", ["base", "large"], "Vision transformer of `mae_gpu`.")
 flags.DEFINE_float("seconds", 5.0, "Length of one turn of `loop`, about.")

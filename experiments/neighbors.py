@@ -15,11 +15,11 @@ from experiments import command, vectors
 FLAGS = flags.FLAGS
 
 vectors.define_flags()
-flags.DEFINE_list("word", [], "Words whose neighbours are wanted, separated by commas.")
+flags.DEFINE_list("word", [], "Words whose neighbors are wanted, separated by commas.")
 flags.DEFINE_list("positive", [], "Words to add up, separated by commas.")
 flags.DEFINE_list("negative", [], "Words to take away from them.")
 flags.DEFINE_string("query", "", "A text, whose nearest documents are wanted.")
-flags.DEFINE_integer("k", 10, "Number of neighbours.", lower_bound=1)
+flags.DEFINE_integer("k", 10, "Number of neighbors.", lower_bound=1)
 
 
 def main(argv: Sequence[str]) -> int:

@@ -18,12 +18,12 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "", "Model to train; --list_models names them.")
 flags.DEFINE_string("preset", "demo", "demo (embedded data, minutes), tiny (seconds), small or paper.")
 flags.DEFINE_string("config_file", "", "A config from outside the repository: a Python file with get_config(preset).")
-flags.DEFINE_string("data", None, "Data set: a name of --list_data, tfds:NAME, a path or glob, or FILE.py:FUNCTION.")
+flags.DEFINE_string("data", None, "Dataset: a name of --list_data, tfds:NAME, a path or glob, or FILE.py:FUNCTION.")
 flags.DEFINE_string("data_dir", None, "Directory of the catalog's files (default: $EMBEDDINGS_DATA).")
 flags.DEFINE_string("cache_dir", None, "Derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
 flags.DEFINE_integer("steps", None, "Updates in all; more than before continue a run.", lower_bound=1)
 flags.DEFINE_integer("batch_size", None, "Rows of the global batch.", lower_bound=1)
-flags.DEFINE_integer("seed", None, "Of initialisation, order and noise.", lower_bound=0, upper_bound=presets.MAX_SEED)
+flags.DEFINE_integer("seed", None, "Of initialization, order and noise.", lower_bound=0, upper_bound=presets.MAX_SEED)
 flags.DEFINE_string("mesh", "", "Sizes of the mesh's axes, as data:4,fsdp:2 (default: all devices along data).")
 flags.DEFINE_string("workdir", "", "Where the run is kept (default: runs/MODEL-PRESET-HASH).")
 flags.DEFINE_string("init_from", "", "Start from a pretrained network: a work directory, or one of Hugging Face; or "
@@ -36,7 +36,7 @@ flags.DEFINE_string("coordinator", "", "host:port of process 0, to start several
 flags.DEFINE_integer("num_processes", None, "Number of processes, with --coordinator.", lower_bound=1)
 flags.DEFINE_integer("process_id", None, "Number of this process from 0, with --coordinator.", lower_bound=0)
 flags.DEFINE_bool("list_models", False, "Name the models and stop.")
-flags.DEFINE_bool("list_data", False, "Name the data sets and stop.")
+flags.DEFINE_bool("list_data", False, "Name the datasets and stop.")
 flags.DEFINE_bool("print_config", False, "Print the config as JSON and stop.")
 
 
@@ -61,7 +61,7 @@ def list_data() -> int:
   from embeddings_jax.data import catalog
 
   for entry in catalog.available(FLAGS.data_dir):
-    print(f"{entry.name:16} {entry.kind:6} {entry.description} [{entry.licence}] ({entry.where})")
+    print(f"{entry.name:16} {entry.kind:6} {entry.description} [{entry.license}] ({entry.where})")
   return 0
 
 

@@ -12,7 +12,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="xla-cache-"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 os.environ.setdefault("EMBEDDINGS_CACHE", tempfile.mkdtemp(prefix="embeddings-cache-"))
-# Tests compile for longer than they compute: machine code as it comes takes a third of the time of optimised code,
+# Tests compile for longer than they compute: machine code as it comes takes a third of the time of optimized code,
 # and a little less in one piece. Of jax 0.10's two ways to write it the older takes half of that, and less again
 # where operations are not split among threads, for which two processes leave no core. XLA stops at flags that it
 # does not know.

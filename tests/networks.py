@@ -48,7 +48,7 @@ def check_gradients(found, expected):
 
 
 def images(number, height, width, channels, seed=0):
-  """A batch of random pictures."""
+  """A batch of random images."""
   shape = (number, height, width, channels)
   return {"image": jnp.asarray(np.random.default_rng(seed).integers(0, 256, shape), jnp.uint8)}
 

@@ -1,4 +1,4 @@
-"""The command that shows the changes of pictures."""
+"""The command that shows the changes of images."""
 import inspect
 
 import jax.numpy as jnp
@@ -58,7 +58,7 @@ def test_the_command_writes_a_picture(tmp_path):
 
 @pytest.mark.parametrize("arguments, message", [
     ([], "--figure is missing"),
-    (["--figure=a.png", "--data=wine"], "--data=wine: holds rows, which are no pictures"),
+    (["--figure=a.png", "--data=wine"], "--data=wine: holds rows, which are no images"),
 ])
 def test_mistakes(arguments, message, tmp_path):
   done = call("augmentations", *arguments, cwd=tmp_path)

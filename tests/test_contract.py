@@ -169,7 +169,7 @@ def test_embedding_has_a_row_for_each_item(tiny, uninterrupted):
   vectors = inference.embedder(model, state, data.encoder)(items)
   assert vectors.shape[0] == 7 and vectors.ndim == 2 and np.isfinite(vectors).all()
   alone = inference.embedder(model, state, data.encoder)(items[:1])
-  np.testing.assert_allclose(alone[0], vectors[0], rtol=1e-4, atol=1e-5)  # Padding and neighbours change nothing.
+  np.testing.assert_allclose(alone[0], vectors[0], rtol=1e-4, atol=1e-5)  # Padding and neighbors change nothing.
 
 
 def test_interrupted_equals_uninterrupted_bit_for_bit(tiny, uninterrupted, mesh_of, tmp_path):
@@ -190,7 +190,7 @@ def test_eight_devices_equal_one(tiny, uninterrupted, mesh_of):
   np.testing.assert_allclose(losses(found), losses(records), rtol=1e-5, atol=1e-5)
   for one, eight in zip(jax.tree.leaves(expected), jax.tree.leaves(state)):
     one, eight = np.asarray(one, np.float64), np.asarray(eight, np.float64)
-    # The mean of what BatchNorm has centred is 0, but for the rounding of sums of numbers around 1.
+    # The mean of what BatchNorm has centered is 0, but for the rounding of sums of numbers around 1.
     assert np.linalg.norm(one - eight) <= 1e-3 * max(np.linalg.norm(one), 1e-4)
 
 

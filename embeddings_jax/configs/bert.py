@@ -2,27 +2,27 @@
 
 Command: `python -m experiments.run --model=bert [--preset=small --data_dir=DIR]`
 Presets: `demo` documentation, three minutes on two cores; `tiny` for tests; `small` BERT-mini (4 layers of 256) on
-6,514 articles of Wikipedia in rows of 64 tokens, a quarter of a pass and so without dropout, half an hour on two
+6,514 articles of Wikipedia in rows of 64 tokens, a quarter of an epoch and so without dropout, half an hour on two
 cores in float32 (`--config.model.dtype=float32`; bfloat16, a third slower there, is 1.7 times as fast as float32 on
 those with a matrix unit), and half of it with `--steps=800`, which took 10 minutes with such a unit; `paper`
 BERT-base, 1 M steps of 256 rows of 512 on an accelerator, on a corpus of one's own (`--data=`).
 Expected: small, begun with the vectors of a run W of `sgns --preset=small` (`--init_from=W`, 3 minutes), held out, in
 rows of 64 tokens: masked loss 4.10 (the words' frequencies lose 6.98), next sentence .778 (.582 of the pairs are no
-neighbours; 1 seed, 34 minutes in float32 on two cores with AVX2); after 800 steps 4.54 and .726 (1 seed). demo:
+neighbors; 1 seed, 34 minutes in float32 on two cores with AVX2); after 800 steps 4.54 and .726 (1 seed). demo:
 masked loss 5.12 (frequencies 5.86), next sentence .787 (untrained .621, for many docstrings have one sentence and so
 no next; 1 seed).
 Why `small` is not as the paper: the loss of a transformer stays at what frequencies and topics give for a while, and
-falls when attention finds the neighbours; Chen et al. 2023 (arXiv:2309.07311) study such drops. Masked loss of the
+falls when attention finds the neighbors; Chen et al. 2023 (arXiv:2309.07311) study such drops. Masked loss of the
 updates 101 to 150 and 201 to 250 (1 seed each):
 
-  heads begin at the neighbours (`position_init`), `adam_fraction=.2`, vectors of words  5.91  5.55
+  heads begin at the neighbors (`position_init`), `adam_fraction=.2`, vectors of words  5.91  5.55
   the same without vectors of words                                                      6.26
   `position_init=sinusoidal`, `adam_fraction=.2`, without vectors of words               6.57
-  heads begin at the neighbours, `adam_fraction=1`, vectors of words                     6.54  6.48
+  heads begin at the neighbors, `adam_fraction=1`, vectors of words                     6.54  6.48
 
-So the heads of the first layer begin at the neighbours; embeddings, which AdamW moves, have a fifth of Muon's rate,
+So the heads of the first layer begin at the neighbors; embeddings, which AdamW moves, have a fifth of Muon's rate,
 at the whole of which they are soon far from where they began; and words may have their vectors already. Rows are
-short (the paper's appendix A.2 has 128 tokens before 512). Who needs longer ones goes on from a run W:
+short (the paper's appendix A.2 has 128 tokens before 512). Who needs longer ones resumes from a run W:
 `--init_from=W --batch_size=32 --config.data.max_length=128`.
 """
 import ml_collections
@@ -55,12 +55,12 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
         data=dict(vocab_size=400, max_length=32, max_documents=300, validation_pairs=16), steps=20, batch_size=8,
         steps_per_dispatch=1, log_every=5, save_every=10, eval_items=64, baselines=False))
   elif preset == "small":
-    # Few tokens: what is unusual here shortens the time until words and their neighbours are known. Rows are short,
+    # Few tokens: what is unusual here shortens the time until words and their neighbors are known. Rows are short,
     # fewer kinds of tokens are met more often, and more of them are predicted.
     del config.optimizer["eps"]  # Muon takes none.
     config.update(dict(
         model=dict(dim=256, num_layers=4, num_heads=4, mlp_dim=1024, norm="pre", dropout=0.0, attention_dropout=0.0,
-                   position_init="neighbours", mask_rate=0.4, dtype="bfloat16"),
+                   position_init="neighbors", mask_rate=0.4, dtype="bfloat16"),
         data=dict(name="enwiki-2015", vocab_size=8000, max_length=64, validation_pairs=10_000),
         optimizer=dict(name="muon", learning_rate=6e-3, adam_fraction=0.2, warmup_steps=100, b2=0.98), steps=1600,
         batch_size=64, save_every=400))

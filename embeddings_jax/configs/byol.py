@@ -1,7 +1,7 @@
-"""BYOL (Grill et al. 2020, arXiv:2006.07733): pictures by predicting a slower copy's vectors of another view.
+"""BYOL (Grill et al. 2020, arXiv:2006.07733): images by predicting a slower copy's vectors of another view.
 
 Command: `python -m experiments.run --model=byol [--preset=small --data_dir=DIR] [--data=fashion-mnist|FOLDER]`
-Presets: those of `simclr`, with its network, data and changes of pictures; in `paper` the target's decay of .99 that
+Presets: those of `simclr`, with its network, data and changes of images; in `paper` the target's decay of .99 that
 small sets want, and 200 passes.
 Expected: small, 16 minutes: kNN .472 (k = 200: .444), linear probe .499, deviation .78 (1 seed); untrained .384
 (.373) and .379, pixels: see `simclr`; kNN of Fashion-MNIST, as there: .812 (.766). lightly's ResNet-18, 200 passes,

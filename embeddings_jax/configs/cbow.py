@@ -6,7 +6,7 @@ tests; `small` English Wikipedia of 2015 as a-z text (17 M words, `--data_dir`),
 cores; `paper` about a billion words (`tfds:lm1b`) in 300 dimensions, on an accelerator. The textbook form is
 `--config.model.objective=softmax --config.model.context=sum --config.model.tied=True --config.data.max_size=2000
 --config.optimizer.name=adam --config.optimizer.learning_rate=0.002`.
-Expected: demo neighbours such as iterable -> iterator, iterables; `small`, three seeds, WordSim-353 .633 ± .014,
+Expected: demo neighbors such as iterable -> iterator, iterables; `small`, three seeds, WordSim-353 .633 ± .014,
 SimLex-999 .296 ± .010, MEN .562 ± .010, analogies .328 ± .009, where gensim's CBOW, at its default rate, has
 .584 ± .007, .270 ± .002, .541 ± .004, .303 ± .002 in the same runs. The rate and the size of batches were chosen by
 these figures.

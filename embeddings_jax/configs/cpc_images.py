@@ -1,9 +1,9 @@
-"""Contrastive predictive coding of pictures (van den Oord et al. 2018, arXiv:1807.03748, section 3.2).
+"""Contrastive predictive coding of images (van den Oord et al. 2018, arXiv:1807.03748, section 3.2).
 
 Command: `python -m experiments.run --model=cpc_images [--preset=small --data_dir=DIR] [--data=fashion-mnist]`
 Presets: `demo` scikit-learn's digits, 3 x 3 patches of 4 x 4 pixels, a minute on two cores; `tiny` for tests; `small`
 CIFAR-10 as JPEG, 7 x 7 patches of 8 x 8 as the paper's 64 x 64 of 256 x 256 (of Fashion-MNIST, 28 x 28, 6 x 6);
-`paper` pictures of your own of 256 x 256 pixels, the paper's patches and rate, five rows predicted, an accelerator.
+`paper` images of your own of 256 x 256 pixels, the paper's patches and rate, five rows predicted, an accelerator.
 Expected: linear probe of the mean code, small: .474, the same network untrained .443, trained with labels for one
 pass, too (`cpc_images_supervised`), .391 (1 seed); paper: ImageNet .487 (top 1, its table 3).
 One update per dispatch, as for `cpc`.

@@ -1,9 +1,9 @@
-"""Eigenfaces (Sirovich & Kirby 1987; Turk & Pentland 1991): principal component analysis of pictures, with its
-pictures: the mean, the components, and reconstructions from more and more of them, in `figures/`.
+"""Eigenfaces (Sirovich & Kirby 1987; Turk & Pentland 1991): principal component analysis of images, with its
+images: the mean, the components, and reconstructions from more and more of them, in `figures/`.
 
 Command: `python -m experiments.run --model=eigenfaces`
 Presets: `demo` scikit-learn's digits, seconds; `tiny` for tests; `small` Fashion-MNIST (`--data_dir`), 100 components
-by one pass over batches; `paper` pictures of your own: `--preset=paper --data=FOLDER --config.data.image_size=64
+by one pass over batches; `paper` images of your own: `--preset=paper --data=FOLDER --config.data.image_size=64
 --config.data.channels=1`, or in idx format.
 Expected: demo: 32 components explain .97 of the variance.
 """

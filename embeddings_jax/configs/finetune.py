@@ -1,7 +1,7 @@
 """Fine-tuning for a task (Devlin et al. 2019, arXiv:1810.04805; `embeddings_jax/models/supervised/finetune.py`).
 
 Command: `python -m experiments.run --model=finetune [--init_from=W] --config.task=sst2 [--preset=small]`
-Tasks: `sst2 cola rte sts-b snli squad-parts wnut17 ud-ewt 20news`, your own labelled text (`data/task_files.py`).
+Tasks: `sst2 cola rte sts-b snli squad-parts wnut17 ud-ewt 20news`, your own labeled text (`data/task_files.py`).
 Presets: `demo` tells the package of a docstring, a small transformer from scratch; `tiny` for tests; `small` the size
 of BERT-mini (4 x 256), the recipe of the paper with the rates that small networks need; `paper` BERT-base and the
 paper's recipe (section 4.1: 3 epochs, batch 32, the rate one of 5e-5, 4e-5, 3e-5, 2e-5 by `dev`), an accelerator.

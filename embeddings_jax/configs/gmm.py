@@ -3,8 +3,8 @@
 Command: `python -m experiments.run --model=gmm`
 Presets: `demo` scikit-learn's wine, exact EM, 3 components, seconds on two cores; `tiny` for tests;
 `small` Old Faithful (`--data_dir`), 2 components; `paper` any matrix that is larger than memory, exact
-EM accumulated over the batches of a pass: `--preset=paper --data=rows.npy --config.model.num_components=256`.
-Expected: demo NMI .77 (deviation .09 over 3 seeds: EM has local optima) with the cultivars on standardised columns;
+EM accumulated over the batches of an epoch: `--preset=paper --data=rows.npy --config.model.num_components=256`.
+Expected: demo NMI .77 (deviation .09 over 3 seeds: EM has local optima) with the cultivars on standardized columns;
 the mean log likelihood never falls.
 How many components: `for k in 1 2 3 4 5 6; do python -m experiments.run --model=gmm --preset=small
 --config.model.num_components=$k --config.model.num_init=10 --workdir=runs/k$k; done`, then the least `bic` of
@@ -19,7 +19,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
                  reg_covar=1e-3, tol=1e-6, chunk_size=0),
       # missing: error, drop or marginalize. weight, label: columns, by name or number; of label (or one of the data
       # set's labels) values below 0 are not known. start: a file with rows that are the means to start from.
-      # order of the rows of a pass: shuffled, or sequential, which is quicker for a file larger than memory.
+      # order of the rows of an epoch: shuffled, or sequential, which is quicker for a file larger than memory.
       pipeline="rows",
       data=dict(name="wine", standardize=True, missing="", weight="", label="", start="",
                 order="shuffled"),

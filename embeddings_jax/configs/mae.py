@@ -55,7 +55,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
         optimizer=dict(learning_rate=1.5e-3, warmup_steps=300), steps=4600, batch_size=256, save_every=1000))
     config.data.name = "fashion-mnist"
   elif preset == "paper":
-    # The rate is 1.5e-4 of 256 pictures; 1,281,167 pictures make 313 steps a pass, of which 40 are warm-up.
+    # The rate is 1.5e-4 of 256 images; 1,281,167 images make 313 steps a pass, of which 40 are warm-up.
     config.update(dict(
         model=dict(patch_size=16, dim=768, num_layers=12, num_heads=12, mlp_dim=3072, decoder_dim=512,
                    decoder_layers=8, decoder_heads=16, decoder_mlp_dim=2048, flip=True, min_scale=0.2,

@@ -1,9 +1,9 @@
 """Principal component analysis (Pearson 1901; Hotelling 1933).
 
 Command: `python -m experiments.run --model=pca`
-Presets: `demo` scikit-learn's wine, two components of standardised columns, seconds; `tiny` for tests; `small`
+Presets: `demo` scikit-learn's wine, two components of standardized columns, seconds; `tiny` for tests; `small`
 Fashion-MNIST (`--data_dir`), 50 components by one pass over batches; `paper` any matrix that is larger than memory,
-by randomised passes over it: `--preset=paper --data=rows.npy --config.model.dim=500`.
+by randomized passes over it: `--preset=paper --data=rows.npy --config.model.dim=500`.
 Expected: demo explains .55 of the variance.
 """
 import ml_collections

@@ -1,7 +1,7 @@
 """The network of `simclr` trained with labels: the row "supervised" beside contrastive learning.
 
 Command: `python -m experiments.run --model=resnet_supervised [--preset=small --config.data.max_train=1000]`
-Presets: those of `simclr`, with its network, batches and steps; pictures are shifted and flipped at random.
+Presets: those of `simclr`, with its network, batches and steps; images are shifted and flipped at random.
 Few labels: `--config.data.max_train=N` of the training part, the same for every seed; `--init_from=W`, W a run of
 `simclr`, `byol` or `simsiam`, starts from what it has learnt, `--config.model.frozen=True` trains the head alone and
 `--config.model.trained_layers=K` the last K blocks.

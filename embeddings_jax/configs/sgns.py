@@ -4,7 +4,7 @@ Command: `python -m experiments.run --model=sgns`
 Presets: `demo` documentation of Python and its libraries (2.7 M words), about a minute on two cores; `tiny` for
 tests; `small` English Wikipedia of 2015 as a-z text (17 M words, `--data_dir`), five epochs, about two minutes on
 two cores; `paper` about a billion words (`tfds:lm1b`) in 300 dimensions, on an accelerator.
-Expected: demo neighbours such as mean -> variance, deviation; `small`, three seeds, WordSim-353 .664 ± .008,
+Expected: demo neighbors such as mean -> variance, deviation; `small`, three seeds, WordSim-353 .664 ± .008,
 SimLex-999 .304 ± .004, MEN .613 ± .003, analogies .378 ± .009, where gensim, three seeds, has .655 ± .008,
 .313 ± .009, .603 ± .001, .369 ± .004. Factors in bfloat16 are 5 % faster on two cores; float32 learns as well.
 """

@@ -1,4 +1,4 @@
-"""SimCLR (Chen et al. 2020, arXiv:2002.05709): pictures by contrast of two views.
+"""SimCLR (Chen et al. 2020, arXiv:2002.05709): images by contrast of two views.
 
 Command: `python -m experiments.run --model=simclr [--preset=small --data_dir=DIR] [--data=fashion-mnist|FOLDER]`
 Presets: `demo` digits at random places of 12 x 12 pixels, two minutes on two cores; `tiny` for tests; `small`
@@ -6,14 +6,14 @@ CIFAR-10 as JPEG, 10 passes by a ResNet-8 of width 32 on views of 16 x 16 pixels
 `paper` a ResNet-18 with the paper's recipe for CIFAR-10 (appendix B.9), 200 passes, 6 minutes on an H200
 (convolutions of bfloat16, which take half the time of float32).
 The network of `small`: on two cores a stage of 2 x 2 places costs as much as one of 16 x 16, so it has three stages;
-a wider or deeper one sees too few pictures in that time. Pictures are shrunk to the views' size to be embedded.
+a wider or deeper one sees too few images in that time. Images are shrunk to the views' size to be embedded.
 Expected: small, kNN .582 (k = 200: .547), linear probe .594; the best of three such untrained .384 (.373) and .379,
 pixels (`experiments.evaluate --features=pixels`) .363 (.309) and .414 (1 seed, 28 minutes, half of them beside other
 work); Fashion-MNIST, which it has not seen (`experiments.evaluate --workdir=W --protocols=knn:fashion-mnist`): kNN
 .844 (.804), pixels .846. small on Fashion-MNIST itself (`--config.data.name=fashion-mnist`, 1 seed, 41 minutes, 11 of
 them stopped and most beside other work): kNN .850 (.818), linear probe .867; untrained .814 (.772) and .789, pixels
 .846 and .843. paper: kNN .790 (k = 200: .769; 1 seed), where lightly's ResNet-18 has .848 (k = 200, the best pass)
-after 200 passes of batch 512 on the original pictures: ours are JPEG copies with half the resolution of colours.
+after 200 passes of batch 512 on the original images: ours are JPEG copies with half the resolution of colors.
 demo, digits at random places: linear probe .864, with 5 labels a class .679; untrained .333 and .169, pixels .331 and
 .179 (1 seed).
 """
@@ -54,7 +54,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   elif preset == "paper":
     config.model.encoder.update(dict(depth=18, width=64, dtype="bfloat16"))
     config.model.update(dict(projector_dims=(512, 128), temperature=0.5, min_scale=0.08))
-    # The rate is 1 of 256 pictures, as the authors' program has it.
+    # The rate is 1 of 256 images, as the authors' program has it.
     config.optimizer = dict(name="lars", learning_rate=2.0, schedule="cosine", warmup_fraction=0.05,
                             weight_decay=1e-6, momentum=0.9)
     config.data.name = "cifar10-jpeg"

@@ -1,7 +1,7 @@
-"""SimSiam (Chen & He 2021, arXiv:2011.10566): pictures whose views predict each other.
+"""SimSiam (Chen & He 2021, arXiv:2011.10566): images whose views predict each other.
 
 Command: `python -m experiments.run --model=simsiam [--preset=small --data_dir=DIR] [--data=fashion-mnist|FOLDER]`
-Presets: those of `simclr`, with its network, data and changes of pictures; `paper` the recipe for CIFAR-10 of the
+Presets: those of `simclr`, with its network, data and changes of images; `paper` the recipe for CIFAR-10 of the
 paper's appendix D, for 800 passes; there alone the predictor's rate stays while the others' falls (section 4.2).
 Expected: small with `--steps=800`, 8 minutes: kNN .425 +- .016 (k = 200: .405 +- .017), linear probe .460 +- .017,
 deviations .96, .99, .87 (3 seeds, two of them beside other work); the best of three untrained .384 (.373) and .379,

@@ -5,7 +5,7 @@ Presets: `demo` documentation of Python and its libraries (2.7 M words), its 2,0
 on two cores; `tiny` for tests; `small` English Wikipedia of 2015 as a-z text (17 M words, `--data_dir`), its 5,000
 most frequent words, one epoch, some ten minutes on two cores; `paper` about a billion words (`tfds:lm1b`), 30,000
 words in 300 dimensions, on an accelerator.
-Expected: demo neighbours such as iterable -> container, iterator; `small` after a third of the pass (`--steps=600`,
+Expected: demo neighbors such as iterable -> container, iterator; `small` after a third of the epoch (`--steps=600`,
 one seed) WordSim-353 .64 (197 pairs in the vocabulary), SimLex-999 .21 (373), MEN .66 (653). The gradient is that of
 a mean, so the rate is high: at Adam's .002 the same run gives .13, .04, .12.
 """

@@ -1,7 +1,7 @@
 """The encoder of `mae` trained with labels: the row "supervised" beside masked autoencoders, and their fine-tuning.
 
 Command: `python -m experiments.run --model=vit_supervised [--preset=small --config.data.max_train=1000]`
-Presets: those of `mae`, with its network and data; pictures are shifted and flipped at random.
+Presets: those of `mae`, with its network and data; images are shifted and flipped at random.
 From a run W of `mae`: `--init_from=W`; `--config.model.frozen=True --config.model.normalize=True` trains the head
 alone (He et al. 2022, arXiv:2111.06377, appendix A.1) and `--config.model.trained_layers=K` the last K layers (figure
 9). Few labels: `--config.data.max_train=N` of the training part, the same for every seed.

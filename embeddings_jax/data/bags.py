@@ -88,7 +88,7 @@ def count_documents(
     window: int = 100,
     cache_dir: str | os.PathLike | None = None,
 ) -> Bags:
-  """Counts of a data set of text, bags or a matrix, cached by its fingerprint and these options.
+  """Counts of a dataset of text, bags or a matrix, cached by its fingerprint and these options.
 
   Args:
     dataset: Text; or `bags` or a `matrix` (rows are documents), whose words and documents stay as they are.
@@ -266,7 +266,7 @@ def bag_source(
 
   Args:
     bags: the counts.
-    batch_size: blocks of a batch, in another order in every pass; 0 makes all of them the batch of every step.
+    batch_size: blocks of a batch, in another order in every epoch; 0 makes all of them the batch of every step.
     blocks: number of blocks. The data shards must divide it, and so must `batch_size`.
     held_out: probability with which each occurrence of a word is held out; a fractional count is as a whole.
     seed: Random seed of ties, of what is held out, and of the order of the blocks.
@@ -337,7 +337,7 @@ def _block(bags: Bags, documents: np.ndarray, capacity: int, held_out: float, se
 
 
 def from_matrix(name: str, table: Any, words: Sequence[str]) -> Dataset:
-  """A data set of documents x words, from a sparse matrix of scipy with a name for every column.
+  """A dataset of documents x words, from a sparse matrix of scipy with a name for every column.
 
   Raises:
     InputError: a count is negative or not finite, or there are none.

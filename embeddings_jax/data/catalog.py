@@ -23,7 +23,7 @@ class Available(NamedTuple):
   kind: str
   where: str
   description: str
-  licence: str
+  license: str
 
 
 def load(
@@ -37,7 +37,7 @@ def load(
     documents: str = "line",
     **pictures: Any,
 ) -> Dataset:
-  """Loads a data set.
+  """Loads a dataset.
 
   Args:
     name: A name of the catalog (`available()`), `tfds:<name>[/config][:split]`, a path or glob, or
@@ -49,7 +49,7 @@ def load(
       with NaN); by default the tables of the catalog are without such rows, and files that have some are refused.
     allow_code: Whether `FILE.py:FUNCTION` may run; only for a name that the user has given himself.
     documents: End of a document of the user's plain text: `line`, `blank` (line) or `auto`; see `own.load_path`.
-    **pictures: Options for image files: `image_size`, `channels` and `bad`; see `images.decoded`.
+    **images: Options for image files: `image_size`, `channels` and `bad`; see `images.decoded`.
 
   Raises:
     InputError: an unknown name, a missing, damaged or empty file.
@@ -86,7 +86,7 @@ def available(data_dir: str | os.PathLike | None = None) -> list[Available]:
   for name, entry in entries().items():
     missing = [file for file in entry.files if not data_dir or not (Path(data_dir).expanduser() / file).is_file()]
     where = "embedded" if not entry.files else f"missing: {missing[0]}" if missing else str(data_dir)
-    listed.append(Available(name, entry.kind, where, entry.description, entry.licence))
+    listed.append(Available(name, entry.kind, where, entry.description, entry.license))
   return listed
 
 

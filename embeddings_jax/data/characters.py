@@ -55,7 +55,7 @@ class SpelledTexts(NamedTuple):
 
 def spell_documents(dataset: Dataset, *, vocab_size: int, max_characters: int, max_length: int,
                     cache_dir: str | os.PathLike | None = None) -> SpelledTexts:
-  """The words of a text data set's training part, cached by its fingerprint.
+  """The words of a text dataset's training part, cached by its fingerprint.
 
   Args:
     dataset: a `Dataset` of kind `text`.

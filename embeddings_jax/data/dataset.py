@@ -19,7 +19,7 @@ VERSION = 1  # Of text that is cached: raise it when the same files would give o
 
 
 class Dataset(NamedTuple):
-  """A data set on the host.
+  """A dataset on the host.
 
   Attributes:
     name: as the user gave it.
@@ -33,9 +33,9 @@ class Dataset(NamedTuple):
     names: Names of the rows, documents or clips.
     columns: names of the features.
     labels: name -> array over the items, of integers or strings. Never shown to a model in training.
-    split: name -> indices of items, where the data set has an official split.
+    split: name -> indices of items, where the dataset has an official split.
     fingerprint: SHA-256 (hex) of what determines the content.
-    picture: `(height, width)` or `(height, width, 3)` where a row is the pixels of a picture.
+    image: `(height, width)` or `(height, width, 3)` where a row is the pixels of an image.
     integers: Column -> `[num_rows]`: whole numbers among the items that float64 cannot hold, for labels and ids.
     beside: Arrays beside the items that training reads, name -> `[num_items]`: `weight` and `label` of rows.
     gaps: Whether rows may lack values, which are NaN.
@@ -141,11 +141,11 @@ def text_dataset(
   """Text, written to the cache once for every `fingerprint`; a label `split` becomes the split.
 
   Args:
-    name: Name of the data set.
+    name: Name of the dataset.
     fingerprint: Hash of the files and options that determine the documents.
     documents: reads them.
     cache_dir: where they are kept.
-    by_content: let the text itself be the data set's fingerprint.
+    by_content: let the text itself be the dataset's fingerprint.
   """
   path = cached(cache_dir / f"text-{digest(VERSION, fingerprint)[:32]}",
                 lambda folder: write_documents(folder, documents(), name))
@@ -158,14 +158,14 @@ def text_dataset(
 
 
 def from_texts(texts: Iterable[str], name: str = "texts", cache_dir: str | os.PathLike | None = None) -> Dataset:
-  """A text data set from any iterable of strings, such as a generator; each is a document.
+  """A text dataset from any iterable of strings, such as a generator; each is a document.
 
   The iterable is read to its end, once, and written to the cache, so it may be larger than memory. What the cache
   has of equal texts is used again; nothing is taken for known because of its name.
 
   Args:
     texts: the documents.
-    name: Name of the data set.
+    name: Name of the dataset.
     cache_dir: default `$EMBEDDINGS_CACHE`, then `~/.cache/embeddings_jax`.
 
   Raises:

@@ -136,7 +136,7 @@ def count_blocks(path: str | os.PathLike, errors: str = "strict") -> tuple[int, 
 
 
 def byte_stream(dataset: Any) -> tuple[np.ndarray, np.ndarray]:
-  """A text data set as running bytes: `(uint8 [num_bytes], int64 [num_documents] first bytes)`.
+  """A text dataset as running bytes: `(uint8 [num_bytes], int64 [num_documents] first bytes)`.
 
   A 0 byte stands between documents. `Documents` give their memory-mapped stream; other strings are
   joined in memory.

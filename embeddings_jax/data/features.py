@@ -71,7 +71,7 @@ def byte_ngrams(items: Sequence[str | bytes | np.ndarray], *, sizes: Sequence[in
 
 
 def pixels(items: Any) -> np.ndarray:
-  """Pictures as they are: uint8 [n, height, width, channels] or rows [n, num_pixels] in [0, 1] to float32 [n, dim].
+  """Images as they are: uint8 [n, height, width, channels] or rows [n, num_pixels] in [0, 1] to float32 [n, dim].
 
   By the protocols, on Fashion-MNIST: linear probe .843, kNN .846.
   """

@@ -1,10 +1,10 @@
-"""Pictures as arrays: files decoded, fitted to one size and kept; a set of `rows` as `images`, and back.
+"""Images as arrays: files decoded, fitted to one size and kept; a set of `rows` as `images`, and back.
 
-A file becomes 8-bit grey or RGB. The orientation that EXIF tells is applied. 16-bit grey is divided by 257, which
-takes 65535 to 255 (of 16-bit colour Pillow gives the upper byte); palettes and CMYK become RGB, CMYK by Pillow's
-formula, without a colour profile; what is transparent is laid on white; of several frames the first is taken. To
-another size a picture is resized until it covers it, by Pillow's bicubic filter, which widens to average when it
-makes smaller, and cropped around its centre: to N x N its short side becomes N.
+A file becomes 8-bit gray or RGB. The orientation that EXIF tells is applied. 16-bit gray is divided by 257, which
+takes 65535 to 255 (of 16-bit color Pillow gives the upper byte); palettes and CMYK become RGB, CMYK by Pillow's
+formula, without a color profile; what is transparent is laid on white; of several frames the first is taken. To
+another size an image is resized until it covers it, by Pillow's bicubic filter, which widens to average when it
+makes smaller, and cropped around its center: to N x N its short side becomes N.
 """
 import io
 import json
@@ -23,26 +23,26 @@ from embeddings_jax.data.files.arrays import create_npy
 from embeddings_jax.data.threads import WORKERS, map_in_order
 from embeddings_jax.types import InputError
 
-VERSION = 1  # Of pictures that are cached: raise it when the same files would give others.
+VERSION = 1  # Of images that are cached: raise it when the same files would give others.
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm")
 MIN_SIDE = 8  # Pixels; a file with less is taken for an icon or a mistake.
 BAD = ("error", "skip")
 # Leading folders that are parts of a set, and the parts' names.
 PARTS = {"train": "train", "val": "dev", "valid": "dev", "validation": "dev", "dev": "dev", "test": "test"}
-MAX_PIXELS = 1 << 27  # Of a picture, which takes 7 bytes each while it is decoded.
+MAX_PIXELS = 1 << 27  # Of an image, which takes 7 bytes each while it is decoded.
 MAX_COMPRESSION = 2048  # Pixels of a byte; a file that claims more, and many, is damaged or a bomb.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # Other readers of Pillow start programs.
 _GREY = ("1", "L", "LA", "La")
 _KNOWN = (*_GREY, "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
 _WORKERS = min(32, WORKERS)  # Pillow decodes without the interpreter's lock.
-_AT_ONCE = 1024  # Pictures that may wait to be written.
+_AT_ONCE = 1024  # Images that may wait to be written.
 
 
 class UnusablePicture(InputError):
-  """One file that gives no picture; `why` is a word or two for the count."""
+  """One file that gives no image; `why` is a word or two for the count."""
 
   def __init__(self, name: Any, why: str, detail: str = ""):
-    super().__init__(f"{name}: is no picture that can be used ({why}{detail and ': '}{detail})")
+    super().__init__(f"{name}: is no image that can be used ({why}{detail and ': '}{detail})")
     self.why = why
 
 
@@ -51,17 +51,17 @@ def check_options(image_size: int = 0, channels: int = 0, bad: str = "error") ->
   if image_size and image_size < MIN_SIDE:
     raise InputError(f"image_size={image_size}: must be 0 (as they are) or at least {MIN_SIDE}")
   if channels not in (0, 1, 3):
-    raise InputError(f"channels={channels}: must be 1 (grey), 3 (RGB) or 0 (as the files are)")
+    raise InputError(f"channels={channels}: must be 1 (gray), 3 (RGB) or 0 (as the files are)")
   if bad not in BAD:
     raise InputError(f"bad={bad}: must be one of {', '.join(BAD)}")
 
 
 def as_images(dataset: Dataset) -> Dataset:
-  """Rows that are pictures, in [0, 1], as `images`: uint8 [n, height, width, channels]."""
+  """Rows that are images, in [0, 1], as `images`: uint8 [n, height, width, channels]."""
   if dataset.kind == "images":
     return dataset
   if dataset.kind != "rows" or dataset.picture is None:
-    raise InputError(f"data={dataset.name}: holds {dataset.kind}, which are no pictures")
+    raise InputError(f"data={dataset.name}: holds {dataset.kind}, which are no images")
   height, width, *channels = dataset.picture
   items = to_uint8(dataset.items).reshape(len(dataset.items), height, width, *(channels or [1]))
   return dataset._replace(kind="images", items=items, picture=None, columns=None)
@@ -81,7 +81,7 @@ def to_uint8(values: np.ndarray) -> np.ndarray:
   """[0, 1] to the nearest of 0 ... 255."""
   low, high = np.min(values), np.max(values)
   if not (low >= 0 and high <= 1):
-    raise InputError(f"pictures given as rows must lie in [0, 1], these have values from {low} to {high}")
+    raise InputError(f"images given as rows must lie in [0, 1], these have values from {low} to {high}")
   return np.rint(np.asarray(values) * np.float32(255)).astype(np.uint8)
 
 
@@ -92,7 +92,7 @@ def read_picture(data: bytes, name: Any, channels: int = 0, size: tuple[int, int
   Args:
     data: Content of a JPEG, PNG, ... file.
     name: what an error calls it.
-    channels: 1 (grey) or 3 (RGB); 0: as the file is.
+    channels: 1 (gray) or 3 (RGB); 0: as the file is.
     size: height and width that it is fitted to; None: as the file is.
     min_side: pixels that the file must have each way.
 
@@ -166,7 +166,7 @@ def fitted(dataset: Dataset, height: int, width: int, channels: int, *,
            cache_dir: str | os.PathLike | None = None) -> Dataset:
   """`images` of another size or number of channels, each fitted as above and kept in the cache; a 0 is as it is.
 
-  Grey becomes RGB by its value in all channels, RGB grey by the weights of ITU-R 601.
+  Gray becomes RGB by its value in all channels, RGB gray by the weights of ITU-R 601.
   """
   shape = tuple(asked or given for asked, given in zip((height, width, channels), dataset.items.shape[1:]))
   if shape == dataset.items.shape[1:]:
@@ -193,15 +193,15 @@ def decoded(
     channels: int = 0,
     bad: str = "error",
 ) -> Dataset:
-  """Picture files, decoded once by several workers, kept in the cache, and memory-mapped; `names` are theirs.
+  """Image files, decoded once by several workers, kept in the cache, and memory-mapped; `names` are theirs.
 
   Args:
-    name: Name of the data set.
+    name: Name of the dataset.
     fingerprint: SHA-256 of what determines the files.
     files: names and bytes, or where these are; they are put in the order of the names.
     cache_dir: where the array is kept.
     image_size: N makes each N x N, as the head of this file says; 0: as they are, which must be one size.
-    channels: 1 (grey), 3 (RGB), or 0: grey if all files are, else RGB.
+    channels: 1 (gray), 3 (RGB), or 0: gray if all files are, else RGB.
     bad: `error` refuses a set with files that are broken, truncated, smaller than 8 pixels, ...; `skip` leaves them
       out and says how many.
 
@@ -237,7 +237,7 @@ def _decode(folder: Path, name: str, files: Sequence[tuple[str, bytes | Path]], 
       return error
 
   folder.mkdir()
-  images, kept, left_out, unlike, grey = None, [], [], [], True
+  images, kept, left_out, unlike, gray = None, [], [], [], True
   for (file, _), found in zip(files, map_in_order(read, files, ahead=_AT_ONCE, workers=_WORKERS)):
     if isinstance(found, UnusablePicture):
       left_out.append((file, found.why))
@@ -247,19 +247,19 @@ def _decode(folder: Path, name: str, files: Sequence[tuple[str, bytes | Path]], 
     if found.shape[:2] != images.shape[1:3]:
       unlike.append((file, found.shape))
       continue
-    images[len(kept)] = found  # Grey is spread over the channels.
+    images[len(kept)] = found  # Gray is spread over the channels.
     kept.append(file)
-    grey = grey and found.shape[2] == 1
+    gray = gray and found.shape[2] == 1
   if left_out and bad == "error":
     raise InputError(f"{_told(name, left_out, len(files))}; bad=skip leaves them out")
   if not kept:
     raise InputError(_told(name, left_out, len(files)))
   if unlike:
     (other, shape), (height, width) = unlike[0], images.shape[1:3]
-    raise InputError(f"{name}: the pictures have several sizes, {kept[0]} {width} x {height} pixels, {other} "
+    raise InputError(f"{name}: the images have several sizes, {kept[0]} {width} x {height} pixels, {other} "
                      f"{shape[1]} x {shape[0]}; image_size=N makes all of them N x N")
-  if len(kept) < len(files) or images.shape[3] > 1 and grey:
-    whole = images[:len(kept), :, :, :1] if grey else images[:len(kept)]
+  if len(kept) < len(files) or images.shape[3] > 1 and gray:
+    whole = images[:len(kept), :, :, :1] if gray else images[:len(kept)]
     images = create_npy(folder / "fewer.npy", np.uint8, whole.shape)
     for first in range(0, len(kept), _AT_ONCE):
       images[first:first + _AT_ONCE] = whole[first:first + _AT_ONCE]
@@ -272,14 +272,14 @@ def _decode(folder: Path, name: str, files: Sequence[tuple[str, bytes | Path]], 
 
 def _told(name: str, left_out: Sequence[tuple[str, str]], total: int) -> str:
   kinds = ", ".join(f"{number} {why}" for why, number in Counter(why for _, why in left_out).most_common())
-  return f"{name}: {len(left_out)} of {total} pictures cannot be used: {kinds}, first {left_out[0][0]}"
+  return f"{name}: {len(left_out)} of {total} images cannot be used: {kinds}, first {left_out[0][0]}"
 
 
 def by_folders(dataset: Dataset) -> Dataset:
   """The label `class` and the split from names `[part/]class/.../file`.
 
-  Parts are leading folders named as `PARTS`, if all pictures lie in such; the class is the folder below, and where
-  a picture lies in none there are no labels. A set that has `train` alone has no split.
+  Parts are leading folders named as `PARTS`, if all images lie in such; the class is the folder below, and where
+  an image lies in none there are no labels. A set that has `train` alone has no split.
 
   Raises:
     InputError: folders that are parts stand beside others.

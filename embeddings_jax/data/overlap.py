@@ -30,7 +30,7 @@ def without_overlap(
 ) -> tuple[np.ndarray, int]:
   """Which items share no sentence with others, compared by `normalized`.
 
-  SNLI and the image pairs of STS have captions of the same pictures, and the STS Benchmark is drawn from the years
+  SNLI and the image pairs of STS have captions of the same images, and the STS Benchmark is drawn from the years
   2012 to 2017: whoever trains on one of them and is asked about another should leave out what they share.
 
   Args:

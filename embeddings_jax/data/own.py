@@ -1,5 +1,5 @@
 """The user's own data: text files and globs, tables of sentences or of numbers, .npy rows, .npz matrices, lda-c, wav,
-idx, pictures, folders of them."""
+idx, images, folders of them."""
 import fnmatch
 import glob
 import importlib.util
@@ -66,14 +66,14 @@ def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str =
     missing: What to do with rows that lack a value; see `without_gaps`.
     documents: Of plain text: each `line` is a document; or a `blank` line ends one, whose lines are its sentences,
       unless most documents are one line; `auto` is `blank` where a blank line stands between others, else `line`.
-    **pictures: Options of `images.decoded`.
+    **images: Options of `images.decoded`.
 
   Raises:
     InputError: No such file, files of several kinds, or a format that is not read.
   """
   files = list_files(path)
   others = [file for file in files if file_kind(file) == "unknown"]
-  if 0 < len(others) < len(files):  # A readme or licence beside the data is not data.
+  if 0 < len(others) < len(files):  # A readme or license beside the data is not data.
     logging.warning("%s: %d of %d files are left out, whose names tell nothing that is read, as %s", path,
                     len(others), len(files), others[0].name)
     files = [file for file in files if file_kind(file) != "unknown"]
@@ -327,7 +327,7 @@ def _named(columns: Sequence[str], most: int = 20) -> str:
 def _sentences(path: str, files: Sequence[Path], errors: str) -> Dataset:
   parts = {str(file): read_sentences(file, errors) for file in files}
   what = {file: f"{'scored ' if listed and isinstance(listed[0].target, float) else ''}"
-                f"{'labelled ' if listed and isinstance(listed[0].target, str) else ''}{kind}"
+                f"{'labeled ' if listed and isinstance(listed[0].target, str) else ''}{kind}"
           for file, (kind, listed) in parts.items()}
   first = next(iter(what))
   for file, held in what.items():

@@ -12,7 +12,7 @@ class Processor(NamedTuple):
   Attributes:
     resize: Height and width, or the length of the shorter side; None keeps the size.
     resample: Filter by Pillow's number: 0 nearest, 1 Lanczos, 2 bilinear, 3 bicubic, 4 box, 5 Hamming.
-    crop: Height and width of the center crop; larger pictures are cropped, smaller ones padded with 0.
+    crop: Height and width of the center crop; larger images are cropped, smaller ones padded with 0.
   """
 
   resize: tuple[int, int] | int | None = None
@@ -41,15 +41,15 @@ class Processor(NamedTuple):
     return {key: list(value) if isinstance(value, tuple) else value for key, value in self._asdict().items()}
 
   def size(self, height: int, width: int) -> tuple[int, int]:
-    """Returns the height and width of the result for a picture of this size."""
+    """Returns the height and width of the result for an image of this size."""
     return self.crop or self._resized(height, width)
 
   def keeps(self, height: int, width: int) -> bool:
-    """Tells whether a picture of this size stays as it is."""
+    """Tells whether an image of this size stays as it is."""
     return self._resized(height, width) == self.size(height, width) == (height, width)
 
   def apply(self, pixels: np.ndarray) -> np.ndarray:
-    """Processes one picture.
+    """Processes one image.
 
     Args:
       pixels: uint8 [height, width, channels].
@@ -59,7 +59,7 @@ class Processor(NamedTuple):
     height, width, channels = pixels.shape
     size = self._resized(height, width)
     if max(size) > 1 << 16:
-      raise InputError(f"a picture of {width} x {height} pixels becomes {size[1]} x {size[0]}, which is too large")
+      raise InputError(f"an image of {width} x {height} pixels becomes {size[1]} x {size[0]}, which is too large")
     if size != (height, width):
       image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
       pixels = np.asarray(image.resize(size[::-1], self.resample)).reshape(*size, channels)
@@ -75,7 +75,7 @@ class Processor(NamedTuple):
 
 
 def _center_crop(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """Crops around the center; where the picture is smaller it is first laid on 0, rounding as `transformers` does."""
+  """Crops around the center; where the image is smaller it is first laid on 0, rounding as `transformers` does."""
   shape = np.array(pixels.shape[:2])
   start = (shape - size) // 2
   if (start < 0).any():

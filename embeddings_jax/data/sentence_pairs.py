@@ -53,13 +53,13 @@ def sentence_pairs(
   """Batches of `tokens` int32 `[batch_size, max_length]` padded with -1, `segments`, `is_next` and `mask`.
 
   Args:
-    texts: tokenised documents, at least two.
+    texts: tokenized documents, at least two.
     batch_size: rows of the global batch.
     max_length: tokens of a row, with the three special ones.
     cls_id, sep_id: the special tokens.
     short_fraction: share of the pairs with a random, shorter target length.
-    seed: Random seed of the pairs, which are drawn anew for every pass, and of their order.
-    order: `shuffled`; or `sequential`, for evaluation: the same pairs in every pass, in the order of the text, and
+    seed: Random seed of the pairs, which are drawn anew for every epoch, and of their order.
+    order: `shuffled`; or `sequential`, for evaluation: the same pairs in every epoch, in the order of the text, and
       the last batch filled up with rows of `mask` 0.
     num_pairs: With `sequential`: number of pairs, from several drawings if necessary; 0: those of one.
     facts: what to add to `num_rows`, `steps_per_epoch`, `padding_fraction` and `next_fraction`, all of the first
@@ -122,12 +122,12 @@ def sentence_pairs(
 
 
 def draw_pairs(texts: TokenTexts, room: int, short_fraction: float, rng: np.random.Generator) -> Pairs:
-  """The pairs of one pass, in the order of the text.
+  """The pairs of one epoch, in the order of the text.
 
   All documents advance by one pair at a time, so that there are as many NumPy calls as the longest has pairs.
 
   Args:
-    texts: tokenised documents.
+    texts: tokenized documents.
     room: tokens of a pair, at most.
     short_fraction: share of pairs whose target length is uniform in 2 ... `room` instead.
     rng: all randomness.

@@ -28,7 +28,7 @@ def sentence_windows(
   document goes on, so that any sentence may come first.
 
   Args:
-    texts: tokenised documents.
+    texts: tokenized documents.
     batch_size: windows of the global batch.
     num_sentences: Sentences of a window.
     max_length: tokens that are kept of a sentence; -1 is past its end.

@@ -55,7 +55,7 @@ def split_lines(text: str) -> list[str]:
 
 
 class TokenTexts(NamedTuple):
-  """Tokenised documents.
+  """Tokenized documents.
 
   Attributes:
     tokens: uint16 or int32 `[num_tokens]`, memory-mapped: all documents without special tokens.
@@ -69,7 +69,7 @@ class TokenTexts(NamedTuple):
 
 
 class Corpus(NamedTuple):
-  """A tokenised data set.
+  """A tokenized dataset.
 
   Attributes:
     train, validation: its documents, and those held out (`documents.is_validation`); None where there is none.
@@ -85,7 +85,7 @@ class Corpus(NamedTuple):
 
 def tokenize_documents(dataset: Dataset, encoder: SubwordEncoder, *, unit: str = "sentence",
                        cache_dir: str | os.PathLike | None = None) -> Corpus:
-  """Token ids of a text data set's training part, cached by its fingerprint and the tokenizer.
+  """Token ids of a text dataset's training part, cached by its fingerprint and the tokenizer.
 
   Args:
     dataset: a `Dataset` of kind `text`.
@@ -121,7 +121,7 @@ def sentence_rows(texts: TokenTexts, *, max_length: int, cls_id: int, sep_id: in
   """Single sentences `[CLS] sentence [SEP]`: int32 `[num_sentences, max_length]`, padded with -1, cut off at the end.
 
   Args:
-    texts: tokenised documents.
+    texts: tokenized documents.
     max_length: tokens of a row, with the two special ones.
     cls_id, sep_id: the special tokens.
     number: as many sentences, drawn with `seed`, in the order of the text; 0, or more than there are: all.

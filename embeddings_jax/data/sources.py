@@ -27,9 +27,9 @@ def array_source(
     arrays: name -> `[num_rows, ...]`, or a dict of such arrays, as the `inputs` and `targets` of supervised models.
     batch_size: rows of the global batch; None makes the whole set the one batch of every step.
     chosen: Rows that belong to the source; by default all. Of memory-mapped arrays only those of a batch are read.
-    seed: Random seed of the shuffled order, which is drawn anew for every pass.
+    seed: Random seed of the shuffled order, which is drawn anew for every epoch.
     order: `shuffled` or `sequential`.
-    remainder: `drop` the last, partial batch of a pass, or `pad` it: then each pass has every row
+    remainder: `drop` the last, partial batch of an epoch, or `pad` it: then each pass has every row
       once, and `mask` is 0 on the padding.
     facts: what to add to `num_rows`, `num_features` and `steps_per_epoch`.
     resident: keep the arrays on the device; by default where they are small.
@@ -211,10 +211,10 @@ def reader_source(
 def _common_length(arrays: Mapping[str, np.ndarray]) -> int:
   lengths = {k: len(v) for k, v in arrays.items()}
   if not lengths or len(set(lengths.values())) != 1:
-    raise InputError(f"arrays of one data set must have the same number of rows, got {lengths}")
+    raise InputError(f"arrays of one dataset must have the same number of rows, got {lengths}")
   num_rows = next(iter(lengths.values()))
   if num_rows == 0:
-    raise InputError("the data set is empty: it has 0 rows")
+    raise InputError("the dataset is empty: it has 0 rows")
   return num_rows
 
 
@@ -222,11 +222,11 @@ def _check_batch_size(num_rows: int, batch_size: int) -> None:
   if batch_size < 1:
     raise InputError(f"batch_size={batch_size}: must be at least 1")
   if batch_size > num_rows:
-    raise InputError(f"batch_size={batch_size} exceeds the {num_rows} rows of the data set")
+    raise InputError(f"batch_size={batch_size} exceeds the {num_rows} rows of the dataset")
 
 
 def row_order(num_rows: int, batch_size: int, seed: int, order: str, remainder: str):
-  """Returns `(step, rows) -> {row, mask}` (see `array_source`) and the number of steps of a pass."""
+  """Returns `(step, rows) -> {row, mask}` (see `array_source`) and the number of steps of an epoch."""
   if order not in ("shuffled", "sequential"):
     raise InputError(f"order={order!r}: must be 'shuffled' or 'sequential'")
   if remainder not in ("drop", "pad"):

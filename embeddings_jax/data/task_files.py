@@ -1,4 +1,4 @@
-"""Labelled text in the forms that people keep it in: GLUE's and SNLI's tables, SQuAD's JSON, CoNLL columns, CoNLL-U,
+"""Labeled text in the forms that people keep it in: GLUE's and SNLI's tables, SQuAD's JSON, CoNLL columns, CoNLL-U,
 SWAG's choices. A line that makes no sense is named by file and number.
 
 An example is an item, its target and where it stands:
@@ -49,7 +49,7 @@ class Example(NamedTuple):
 
 
 def task_dataset(name: str, kind: str, parts: Mapping[str, Sequence[Example]], fingerprint: str) -> Dataset:
-  """A data set of examples; `names` are the places they were read from.
+  """A dataset of examples; `names` are the places they were read from.
 
   Its one label is `label` (str), `score` (float64), `choice` (int), `answers` (tuples) or `tags` (tuples of str);
   examples whose targets are None have none.

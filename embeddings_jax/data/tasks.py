@@ -1,4 +1,4 @@
-"""Tasks for fine-tuning: what is asked of which texts, clips or pictures, and the arrays that a model is trained on
+"""Tasks for fine-tuning: what is asked of which texts, clips or images, and the arrays that a model is trained on
 and asked with."""
 import json
 import os
@@ -36,7 +36,7 @@ class Task(NamedTuple):
   """A supervised task on texts, audio clips or images.
 
   Attributes:
-    name: Name of the data set, or the stem of the user's file or folder.
+    name: Name of the dataset, or the stem of the user's file or folder.
     kind: One of `KINDS`.
     items: per example; see `task_files.py`.
     targets: per example: class or choice (int32 [n]), score (float32 [n], 0 ... 1), a tuple of answers (first
@@ -61,7 +61,7 @@ class Task(NamedTuple):
   @property
   def texts(self) -> Sequence[Any]:
     """Per example what an encoder takes: a text or a pair of texts, of choices the context, of words a line; a clip,
-    a picture."""
+    an image."""
     if isinstance(self.items, np.ndarray):
       return self.items
     if self.kind == "tagging":
@@ -77,10 +77,10 @@ def load_examples(
     errors: str = "strict",
     allow_code: bool = False,
 ) -> Dataset:
-  """The labelled texts of a task by name.
+  """The labeled texts of a task by name.
 
   Args:
-    name: a labelled set of text of the catalog (`sst2`, `rte`, ..., also `20news`), `tfds:NAME`, or a file or a
+    name: a labeled set of text of the catalog (`sst2`, `rte`, ..., also `20news`), `tfds:NAME`, or a file or a
       folder of the user's, where the parts are told by the files' names, as `train.tsv`, `dev.tsv` (or `valid`,
       `val`) and `test.tsv`. Their forms: see `task_files.py`.
     data_dir, cache_dir, errors, allow_code: as for `catalog.load`.
@@ -118,7 +118,7 @@ def _own_files(name: str, errors: str) -> Dataset:
 
 
 def as_task(dataset: Dataset, label: str = "", max_examples: int = 0, max_train: int = 0, seed: int = 0) -> Task:
-  """The task that a labelled data set is.
+  """The task that a labeled dataset is.
 
   A set without a part `dev` (or `test`) gives a tenth of its training part for it, chosen by a hash of the text; no
   `test` is made of a set that has `dev`. The classes and tags are those of the training part.
@@ -135,7 +135,7 @@ def as_task(dataset: Dataset, label: str = "", max_examples: int = 0, max_train:
     InputError: it has no labels, several and none is named, or one that the training part lacks.
   """
   if dataset.kind not in ("text", "pairs", "choices", "questions", "words", "audio", "images"):
-    raise InputError(f"data={dataset.name}: holds {dataset.kind}, a task needs labelled text, clips or "
+    raise InputError(f"data={dataset.name}: holds {dataset.kind}, a task needs labeled text, clips or "
                      "pictures")
   if not dataset.labels or (label and label not in dataset.labels) or (not label and len(dataset.labels) > 1):
     known = ", ".join(dataset.labels) or "none"
@@ -303,7 +303,7 @@ def task_source(
     *,
     seed: int = 0,
 ) -> Source:
-  """The training part, each example once a pass; `facts` have the encoder's, `task`, `num_classes` and
+  """The training part, each example once per epoch; `facts` have the encoder's, `task`, `num_classes` and
   `padding_fraction`."""
   inputs = encoded["train"]["inputs"]
   facts = {**getattr(encoder, "facts", {}), "task": task.kind, "num_classes": max(1, len(task.labels))}
@@ -316,7 +316,7 @@ def task_source(
 
 
 def _encode_plain(task: Task, rows: np.ndarray, encoder: Encoder) -> dict[str, np.ndarray]:
-  """Clips, bytes and pictures, in memory; signals are as long as the longest."""
+  """Clips, bytes and images, in memory; signals are as long as the longest."""
   items = task.items[rows] if isinstance(task.items, np.ndarray) else [task.items[i] for i in rows]
   batch = encoder.encode(items)
   del batch["mask"]

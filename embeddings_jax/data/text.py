@@ -1,4 +1,4 @@
-"""Running text to running token ids: normalisation, vocabulary, and one pass over the bytes."""
+"""Running text to running token ids: normalization, vocabulary, and one pass over the bytes."""
 import itertools
 import json
 import os
@@ -26,10 +26,10 @@ _BREAK = {"document": None, "line": re.compile(r"\n"), "sentence": re.compile(r"
 
 
 class Tokens(NamedTuple):
-  """A tokenised corpus.
+  """A tokenized corpus.
 
   Attributes:
-    encoder: its vocabulary and normalisation.
+    encoder: its vocabulary and normalization.
     tokens: int32 `[num_tokens]`, memory-mapped; the k-th run between `BOUNDARY`s is document (line,
       sentence) k, possibly empty. Words out of the vocabulary are dropped, as word2vec does.
     facts: `vocab_size`, `counts` (int64 `[vocab_size]`), `num_words` (in the vocabulary),
@@ -52,7 +52,7 @@ def tokenize(
     boundaries: str = "document",
     cache_dir: str | os.PathLike | None = None,
 ) -> Tokens:
-  """Token ids of a text data set, cached by its fingerprint and these options.
+  """Token ids of a text dataset, cached by its fingerprint and these options.
 
   Args:
     dataset: a `Dataset` of kind `text`.

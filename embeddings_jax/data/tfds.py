@@ -27,7 +27,7 @@ def load_tfds(
     channels: int = 0,
     bad: str = "error",
 ) -> Dataset:
-  """Loads `tfds:<name>[/config][:split]`; without a split, `train` and, as the data set's split, `test`.
+  """Loads `tfds:<name>[/config][:split]`; without a split, `train` and, as the dataset's split, `test`.
 
   The first feature that is text, audio (a feature `Audio`, or a vector of integers of any length), an
   image or a vector of numbers is what is learnt from; `ClassLabel`s are the labels. A feature `Image`
@@ -39,7 +39,7 @@ def load_tfds(
     data_dir: looked into first; then where TFDS keeps its data ($TFDS_DATA_DIR, ~/tensorflow_datasets).
     cache_dir: where decoded rows and text are kept.
     image_size, channels: Size and channels of images; see `images.decoded`.
-    bad: has no meaning here, where pictures were decoded when the set was prepared.
+    bad: has no meaning here, where images were decoded when the set was prepared.
 
   Raises:
     InputError: not prepared here, an unknown split, features of none of these kinds, or images of several sizes
@@ -132,7 +132,7 @@ def load_tfds(
 
 
 def load_tfds_task(name: str, *, data_dir: str | os.PathLike | None = None) -> Dataset:
-  """The labelled texts of `tfds:<name>[/config]`: all its splits, as the kinds of `data/task_files.py`.
+  """The labeled texts of `tfds:<name>[/config]`: all its splits, as the kinds of `data/task_files.py`.
 
   `questions`: features `question`, `context` and `answers`; `words`: `tokens` with `ner`, `upos`, `pos` or `tags`;
   `pairs` and `text`: the names that `task_files.py` knows, with a `label` or `score`. Examples whose class is -1 have
@@ -195,13 +195,13 @@ def _texts(features: Mapping[str, Any]) -> tuple[str, bool, Callable[[Mapping[st
   return {1: "text", 2: "pairs", 3: "triples"}[len(texts)], label is not None, convert
 
 
-def _text_dataset(name: str, builder: Any, splits: Sequence[str], kind: str, labelled: bool,
+def _text_dataset(name: str, builder: Any, splits: Sequence[str], kind: str, labeled: bool,
                   convert: Callable[[Mapping[str, Any], str], Example]) -> Dataset:
   parts = {}
   for split in splits:
     reader = _reader(name, builder, split)
     examples = [convert(reader[i], f"{name}:{split}: example {i}") for i in range(len(reader))]
-    parts[split] = [example for example in examples if example.target is not None or not labelled]
+    parts[split] = [example for example in examples if example.target is not None or not labeled]
   key = digest("tfds task", VERSION, builder.info.full_name, int(builder.info.dataset_size), kind,
                {split: len(examples) for split, examples in parts.items()})
   return task_dataset(name, kind, parts, key)
@@ -259,7 +259,7 @@ def _content(name: str, features: Any) -> tuple[str, str]:
       found.setdefault("images", key)
     elif kind == "Image" or (shape and None not in shape and np.dtype(feature.np_dtype).kind in "fiu"):
       found.setdefault("rows", key)
-  for kind in ("audio", "images", "rows", "text"):  # Texts beside pictures or clips are their captions or names.
+  for kind in ("audio", "images", "rows", "text"):  # Texts beside images or clips are their captions or names.
     if kind in found:
       return kind, found[kind]
   others = ", ".join(key for key, _ in _features(features)) or features

@@ -25,7 +25,7 @@ MAX_ALPHABET = 1000  # Characters of a WordPiece vocabulary, as in other librari
 
 def trained_tokenizer(dataset: Dataset, *, model: str = "wordpiece", vocab_size: int, lowercase: bool = True,
                       cache_dir: str | os.PathLike | None = None) -> Tokenizer:
-  """The tokenizer of a text data set, trained without its held-out documents, cached by its fingerprint.
+  """The tokenizer of a text dataset, trained without its held-out documents, cached by its fingerprint.
 
   Args:
     dataset: Text.
@@ -58,7 +58,7 @@ def trained_tokenizer(dataset: Dataset, *, model: str = "wordpiece", vocab_size:
 
 
 class _Texts:
-  """The documents of a data set that are not held out, any number of times."""
+  """The documents of a dataset that are not held out, any number of times."""
 
   def __init__(self, dataset: Dataset):
     self.dataset = dataset

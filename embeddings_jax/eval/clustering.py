@@ -26,7 +26,7 @@ RUNS = 5  # Clusterings that metrics are averaged over.
 
 
 def clustering(embed: Callable[[Any], Any], dataset: Any, *, seed: int = 0) -> dict[str, float]:
-  """Agreement of clusters of the items with each of the data set's labels; one with a single class is left out.
+  """Agreement of clusters of the items with each of the dataset's labels; one with a single class is left out.
 
   Args:
     embed: items -> [num_items, dim], an array or a sparse matrix of scipy.

@@ -2,7 +2,7 @@
 
 Protocol. For n = 1, 5, 10 and 25, as far as every class has so many training items, n items of each class are drawn
 from the training part, ten times with `seed` (the items of a smaller n are among those of a larger one). Features are
-standardised with the mean and the deviation of all training items, whose labels that does not need (constant features
+standardized with the mean and the deviation of all training items, whose labels that does not need (constant features
 are left out; those of a sparse matrix are divided by their deviation alone). The classifier is the multinomial
 logistic regression of `linear_probe.py`, with its largest penalty, λ = 0.1, and no other: with a label or two of each
 class there is nothing to choose it by. Reported are the mean of the accuracy on the test part over the ten draws, and
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from embeddings_jax.eval.linear_probe import check_finite, labeled_parts, logistic_regression, standardiser
+from embeddings_jax.eval.linear_probe import check_finite, labeled_parts, logistic_regression, standardizer
 from embeddings_jax.eval.metrics import mean_and_std
 from embeddings_jax.types import Metric, Protocol
 
@@ -32,13 +32,13 @@ def few_shot(
     seed: int = 0,
     shots: Sequence[int] = SHOTS,
 ) -> dict[str, float]:
-  """Accuracy with a few labelled items of each class, for every kind of label that the data set has.
+  """Accuracy with a few labeled items of each class, for every kind of label that the dataset has.
 
   Args:
     embed: `items -> [num_items, dim]`, an array or a sparse matrix of scipy.
     dataset: has `items`, `labels` (name -> `[num_items]`) and `split` (name -> row indices).
     seed: Random seed of the draws, and of the split of a set that has none.
-    shots: labelled items of each class.
+    shots: labeled items of each class.
 
   Returns:
     `{label}/test/few_shot_{n}/` `accuracy` and `deviation` for every label and n.
@@ -49,8 +49,8 @@ def few_shot(
   results = {}
   for name, labels, train, test in parts:
     check_finite("few_shot", features[train], features[test])
-    standardise = standardiser(features[train])
-    train_x, test_x = standardise(features[train]), standardise(features[test])
+    standardize = standardizer(features[train])
+    train_x, test_x = standardize(features[train]), standardize(features[test])
     classes, label = np.unique(labels[train], return_inverse=True)
     found: dict[int, list[float]] = {n: [] for n in shots if n <= np.bincount(label).min()}
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""k nearest neighbours: what the neighbourhood of an embedding says about a label.
+"""k nearest neighbors: what the neighborhood of an embedding says about a label.
 
 Protocol (Wu et al. 2018). A test item gets the label with the largest sum of votes of its k nearest training items
 by cosine, each of which votes exp(cosine / temperature) for its own; a zero vector has cosine 0 with all. Of equal
@@ -31,7 +31,7 @@ def knn(
     seed: int = 0,
     settings: Mapping[str, tuple[int, float]] = SETTINGS,
 ) -> dict[str, float]:
-  """Accuracy of k nearest neighbours for every kind of label.
+  """Accuracy of k nearest neighbors for every kind of label.
 
   Args:
     embed: items -> [num_items, dim], an array or a sparse matrix of scipy.

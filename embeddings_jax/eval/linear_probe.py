@@ -1,6 +1,6 @@
 """Linear probe: what a linear classifier reads off frozen embeddings.
 
-Protocol. Features are standardised with the mean and the deviation of the training rows (constant
+Protocol. Features are standardized with the mean and the deviation of the training rows (constant
 features are left out); those of a sparse matrix are divided by their deviation alone. The classifier is
 multinomial logistic regression,
 
@@ -31,7 +31,7 @@ def linear_probe(
     seed: int = 0,
     penalties: Sequence[float] = PENALTIES,
 ) -> dict[str, float]:
-  """Accuracy of a linear probe for every kind of label that the data set has.
+  """Accuracy of a linear probe for every kind of label that the dataset has.
 
   Args:
     embed: `items -> [num_items, dim]`, an array or a sparse matrix of scipy.
@@ -103,16 +103,16 @@ def classifier(
     # A rare class may be in the held-out rows alone; then nothing is chosen.
     if held_out is not None and len(np.unique(fit_y)) > 1:
       penalty = _best_penalty(fit_x, fit_y, *held_out, penalties)
-  standardise = standardiser(features)
-  found = logistic_regression(standardise(features), labels, penalty)
-  return lambda x: found.predict(standardise(x))
+  standardize = standardizer(features)
+  found = logistic_regression(standardize(features), labels, penalty)
+  return lambda x: found.predict(standardize(x))
 
 
 def _best_penalty(features: Any, labels: np.ndarray, held_out: Any, held_out_labels: np.ndarray,
                   penalties: Sequence[float]) -> float:
   """The penalty with the highest accuracy on held-out rows; ties: the larger one."""
-  standardise = standardiser(features)
-  features, held_out = standardise(features), standardise(held_out)
+  standardize = standardizer(features)
+  features, held_out = standardize(features), standardize(held_out)
   found, scores = None, []
   for penalty in sorted(penalties, reverse=True):  # Each optimum starts the search for the next.
     found = logistic_regression(features, labels, penalty, found)
@@ -120,7 +120,7 @@ def _best_penalty(features: Any, labels: np.ndarray, held_out: Any, held_out_lab
   return max(scores)[1]
 
 
-def standardiser(features: Any) -> Callable[[Any], Any]:
+def standardizer(features: Any) -> Callable[[Any], Any]:
   """Returns a function that gives the columns of `[num_rows, dim]` features mean 0 and deviation 1, and leaves out
   constant ones."""
   if sparse.issparse(features):
@@ -163,7 +163,7 @@ def labeled_parts(protocol: str, dataset: Any, seed: int) -> list[tuple[str, np.
   """
   name = getattr(dataset, "name", "")
   if not dataset.labels:
-    raise InputError(f"{protocol}: data set {name!r} has no labels; leave it out of evals")
+    raise InputError(f"{protocol}: dataset {name!r} has no labels; leave it out of evals")
   parts, single = [], []
   for label, values in dataset.labels.items():
     values = np.asarray(values)
@@ -173,10 +173,10 @@ def labeled_parts(protocol: str, dataset: Any, seed: int) -> list[tuple[str, np.
     else:
       single.append(label)
   if not parts:
-    raise InputError(f"{protocol}: labels {', '.join(map(repr, single))} of data set {name!r} have one class; there "
+    raise InputError(f"{protocol}: labels {', '.join(map(repr, single))} of dataset {name!r} have one class; there "
                      "is nothing to tell apart")
   for label in single:
-    logging.warning("%s: label %r of data set %r has one class and is left out", protocol, label, name)
+    logging.warning("%s: label %r of dataset %r has one class and is left out", protocol, label, name)
   return parts
 
 

@@ -1,4 +1,4 @@
-"""Nearest neighbours by cosine."""
+"""Nearest neighbors by cosine."""
 import difflib
 from collections.abc import Mapping, Sequence
 
@@ -26,7 +26,7 @@ def neighbors(
     vectors: [V, d].
     names: [V] of the rows.
     words: names to look up.
-    k: neighbours per word (at most V - 1 are there).
+    k: neighbors per word (at most V - 1 are there).
     block: words per matrix product.
 
   Returns:

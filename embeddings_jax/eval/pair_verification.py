@@ -18,7 +18,7 @@ def pair_verification(embed: Callable[[Sequence[str]], Any], dataset: Any, *, se
   scores from 4 up against scores up to 1. The AUC is the share of couples of an alike pair and another of which the
   alike one has the greater cosine, equal ones half (as scikit-learn's `roc_auc_score`). For the accuracy a pair
   counts as alike if its cosine is no less than the threshold, which is the one with the most right on the part `dev`
-  (without one on `train`): of those between two neighbouring cosines, and beyond the outermost, ties: the lowest. The
+  (without one on `train`): of those between two neighboring cosines, and beyond the outermost, ties: the lowest. The
   part `test` is looked at once. A set without `test` is divided 80 : 20, stratified, with `seed`. A zero vector has
   cosine 0 with all.
 
@@ -37,7 +37,7 @@ def pair_verification(embed: Callable[[Sequence[str]], Any], dataset: Any, *, se
   """
   check_pairs("pair_verification", dataset)
   if not dataset.labels:
-    raise InputError(f"pair_verification: data set {getattr(dataset, 'name', '')!r} has no labels")
+    raise InputError(f"pair_verification: dataset {getattr(dataset, 'name', '')!r} has no labels")
   same = alike(dataset)
   known = np.flatnonzero(same >= 0)
   parts = {part: rows for part, rows in dataset.split.items() if part in ("train", "dev", "test")}
@@ -64,7 +64,7 @@ def pair_verification(embed: Callable[[Sequence[str]], Any], dataset: Any, *, se
 def best_threshold(scores: np.ndarray, positive: np.ndarray) -> float:
   """The threshold for which `scores >= threshold` is most often `positive`; of equally good ones the lowest.
 
-  One of the least score, the middles between neighbouring distinct scores, and what is just above the greatest.
+  One of the smallest score, the middles between neighboring distinct scores, and what is just above the largest.
   """
   values, place = np.unique(scores, return_inverse=True)
   positives, negatives = (np.bincount(place, kind, len(values)) for kind in (positive, ~positive))

@@ -34,7 +34,7 @@ def _first(dataset: Any) -> list[Any]:
 def check_pairs(protocol: str, dataset: Any) -> None:
   """Raises unless the dataset holds pairs of texts."""
   if not holds_pairs(dataset):
-    raise InputError(f"{protocol}: data set {getattr(dataset, 'name', '')!r} holds {getattr(dataset, 'kind', '')}, "
+    raise InputError(f"{protocol}: dataset {getattr(dataset, 'name', '')!r} holds {getattr(dataset, 'kind', '')}, "
                      "should hold pairs of sentences, as sts-b and snli do")
 
 
@@ -78,6 +78,6 @@ def alike(dataset: Any) -> np.ndarray:
     values = np.asarray(values).astype(str)
     same, other = np.isin(values, SAME), np.isin(values, OTHER)
     if not same.any():
-      raise InputError(f"data set {getattr(dataset, 'name', '')!r}: which pairs are alike? {name} has the classes "
+      raise InputError(f"dataset {getattr(dataset, 'name', '')!r}: which pairs are alike? {name} has the classes "
                        f"{', '.join(np.unique(values)[:9])}, and none of {', '.join(SAME)}")
   return np.where(same, 1, np.where(other, 0, -1))

@@ -33,17 +33,17 @@ def probing(
     softmax(W γ Σ_l a_l h_l + b),   a = softmax(s) over its layers; s, γ, W, b are learnt
 
   `layer_l` sees layer l alone, `cumulative_l` the layers 0 ... l (equation 1 with their P^(l)). Of the mixture of
-  all layers `mix_l` is a_l and `centre_of_gravity` is Σ_l l a_l (equation 2); with Δ_l the accuracy of
+  all layers `mix_l` is a_l and `center_of_gravity` is Σ_l l a_l (equation 2); with Δ_l the accuracy of
   `cumulative_l` less that of `cumulative_(l-1)` (equation 3), `expected_layer` is Σ_l l Δ_l / Σ_l Δ_l, l from 1
   (equation 4; nan unless the sum is positive).
 
   Protocol. A word is its first token; where the tags are entities' (B-, I-, O), the items are the entities of the
   right tags, each the mean of its words, and what is asked is the type, as in the paper. Whole sentences are drawn
   with `seed` until 20,000 items for training, 5,000 of `dev` and 10,000 of `test` are there, as far as there are so
-  many. Features are standardised for each layer by the training items. Adam, rate .001, 2,000 updates by 256 items,
+  many. Features are standardized for each layer by the training items. Adam, rate .001, 2,000 updates by 256 items,
   W from 0; of ten moments each probe is taken at that of its highest accuracy on `dev` (ties: the first), and asked
   about `test` once. Deviations from the paper: linear probes instead of MLPs with attention over the span;
-  standardising, without which a layer's scale would decide about its weight; accuracy instead of micro F1, which is
+  standardizing, without which a layer's scale would decide about its weight; accuracy instead of micro F1, which is
   the same where each item has one class.
 
   Args:
@@ -61,7 +61,7 @@ def probing(
   """
   del embed
   if "tags" not in dataset.labels or not {"train", "dev", "test"} <= set(dataset.split):
-    raise InputError(f"probing: data set {getattr(dataset, 'name', '')!r} should have tagged words and the parts "
+    raise InputError(f"probing: dataset {getattr(dataset, 'name', '')!r} should have tagged words and the parts "
                      "train, dev and test, as ud-ewt and wnut17 have")
   drawn = {part: _drawn(dataset, part, limit, seed) for part, limit in LIMITS.items()}
   classes = sorted({kind for _, _, kind in _asked(drawn["train"])})
@@ -77,7 +77,7 @@ def probing(
   found = {f"test/layer_{i}/accuracy": float(accuracy[i]) for i in layer}
   found |= {f"test/cumulative_{i}/accuracy": float(cumulative[i]) for i in layer}
   found |= {f"mix_{i}": float(mix[i]) for i in layer}
-  found["centre_of_gravity"] = float(layer @ mix)
+  found["center_of_gravity"] = float(layer @ mix)
   found["expected_layer"] = float(layer[1:] @ gain / gain.sum()) if gain.sum() > 0 else float("nan")
   train, test = parts["train"][1], parts["test"][1]
   found["test/majority/accuracy"] = float((test == np.bincount(train).argmax()).mean())
@@ -134,9 +134,9 @@ def _probe(parts: dict[str, tuple[np.ndarray, np.ndarray]], masks: np.ndarray, n
   which layers a probe sees. All probes are trained side by side on the same batches."""
   x, y = parts["train"]
   mean, deviation = x.mean(0), x.std(0)
-  standardise = lambda x: jnp.asarray((x - mean) / np.maximum(deviation, 1e-6), jnp.float32)
-  x, y = standardise(x), jnp.asarray(y, jnp.int32)
-  held_out = {part: (standardise(parts[part][0]), parts[part][1]) for part in ("dev", "test")}
+  standardize = lambda x: jnp.asarray((x - mean) / np.maximum(deviation, 1e-6), jnp.float32)
+  x, y = standardize(x), jnp.asarray(y, jnp.int32)
+  held_out = {part: (standardize(parts[part][0]), parts[part][1]) for part in ("dev", "test")}
   num, masks = len(masks), jnp.asarray(masks)
   params = {"s": jnp.zeros(masks.shape), "gamma": jnp.ones(num), "bias": jnp.zeros((num, num_classes)),
             "kernel": jnp.zeros((num, x.shape[-1], num_classes))}
@@ -187,5 +187,5 @@ PROTOCOL = Protocol(
     probing, needs=("hidden",), uses=("untrained",),
     metrics={
         "accuracy": Metric(True, "fraction"), "mix_*": Metric(None, "fraction"),
-        "centre_of_gravity": Metric(None, "layers"), "expected_layer": Metric(None, "layers"),
+        "center_of_gravity": Metric(None, "layers"), "expected_layer": Metric(None, "layers"),
     })

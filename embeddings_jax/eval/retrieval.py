@@ -93,7 +93,7 @@ def average_precision(found: Places) -> float:
 
 
 def ndcg(found: Places, k: int) -> float:
-  """Normalised discounted cumulative gain of the first k places."""
+  """Normalized discounted cumulative gain of the first k places."""
   gains = lambda place: GAINS[np.minimum(place, k)]  # Of all places down to this one.
   tied = (gains(found.last) - gains(found.first - 1)) / (found.last - found.first + 1)
   return float(tied.sum() / gains(len(found.last)))

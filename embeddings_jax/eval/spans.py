@@ -26,7 +26,7 @@ def normalized(text: str) -> str:
 
 
 def exact_match(answer: str, right: Sequence[str]) -> float:
-  """1 if the answer is one of the right ones, normalised; "" is the right one where there are none."""
+  """1 if the answer is one of the right ones, normalized; "" is the right one where there are none."""
   return float(normalized(answer) in _golds(right))
 
 
@@ -56,7 +56,7 @@ def best_answers(
   """The best span of each example over its windows.
 
   A span of at most `max_answer` tokens of the context scores start + end; none scores start + end of a window's first
-  token, the least over the windows (Devlin et al. 2019, section 4.3).
+  token, the smallest over the windows (Devlin et al. 2019, section 4.3).
 
   Args:
     logits: [rows, length, 2], of start and end.
@@ -103,7 +103,7 @@ def squad_scores(
 
 
 def best_threshold(answers: Mapping[int, Answer], right: Mapping[int, Sequence[str]]) -> float:
-  """The threshold with the highest F1; of equal ones the least. All are tried."""
+  """The threshold with the highest F1; of equal ones the smallest. All are tried."""
   numbers = sorted(answers, key=lambda n: -answers[n].margin)
   margins = np.array([answers[n].margin for n in numbers])
   gain = np.array([token_f1(answers[n].text, right[n]) - token_f1("", right[n]) for n in numbers])

@@ -50,7 +50,7 @@ def sts(embed: Callable[[Sequence[str]], Any], dataset: Any) -> dict[str, float]
   """
   check_pairs("sts", dataset)
   if "score" not in dataset.labels:
-    raise InputError(f"sts: data set {getattr(dataset, 'name', '')!r} has no scores, only "
+    raise InputError(f"sts: dataset {getattr(dataset, 'name', '')!r} has no scores, only "
                      f"{', '.join(dataset.labels) or 'pairs'}")
   score, every = np.asarray(dataset.labels["score"]), np.arange(len(dataset.items))
   if "source" in dataset.labels:

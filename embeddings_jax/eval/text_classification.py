@@ -56,7 +56,7 @@ def text_classification(
   by date, without headers and quotes); their checksums are in `data/catalog.py`. Known figures, in the table's
   order, with skip-gram vectors of `enwiki-2015` (one epoch, d 100): `sst2` .70 .79 .60 .79 .80, majority .51;
   `20news` .44 .71 .26 .71 .72, majority .05. So such vectors help a linear classifier where they are all that it
-  has; with tens of thousands of labelled texts it learns as good ones by itself.
+  has; with tens of thousands of labeled texts it learns as good ones by itself.
 
   Args:
     embed: words -> [num_words, dim].
@@ -69,12 +69,12 @@ def text_classification(
     part, and `known_words`, the share of the training part's words that are known.
   """
   if len(dataset.labels) != 1 or not {"train", "test"} <= set(dataset.split):
-    raise InputError(f"text_classification: data set {getattr(dataset, 'name', '')!r} should have one kind of label "
+    raise InputError(f"text_classification: dataset {getattr(dataset, 'name', '')!r} should have one kind of label "
                      "and the parts train and test, as sst2 and 20news have")
   classes, labels = np.unique(*dataset.labels.values(), return_inverse=True)
   train, test = (np.asarray(dataset.split[part]) for part in ("train", "test"))
   if len(np.unique(labels[train])) < 2:
-    raise InputError(f"text_classification: labels {next(iter(dataset.labels))!r} of data set "
+    raise InputError(f"text_classification: labels {next(iter(dataset.labels))!r} of dataset "
                      f"{getattr(dataset, 'name', '')!r} have one class in the part train; there is nothing to tell "
                      "apart")
   noise = np.random.default_rng(seed)

@@ -24,7 +24,7 @@ def topics(
   """Coherence and diversity of the topics, and the perplexity of documents of which half the words are shown.
 
   Coherence is `npmi`: the mean over topics, and over the 45 pairs of a topic's 10 most probable words, of the
-  normalised pointwise mutual information (Bouma 2009; of topics: Aletras & Stevenson 2013; Lau, Newman & Baldwin
+  normalized pointwise mutual information (Bouma 2009; of topics: Aletras & Stevenson 2013; Lau, Newman & Baldwin
   2014)
 
     NPMI(u, v) = log [p(u, v) / (p(u) p(v))] / -log p(u, v),
@@ -32,7 +32,7 @@ def topics(
   where p is the share of documents with the word or with both; -1 if they never meet, 1 if p(u, v) = 1. For
   `npmi_window` it is the share of windows of 10 words, sliding by one (Roeder, Both & Hinneburg 2015); a shorter
   document is one window, and only words of the vocabulary count. Documents: the part `train`, else all. There is no
-  smoothing, and the reference corpus is the data set itself. Words that always and only occur together get 1,
+  smoothing, and the reference corpus is the dataset itself. Words that always and only occur together get 1,
   independent ones 0.
 
   `diversity` is the share of different words among the 25 most probable ones of all topics (Dieng, Ruiz & Blei 2020):

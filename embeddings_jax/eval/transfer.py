@@ -15,8 +15,8 @@ def transfer(embed: Callable[[Sequence[str]], Any], dataset: Any, *, seed: int =
 
   Protocol (after SentEval, Conneau & Kiela 2018). Features are a sentence's vector, or of a pair (u, v) the vectors
   |u - v| and u * v side by side; u and v themselves, which SentEval adds for SNLI, are left out. The classifier is
-  that of `eval/linear_probe.py`, features standardised by the training part, fitted to `train`; its penalty is the
-  one of four with the highest accuracy on `dev` (`valid`), ties: the greatest; of a set without `dev`, as `20news`,
+  that of `eval/linear_probe.py`, features standardized by the training part, fitted to `train`; its penalty is the
+  one of four with the highest accuracy on `dev` (`valid`), ties: the largest; of a set without `dev`, as `20news`,
   that on a fifth of the training part, which is then learnt from as well. The part `test` is looked at once.
 
   Sets: `sst2` (Socher et al. 2013; its test part is GLUE's development part, its training part has phrases), `cola`
@@ -41,11 +41,11 @@ def transfer(embed: Callable[[Sequence[str]], Any], dataset: Any, *, seed: int =
   labels = next(iter(dataset.labels.values()), np.zeros(0))
   if (not (holds_texts(dataset) or holds_pairs(dataset)) or len(dataset.labels) != 1
       or np.asarray(labels).dtype.kind == "f" or not {"train", "test"} <= set(dataset.split)):
-    raise InputError(f"transfer: data set {name!r} should have texts or pairs, one kind of label (classes) and the "
+    raise InputError(f"transfer: dataset {name!r} should have texts or pairs, one kind of label (classes) and the "
                      "parts train and test, as sst2, cola, rte and snli do")
   labels = np.unique(np.asarray(labels), return_inverse=True)[1]
   if len(np.unique(labels[np.asarray(dataset.split["train"])])) < 2:
-    raise InputError(f"transfer: labels {next(iter(dataset.labels))!r} of data set {name!r} have one class in the "
+    raise InputError(f"transfer: labels {next(iter(dataset.labels))!r} of dataset {name!r} have one class in the "
                      "part train; there is nothing to tell apart")
   held_out = next((dataset.split[part] for part in ("dev", "valid") if part in dataset.split), None)
   parts = {"train": dataset.split["train"], "held_out": held_out, "test": dataset.split["test"]}

@@ -1,4 +1,4 @@
-"""Principal components, and what they keep of pictures and other rows."""
+"""Principal components, and what they keep of images and other rows."""
 from typing import Any
 
 import numpy as np
@@ -7,7 +7,7 @@ from embeddings_jax.types import Figure
 
 
 def principal_components(plt: Any, parts: dict[str, np.ndarray], data: Any) -> dict[str, Any]:
-  """Explained variance; of pictures the components and reconstructions, of other rows the line and the plane."""
+  """Explained variance; of images the components and reconstructions, of other rows the line and the plane."""
   x = data.encoder.encode(data.dataset.items)["x"]
   made = {"explained_variance": _explained_variance(plt, parts["explained_variance_ratio"])}
   if data.dataset.picture:
@@ -34,7 +34,7 @@ def _explained_variance(plt: Any, ratio: np.ndarray) -> Any:
 
 
 def _component_pictures(plt: Any, parts: dict[str, np.ndarray], pixels: Any, shape: tuple[int, ...]) -> Any:
-  """The mean and the first components, each scaled to its largest weight: grey, or red and blue, is 0."""
+  """The mean and the first components, each scaled to its largest weight: gray, or red and blue, is 0."""
   chosen, ratio = parts["components"][:23], parts["explained_variance_ratio"]
   columns = min(8, len(chosen) + 1)
   lines = -(-(len(chosen) + 1) // columns)
@@ -52,7 +52,7 @@ def _component_pictures(plt: Any, parts: dict[str, np.ndarray], pixels: Any, sha
 
 
 def _reconstructions(plt: Any, parts: dict[str, np.ndarray], x: np.ndarray, pixels: Any, labels: Any) -> Any:
-  """Some pictures, one of each class where there are classes, from more and more components."""
+  """Some images, one of each class where there are classes, from more and more components."""
   classes = np.asarray(next(iter(labels.values()))) if labels else np.arange(len(x))
   rows = np.unique(classes, return_index=True)[1]
   if len(rows) == len(x) or len(rows) < 4:  # Nothing to choose by.
@@ -60,8 +60,8 @@ def _reconstructions(plt: Any, parts: dict[str, np.ndarray], x: np.ndarray, pixe
   rows = rows[:10]
   total = len(parts["components"])
   numbers = [0, *(k for k in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512) if k < total), total]
-  centred = x[rows] - parts["mean"]
-  codes = centred @ parts["components"].T
+  centered = x[rows] - parts["mean"]
+  codes = centered @ parts["components"].T
   figure, axes = plt.subplots(len(rows), len(numbers) + 1, figsize=(0.95 * (len(numbers) + 1), 0.95 * len(rows)),
                               squeeze=False)
   for column, k in enumerate([*numbers, None]):

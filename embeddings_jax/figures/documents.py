@@ -35,7 +35,7 @@ def topics(plt: Any, beta: np.ndarray, weights: np.ndarray, words: Sequence[str]
 
 
 def document_map(plt: Any, vectors: np.ndarray, label: str, classes: np.ndarray) -> Any:
-  """A sample of documents by t-SNE of the cosine distances of their vectors, coloured by a label."""
+  """A sample of documents by t-SNE of the cosine distances of their vectors, colored by a label."""
   from sklearn.manifold import TSNE
   from threadpoolctl import threadpool_limits  # scikit-learn brings it.
 

@@ -19,15 +19,15 @@ def mixture(plt: Any, parts: dict[str, np.ndarray], data: Any, resp: np.ndarray)
   columns = data.dataset.columns
   if x.shape[1] == 1:
     return _mixture_1d(plt, parts, x[:, 0], columns)
-  centre, basis, labels = _plane(x, columns)
+  center, basis, labels = _plane(x, columns)
   figure, axes = plt.subplots(figsize=(6, 5))
-  _ellipses(plt, axes, parts, resp, (x - centre) @ basis, centre, basis)
+  _ellipses(plt, axes, parts, resp, (x - center) @ basis, center, basis)
   axes.set(xlabel=labels[0], ylabel=labels[1], title="Components: 1 and 2 standard deviations")
   return figure
 
 
 def mixture_course(plt: Any, model: Model, state: PyTree, data: Any, seed: int, steps: int) -> Any:
-  """The mixture after several iterations, over the rows that it learns from, in the colours of what explains them.
+  """The mixture after several iterations, over the rows that it learns from, in the colors of what explains them.
 
   The first iterations are made again: the run is a function of its seed.
   """
@@ -48,8 +48,8 @@ def mixture_course(plt: Any, model: Model, state: PyTree, data: Any, seed: int, 
              for step, at_step in shown]
   x = resident["x"]
   filled = _filled(x)
-  centre, basis, labels = _plane(filled, data.dataset.columns)
-  points = (filled - centre) @ basis
+  center, basis, labels = _plane(filled, data.dataset.columns)
+  points = (filled - center) @ basis
   rows = -(-len(shown) // 3)
   figure, axes = plt.subplots(rows, min(len(shown), 3), figsize=(4 * min(len(shown), 3), 3.4 * rows), sharex=True,
                               sharey=True, squeeze=False)
@@ -57,7 +57,7 @@ def mixture_course(plt: Any, model: Model, state: PyTree, data: Any, seed: int, 
   for place, (step, at_step) in zip(axes.flat, shown):
     at_step = jax.tree.map(np.asarray, at_step)
     parts, resp = jax.tree.map(np.asarray, (components(at_step), embed(at_step, {"x": x})))
-    _ellipses(plt, place, parts, resp, points, centre, basis)
+    _ellipses(plt, place, parts, resp, points, center, basis)
     place.set_title(f"after {step} iterations" if step != 1 else "after 1 iteration", fontsize="medium")
   for place in axes.flat[len(shown):]:
     place.set_axis_off()
@@ -71,12 +71,12 @@ def mixture_course(plt: Any, model: Model, state: PyTree, data: Any, seed: int, 
 
 
 def _ellipses(plt: Any, axes: Any, parts: dict[str, np.ndarray], resp: np.ndarray, points: np.ndarray,
-              centre: np.ndarray, basis: np.ndarray) -> None:
-  """Points in the mixture of their components' colours, and each component's ellipses."""
+              center: np.ndarray, basis: np.ndarray) -> None:
+  """Points in the mixture of their components' colors, and each component's ellipses."""
   colors = _component_colors(plt, len(parts["means"]))
   axes.scatter(*points.T, s=8, c=np.clip(resp @ colors, 0, 1), alpha=0.6, linewidths=0)
   circle = np.stack([np.cos(np.linspace(0, 2 * np.pi, 100)), np.sin(np.linspace(0, 2 * np.pi, 100))])
-  for mean, covariance, color in zip((parts["means"] - centre) @ basis, parts["covariances"], colors):
+  for mean, covariance, color in zip((parts["means"] - center) @ basis, parts["covariances"], colors):
     values, directions = np.linalg.eigh(basis.T @ covariance @ basis)
     outline = directions @ (np.sqrt(np.maximum(values, 0))[:, None] * circle)
     for deviations in (1, 2):
@@ -115,12 +115,12 @@ def _filled(x: np.ndarray) -> np.ndarray:
 
 
 def _plane(x: np.ndarray, columns: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray, list[str]]:
-  """Centre, basis [d, 2] and labels of two features, or of the first two principal components."""
+  """Center, basis [d, 2] and labels of two features, or of the first two principal components."""
   if x.shape[1] == 2:
     return np.zeros(2), np.eye(2), list(columns) if columns else ["first feature", "second feature"]
-  centre = x.mean(0)
-  basis = np.linalg.svd(x - centre, full_matrices=False)[2][:2].T
-  return centre, basis, ["first principal component", "second principal component"]
+  center = x.mean(0)
+  basis = np.linalg.svd(x - center, full_matrices=False)[2][:2].T
+  return center, basis, ["first principal component", "second principal component"]
 
 
 def _mixture_1d(plt: Any, parts: dict[str, np.ndarray], x: np.ndarray, columns: Any) -> Any:

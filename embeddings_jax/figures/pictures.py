@@ -54,12 +54,12 @@ def _grid(plt: Any, rows: Sequence[np.ndarray], title: str, labels: Sequence[str
 
 def draw_augmentations(path: str, images: np.ndarray, ops: Mapping[str, Callable], *, num_draws: int = 2,
                        seed: int = 0) -> None:
-  """Draws pictures, and several draws of each change of them, into the file `path`.
+  """Draws images, and several draws of each change of them, into the file `path`.
 
   Args:
     path: Path of the figure, a PNG file.
     images: [n, height, width, channels], bytes or floats in [0, 1].
-    ops: what to do with a picture, as in `ops/augment.py`, by what it is called.
+    ops: what to do with an image, as in `ops/augment.py`, by what it is called.
     num_draws: Number of draws for each image and augmentation.
     seed: Random seed of the draws.
   """
@@ -70,15 +70,15 @@ def draw_augmentations(path: str, images: np.ndarray, ops: Mapping[str, Callable
   drawn = io.BytesIO()
   figure.savefig(drawn, dpi=100, bbox_inches="tight", format="png")
   plt.close(figure)
-  with replacing(path) as file:  # 256 colours: a third of the bytes, and hardly to be seen.
+  with replacing(path) as file:  # 256 colors: a third of the bytes, and hardly to be seen.
     Image.open(drawn).convert("RGB").quantize(256).save(file, format="PNG", optimize=True)
 
 
 def augmentations(plt: Any, images: np.ndarray, ops: Mapping[str, Callable], num_draws: int, seed: int) -> Any:
-  """A block for the originals and for each change: a row for each picture, a column for each draw."""
+  """A block for the originals and for each change: a row for each image, a column for each draw."""
 
   def block(columns):
-    """[column, picture, height, width, channels] side by side, with white lines between them."""
+    """[column, image, height, width, channels] side by side, with white lines between them."""
     framed = np.pad(np.asarray(columns), ((0, 0), (0, 0), (0, 2), (0, 2), (0, 0)), constant_values=1)
     rows = framed.transpose(1, 2, 0, 3, 4).reshape(-1, framed.shape[0] * framed.shape[3], framed.shape[4])
     return rows if rows.shape[-1] == 3 else np.repeat(rows, 3, -1)

@@ -37,8 +37,8 @@ def collapse(plt: Any, records: Sequence[dict[str, float]]) -> Any:
   top.plot(steps, [record["loss"] for record in records])
   top.set_ylabel("loss")
   bottom.plot(steps, [record["deviation"] for record in records])
-  bottom.axhline(0, color="grey", linewidth=0.8)
-  bottom.axhline(1, color="grey", linewidth=0.8, linestyle="--")
+  bottom.axhline(0, color="gray", linewidth=0.8)
+  bottom.axhline(1, color="gray", linewidth=0.8, linestyle="--")
   bottom.set(xlabel="step", ylabel="deviation", ylim=(-0.05, 1.1), title="0: collapsed; 1: directions at random")
   return figure
 
@@ -74,8 +74,8 @@ def probing(plt: Any, name: str, found: Mapping[str, float]) -> Any:
   scores = {kind: [found[f"test/{kind}_{i}/accuracy"] for i in layers] for kind in ("layer", "cumulative")}
   figure, (weights, gains, accuracy) = plt.subplots(1, 3, figsize=(11, 3.2))
   weights.bar(layers, [found[f"mix_{i}"] for i in layers], color="tab:blue")
-  weights.set(ylabel="weight in the mixture", title=f"centre of gravity {found['centre_of_gravity']:.2f}")
-  weights.axvline(found["centre_of_gravity"], color="black", linestyle=":")
+  weights.set(ylabel="weight in the mixture", title=f"center of gravity {found['center_of_gravity']:.2f}")
+  weights.axvline(found["center_of_gravity"], color="black", linestyle=":")
   gains.bar(layers[1:], np.diff(scores["cumulative"]), color="tab:purple")
   expected = found.get("expected_layer", float("nan"))
   gains.set(ylabel="accuracy that it adds", xlim=weights.get_xlim())
@@ -87,7 +87,7 @@ def probing(plt: Any, name: str, found: Mapping[str, float]) -> Any:
   accuracy.plot(layers, scores["cumulative"], marker="s", label="up to this layer")
   for key, style in (("untrained", "--"), ("majority", ":")):
     if f"test/{key}/accuracy" in found:
-      accuracy.axhline(found[f"test/{key}/accuracy"], color="grey", linestyle=style, label=key)
+      accuracy.axhline(found[f"test/{key}/accuracy"], color="gray", linestyle=style, label=key)
   accuracy.set(ylabel="accuracy", title="linear probes")
   accuracy.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
   for axes in (weights, gains, accuracy):

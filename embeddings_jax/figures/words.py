@@ -1,4 +1,4 @@
-"""Words and sentences: maps, analogies, and cosines against people's judgements."""
+"""Words and sentences: maps, analogies, and cosines against people's judgments."""
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -64,8 +64,8 @@ def _label(figure: Any, axes: Any, places: np.ndarray, names: Sequence[str], fon
 
 def principal_plane(points: np.ndarray) -> tuple[np.ndarray, float]:
   """Points [n, d] on their first two principal components, [n, 2], and the share of the variance there."""
-  centred = points - points.mean(0)
-  left, size, _ = np.linalg.svd(centred, full_matrices=False)
+  centered = points - points.mean(0)
+  left, size, _ = np.linalg.svd(centered, full_matrices=False)
   left, size = (np.pad(left, [(0, 0), (0, 2)]), np.pad(size, (0, 2)))  # There may be fewer than two.
   return left[:, :2] * size[:2], float((size[:2] ** 2).sum() / max((size**2).sum(), 1e-30))
 
@@ -85,7 +85,7 @@ def parallelograms(plt: Any, pairs: np.ndarray, names: Sequence[Sequence[str]], 
   unit = pairs / np.maximum(np.linalg.norm(pairs, axis=2, keepdims=True), 1e-12)
   places, share = principal_plane(unit.reshape(-1, unit.shape[-1]))
   places = places.reshape(len(pairs), 2, 2)
-  # Beside each other lie the pairs that are neighbours across the arrows, so that the grey lines do not cross.
+  # Beside each other lie the pairs that are neighbors across the arrows, so that the gray lines do not cross.
   arrow = (places[:, 1] - places[:, 0]).mean(0)
   order = np.argsort(places.mean(1) @ [-arrow[1], arrow[0]])
   places, names = places[order], [names[i] for i in order]

@@ -68,7 +68,7 @@ def read(directory: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Any], 
     hyper: the arguments of `models/autoencoders/mae.py: encoder(**hyper)`.
     others: further arguments of `mae`, of the decoder and the loss; of a `vit` there are none.
     params: nested dict of float32 arrays, `encoder` and those there are of `decoder` and `pooler`.
-    shape: height, width and channels of its pictures.
+    shape: height, width and channels of its images.
 
   Raises:
     InputError: no config or weights, pickled weights, an unknown architecture or option, fixed positions that are not

@@ -65,7 +65,7 @@ def read(path: str | os.PathLike, format: str = "", errors: str = "strict") -> W
 
   Args:
     path: Path of the file.
-    format: one of `FORMATS`; by default recognised, see `recognize`.
+    format: one of `FORMATS`; by default recognized, see `recognize`.
     errors: `strict` refuses words that are not UTF-8 or occur a second time; `replace` puts replacement
       characters, and keeps the first of several equal words, as gensim does.
 

@@ -16,7 +16,7 @@ class CharacterNetwork(nn.Module):
 
     highway:  y' = g ∘ relu(A y + a) + (1 - g) ∘ y,   g = σ(B y + b),   b = -2 at first.
 
-  A convolution is a product of a matrix with neighbouring characters side by side, which is some times as fast as
+  A convolution is a product of a matrix with neighboring characters side by side, which is some times as fast as
   XLA's convolution on CPUs.
 
   Attributes:

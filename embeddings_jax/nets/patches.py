@@ -1,4 +1,4 @@
-"""Pictures as grids of patches, and a small residual network that reads one patch."""
+"""Images as grids of patches, and a small residual network that reads one patch."""
 from collections.abc import Sequence
 
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from embeddings_jax.types import InputError
 def grid(length: int, size: int, stride: int) -> int:
   """Patches of `size` pixels, `stride` apart, along `length` pixels; a rest at the end is in none."""
   if size > length or stride < 1:
-    raise InputError(f"patch_size={size}, a patch every {stride} pixels: does not fit pictures of {length} pixels")
+    raise InputError(f"patch_size={size}, a patch every {stride} pixels: does not fit images of {length} pixels")
   return (length - size) // stride + 1
 
 
@@ -26,17 +26,17 @@ def image_patches(
 
 
 def check_divides(patch_size: int, height: int, width: int) -> tuple[int, int]:
-  """Rows and columns of patches that a picture is cut into without a rest."""
+  """Rows and columns of patches that an image is cut into without a rest."""
   if patch_size < 1 or height % patch_size or width % patch_size:
-    raise InputError(f"patch_size={patch_size}: does not divide pictures of {height} x {width} pixels; take another "
-                     "patch_size or other pictures")
+    raise InputError(f"patch_size={patch_size}: does not divide images of {height} x {width} pixels; take another "
+                     "patch_size or other images")
   return height // patch_size, width // patch_size
 
 
 def unfold(
     images: Shaped[Array, "batch height width channels"], size: int,
 ) -> Shaped[Array, "batch patches pixels"]:
-  """Pictures cut into squares of `size` pixels, in rows from the top; a patch's values by row, column, channel."""
+  """Images cut into squares of `size` pixels, in rows from the top; a patch's values by row, column, channel."""
   batch, height, width, channels = images.shape
   rows, columns = check_divides(size, height, width)
   images = images.reshape(batch, rows, size, columns, size, channels)
@@ -46,7 +46,7 @@ def unfold(
 def fold(
     patches: Shaped[Array, "batch patches pixels"], size: int, shape: Sequence[int],
 ) -> Shaped[Array, "batch height width channels"]:
-  """The pictures of `shape` (height, width, channels) that `unfold` cuts into `patches`."""
+  """The images of `shape` (height, width, channels) that `unfold` cuts into `patches`."""
   height, width, channels = shape
   rows, columns = check_divides(size, height, width)
   patches = patches.reshape(len(patches), rows, columns, size, size, channels)
@@ -99,7 +99,7 @@ class PatchEncoder(nn.Module):
 
 def _shifted(x: Array, kernel_size: int, stride: int) -> Array:
   """Returns a convolution's input at each position, [n, height / stride, width / stride, kernel_size² features],
-  the picture filled up with 0 around as far as is needed (`SAME`)."""
+  the image filled up with 0 around as far as is needed (`SAME`)."""
   low, places = [], []
   for length in x.shape[1:3]:
     number = -(-length // stride)

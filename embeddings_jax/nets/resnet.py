@@ -10,7 +10,7 @@
 
 The stride of a stage is that of the 3 x 3 convolution of its first block ("version 1.5", as torchvision and
 `transformers` have it). Padding is symmetric, as theirs. Under a mesh a batch's mean and variance are those of the
-global batch: BatchNorm is synchronised.
+global batch: BatchNorm is synchronized.
 
 Parameters: `stem`, `norm` and `block_0`, `block_1`, ... in their order, each with `conv_i`, `norm_i` and where shapes
 differ `shortcut` and `shortcut_norm`; the running statistics are the collection `batch_stats`.
@@ -34,7 +34,7 @@ STEMS = ("cifar", "imagenet")
 
 
 class ResNet(nn.Module):
-  """Pictures to maps of features: [B, H, W, C] -> [B, H', W', D] with D the last stage's channels.
+  """Images to maps of features: [B, H, W, C] -> [B, H', W', D] with D the last stage's channels.
 
   The hyperparameters are checked by `encoder`, which makes one.
 
@@ -42,7 +42,7 @@ class ResNet(nn.Module):
     depth: One of `STAGES`.
     width: W, channels of the first stage.
     stem: One of `STEMS`.
-    image_size: pictures of another size are resized to squares of this one; 0: they are taken as they come.
+    image_size: images of another size are resized to squares of this one; 0: they are taken as they come.
     pixel_mean, pixel_std: Pixels in [0, 1] are standardized by these; a number, or one for each channel.
     norm_decay: Decay of the running statistics, which are moved by 1 - norm_decay of the way in each update.
     dtype: Data type of the convolutions; parameters and statistics are float32.

@@ -43,7 +43,7 @@ class Mlp(nn.Module):
 
 
 class Siamese(nn.Module):
-  """Pictures to the encoder's mean vector h, its projection z and, with a predictor, its prediction q.
+  """Images to the encoder's mean vector h, its projection z and, with a predictor, its prediction q.
 
   Attributes:
     encoder: has `features(batch, deterministic)` -> [batch, places, dim].
@@ -94,10 +94,10 @@ def calibrated(network: Siamese, params: Any, extra: Mapping[str, Any], batch: M
 
 
 def check_pictures(encoder: Any, batch: Mapping[str, Any]) -> None:
-  """Raises unless an encoder reads pictures, and the batch has two of them at least."""
+  """Raises unless an encoder reads images, and the batch has two of them at least."""
   if not hasattr(encoder, "features"):
-    raise InputError(f"encoder: {type(encoder).__name__} gives no features of pictures; take resnet or mae")
+    raise InputError(f"encoder: {type(encoder).__name__} gives no features of images; take resnet or mae")
   if "image" not in batch:
-    raise InputError(f"the batch has {', '.join(batch)} and no pictures")
+    raise InputError(f"the batch has {', '.join(batch)} and no images")
   if len(batch["image"]) < 2:
-    raise InputError("batch_size=1: BatchNorm and contrast need other pictures beside; take 2 or more")
+    raise InputError("batch_size=1: BatchNorm and contrast need other images beside; take 2 or more")

@@ -17,7 +17,7 @@ from embeddings_jax.ops.sharding import DATA_AXES, constrain
 from embeddings_jax.types import InputError
 
 POSITIONS = ("learned", "sinusoidal")
-POSITION_INITS = ("normal", "sinusoidal", "neighbours")
+POSITION_INITS = ("normal", "sinusoidal", "neighbors")
 
 
 class TextEncoder(nn.Module):
@@ -32,7 +32,7 @@ class TextEncoder(nn.Module):
     num_segments: 0 where there are none.
     positions: `learned`, or `sinusoidal` as in the paper.
     position_init: Learned positions start `normal`, or `sinusoidal` with the same std: neighbors are then alike from
-      the first step, which a short training has no time to learn. With `neighbours` the heads of the first layer
+      the first step, which a short training has no time to learn. With `neighbors` the heads of the first layer
       attend to them from the first step, too, as `transformer.neighbor_kernels` says.
     position_offset: the row of the position embedding that the first token has (RoBERTa: 2).
     embedding_norm: LayerNorm and after it dropout, as in BERT; else dropout alone.
@@ -81,7 +81,7 @@ class TextEncoder(nn.Module):
     self.layers_ = Transformer(
         self.num_layers, self.num_heads, self.mlp_dim, self.norm, self.causal, self.activation, self.norm_epsilon,
         self.dropout, self.attention_dropout, nn.initializers.truncated_normal(self.kernel_std or self.init_std),
-        self.dtype, self.remat, self.unroll, self.position_init == "neighbours", name="layers")
+        self.dtype, self.remat, self.unroll, self.position_init == "neighbors", name="layers")
 
   def __call__(
       self,
@@ -201,10 +201,10 @@ def text_encoder(**hyper: Any) -> TextEncoder:
       raise InputError(f"{name}={hyper[name]!r}: must be one of {', '.join(known)}")
   if hyper["dim"] % hyper["num_heads"]:
     raise InputError(f"dim={hyper['dim']}: must be a multiple of num_heads={hyper['num_heads']}")
-  if hyper.get("position_init") == "neighbours" and (
+  if hyper.get("position_init") == "neighbors" and (
       hyper.get("positions", "learned") != "learned" or hyper["num_heads"] < 2
       or hyper["dim"] // hyper["num_heads"] % 2):
-    raise InputError("position_init='neighbours': needs learned positions, at least two heads, and an even number of "
+    raise InputError("position_init='neighbors': needs learned positions, at least two heads, and an even number of "
                      f"features in each; dim={hyper['dim']}, num_heads={hyper['num_heads']}")
   for name in ("dropout", "attention_dropout"):
     if not 0 <= hyper.get(name, 0.0) < 1:

@@ -67,7 +67,7 @@ class Transformer(nn.Module):
     activation: One of `ACTIVATIONS`; `gelu` is the exact one.
     norm_epsilon: Epsilon of LayerNorm.
     dropout: Dropout rate of the outputs of attention and MLP; `attention_dropout`: of the attention weights.
-    kernel_init: Initializer of the kernels; with `neighbours`, not of the first layer's queries and keys (see
+    kernel_init: Initializer of the kernels; with `neighbors`, not of the first layer's queries and keys (see
       `neighbor_kernels`).
     dtype: Data type of the products; parameters, LayerNorm and softmax are float32.
     remat: One of `REMAT`, to trade time for memory.
@@ -88,7 +88,7 @@ class Transformer(nn.Module):
   dtype: DTypeLike = jnp.float32
   remat: str = "none"
   unroll: int = 1
-  neighbours: bool = False
+  neighbors: bool = False
 
   @nn.compact
   def __call__(
@@ -153,11 +153,11 @@ class Transformer(nn.Module):
     zeros, ones = nn.initializers.zeros, nn.initializers.ones
 
     def dense(name, flat, kernel, bias):
-      """Kernels are drawn as matrices `flat`, layer by layer, so that any initialiser sees the right fans."""
+      """Kernels are drawn as matrices `flat`, layer by layer, so that any initializer sees the right fans."""
       def init(rng):
         drawn = jax.vmap(lambda key: self.kernel_init(key, flat, jnp.float32))(jax.random.split(rng, num))
         drawn = drawn.reshape(num, *kernel)
-        if name == "qkv" and self.neighbours:
+        if name == "qkv" and self.neighbors:
           drawn = drawn.at[0, :, :2].set(neighbor_kernels(dim, heads))
         return {"kernel": drawn, "bias": jnp.zeros((num, *bias))}
       return self.param(name, init)
@@ -233,7 +233,7 @@ def neighbor_kernels(dim: int, heads: int) -> Float[Array, "dim 2 heads width"]:
   A position p has waves sin(wp), cos(wp) among its first Dh features, and again among its last. A head's keys are the
   latter; its queries are the former, turned into those of p + k, so that the score of p' is in proportion to
   Σ_w cos(w (p + k - p')). Were both the same features, every token would be most like itself, not like its position.
-  The factor takes the input for normalised, and for a sum of three parts alike in size (token, position, segment).
+  The factor takes the input for normalized, and for a sum of three parts alike in size (token, position, segment).
   """
   width = dim // heads
   waves, pairs = 10_000.0 ** (-np.arange(0, width, 2) / dim), np.arange(0, width, 2)

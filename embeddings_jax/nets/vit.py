@@ -1,4 +1,4 @@
-"""Vision transformers (Dosovitskiy et al. 2021, arXiv:2010.11929): pictures as sequences of patches.
+"""Vision transformers (Dosovitskiy et al. 2021, arXiv:2010.11929): images as sequences of patches.
 
 Parameters (N patches of p x p pixels and C channels, D = dim):
 
@@ -29,7 +29,7 @@ POSITIONS = ("sincos2d", "learned")
 
 
 class Vit(nn.Module):
-  """Pictures to vectors: a CLS token and one vector of each patch.
+  """Images to vectors: a CLS token and one vector of each patch.
 
   The hyperparameters are checked by `vit`, which makes one.
 
@@ -37,7 +37,7 @@ class Vit(nn.Module):
     patch_size, dim: p, D.
     num_layers, num_heads, mlp_dim, activation, norm_epsilon, dtype, remat, unroll: see `Transformer`.
     positions: `sincos2d`, fixed and of any grid, or `learned`.
-    pixel_mean, pixel_std: what pixels in [0, 1] are standardised with, one number or one for each channel.
+    pixel_mean, pixel_std: what pixels in [0, 1] are standardized with, one number or one for each channel.
   """
 
   patch_size: int
@@ -66,8 +66,8 @@ class Vit(nn.Module):
     """Encodes patches alone, [B, 1 + K, D], the CLS token first.
 
     Args:
-      pixels: standardised values of patches, as `cut` gives them.
-      grid: rows and columns of the whole picture's patches.
+      pixels: standardized values of patches, as `cut` gives them.
+      grid: rows and columns of the whole image's patches.
       places: which of them are given, counted by rows; None: all, in order.
       collect: "" the last layer, `layers` [B, L + 1, 1 + K, D].
       only: positions that are asked for, the CLS token being the first.
@@ -91,7 +91,7 @@ class Vit(nn.Module):
     return x.at[:, -1].set(norm(x[:, -1])) if collect == "layers" else norm(x)
 
   def cut(self, images: Shaped[Array, "batch height width channels"]) -> Float[Array, "batch patches pixels"]:
-    """Standardised patches of whole pictures."""
+    """Standardized patches of whole images."""
     return unfold(standardized(images, self.pixel_mean, self.pixel_std), self.patch_size)
 
   def features(self, batch: Mapping[str, Array], deterministic: bool = True) -> Float[Array, "batch time dim"]:
@@ -111,7 +111,7 @@ class Vit(nn.Module):
     return self.features(batch, deterministic)[:, 1:]
 
   def valid(self, batch: Mapping[str, Array]) -> Bool[Array, "batch time"]:
-    """All True: pictures are not padded."""
+    """All True: images are not padded."""
     rows, columns = self.grid(batch["image"])
     return jnp.ones((len(batch["image"]), 1 + rows * columns), bool)
 
@@ -137,7 +137,7 @@ class Affine(nn.Module):
 
 
 def norm_params(dim: int) -> Callable[[Array], dict[str, Array]]:
-  """An initialiser of LayerNorm's parameters."""
+  """An initializer of LayerNorm's parameters."""
   return lambda rng: {"scale": jnp.ones(dim), "bias": jnp.zeros(dim)}
 
 

@@ -1,4 +1,4 @@
-"""Random changes of pictures, on the device: those of SimCLR and BYOL.
+"""Random changes of images, on the device: those of SimCLR and BYOL.
 
 Chen et al. 2020 (arXiv:2002.05709), figure 4 and appendix A; Grill et al. 2020 (arXiv:2006.07733), appendix B.
 
@@ -6,14 +6,14 @@ An op is a pure function `(rng, image) -> image`: float32 [height, width, channe
 or 3 channels (red, green, blue). Factories make ops, `compose` makes one of several, `augmented` maps one over a
 batch. What an op does once its numbers are drawn is a function of its own (`resized_crop`, `adjust_hue`, ...).
 
-Under `vmap` both sides of a condition are computed, so whether an op applies is a choice between two pictures, or
+Under `vmap` both sides of a condition are computed, so whether an op applies is a choice between two images, or
 between a matrix and the identity; at probability 0 nothing is computed. Crops, shifts and blurs are two matrix
-products each, one for either axis: they need no gather, which is slow, and no kernel that differs from picture to
-picture, which no convolution takes. A product also ends what XLA fuses: what follows does not compute again what came
+products each, one for either axis: they need no gather, which is slow, and no kernel that differs from image to
+image, which no convolution takes. A product also ends what XLA fuses: what follows does not compute again what came
 before.
 
-Colours are those of Pillow, as in the PyTorch half of SimCLR's appendix A. BYOL's program adds to brightness, and
-scales saturation in HSV. It and SimCLR's blur with black around the picture, here it is mirrored.
+Colors are those of Pillow, as in the PyTorch half of SimCLR's appendix A. BYOL's program adds to brightness, and
+scales saturation in HSV. It and SimCLR's blur with black around the image, here it is mirrored.
 """
 import math
 from collections.abc import Callable
@@ -50,13 +50,13 @@ def compose(*ops: Op) -> Op:
 
 def augmented(op: Op, rng: Array, images: Shaped[Array, "batch height width channels"]) -> Float[
     Array, "batch new_height new_width channels"]:
-  """Every picture changed by `op`, float32.
+  """Every image changed by `op`, float32.
 
-  The key of a picture is `fold_in(rng, its row in the global batch)`: the result is the same on any mesh, and no
-  picture leaves its device.
+  The key of an image is `fold_in(rng, its row in the global batch)`: the result is the same on any mesh, and no
+  image leaves its device.
 
   Args:
-    op: what to do with one picture.
+    op: what to do with one image.
     rng: a key.
     images: bytes, or floats in [0, 1].
   """
@@ -70,14 +70,14 @@ def simclr_augmentation(
     size: int, *, strength: float = 1.0, blur: bool = True, color: bool = True,
     scale: tuple[float, float] = (0.08, 1.0),
 ) -> Op:
-  """SimCLR's: crop and resize with flip, colour jitter (.8), colour drop (.2), blur (.5).
+  """SimCLR's: crop and resize with flip, color jitter (.8), color drop (.2), blur (.5).
 
   Args:
     size: Size of the result, in pixels.
-    strength: s of the colour jitter: .8 s for brightness, contrast and saturation, .2 s for hue. The paper's is 1 on
+    strength: s of the color jitter: .8 s for brightness, contrast and saturation, .2 s for hue. The paper's is 1 on
       ImageNet and .5, without blur, on CIFAR-10 (appendix B.9).
-    blur: whether to blur, by a kernel of a tenth of the picture.
-    color: whether to change colours.
+    blur: whether to blur, by a kernel of a tenth of the image.
+    color: whether to change colors.
     scale: share of the area that a crop has.
   """
   ops = [random_resized_crop(size, scale=scale, method="bicubic"), horizontal_flip()]
@@ -124,7 +124,7 @@ def pair_of_views(
 def two_views(
     rng: Array, images: Shaped[Array, "batch height width channels"], name: str, size: int = 0, **options: Any,
 ) -> list[Float[Array, "batch size size channels"]]:
-  """Two views of each picture, float32, by `pair_of_views`, whose `options` are given; 0: as high as the pictures."""
+  """Two views of each image, float32, by `pair_of_views`, whose `options` are given; 0: as high as the images."""
   ops = pair_of_views(name, size or images.shape[1], **options)
   return [augmented(op, jax.random.fold_in(rng, i), images) for i, op in enumerate(ops)]
 
@@ -141,7 +141,7 @@ def random_resized_crop(
     size: int, *, scale: tuple[float, float] = (0.08, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3),
     method: str = "bilinear",
 ) -> Op:
-  """A `random_box` of the picture, resized to `size` x `size` pixels."""
+  """A `random_box` of the image, resized to `size` x `size` pixels."""
   _check_crop(scale, ratio)
   _check_choice("method", method, METHODS)
   if size < 1:
@@ -158,10 +158,10 @@ def random_box(
     rng: Array, height: int, width: int, *, scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> Int[Array, "4"]:
-  """Left, top, right and bottom of a random part of a picture, in whole pixels.
+  """Left, top, right and bottom of a random part of an image, in whole pixels.
 
   Its share of the area is uniform in `scale`, the logarithm of width / height uniform in that of `ratio`, its place
-  uniform. Boxes that the picture does not hold are drawn again; after ten it is the largest of an allowed ratio.
+  uniform. Boxes that the image does not hold are drawn again; after ten it is the largest of an allowed ratio.
   """
   _check_crop(scale, ratio)
   rng_area, rng_ratio, rng_left, rng_top = jax.random.split(rng, 4)
@@ -188,7 +188,7 @@ def resized_crop(
   the result is clipped to [0, 1].
 
   Args:
-    image: a picture.
+    image: an image.
     box: left, top, right, bottom in pixels, perhaps broken ones.
     size: Size of the result in pixels.
     method: `bilinear` or `bicubic`.
@@ -202,7 +202,7 @@ def resized_crop(
 
 def resized(images: Shaped[Array, "batch height width channels"], size: int) -> Float[
     Array, "batch new_height new_width channels"]:
-  """Whole pictures, resized to squares of `size` pixels as `resized_crop` does it; 0, or pictures of that size: as
+  """Whole images, resized to squares of `size` pixels as `resized_crop` does it; 0, or images of that size: as
   they are."""
   height, width = images.shape[1:3]
   if not size or (height, width) == (size, size):
@@ -214,8 +214,8 @@ def resized(images: Shaped[Array, "batch height width channels"], size: int) -> 
 def _interpolation(length: int, start: Array, stop: Array, size: int, method: str) -> Float[Array, "{size} {length}"]:
   """Returns the weight of each of `length` pixels in each of the `size` pixels that [start, stop] becomes."""
   step = (stop - start) / size
-  centre = start + step * (jnp.arange(size) + 0.5)
-  distance = jnp.abs(jnp.arange(length) + 0.5 - centre[:, None]) / jnp.maximum(step, 1)
+  center = start + step * (jnp.arange(size) + 0.5)
+  distance = jnp.abs(jnp.arange(length) + 0.5 - center[:, None]) / jnp.maximum(step, 1)
   if method == "bilinear":
     weight = jnp.maximum(1 - distance, 0)
   else:
@@ -235,7 +235,7 @@ def _along_axes(
 
 
 def random_shift(pixels: int, *, padding: str = "reflect") -> Op:
-  """Moves the picture by -pixels ... pixels in each direction, all equally likely.
+  """Moves the image by -pixels ... pixels in each direction, all equally likely.
 
   What comes in is its mirror image (`reflect`, without the edge itself) or its `edge`, as `numpy.pad` names them.
   """
@@ -254,7 +254,7 @@ def random_shift(pixels: int, *, padding: str = "reflect") -> Op:
 def shifted(
     image: Float[Array, "height width channels"], offset: Int[Array, "2"], *, padding: str = "reflect",
 ) -> Float[Array, "height width channels"]:
-  """The picture whose pixel (row, column) is that of (row, column) + offset, continued as `random_shift` says."""
+  """The image whose pixel (row, column) is that of (row, column) + offset, continued as `random_shift` says."""
   _check_choice("padding", padding, PADDINGS)
 
   def places(length, offset):
@@ -271,21 +271,21 @@ def horizontal_flip(probability: float = 0.5) -> Op:
 
 
 def rotation(probability: float) -> Op:
-  """A square picture turned by 90, 180 or 270 degrees, equally likely."""
+  """A square image turned by 90, 180 or 270 degrees, equally likely."""
   return _sometimes(probability, lambda rng, image: rotated(image, jax.random.randint(rng, (), 1, 4)))
 
 
 def rotated(image: Float[Array, "height width channels"], quarters: int | Int[Array, ""]) -> Float[
     Array, "height width channels"]:
-  """The square picture turned counterclockwise by 0 to 3 quarters of a turn."""
+  """The square image turned counterclockwise by 0 to 3 quarters of a turn."""
   if image.shape[0] != image.shape[1]:
-    raise InputError(f"rotation: pictures of {image.shape[0]} x {image.shape[1]} pixels are not square")
+    raise InputError(f"rotation: images of {image.shape[0]} x {image.shape[1]} pixels are not square")
   turned = jnp.where(quarters % 2 == 1, jnp.rot90(image), image)
   return jnp.where(quarters >= 2, turned[::-1, ::-1], turned)
 
 
 def cutout(size: int, probability: float, *, fill: float = 0.5) -> Op:
-  """A grey square of `size` pixels (DeVries & Taylor 2017, arXiv:1708.04552), centred on any pixel.
+  """A gray square of `size` pixels (DeVries & Taylor 2017, arXiv:1708.04552), centered on any pixel.
 
   Near the edge a part of it is outside.
   """
@@ -293,8 +293,8 @@ def cutout(size: int, probability: float, *, fill: float = 0.5) -> Op:
     raise InputError(f"size={size}: must be at least 1 pixel")
 
   def cut(rng, image):
-    centre = jax.random.randint(rng, (2,), 0, jnp.array(image.shape[:2]))
-    return cut_out(image, centre - size // 2, size, fill=fill)
+    center = jax.random.randint(rng, (2,), 0, jnp.array(image.shape[:2]))
+    return cut_out(image, center - size // 2, size, fill=fill)
 
   return _sometimes(probability, cut)
 
@@ -302,16 +302,16 @@ def cutout(size: int, probability: float, *, fill: float = 0.5) -> Op:
 def cut_out(
     image: Float[Array, "height width channels"], corner: Int[Array, "2"], size: int, *, fill: float = 0.5,
 ) -> Float[Array, "height width channels"]:
-  """The picture with `fill` in a square of `size` pixels, whose first row and column are `corner`."""
+  """The image with `fill` in a square of `size` pixels, whose first row and column are `corner`."""
   rows, columns = ((jnp.arange(n) >= first) & (jnp.arange(n) < first + size) for n, first in zip(image.shape, corner))
   return jnp.where((rows[:, None] & columns)[..., None], fill, image)
 
 
-# What colours are.
+# What colors are.
 
 
 def gray(image: Float[Array, "height width channels"]) -> Float[Array, "height width 1"]:
-  """Luma of ITU-R 601, Pillow's "L"; pictures of one channel are grey."""
+  """Luma of ITU-R 601, Pillow's "L"; images of one channel are gray."""
   if image.shape[-1] == 1:
     return image
   red, green, blue = _channels(image)
@@ -319,7 +319,7 @@ def gray(image: Float[Array, "height width channels"]) -> Float[Array, "height w
 
 
 def color_drop(probability: float) -> Op:
-  """The picture in grey, in as many channels as before; those of one channel stay."""
+  """The image in gray, in as many channels as before; those of one channel stay."""
   _check_probability(probability)
 
   def drop(rng, image):
@@ -339,13 +339,13 @@ def color_jitter(
   """Brightness, contrast, saturation and hue changed in random order, as in SimCLR's program, BYOL and torchvision.
 
   The factors of the first three are uniform in [max(0, 1 - strength), 1 + strength], hue moves by a part of a turn
-  that is uniform in [-hue, hue]. After each the picture is clipped to [0, 1]. Pictures of one channel have neither
+  that is uniform in [-hue, hue]. After each the image is clipped to [0, 1]. Images of one channel have neither
   saturation nor hue.
 
   Args:
     brightness, contrast, saturation: strengths, at least 0.
     hue: strength, 0 to 1/2.
-    probability: Probability of changing a picture at all.
+    probability: Probability of changing an image at all.
   """
   if min(brightness, contrast, saturation) < 0 or not 0 <= hue <= 0.5:
     raise InputError(f"brightness={brightness}, contrast={contrast}, saturation={saturation}, hue={hue}: must not be "
@@ -362,12 +362,12 @@ def color_jitter(
     order = jax.random.permutation(rng_order, 3)
     colored = _is_colored(image) and hue > 0
     # Hue, by far the dearest, is computed once: of three places for the others before it and three after it each
-    # picture uses those that its order asks for, and nothing happens in the rest.
+    # image uses those that its order asks for, and nothing happens in the rest.
     num_before = jax.random.randint(rng_turn, (), 0, 4) if colored else 3
     used = ((jnp.arange(3) < num_before) == jnp.array([[True], [False]])) & applies
     chosen = (order[:, None] == jnp.arange(3)) & used[..., None]
-    # All three are image + weights of (image, mean of grey, grey). Weights come from a product, because XLA makes a
-    # product's result once; it would compute anything else that a picture has one of anew for each pixel.
+    # All three are image + weights of (image, mean of gray, gray). Weights come from a product, because XLA makes a
+    # product's result once; it would compute anything else that an image has one of anew for each pixel.
     weights = jnp.einsum("psk,kw->psw", chosen.astype(jnp.float32),
                          change[:, None] * jnp.array([[1., 0, 0], [1, -1, 0], [1, 0, -1]]), precision="highest")
     for late in (False, True) if colored else (False,):
@@ -388,19 +388,19 @@ def _blended(image, base, factor):
 
 def adjust_brightness(image: Float[Array, "height width channels"], factor: float | Float[Array, ""]) -> Float[
     Array, "height width channels"]:
-  """`ImageEnhance.Brightness` of Pillow: from black (0) over the picture (1) to more."""
+  """`ImageEnhance.Brightness` of Pillow: from black (0) over the image (1) to more."""
   return _blended(image, 0, factor)
 
 
 def adjust_contrast(image: Float[Array, "height width channels"], factor: float | Float[Array, ""]) -> Float[
     Array, "height width channels"]:
-  """`ImageEnhance.Contrast` of Pillow: from the mean of its grey (0) over the picture (1) to more."""
+  """`ImageEnhance.Contrast` of Pillow: from the mean of its gray (0) over the image (1) to more."""
   return _blended(image, gray(image).mean(), factor)
 
 
 def adjust_saturation(image: Float[Array, "height width channels"], factor: float | Float[Array, ""]) -> Float[
     Array, "height width channels"]:
-  """`ImageEnhance.Color` of Pillow: from grey (0) over the picture (1) to more."""
+  """`ImageEnhance.Color` of Pillow: from gray (0) over the image (1) to more."""
   return _blended(image, gray(image), factor)
 
 
@@ -416,7 +416,7 @@ def adjust_hue(image: Float[Array, "height width channels"], shift: float | Floa
   red, green, blue = _channels(image)
   largest = jnp.maximum(jnp.maximum(red, green), blue)
   spread = largest - jnp.minimum(jnp.minimum(red, green), blue)
-  scale = 1 / jnp.where(spread > 0, spread, 1)  # Of grey pixels the differences are 0 too.
+  scale = 1 / jnp.where(spread > 0, spread, 1)  # Of gray pixels the differences are 0 too.
   sixths = jnp.where(largest == red, (green - blue) * scale,
                      jnp.where(largest == green, 2 + (blue - red) * scale, 4 + (red - green) * scale))
   turns = sixths[..., None] / 6 + (shift + jnp.array([5 / 6, 1 / 2, 1 / 6], jnp.float32))
@@ -455,7 +455,7 @@ def gaussian_blur(kernel_size: int, *, sigma: tuple[float, float] = (0.1, 2.0), 
   def blur(rng, image):
     rng_whether, rng_sigma = jax.random.split(rng)
     drawn = jax.random.uniform(rng_sigma, minval=sigma[0], maxval=sigma[1])
-    # Not a choice between two pictures: all that was done to this one would be computed for each of them again.
+    # Not a choice between two images: all that was done to this one would be computed for each of them again.
     return blurred(image, jnp.where(jax.random.bernoulli(rng_whether, probability), drawn, 0), kernel_size)
 
   return blur if probability else compose()
@@ -468,20 +468,20 @@ def blurred(image: Float[Array, "height width channels"], sigma: float | Float[A
   Beyond the edge is the mirror image without the edge itself, as in torchvision (scipy's `mirror`).
 
   Args:
-    image: a picture.
-    sigma: standard deviation in pixels; 0 leaves the picture as it is, bit for bit.
+    image: an image.
+    sigma: standard deviation in pixels; 0 leaves the image as it is, bit for bit.
     kernel_size: odd.
   """
   _check_kernel(kernel_size)
   if kernel_size // 2 >= min(image.shape[:2]):
     size = " x ".join(map(str, image.shape[:2]))
-    raise InputError(f"kernel_size={kernel_size}: too large for pictures of {size} pixels")
+    raise InputError(f"kernel_size={kernel_size}: too large for images of {size} pixels")
 
   def smoothing(length):
-    place, centre = jnp.arange(length), jnp.arange(length)[:, None]
+    place, center = jnp.arange(length), jnp.arange(length)[:, None]
 
     def weight(place, there=True):
-      distance = place - centre
+      distance = place - center
       gaussian = jnp.exp(-0.5 * (distance / jnp.maximum(sigma, 1e-3))**2)  # exp(-5e5) is 0.
       return jnp.where((jnp.abs(distance) <= kernel_size // 2) & there, gaussian, 0)
 
@@ -501,7 +501,7 @@ def sobel(probability: float) -> Op:
 def sobel_filtered(image: Float[Array, "height width channels"]) -> Float[Array, "height width channels"]:
   """Length of the gradient by Sobel's two filters, channel by channel; at most 1, that of an edge from 0 to 1.
 
-  Beyond its edge the picture goes on as at the edge (scipy's `reflect`).
+  Beyond its edge the image goes on as at the edge (scipy's `reflect`).
   """
   padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
   smooth = lambda x, axis: _part(x, axis, 0) + 2 * _part(x, axis, 1) + _part(x, axis, 2)
@@ -519,7 +519,7 @@ def _part(x, axis, first):
 
 
 def _sometimes(probability: float, change: Op) -> Op:
-  """`change` with a probability, the picture itself otherwise."""
+  """`change` with a probability, the image itself otherwise."""
   _check_probability(probability)
   if not probability:
     return compose()
@@ -534,7 +534,7 @@ def _sometimes(probability: float, change: Op) -> Op:
 
 def _is_colored(image: Array) -> bool:
   if image.shape[-1] not in (1, 3):
-    raise InputError(f"pictures of {image.shape[-1]} channels: must have 1 (grey) or 3 (red, green, blue)")
+    raise InputError(f"images of {image.shape[-1]} channels: must have 1 (gray) or 3 (red, green, blue)")
   return image.shape[-1] == 3
 
 

@@ -157,7 +157,7 @@ def supervised_contrastive(
   return _over_anchors(_mean_of_positives, vectors, labels, mask, temperature, chunk_size)
 
 
-def soft_nearest_neighbour(
+def soft_nearest_neighbor(
     vectors: Float[Array, "n dim"],
     labels: Int[Array, " n"],
     *,
@@ -165,7 +165,7 @@ def soft_nearest_neighbour(
     temperature: float | Array = 1.0,
     chunk_size: int = 0,
 ) -> Array:
-  """Soft nearest neighbour loss (Salakhutdinov and Hinton 2007; Frosst et al. 2019, arXiv:1902.01889, eq. 1), [].
+  """Soft nearest neighbor loss (Salakhutdinov and Hinton 2007; Frosst et al. 2019, arXiv:1902.01889, eq. 1), [].
 
     L = -mean_i log( Σ_{j != i, y_j = y_i} exp(-|x_i - x_j|² / T) / Σ_{k != i} exp(-|x_i - x_k|² / T) )
 
@@ -191,7 +191,7 @@ def nce(
 
     L = -mean_i ( log σ(G(x_i)) + Σ_{s=1..k} log σ(-G(y_is)) ),   G(u) = log p_m(u) - log p_n(u) - log k
 
-  A logistic regression that tells data x from noise y; the model's density need not be normalised (its constant may
+  A logistic regression that tells data x from noise y; the model's density need not be normalized (its constant may
   be a parameter). Where model and noise agree L = log(1 + k) + k log(1 + 1/k).
 
   Args:
@@ -250,7 +250,7 @@ def sequence_info_nce(
                      "times: use longer windows, fewer predictions or smaller strides")
   if negatives in ("group_other", "group") and group is None:
     raise InputError(f"negatives={negatives!r}: the batch says of no sequence which `group` it is of; "
-                     "data.group names a label of the data set")
+                     "data.group names a label of the dataset")
   mask = jnp.ones((batch, time)) if mask is None else mask
   ahead = slice(offset, offset + num_queries)
   blocks = []

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from embeddings_jax.ops.centres import squared_distances
+from embeddings_jax.ops.centers import squared_distances
 
 LOG_2PI = 1.8378770664093453
 HIGHEST = jax.lax.Precision.HIGHEST  # GPUs and TPUs would round the factors of a product to fewer bits.

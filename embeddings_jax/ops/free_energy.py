@@ -5,8 +5,8 @@ For a distribution q over the hidden z of a row x, and parameters theta,
   F(q, theta) = E_q[log q(z) - log p(x, z | theta)]        (the variational free energy, nats)
   log p(x | theta) = -F(q, theta) + KL(q || p(z | x, theta))
 
-The E step minimises F over q: it sets q = p(z | x, theta), where the KL is 0 and -F the log likelihood. The M step
-minimises F over theta. Neither can raise F, so the log likelihood never falls.
+The E step minimizes F over q: it sets q = p(z | x, theta), where the KL is 0 and -F the log likelihood. The M step
+minimizes F over theta. Neither can raise F, so the log likelihood never falls.
 """
 import jax
 from jax.scipy.special import xlogy

@@ -108,7 +108,7 @@ def _whole_words(eligible, continues, order, wanted, slack, capacity):
 
 
 def content_keys(tokens: Array) -> Array:
-  """A key for each row of int32 [B, T] that depends on its content alone: for masks that are drawn once for ever."""
+  """A key for each row of int32 [B, T] that depends on its content alone: for masks that are drawn once forever."""
   length = tokens.shape[1]
   factors = jax.random.bits(jax.random.key(length), (length,), jnp.uint32) | jnp.uint32(1)
   hashed = ((tokens.astype(jnp.uint32) + jnp.uint32(2)) * factors).sum(1, dtype=jnp.uint32)
@@ -116,7 +116,7 @@ def content_keys(tokens: Array) -> Array:
 
 
 def patch_noise(rng: Array, masking: str, num_images: int, rows: int, columns: int) -> Array:
-  """float32 [B, N]: of a picture's patches, counted by rows, those with the lowest values stay visible.
+  """float32 [B, N]: of an image's patches, counted by rows, those with the lowest values stay visible.
 
   `random`: uniform. `block`: a square is hidden, those nearest to a random place by the larger of the distances in
   rows and in columns, then by the smaller. `grid`: evenly spread ones stay, one of four being those of even rows and

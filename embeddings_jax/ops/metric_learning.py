@@ -52,7 +52,7 @@ def triplet(
     mining: str = "semi-hard",
     chunk_size: int = 0,
 ) -> Array:
-  """Triplet loss over a labelled batch (Schroff et al. 2015, arXiv:1503.03832, equation 2), [].
+  """Triplet loss over a labeled batch (Schroff et al. 2015, arXiv:1503.03832, equation 2), [].
 
     L = mean over triplets (a, p, n) of max(0, D_ap² - D_an² + α),   y_p = y_a, p != a, y_n != y_a
 
@@ -148,7 +148,7 @@ def n_pair(
 
     L = 1/n Σ_i log( 1 + Σ_{j != i} exp(f_i · f_j+ - f_i · f_i+) ) + λ/2n Σ_i (|f_i|² + |f_i+|²)
 
-  The first term is InfoNCE of inner products at temperature 1; the vectors are not normalised, so the paper keeps
+  The first term is InfoNCE of inner products at temperature 1; the vectors are not normalized, so the paper keeps
   their lengths small by the second.
 
   Args:

@@ -1,4 +1,4 @@
-"""Pictures as numbers: what a file holds, and what networks are given."""
+"""Images as numbers: what a file holds, and what networks are given."""
 from collections.abc import Sequence
 
 import jax.numpy as jnp

@@ -23,10 +23,10 @@ def needs_layers(pooling: str) -> bool:
 
 
 def reading(encoder: Any, pooling: str) -> str:
-  """The method of an encoder that gives what `pool` reads and, of those it has, computes the least."""
+  """The method of an encoder that gives what `pool` reads and, of those it has, computes the smallest."""
   if needs_layers(pooling):
     return "layers"
-  best = {"cls": "first", "mean": "patches"}.get(pooling, "features")  # Of pictures the first token is no patch.
+  best = {"cls": "first", "mean": "patches"}.get(pooling, "features")  # Of images the first token is no patch.
   return best if hasattr(encoder, best) else "features"
 
 

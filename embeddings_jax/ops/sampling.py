@@ -39,7 +39,7 @@ def draw(rng: Array, scores: Array, *, temperature: float = 1.0, top_k: int = 0,
 
   Args:
     rng: a key.
-    scores: unnormalised, in nats.
+    scores: unnormalized, in nats.
     temperature: divides the scores; 0 takes the highest.
     top_k: only these many tokens are drawn from; 0: all.
     top_p: only the likeliest tokens that have this probability together, after temperature and `top_k`; 1: all.

@@ -44,9 +44,9 @@ def sif_weights(counts: Array, a: float = 1e-3) -> Array:
 def first_component(vectors: Array) -> Array:
   """The unit vector u, [d], for which sum_s (u . v_s)² is greatest; its sign makes the sum of u . v_s positive.
 
-  Of the vectors [n, d] as they are, not centred: the first right singular vector.
+  Of the vectors [n, d] as they are, not centered: the first right singular vector.
   """
-  # By the [d, d] products: n may be large, and the others' rounding does not reach the greatest.
+  # By the [d, d] products: n may be large, and the others' rounding does not reach the largest.
   direction = jnp.linalg.eigh(jnp.matmul(vectors.T, vectors, precision="highest"))[1][:, -1]
   return jnp.where(direction @ vectors.sum(0) < 0, -1, 1) * direction
 
@@ -78,7 +78,7 @@ def components(table: Array, tokens: Array, number: int) -> Array:
   """The first principal components of a sentence's word vectors one after another, [n, number * d].
 
   The subspace that a sentence spans (Mu et al. 2017): unit vectors u_1, ..., u_k that catch most of sum_w (u .
-  v_w)², not centred, the greatest first. Each has the sign for which the sum of u . v_w is positive; where the words
+  v_w)², not centered, the largest first. Each has the sign for which the sum of u . v_w is positive; where the words
   span fewer dimensions the rest is 0.
   """
   return jax.vmap(lambda rows: _components(rows, number))(_rows(table, tokens)).reshape(len(tokens), -1)

@@ -54,5 +54,5 @@ def deviation(x: Float[Array, "n dim"], mask: Float[Array, " n"] | None = None) 
   """
   x, mask = unit(x.astype(jnp.float32)), (jnp.ones(len(x)) if mask is None else mask)[:, None]
   count = jnp.maximum(mask.sum(), 1)
-  centred = x - (mask * x).sum(0) / count
-  return x.shape[1] ** 0.5 * jnp.sqrt((mask * jnp.square(centred)).sum(0) / count).mean()
+  centered = x - (mask * x).sum(0) / count
+  return x.shape[1] ** 0.5 * jnp.sqrt((mask * jnp.square(centered)).sum(0) / count).mean()

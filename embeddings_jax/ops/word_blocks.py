@@ -1,4 +1,4 @@
-"""Blocks of running words as word2vec's models see them: random choices, neighbouring positions, rows of tables.
+"""Blocks of running words as word2vec's models see them: random choices, neighboring positions, rows of tables.
 
 A batch is `{"tokens": int32 [B, T], "mask": [B]}`: blocks of running tokens, -1 = document boundary or padding. What
 subsampling leaves of a block is moved to its front: N positions, of which each knows its word, its document and the
@@ -300,7 +300,7 @@ def tiled(x: Array, tile: int) -> Array:
 
 
 def with_halo(x: Array, window: int, fill: float) -> Array:
-  """[B, tiles, tile, ...] -> [B, tiles, tile + 2 window, ...]: each tile with the ends of its neighbours."""
+  """[B, tiles, tile, ...] -> [B, tiles, tile + 2 window, ...]: each tile with the ends of its neighbors."""
   edge = [(0, 0)] * (x.ndim - 2)
   left = jnp.pad(x[:, :-1, -window:], [(0, 0), (1, 0)] + edge, constant_values=fill)
   right = jnp.pad(x[:, 1:, :window], [(0, 0), (0, 1)] + edge, constant_values=fill)

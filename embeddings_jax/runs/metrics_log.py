@@ -105,7 +105,7 @@ class _Events:
   """Appends TensorBoard events to a file of their own, without a queue; gives up at the first error.
 
   tensorboardX's writer passes events to a thread through a bounded queue: when the thread dies of a full disk, the
-  next event blocks the run for ever.
+  next event blocks the run forever.
   """
 
   def __init__(self, folder: epath.Path, purge_step: int | None, report: Callable[[str], None]):

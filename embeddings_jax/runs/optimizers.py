@@ -160,7 +160,7 @@ def _name(path: Any) -> tuple[str, ...]:
 
 
 def _decays(params: PyTree) -> PyTree:
-  """Weights decay; biases and the scales of a normalisation do not (Devlin et al. 2019; You et al. 2020)."""
+  """Weights decay; biases and the scales of a normalization do not (Devlin et al. 2019; You et al. 2020)."""
   return jax.tree_util.tree_map_with_path(lambda path, _: _name(path)[-1] not in ("bias", "scale"), params)
 
 

@@ -60,7 +60,7 @@ def has_read(start: WordStart, fingerprint: str) -> bool:
 def initial(found: WordStart, encoder: Any, report: Callable[[str], None] = print) -> Callable[[PyTree], PyTree]:
   """`state -> state` in which the tokens that are words begin with those words' vectors; others stay as they are.
 
-  The vectors are centred, given the length that embeddings have on average, and turned into the network's dimensions
+  The vectors are centered, given the length that embeddings have on average, and turned into the network's dimensions
   by an isometry, which leaves their inner products alone: random, so that none of the dimensions is empty.
 
   Args:

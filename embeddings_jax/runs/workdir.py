@@ -33,7 +33,7 @@ from embeddings_jax.types import InputError
 TRAJECTORY = ("name", "model", "pipeline", "data", "optimizer", "batch_size", "seed", "steps_per_dispatch")
 VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scipy", "scikit-learn")
 PATIENCE = 120.0  # Seconds that a run waits for another one in the same directory.
-FORMAT = 2  # Of `config.json`: raised when records of before cannot be read.
+FORMAT = 3  # Of `config.json`: raised when records of before cannot be read.
 MAX_FACT = 1 << 28  # Bytes of an array among a record's facts, as counts of a vocabulary.
 
 
@@ -389,6 +389,6 @@ def stand_in_batch(described: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stand_in_facts(described: Mapping[str, Any]) -> dict[str, Any]:
-  """Facts of the right shapes, from which a model's state can be described but not initialised."""
+  """Facts of the right shapes, from which a model's state can be described but not initialized."""
   return {name: np.ones(value["shape"], value["dtype"]) if isinstance(value, dict) else value
           for name, value in described.items()}

@@ -29,7 +29,7 @@ class Stopped(RuntimeError):
   """A signal asked the run to stop; its state is saved where there are checkpoints."""
 
   def __init__(self, step: int, signal_name: str, saved: bool):
-    done = f"saved at step {step}; the same command goes on from there" if saved else f"stopped at step {step}"
+    done = f"saved at step {step}; the same command resumes from there" if saved else f"stopped at step {step}"
     super().__init__(f"{signal_name} received: {done}")
     self.step = step
     self.exit_code = exit_code(signal_name)
@@ -63,7 +63,7 @@ def train(
     model: any `Model`.
     source: its training data.
     steps: updates in all. A model whose metrics say `converged` ends one dispatch after it did.
-    seed: Random seed of the initialisation and of all noise in `update`.
+    seed: Random seed of the initialization and of all noise in `update`.
     mesh: see `make_mesh`; by default all devices, along `data`.
     steps_per_dispatch: updates that one compiled program makes, which small models need to be fast.
       An evaluation or a save that is due "every n steps" happens at the end of the dispatch that
@@ -76,7 +76,7 @@ def train(
       belong to the dispatch; so records depend on the absolute step alone.
     progress: the same over a whole dispatch, for people; called after every one.
     signals: asks the loop to stop; after the last step too, once that is saved.
-    started: told the step that the run goes on from, before the first dispatch.
+    started: told the step that the run resumes from, before the first dispatch.
     initial: `state -> state`, applied to a fresh state, not to a restored one: puts pretrained parameters in, as
       NumPy arrays of the same shapes.
 

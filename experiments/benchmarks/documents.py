@@ -162,7 +162,7 @@ def topics() -> dict:
 
 
 def lsa() -> dict:
-  """Seconds and singular values of `lsa` and of scikit-learn's randomised TruncatedSVD on the same matrix, by turns.
+  """Seconds and singular values of `lsa` and of scikit-learn's randomized TruncatedSVD on the same matrix, by turns.
 
   All documents, k = 100. Ours is timed from `init` to the end of training, compiled beforehand, weights included;
   what compiling costs is told as well. Theirs is given the weighted matrix. Exact values are those of `svds`.
@@ -203,7 +203,7 @@ def lsa() -> dict:
   error = {who: statistics.median(found) for who, found in errors.items()}
   return {
       "summary": f"{statistics.median(seconds['ours']):.2f} s, {ratio:.2f} times as fast as scikit-learn's "
-                 f"randomised TruncatedSVD (median of {FLAGS.repeats} turns); singular values within "
+                 f"randomized TruncatedSVD (median of {FLAGS.repeats} turns); singular values within "
                  f"{max(errors['ours']):.0e} (scikit-learn: {error['scikit-learn']:.0e})",
       "documents": facts["num_rows"], "words": facts["vocab_size"], "cells": int(matrix.nnz), "seconds": seconds,
       "with_compiling": round(compiling, 2), "ratio": round(ratio, 3), "largest_error": error,

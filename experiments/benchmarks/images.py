@@ -1,4 +1,4 @@
-"""Models of pictures beside what they are compared with, and what a masked autoencoder learns by its masks."""
+"""Models of images beside what they are compared with, and what a masked autoencoder learns by its masks."""
 import functools
 import statistics
 import time
@@ -34,21 +34,21 @@ ROWS = {"base": 256, "large": 128}
 def mae_step(rows: int = 128, side: int = 32) -> dict:
   """Seconds of a training step of a masked autoencoder, ours against `transformers` with torch.
 
-  ViT-Tiny (12 layers of 192, 3 heads), a decoder of 4 such layers; 128 pictures of 32 x 32 x 3, patches of 4 x 4,
-  75 % hidden, standardised patches, AdamW, float32; by turns of 4 steps, ours in one dispatch, as the loop makes them
+  ViT-Tiny (12 layers of 192, 3 heads), a decoder of 4 such layers; 128 images of 32 x 32 x 3, patches of 4 x 4,
+  75 % hidden, standardized patches, AdamW, float32; by turns of 4 steps, ours in one dispatch, as the loop makes them
   (`steps_per_dispatch`, ten in the config of `mae`): XLA takes its memory anew for each dispatch, and 1 GB that was
-  not touched before costs an eighth of a step here. Our decoder sees 64 pictures at a time.
+  not touched before costs an eighth of a step here. Our decoder sees 64 images at a time.
   """
   ours, theirs, peer = _mae_steps(TINY, rows, side, steps=4, per_dispatch=4, decoder_chunk=64)
   turns = [(ours / 4, theirs / 4) for ours, theirs in by_turns(ours, theirs, max(20, FLAGS.repeats))]
-  return compared(turns, f"{rows} pictures of {side} x {side}") | {"sizes": TINY, "peer": peer}
+  return compared(turns, f"{rows} images of {side} x {side}") | {"sizes": TINY, "peer": peer}
 
 
 def mae_gpu(side: int = 224, steps: int = 5) -> dict:
-  """Pictures a second of a masked autoencoder at 224 on a GPU in bfloat16, ours against `transformers` compiled.
+  """Images a second of a masked autoencoder at 224 on a GPU in bfloat16, ours against `transformers` compiled.
 
-  ViT-B/16 with 256 pictures a step or ViT-L/16 with 128 (`--size`), the paper's decoder, 75 % hidden, AdamW with
-  float32 parameters; 20 turns of 5 steps each. The utilisation is that of the GPU's bfloat16 matrix rate, as in
+  ViT-B/16 with 256 images a step or ViT-L/16 with 128 (`--size`), the paper's decoder, 75 % hidden, AdamW with
+  float32 parameters; 20 turns of 5 steps each. The utilization is that of the GPU's bfloat16 matrix rate, as in
   `bert_base`.
   Operations for one image, forward once and backward twice that: a stack of L layers over T tokens has
   6 L T (4 D^2 + 2 D M) + 12 L T^2 D (T is 1 + 49 of the encoder, 1 + 196 of the decoder), and the products before,
@@ -69,17 +69,17 @@ def mae_gpu(side: int = 224, steps: int = 5) -> dict:
   used = mine * operations(sizes, side) / rate
   gpu = jax.devices()[0].device_kind
   return {
-      "summary": f"{gpu}: ViT-{FLAGS.size}/16 {mine:,.0f} pictures/s, {used:.0%} of the {rate / 1e12:.0f} TFLOP/s of "
+      "summary": f"{gpu}: ViT-{FLAGS.size}/16 {mine:,.0f} images/s, {used:.0%} of the {rate / 1e12:.0f} TFLOP/s of "
                  f"products, {memory['memory'] / 1e9:.1f} GB; transformers with torch.compile {other:,.0f}, "
                  f"{memory['memory_peer'] / 1e9:.1f} GB: {ratio:.2f} x (median of {len(turns)} turns)",
       "pictures_per_second": round(mine), "pictures_per_second_peer": round(other), "ratio": round(ratio, 3),
-      "utilisation": round(used, 3), "matrix_flops_per_second": round(rate), "rows": rows, **memory, "gpu": gpu,
+      "utilization": round(used, 3), "matrix_flops_per_second": round(rate), "rows": rows, **memory, "gpu": gpu,
       "peer": peer, "all": [[round(x, 4) for x in turn] for turn in turns],
   }
 
 
 def augment(rows: int = 128, side: int = 32) -> dict:
-  """The share of SimCLR's training step that drawing its views takes: ResNet-18 of full width, 128 pictures of 32 x
+  """The share of SimCLR's training step that drawing its views takes: ResNet-18 of full width, 128 images of 32 x
   32 x 3, the augmentation of CIFAR-10 and blur; the median of the turns of each."""
   images = np.random.default_rng(FLAGS.seed).integers(0, 256, (rows, side, side, 3)).astype(np.uint8)
   model = simclr(encoder=resnet.encoder(), projector_dims=(512, 128), temperature=0.5, strength=0.5)
@@ -95,7 +95,7 @@ def augment(rows: int = 128, side: int = 32) -> dict:
 
   turns = by_turns(step, lambda: jax.block_until_ready(draw(jax.random.key(0), batch["image"])), FLAGS.repeats)
   whole, views = (statistics.median(column) for column in zip(*turns))
-  return {"summary": f"drawing both views is {views / whole:.1%} of a SimCLR step of ResNet-18 on {rows} pictures of "
+  return {"summary": f"drawing both views is {views / whole:.1%} of a SimCLR step of ResNet-18 on {rows} images of "
                      f"{side} x {side}, {views:.3f} s of {whole:.2f} s (median of {len(turns)} turns)",
           "share": round(views / whole, 4), "seconds": round(views, 4), "seconds_step": round(whole, 3),
           "all": [[round(x, 4) for x in turn] for turn in turns]}
@@ -105,7 +105,7 @@ def mask_ratios() -> dict:
   """Measures what a masked autoencoder learns by the share of patches that is hidden (He et al. 2022, figure 5):
   the linear
   probe of a training with each share (`--ratios`), in float32, by the preset `demo` (patches of 2 x 2 pixels)
-  of `digits` or `small` of other `--data`; at most 10,000 test and 10,000 training pictures. `--figure` draws it.
+  of `digits` or `small` of other `--data`; at most 10,000 test and 10,000 training images. `--figure` draws it.
 
   Each training has `--steps`, or with `--equal=operations` as many as make the `operations` of so many steps with
   three quarters hidden: what is hidden costs the encoder nothing, which is half of why much is hidden.
@@ -152,7 +152,7 @@ def operations(sizes, side, channels: int = 3, mask_ratio: float = 0.75) -> floa
 
   Args:
     sizes: Sizes of the networks, as the hyperparameters of `mae`.
-    side: pixels of a picture's side; `channels`: its channels.
+    side: pixels of an image's side; `channels`: its channels.
     mask_ratio: share of the patches that is hidden.
   """
   patches, pixels = (side // sizes["patch_size"])**2, sizes["patch_size"]**2 * channels

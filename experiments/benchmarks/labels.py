@@ -89,6 +89,6 @@ def _trained(model: Model, data: Any, seed: int, initial: Callable[[Any], Any] |
 
 
 def _items(task: Any, part: str) -> Any:
-  """The clips, pictures or texts of a part."""
+  """The clips, images or texts of a part."""
   items = task.texts
   return items[task.parts[part]] if isinstance(items, np.ndarray) else [items[i] for i in task.parts[part]]

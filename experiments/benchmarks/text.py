@@ -51,7 +51,7 @@ def pairs() -> dict:
 
 
 def embed(num_sentences: int = 10_000) -> dict:
-  """Seconds to embed 10,000 sentences, tokenising included, by a 6-layer, 384-wide encoder (MiniLM's size).
+  """Seconds to embed 10,000 sentences, tokenizing included, by a 6-layer, 384-wide encoder (MiniLM's size).
 
   A sentence-transformers directory with random weights, mean pooling and vectors of length 1 is read by
   `experiments.embed --init_from`'s code and by sentence-transformers (torch), both with their defaults, by
@@ -148,7 +148,7 @@ def bert_base(tokens: int = 32_768, vocab_size: int = 30_522, steps: int = 5) ->
   """Tokens a second of BERT-base on a GPU in bfloat16, ours against `transformers` with `torch.compile`.
 
   32,768 tokens in rows of `--length`; both heads, dropout .1, of the attention's weights `--attention_dropout`; AdamW
-  with float32 parameters; 20 turns of 5 steps each. The utilisation is that of the GPU's bfloat16 matrix rate,
+  with float32 parameters; 20 turns of 5 steps each. The utilization is that of the GPU's bfloat16 matrix rate,
   measured by products of 8,192 x 8,192 in the same process. Operations of a token, a multiplication and an addition
   being two, forward once and backward twice that (D wide, M hidden, L layers, T long, V words, 15 % decoded):
 
@@ -178,7 +178,7 @@ def bert_base(tokens: int = 32_768, vocab_size: int = 30_522, steps: int = 5) ->
                  f"TFLOP/s of products, {memory['memory'] / 1e9:.1f} GB; transformers with torch.compile "
                  f"{other:,.0f}, {memory['memory_peer'] / 1e9:.1f} GB: {ratio:.2f} x (median of {len(turns)} turns)",
       "tokens_per_second": round(mine), "tokens_per_second_peer": round(other), "ratio": round(ratio, 3),
-      "utilisation": round(used, 3), "matrix_flops_per_second": round(peak), "rows": rows, "length": length,
+      "utilization": round(used, 3), "matrix_flops_per_second": round(peak), "rows": rows, "length": length,
       "attention_dropout": rate, **memory, "gpu": gpu, "peer": peer,
       "all": [[round(x, 4) for x in turn] for turn in turns],
   }

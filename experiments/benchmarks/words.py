@@ -42,7 +42,7 @@ def _word2vec(name: str) -> dict:
   Gensim has our settings, apart from the learning rate: word2vec.c's own for each model, .025 for skip-gram and .05
   for CBOW.
   Gensim gets the words of the documents in lines of at most 10,000, as it wants them; both read text
-  that was normalised beforehand, so that neither is charged for it. Ours is charged for compiling.
+  that was normalized beforehand, so that neither is charged for it. Ours is charged for compiling.
   """
   try:
     import gensim

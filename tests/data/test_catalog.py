@@ -59,7 +59,7 @@ def test_available_says_where(tmp_path, monkeypatch):
   assert where["iris"] == "embedded" and where["galaxies"] == str(tmp_path)
   assert where["faithful"] == "missing: small-numeric/faithful.csv"
   kinds = ("rows", "images", "text", "audio", "pairs", "triples", "questions", "words")
-  assert all(line.kind in kinds and line.licence for line in available())
+  assert all(line.kind in kinds and line.license for line in available())
 
 
 def test_bad_names_and_files(tmp_path, monkeypatch):

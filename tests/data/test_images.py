@@ -1,4 +1,4 @@
-"""Pictures: rows and back, files decoded once, what each kind of file becomes, bad ones counted, and the encoder."""
+"""Images: rows and back, files decoded once, what each kind of file becomes, bad ones counted, and the encoder."""
 import io
 import struct
 import threading
@@ -51,7 +51,7 @@ def test_images_are_rows_and_rows_are_images():
   digits = as_images(load("digits"))
   assert digits.items.shape == (1797, 8, 8, 1)
   np.testing.assert_allclose(as_rows(digits).items, load("digits").items, atol=0.5 / 255 + 1e-6)
-  with pytest.raises(InputError, match="wine: holds rows, which are no pictures"):
+  with pytest.raises(InputError, match="wine: holds rows, which are no images"):
     as_images(load("wine"))
   with pytest.raises(InputError, match="must lie in .0, 1., these have values from 0.0 to 2.0"):
     as_images(Dataset("x", "rows", np.array([[0.0, 2.0]]), picture=(1, 2)))
@@ -110,7 +110,7 @@ def _exif(orientation):
 
 
 FILES = {
-    "grey": (file_of(GREY), GREY[..., None]),
+    "gray": (file_of(GREY), GREY[..., None]),
     "rgb": (file_of(RGB), RGB),
     "one bit": (file_of(Image.fromarray(GREY > 50)), np.where(GREY > 50, 255, 0)[..., None]),
     "16 bit": (file_of(GREY.astype(np.uint16) * 257), GREY[..., None]),
@@ -119,7 +119,7 @@ FILES = {
     "16 bit tiff": (file_of(GREY.astype(np.uint16) * 257, "TIFF"), GREY[..., None]),
     "palette": (file_of(Image.fromarray(RGB).convert("P", palette=Image.Palette.ADAPTIVE, colors=256)), RGB),
     "cmyk": (file_of(_cmyk(), "TIFF"), RGB),
-    "grey with alpha": (file_of(Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(ALPHA)])),
+    "gray with alpha": (file_of(Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(ALPHA)])),
                         np.where(ALPHA > 0, GREY, 255)[..., None]),
     "alpha": (file_of(np.concatenate([RGB, ALPHA[..., None]], -1)), np.where(ALPHA[..., None] > 0, RGB, 255)),
     "turned": (file_of(Image.fromarray(RGB), exif=_exif(6)), np.rot90(RGB, -1)),
@@ -137,7 +137,7 @@ def test_what_a_file_becomes(name):
   np.testing.assert_array_equal(read_picture(data, name), expected)
   both = read_picture(data, name, 3), read_picture(data, name, 1)
   assert [found.shape[2] for found in both] == [3, 1] and all(found.dtype == np.uint8 for found in both)
-  if expected.shape[2] == 1:  # Grey and back is the same.
+  if expected.shape[2] == 1:  # Gray and back is the same.
     np.testing.assert_array_equal(both[0], np.repeat(expected, 3, 2))
     np.testing.assert_array_equal(both[1], expected)
 
@@ -149,20 +149,20 @@ def test_decoded_pixels_become_the_same():
   np.testing.assert_array_equal(from_pixels(np.concatenate([RGB, ALPHA[..., None]], -1), "x"), FILES["alpha"][1])
 
 
-def test_a_jpeg_in_cmyk_has_its_colours():
-  """Such files hold the inverse; JPEG itself moves a plain colour by less than 3."""
+def test_a_jpeg_in_cmyk_has_its_colors():
+  """Such files hold the inverse; JPEG itself moves a plain color by less than 3."""
   image = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
   assert np.abs(read_picture(file_of(image, "JPEG", quality=95), "x").astype(int) - (255, 0, 0)).max() <= 3
 
 
-def test_fitting_covers_and_crops_the_centre():
+def test_fitting_covers_and_crops_the_center():
   wide = np.zeros((8, 24, 3), np.uint8)
-  wide[:, 8:16] = 200  # What a square of the centre holds.
+  wide[:, 8:16] = 200  # What a square of the center holds.
   np.testing.assert_array_equal(read_picture(file_of(wide), "x", size=(8, 8)), np.full((8, 8, 3), 200))
   image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype(np.uint8))
   np.testing.assert_array_equal(read_picture(file_of(image), "x", size=(16, 16)),
                                 np.asarray(image.resize((16, 16), Image.Resampling.BICUBIC)))
-  # Antialiased: a chequered picture becomes grey, where taking every fourth pixel would give black or white.
+  # Antialiased: a chequered image becomes gray, where taking every fourth pixel would give black or white.
   chequered = (np.indices((32, 32)).sum(0) % 2 * 255).astype(np.uint8)
   found = read_picture(file_of(chequered), "x", size=(8, 8))
   assert found.shape == (8, 8, 1) and np.abs(found[1:-1, 1:-1].astype(int) - 127.5).max() < 2
@@ -174,15 +174,15 @@ def test_fitting_covers_and_crops_the_centre():
 
 
 def test_pictures_of_another_set_are_fitted(tmp_path):
-  grey = Dataset("x", "images", LARGER[..., :1], labels={"class": np.arange(6)}, fingerprint="f")
-  found = fitted(grey, 16, 16, 3, cache_dir=tmp_path)
+  gray = Dataset("x", "images", LARGER[..., :1], labels={"class": np.arange(6)}, fingerprint="f")
+  found = fitted(gray, 16, 16, 3, cache_dir=tmp_path)
   assert isinstance(found.items, np.memmap) and found.items.shape == (6, 16, 16, 3) and found.fingerprint != "f"
   for item, picture in zip(found.items, LARGER):
     expected = ImageOps.fit(Image.fromarray(picture[..., 0]), (16, 16), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(item, np.repeat(np.asarray(expected)[..., None], 3, 2))
-  assert fitted(grey, 12, 9, 1, cache_dir=tmp_path) is grey and fitted(grey, 0, 0, 0, cache_dir=tmp_path) is grey
-  colour = Dataset("x", "images", LARGER, fingerprint="f")
-  np.testing.assert_allclose(fitted(colour, 0, 0, 1, cache_dir=tmp_path).items[..., 0],
+  assert fitted(gray, 12, 9, 1, cache_dir=tmp_path) is gray and fitted(gray, 0, 0, 0, cache_dir=tmp_path) is gray
+  color = Dataset("x", "images", LARGER, fingerprint="f")
+  np.testing.assert_allclose(fitted(color, 0, 0, 1, cache_dir=tmp_path).items[..., 0],
                              LARGER @ np.array([0.299, 0.587, 0.114]), atol=0.51)
 
 
@@ -225,8 +225,8 @@ def test_sizes_and_channels(folder):
   dataset = load(path, image_size=8)
   assert dataset.items.shape == (4, 8, 8, 3)
   np.testing.assert_array_equal(dataset.items[1], read_picture((folder / "b.png").read_bytes(), "b", 3, (8, 8)))
-  grey = load(path, image_size=8, channels=1)
-  assert grey.items.shape == (4, 8, 8, 1) and grey.fingerprint != dataset.fingerprint
+  gray = load(path, image_size=8, channels=1)
+  assert gray.items.shape == (4, 8, 8, 1) and gray.fingerprint != dataset.fingerprint
   assert load(str(folder / "b.png")).items.shape == (1, 12, 9, 1)
   assert load(str(folder / "b.png"), channels=3).items.shape == (1, 12, 9, 3)
   for options in ({"image_size": 3}, {"image_size": -1}, {"channels": 2}, {"bad": "ignore"}):
@@ -238,10 +238,10 @@ def test_bad_files_are_counted_before_they_are_refused_or_left_out(folder, caplo
   good = {f"good{i}.png": file_of(picture) for i, picture in enumerate(LARGER)}
   large = np.random.default_rng(2).integers(0, 256, (64, 64, 3)).astype(np.uint8)
   float_tiff = file_of(np.ones((9, 12), np.float32), "TIFF")
-  bad = {"a.png": file_of(large)[:2000], "b.jpg": file_of(large, "JPEG")[:1000], "c.png": b"no picture",
+  bad = {"a.png": file_of(large)[:2000], "b.jpg": file_of(large, "JPEG")[:1000], "c.png": b"no image",
          "d.gif": b"", "e.png": file_of(PICTURES[0]), "f.tif": float_tiff}
   path = write(folder, good | bad)
-  told = ("6 of 12 pictures cannot be used: 2 truncated, 1 broken, 1 empty, 1 tiny, 1 of mode F, first a.png")
+  told = ("6 of 12 images cannot be used: 2 truncated, 1 broken, 1 empty, 1 tiny, 1 of mode F, first a.png")
   for _ in range(2):
     with pytest.raises(InputError, match=f"own: {told}; bad=skip leaves them out") as error:
       load(path)
@@ -254,10 +254,10 @@ def test_bad_files_are_counted_before_they_are_refused_or_left_out(folder, caplo
   with pytest.raises(InputError, match=told):  # What was left out once is not forgotten.
     load(path)
   path = write(folder.parent / "none", bad)
-  with pytest.raises(InputError, match="6 of 6 pictures cannot be used"):
+  with pytest.raises(InputError, match="6 of 6 images cannot be used"):
     load(path, bad="skip")
   monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
-  with pytest.raises(InputError, match="x: is no picture that can be used .too large: over 100 pixels"):
+  with pytest.raises(InputError, match="x: is no image that can be used .too large: over 100 pixels"):
     read_picture(good["good0.png"], "x")
 
 
@@ -279,9 +279,9 @@ def test_encoder(tmp_path):
   (tmp_path / "readme.txt").write_text("x")
   (tmp_path / "x.npy").unlink()
   assert encoder.read(str(tmp_path)) == [str(file) for file in files]
-  # Files of another size and colour are fitted, arrays are not.
-  (tmp_path / "grey.png").write_bytes(file_of(LARGER[0, :, :, 0]))
-  np.testing.assert_array_equal(encoder.encode([tmp_path / "grey.png"])["image"][0],
+  # Files of another size and color are fitted, arrays are not.
+  (tmp_path / "gray.png").write_bytes(file_of(LARGER[0, :, :, 0]))
+  np.testing.assert_array_equal(encoder.encode([tmp_path / "gray.png"])["image"][0],
                                 read_picture(file_of(LARGER[0, :, :, 0]), "x", 3, (5, 4)))
   for item, message in ((PICTURES[0, :4], r"image 1: is uint8 \[4, 4, 3\], expected uint8 \[5, 4, 3\]"),
                         (PICTURES[0] / 255, "image 1: is float64"), (np.full(60, 2.0), "must lie in")):
@@ -298,7 +298,7 @@ def test_cifar10():
   names, counts = np.unique(dataset.labels["class"][dataset.split["test"]], return_counts=True)
   assert names.tolist() == ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
   assert set(counts.tolist()) == {1000}
-  # The means of the channels that everybody normalises by.
+  # The means of the channels that everybody normalizes by.
   np.testing.assert_allclose(dataset.items[dataset.split["train"][::50]].mean((0, 1, 2)) / 255, (0.491, 0.482, 0.447),
                              atol=0.01)
 
@@ -309,9 +309,9 @@ def test_imagenet_sample():
   dataset = load("imagenet-sample-128")
   assert dataset.items.shape == (1000, 128, 128, 3) and not dataset.split
   assert dataset.labels["class"][:4].tolist() == ["tench", "goldfish", "great_white_shark", "tiger_shark"]
-  grey = sum(np.array_equal(item[..., 0], item[..., 1]) and np.array_equal(item[..., 0], item[..., 2])
+  gray = sum(np.array_equal(item[..., 0], item[..., 1]) and np.array_equal(item[..., 0], item[..., 2])
              for item in dataset.items)
-  assert grey >= 23
+  assert gray >= 23
   assert load("imagenet-sample-128", image_size=32).items.shape == (1000, 32, 32, 3)
 
 
@@ -323,7 +323,7 @@ def test_a_bomb_is_refused_by_its_header(width, height):
   data = b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1 << 16))) + chunk(b"IEND", b"")
   tracemalloc.start()
   try:
-    with pytest.raises(InputError, match="bomb.png: is no picture that can be used .too large"):
+    with pytest.raises(InputError, match="bomb.png: is no image that can be used .too large"):
       read_picture(data, "bomb.png")
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
   finally:

@@ -355,7 +355,7 @@ SENTENCES = {
     "pairs.tsv": ("a cat\ta \"mat\n\na\tb\n1\t42\n", "pairs", [("a cat", 'a "mat'), ("a", "b"), ("1", "42")], {}),
     "scored.tsv": ("a cat\ta mat\t4.5\nb\tc\t0\n", "pairs", [("a cat", "a mat"), ("b", "c")], {"score": [4.5, 0]}),
     "named.tsv": ("id\tscore\tsentence1\tsentence2\n7\t2\ta\tb\n", "pairs", [("a", "b")], {"score": [2]}),
-    "labelled.tsv": ("gold_label\tpremise\thypothesis\nneutral\ta\tb\n-\tc\td\n", "pairs", [("a", "b")],
+    "labeled.tsv": ("gold_label\tpremise\thypothesis\nneutral\ta\tb\n-\tc\td\n", "pairs", [("a", "b")],
                      {"label": ["neutral"]}),
     "triples.tsv": ("a\tb\tc\none\ttwo\t3\n", "triples", [("a", "b", "c"), ("one", "two", "3")], {}),
     "one.tsv.gz": ("a\tb\tc\n", "triples", [("a", "b", "c")], {}),

@@ -1,4 +1,4 @@
-"""Sentences, tokenised documents, and BERT's pairs of segments."""
+"""Sentences, tokenized documents, and BERT's pairs of segments."""
 import hashlib
 
 import jax
@@ -100,7 +100,7 @@ def test_only_the_training_part(tmp_path):
 
 @pytest.fixture(scope="module")
 def drawn():
-  """All pairs of one pass, uncut, with their documents."""
+  """All pairs of one epoch, uncut, with their documents."""
   texts = numbered(400, longest=9)
   source = sentence_pairs(texts, 64, max_length=64, cls_id=CLS, sep_id=SEP, order="sequential", short_fraction=0.0)
   return texts, whole_pass(source)

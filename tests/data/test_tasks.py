@@ -1,4 +1,4 @@
-"""Labelled text in people's forms, and the arrays that are made of it."""
+"""Labeled text in people's forms, and the arrays that are made of it."""
 import json
 import logging
 

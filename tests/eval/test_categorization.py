@@ -13,9 +13,9 @@ def test_purity_by_hand():
 def test_perfect_reversed_and_random_vectors():
   noise = np.random.default_rng(0)
   words = [(f"w{i}", "abcd"[i % 4]) for i in range(80)]
-  centre = {name: noise.normal(size=20) for name in "abcd"}
+  center = {name: noise.normal(size=20) for name in "abcd"}
   # Lengths differ by far: only directions count.
-  table = {word: noise.uniform(0.1, 10) * (centre[name] + 0.1 * noise.normal(size=20)) for word, name in words}
+  table = {word: noise.uniform(0.1, 10) * (center[name] + 0.1 * noise.normal(size=20)) for word, name in words}
   found = categorization(lambda ws: np.array([table[w] for w in ws]), [*words, ("unheard", "e")], vocabulary=table)
   assert found == {"all/kmeans/purity": 1, "all/kmeans/purity/std": 0, "all/agglomerative/purity": 1, "words": 80,
                    "out_of_vocabulary": 1}

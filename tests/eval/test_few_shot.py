@@ -70,9 +70,9 @@ def test_perfect_and_random():
 
 
 def test_what_is_refused():
-  with pytest.raises(InputError, match="few_shot: data set 'set' has no labels"):
+  with pytest.raises(InputError, match="few_shot: dataset 'set' has no labels"):
     few_shot(lambda items: items, types.SimpleNamespace(name="set", items=[0], labels={}, split={}))
   with pytest.raises(InputError, match="few_shot: the embedding of train row 1 is not finite"):
     few_shot(lambda items: np.array([[0.0], [np.nan], [1.0]]), dataset([*"aba"], 1))
-  with pytest.raises(InputError, match="few_shot: labels 'class' of data set 'set' have one class"):
+  with pytest.raises(InputError, match="few_shot: labels 'class' of dataset 'set' have one class"):
     few_shot(lambda items: np.zeros((3, 1)), dataset([*"aab"], 1))

@@ -1,4 +1,4 @@
-"""k nearest neighbours: votes by hand, scikit-learn's classifier, a perfect and a random embedding."""
+"""k nearest neighbors: votes by hand, scikit-learn's classifier, a perfect and a random embedding."""
 import types
 
 import numpy as np

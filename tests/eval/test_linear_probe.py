@@ -97,7 +97,7 @@ def test_labels_with_one_class_are_left_out_with_a_line(caplog):
     with caplog.at_level(logging.WARNING):
       found = protocol(embed, given)
     assert found[f"two/test/{key}"] == found[f"rare/test/{key}"] == 1
-    assert caplog.messages == [f"{protocol.__name__}: label 'one' of data set 'made' has one class and is left out"]
+    assert caplog.messages == [f"{protocol.__name__}: label 'one' of dataset 'made' has one class and is left out"]
   for protocol in (linear_probe, knn, few_shot, retrieval, clustering):
     with pytest.raises(InputError, match="labels 'one'.* have one class; there is nothing to tell apart"):
       protocol(lambda items: 1 / 0, given._replace(labels={"one": labels["one"]}))

@@ -45,7 +45,7 @@ def test_finds_the_layer_where_the_tag_is():
       score = found[f"test/{kind}_{layer}/accuracy"]
       assert score > 0.9 if layer >= 2 else score < 0.45, (kind, layer)
   assert found["expected_layer"] == pytest.approx(2, abs=0.3)
-  assert 2 < found["centre_of_gravity"] < 3
+  assert 2 < found["center_of_gravity"] < 3
   mix = [found[f"mix_{layer}"] for layer in range(L + 1)]
   assert sum(mix) == pytest.approx(1) and min(mix[2:]) > 2 * max(mix[:2])
   assert found["test/untrained/accuracy"] < 0.45 and 0.2 < found["test/majority/accuracy"] < 0.45

@@ -107,9 +107,9 @@ def test_the_average_is_of_all_six_or_not_given():
 
 
 def test_what_cannot_be_asked():
-  with pytest.raises(InputError, match="sts: data set 'made' has no scores, only label"):
+  with pytest.raises(InputError, match="sts: dataset 'made' has no scores, only label"):
     sts(len, types.SimpleNamespace(name="made", kind="pairs", items=[("a", "b")], labels={"label": ["x"]}, split={}))
-  with pytest.raises(InputError, match="sts: data set 'made' holds text, should hold pairs"):
+  with pytest.raises(InputError, match="sts: dataset 'made' holds text, should hold pairs"):
     sts(len, types.SimpleNamespace(name="made", kind="text", items=["a"], labels={}, split={}))
   with pytest.raises(InputError, match="sts: the embedding of row 3 is not finite"):
     sts(lambda sentences: np.where(np.arange(len(sentences)) == 3, np.nan, 1.0)[:, None], dataset([1, 2]))

@@ -72,7 +72,7 @@ def test_the_penalty_is_chosen_on_dev_and_nothing_on_test(monkeypatch):
 def test_what_cannot_be_asked():
   rows = types.SimpleNamespace(name="made", kind="rows", items=np.zeros((2, 3)), labels={}, split={})
   for bad in (dataset(LABEL.astype(float)), rows):
-    with pytest.raises(InputError, match="transfer: data set 'made' should have texts or pairs"):
+    with pytest.raises(InputError, match="transfer: dataset 'made' should have texts or pairs"):
       transfer(len, bad)
   with pytest.raises(InputError, match="the embedding of row 7 is not finite"):
     transfer(lambda s: np.where(np.arange(len(s)) == 7, np.nan, 0)[:, None], dataset(LABEL))

@@ -94,7 +94,7 @@ def test_topics_are_drawn_by_their_weight_with_their_best_words(plt):
   np.testing.assert_allclose([bar.get_width() for bar in first.patches], [0.6, 0.3, 0.1, 0])
 
 
-def test_documents_are_coloured_by_group_and_those_without_words_left_out(plt):
+def test_documents_are_colored_by_group_and_those_without_words_left_out(plt):
   noise = np.random.default_rng(0)
   group = np.repeat(["x", "y"], 15)
   vectors = np.where(group[:, None] == "x", [0.9, 0.1], [0.1, 0.9]) + 0.05 * noise.random((30, 2))
@@ -109,7 +109,7 @@ def test_documents_are_coloured_by_group_and_those_without_words_left_out(plt):
 
 
 def test_components_and_reconstructions_are_pictures(plt):
-  """With all components the last reconstruction is the picture; rows that were standardised are pixels again."""
+  """With all components the last reconstruction is the image; rows that were standardized are pixels again."""
   from embeddings_jax.data import catalog
   from embeddings_jax.data.encoders.rows import RowEncoder
 
@@ -125,7 +125,7 @@ def test_components_and_reconstructions_are_pictures(plt):
   np.testing.assert_allclose(made["explained_variance"].axes[0].lines[0].get_ydata()[-1], 1, atol=1e-5)
   pictures = [axes.images[0].get_array() for axes in made["reconstructions"].axes]
   rows = np.array(pictures).reshape(10, -1, 8, 8)
-  assert rows.shape[1] == 9  # The mean, k = 1, 2, 4, ..., 32, 64, and the picture.
+  assert rows.shape[1] == 9  # The mean, k = 1, 2, 4, ..., 32, 64, and the image.
   np.testing.assert_allclose(rows[:, -2], rows[:, -1], atol=1e-4)
   three = dataset.items[np.flatnonzero(dataset.labels["class"] == 3)[0]]
   np.testing.assert_allclose(rows[3, -1], three.reshape(8, 8), atol=1e-5)

@@ -156,7 +156,7 @@ READERS: list[Reader] = [
     reader_of_files("npy rows", {"a.npy": npy(np.arange(12.0).reshape(3, 4)), "b.npy": npy(np.eye(3, dtype=">i8")),
                                  "c.npy": npy(np.asfortranarray(np.ones((2, 3), np.float16))),
                                  "d.npy": npy(np.full((2, 2), 2**60 + 1))}, load),
-    reader_of_files("npy pictures", {"a.npy": npy(np.zeros((2, 8, 8, 3), np.uint8))},
+    reader_of_files("npy images", {"a.npy": npy(np.zeros((2, 8, 8, 3), np.uint8))},
                     lambda path: ImageEncoder(8, 8, 1).read(path)),
     reader_of_files("npz", {f"{kind}.npz": npz(npz_members(TABLE, kind)) for kind in ("csr", "csc", "coo")} |
                     {"stored.npz": npz(npz_members(TABLE, "csr"), zipfile.ZIP_STORED)}, load),
@@ -171,7 +171,7 @@ READERS: list[Reader] = [
                     "train-labels-idx1-ubyte": b"\0\0\x08\x01" + struct.pack(">I", 2) + b"\1\2"}], load),
     reader_of_files("wav", {"a.wav": wav(), "b.wav": wav(2), "c.wav": wav(bits=8), "d.wav": wav(form=0xfffe)}, load),
     reader_of_files("pictures", PICTURES, load),
-    reader_of_files("pictures of a size", PICTURES, lambda path: load(path, image_size=16, channels=1, bad="skip")),
+    reader_of_files("images of a size", PICTURES, lambda path: load(path, image_size=16, channels=1, bad="skip")),
     reader_of_files("compressed", wrapped(TEXT, "a.txt") | wrapped(b"x,y\n1,2\n", "b.csv"), load),
     reader_of_files("tar", {"a.tar": tar(), "b.tar": tar(format=tarfile.GNU_FORMAT), "c.tar.gz": gzip.compress(tar()),
                             "d.tar.xz": lzma.compress(tar(format=tarfile.USTAR_FORMAT), preset=0)},

@@ -53,7 +53,7 @@ def test_what_is_written_is_read(written, tmp_path):
   hyper, others, found, shape = huggingface_vision.read(folder)
   assert (hyper, others, shape) == (HYPER, OTHERS, SHAPE)
   equal(found, params)
-  # Wide pictures, an encoder alone, learned positions.
+  # Wide images, an encoder alone, learned positions.
   hyper, params = learned()
   params["encoder"]["position_embedding"] = params["encoder"]["position_embedding"][:13]
   huggingface_vision.write(tmp_path / "wide", hyper, {}, params, (6, 8, 3))

@@ -15,7 +15,7 @@ WORDS = ["the", "Zürich", "日本", "don't", "5", "1e3", "a\u2028b", "tab\tword
 
 @pytest.fixture(scope="module")
 def vectors():
-  """Numbers of all magnitudes, zeros, subnormal ones, the greatest and the least."""
+  """Numbers of all magnitudes, zeros, subnormal ones, the largest and the smallest."""
   noise = np.random.default_rng(0)
   values = noise.normal(size=(len(WORDS), 7)) * 10.0 ** noise.integers(-12, 12, (len(WORDS), 7))
   values[0] = [0, -0.0, 1, 1e-45, np.finfo(np.float32).max, np.finfo(np.float32).tiny, 1 / 3]
@@ -24,7 +24,7 @@ def vectors():
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_what_is_written_is_read_and_recognised(tmp_path, vectors, format, suffix):
+def test_what_is_written_is_read_and_recognized(tmp_path, vectors, format, suffix):
   name = "v.npy" if format == "npy" else f"v.txt{suffix}"
   write(tmp_path / name, WORDS, vectors, format)
   assert recognize(tmp_path / name) == format

@@ -20,7 +20,7 @@ def test_patches_equal_slices():
     for j in range(3):
       np.testing.assert_array_equal(patches[:, i, j], images[:, 2 * i:2 * i + 4, 2 * j:2 * j + 4])
   assert image_patches(jnp.zeros((1, 256, 256, 3), jnp.uint8), 64, 32).shape[1:3] == (7, 7)  # The paper's grid.
-  with pytest.raises(InputError, match="patch_size=10, a patch every 5 pixels: does not fit pictures of 9 pixels"):
+  with pytest.raises(InputError, match="patch_size=10, a patch every 5 pixels: does not fit images of 9 pixels"):
     image_patches(images, 10, 5)
 
 

@@ -27,7 +27,7 @@ def encoder(**options):
 
 
 def images(num=8, size=16, channels=1, seed=0):
-  """Grey ones, whose changes compile quickest."""
+  """Gray ones, whose changes compile quickest."""
   return np.random.default_rng(seed).integers(0, 256, (num, size, size, channels)).astype(np.uint8)
 
 
@@ -80,7 +80,7 @@ def photographs():
 @pytest.mark.parametrize("name, most", [("simclr", 4.5), ("byol", 2.5), ("simsiam", -0.2)])
 def test_views_of_pictures_agree_after_training(name, most, mesh_of):
   """Before, the losses are about log 127 = 4.8, 4 and 0: those of directions at random. Nothing has collapsed, as
-  pictures that were never seen show."""
+  images that were never seen show."""
   patches = photographs()
   unseen, seen = {"image": jnp.asarray(patches[:64])}, patches[64:]
   optimizer = optimizers.optimizer({"name": "adam", "learning_rate": 3e-3, "schedule": "cosine"}, 60)
@@ -98,7 +98,7 @@ def test_mistakes(name):
   model = MODELS[name](encoder=encoder())
   with pytest.raises(InputError, match="batch_size=1"):
     model.init(jax.random.key(0), {"image": images(1)})
-  with pytest.raises(InputError, match="no pictures"):
+  with pytest.raises(InputError, match="no images"):
     model.init(jax.random.key(0), {"x": np.zeros((2, 3), np.float32)})
   with pytest.raises(InputError, match="Mlp gives no features"):
     MODELS[name](encoder=Mlp((4,))).init(jax.random.key(0), {"image": images(2)})
@@ -109,7 +109,7 @@ def test_mistakes(name):
     broken.update(started(broken, {"image": images(2)}), {"image": jnp.asarray(images(2))}, jax.random.key(0))
 
 
-def test_mlp_is_dense_layers_with_batch_normalisation():
+def test_mlp_is_dense_layers_with_batch_normalization():
   rng = np.random.default_rng(0)
   x = jnp.asarray(rng.normal(size=(12, 5)), jnp.float32)
   net = Mlp((7, 3), last_norm=True)

@@ -173,9 +173,9 @@ def test_positions():
     np.testing.assert_allclose(found[position, 2 * i:2 * i + 2], [np.sin(angle), np.cos(angle)], atol=1e-6)
 
 
-def test_heads_begin_at_the_neighbours():
+def test_heads_begin_at_the_neighbors():
   """Scores of positions are the written sum; on random tokens each head's mean attention is highest at its offset."""
-  hyper = HYPER | dict(dim=128, num_heads=4, vocab_size=500, max_length=40, position_init="neighbours")
+  hyper = HYPER | dict(dim=128, num_heads=4, vocab_size=500, max_length=40, position_init="neighbors")
   tokens = jax.random.randint(jax.random.key(1), (16, 40), 0, 500)
   module = text_encoder(**hyper)
   params = module.init(jax.random.key(0), tokens)["params"]
@@ -197,7 +197,7 @@ def test_heads_begin_at_the_neighbours():
 
 
 @pytest.mark.parametrize("options,expected", [
-    ({"position_init": "neighbours", "num_heads": 1}, "position_init='neighbours': needs learned positions"),
+    ({"position_init": "neighbors", "num_heads": 1}, "position_init='neighbors': needs learned positions"),
     ({"dim": 13}, "dim=13: must be a multiple of num_heads=3"),
     ({"norm": "middle"}, "norm='middle': must be one of post, pre"),
     ({"activation": "tanh"}, "activation='tanh'"),

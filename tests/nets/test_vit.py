@@ -86,7 +86,7 @@ def test_bfloat16_is_near():
 
 
 def test_mistakes_are_named():
-  with pytest.raises(InputError, match="patch_size=5: does not divide pictures of 8 x 12 pixels"):
+  with pytest.raises(InputError, match="patch_size=5: does not divide images of 8 x 12 pixels"):
     vit(**TINY | dict(patch_size=5)).init(jax.random.key(0), images(1, 8, 12, 1), method="features")
   for change, message in ((dict(dim=22), "dim=22: must be a multiple of num_heads=3"),
                           (dict(dim=18), "dim=18: must be a multiple of 4"),

@@ -1,4 +1,4 @@
-"""Changes of pictures: each against Pillow, scipy or Python's own on photographs, and how their numbers are drawn."""
+"""Changes of images: each against Pillow, scipy or Python's own on photographs, and how their numbers are drawn."""
 import colorsys
 import functools
 import itertools
@@ -73,13 +73,13 @@ def test_tones_are_pillows(photographs, ours, theirs, factor):
   for photograph in photographs:
     found = np.asarray(ours(unit(photograph), factor))
     expected = np.asarray(theirs(Image.fromarray(photograph)).enhance(factor))
-    # Pillow rounds grey, or its mean, to bytes, which counts |1 - factor|, and cuts the result off.
+    # Pillow rounds gray, or its mean, to bytes, which counts |1 - factor|, and cuts the result off.
     assert np.abs(found * 255 - expected).max() <= 1.001 + 0.5 * abs(1 - factor)
     if factor == 1:
       np.testing.assert_array_equal(found, unit(photograph))
 
 
-def test_grey_is_pillows(photographs):
+def test_gray_is_pillows(photographs):
   for photograph in photographs:
     found = np.asarray(augment.gray(unit(photograph)))[..., 0]
     assert np.abs(found * 255 - np.asarray(Image.fromarray(photograph).convert("L"))).max() <= 0.51
@@ -89,7 +89,7 @@ def test_grey_is_pillows(photographs):
 
 @pytest.mark.parametrize("shift", [-0.5, -0.2, -0.05, 0.0, 0.1, 0.3, 0.5])
 def test_hue_is_that_of_colorsys(photographs, shift):
-  pixels = np.concatenate([photographs[:, ::8, ::8].reshape(-1, 3) / 255, [  # And all that ties, or is grey.
+  pixels = np.concatenate([photographs[:, ::8, ::8].reshape(-1, 3) / 255, [  # And all that ties, or is gray.
       [0, 0, 0], [1, 1, 1], [0.3, 0.3, 0.3], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [0, 1, 1], [1, 0, 1],
       [1, 0.2, 0.2], [0.2, 0.2, 1], [0.5, 0.7, 0.5], [1e-7, 0, 0], [1, 0, 1e-7]]])
   expected = []
@@ -302,11 +302,11 @@ def test_shifts_are_uniform_and_independent():
   assert scipy.stats.chisquare(counts.ravel()).pvalue > 6e-5
 
 
-def test_cutouts_are_centred_on_any_pixel():
+def test_cutouts_are_centered_on_any_pixel():
   found = _drawn(augment.cutout(3, 1.0), np.zeros((6, 6, 1), np.float32), NUM)[..., 0]
   for axis in (1, 2):
-    centre = [np.flatnonzero(hit)[-1] - (not hit[-1] or hit.sum() == 3) for hit in (found > 0).any(axis)]
-    assert scipy.stats.chisquare(np.bincount(centre, minlength=6)).pvalue > 6e-5
+    center = [np.flatnonzero(hit)[-1] - (not hit[-1] or hit.sum() == 3) for hit in (found > 0).any(axis)]
+    assert scipy.stats.chisquare(np.bincount(center, minlength=6)).pvalue > 6e-5
   np.testing.assert_array_equal(np.unique(found), [0, 0.5])
 
 
@@ -342,7 +342,7 @@ def test_noise_is_normal_of_its_deviation():
 
 
 def test_jitter_makes_each_order_equally_often(monkeypatch):
-  """With given factors the 24 orders of the four changes make 24 pictures, all told apart."""
+  """With given factors the 24 orders of the four changes make 24 images, all told apart."""
   image = jnp.array([[[0.9, 0.5, 0.1], [0.2, 0.7, 0.4]]], jnp.float32)
   factors, turn = (1.4, 0.6, 1.7), 0.2
   uniform = jax.random.uniform
@@ -419,7 +419,7 @@ def test_no_gather_of_pixels_and_no_condition_is_compiled():
     assert "stablehlo.dot_general" in text and "stablehlo.case" not in text and "stablehlo.fft" not in text
 
 
-def test_pictures_of_one_channel_have_tones_but_no_colours():
+def test_pictures_of_one_channel_have_tones_but_no_colors():
   image = PROBED[..., :1].astype(np.float32)
   for op in (augment.color_drop(1.0), augment.color_jitter(saturation=0.5, hue=0.3)):
     np.testing.assert_array_equal(_drawn(op, image, 8), np.broadcast_to(image, (8, *image.shape)))
@@ -470,12 +470,12 @@ def test_pipelines_are_what_the_papers_say(found, ops):
     ("pixels=4: a mirror image of 4 x 5 pixels", lambda: augment.random_shift(4)(
         jax.random.key(0), jnp.zeros((4, 5, 1)))),
     ("kernel_size=4: must be an odd number", lambda: augment.gaussian_blur(4)),
-    ("kernel_size=9: too large for pictures of 4 x 5", lambda: augment.blurred(jnp.zeros((4, 5, 1)), 1.0, 9)),
+    ("kernel_size=9: too large for images of 4 x 5", lambda: augment.blurred(jnp.zeros((4, 5, 1)), 1.0, 9)),
     ("sigma=.0, 1.: must be a range above 0", lambda: augment.gaussian_blur(3, sigma=(0, 1))),
     ("std=-1: must not be negative", lambda: augment.gaussian_noise(-1, 1.0)),
     ("hue=0.6: must not be negative, and hue at most 0.5", lambda: augment.color_jitter(hue=0.6)),
-    ("pictures of 4 x 5 pixels are not square", lambda: augment.rotated(jnp.zeros((4, 5, 1)), 1)),
-    ("pictures of 4 channels: must have 1", lambda: augment.gray(jnp.zeros((4, 4, 4)))),
+    ("images of 4 x 5 pixels are not square", lambda: augment.rotated(jnp.zeros((4, 5, 1)), 1)),
+    ("images of 4 channels: must have 1", lambda: augment.gray(jnp.zeros((4, 4, 4)))),
     ("view=2: BYOL has two", lambda: augment.byol_augmentation(32, view=2)),
 ])
 def test_bad_options_are_refused(message, call):

@@ -16,7 +16,7 @@ from embeddings_jax.ops.contrastive import (
     nce,
     nt_xent,
     sequence_info_nce,
-    soft_nearest_neighbour,
+    soft_nearest_neighbor,
     supervised_contrastive,
 )
 from embeddings_jax.types import InputError
@@ -191,12 +191,12 @@ def _value_and_gradient(name, x, y, ids, mask, temperature, chunk_size):
     if name in ("info_nce", "nt_xent"):
       return {"info_nce": info_nce, "nt_xent": nt_xent}[name](x, y, ids=ids, **options).loss
     options["mask"] = jnp.concatenate([mask, mask])
-    fn = {"supervised": supervised_contrastive, "neighbour": soft_nearest_neighbour}[name]
+    fn = {"supervised": supervised_contrastive, "neighbor": soft_nearest_neighbor}[name]
     return fn(both, jnp.concatenate([ids, ids + 2]), **options)
   return jax.value_and_grad(loss, (0, 1, 2))(x, y, temperature)
 
 
-@pytest.mark.parametrize("name", ["nt_xent", "supervised", "neighbour"])
+@pytest.mark.parametrize("name", ["nt_xent", "supervised", "neighbor"])
 def test_chunks_change_nothing(name):
   """Chunks need not divide the number of rows; the temperature may be learned."""
   inputs = (_random(11, 4), _random(11, 4, seed=1), jnp.arange(11) // 2, (jnp.arange(11) != 4).astype(jnp.float32),
@@ -246,7 +246,7 @@ def _supervised_loop(z, labels, temperature):
   return np.mean(losses)
 
 
-def _neighbour_loop(x, labels, temperature):
+def _neighbor_loop(x, labels, temperature):
   losses = []
   for i in range(len(x)):
     scores = {j: -((x[i] - x[j]) ** 2).sum() / temperature for j in range(len(x)) if j != i}
@@ -257,7 +257,7 @@ def _neighbour_loop(x, labels, temperature):
 
 
 @pytest.mark.parametrize("fn, loop", [(supervised_contrastive, _supervised_loop),
-                                      (soft_nearest_neighbour, _neighbour_loop)])
+                                      (soft_nearest_neighbor, _neighbor_loop)])
 def test_labels_make_positives(fn, loop):
   vectors, labels = _random(8, 3), np.array([0, 1, 0, 2, 1, 1, 0, 3])  # Two are alone.
   given = jax.jit(jax.value_and_grad(lambda x, mask: fn(x, jnp.asarray(labels), mask=mask, temperature=0.8)))
@@ -269,16 +269,16 @@ def test_labels_make_positives(fn, loop):
   np.testing.assert_allclose(masked, loop(np.asarray(vectors[:6], np.float64), labels[:6], 0.8), rtol=1e-6)
   # Of n identical vectors, p(one of the others) = 1 / (n - 1), and 3 of them are positives.
   same = jax.jit(fn)(jnp.ones((8, 3)), jnp.arange(8) // 4)
-  np.testing.assert_allclose(same, np.log(7 / 3) if fn is soft_nearest_neighbour else np.log(7), rtol=1e-6)
+  np.testing.assert_allclose(same, np.log(7 / 3) if fn is soft_nearest_neighbor else np.log(7), rtol=1e-6)
 
 
 @pytest.mark.parametrize("loss", [
     lambda x: supervised_contrastive(x, jnp.arange(4)),
-    lambda x: soft_nearest_neighbour(x, jnp.arange(4)),
+    lambda x: soft_nearest_neighbor(x, jnp.arange(4)),
     lambda x: info_nce(x[:1], x[1:2], concentration=1.0, positive_prior=0.1).loss,
     lambda x: nt_xent(x[:1], x[1:2]).loss,
     lambda x: info_nce(x, x, mask=jnp.zeros(4)).loss,
-], ids=["supervised", "neighbour", "one query", "one item", "nothing valid"])
+], ids=["supervised", "neighbor", "one query", "one item", "nothing valid"])
 def test_without_a_positive_or_a_negative_nothing_is_said(loss):
   value, slope = jax.jit(jax.value_and_grad(loss))(_random(4, 3))
   assert value == 0

@@ -67,7 +67,7 @@ def test_many_restarts_keep_the_basis_orthonormal(search):
   np.testing.assert_allclose(found[:6], values[:6], rtol=1e-5)
 
 
-def test_orthonormal_where_much_is_cancelled():
+def test_orthonormal_where_much_is_canceled():
   rng = np.random.default_rng(0)
   basis = np.linalg.qr(rng.normal(size=(60, 5)))[0]
   new = rng.normal(size=(60, 2))

@@ -14,7 +14,7 @@ JOINT = np.array([[0.2, 0.05, 0.0, 0.1], [0.05, 0.25, 0.1, 0.0], [0.02, 0.03, 0.
 
 
 def test_four_expressions_agree():
-  # Optimised, as users run it (`conftest.py` asks for quick compilation): vector sums round less.
+  # Optimized, as users run it (`conftest.py` asks for quick compilation): vector sums round less.
   expressions = jax.jit(mi.expressions, compiler_options={"xla_backend_optimization_level": 3})
   expected = sum(p * np.log(p / (JOINT.sum(1)[x] * JOINT.sum(0)[c])) for (x, c), p in np.ndenumerate(JOINT) if p)
   np.testing.assert_allclose(expressions(jnp.asarray(JOINT, jnp.float32)), [expected] * 4, rtol=2e-6)

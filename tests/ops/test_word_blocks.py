@@ -13,7 +13,7 @@ def test_hashed_bits_look_random():
   bits = (words[:, :, None] >> np.arange(32, dtype=np.uint32)) & 1
   error = 0.5 / np.sqrt(size)
   assert np.abs(bits.mean(1) - 0.5).max() < 5 * error
-  # No bit follows another of its word, of its neighbours, or of the other keys and streams at its place.
+  # No bit follows another of its word, of its neighbors, or of the other keys and streams at its place.
   signs = 2.0 * bits - 1
   columns = [signs.transpose(1, 0, 2).reshape(size, -1)] + [np.roll(signs[0], shift, 0) for shift in (1, 2)]
   columns = np.concatenate(columns, 1)
@@ -28,7 +28,7 @@ def test_hashed_bits_depend_on_place_and_not_on_shape():
   assert whole.dtype == jnp.uint32 and (whole != word_blocks.hashed_bits(key, 2, (4, 6))).all()
 
 
-def test_halo_is_the_neighbours_ends():
+def test_halo_is_the_neighbors_ends():
   x = jnp.arange(12).reshape(1, 12)
   found = word_blocks.with_halo(word_blocks.tiled(x, 4), 2, -1)
   np.testing.assert_array_equal(found[0], [[-1, -1, 0, 1, 2, 3, 4, 5], [2, 3, 4, 5, 6, 7, 8, 9],

@@ -1,4 +1,4 @@
-"""Pictures from files to models: options of a config, test parts left alone, other sets fitted to an encoder."""
+"""Images from files to models: options of a config, test parts left alone, other sets fitted to an encoder."""
 import json
 import pathlib
 
@@ -27,7 +27,7 @@ PICTURES = np.random.default_rng(0).integers(0, 256, (40, 12, 10, 3)).astype(np.
 
 
 def folder_of(path, parts):
-  """20 pictures of two classes in each part, in their order."""
+  """20 images of two classes in each part, in their order."""
   place = iter(PICTURES)
   for part in parts:
     for i in range(20):
@@ -86,7 +86,7 @@ def test_words_are_of_the_training_part(monkeypatch, tmp_path):
   assert load(config_of(sgns, "x", min_count=1), tmp_path).encoder.names == ["often", "seen"]
 
 
-def test_labelled_pictures_of_another_set_are_fitted_to_the_encoder(monkeypatch, tmp_path):
+def test_labeled_pictures_of_another_set_are_fitted_to_the_encoder(monkeypatch, tmp_path):
   rows = np.random.default_rng(0).random((60, 64)).astype(np.float32)
   other = Dataset("x", "rows", rows, labels={"class": np.arange(60) % 2}, picture=(8, 8), fingerprint="f")
   loads, seen = [], []
@@ -102,7 +102,7 @@ def test_labelled_pictures_of_another_set_are_fitted_to_the_encoder(monkeypatch,
   assert {name.split("/")[0] for name in found} == {"digits"} and loads == ["digits"] and len(seen) == 1
   assert seen[0].shape == (60, 12, 10, 3) and seen[0].dtype == np.uint8
   np.testing.assert_array_equal(seen[0][..., 0], seen[0][..., 2])
-  with pytest.raises(InputError, match="holds rows, which are no pictures"):
+  with pytest.raises(InputError, match="holds rows, which are no images"):
     encoder.adapt(other._replace(picture=None))
   assert RowEncoder(64).adapt(Dataset("x", "images", PICTURES)).items.shape == (40, 360)
 
@@ -142,7 +142,7 @@ def test_mistakes_about_features_are_named():
       "--features=pixel --protocols=knn:digits": "did you mean pixels",
       "--features=pixels --protocols=knn": "there is no dataset of the model's own; name one, as knn:",
       "--features=pixels --protocols=sts": "are of images, which are asked about their labels: clustering:SET",
-      "--features=pixels --protocols=knn:wine": "wine: holds rows, which are no pictures",
+      "--features=pixels --protocols=knn:wine": "wine: holds rows, which are no images",
       "--features=pixels --protocols=knn:digits --workdir=x": "give one of them",
       "--workdir=x --output=y.json": "--output: is for --features alone"}
   for arguments, message in cases.items():
@@ -211,7 +211,7 @@ def test_a_target_begins_with_the_pretrained_parameters_too(mesh_of):
 
 @pytest.mark.parametrize("ratio", [0.15, 0.75, 0.9])
 def test_operations_of_a_masked_autoencoder_are_those_that_xla_counts(ratio):
-  """By which `experiments.benchmark` makes trainings equal, and tells a GPU's utilisation."""
+  """By which `experiments.benchmark` makes trainings equal, and tells a GPU's utilization."""
   config = presets.load_config("mae", "small")
   config.model.mask_ratio = ratio
   model = build.make_model(config, {}, 10)

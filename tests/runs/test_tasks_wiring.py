@@ -97,7 +97,7 @@ def test_the_figure_of_probes(tmp_path):
   from etils import epath
 
   found = {f"test/{kind}_{i}/accuracy": 0.5 + i / 9 for kind in ("layer", "cumulative") for i in range(3)}
-  found |= {f"mix_{i}": 1 / 3 for i in range(3)} | {"centre_of_gravity": 1.0, "expected_layer": 1.5,
+  found |= {f"mix_{i}": 1 / 3 for i in range(3)} | {"center_of_gravity": 1.0, "expected_layer": 1.5,
                                                     "test/majority/accuracy": 0.2}
   metrics = {f"ud-ewt/{key}": value for key, value in found.items()}
   evaluator = Evaluator(None, None, None, embed=lambda items: items)

@@ -47,7 +47,7 @@ def test_tokens_that_are_words_have_the_words_inner_products(model):
   named = [tokens[i].lstrip("\u0120").lower() for i in changed]
   assert set(named) == {"the", "cat", "sat"} and set(ids) <= set(changed)
   assert said == [f"W: {len(changed)} of {len(fresh)} tokens begin with the vectors of words"]
-  # By hand: centred over the tokens, of one length, that of the fresh ones.
+  # By hand: centered over the tokens, of one length, that of the fresh ones.
   mine = vectors[[WORDS.index(name) for name in named]]
   mine = mine - mine.mean(0)
   mine /= np.linalg.norm(mine, axis=1, keepdims=True)

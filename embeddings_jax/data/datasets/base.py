@@ -26,7 +26,7 @@ class Entry(NamedTuple):
 
   kind: str
   description: str
-  licence: str
+  license: str
   load: Callable[[str, Place], Dataset]
   files: Mapping[str, str] = {}  # Path below the data directory -> SHA-256.
   shape: tuple[int, ...] = ()  # Of an item, where all have the same: (features,) or (height, width, channels).

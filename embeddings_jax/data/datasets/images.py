@@ -10,13 +10,13 @@ from embeddings_jax.data.images import by_folders, decoded
 
 
 def _cifar10(name: str, place: Place) -> Dataset:
-  """Pictures `{train,test}/<class>/NNNN.jpg`, which are decoded once."""
+  """Images `{train,test}/<class>/NNNN.jpg`, which are decoded once."""
   (path,) = place.files.values()
   return by_folders(decoded(name, place.fingerprint, formats.tar_members(path), place.cache_dir, **place.pictures))
 
 
 def _imagenet_sample(name: str, place: Place) -> Dataset:
-  """Pictures `<id>_<class>.jpg`, whose short side is 128."""
+  """Images `<id>_<class>.jpg`, whose short side is 128."""
   (path,) = place.files.values()
   members = ((Path(member).name, data) for member, data in formats.tar_members(path))
   options = {**place.pictures, "image_size": place.pictures.get("image_size") or 128}
@@ -27,7 +27,7 @@ def _imagenet_sample(name: str, place: Place) -> Dataset:
 
 DATASETS = {
     "cifar10-jpeg": Entry(
-        "images", "CIFAR-10 as JPEG: 60,000 colour pictures, 32x32, 10 classes (Krizhevsky 2009)", NOT_STATED,
+        "images", "CIFAR-10 as JPEG: 60,000 color images, 32x32, 10 classes (Krizhevsky 2009)", NOT_STATED,
         _cifar10,
         {"cifar10-jpeg/cifar10-jpeg.tar.xz": "ce53570ca4413e103ab391943f826508ad67d99be32e6ba57a3926529b940690"},
         shape=(32, 32, 3)),

@@ -104,7 +104,7 @@ DATASETS = {
         {"small-numeric/penguins.csv": "3c4c14fd9d1b3466dff2e046627cc32814ab6226c0e228c55f24e896a93a89b1"},
         shape=(4,)),
     "fashion-mnist": Entry(
-        "rows", "70,000 pictures of clothes, 28x28, in [0, 1] (Xiao et al. 2017)", "MIT", _fashion_mnist,
+        "rows", "70,000 images of clothes, 28x28, in [0, 1] (Xiao et al. 2017)", "MIT", _fashion_mnist,
         {"fashion-mnist/train-images-idx3-ubyte.gz":
              "f46450982819e161325683178a5324fc64e606fb3758c65c6ca7dcc91aa489fd",
          "fashion-mnist/train-labels-idx1-ubyte.gz":

@@ -1,4 +1,4 @@
-"""Labelled text: classes, pairs, triples, questions and tagged words."""
+"""Labeled text: classes, pairs, triples, questions and tagged words."""
 import functools
 import io
 import zipfile

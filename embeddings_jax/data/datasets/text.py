@@ -1,4 +1,4 @@
-"""Corpora and labelled documents."""
+"""Corpora and labeled documents."""
 import re
 from collections.abc import Iterator
 

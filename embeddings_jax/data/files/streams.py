@@ -107,7 +107,7 @@ def checked_file(data_dir: str | os.PathLike | None, name: str, checksum: str) -
   """Returns the path of a catalog file below `data_dir` (default `$EMBEDDINGS_DATA`) after verifying its SHA-256."""
   data_dir = data_dir or os.environ.get("EMBEDDINGS_DATA")
   if not data_dir:
-    raise InputError(f"{name}: needs the folder of data sets; give it with data_dir or $EMBEDDINGS_DATA")
+    raise InputError(f"{name}: needs the folder of datasets; give it with data_dir or $EMBEDDINGS_DATA")
   path = Path(data_dir).expanduser() / name
   if not path.is_file():
     raise InputError(f"{path}: no such file; point data_dir or $EMBEDDINGS_DATA to the folder that has {name}")

@@ -26,7 +26,7 @@ def task(dataset: Dataset, *, batch_size: int, seed: int, encoder: Encoder | Non
   """Makes batches of encoded examples; the dataset for evaluations is the test split, without one `dev`.
 
   Args:
-    dataset: Labelled examples.
+    dataset: Labeled examples.
     batch_size: Examples of a batch.
     seed: Random seed of the order.
     encoder: Pretrained encoder.

@@ -11,7 +11,7 @@ orthonormal at the minimum (there W W' is a projection), free up to a rotation.
 | symbol | code | shape |
 |---|---|---|
 | W, D | `params["encoder"]`, `params["decoder"]` (not if tied) | [d, k], [k, d] |
-| b | `extra["mean"]` (not if not centred) | [d] |
+| b | `extra["mean"]` (not if not centered) | [d] |
 | (x - b) W | `embed` | [n, k] |
 
 Rows are `x` [n, d], or bags of words: then x_w = log(1 + count of w), scaled to length 1, and a batch is made dense

@@ -1,19 +1,19 @@
-"""Masked autoencoders: a vision transformer that sees a quarter of a picture and predicts the rest.
+"""Masked autoencoders: a vision transformer that sees a quarter of an image and predicts the rest.
 
 He, Chen, Xie, Li, Dollár, Girshick 2022, "Masked Autoencoders Are Scalable Vision Learners", arXiv:2111.06377.
 
   L = mean_{(b,n) masked} |x_bn - x̂_bn|² / (p p C),   x̂ = decoder(encoder(visible patches), places of the masked)
 
-where x_bn is a masked patch of a standardised picture; with `norm_pix` less its own mean, and over its own standard
+where x_bn is a masked patch of a standardized image; with `norm_pix` less its own mean, and over its own standard
 deviation (unbiased, 1e-6 being added to the variance).
 
   symbol  name                     shape
   x       image                    uint8 [batch, height, width, C], N patches of p x p pixels
-  h       hidden                   [batch, layers + 1, 1 + N, dim], of the whole picture, the CLS token first
+  h       hidden                   [batch, layers + 1, 1 + N, dim], of the whole image, the CLS token first
           decoder/mask_token       [decoder_dim]
   x̂       decoder/predict          [decoder_dim, p p C], by row, column, channel
 
-int(N (1 - mask_ratio)) patches are visible, those of the least noise, which is drawn anew for every update
+int(N (1 - mask_ratio)) patches are visible, those of the smallest noise, which is drawn anew for every update
 (`ops/masking.py: patch_noise`), or is the batch's own `noise` [batch, N]. The encoder reads them alone; the
 decoder reads their vectors and a mask token at each hidden place, and only these are predicted. Attention does not
 know an order, so that nothing is put back in its place for that. Positions are sines and cosines of row and column,
@@ -48,7 +48,7 @@ POOLINGS = ("cls", "mean")
 # Arguments of `mae` that the encoder does not know, of the decoder and the loss.
 PRETRAINING = ("decoder_dim", "decoder_layers", "decoder_heads", "decoder_mlp_dim", "decoder_chunk", "mask_ratio",
                "norm_pix")
-GREY = 0.5  # Of hidden patches in pictures of them.
+GREY = 0.5  # Of hidden patches in images of them.
 
 
 class Decoder(nn.Module):
@@ -106,7 +106,7 @@ class Mae(nn.Module):
       num_visible: int,
       every: bool = False,
   ) -> tuple[Float[Array, "batch predicted pixels"], Float[Array, "batch predicted pixels"]]:
-    """Predictions and standardised pixels of the masked patches, or of `every`, in `order`, visible places first."""
+    """Predictions and standardized pixels of the masked patches, or of `every`, in `order`, visible places first."""
     latent, pixels = self.encode(images, order, num_visible)
     predicted = self.decode(latent, order, self.encoder.grid(images), pixels.shape[-1], every)
     return predicted, pixels if every else pixels[:, num_visible:]
@@ -117,7 +117,7 @@ class Mae(nn.Module):
       order: Int[Array, "batch patches"],
       num_visible: int,
   ) -> tuple[Float[Array, "batch seen features"], Float[Array, "batch patches pixels"]]:
-    """Vectors of the visible patches, the CLS token first, and standardised pixels of all, in `order`."""
+    """Vectors of the visible patches, the CLS token first, and standardized pixels of all, in `order`."""
     pixels = jnp.take_along_axis(self.encoder.cut(images), order[..., None], 1)
     return self.encoder(pixels[:, :num_visible], self.encoder.grid(images), order[:, :num_visible]), pixels
 
@@ -174,26 +174,26 @@ def mae(
     accumulate: int = 1,
     ema_decay: float | None = None,
 ) -> Model:
-  """A masked autoencoder; the defaults are those of the paper's base size, for pictures of 224 x 224.
+  """A masked autoencoder; the defaults are those of the paper's base size, for images of 224 x 224.
 
   Args:
-    patch_size: p; must divide the pictures' height and width.
+    patch_size: p; must divide the images' height and width.
     dim, num_layers, num_heads, mlp_dim: Sizes of the encoder; `mlp_dim` is 4 dim by default.
     decoder_dim, decoder_layers, decoder_heads, decoder_mlp_dim: Sizes of the decoder, alike.
-    decoder_chunk: pictures that the decoder of a device sees at a time, forward and backward, to save memory: it has
+    decoder_chunk: images that the decoder of a device sees at a time, forward and backward, to save memory: it has
       four times as many tokens as the encoder. 0: all at once, and with its parameters split if the mesh says so.
     mask_ratio: share of the patches that is hidden.
     masking: which: `random`, `block`, `grid`, `top` (predict the upper part from the lower) or `future` (predict what
       comes later, by rows from the top and in a row from the left); see `ops/masking.py: patch_noise`.
-    norm_pix: predict patches that are standardised one by one.
-    flip: mirror half of the pictures of an update.
-    min_scale: the smallest share of a picture's area that is cropped and resized to the whole of it, in an update
+    norm_pix: predict patches that are standardized one by one.
+    flip: mirror half of the images of an update.
+    min_scale: the smallest share of an image's area that is cropped and resized to the whole of it, in an update
       (the paper's is .2); 1: no crops.
     pooling: Pooling of `embed`: the `cls` token, or the `mean` of the patches.
     positions: Positions of the encoder, `sincos2d` or `learned`; the decoder's are `sincos2d`.
     activation, norm_epsilon, remat, unroll: see `nets/transformer.py`; of both.
     pixel_mean, pixel_std: see `nets/vit.py`.
-    dtype: Data type of the computation (`float32` or `bfloat16`); parameters, normalisation and the loss are float32.
+    dtype: Data type of the computation (`float32` or `bfloat16`); parameters, normalization and the loss are float32.
     optimizer: by default the paper's AdamW with a rate of 1.5e-4.
     accumulate, ema_decay: as for `gradient_model`.
   """
@@ -271,13 +271,13 @@ def mae(
     return loss, {"unexplained": loss / jnp.maximum(plain, 1e-12)}
 
   def reconstruct(params, extra, batch):
-    """Pictures in [0, 1], with predicted patches in the masked places, and `mask` [batch, N], 1 where masked."""
+    """Images in [0, 1], with predicted patches in the masked places, and `mask` [batch, N], 1 where masked."""
     images = batch["image"]
     order, num_visible = order_of(batch, jax.random.key(0))  # Always the same.
     predicted, target = network.apply({"params": params}, images, order, num_visible, every=True)
-    if norm_pix:  # What the loss does not ask for is taken from the picture.
-      _, centre, deviation = _standardized(target)
-      predicted = predicted * deviation + centre
+    if norm_pix:  # What the loss does not ask for is taken from the image.
+      _, center, deviation = _standardized(target)
+      predicted = predicted * deviation + center
     back = jnp.argsort(order, 1)
     mask = (back >= num_visible).astype(jnp.float32)
     pixels = fold(jnp.take_along_axis(predicted, back[..., None], 1), patch_size, images.shape[1:])
@@ -309,8 +309,8 @@ def _standardized(patches):
 
 
 def _square(images) -> int:
-  """The side of square pictures, which crops are."""
+  """The side of square images, which crops are."""
   if images.shape[1] != images.shape[2]:
-    raise InputError(f"min_scale: crops are square, the pictures have {images.shape[1]} x {images.shape[2]} pixels; "
+    raise InputError(f"min_scale: crops are square, the images have {images.shape[1]} x {images.shape[2]} pixels; "
                      "give data.image_size")
   return images.shape[1]

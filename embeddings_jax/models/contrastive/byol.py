@@ -1,9 +1,9 @@
-"""BYOL: an encoder of pictures that predicts what a slower copy of itself makes of another view.
+"""BYOL: an encoder of images that predicts what a slower copy of itself makes of another view.
 
-Grill et al. 2020, "Bootstrap Your Own Latent", arXiv:2006.07733. Of each picture two views are drawn by
+Grill et al. 2020, "Bootstrap Your Own Latent", arXiv:2006.07733. Of each image two views are drawn by
 `ops/augment.py`, in `update`; with the online parameters θ and the target's ξ (equations 1 and 2, and algorithm 1):
 
-  z = g(f(x)),   L = Σ_{(a, b) in (1, 2), (2, 1)} |unit(q_θ(z_θ(x_a))) - unit(z_ξ(x_b))|²,   mean over the pictures
+  z = g(f(x)),   L = Σ_{(a, b) in (1, 2), (2, 1)} |unit(q_θ(z_θ(x_a))) - unit(z_ξ(x_b))|²,   mean over the images
   ξ <- τ ξ + (1 - τ) θ,   τ = 1 - (1 - τ_0) (cos(π k / K) + 1) / 2   in update k of K
 
   symbol  name           shape
@@ -63,9 +63,9 @@ def byol(
     target_decay: τ_0, with which the target begins.
     num_steps: K, after which the target stands still; 0: τ stays τ_0.
     augmentation, strength, blur, min_scale: see `ops/augment.py: pair_of_views`. Views are squares of the encoder's
-      `image_size`, where it has one, else of the pictures' height.
+      `image_size`, where it has one, else of the images' height.
     optimizer: by default Adam with a rate of 1e-3.
-    accumulate: 1: BatchNorm couples the pictures of a batch.
+    accumulate: 1: BatchNorm couples the images of a batch.
     ema_decay: as for `gradient_model`.
   """
   if not 0 <= target_decay < 1:

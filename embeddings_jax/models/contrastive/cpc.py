@@ -40,14 +40,14 @@ that are not there have none. For negatives of one group there is `group`, int32
 image. Samples are scaled by 2^-15, pixels to -1 ... 1.
 
 Images (section 3.2): patches of `patch_size` pixels overlap by half, 7 x 7 of them where that is a quarter of the
-picture. Rows below are predicted from rows above: the GRU runs down each column and sees with a patch its left and
-its right neighbour, so that c of a row knows a triangle of the rows above it, and nothing of those below.
+image. Rows below are predicted from rows above: the GRU runs down each column and sees with a patch its left and
+its right neighbor, so that c of a row knows a triangle of the rows above it, and nothing of those below.
 Sentences (section 3.3): convolutions and ReLU over embedded words, and their mean; `embed` takes a text for one
 sentence, and gives what the sentence encoder does.
 
 Deviations: LayerNorm over the channels of each frame after every convolution (`norm=False` for the paper's network);
 the paper's negatives of other sequences come from any time, here from the same. Of images: the row GRU stands for a
-PixelCNN, a small residual network for 23 blocks of ResNet-101, and patches are neither cropped nor made grey. Of
+PixelCNN, a small residual network for 23 blocks of ResNet-101, and patches are neither cropped nor made gray. Of
 sentences: subwords for words, and no vocabulary expansion.
 
 Expected: `embeddings_jax/configs/cpc.py`, `cpc_images.py` and `cpc_text.py`.

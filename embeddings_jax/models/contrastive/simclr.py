@@ -1,7 +1,7 @@
-"""SimCLR: an encoder of pictures by contrast, a picture's other view being itself, cropped and coloured differently.
+"""SimCLR: an encoder of images by contrast, an image's other view being itself, cropped and colored differently.
 
 Chen, Kornblith, Norouzi, Hinton 2020, "A Simple Framework for Contrastive Learning of Visual Representations",
-arXiv:2002.05709. Of each picture two views x are drawn by `ops/augment.py`, in `update`. In nats, with the 2n views
+arXiv:2002.05709. Of each image two views x are drawn by `ops/augment.py`, in `update`. In nats, with the 2n views
 of a batch (equation 1; `ops/contrastive.py: nt_xent`):
 
   h = f(x),   z = g(h),   L = -1/2n Σ_i log( exp(cos(z_i, z_p(i)) / τ) / Σ_{k != i} exp(cos(z_i, z_k) / τ) )
@@ -13,7 +13,7 @@ of a batch (equation 1; `ops/contrastive.py: nt_xent`):
 
 The encoder's parameters lie under `params/encoder`, its running statistics under `extra/batch_stats/encoder`. Both
 views go through the network in one pass, so BatchNorm sees them together, over the whole mesh. Deviations: the
-optimizer is the config's (the paper's is LARS); crops are of pictures as they are stored.
+optimizer is the config's (the paper's is LARS); crops are of images as they are stored.
 
 Expected: `embeddings_jax/configs/simclr.py`.
 """
@@ -57,10 +57,10 @@ def simclr(
     projector_dims: Widths of the layers of g; the last but one is the encoder's dimension in the paper.
     temperature: τ.
     augmentation, strength, blur, min_scale: see `ops/augment.py: pair_of_views`. Views are squares of the encoder's
-      `image_size`, where it has one, else of the pictures' height.
+      `image_size`, where it has one, else of the images' height.
     chunk_size: views whose scores a device holds at a time; 0: all.
     optimizer: by default Adam with a rate of 1e-3.
-    accumulate: 1: BatchNorm and the loss couple the pictures of a batch.
+    accumulate: 1: BatchNorm and the loss couple the images of a batch.
     ema_decay: as for `gradient_model`.
   """
   if not temperature > 0:
@@ -76,7 +76,7 @@ def simclr(
   def loss_fn(params, extra, batch, rng):
     images, mask = batch["image"], row_mask(batch)
     views = draw(rng, images)
-    # The views of a picture lie side by side, so that a sharded batch stays where it is.
+    # The views of an image lie side by side, so that a sharded batch stays where it is.
     both = lambda pair: jnp.stack(pair, 1).reshape(-1, *pair[0].shape[1:])
     found, extra = applied(network, params, extra, {"image": both(views), "mask": both([mask, mask])},
                            deterministic=False)

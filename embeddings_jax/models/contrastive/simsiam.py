@@ -1,9 +1,9 @@
-"""SimSiam: an encoder of pictures whose views predict each other, without negatives and without a second network.
+"""SimSiam: an encoder of images whose views predict each other, without negatives and without a second network.
 
-Chen & He 2021, "Exploring Simple Siamese Representation Learning", arXiv:2011.10566. Of each picture two views x_1,
+Chen & He 2021, "Exploring Simple Siamese Representation Learning", arXiv:2011.10566. Of each image two views x_1,
 x_2 are drawn by `ops/augment.py`, in `update`; equations 1 to 4:
 
-  z = g(f(x)),   p = h(z),   L = -1/2 cos(p_1, stop(z_2)) - 1/2 cos(p_2, stop(z_1)),   mean over the pictures
+  z = g(f(x)),   p = h(z),   L = -1/2 cos(p_1, stop(z_2)) - 1/2 cos(p_2, stop(z_1)),   mean over the images
 
   symbol  name         shape
   f       encoder      [batch, dim], the mean over places; what `embed` gives
@@ -56,9 +56,9 @@ def simsiam(
     projector_dims: Widths of the layers of g.
     predictor_dim: Width of the hidden layer of h, a quarter of its output in the paper.
     augmentation, strength, blur, min_scale: see `ops/augment.py: pair_of_views`. Views are squares of the encoder's
-      `image_size`, where it has one, else of the pictures' height.
+      `image_size`, where it has one, else of the images' height.
     optimizer: by default momentum .9 with a rate of .05.
-    accumulate: 1: BatchNorm couples the pictures of a batch.
+    accumulate: 1: BatchNorm couples the images of a batch.
     ema_decay: as for `gradient_model`.
   """
   network = Siamese(encoder, Mlp(tuple(projector_dims), last_norm=True), Mlp((predictor_dim, projector_dims[-1])))

@@ -8,7 +8,7 @@ From the counts c of a word w in a document d (of n), whose local weight is scal
   log-entropy    a_dw = log (1 + c) (1 - H_w / log n),  H_w the entropy of w's occurrences over the documents
                  (Dumais 1991)
 
-and, with `unit`, each row scaled to length 1, the matrix A, not centred, is approximated by A ~ U S V' of rank k. The
+and, with `unit`, each row scaled to length 1, the uncentered matrix A is approximated by A ~ U S V' of rank k. The
 singular values can stand on either side, or be split: documents are the rows of U S^p, words those of V S^(1-p), so
 that the product of a document and a word is their entry of A. A new document's row a is folded in as a V S^(p-1),
 which for a document of A is its row of U S^p.
@@ -76,8 +76,8 @@ class LSAState(NamedTuple):
     components: [k, V] orthonormal; 0 before the first are known.
     values: [k] singular values, descending.
     weights: [V] global weights of the words.
-    square: [] |A|^2, of the pass under way.
-    image: [V, b] A'A block, of the pass under way; () where the batch is the whole set.
+    square: [] |A|^2, of the epoch under way.
+    image: [V, b] A'A block, of the epoch under way; () where the batch is the whole set.
     search: the Lanczos process.
     unexplained, residual: [] the loss; the largest residual of k, relative to its value.
     converged: [] int32.
@@ -119,7 +119,7 @@ def lsa(
     document_frequency: [V], n_w.
     entropy: [V], H_w, nats.
     dim: k.
-    steps_per_epoch: batches of a pass; 1: each batch is the whole set.
+    steps_per_epoch: batches of an epoch; 1: each batch is the whole set.
     weighting: `tf-idf`, `log-entropy` or `count`.
     unit: scale the weighted documents to length 1.
     power: p: 1 puts the singular values on the documents' side, 0 on the words', 1/2 splits them.
@@ -196,7 +196,7 @@ def lsa(
                         state)
 
   def found(state, search, square, capacity):
-    """The new triplets, and a search of that capacity that goes on from them."""
+    """The new triplets, and a search of that capacity that resumes from them."""
     vectors, squares, residual, beyond = lanczos.restart(search, kept)
     relative = (residual / jnp.maximum(squares, 1e-6 * squares[0] + 1e-30))[:dim].max()
     explained = jnp.maximum(squares[:dim], 0)

@@ -12,7 +12,7 @@ eigenvectors of C with the largest eigenvalues l_1 >= l_2 >= ...; among all line
 | l / (N - 1)    | `variances`          | [k]    |
 | V (x - m)      | `embed`              | [n, k] |
 
-One update is one batch; a pass is `steps_per_epoch` of them. Three ways (`solver`):
+One update is one batch; an epoch is `steps_per_epoch` of them. Three ways (`solver`):
 - `exact`: sums C over one pass and takes its eigenvectors, for d up to some thousands;
 - `randomized`: never forms C. A pass multiplies a block of vectors by it, C Q = sum_n (x_n - m)((x_n - m)'Q), and all
   blocks of `num_epochs` passes together span the space in which the eigenvectors are sought (Halko, Martinsson &
@@ -57,13 +57,13 @@ class PCAState(NamedTuple):
 
   Attributes:
     step: updates made.
-    mean: m, or where it is not known yet a row near it; 0 where the data is not centred.
+    mean: m, or where it is not known yet a row near it; 0 where the data is not centered.
     components: V, orthonormal; 0 before the first is known.
     variances: Variances of the components, l / (N - 1).
     total: the variance of all d features together.
     loss: mean squared distance of a row to its reconstruction.
     residual: the largest |C v - l v| / l.
-    sums: Sums of the pass under way (`incremental`: all rows' count, no more).
+    sums: Sums of the epoch under way (`incremental`: all rows' count, no more).
     search: Search of `randomized`, else ().
   """
 
@@ -100,7 +100,7 @@ def pca(
     num_features: d.
     num_rows: N, at least as many as components are wanted.
     dim: k.
-    steps_per_epoch: batches of a pass.
+    steps_per_epoch: batches of an epoch.
     solver: `exact`, `randomized`, `incremental`, or `auto`: exact for d up to 1024, else randomized.
     center: take the mean away; without it C is the sum of x x' (and m is 0).
     whiten: divide the coordinates by their deviations, so that each has variance 1 over the data; those of a

@@ -1,11 +1,11 @@
 """Probabilistic latent semantic analysis (Hofmann 1999, "Probabilistic Latent Semantic Analysis"; Hofmann 2001,
 "Unsupervised Learning by Probabilistic Latent Semantic Analysis").
 
-Maximises the log likelihood of the counts n(d, w) of words w in documents d,
+Maximizes the log likelihood of the counts n(d, w) of words w in documents d,
 
   L = sum_dw n(d, w) log p(w|d),   p(w|d) = sum_k beta_kw theta_dk,   sum_w beta_kw = sum_k theta_dk = 1,
 
-by expectation maximisation, in the asymmetric form (the documents' own frequencies are left out):
+by expectation maximization, in the asymmetric form (the documents' own frequencies are left out):
 
   E step:  q_dwk = beta_kw theta_dk / sum_j beta_jw theta_dj                    (the posterior p(k|d, w))
   M step:  beta_kw ~ sum_d n(d, w) q_dwk,   theta_dk ~ sum_w n(d, w) q_dwk
@@ -22,8 +22,8 @@ EM is coordinate ascent (Neal & Hinton 1998). For any distributions q_dw over th
   F(q, beta, theta) = sum_dwk n(d, w) q_dwk log [q_dwk / (beta_kw theta_dk)];   then
   L = -F + sum_dw n(d, w) KL(q_dw || posterior_dw).
 
-The E step minimises F over q: L does not depend on q, and where q is the posterior KL is 0 and F = -L. The M step
-minimises F over beta and theta. So both half steps lower F, and L never falls (its test).
+The E step minimizes F over q: L does not depend on q, and where q is the posterior KL is 0 and F = -L. The M step
+minimizes F over beta and theta. So both half steps lower F, and L never falls (its test).
 
 Tempered EM: q_dwk ~ (beta_kw theta_dk)^b with b <= 1, so that the documents' own peculiarities count for less. As in
 the papers: plain EM (b = 1) until the likelihood of held-out occurrences no longer improves; then b is multiplied by

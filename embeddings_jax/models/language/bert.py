@@ -18,7 +18,7 @@ where x̃ is x with 15 % of its tokens chosen, of which 80 % become [MASK], 10 %
   U, r    next_sentence              [dim, 2], column 0: B follows A, column 1: it does not
 
 Only chosen positions are decoded. Masks are drawn anew for every update (`masking="dynamic"`, Liu et al. 2019), or
-for ever from the content of a row (`static`); `whole_words` hides words as a whole. Deviations: a row's number of
+forever from the content of a row (`static`); `whole_words` hides words as a whole. Deviations: a row's number of
 chosen tokens is rounded at random, so that 15 % are chosen exactly, and is not limited to 20; other tokens are never
 special ones; dropout's mask comes from a hash; c begins with the log frequencies of the text, which Adam takes
 hundreds of updates to find. Batch: `tokens`, and for pairs `segments` and `is_next`; without
@@ -156,7 +156,7 @@ def bert(
     masking: `dynamic` or `static`.
     whole_words: hide all the tokens of a word.
     pooling: Pooling of `embed`; see `ops/pooling.py`.
-    dtype: Data type of the computation (`float32` or `bfloat16`); parameters, normalisation and losses are float32.
+    dtype: Data type of the computation (`float32` or `bfloat16`); parameters, normalization and losses are float32.
     optimizer: by default Adam with a rate of 1e-4.
     accumulate, ema_decay: as for `gradient_model`; parts of a batch weigh by their rows, not by their chosen tokens.
   """

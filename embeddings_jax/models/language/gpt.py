@@ -15,7 +15,7 @@ Radford, Narasimhan, Salimans, Sutskever 2018, "Improving Language Understanding
 The scores of the vocabulary are held for `chunk` positions at a time (`ops/kernels/softmax.py: cross_entropy`).
 Deviations: dropout's mask comes from a hash; GPT-2's smaller start of the residual layers is left out. Batch:
 `tokens`; the first of a row is read and not predicted. `perplexity` is exp(loss). `embed` is the mean of the last
-layer over tokens. `sample` goes on from the batch's tokens, [batch, sample_length], -1 after the token `end_id`.
+layer over tokens. `sample` resumes from the batch's tokens, [batch, sample_length], -1 after the token `end_id`.
 
 Expected: `embeddings_jax/configs/gpt.py`.
 """
@@ -124,7 +124,7 @@ def gpt(
     temperature, top_k, top_p: Options of `sample`; see `ops/sampling.py`.
     sample_length: tokens that `sample` adds.
     chunk: positions whose scores a device holds at the same time.
-    dtype: Data type of the computation (`float32` or `bfloat16`); parameters, normalisation and losses are float32.
+    dtype: Data type of the computation (`float32` or `bfloat16`); parameters, normalization and losses are float32.
     optimizer: by default Adam with a rate of 2.5e-4.
     accumulate, ema_decay: as for `gradient_model`.
   """

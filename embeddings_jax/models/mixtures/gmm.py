@@ -1,25 +1,25 @@
-"""Gaussian mixture by expectation maximisation (Dempster, Laird & Rubin 1977).
+"""Gaussian mixture by expectation maximization (Dempster, Laird & Rubin 1977).
 
-Maximises the log likelihood of the rows x_n under p(x) = sum_k pi_k N(x; mu_k, Sigma_k) by turns:
+Maximizes the log likelihood of the rows x_n under p(x) = sum_k pi_k N(x; mu_k, Sigma_k) by turns:
 
   E step:  r_nk = pi_k N(x_n; mu_k, Sigma_k) / sum_j pi_j N(x_n; mu_j, Sigma_j), in log space
   M step:  N_k = sum_n r_nk;  pi_k = N_k / N;  mu_k = sum_n r_nk x_n / N_k;
            Sigma_k = sum_n r_nk (x_n - mu_k)(x_n - mu_k)' / N_k, with the new mu_k
 
-Both minimise F(q, theta) = E_q[log q(z) - log p(x, z | theta)], the one over q = r, the other over theta. As
+Both minimize F(q, theta) = E_q[log q(z) - log p(x, z | theta)], the one over q = r, the other over theta. As
 log p(x | theta) = -F(q, theta) + KL(q || p(z | x, theta)), and the KL is 0 after the E step, the log likelihood never
 falls (Neal & Hinton 1998; `ops/free_energy.py`).
 
 | symbol       | code                | shape                                                                 |
 | ------------ | ------------------- | --------------------------------------------------------------------- |
 | pi           | `weights`           | [k]                                                                   |
-| mu           | `centre + offsets`  | [d], [k, d]                                                           |
+| mu           | `center + offsets`  | [d], [k, d]                                                           |
 | Sigma        | `covariances`       | full [k, d, d]; tied [d, d]; diagonal [k, d]; spherical [k]           |
 | r            | `embed`             | [n, k]                                                                |
 
 One update is one batch, in one of three ways:
 - exact EM on the whole set (`steps_per_epoch=1` and a source whose batch is the whole set);
-- exact EM accumulated over the `steps_per_epoch` batches of a pass, for sets beyond the memory;
+- exact EM accumulated over the `steps_per_epoch` batches of an epoch, for sets beyond the memory;
 - `stepwise=True` (Cappe & Moulines 2009): an M step after every batch, with the running averages
   s <- (1 - eta_t) s + eta_t s_batch and eta_t = (t + 2)^-power.
 
@@ -28,7 +28,7 @@ component where that is observed, else -1 (with all of them, one M step is the c
 likelihood is that of x and z). With `missing=True` an entry of `x` that is NaN was not observed: the E step
 integrates it out, exactly, and the M step gets its expected moments (Ghahramani & Jordan 1994).
 
-Float32. Rows are shifted by `centre`, the mean of the first batch, and means are kept as offsets from it, so that
+Float32. Rows are shifted by `center`, the mean of the first batch, and means are kept as offsets from it, so that
 data far from 0 loses nothing. Sums of squares are taken around the current mean,
 S_k = sum_n r_nk (x_n - mu_k)(x_n - mu_k)', and moved to the new one, Sigma_k = S_k / N_k - delta_k delta_k',
 delta_k = mu_k^new - mu_k: the same M step, but it subtracts no two large numbers. A covariance that rounding has left
@@ -51,7 +51,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from embeddings_jax.ops.batches import takes
-from embeddings_jax.ops.centres import given_start, row_weight, squared_distances, starting_centres
+from embeddings_jax.ops.centers import given_start, row_weight, squared_distances, starting_centers
 from embeddings_jax.ops.chunks import sum_over_chunks
 from embeddings_jax.ops.covariances import (
     FORMS,
@@ -82,12 +82,12 @@ class Statistics(NamedTuple):
 
 
 class GMMState(NamedTuple):
-  """Parameters, the sums of the pass under way, and what tells when to stop."""
+  """Parameters, the sums of the epoch under way, and what tells when to stop."""
 
   step: Int[Array, ""]
-  centre: Float[Array, "d"]
+  center: Float[Array, "d"]
   weights: Float[Array, "k"]
-  offsets: Float[Array, "k d"]  # mu - centre
+  offsets: Float[Array, "k d"]  # mu - center
   covariances: Float[Array, "..."]
   statistics: Statistics
   log_likelihood: Float[Array, ""]  # Mean per row of the last pass, nats.
@@ -121,14 +121,14 @@ def gmm(
     init: `kmeans++` or `random` rows of the first batch as means, moved to the mean of the rows that are nearest to
       each, with the pooled covariance; components that have labels start at the mean of theirs.
     weights, means, covariances: arrays to start from instead; without `means` the others are not looked at.
-    num_init: starts, trained together; the one with the best log likelihood (of a pass; stepwise: a batch) is kept.
+    num_init: starts, trained together; the one with the best log likelihood (of an epoch; stepwise: a batch) is kept.
     missing: entries of `x` may be NaN, which costs a Cholesky factor for every row and component.
     num_labels: labels there are (the data's fact); they are 0 to `num_labels - 1`.
-    steps_per_epoch: batches of a pass; exact EM makes its M step after the last of them.
+    steps_per_epoch: batches of an epoch; exact EM makes its M step after the last of them.
     stepwise: make an M step after every batch instead.
     power: Exponent of the decay of the stepwise rate, in (0.5, 1].
     reg_covar: added to the diagonal of the covariances, in units of the data squared.
-    tol: converged when the mean log likelihood of a pass changes by less than this, relative
+    tol: converged when the mean log likelihood of an epoch changes by less than this, relative
       to max(1, its size). 0 never converges; stepwise EM, whose likelihoods are of batches, does not either.
     chunk_size: rows of one E step on one device, which needs some `3 chunk_size k d` floats (with `missing`,
       `5 chunk_size k d^2`); 0: chosen to be fast.
@@ -155,7 +155,7 @@ def gmm(
     return _first_state(form, rng, batch, num_components, init, weights, means, covariances, missing)
 
   def e_step(state, density, batch):
-    k, dim = num_components, state.centre.shape[0]
+    k, dim = num_components, state.center.shape[0]
     rows = {"x": batch["x"], "weight": row_weight(batch)}
     if "label" in batch:
       rows["label"] = batch["label"]
@@ -187,7 +187,7 @@ def gmm(
   def log_joint(state, batch):
     moments = _missing_moments if missing else _moments
     density = mixture_density(form, state.weights, state.offsets, state.covariances, reg_covar)
-    return moments(form, reg_covar, state, density, (batch["x"] - state.centre).T)[0].T
+    return moments(form, reg_covar, state, density, (batch["x"] - state.center).T)[0].T
 
   def log_likelihood(state, batch):
     return jax.nn.logsumexp(log_joint(state, batch), axis=1)
@@ -215,11 +215,11 @@ def gmm(
     pick, noise = jax.random.split(rng)
     component = jax.random.categorical(pick, jnp.log(state.weights), shape=(num,))
     factors = cholesky(full_covariances(state))
-    normal = jax.random.normal(noise, (num, state.centre.shape[0]))
-    return state.centre + state.offsets[component] + jnp.einsum("nde,ne->nd", factors[component], normal)
+    normal = jax.random.normal(noise, (num, state.center.shape[0]))
+    return state.center + state.offsets[component] + jnp.einsum("nde,ne->nd", factors[component], normal)
 
   def components(state):
-    return {"weights": state.weights, "means": state.centre + state.offsets, "covariances": full_covariances(state)}
+    return {"weights": state.weights, "means": state.center + state.offsets, "covariances": full_covariances(state)}
 
   model = Model(first_state, update, embed, {
       "loss": loss, "log_likelihood": log_likelihood, "log_joint": log_joint, "aic": criterion("aic"),
@@ -234,21 +234,21 @@ def _first_state(form, rng, batch, k, init, weights, means, covariances, missing
   seen = ~jnp.isnan(x) if missing else jnp.ones_like(x, bool)
   number = jnp.maximum((seen * weight[:, None]).sum(0), 1e-30)
   # Twice: what rounding leaves of the first sum, which may be of large numbers, is in the second.
-  centre = jnp.zeros(dim)
+  center = jnp.zeros(dim)
   for _ in range(2):
-    centre += (jnp.where(seen, x - centre, 0) * weight[:, None]).sum(0) / number
-  x = jnp.where(seen, x - centre, 0)
-  given = None if means is None else given_start("means", means, (k, dim)) - centre
-  centres = starting_centres(rng, init, x, weight, k, batch.get("label")) if given is None else given
-  nearest = squared_distances(x.T, centres).argmin(0)
+    center += (jnp.where(seen, x - center, 0) * weight[:, None]).sum(0) / number
+  x = jnp.where(seen, x - center, 0)
+  given = None if means is None else given_start("means", means, (k, dim)) - center
+  centers = starting_centers(rng, init, x, weight, k, batch.get("label")) if given is None else given
+  nearest = squared_distances(x.T, centers).argmin(0)
   if "label" in batch:
     nearest = jnp.where(_observed(batch["label"], k), batch["label"], nearest)
   count = jnp.zeros(k).at[nearest].add(weight)
-  offset = x - centres[nearest]
-  if given is None:  # One M step on the nearest centre.
+  offset = x - centers[nearest]
+  if given is None:  # One M step on the nearest center.
     shift = jnp.zeros((k, dim)).at[nearest].add(offset * weight[:, None]) / jnp.maximum(count, 1e-30)[:, None]
-    centres, offset = centres + shift, offset - shift[nearest]
-  # All start from the pooled covariance, so that a centre with few rows does not start as a spike.
+    centers, offset = centers + shift, offset - shift[nearest]
+  # All start from the pooled covariance, so that a center with few rows does not start as a spike.
   pooled = jnp.matmul((offset * weight[:, None]).T, offset, precision=HIGHEST) / weight.sum()
   start_weights = (count + 1) / (weight.sum() + k)
   start_covariances = form.keep(jnp.broadcast_to(pooled, (k, dim, dim)), jnp.full(k, 1 / k))
@@ -257,7 +257,7 @@ def _first_state(form, rng, batch, k, init, weights, means, covariances, missing
   if given is not None and covariances is not None:
     start_covariances = given_start("covariances", covariances, start_covariances.shape)
   return GMMState(
-      step=jnp.zeros((), jnp.int32), centre=centre, weights=start_weights, offsets=centres,
+      step=jnp.zeros((), jnp.int32), center=center, weights=start_weights, offsets=centers,
       covariances=start_covariances,
       statistics=Statistics(jnp.zeros(k), jnp.zeros((k, dim)), jnp.zeros_like(start_covariances), jnp.zeros(()),
                             jnp.zeros(())),
@@ -281,7 +281,7 @@ def _chunk_statistics(form, missing, reg_covar, params, chunk):
   """Returns the E step's sums over a chunk of rows, `x` [d, n]."""
   state, density = params
   log_joint, moments = (_missing_moments if missing else _moments)(
-      form, reg_covar, state, density, chunk["x"] - state.centre[:, None])
+      form, reg_covar, state, density, chunk["x"] - state.center[:, None])
   if "label" in chunk:
     k = len(state.weights)
     other = _observed(chunk["label"], k) & (chunk["label"] != jnp.arange(k)[:, None])
@@ -344,7 +344,7 @@ def _missing_moments(form, reg_covar, state, density, xt):
 
 
 def _exact_update(form, state, statistics, steps_per_epoch, tol):
-  """Adds a batch's statistics, and makes the M step after the last batch of a pass."""
+  """Adds a batch's statistics, and makes the M step after the last batch of an epoch."""
   total = jax.tree.map(jnp.add, state.statistics, statistics)
   last = (state.step + 1) % steps_per_epoch == 0
   log_likelihood = total.log_likelihood / jnp.maximum(total.num_rows, 1e-30)

@@ -1,6 +1,6 @@
 """k-means (Lloyd 1982): the hard limit of a Gaussian mixture.
 
-Minimises the inertia sum_n w_n min_k |x_n - mu_k|^2 by turns:
+Minimizes the inertia sum_n w_n min_k |x_n - mu_k|^2 by turns:
 
   assignment:  z_n = argmin_k |x_n - mu_k|^2
   update:      mu_k = the mean of the rows with z_n = k, weighted by w_n
@@ -10,17 +10,17 @@ or 1.
 
 | symbol       | code                | shape       |
 | ------------ | ------------------- | ----------- |
-| mu           | `centre + offsets`  | [d], [k, d] |
+| mu           | `center + offsets`  | [d], [k, d] |
 | z, one-hot   | `embed`             | [n, k]      |
 
-As for `gmm`, one update is one batch: the whole set; or one of the `steps_per_epoch` of a pass, at whose end the
-centres move; or, with `stepwise=True`, centres move after every batch, as running averages with the rate
+As for `gmm`, one update is one batch: the whole set; or one of the `steps_per_epoch` of an epoch, at whose end the
+centers move; or, with `stepwise=True`, centers move after every batch, as running averages with the rate
 (t + 2)^-power (the mini-batches of Sculley 2010, with the rates of Cappe & Moulines 2009). A batch may hold `weight`
 beside `x`. Rows are shifted by the mean of the first batch, and distances are sums of squared differences, so that
 float32 is safe.
 
-A centre without rows stays where it is, and the metric `empty` counts those (scikit-learn moves them to the farthest
-rows). Expected: scikit-learn's centres and inertia from the same start (tests/models/mixtures/test_kmeans.py).
+A center without rows stays where it is, and the metric `empty` counts those (scikit-learn moves them to the farthest
+rows). Expected: scikit-learn's centers and inertia from the same start (tests/models/mixtures/test_kmeans.py).
 Command: `python -m experiments.run --model=kmeans`.
 """
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from embeddings_jax.ops.batches import takes
-from embeddings_jax.ops.centres import given_start, row_weight, squared_distances, starting_centres
+from embeddings_jax.ops.centers import given_start, row_weight, squared_distances, starting_centers
 from embeddings_jax.ops.chunks import sum_over_chunks
 from embeddings_jax.ops.restarts import restarts
 from embeddings_jax.types import Fact, InputError, Model
@@ -40,7 +40,7 @@ CHUNK_FLOATS = 1 << 18
 
 
 class Sums(NamedTuple):
-  """Over rows, around the current centres."""
+  """Over rows, around the current centers."""
 
   count: Float[Array, "k"]
   first: Float[Array, "k d"]
@@ -50,9 +50,9 @@ class Sums(NamedTuple):
 
 class KMeansState(NamedTuple):
   step: Int[Array, ""]
-  centre: Float[Array, "d"]
-  offsets: Float[Array, "k d"]  # mu - centre
-  share: Float[Array, "k"]  # Part of the rows that each centre has.
+  center: Float[Array, "d"]
+  offsets: Float[Array, "k d"]  # mu - center
+  share: Float[Array, "k"]  # Part of the rows that each center has.
   sums: Sums  # Of the pass under way.
   inertia: Float[Array, ""]  # Mean per row of the last pass.
   converged: Int[Array, ""]
@@ -77,11 +77,11 @@ def kmeans(
     num_components: k.
     init: `kmeans++` or `random` rows of the first batch.
     means: [k, d] to start from instead.
-    num_init: starts, trained together; the one with the least inertia is kept.
-    steps_per_epoch: batches of a pass; the centres move after the last of them.
+    num_init: starts, trained together; the one with the smallest inertia is kept.
+    steps_per_epoch: batches of an epoch; the centers move after the last of them.
     stepwise: move them after every batch instead.
     power: Exponent of the decay of the stepwise rate, in (0.5, 1].
-    tol: converged when the inertia of a pass changes by no more than this part of it; 0: when it is the same.
+    tol: converged when the inertia of an epoch changes by no more than this part of it; 0: when it is the same.
       Stepwise never converges.
     chunk_size: rows assigned at once on one device; 0: chosen to be fast.
 
@@ -97,14 +97,14 @@ def kmeans(
 
   def first_state(rng, batch):
     x, weight, dim = batch["x"], row_weight(batch), batch["x"].shape[1]
-    centre = weight @ x / weight.sum()
-    centre += weight @ (x - centre) / weight.sum()  # What rounding left of a sum of large numbers.
+    center = weight @ x / weight.sum()
+    center += weight @ (x - center) / weight.sum()  # What rounding left of a sum of large numbers.
     if means is None:
-      offsets = starting_centres(rng, init, x - centre, weight, num_components)
+      offsets = starting_centers(rng, init, x - center, weight, num_components)
     else:
-      offsets = given_start("means", means, (num_components, dim)) - centre
+      offsets = given_start("means", means, (num_components, dim)) - center
     return KMeansState(
-        step=jnp.zeros((), jnp.int32), centre=centre, offsets=offsets,
+        step=jnp.zeros((), jnp.int32), center=center, offsets=offsets,
         share=jnp.full(num_components, 1 / num_components, jnp.float32),
         sums=Sums(jnp.zeros(num_components), jnp.zeros_like(offsets), jnp.zeros(()), jnp.zeros(())),
         inertia=jnp.float32(jnp.inf), converged=jnp.zeros((), jnp.int32))
@@ -120,8 +120,8 @@ def kmeans(
 
   def _assign(state, batch):
     def one_chunk(params, chunk):
-      offsets, centre = params
-      xt = (chunk["x"] - centre).T
+      offsets, center = params
+      xt = (chunk["x"] - center).T
       distance = squared_distances(xt, offsets)
       member = (distance.argmin(0) == jnp.arange(num_components)[:, None]) * chunk["weight"]
       count = member.sum(1)
@@ -130,7 +130,7 @@ def kmeans(
                   chunk["weight"].sum())
 
     size = chunk_size or max(128, CHUNK_FLOATS // (num_init * num_components) // 128 * 128)
-    return sum_over_chunks(one_chunk, (state.offsets, state.centre), {"x": batch["x"], "weight": row_weight(batch)},
+    return sum_over_chunks(one_chunk, (state.offsets, state.center), {"x": batch["x"], "weight": row_weight(batch)},
                            size)
 
   def _exact_update(state, sums):
@@ -153,7 +153,7 @@ def kmeans(
                           offsets=state.offsets + rate * sums.first / rows / _at_least_one_row(share))
 
   def distances(state, batch):
-    return squared_distances((batch["x"] - state.centre).T, state.offsets).T
+    return squared_distances((batch["x"] - state.center).T, state.offsets).T
 
   def embed(state, batch):
     return jax.nn.one_hot(distances(state, batch).argmin(1), num_components)
@@ -163,12 +163,12 @@ def kmeans(
     return (distances(state, batch).min(1) * weight).sum() / weight.sum()
 
   def components(state):
-    return {"weights": state.share, "means": state.centre + state.offsets}
+    return {"weights": state.share, "means": state.center + state.offsets}
 
   model = Model(first_state, update, embed, {"distances": distances, "loss": loss, "components": components})
   return restarts(model, num_init, lambda states: -states.inertia)
 
 
 def _at_least_one_row(count: Float[Array, "k"]) -> Float[Array, "k 1"]:
-  """To divide by: a centre without rows has no sum either, and stays."""
+  """To divide by: a center without rows has no sum either, and stays."""
   return jnp.where(count > 0, count, 1)[:, None]

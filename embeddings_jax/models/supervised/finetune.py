@@ -23,7 +23,7 @@ With h_t the encoder's vector of token t, c the vector of a text and y the targe
 
 The encoder's parameters lie under `params/encoder`, and what the pre-training has beside them (the pooler, with
 `auxiliary_weight` its heads) under its own names, so that pretrained leaves fit in. With `normalize` the head sees c
-or h_t standardised. Deviations: positions of padding are no candidates for a span; dropout's mask comes from a hash.
+or h_t standardized. Deviations: positions of padding are no candidates for a span; dropout's mask comes from a hash.
 A frozen encoder works without dropout.
 
 Batch: `{"inputs": tree, "targets": dict, "mask"}`. `inputs` is what the encoder reads, as `tokens` int32 [batch,
@@ -97,7 +97,7 @@ def finetune(
       training by what is valid in the batch, else by running statistics.
     trained_layers: train of the encoder the last so many layers or blocks alone, and what follows them (He et al.
       2022, arXiv:2111.06377, figure 9); below 0: all of it. Running statistics are moved everywhere.
-    shift: pictures are shifted by up to so many pixels and flipped at random, in training.
+    shift: images are shifted by up to so many pixels and flipped at random, in training.
     dropout: Dropout rate of the head's input (none for spans, as in BERT); the encoder has its own.
     auxiliary: the model that the encoder was pretrained by, for the loss below; its hyperparameters are its own.
     auxiliary_weight: λ; Radford et al. take .5.

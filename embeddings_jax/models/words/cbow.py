@@ -14,7 +14,7 @@ two names are one computation. One update lowers, over all positions that have a
   negative sampling: L = - sum_i sum_{t in S_i} [ log sigma(z_i . v'_{w_t}) + (k / K) sum_m log sigma(-z_i . v'_m) ]
   softmax:           L = - sum_i sum_{t in S_i} log softmax(V' z_i)_{w_t}
 
-with K noise words m ~ P_n(w) = unigram(w)^{3/4} / Z that a group of neighbouring positions shares (in expectation k
+with K noise words m ~ P_n(w) = unigram(w)^{3/4} / Z that a group of neighboring positions shares (in expectation k
 noise words per target). `tied=True` has one table, v' = v: with `objective="softmax"` and `context="sum"` it is the
 textbook form.
 

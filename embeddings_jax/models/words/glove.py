@@ -1,6 +1,6 @@
 """GloVe (Pennington, Socher & Manning 2014, "GloVe: Global Vectors for Word Representation").
 
-Minimises over the cells X_ij > 0 of a co-occurrence matrix (equation 8)
+Minimizes over the cells X_ij > 0 of a co-occurrence matrix (equation 8)
 
   J = sum_ij f(X_ij) (w_i . w~_j + b_i + b~_j - log X_ij)^2,   f(x) = min(1, x / x_max)^alpha   (equation 9)
 

@@ -5,7 +5,7 @@ Running text w_1 ... w_T is thinned by subsampling frequent words: word w with r
 probability sqrt(t / f) + t / f (as in the C program; the paper prints 1 - sqrt(t / f) as the probability to go).
 Position i of what is left looks at all j with 0 < |i - j| <= r_i in its document, r_i uniform on 1 ... c. One update
 lowers, over the n_i pairs of each position and for K noise words m ~ P_n(w) = unigram(w)^{3/4} / Z that a group of
-neighbouring positions shares,
+neighboring positions shares,
 
   L = - sum_i [ sum_j log sigma(v_{w_i} . v'_{w_j}) + (k n_i / K) sum_m log sigma(-v_{w_i} . v'_m) ].
 
@@ -21,7 +21,7 @@ For K = k n_i and a group of one position this is the paper's equation 4; sharin
 | P_n | `state.noise`: cumulative, in units of 2**-32 | [V'] |
 
 How it is computed: each row of a batch is a block of running tokens. What subsampling leaves is moved to its front
-and cut into tiles. A tile's rows are gathered once: `tile` centres, and side by side its `tile` + 2 c contexts and K
+and cut into tiles. A tile's rows are gathered once: `tile` centers, and side by side its `tile` + 2 c contexts and K
 noise words, so that one matrix product scores all, and two more give the rows' steps, which are scattered once. A
 dense gradient of a table never exists. On CPU the products are fastest where tile + 2 c + K is a multiple of 16.
 
@@ -137,38 +137,38 @@ def sgns(
         group=tile * tiles_per_group, room=room)
 
   def arranged(draws):
-    """Ids of a tile's centres and of what they are scored with; the pairs and all terms of the objective.
+    """Ids of a tile's centers and of what they are scored with; the pairs and all terms of the objective.
 
     Contexts and noise words stand side by side and share each product: [B, tiles, tile + 2 c + K]; terms are the
     weights of log sigma(sign * score) in -L, [B, tiles, tile, tile + 2 c + K].
     """
-    centre = tiled(draws.tokens, tile)
-    others = jnp.concatenate([with_halo(centre, window, vocab_size),
+    center = tiled(draws.tokens, tile)
+    others = jnp.concatenate([with_halo(center, window, vocab_size),
                               jnp.repeat(draws.negatives, tiles_per_group, 1)], 2)
     paired = window_pairs(draws.document, draws.radius, window=window, tile=tile, extra=shared_negatives)
     noise_weight = paired.sum(-1, keepdims=True) * (num_negatives / shared_negatives)
-    return centre, others, paired.sum(), jnp.where(sign > 0, paired, noise_weight)
+    return center, others, paired.sum(), jnp.where(sign > 0, paired, noise_weight)
 
-  def scored(state, centre, others, terms, pairs):
+  def scored(state, center, others, terms, pairs):
     """Rows of both tables, sigma(sign * score), and the mean loss of a pair."""
-    rows = (word_blocks.take_rows(state.input, centre).astype(dtype),
+    rows = (word_blocks.take_rows(state.input, center).astype(dtype),
             word_blocks.take_rows(state.output, others).astype(dtype))
     right = jax.nn.sigmoid(sign * product("btid,btdj->btij", rows[0], turned(rows[1])))
     return rows, right, (terms * minus_log(right)).sum() / jnp.maximum(pairs, 1)
 
   def update(state, batch, rng):
     draws = draw(state, batch, rng, min(1, words.kept_share + slack))
-    centre, others, pairs, terms = arranged(draws)
-    (row_centre, row_others), right, loss = scored(state, centre, others, terms, pairs)
+    center, others, pairs, terms = arranged(draws)
+    (row_center, row_others), right, loss = scored(state, center, others, terms, pairs)
     rate = jnp.asarray(schedule(state.step), jnp.float32)
-    size_centre, size_others = (word_blocks.step_sizes(words.num_rows, ids, terms.sum(axis), rate, max_mass)
-                                for ids, axis in ((centre, -1), (others, -2)))
+    size_center, size_others = (word_blocks.step_sizes(words.num_rows, ids, terms.sum(axis), rate, max_mass)
+                                for ids, axis in ((center, -1), (others, -2)))
     # Step sizes go into the small matrices, not into the rows.
     error = sign * terms * (1 - right)
-    step_centre = product("btij,btjd->btid", (error * size_centre[..., None]).astype(dtype), row_others)
-    step_others = product("btji,btid->btjd", turned((error * size_others[:, :, None]).astype(dtype)), row_centre)
+    step_center = product("btij,btjd->btid", (error * size_center[..., None]).astype(dtype), row_others)
+    step_others = product("btji,btid->btjd", turned((error * size_others[:, :, None]).astype(dtype)), row_center)
     # One gather feeds one scatter, so that XLA updates each table in place.
-    new = state._replace(step=state.step + 1, input=word_blocks.add_rows(state.input, centre, step_centre),
+    new = state._replace(step=state.step + 1, input=word_blocks.add_rows(state.input, center, step_center),
                          output=word_blocks.add_rows(state.output, others, step_others))
     return new, {"loss": loss, "pairs": pairs, "words": draws.words, "overflow": draws.overflow,
                  "learning_rate": rate}
@@ -178,8 +178,8 @@ def sgns(
 
   def loss(state, batch):
     # Held-out text is always seen with the same windows and noise words.
-    centre, others, pairs, terms = arranged(draw(state, batch, jax.random.key(0)))
-    return scored(state, centre, others, terms, pairs)[2]
+    center, others, pairs, terms = arranged(draw(state, batch, jax.random.key(0)))
+    return scored(state, center, others, terms, pairs)[2]
 
   def components(state):
     return {"input": state.input[:vocab_size], "output": state.output[:vocab_size]}

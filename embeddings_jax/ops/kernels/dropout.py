@@ -53,7 +53,7 @@ def hash_bits(rng: Array, shape: tuple[int, ...]) -> Array:
   for axis in reversed(range(len(shape))):
     number += jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride % 2**32)
     stride *= shape[axis]
-  number = (number + first) * jnp.uint32(0x9E3779B1)  # Neighbours far apart, so that one key is no shift of another.
+  number = (number + first) * jnp.uint32(0x9E3779B1)  # Neighbors far apart, so that one key is no shift of another.
   for key in (second, jnp.uint32(0)):
     number = (number ^ (number >> 16)) * jnp.uint32(0x7FEB352D)
     number = (number ^ (number >> 15) ^ key) * jnp.uint32(0x846CA68B)

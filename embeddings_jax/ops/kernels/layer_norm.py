@@ -52,8 +52,8 @@ def _normalized(x, scale, bias, epsilon, dtype):
 
 
 def _forward(x, scale, bias, epsilon, dtype):
-  centred, mean, rate = _statistics(x, epsilon)
-  return (centred * rate * scale + bias).astype(dtype), (x, scale, mean, rate)
+  centered, mean, rate = _statistics(x, epsilon)
+  return (centered * rate * scale + bias).astype(dtype), (x, scale, mean, rate)
 
 
 def _backward(epsilon, dtype, saved, cotangent):
@@ -74,8 +74,8 @@ def _unit(x, epsilon, dtype, given):
 
 
 def _unit_forward(x, epsilon, dtype, given):
-  centred, _, rate = _statistics(x, epsilon)
-  unit = (centred * rate).astype(dtype)
+  centered, _, rate = _statistics(x, epsilon)
+  unit = (centered * rate).astype(dtype)
   return unit, (unit, rate)
 
 
@@ -91,12 +91,12 @@ def _statistics(x, epsilon):
   """x less its mean, the mean, and one over the deviation."""
   wide = x.astype(jnp.float32)
   mean = wide.mean(-1, keepdims=True)
-  centred = wide - mean
+  centered = wide - mean
   if jax.default_backend() == "cpu":
-    variance = jnp.square(centred).mean(-1, keepdims=True)
+    variance = jnp.square(centered).mean(-1, keepdims=True)
   else:  # In one pass, which XLA joins with whatever makes x: a twentieth of a training step of BERT-base.
     variance = jnp.maximum(jnp.square(wide).mean(-1, keepdims=True) - jnp.square(mean), 0)
-  return centred, mean, jax.lax.rsqrt(variance + epsilon)
+  return centered, mean, jax.lax.rsqrt(variance + epsilon)
 
 
 def _along(inner, unit, rate, dtype):

@@ -41,9 +41,9 @@ def _value_and_gradient(queries, table, weight, vocab_size, chunk):
     query, share = part
     scores = jnp.einsum("bnd,vd->bnv", query, table) + outside
     top = scores.max(-1, keepdims=True)
-    unnormalised = jnp.exp(scores - top)
-    partition = unnormalised.sum(-1, keepdims=True)
-    error = unnormalised * (share[..., None] / partition)
+    unnormalized = jnp.exp(scores - top)
+    partition = unnormalized.sum(-1, keepdims=True)
+    error = unnormalized * (share[..., None] / partition)
     total += (share * (top + jnp.log(partition))[..., 0]).sum()
     grad_table += jnp.einsum("bnv,bnd->vd", error, query)
     return (total, grad_table), jnp.einsum("bnv,vd->bnd", error, table)
@@ -97,13 +97,13 @@ def _cross_entropy(queries, table, targets, weight, chunk, with_gradient):
     scores = product("bnd,vd->bnv", query, matrix)
     chosen = jax.lax.broadcasted_iota(jnp.int32, scores.shape, 2) == target[..., None]
     top = scores.max(-1, keepdims=True)
-    unnormalised = jnp.exp(scores - top)
-    partition = unnormalised.sum(-1, keepdims=True)
+    unnormalized = jnp.exp(scores - top)
+    partition = unnormalized.sum(-1, keepdims=True)
     own = jnp.where(chosen, scores, 0).sum(-1)
     found = own - (top + jnp.log(partition))[..., 0], (own >= top[..., 0]).astype(jnp.float32)
     if not with_gradient:
       return grad_table, found
-    error = (share[..., None] * (unnormalised / partition - chosen)).astype(query.dtype)
+    error = (share[..., None] * (unnormalized / partition - chosen)).astype(query.dtype)
     grad_table += product("bnv,bnd->vd", error, query)
     return grad_table, (*found, product("bnv,vd->bnd", error, matrix))
 

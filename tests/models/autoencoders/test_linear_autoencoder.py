@@ -68,10 +68,10 @@ def test_the_best_code_of_fixed_weights_is_by_their_pseudo_inverse(rows, trained
     other = best["encoder"] + 0.05 * jax.random.normal(jax.random.key(seed), (D, K))
     assert float(loss({**best, "encoder": other})) > float(loss(best))
 
-  centred = rows - rows.mean(0)
+  centered = rows - rows.mean(0)
   turn = np.random.default_rng(2).normal(size=(K, K))
   encoder = PCA(K).fit(rows).components_.T @ turn  # Any basis of the span.
-  fitted = np.linalg.lstsq(centred @ encoder, centred, rcond=None)[0]
+  fitted = np.linalg.lstsq(centered @ encoder, centered, rcond=None)[0]
   np.testing.assert_allclose(fitted, np.linalg.pinv(encoder), atol=1e-3)
 
 

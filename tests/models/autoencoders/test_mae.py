@@ -40,7 +40,7 @@ def test_vectors_pixels_loss_and_gradients_are_transformers(
 
   from embeddings_jax.interop import huggingface_vision
 
-  # Theirs begins with square grids alone, and cuts square pictures alone, unless it is told to stretch positions.
+  # Theirs begins with square grids alone, and cuts square images alone, unless it is told to stretch positions.
   table = modeling_vit_mae.build_2d_sinusoidal_position_embedding
   monkeypatch.setattr(modeling_vit_mae, "build_2d_sinusoidal_position_embedding",
                       lambda height, width, **others: table(rows, columns, **others))
@@ -152,7 +152,7 @@ def test_a_quarter_stays_in_every_picture():
   state = initial(model, batch)
   mask = np.asarray(jax.jit(model.outputs["reconstruct"])(state, batch)["mask"])
   assert (mask.sum(1) == 48).all()
-  # Each patch is as likely as another, and no two pictures are masked alike.
+  # Each patch is as likely as another, and no two images are masked alike.
   assert len(np.unique(mask, axis=0)) == 64
   noise = patch_noise(jax.random.key(3), "random", 4000, 8, 8)
   seen = (np.argsort(np.argsort(noise, 1), 1) < 16).mean(0)
@@ -232,7 +232,7 @@ def test_embeddings_are_of_the_whole_picture():
 
 
 def test_pictures_are_cropped_and_flipped_in_updates_alone():
-  """The loss of an update is that of the pictures which the ops make with the update's second key."""
+  """The loss of an update is that of the images which the ops make with the update's second key."""
   batch = images(6, 8, 8, 1) | {"noise": jnp.asarray(np.random.default_rng(3).random((6, 16)), jnp.float32)}
   changed, plain = (mae(**TINY | options) for options in (dict(flip=True, min_scale=0.3), {}))
   state, rng = initial(changed, batch), jax.random.key(7)
@@ -243,12 +243,12 @@ def test_pictures_are_cropped_and_flipped_in_updates_alone():
   assert float(found) == pytest.approx(float(expected), rel=1e-5)
   still = [float(jax.jit(model.outputs["loss"])(state, batch)) for model in (changed, plain)]
   assert still[0] == still[1] and abs(still[0] - float(found)) > 1e-4
-  with pytest.raises(InputError, match="crops are square, the pictures have 6 x 8 pixels"):
+  with pytest.raises(InputError, match="crops are square, the images have 6 x 8 pixels"):
     changed.update(state, images(2, 6, 8, 1), rng)
 
 
 def test_learns_planted_structure():
-  """Pictures are plane waves: what is hidden follows from what is seen."""
+  """Images are plane waves: what is hidden follows from what is seen."""
   rng = np.random.default_rng(0)
   row, column = np.mgrid[:12, :12]
   slope = rng.uniform(-0.6, 0.6, (512, 2, 1, 1))
@@ -328,7 +328,7 @@ def test_mistakes_are_named():
       mae(**TINY | change)
   batch = images(2, 4, 6, 1)
   for change, message in (
-      (dict(patch_size=4), "patch_size=4: does not divide pictures of 4 x 6 pixels"),
+      (dict(patch_size=4), "patch_size=4: does not divide images of 4 x 6 pixels"),
       (dict(mask_ratio=0.9), "mask_ratio=0.9: of 2 x 3 patches none stays visible"),
       (dict(mask_ratio=1e-20), "mask_ratio=1e-20: of 2 x 3 patches none is masked"),
       (dict(patch_size=1), "norm_pix: patches of one number")):

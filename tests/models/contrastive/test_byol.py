@@ -16,7 +16,7 @@ SIZES = dict(projector_dims=(8, 5), predictor_dim=32)
 
 
 def images(num=6, channels=1):
-  """Grey ones, whose changes compile quickest."""
+  """Gray ones, whose changes compile quickest."""
   return jnp.asarray(np.random.default_rng(0).integers(0, 256, (num, 16, 16, channels)), jnp.uint8)
 
 

@@ -26,7 +26,7 @@ def cloud(offset=1000.0):
 
 
 def fit(x, batch_size=None, passes=30, mesh=None, **options):
-  """`(model, state, records)`; the last batch of a pass is padded."""
+  """`(model, state, records)`; the last batch of an epoch is padded."""
   source = array_source({"x": x}, batch_size, remainder="pad", order="sequential")
   steps = source.facts["steps_per_epoch"]
   model = pca(num_features=x.shape[1], num_rows=len(x), steps_per_epoch=steps,
@@ -85,7 +85,7 @@ def test_incremental_is_scikit_learns(monkeypatch):
   np.testing.assert_allclose(wide.components, expected.components_, atol=2e-3)
 
 
-def test_without_centring_it_is_the_truncated_svd():
+def test_without_centering_it_is_the_truncated_svd():
   x = cloud(offset=2)
   expected = TruncatedSVD(K, algorithm="arpack").fit(x.astype(np.float64))
   model, state, _ = fit(x, center=False)
@@ -120,11 +120,11 @@ def test_products_and_distances_approach_those_of_the_data():
   """With more components products and distances of rows come closer; with all of them they are equal."""
   x = cloud(0)
   model, state, _ = fit(x, dim=D)
-  centred = x - x.mean(0)
+  centered = x - x.mean(0)
   codes = np.asarray(model.embed(state, {"x": jnp.asarray(x)}))
   distance = lambda rows: np.linalg.norm(rows[:100, None] - rows[None, :100], axis=2)
-  products = [np.abs(codes[:, :k] @ codes[:, :k].T - centred @ centred.T).max() for k in (1, 4, 12, D)]
-  distances = [np.abs(distance(codes[:, :k]) - distance(centred)).max() for k in (1, 4, 12, D)]
+  products = [np.abs(codes[:, :k] @ codes[:, :k].T - centered @ centered.T).max() for k in (1, 4, 12, D)]
+  distances = [np.abs(distance(codes[:, :k]) - distance(centered)).max() for k in (1, 4, 12, D)]
   for errors in (products, distances):
     assert errors == sorted(errors, reverse=True) and errors[-1] < 1e-3 < 0.1 * errors[0]
 

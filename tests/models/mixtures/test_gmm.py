@@ -148,10 +148,10 @@ def test_data_far_from_zero_loses_nothing(offset):
   x = planted()[0] + np.float32(offset)
   model = gmm(num_components=4)
   state, found = run_em(model, x, 40)
-  centred, expected = run_em(model, x - np.float32(offset), 40)
+  centered, expected = run_em(model, x - np.float32(offset), 40)
   assert np.all(np.diff(found) > -1e-6 * np.abs(found).max())
   np.testing.assert_allclose(found, expected, atol=1e-4)
-  np.testing.assert_allclose(state.covariances, centred.covariances, rtol=1e-2, atol=1e-3)
+  np.testing.assert_allclose(state.covariances, centered.covariances, rtol=1e-2, atol=1e-3)
 
 
 def test_128_features_are_safe_in_float32():
@@ -193,7 +193,7 @@ def test_fewer_rows_than_features_stay_finite():
 
 @pytest.mark.parametrize("covariance", COVARIANCES)
 def test_accumulating_over_a_pass_is_exact_em(covariance):
-  """611 rows: the last batch of the pass is padded, and its padding counts for nothing."""
+  """611 rows: the last batch of the epoch is padded, and its padding counts for nothing."""
   x = planted(n=611)[0]
   whole = gmm(num_components=3, covariance=covariance, tol=0)
   start = jax.jit(whole.init)(jax.random.key(3), {"x": jnp.asarray(x)})
@@ -282,7 +282,7 @@ def test_one_reduction_of_the_sums_crosses_devices(covariance, num_init, mesh_of
 def test_samples_have_the_mixture_s_moments():
   model = gmm(num_components=2, reg_covar=0.0)
   state = jax.jit(model.init)(jax.random.key(0), {"x": jnp.asarray(planted()[0])})
-  state = state._replace(weights=jnp.array([0.25, 0.75]), offsets=jnp.array([[0.0, 0], [4, 8]]) - state.centre,
+  state = state._replace(weights=jnp.array([0.25, 0.75]), offsets=jnp.array([[0.0, 0], [4, 8]]) - state.center,
                          covariances=jnp.array([[[1.0, 0], [0, 1]], [[2, 1], [1, 2]]]))
   drawn = np.asarray(model.outputs["sample"](state, jax.random.key(1), 100_000))
   np.testing.assert_allclose(drawn.mean(0), [3, 6], atol=0.05)
@@ -353,7 +353,7 @@ def test_one_m_step_with_all_labels_is_the_supervised_fit():
 
 @pytest.mark.parametrize("start", ["kmeans++", "random"])
 def test_a_few_labels_say_which_component_is_which(start):
-  """One row in 20 is labelled."""
+  """One row in 20 is labeled."""
   x, label = planted()
   partial = np.where(np.arange(len(x)) % 20 == 0, label, -1)
   state, _ = run_em(model := gmm(num_components=3, init=start), x, 60, label=jnp.asarray(partial, jnp.int32))
@@ -411,7 +411,7 @@ def test_missing_entries_are_integrated_out(covariance):
   assert np.all(np.diff(log_likelihoods) > -1e-5)
 
 
-def test_without_gaps_marginalising_changes_nothing():
+def test_without_gaps_marginalizing_changes_nothing():
   x = planted(n=100)[0]
   expected, log_likelihoods = run_em(gmm(num_components=2), x, 3)
   state, found = run_em(gmm(num_components=2, missing=True), x, 3)

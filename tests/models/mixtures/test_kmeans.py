@@ -1,4 +1,4 @@
-"""k-means: scikit-learn's centres, and the limit of a mixture whose variance goes to 0."""
+"""k-means: scikit-learn's centers, and the limit of a mixture whose variance goes to 0."""
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +8,7 @@ from embeddings_jax.data import catalog
 from embeddings_jax.data.sources import array_source
 from embeddings_jax.models.mixtures.gmm import gmm
 from embeddings_jax.models.mixtures.kmeans import kmeans
-from embeddings_jax.ops.centres import starting_centres
+from embeddings_jax.ops.centers import starting_centers
 from embeddings_jax.train.loop import train
 from embeddings_jax.types import InputError
 
@@ -58,14 +58,14 @@ def test_is_the_hard_limit_of_a_mixture(digits):
   assert clear.sum() > 1790
   np.testing.assert_array_equal(resp.argmax(1)[clear], assigned.argmax(1)[clear])
   assert (jnp.abs(resp - assigned).max(1) < 1e-6).mean() > 0.99
-  batch["weight"] = jnp.asarray(clear, jnp.float32)  # A row between two centres goes to both, or to the first.
+  batch["weight"] = jnp.asarray(clear, jnp.float32)  # A row between two centers goes to both, or to the first.
   states = [jax.jit(model.update)(state, batch, None)[0] for model, state in zip((hard, soft), states)]
   np.testing.assert_allclose(states[1].offsets, states[0].offsets, atol=1e-3)
 
 
 @pytest.mark.parametrize("offset", [0, 1e5])
 def test_accumulated_whole_and_chunked_are_the_same(offset):
-  """611 rows: the last batch of the pass is padded. Far from 0 the rows are what float32 has there."""
+  """611 rows: the last batch of the epoch is padded. Far from 0 the rows are what float32 has there."""
   rng = np.random.default_rng(0)
   x = (rng.normal(size=(611, 3)) + 4 * rng.normal(size=(5, 3))[rng.integers(5, size=611)] + offset).astype(np.float32)
   start = x[:5]
@@ -74,12 +74,12 @@ def test_accumulated_whole_and_chunked_are_the_same(offset):
   source = array_source({"x": x}, 104, remainder="pad", seed=1)
   parts = train(kmeans(num_components=5, means=start, tol=0, steps_per_epoch=6), source, steps=30)
   for other in (chunked, parts):
-    np.testing.assert_allclose(other.offsets + (other.centre - whole.centre), whole.offsets, atol=1e-4)
+    np.testing.assert_allclose(other.offsets + (other.center - whole.center), whole.offsets, atol=1e-4)
   assert float(parts.inertia) == pytest.approx(losses[-1], rel=1e-5)
   label = ((x[:, None].astype(np.float64) - start) ** 2).sum(-1).argmin(1)
   once = run(kmeans(num_components=5, means=start), x, 1)[0]
   for k in range(5):
-    np.testing.assert_allclose(once.offsets[k], (x[label == k].astype(np.float64) - np.asarray(once.centre)).mean(0),
+    np.testing.assert_allclose(once.offsets[k], (x[label == k].astype(np.float64) - np.asarray(once.center)).mean(0),
                                atol=1e-4)
 
 
@@ -97,7 +97,7 @@ def test_a_weight_is_a_number_of_copies(digits):
   state, losses = run(model, digits[:300], 5, weight=jnp.asarray(weight))
   copies, expected = run(model, np.repeat(digits[:300], weight.astype(int), axis=0), 5)
   np.testing.assert_allclose(losses, expected, rtol=1e-5)
-  np.testing.assert_allclose(state.offsets + state.centre, copies.offsets + copies.centre, atol=1e-5)
+  np.testing.assert_allclose(state.offsets + state.center, copies.offsets + copies.center, atol=1e-5)
 
 
 def test_of_several_starts_the_best_is_kept(digits):
@@ -111,22 +111,22 @@ def test_of_several_starts_the_best_is_kept(digits):
 
 
 def test_plus_plus_draws_in_proportion_to_squared_distances():
-  """Rows at 0, 1 and 3 with weights 1, 1 and 0.5: the second centre given the first."""
+  """Rows at 0, 1 and 3 with weights 1, 1 and 0.5: the second center given the first."""
   x, weight = jnp.array([[0.0], [1], [3], [7]]), jnp.array([1, 1, 0.5, 0])
-  draw = jax.jit(jax.vmap(lambda key: starting_centres(key, "kmeans++", x, weight, 2)[:, 0]))
+  draw = jax.jit(jax.vmap(lambda key: starting_centers(key, "kmeans++", x, weight, 2)[:, 0]))
   pairs = np.asarray(draw(jax.random.split(jax.random.key(0), 20_000)))
   assert not (pairs == 7).any() and (pairs[:, 0] != pairs[:, 1]).all()
   assert (pairs[:, 0] == 3).mean() == pytest.approx(0.2, abs=0.01)
   assert (pairs[pairs[:, 0] == 0, 1] == 3).mean() == pytest.approx(4.5 / 5.5, abs=0.015)
-  draw = jax.vmap(lambda key: starting_centres(key, "random", x, weight, 3)[:, 0])
+  draw = jax.vmap(lambda key: starting_centers(key, "random", x, weight, 3)[:, 0])
   rows = draw(jax.random.split(jax.random.key(0), 99))
   np.testing.assert_array_equal(np.sort(rows, 1), np.tile([0, 1, 3], (99, 1)))
 
 
-def test_empty_centres_stay_and_duplicates_are_finite():
+def test_empty_centers_stay_and_duplicates_are_finite():
   x = np.ones((20, 2), np.float32)
   state, losses = run(kmeans(num_components=2, means=[[1, 2], [5, 5]]), x, 4)
-  np.testing.assert_allclose(state.offsets + state.centre, [[1, 1], [5, 5]])
+  np.testing.assert_allclose(state.offsets + state.center, [[1, 1], [5, 5]])
   metrics = kmeans(num_components=2).update(state, {"x": jnp.asarray(x)}, None)[1]
   assert float(metrics["empty"]) == 1 and losses[-1] == 0
   state, losses = run(kmeans(num_components=3), x, 3)

@@ -82,7 +82,7 @@ def test_a_frozen_encoder_stays_bit_for_bit_and_the_head_learns(planted):
 
 
 @pytest.mark.parametrize("task", ["classification", "tagging"])
-def test_layers_side_by_side_are_standardised_before_the_head(task):
+def test_layers_side_by_side_are_standardized_before_the_head(task):
   """In training by the batch's valid rows, of tags its valid tokens; then by the running statistics."""
   model = finetune(encoder=encoder(**TRUNK), task=task, num_classes=3, pooling="mean", layers="concat", frozen=True,
                    normalize=True, dropout=0.0, optimizer=optax.sgd(0.1))

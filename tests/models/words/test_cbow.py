@@ -211,7 +211,7 @@ def _topics():
 
 @pytest.mark.parametrize("form", [dict(), dict(objective="softmax", context_unit="document", context="sum",
                                                tied=True, optimizer=optax.adam(0.01))], ids=["sampled", "textbook"])
-def test_words_of_a_topic_become_neighbours(form):
+def test_words_of_a_topic_become_neighbors(form):
   tokens, vocab = _topics(), 96
   model = cbow(vocab_size=vocab, counts=np.bincount(tokens[tokens >= 0], minlength=vocab), dim=16, subsample=0,
                num_steps=600, learning_rate=0.1, **form)
@@ -241,8 +241,8 @@ def test_cosines_agree_with_gensim():
   noise = np.random.default_rng(0)
   angle, frequency = noise.uniform(0, 1, vocab), 1 / np.arange(10, vocab + 10)
   rows = []
-  for centre in noise.uniform(0, 1, num_blocks * length // 32):
-    distance = np.abs((angle - centre + 0.5) % 1 - 0.5)
+  for center in noise.uniform(0, 1, num_blocks * length // 32):
+    distance = np.abs((angle - center + 0.5) % 1 - 0.5)
     share = frequency * np.exp(-((distance / 0.1) ** 2)) + 0.05 * frequency
     rows.append(noise.choice(vocab, 32, p=share / share.sum()))
   rows = np.stack(rows).astype(np.int32)

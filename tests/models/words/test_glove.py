@@ -58,7 +58,7 @@ def tables_of(model, state):
 
 
 def test_tiles_of_one_cell_make_the_c_programs_steps(source_of):
-  """Eight words in eight groups: each tile has at most one cell, so a pass is the C program's loop over cells."""
+  """Eight words in eight groups: each tile has at most one cell, so an epoch is the C program's loop over cells."""
   table = counts(0, 8, 0.7) * 10
   source = source_of(table, seed=3)
   model = model_of(source)
@@ -186,7 +186,7 @@ def test_embedding_is_word_and_context_and_unknown_words_are_nothing(source_of):
   assert (np.asarray(state.word)[np.abs(state.word).sum(1) == 0].shape[0]) == len(state.word) - 21
 
 
-def test_words_of_a_topic_become_neighbours(source_of, mesh_of):
+def test_words_of_a_topic_become_neighbors(source_of, mesh_of):
   topic = np.arange(64) // 8
   noise = np.random.default_rng(0)
   table = np.where(topic[:, None] == topic, 20, 1) * noise.uniform(0.5, 1.5, (64, 64))

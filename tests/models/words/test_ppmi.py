@@ -122,7 +122,7 @@ def test_values_and_spaces_are_those_of_svds(converged):
   left, values, right = scipy.sparse.linalg.svds(scipy.sparse.csr_array(expected), k=20)
   np.testing.assert_allclose(state.values[:20], values[::-1], rtol=1e-5)
   for ours, theirs in ((state.left, left), (state.right, right.T)):
-    # Cosines of the angles between the spaces; the 20th direction is the least settled.
+    # Cosines of the angles between the spaces; the 20th direction is the smallest settled.
     cosines = np.linalg.svd(np.asarray(ours)[:, :20].T @ theirs, compute_uv=False)
     assert cosines.min() > 1 - 1e-5
   explained = (values ** 2).sum() / (expected ** 2).sum()

@@ -57,10 +57,10 @@ def _objective(tables, draws, pairs, num_negatives=5):
   """The formula of the docstring with explicit pairs, differentiable by whole tables."""
   tokens, negatives = np.asarray(draws.tokens), np.asarray(draws.negatives)
   group, shared = tokens.shape[1] // negatives.shape[1], negatives.shape[2]
-  block, centre, context = np.array(pairs).T
-  v = tables["input"][tokens[block, centre]]
+  block, center, context = np.array(pairs).T
+  v = tables["input"][tokens[block, center]]
   total = -jax.nn.log_sigmoid((v * tables["output"][tokens[block, context]]).sum(-1)).sum()
-  noise = tables["output"][negatives[block, centre // group]]
+  noise = tables["output"][negatives[block, center // group]]
   return total - num_negatives / shared * jax.nn.log_sigmoid(-jnp.einsum("pd,pkd->pk", v, noise)).sum()
 
 
@@ -108,7 +108,7 @@ def test_loss_of_equal_scores_is_six_log_two():
   # The output table starts at 0, so every score is 0 and each of a pair's 1 + 5 terms is log 2.
   model = _model()
   state = model.init(jax.random.key(0), None)
-  # Optimised, as users run it (`conftest.py` asks for quick compilation): vector sums round less.
+  # Optimized, as users run it (`conftest.py` asks for quick compilation): vector sums round less.
   update = jax.jit(model.update, compiler_options={"xla_backend_optimization_level": 3})
   _, metrics = update(state, _batch(), jax.random.key(1))
   np.testing.assert_allclose(metrics["loss"], 6 * np.log(2), rtol=1e-6)
@@ -302,7 +302,7 @@ def test_embed_is_the_mean_of_the_valid_words():
   assert tables["input"].shape == tables["output"].shape == (VOCAB, 7)
 
 
-def test_words_of_a_topic_become_neighbours():
+def test_words_of_a_topic_become_neighbors():
   num_topics, per_topic, length = 8, 12, 256
   vocab = num_topics * per_topic
   noise = np.random.default_rng(0)
@@ -327,7 +327,7 @@ def test_words_of_a_topic_become_neighbours():
   nearest = np.argsort(-(vectors @ vectors.T) + 2 * np.eye(vocab), axis=1)[:, :per_topic - 1]
   assert (nearest % num_topics == np.arange(vocab)[:, None] % num_topics).mean() > 0.99
   assert last < first - 0.5
-  # An embedding that has learnt nothing finds a neighbour of the same topic in 11 of 95 cases.
+  # An embedding that has learnt nothing finds a neighbor of the same topic in 11 of 95 cases.
   vectors = np.random.default_rng(1).normal(size=(vocab, 16))
   nearest = np.argsort(-(vectors @ vectors.T), axis=1)[:, :per_topic - 1]
   assert (nearest % num_topics == np.arange(vocab)[:, None] % num_topics).mean() < 0.25
@@ -342,8 +342,8 @@ def test_cosines_agree_with_gensim():
   noise = np.random.default_rng(0)
   angle, frequency = noise.uniform(0, 1, vocab), 1 / np.arange(10, vocab + 10)
   rows = []
-  for centre in noise.uniform(0, 1, num_blocks * length // 32):
-    distance = np.abs((angle - centre + 0.5) % 1 - 0.5)
+  for center in noise.uniform(0, 1, num_blocks * length // 32):
+    distance = np.abs((angle - center + 0.5) % 1 - 0.5)
     share = frequency * np.exp(-((distance / 0.1) ** 2)) + 0.05 * frequency
     rows.append(noise.choice(vocab, 32, p=share / share.sum()))
   rows = np.stack(rows).astype(np.int32)

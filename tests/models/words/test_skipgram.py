@@ -40,8 +40,8 @@ def test_update_is_the_gradient_of_the_written_objective(tied):
   params = {name: 0.5 * inside * jax.random.normal(jax.random.key(i), (64, 7)) for i, name in enumerate(state.params)}
   state = state._replace(params=params)
   draws = Draws(**jax.jit(model.outputs["draws"])(state, batch, rng))
-  block, centre, context = _pairs(draws)
-  words, contexts = np.asarray(draws.tokens)[block, centre], np.asarray(draws.tokens)[block, context]
+  block, center, context = _pairs(draws)
+  words, contexts = np.asarray(draws.tokens)[block, center], np.asarray(draws.tokens)[block, context]
 
   def objective(params):
     scores = params["input"][words] @ params.get("output", params["input"])[:VOCAB].T

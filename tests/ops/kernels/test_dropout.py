@@ -20,9 +20,9 @@ def test_bits_are_even_and_independent():
   bits = [np.unpackbits(draw.view(np.uint8)).reshape(-1, 32) for draw in draws]
   error = 0.5 / np.sqrt(len(bits[0]))
   assert np.abs(bits[0].mean(0) - 0.5).max() < 4.5 * error
-  centred = [bit - 0.5 for bit in bits]
-  for other in (centred[1], np.roll(centred[0], 1, 0), np.roll(centred[0], 1024, 0), np.roll(centred[0], 7, 0)):
-    assert np.abs((centred[0].T @ other) / len(other)).max() < 5.5 * 0.25 / np.sqrt(len(other))
+  centered = [bit - 0.5 for bit in bits]
+  for other in (centered[1], np.roll(centered[0], 1, 0), np.roll(centered[0], 1024, 0), np.roll(centered[0], 7, 0)):
+    assert np.abs((centered[0].T @ other) / len(other)).max() < 5.5 * 0.25 / np.sqrt(len(other))
 
 
 def test_value_and_gradient():

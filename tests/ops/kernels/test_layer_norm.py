@@ -21,9 +21,9 @@ def test_value_and_gradient(monkeypatch, backend):
   np.testing.assert_allclose(layer_norm(x, params, 1e-5), expected, rtol=1e-5, atol=1e-5)
 
   def plain(x, params):
-    centred = x - x.mean(-1, keepdims=True)
-    variance = jnp.square(centred).mean(-1, keepdims=True)
-    return centred / jnp.sqrt(variance + 1e-5) * params["scale"] + params["bias"]
+    centered = x - x.mean(-1, keepdims=True)
+    variance = jnp.square(centered).mean(-1, keepdims=True)
+    return centered / jnp.sqrt(variance + 1e-5) * params["scale"] + params["bias"]
 
   gradient = lambda norm: jax.grad(lambda x, params: (weight * jnp.tanh(norm(x, params))).sum(), (0, 1))(x, params)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),

@@ -1,4 +1,4 @@
-"""Centres of clusters: squared distances to them, and what to start from. Shared by hard and soft clustering."""
+"""Centers of clusters: squared distances to them, and what to start from. Shared by hard and soft clustering."""
 from typing import Any
 
 import jax
@@ -28,15 +28,15 @@ def given_start(name: str, value: Any, shape: tuple[int, ...]) -> Array:
   return jnp.asarray(value)
 
 
-def squared_distances(x: Float[Array, "d n"], centres: Float[Array, "k d"]) -> Float[Array, "k n"]:
+def squared_distances(x: Float[Array, "d n"], centers: Float[Array, "k d"]) -> Float[Array, "k n"]:
   """Squared Euclidean distances, by differences: |x|^2 - 2 x'c + |c|^2 would lose small ones to rounding in float32.
 
   Features lead and rows come last, so that a CPU's vector units work on rows; nothing of [k, d, n] is kept.
   """
-  return ((x[None] - centres[:, :, None]) ** 2).sum(1)
+  return ((x[None] - centers[:, :, None]) ** 2).sum(1)
 
 
-def starting_centres(
+def starting_centers(
     rng: Array,
     init: str,
     x: Float[Array, "n d"],
@@ -53,29 +53,29 @@ def starting_centres(
       weight, none twice.
     x: rows.
     weight: Weights of the rows, 0 for padding.
-    num: k, the number of centres.
+    num: k, the number of centers.
     label: Clusters of rows where they are known, else -1; a cluster with such rows starts at their mean.
 
   Raises:
-    InputError: fewer rows than centres, or an unknown `init`.
+    InputError: fewer rows than centers, or an unknown `init`.
   """
   if init not in INITS:
     raise InputError(f"init={init!r}: must be one of {', '.join(INITS)}, or means must be given")
   if num > len(x):
-    raise InputError(f"num_components={num}: exceeds the {len(x)} rows that the centres start from")
+    raise InputError(f"num_components={num}: exceeds the {len(x)} rows that the centers start from")
   known = jnp.zeros(num, bool)
-  centres = jnp.zeros((num, x.shape[1]))
+  centers = jnp.zeros((num, x.shape[1]))
   if label is not None:
     member = (label == jnp.arange(num)[:, None]) * weight
     known = member.sum(1) > 0
-    centres = member @ x / jnp.where(known, member.sum(1), 1)[:, None]
+    centers = member @ x / jnp.where(known, member.sum(1), 1)[:, None]
   if init == "random":
     # The largest of log weight + Gumbel noise: a draw without replacement (Vieira 2014).
     keys = jnp.where(weight > 0, jnp.log(weight) + jax.random.gumbel(rng, weight.shape), -jnp.inf)
-    return jnp.where(known[:, None], centres, x[jax.lax.top_k(keys, num)[1]])
+    return jnp.where(known[:, None], centers, x[jax.lax.top_k(keys, num)[1]])
 
-  def distance(centre):
-    return ((x - centre) ** 2).sum(1)
+  def distance(center):
+    return ((x - center) ** 2).sum(1)
 
   def draw(rng, score):
     # Rows that coincide with all others have a score of 0: any row with a weight will do then.
@@ -83,12 +83,12 @@ def starting_centres(
     return x[jax.random.categorical(rng, jnp.log(score))]
 
   def body(index, carry):
-    centres, nearest = carry
-    centre = jnp.where(known[index], centres[index],
+    centers, nearest = carry
+    center = jnp.where(known[index], centers[index],
                        draw(jax.random.fold_in(rng, index), jnp.where(jnp.isinf(nearest), 1, nearest)))
-    return centres.at[index].set(centre), jnp.minimum(nearest, distance(centre))
+    return centers.at[index].set(center), jnp.minimum(nearest, distance(center))
 
   nearest = jnp.full(len(x), jnp.inf)
   if label is not None:
-    nearest = jnp.where(known[:, None], squared_distances(x.T, centres), jnp.inf).min(0)
-  return jax.lax.fori_loop(0, num, body, (centres, nearest))[0]
+    nearest = jnp.where(known[:, None], squared_distances(x.T, centers), jnp.inf).min(0)
+  return jax.lax.fori_loop(0, num, body, (centers, nearest))[0]
