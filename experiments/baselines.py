@@ -1,10 +1,11 @@
-"""Writes the tables of results, from `experiments/results/*.json`, into the README and that folder's own.
+"""Tables of results, from `experiments/results/*.json`.
 
-`python -m experiments.baselines [--add=WORKDIR]`
+`python -m experiments.baselines [--add=WORKDIR]` records a run, and writes the pages.
 
 A result file may carry a `note`, which the table shows beside its row.
 """
-import functools
+import csv
+import io
 import json
 import pathlib
 import re
@@ -22,16 +23,17 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("add", "", "First take over the results.json of this work directory.")
 
 FOLDER = pathlib.Path(__file__).parent / "results"
-READMES = pathlib.Path(__file__).parents[1] / "README.md", FOLDER / "README.md"
 # Numbers of questions, sections of the analogies and deviations over draws are in the files alone.
 LEFT_OUT = re.compile(
     r"(^|/)((pairs|questions|words|out_of_vocabulary|few_shot_\d+/deviation|(nmi|ari|purity)/std)$|"
     r"cos(add|mul)/(?!total/|semantic/|syntactic/))")
-# What the folder's own table has beyond the README's: other measures of the same, and parts of a mean.
+# Metrics of the complete table alone.
 DETAILS = re.compile(
     r"/dev/|/(f1|macro_f1|matthews|ari|purity|precision_at_10|recall_at_10|mrr|ndcg_at_10|knn200_accuracy)$|cosmul/|/(semantic|syntactic)/|"
     r"sts-1\d/|^ud-ewt/(mix|center|expected|test/(layer|cumulative))|bound_([2-9]|1\d)$|npmi_window|mfcc_mean/|"
     r"^(untrained/)?validation/(masked_accuracy|next_loss|perplexity)$")
+# Metrics of a reference, and of the training: in the complete table alone.
+REFERENCE = re.compile(r"(^|/)(majority|untrained|unigram)|^training/")
 # Of what the last updates measured: of each step ahead, nats that the future and the context have in common at least.
 OF_TRAINING = re.compile(r"bound_\d+$|log_num_candidates$")
 
@@ -45,50 +47,81 @@ def main(argv: Sequence[str]) -> int:
     results = json.loads(path.read_text())
     name = f"{results['model']}-{results['preset']}-{results['data']}-{results['steps']}-seed{results['seed']}.json"
     (FOLDER / name.replace("/", "_").replace(":", "_")).write_text(json.dumps(results, indent=1) + "\n")
-  for readme in READMES:
-    readme.write_text(filled(readme.read_text()))
+  from experiments import pages  # Which read this module.
+
+  pages.write()
   return 0
 
 
-def filled(readme: str) -> str:
-  """A README's text with its tables made anew."""
-  tables = {"baselines": functools.partial(baseline_table, DETAILS), "all baselines": baseline_table,
-            "benchmarks": benchmark_table}
-  return re.sub(r"(<!-- ([a-z ]+) -->\n).*?(<!-- /\2 -->)", lambda m: m[1] + tables[m[2]]() + m[3], readme,
-                flags=re.DOTALL)
-
-
-def baseline_table(left_out: re.Pattern | None = None) -> str:
-  """Returns the table of baselines: a row for each metric of a model on a dataset by a command, over the seeds.
+def baseline_table(left_out: re.Pattern | None = None, most: int = 3) -> str:
+  """Returns the table of baselines: a row for each model on a dataset by a command, over the seeds.
 
   Args:
     left_out: Metrics to omit.
+    most: Largest number of metrics of a row.
   """
+  columns = ("model", "data", "result (untrained)", "steps", "seeds", "minutes", "command", "notes")
+  lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+  for row in baselines(left_out):
+    shown = [metric for metric in row["metrics"] if not REFERENCE.search(metric)][:most]
+    results = [f"{plain(metric)} {row['metrics'][metric]}"
+               + (f" ({row['untrained'][metric]})" if row["untrained"][metric] else "") for metric in shown]
+    cells = (f"`{row['model']}`", row["data"], "; ".join(results), row["steps"], str(row["seeds"]), row["minutes"],
+             f"`{row['command']}`", row["notes"])
+    lines.append("| " + " | ".join(cells) + " |")
+  return "\n".join(lines) + "\n"
+
+
+def complete() -> str:
+  """Returns the complete results as CSV: a line for each metric."""
+  file = io.StringIO()
+  writer = csv.writer(file, lineterminator="\n")
+  writer.writerow(("model", "data", "steps", "metric", "value", "untrained", "seeds", "minutes", "command", "notes"))
+  for row in baselines():
+    for metric, value in row["metrics"].items():
+      writer.writerow((row["model"], row["data"], row["steps"], metric, value, row["untrained"][metric], row["seeds"],
+                       row["minutes"], row["command"], row["notes"]))
+  return file.getvalue()
+
+
+def baselines(left_out: re.Pattern | None = None) -> list[dict[str, Any]]:
+  """Returns the results of each model on a dataset by a command; metrics are means and deviations over the seeds."""
   groups: dict[tuple, list[dict]] = {}
   for path in sorted(FOLDER.glob("*.json")):
     if not path.name.startswith("benchmark-"):
       results = json.loads(path.read_text())
       shown = re.sub(r" --(seed|workdir|data_dir|cache_dir)=\S+", "", results["command"])
       groups.setdefault((results["model"], results["data"], shown), []).append(results)
-  columns = ("model", "data", "steps", "metric", "value", "untrained", "seeds", "minutes", "command", "notes")
-  lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+  rows = []
   for (model, data, shown), runs in groups.items():
     # The median, as one of the seeds may have run beside other work.
     minutes = f"{statistics.median(run['wall_seconds'] for run in runs) / 60:.1f}"
     if runs[0]["device"] != "cpu":
       minutes += f" ({runs[0]['device']})"
-    row = [f"`{model}`", data, _range([run["steps"] for run in runs]), None, None, None, str(len(runs)), minutes,
-           f"`{shown}`", _notes(runs)]
     measured = [{name: value for name, value in run["training"].items() if OF_TRAINING.match(name)} for run in runs]
     measured = [run["metrics"] | {f"training/{name}": each[name] for name in sorted(each, key=_by_number)}
                 for run, each in zip(runs, measured)]
     shared = [name for name in measured[0] if not LEFT_OUT.search(name) and not (left_out and left_out.search(name))]
-    for metric in (name for name in shared if name.removeprefix("untrained/") == name
-                   or name.removeprefix("untrained/") not in shared):
-      row[3:6] = metric, _over_seeds(measured, metric), _untrained(runs, measured, f"untrained/{metric}")
-      lines.append("| " + " | ".join(row) + " |")
-      row = [""] * len(columns)
-  return "\n".join(lines) + "\n"
+    shared = [name for name in shared if name.removeprefix("untrained/") == name
+              or name.removeprefix("untrained/") not in shared]
+    rows.append(dict(
+        model=model, data=data, command=shown, steps=_range([run["steps"] for run in runs]), seeds=len(runs),
+        minutes=minutes, notes=_notes(runs), metrics={name: _over_seeds(measured, name) for name in shared},
+        untrained={name: _untrained(runs, measured, f"untrained/{name}") for name in shared}))
+  return rows
+
+
+# Components of metrics' names that readers know by another name.
+PLAIN = {"ws353": "WordSim-353", "simlex999": "SimLex-999", "men": "MEN", "google": "Google analogies", "sts-b": "STS-B",
+         "sts-average": "STS average", "cosadd": "3CosAdd", "total": "", "knn_accuracy": "kNN accuracy",
+         "spearman": "Spearman", "map": "MAP", "nmi": "NMI", "ari": "ARI", "npmi": "NPMI", "f1": "F1", "sst2": "SST-2",
+         "test": "", "class": "", "linear_probe": "linear probe"}
+
+
+def plain(metric: str) -> str:
+  """Returns a metric's name for readers, as `WordSim-353 Spearman` of `ws353/spearman`."""
+  words = (PLAIN.get(part, part.replace("_", " ")) for part in metric.split("/"))
+  return " ".join(word for word in words if word)
 
 
 def _range(steps: Sequence[int]) -> str:

@@ -6,7 +6,6 @@ import re
 
 import numpy as np
 
-from embeddings_jax.runs import presets
 from experiments import baselines, hardware
 
 TEXT = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
@@ -22,14 +21,7 @@ def test_the_library_in_ten_lines_runs():
   assert (resp[:200].argmax(1) == resp[0].argmax()).mean() > 0.99
 
 
-def test_the_tables_are_those_of_the_results():
-  for readme in baselines.READMES:
-    text = readme.read_text()
-    assert baselines.filled(text) == text
-
-
-HEAD = ("| model | data | steps | metric | value | untrained | seeds | minutes | command | notes |\n" + "|---" * 10
-        + "|\n")
+HEAD = ("| model | data | result (untrained) | steps | seeds | minutes | command | notes |\n" + "|---" * 8 + "|\n")
 
 
 def write_result(folder, seed, metrics, **fields):
@@ -44,21 +36,25 @@ def test_a_row_is_the_mean_over_seeds_beside_the_untrained_network(tmp_path, mon
     write_result(tmp_path, seed, {"x/test/accuracy": accuracy, "x/dev/accuracy": 1.0, "pairs": 3,
                                   "untrained/x/test/accuracy": untrained, "untrained/y/test/accuracy": 0.25},
                  wall_seconds=60 * minutes, training={"loss": 1.0, "bound_2": 2.0, "bound_10": 1.0})
-  first = "| `m` | d | 5 | x/test/accuracy | 0.800 ± 0.100 | 0.400 ± 0.100 | 3 | 4.0 | `run --model=m` |  |\n"
-  row = "|  |  |  | {} | {} ± 0.000 |  |  |  |  |  |\n".format
-  assert baselines.baseline_table() == HEAD + first + row("x/dev/accuracy", "1.000") + row(
-      "untrained/y/test/accuracy", "0.250") + row("training/bound_2", "2.000") + row("training/bound_10", "1.000")
-  assert baselines.baseline_table(baselines.DETAILS) == HEAD + first + row("untrained/y/test/accuracy", "0.250")
+  row = "| `m` | d | {} | 5 | 3 | 4.0 | `run --model=m` |  |\n".format
+  first = "x accuracy 0.800 ± 0.100 (0.400 ± 0.100)"
+  assert baselines.baseline_table() == HEAD + row(f"{first}; x dev accuracy 1.000 ± 0.000")
+  assert baselines.baseline_table(baselines.DETAILS) == HEAD + row(first)
+  lines = baselines.complete().splitlines()
+  assert lines[1] == "m,d,5,x/test/accuracy,0.800 ± 0.100,0.400 ± 0.100,3,4.0,run --model=m,"
+  assert [line.split(",")[3:5] for line in lines[2:]] == [
+      ["x/dev/accuracy", "1.000 ± 0.000"], ["untrained/y/test/accuracy", "0.250 ± 0.000"],
+      ["training/bound_2", "2.000 ± 0.000"], ["training/bound_10", "1.000 ± 0.000"]]
 
 
 def test_a_row_says_how_it_differs_from_what_its_columns_suggest(tmp_path, monkeypatch):
   monkeypatch.setattr(baselines, "FOLDER", tmp_path)
-  write_result(tmp_path, 0, {"x": 0.5, "y": 0.25}, best_step=3, commit="0123456789ab+", note="beside other work")
-  write_result(tmp_path, 1, {"x": 0.7}, best_step=4)
+  write_result(tmp_path, 0, {"ws353/spearman": 0.5, "y": 0.25}, best_step=3, commit="0123456789ab+",
+               note="beside other work")
+  write_result(tmp_path, 1, {"ws353/spearman": 0.7}, best_step=4)
   notes = "best checkpoint by dev: step 3–4; code changed since its commit (1 of 2 seeds); beside other work"
-  assert baselines.baseline_table() == (
-      HEAD + f"| `m` | d | 5 | x | 0.600 ± 0.141 |  | 2 | 3.0 | `run --model=m` | {notes} |\n"
-      "|  |  |  | y | 0.250 (1 of 2 seeds) |  |  |  |  |  |\n")
+  result = "WordSim-353 Spearman 0.600 ± 0.141; y 0.250 (1 of 2 seeds)"
+  assert baselines.baseline_table() == HEAD + f"| `m` | d | {result} | 5 | 2 | 3.0 | `run --model=m` | {notes} |\n"
 
 
 def test_a_benchmark_keeps_its_ratios_on_other_processors(tmp_path, monkeypatch):
@@ -76,7 +72,3 @@ def test_processors_are_described_by_their_widest_units():
   cpuinfo = "processor: 0\nmodel name\t: AMD EPYC\nflags\t\t: fpu avx avx2 avx512f avx512_bf16\n\nprocessor: 1\n"
   assert hardware.processor(cpuinfo) == f"AMD EPYC, {os.cpu_count()} cores, AVX-512, AVX-512 bfloat16"
   assert hardware.processor("model name: Xeon\nflags: avx avx2\n").endswith(" cores, AVX2")
-
-
-def test_every_model_is_named():
-  assert all(f"| `{name}` |" in TEXT for name in presets.model_names())

@@ -18,28 +18,28 @@ MAX_SEED = (1 << 32) - 1
 # What every config has; a config file only states what differs. The keys of `data`, `model` and
 # `optimizer` are the model's own.
 DEFAULTS = dict(
-    name="",
-    task="",  # What to fine-tune for: stands for `data.name`.
+    name="",  # Name of the run's model, as results show it.
+    task="",  # Dataset to fine-tune for; sets `data.name`.
     factory="",  # The model's module and function, where they are not called as the config.
-    model={},
+    model={},  # Arguments of the model's factory.
     pipeline="",  # Makes the training data; a module of `data/pipelines/`.
-    data=dict(name=""),
-    optimizer={},
-    steps=0,  # 0: from `epochs`.
-    epochs=0,
-    batch_size=0,
-    seed=0,
-    steps_per_dispatch=1,
-    log_every=100,
-    eval_every=0,
-    save_every=1000,
+    data=dict(name=""),  # Name of the dataset, and options of its reader and pipeline.
+    optimizer={},  # Name and arguments of an optax optimizer and its schedule.
+    steps=0,  # Updates in all; 0: from `epochs`.
+    epochs=0,  # Passes over the training data, where `steps` is 0.
+    batch_size=0,  # Rows of the global batch; 0: all rows, where the pipeline allows it.
+    seed=0,  # Random seed for initialization, data order and noise.
+    steps_per_dispatch=1,  # Updates that one compiled call makes.
+    log_every=100,  # Steps between log records.
+    eval_every=0,  # Steps between evaluations; 0: at the end alone.
+    save_every=1000,  # Steps between checkpoints.
     evals=(),  # Protocols, as `linear_probe` or `word_similarity:ws353`.
-    evals_between=(),  # Those of every `eval_every` steps; none: `evals`.
+    evals_between=(),  # Protocols of every `eval_every` steps; none: `evals`.
     eval_items=0,  # Evaluate on a sample of this many items where there is no official split; 0: all.
     baselines=False,  # Evaluate the untrained model and features without learning too.
     baseline_seeds=1,  # Number of random seeds for the untrained baseline; the mean is reported.
     best_metric="",  # Keep, and report, the checkpoint with the best value of this evaluation metric.
-    horizon=0,  # Updates over which schedules run; 0: as many as the run was first asked for.
+    horizon=0,  # Steps over which schedules run; 0: the steps first asked for.
 )
 
 

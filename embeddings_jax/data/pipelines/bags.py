@@ -39,7 +39,13 @@ def bags(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = None, c
     cache_dir: Directory of derived data.
     part: Documents to read: `train`, where there is such a split, or `all`.
     unit: What counts as a document: `document`, `paragraph` or `window` (of `window` words).
-    normalize, min_count, min_documents, max_share, min_length, stop_words: See `count_documents`.
+    window: Words of a window; the last one of a document may be shorter.
+    normalize: Spelling of words: `a-z`, `lower`, `cased` or `spaces`.
+    min_count: Leaves out words that occur less often.
+    min_documents: Leaves out words of fewer documents.
+    max_share: Leaves out words of more than this fraction of the documents.
+    min_length: Leaves out words of fewer characters.
+    stop_words: Leaves out `english` (scikit-learn's list) or the words of a file, one per line; or `none`.
     max_size: Keeps this many of the most frequent words; 0: all.
     blocks: Number of blocks that devices share out.
     held_out: Fraction of the words that is held out.

@@ -28,9 +28,13 @@ def tiles(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = None, 
     dataset: Text, or a matrix.
     batch_size: Tiles of a batch.
     seed: Random seed of the order.
+    normalize, min_count, max_size, boundaries: Options of the words; see `word_blocks`.
+    window: Words on either side of a word that it occurs with.
+    weighting: Weight of a pair: `none`, or 1 / `distance`.
+    symmetric: Whether both sides count.
+    counting: `pairs`, or sliding `windows`; see `count_cooccurrences`.
+    memory: Limit for counting in MiB; the counts do not depend on it.
     cells_per_tile: Cells that a tile has on average.
-
-  The other options are those of `cells`.
   """
   cells, facts, encoder = counted(
       dataset, normalize=normalize, min_count=min_count, max_size=max_size, boundaries=boundaries, window=window,
