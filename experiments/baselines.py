@@ -112,10 +112,11 @@ def baselines(left_out: re.Pattern | None = None) -> list[dict[str, Any]]:
 
 
 # Components of metrics' names that readers know by another name.
-PLAIN = {"ws353": "WordSim-353", "simlex999": "SimLex-999", "men": "MEN", "google": "Google analogies", "sts-b": "STS-B",
-         "sts-average": "STS average", "cosadd": "3CosAdd", "total": "", "knn_accuracy": "kNN accuracy",
-         "spearman": "Spearman", "map": "MAP", "nmi": "NMI", "ari": "ARI", "npmi": "NPMI", "f1": "F1", "sst2": "SST-2",
-         "test": "", "class": "", "linear_probe": "linear probe"}
+PLAIN = {
+    "ws353": "WordSim-353", "simlex999": "SimLex-999", "men": "MEN", "google": "Google analogies", "sts-b": "STS-B",
+    "sts-average": "STS average", "sst2": "SST-2", "cosadd": "3CosAdd", "knn_accuracy": "kNN accuracy",
+    "spearman": "Spearman", "map": "MAP", "nmi": "NMI", "ari": "ARI", "npmi": "NPMI", "f1": "F1",
+    "linear_probe": "linear probe", "test": "", "class": "", "total": ""}
 
 
 def plain(metric: str) -> str:

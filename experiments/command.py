@@ -50,8 +50,11 @@ def parse_with_config(argv: Sequence[str]) -> ml_collections.ConfigDict | None:
   _parse(early)
   if FLAGS.list_models or FLAGS.list_data:
     return None
-  named = [a.partition("=")[2] for a in argv if a.lstrip("-").startswith("config.pipeline=")]
-  config = presets.load_config(FLAGS.model, FLAGS.preset, FLAGS.config_file, *named[-1:])
+  # Names come first: they decide which other keys there are.
+  named = dict(a.lstrip("-").removeprefix("config.").split("=", 1) for a in argv
+               if re.match(r"--?config\.(pipeline|[\w.]+\.name)=", a))
+  named.pop("data.name", None)
+  config = presets.load_config(FLAGS.model, FLAGS.preset, FLAGS.config_file, named.pop("pipeline", ""), named)
   _check_overrides(argv, config)
   FLAGS.unparse_flags()
   config_flags.DEFINE_config_dict("config", config)

@@ -244,6 +244,15 @@ def test_a_sigterm_saves_and_exits_75_and_the_same_command_goes_on(tmp_path):
   assert without_times(tmp_path / "w") == without_times(tmp_path / "whole")
 
 
+def test_names_decide_which_options_there_are():
+  shown = call("run", "--model=finetune", "--print_config", "--config.model.encoder.name=gpt",
+               "--config.model.encoder.norm=pre", "--config.optimizer.name=sgd", "--config.optimizer.momentum=.9").stdout
+  config = json.loads(shown)
+  encoder, optimizer = config["model"]["encoder"], config["optimizer"]
+  assert (encoder["name"], encoder["norm"]) == ("gpt", "pre") and "position_init" not in encoder
+  assert (optimizer["name"], optimizer["momentum"]) == ("sgd", 0.9) and "b1" not in optimizer
+
+
 def test_lists_and_config():
   assert call("run", "--list_models").stdout.split() == [
       "bert", "byol", "cbow", "cpc", "cpc_images", "cpc_images_supervised", "cpc_supervised", "cpc_text",

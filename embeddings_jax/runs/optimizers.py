@@ -17,6 +17,9 @@ OPTIONS = {"adam": _ADAM, "adamw": (*_ADAM, "weight_decay"), "sgd": ("momentum",
            "lamb": (*_ADAM, "weight_decay"), "lars": ("momentum", "weight_decay"), "adagrad": (), "rmsprop": (),
            "muon": ("b1", "b2", "weight_decay", "adam_fraction")}
 OPTIMIZERS = tuple(OPTIONS)
+# Options of every optimizer, with the values at which they change nothing.
+SHARED = {"schedule": "constant", "warmup_steps": 0, "warmup_fraction": 0.0, "end_fraction": 0.0, "clip_norm": 0.0,
+          "constant": ()}
 KEYS = ("name", "learning_rate", "schedule", "warmup_steps", "warmup_fraction", "end_fraction", "clip_norm",
         "constant", *dict.fromkeys(key for options in OPTIONS.values() for key in options))
 # Values at which an option that an optimizer lacks changes nothing: presets may keep them.
@@ -34,6 +37,17 @@ def players(config: Mapping[str, Any]) -> tuple[str, ...]:
     raise InputError(f"optimizer.{alone}={config[alone]}: stands beside the optimizers of {', '.join(several)}; give "
                      "it to each of them")
   return tuple(several)
+
+
+def defaults(config: Mapping[str, Any], *, whole: bool) -> dict[str, Any]:
+  """Returns the defaults of the options that an optimizer's config can have; None stands for optax's own.
+
+  Args:
+    config: Options of one optimizer.
+    whole: Whether the optimizer is used, and not its schedule alone.
+  """
+  options = OPTIONS.get(config.get("name", "adam"), ()) if whole else ()
+  return SHARED | ({"name": "adam"} if whole else {}) | dict.fromkeys(options)
 
 
 def schedule(config: Mapping[str, Any], num_steps: int, name: str = "optimizer") -> optax.Schedule:
@@ -91,8 +105,9 @@ def _transform(config: Mapping[str, Any], rate: optax.Schedule, place: str) -> o
   """The optimizer that the config names, with a rate."""
   name = config.get("name", "adam")
   check_options(config, NEUTRAL, place)
-  betas = {k: config[k] for k in _ADAM if k in config}
-  decay, fraction = config.get("weight_decay", 0.0), config.get("adam_fraction", 1.0)
+  betas = {k: config[k] for k in _ADAM if config.get(k) is not None}
+  decay, fraction, momentum = (config.get(key) for key in ("weight_decay", "adam_fraction", "momentum"))
+  decay, fraction = decay or 0.0, 1.0 if fraction is None else fraction
   transform = {
       "adam": lambda: optax.adam(rate, **betas),
       "adamw": lambda: optax.adamw(rate, weight_decay=decay, mask=_decays, **betas),
@@ -100,8 +115,8 @@ def _transform(config: Mapping[str, Any], rate: optax.Schedule, place: str) -> o
                                   optax.add_decayed_weights(decay, _decays), _layerwise_trust_ratio(),
                                   optax.scale_by_learning_rate(rate)),
       "lars": lambda: optax.lars(rate, decay, _decays, trust_ratio_mask=_decays,
-                                 momentum=config.get("momentum", 0.9)),
-      "sgd": lambda: optax.sgd(rate, momentum=config.get("momentum")),
+                                 momentum=0.9 if momentum is None else momentum),
+      "sgd": lambda: optax.sgd(rate, momentum=momentum),
       "adagrad": lambda: optax.adagrad(rate),
       "rmsprop": lambda: optax.rmsprop(rate),
       "muon": lambda: optax.contrib.muon(
@@ -130,7 +145,7 @@ def check_options(config: Mapping[str, Any], keys: Collection[str], place: str =
   check_choice(f"{place}.name", name, OPTIMIZERS)
   own = {key for options in OPTIONS.values() for key in options} - set(OPTIONS[name])
   for key in keys:
-    if key in own and key in config and config[key] not in NEUTRAL.get(key, ()):
+    if key in own and config.get(key) is not None and config[key] not in NEUTRAL.get(key, ()):
       able = ", ".join(other for other, options in OPTIONS.items() if key in options)
       raise InputError(f"{place}.{key}={config[key]}: {name} does not take it; {able} do")
 

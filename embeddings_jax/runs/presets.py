@@ -61,7 +61,8 @@ def model_names() -> list[str]:
   return sorted(path.stem for path in folder.glob("*.py") if path.stem != "__init__")
 
 
-def load_config(model: str, preset: str, config_file: str = "", pipeline: str = "") -> ml_collections.ConfigDict:
+def load_config(model: str, preset: str, config_file: str = "", pipeline: str = "",
+                names: Mapping[str, str] = {}) -> ml_collections.ConfigDict:
   """Returns the locked, completed config of a model.
 
   Args:
@@ -69,6 +70,8 @@ def load_config(model: str, preset: str, config_file: str = "", pipeline: str = 
     preset: Name of a preset.
     config_file: File of the user's to take the config from.
     pipeline: Replaces the config's pipeline; options that it does not have are left out.
+    names: Key -> name of a network or an optimizer that replaces the config's, as of `model.encoder.name`; options of
+      a network that the new one does not have are left out.
   """
   if config_file:
     path = pathlib.Path(config_file)
@@ -95,6 +98,8 @@ def load_config(model: str, preset: str, config_file: str = "", pipeline: str = 
     raise InputError(f"config_file={config_file}: give model, or `name` in the config")
   if pipeline:
     set_pipeline(config, pipeline)
+  for key, name in names.items():
+    _set_name(config, key, name)
   complete(config)
   return config.lock()
 
@@ -111,23 +116,41 @@ def set_pipeline(config: ml_collections.ConfigDict, name: str) -> None:
   complete(config)
 
 
+def _set_name(config: ml_collections.ConfigDict, path: str, name: str) -> None:
+  """Sets the name of a nested network or optimizer; what is unknown is an error once the flag itself is parsed."""
+  *parts, last = path.split(".")
+  node: Any = config
+  for part in parts:
+    node = node.get(part) if hasattr(node, "keys") else None
+  if not hasattr(node, "keys") or last not in node:
+    return
+  with node.unlocked():
+    node[last] = name
+    known = defaults(config).get(".".join(parts), {})
+    if parts[0] == "model":
+      for key in [key for key in node if key != last and key not in known]:
+        del node[key]
+
+
 def complete(config: ml_collections.ConfigDict) -> None:
-  """Adds the defaults of the pipeline's and the model's arguments, so that every one of them can be set."""
-  for node, values in defaults(config).items():
-    target = config.data if node == "data" else config.model if node == "model" else config.model.encoder
+  """Adds the defaults of the arguments of pipeline, model, network and optimizer, so that each can be set."""
+  for path, values in defaults(config).items():
+    target = config
+    for part in path.split("."):
+      target = target[part]
     with target.unlocked():
       for key, value in values.items():
         if key not in target:
-          target[key] = value
+          target[key] = config_dict.placeholder(float) if value is None else value
 
 
 def defaults(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-  """Returns the defaults of the arguments that a config can set, by its parts `data`, `model` and `model.encoder`.
+  """Returns the defaults of the arguments that a config can set, by its parts, as `data` or `model.encoder`.
 
   Facts, optimizers, functions and arrays are no options. A default of None is a placeholder of the annotated type.
   """
   from embeddings_jax.data import pipelines
-  from embeddings_jax.runs import build
+  from embeddings_jax.runs import build, optimizers
 
   values = {}
   if config["pipeline"]:
@@ -140,6 +163,13 @@ def defaults(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
       values["model.encoder"] = _options(build.network_module(encoder["name"]).encoder, left_out)
     except (ModuleNotFoundError, AttributeError):
       pass  # An unknown network is an error once it is built.
+  parameters = inspect.signature(build.find_factory(config)).parameters
+  whole = not {"optimizer", "optimizers"}.isdisjoint(parameters)
+  if players := optimizers.players(config["optimizer"]):
+    values |= {f"optimizer.{player}": optimizers.defaults(config["optimizer"][player], whole=True)
+               for player in players}
+  elif config["optimizer"]:
+    values["optimizer"] = optimizers.defaults(config["optimizer"], whole=whole)
   return values
 
 

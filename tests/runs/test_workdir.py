@@ -228,7 +228,7 @@ DAMAGED_RECORDS = {
     "batch": (recorded(batch={"x": [[150, -4], "float32"]}), "batch: field 'x'"),
     "dtype": (recorded(batch={"x": [[150, 4], "object"]}), "batch: field 'x'"),
     "fact": (recorded(facts={"counts": {"shape": [1 << 40], "dtype": "int64"}}), "asks for 8796093022208 bytes"),
-    "format": (recorded(format=1), r"another version .* \(format 1, expected 2\); train it again"),
+    "format": (recorded(format=1), r"another version .* \(format 1, expected 3\); train it again"),
     "deep": ("[" * 100_000, "nested too deeply"),
 }
 
