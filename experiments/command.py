@@ -2,10 +2,12 @@
 import difflib
 import importlib.metadata
 import importlib.util
+import inspect
 import os
 import pathlib
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 
 import ml_collections
@@ -126,12 +128,36 @@ def speed_up_cpus() -> None:
     os.environ["XLA_FLAGS"] = f"{given} {NO_YNNPACK_CONVOLUTIONS}".strip()
 
 
+def described(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> str:
+  """Returns the help of a command: what it does, its flags, and with `--model` the keys of that model's config."""
+  wrapped = lambda line: textwrap.wrap(line, 100, initial_indent="  ", subsequent_indent="      ")
+  text = [inspect.getdoc(inspect.getmodule(main)) or "", "", "Flags:"]
+  for module, defined in FLAGS.flags_by_module_dict().items():
+    if module.startswith("experiments") or module == sys.argv[0] or module == "__main__":
+      for flag in defined:
+        shown = "" if flag.default in (None, "", []) else f" (default: {flag.default})"
+        text += wrapped(f"--{flag.name}: {flag.help}{shown}")
+  if "model" in FLAGS and any(argument.lstrip("-").startswith("model=") for argument in argv):
+    from experiments import pages  # Imports models, which takes a while.
+
+    _parse([argument for argument in argv if argument.lstrip("-").partition("=")[0] in ("model", "preset")
+            or argument == argv[0]])
+    text += ["", f"Keys of --model={FLAGS.model} --preset={FLAGS.preset}:"]
+    for key, value, meaning in pages.config_rows(presets.load_config(FLAGS.model, FLAGS.preset)):
+      text += wrapped(f"--config.{key}={value}  {meaning}")
+  return "\n".join(text)
+
+
 def call(main: Callable[[Sequence[str]], int | None]) -> None:
   """Runs a command and exits; what a user can mend ends in one line, not in a traceback."""
-  speed_up_cpus()
   logging.set_verbosity(logging.FATAL)  # Libraries raise what they log as errors.
   try:
-    code = main(sys.argv) or 0
+    if {"--help", "-help", "-h"} & set(sys.argv[1:]):
+      print(described(main, sys.argv))
+      code = 0
+    else:
+      speed_up_cpus()
+      code = main(sys.argv) or 0
   except InputError as error:
     code = _fail(with_flags(str(error)), USAGE_ERROR)
   except KeyboardInterrupt as error:

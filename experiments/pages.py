@@ -14,8 +14,9 @@ from typing import Any
 
 from embeddings_jax import eval as protocols
 from embeddings_jax import extensions
-from embeddings_jax.data import catalog, pipelines
-from embeddings_jax.runs import build, presets
+from embeddings_jax.data import catalog, pipelines, reading
+from embeddings_jax.nets.text_encoder import TextEncoder
+from embeddings_jax.runs import build, optimizers, presets
 from embeddings_jax.types import OUTPUTS, is_fact
 from experiments import baselines, command
 
@@ -66,8 +67,8 @@ def summary(documented: Any) -> str:
 
 
 def arguments(function: Callable[..., Any]) -> dict[str, str]:
-  """Returns the meanings of a function's arguments, from the `Args:` section of its docstring."""
-  section = re.search(r"^Args:\n((?:  .*\n?|\n)*)", inspect.getdoc(function) or "", re.MULTILINE)
+  """Returns the meanings of arguments or attributes, from that section of a docstring."""
+  section = re.search(r"^(?:Args|Attributes):\n((?:  .*\n?|\n)*)", inspect.getdoc(function) or "", re.MULTILINE)
   meanings = {}
   for entry in re.split(r"\n(?=\S)", textwrap.dedent(section[1]).strip()) if section else ():
     names, _, text = entry.partition(": ")
@@ -203,16 +204,52 @@ def _flags(module: str) -> list[tuple[str, str, str]]:
   return rows
 
 
+def config_rows(config: Any) -> list[tuple[str, Any, str]]:
+  """Returns every key of a config with its value and meaning."""
+  pipeline = pipelines.find(config.pipeline)
+  meanings = {name: text for name, _, text in _default_rows()}
+  options = {"model": arguments(build.find_factory(config)), "optimizer": optimizers.MEANINGS,
+             "data": {"name": "Name or path of the dataset"} | arguments(reading.text) | arguments(pipeline.READ)
+             | arguments(pipelines.function(pipeline))}
+  rows = []
+  for key, value in config.items():
+    if key not in options:
+      rows.append((key, value, meanings.get(key, "")))
+      continue
+    for name, nested in value.items():
+      if hasattr(nested, "keys"):
+        known = optimizers.MEANINGS if key == "optimizer" else _network_arguments(nested.name)
+        rows += [(f"{key}.{name}.{option}", setting, known.get(option, "")) for option, setting in nested.items()]
+      else:
+        rows.append((f"{key}.{name}", nested, options[key].get(name, "")))
+  return rows
+
+
+def _network_arguments(name: str) -> dict[str, str]:
+  """Returns the meanings of a network's options: its own, those of its class, and of the model that it belongs to."""
+  module = build.network_module(name)
+  network = module.encoder
+  meanings = {"name": "Network: a model that has an encoder, or a module of `nets/`"}
+  for documented in (TextEncoder, network.__annotations__.get("return"), getattr(module, name, None), network):
+    meanings |= arguments(documented) if documented is not None else {}
+  return meanings
+
+
 def config_keys() -> str:
   """Returns the table of the keys that every config has, with their comments."""
+  rows = [(f"`{key}`", f"`{value}`", text) for key, value, text in _default_rows()]
+  return table(("key", "default", "meaning"), rows)
+
+
+def _default_rows() -> list[tuple[str, str, str]]:
   source = inspect.getsource(presets)
   call = next(node.value for node in ast.parse(source).body
               if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "DEFAULTS")
   lines, rows = source.split("\n"), []
   for keyword in call.keywords:
     comment = lines[keyword.value.end_lineno - 1].partition("#")[2].strip()
-    rows.append((f"`{keyword.arg}`", f"`{ast.unparse(keyword.value)}`", comment))
-  return table(("key", "default", "meaning"), rows)
+    rows.append((keyword.arg, ast.unparse(keyword.value), comment))
+  return rows
 
 
 if __name__ == "__main__":

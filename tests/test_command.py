@@ -17,12 +17,13 @@ from absl import flags
 from commands import call
 
 import experiments
+from embeddings_jax import configs
 from embeddings_jax.data import own
 from embeddings_jax.runs import presets
 from embeddings_jax.runs.load import load_run
 from embeddings_jax.train.signals import Interrupted, Signals
 from embeddings_jax.types import InputError
-from experiments import command
+from experiments import command, pages
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -244,9 +245,25 @@ def test_a_sigterm_saves_and_exits_75_and_the_same_command_goes_on(tmp_path):
   assert without_times(tmp_path / "w") == without_times(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("name", ["run", "embed", "evaluate", "export", "neighbors", "sample", "walks", "benchmark"])
+def test_help_names_every_flag(name):
+  done = call(name, "--help")
+  assert done.returncode == 0
+  assert all(f"  {row[0].strip('`')}: " in done.stdout for row in pages.flag_rows(name))
+
+
+def test_help_of_a_model_names_every_key_with_a_meaning():
+  text = call("run", "--help", "--model=bert").stdout
+  keys = re.findall(r"^  --config\.([\w.]+)=", text, re.MULTILINE)
+  assert {"model.dim", "optimizer.b1", "data.max_length", "steps"} <= set(keys)
+  for name in presets.model_names():
+    assert not [key for key, _, meaning in pages.config_rows(presets.load_config(name, "demo")) if not meaning]
+
+
 def test_names_decide_which_options_there_are():
-  shown = call("run", "--model=finetune", "--print_config", "--config.model.encoder.name=gpt",
-               "--config.model.encoder.norm=pre", "--config.optimizer.name=sgd", "--config.optimizer.momentum=.9").stdout
+  names = ("--config.model.encoder.name=gpt", "--config.optimizer.name=sgd")
+  shown = call("run", "--model=finetune", "--print_config", *names, "--config.model.encoder.norm=pre",
+               "--config.optimizer.momentum=.9").stdout
   config = json.loads(shown)
   encoder, optimizer = config["model"]["encoder"], config["optimizer"]
   assert (encoder["name"], encoder["norm"]) == ("gpt", "pre") and "position_init" not in encoder
@@ -254,10 +271,8 @@ def test_names_decide_which_options_there_are():
 
 
 def test_lists_and_config():
-  assert call("run", "--list_models").stdout.split() == [
-      "bert", "byol", "cbow", "cpc", "cpc_images", "cpc_images_supervised", "cpc_supervised", "cpc_text",
-      "eigenfaces", "elmo", "finetune", "glove", "gmm", "gpt", "kmeans", "linear_autoencoder", "lsa", "mae", "pca",
-      "plsa", "ppmi", "resnet_supervised", "sgns", "simclr", "simcse", "simsiam", "skipgram", "vit_supervised"]
+  listed = call("run", "--list_models").stdout.split()
+  assert listed == sorted(path.stem for path in pathlib.Path(configs.__path__[0]).glob("[a-z]*.py"))
   listed = call("run", "--list_data").stdout
   assert all(name in listed for name in ("digits", "pydocs", "fsdd", "enwiki-2015"))
   config = json.loads(call("run", "--model=gmm", "--print_config", "--steps=9").stdout)

@@ -22,6 +22,16 @@ SHARED = {"schedule": "constant", "warmup_steps": 0, "warmup_fraction": 0.0, "en
           "constant": ()}
 KEYS = ("name", "learning_rate", "schedule", "warmup_steps", "warmup_fraction", "end_fraction", "clip_norm",
         "constant", *dict.fromkeys(key for options in OPTIONS.values() for key in options))
+MEANINGS = {
+    "name": "Optimizer: " + ", ".join(OPTIONS), "learning_rate": "Peak of the learning rate",
+    "schedule": "Course of the learning rate after the warm-up: " + ", ".join(SCHEDULES),
+    "warmup_steps": "Steps of the linear warm-up", "warmup_fraction": "Steps of the warm-up, as a fraction of all",
+    "end_fraction": "Learning rate at the end, as a fraction of the peak",
+    "clip_norm": "Largest norm of the gradient; 0: no clipping",
+    "constant": "Names of parameters whose rate does not fall", "b1": "Decay of the first moment",
+    "b2": "Decay of the second moment", "eps": "Added to the root of the second moment",
+    "weight_decay": "Decoupled weight decay, of kernels and tables", "momentum": "Momentum",
+    "adam_fraction": "Rate of parameters that muon leaves to AdamW, as a fraction of its own"}
 # Values at which an option that an optimizer lacks changes nothing: presets may keep them.
 NEUTRAL = {"weight_decay": (0, None), "adam_fraction": (1, None), "momentum": (0, None)}
 _RANGES = {"learning_rate": (0, np.inf), "warmup_steps": (0, np.inf), "warmup_fraction": (0, 1),
