@@ -83,6 +83,7 @@ OUTPUTS: Mapping[str, Output] = {
     "calibrated": Output(None, "`extra` of a `GradientState` with the running statistics of the batch alone, for a "
                                "fair untrained baseline"),
     "draws": Output(None, "what an update draws: tokens, windows and noise words", ("state", "batch", "rng")),
+    "walks": Output(("n", "length"), "random walks of an update, -1 behind their ends"),
     "weighted": Output(("n", "cells"), "weighted cells of blocks of a sparse matrix"),
     "similarities": Output(("n",), "values of a sparse matrix at its cells"),
 }
@@ -102,6 +103,7 @@ class Source(NamedTuple):
     whole: every batch is `resident`, with rows sharded over the mesh; the feed is empty. The loop
       adds rows with `mask` 0 until the data shards divide them.
     may_pad: whether it may; not where models keep a state per row, which must not depend on the mesh.
+    shared: Names of a batch's arrays that are no examples, as a graph's; they are replicated.
   """
 
   facts: Mapping[str, Any]
@@ -111,6 +113,7 @@ class Source(NamedTuple):
   resident: Mapping[str, Any] = {}
   whole: bool = False
   may_pad: bool = True
+  shared: Sequence[str] = ()
 
   def batch_at(self, step: int) -> dict[str, Any]:
     """The global batch of `step` on the host."""
