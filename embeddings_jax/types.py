@@ -83,7 +83,7 @@ OUTPUTS: Mapping[str, Output] = {
     "calibrated": Output(None, "`extra` of a `GradientState` with the running statistics of the batch alone, for a "
                                "fair untrained baseline"),
     "draws": Output(None, "what an update draws: tokens, windows and noise words", ("state", "batch", "rng")),
-    "walks": Output(("n", "length"), "random walks of an update, -1 behind their ends"),
+    "walks": Output(("num_walks", "length"), "random walks of an update, -1 behind their ends"),
     "weighted": Output(("n", "cells"), "weighted cells of blocks of a sparse matrix"),
     "similarities": Output(("n",), "values of a sparse matrix at its cells"),
 }

@@ -75,7 +75,8 @@ def graph_dataset(name: str, table: GraphTable, labels: Mapping[str, np.ndarray]
 def from_object(graph: Any, name: str = "graph") -> Dataset | None:
   """Returns a networkx graph, a square matrix of scipy or a `GraphTable` as a dataset; None for anything else.
 
-  Attributes that all nodes of a networkx graph have become labels. A matrix that is not symmetric is a directed graph.
+  Attributes that all nodes of a networkx graph have become labels. A matrix that is not symmetric is a directed
+  graph.
   """
   if isinstance(graph, GraphTable):
     return graph_dataset(name, graph)
@@ -87,8 +88,8 @@ def from_object(graph: Any, name: str = "graph") -> Dataset | None:
     coo = graph.tocoo()
     there = coo.data != 0
     edges, weights = np.stack([coo.row[there], coo.col[there]], 1), np.asarray(coo.data[there], np.float64)
-    directed = abs(graph - graph.T).sum() != 0
-    return graph_dataset(name, build_graph(range(graph.shape[0]), edges, weights, directed=bool(directed), where=name))
+    directed = bool(abs(graph - graph.T).sum() != 0)
+    return graph_dataset(name, build_graph(range(graph.shape[0]), edges, weights, directed=directed, where=name))
   return None
 
 
