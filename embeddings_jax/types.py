@@ -173,6 +173,7 @@ class Protocol(NamedTuple):
     needs: What a model must offer, names of `runs/needs.py: NEEDS`: `embed`, `sentences`, `vocabulary`, `hidden`, ...
     uses: Needs that it can do without.
     labels: Whether it asks about labels of the dataset's items.
+    several_labels: Whether an item may have several, bool [num_items, num_classes].
     default: Name of the dataset or list that is asked about unless another is named; "" for the run's own dataset.
     metrics: Last component of a metric's name, or a pattern of it -> direction and unit.
     dataset: Whether it is asked about a dataset; False if about the run's own task or held-out split.
@@ -185,6 +186,7 @@ class Protocol(NamedTuple):
   needs: Sequence[str] = ("embed",)
   uses: Sequence[str] = ()
   labels: bool = False
+  several_labels: bool = False
   default: str = ""
   metrics: Mapping[str, Metric] = {}
   dataset: bool = True

@@ -188,7 +188,7 @@ def pilot_visits(graph: Any, walk: Callable[..., Array], num_nodes: int) -> Arra
 def keep_table(counts: Array, subsample: float, num_rows: int) -> Array:
   """Returns `word_blocks.Words.keep` of counts [n] on the device, [num_rows]."""
   ratio = subsample * counts.sum() / jnp.maximum(counts, 1)
-  keep = jnp.sqrt(ratio) + ratio if subsample else jnp.full(counts.shape, 2.0)
+  keep = jnp.sqrt(ratio) + ratio if subsample else jnp.full(counts.shape, 2.0, jnp.float32)
   return jnp.pad(keep, (0, num_rows - len(counts)))
 
 

@@ -2,7 +2,7 @@
 with negative sampling on biased random walks.
 
 A walk at node v that came from t goes to x with probability proportional to w(v, x) alpha(t, x), alpha = 1/p for
-x = t, 1 for a neighbor x of t, 1/q otherwise. Node i of a walk looks at all nodes j with 0 < |i - j| <= r_i, r_i uniform
+x = t, 1 for a neighbor x of t, 1/q otherwise. Node i of a walk looks at all j with 0 < |i - j| <= r_i, r_i uniform
 on 1 ... c. One step lowers, over the n_i pairs of each position and K noise nodes m ~ P_n(v) = visits(v)^{3/4} / Z,
 
   L = - sum_i [ sum_j log sigma(f(v_i) . g(v_j)) + (k n_i / K) sum_m log sigma(-f(v_i) . g(m)) ].
