@@ -166,7 +166,7 @@ def netmf(
 
     state = jax.lax.cond(state.done > 0, lambda state: state, solve, state)
     return state, {"loss": state.unexplained, "residual": state.residual,
-                   "converged": (state.residual <= tol).astype(jnp.float32)}
+                   "converged": (state.residual < tol).astype(jnp.float32)}
 
   def embed(state, batch):
     vectors = state.vectors[jnp.where(batch["node"] >= 0, batch["node"], num_nodes)]
