@@ -143,8 +143,9 @@ def netmf(
     root = jnp.pad(scale(0.5), (0, 1))
     cells = weight * root[row] * root[col]
     found = min(rank, num_nodes)
-    vectors, values, _ = search(lambda x: csr_matmul(cells, col, starts, x), num_nodes, found, rng)
-    factor = scale(0.5)[:, None] * vectors * jnp.sqrt(filtered(values, window) * volume)
+    # Shifted by 1, as the search ranks what it has not found yet as 0.
+    vectors, values, _ = search(lambda x: csr_matmul(cells, col, starts, x) + x, num_nodes, found, rng)
+    factor = scale(0.5)[:, None] * vectors * jnp.sqrt(filtered(values - 1, window) * volume)
     rows_of = lambda part: jnp.log(jnp.maximum(1, _matmul(part, factor.T)))
     if 4e-9 * num_nodes**2 <= max_memory:
       matrix = rows_of(factor)
@@ -159,7 +160,7 @@ def netmf(
       first, second = jax.random.split(rng)
       product, squares = operator(batch, first)
       vectors, values, residual = search(product, num_nodes, dim, second, magnitude=True)
-      vectors = vectors * jnp.sqrt(jnp.abs(values))
+      vectors = jnp.where((degrees > 0)[:, None], vectors * jnp.sqrt(jnp.abs(values)), 0)
       return NetmfState(jnp.pad(vectors, ((0, 1), (0, 0))), values,
                         jnp.maximum(1 - (values**2).sum() / jnp.maximum(squares, 1e-30), 0), residual,
                         jnp.ones((), jnp.int32))
