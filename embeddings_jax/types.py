@@ -83,6 +83,7 @@ OUTPUTS: Mapping[str, Output] = {
     "calibrated": Output(None, "`extra` of a `GradientState` with the running statistics of the batch alone, for a "
                                "fair untrained baseline"),
     "draws": Output(None, "what an update draws: tokens, windows and noise words", ("state", "batch", "rng")),
+    "walks": Output(("num_walks", "length"), "random walks of an update, -1 behind their ends"),
     "weighted": Output(("n", "cells"), "weighted cells of blocks of a sparse matrix"),
     "similarities": Output(("n",), "values of a sparse matrix at its cells"),
 }
@@ -102,6 +103,7 @@ class Source(NamedTuple):
     whole: every batch is `resident`, with rows sharded over the mesh; the feed is empty. The loop
       adds rows with `mask` 0 until the data shards divide them.
     may_pad: whether it may; not where models keep a state per row, which must not depend on the mesh.
+    shared: Names of a batch's arrays that are no examples, as a graph's; they are replicated.
   """
 
   facts: Mapping[str, Any]
@@ -111,6 +113,7 @@ class Source(NamedTuple):
   resident: Mapping[str, Any] = {}
   whole: bool = False
   may_pad: bool = True
+  shared: Sequence[str] = ()
 
   def batch_at(self, step: int) -> dict[str, Any]:
     """The global batch of `step` on the host."""
@@ -170,6 +173,7 @@ class Protocol(NamedTuple):
     needs: What a model must offer, names of `runs/needs.py: NEEDS`: `embed`, `sentences`, `vocabulary`, `hidden`, ...
     uses: Needs that it can do without.
     labels: Whether it asks about labels of the dataset's items.
+    several_labels: Whether an item may have several, bool [num_items, num_classes].
     default: Name of the dataset or list that is asked about unless another is named; "" for the run's own dataset.
     metrics: Last component of a metric's name, or a pattern of it -> direction and unit.
     dataset: Whether it is asked about a dataset; False if about the run's own task or held-out split.
@@ -182,6 +186,7 @@ class Protocol(NamedTuple):
   needs: Sequence[str] = ("embed",)
   uses: Sequence[str] = ()
   labels: bool = False
+  several_labels: bool = False
   default: str = ""
   metrics: Mapping[str, Metric] = {}
   dataset: bool = True

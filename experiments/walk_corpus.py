@@ -15,8 +15,9 @@ import numpy as np
 from embeddings_jax.data.files.atomic import replacing
 from embeddings_jax.data.files.graphs import GraphTable
 from embeddings_jax.data.files.streams import quoted
+from embeddings_jax.data.graphs import weight_thresholds
 from embeddings_jax.errors import InputError
-from embeddings_jax.ops.walks import Graph, random_walks, weight_thresholds
+from embeddings_jax.ops.walks import Graph, random_walks
 
 WALKERS = 1 << 17  # Walks drawn at a time.
 # Gzip's header has no time, so that the same walks are the same file.

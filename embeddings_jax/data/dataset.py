@@ -23,16 +23,18 @@ class Dataset(NamedTuple):
 
   Attributes:
     name: as the user gave it.
-    kind: `rows`, `images`, `text`, `audio`, `bags` or `matrix`; text in parts also `pairs`, `triples`, `choices`,
-      `questions`, `words`.
+    kind: `rows`, `images`, `text`, `audio`, `bags`, `matrix` or `graph`; text in parts also `pairs`, `triples`,
+      `choices`, `questions`, `words`.
     items: rows: float32 `[num_rows, num_features]`, or float64 or integers where float32 would lose digits; images:
       uint8 `[num_images, height, width, channels]`, perhaps memory-mapped; text: a sequence of strings, documents
       (read from the disk as they are asked for); audio: a list of int16 `[num_samples]`; bags: see `bags.py`; matrix:
-      see `matrix.py`; pairs and what follows it: see `task_files.py`; triples: (anchor, like it, unlike it).
+      see `matrix.py`; graph: names of the nodes; pairs and what follows it: see `task_files.py`; triples: (anchor,
+      like it, unlike it).
     rate: Sample rate of audio, in Hz.
     names: Names of the rows, documents or clips.
-    columns: names of the features.
-    labels: name -> array over the items, of integers or strings. Never shown to a model in training.
+    columns: Names of the features.
+    labels: name -> array over the items, of integers or strings; bool `[num_items, num_classes]` where an item may
+      have several. Never shown to a model in training.
     split: name -> indices of items, where the dataset has an official split.
     fingerprint: SHA-256 (hex) of what determines the content.
     image: `(height, width)` or `(height, width, 3)` where a row is the pixels of an image.
@@ -41,6 +43,8 @@ class Dataset(NamedTuple):
     gaps: Whether rows may lack values, which are NaN.
     lines: Whether each line of a document is a sentence.
     note: How the files were read, for the user to check: rows, columns, and what was recognized.
+    graph: Edges between the items, a `files/graphs.py: GraphTable`.
+    links: Edges that were removed from the graph before training, a `link_split.py: Links`.
   """
 
   name: str
@@ -58,6 +62,8 @@ class Dataset(NamedTuple):
   gaps: bool = False
   lines: bool = False
   note: str = ""
+  graph: Any = None
+  links: Any = None
 
 
 def content_digest(arrays: Iterable[np.ndarray]) -> str:
@@ -199,7 +205,8 @@ def as_dataset(data: Any, name: str = "", cache_dir: str | os.PathLike | None = 
 
   Args:
     data: Rows [n, num_features]; images [n, height, width] or [n, height, width, channels], uint8 or floats in
-      [0, 1]; an iterable of texts; or a `Dataset`, which is returned as it is.
+      [0, 1]; an iterable of texts; a graph: of networkx, or a square sparse matrix of scipy; or a `Dataset`, which is
+      returned as it is.
     name: Name of the dataset; by default its kind.
     cache_dir: Directory of derived data, where texts are kept.
 
@@ -210,6 +217,11 @@ def as_dataset(data: Any, name: str = "", cache_dir: str | os.PathLike | None = 
     return data
   if isinstance(data, str):
     raise InputError(f"data: {data[:60]!r} is one string; give a list of texts")
+  from embeddings_jax.data import graphs  # Imports this module.
+
+  graph = graphs.from_object(data, name or "graph")
+  if graph is not None:
+    return graph
   if not hasattr(data, "ndim"):
     return from_texts(data, name or "texts", cache_dir)
   array = np.asarray(data)

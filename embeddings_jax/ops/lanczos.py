@@ -70,16 +70,22 @@ def extend(process: Process, image: Float[Array, "n b"]) -> Process:
                  process.size + process.block.shape[1])
 
 
-def restart(process: Process, kept: int) -> tuple[Array, Array, Array, Array]:
+def restart(process: Process, kept: int, magnitude: bool = False) -> tuple[Array, Array, Array, Array]:
   """The best that the basis holds, after at least one extension.
 
+  Args:
+    process: The process.
+    kept: Number of eigenvectors.
+    magnitude: Whether to keep the values that are largest in magnitude, as singular values are.
+
   Returns:
-    vectors [kept, n]; values [kept], descending; the norms of their residuals C v - value v [kept]; the block
-    [n, b] to go on with.
+    vectors [kept, n]; values [kept], descending (in magnitude); the norms of their residuals C v - value v [kept];
+    the block [n, b] to go on with.
   """
   size = process.block.shape[1]
   values, turn = jnp.linalg.eigh(jnp.triu(process.core) + jnp.triu(process.core, 1).T)
-  values, turn = values[::-1][:kept], turn[:, ::-1][:, :kept]
+  order = jnp.argsort(-jnp.abs(values)) if magnitude else jnp.arange(values.shape[0])[::-1]
+  values, turn = values[order][:kept], turn[:, order][:, :kept]
   last = jax.lax.dynamic_slice_in_dim(turn, process.size - size, size)
   residual = jnp.linalg.norm(process.beyond @ last, axis=0)
   vectors = jnp.matmul(turn.T, process.basis, precision="highest")

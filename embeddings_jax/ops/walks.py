@@ -43,7 +43,6 @@ from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt32
 from embeddings_jax.types import InputError
 
 PADDING = -1  # Follows the last node of a walk that ended early.
-_ROWS = 1024
 _MIN_REFUSALS = 16  # Rows shorter than this are not scanned before as many refusals.
 
 
@@ -54,42 +53,13 @@ class Graph(NamedTuple):
     indptr: Row v holds the edges `indptr[v]` to `indptr[v + 1] - 1`; int32 [n + 1].
     indices: Targets of the edges, increasing within a row; int32 [m].
     thresholds: Edge j of a row is drawn by the words up to `thresholds[j]` that exceed `thresholds[j - 1]`; uint32
-      [m], the last of a row is 2**32 - 1. None if all edges of a row are equally likely.
+      [m], the last of a row is 2**32 - 1; see `data/graphs.py: weight_thresholds`. None if all edges of a row are
+      equally likely.
   """
 
   indptr: Int[Array, " n_plus_1"]
   indices: Int[Array, " m"]
   thresholds: UInt32[Array, " m"] | None = None
-
-
-def weight_thresholds(indptr: np.ndarray, weights: np.ndarray) -> np.ndarray:
-  """Returns the cumulative weights of each row in units of 2**-32, uint32 [m], for `Graph.thresholds`.
-
-  Args:
-    indptr: int [n + 1].
-    weights: Positive numbers, float64 [m].
-
-  Raises:
-    InputError: A weight is not positive and finite.
-  """
-  weights = np.asarray(weights, np.float64)
-  bad = ~(np.isfinite(weights) & (weights > 0))
-  if bad.any():
-    raise InputError(f"weights: edge {bad.argmax()} has {weights[bad.argmax()]}, expected a positive number")
-  thresholds = np.empty(len(weights), np.uint32)
-  for row in range(0, len(indptr) - 1, _ROWS):  # Some rows at a time keep the running sum of shares small, so exact.
-    part = np.asarray(indptr[row:row + _ROWS + 1], np.int64)
-    degree = np.diff(part)
-    degree, last = degree[degree > 0], part[1:][degree > 0] - part[0] - 1
-    if len(last):
-      of_part = weights[part[0]:part[-1]]
-      total = np.add.reduceat(of_part, last - degree + 1)
-      share = np.cumsum(of_part / np.repeat(total, degree))
-      before = np.repeat(np.concatenate([[0.0], share[last[:-1]]]), degree)
-      scaled = np.clip(np.ceil((share - before) * 2.0**32) - 1, 0, 2**32 - 1).astype(np.uint32)
-      scaled[last] = 2**32 - 1
-      thresholds[part[0]:part[-1]] = scaled
-  return thresholds
 
 
 def search_rounds(max_degree: int) -> int:

@@ -199,7 +199,7 @@ class Evaluator:
       options |= self.provided(need) or {}
     material, prefix = self._material(name, declared)
     if declared.labels:
-      material = with_labels(name, material, self._report)
+      material = with_labels(name, material, self._report, declared.several_labels)
     parameters = inspect.signature(declared.function).parameters
     options = {key: value for key, value in options.items() if key in parameters}
     if declared.lists:
@@ -346,10 +346,18 @@ def expanded(names: Sequence[str], find_protocol: Callable[[str], Protocol] = fi
   return list(itertools.chain.from_iterable(map(each, names)))
 
 
-def with_labels(name: str, dataset: Any, report: Callable[[str], None]) -> Any:
-  """Returns the dataset with the labels that tell items apart: two classes or more among the training rows."""
+def with_labels(name: str, dataset: Any, report: Callable[[str], None], several: bool = False) -> Any:
+  """Returns the dataset with the labels that tell items apart: two classes or more among the training rows.
+
+  Unless `several`, labels of which an item may have more than one are left out.
+  """
   if not dataset.labels:
     raise LeftOut(f"{dataset.name!r} has no labels")
+  if not several and any(np.ndim(values) > 1 for values in dataset.labels.values()):
+    dataset = dataset._replace(labels={label: values for label, values in dataset.labels.items()
+                                       if np.ndim(values) == 1})
+    if not dataset.labels:
+      raise LeftOut(f"items of {dataset.name!r} have several labels each; ask node_classification")
   rows = np.asarray(dataset.split.get("train", np.arange(len(dataset.items))))
   constant = [label for label, values in dataset.labels.items() if len(np.unique(np.asarray(values)[rows])) < 2]
   if len(constant) == len(dataset.labels):

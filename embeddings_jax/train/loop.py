@@ -198,13 +198,15 @@ def programs(model: Model, source: Source) -> tuple[Callable, Callable]:
   dispatch,
   `(state, seed, numbers, count, resident, feeds) -> (state, metrics)`, of the first `count` of k steps `numbers`
   [k], so that one program serves the shorter dispatches too; metrics are [k]."""
-  return _programs(model.init, model.update, source.assemble)
+  return _programs(model.init, model.update, source.assemble, tuple(source.shared))
 
 
 @functools.lru_cache(maxsize=2)  # So that the next training of a model in this process finds it traced and compiled.
-def _programs(init: Callable, update: Callable, assemble: Callable) -> tuple[Callable, Callable]:
+def _programs(init: Callable, update: Callable, assemble: Callable,
+              shared: tuple[str, ...]) -> tuple[Callable, Callable]:
   def batch_of(resident, feed):
-    return constrain(assemble(resident, feed), P(DATA_AXES))
+    batch = assemble(resident, feed)
+    return {name: constrain(value, P() if name in shared else P(DATA_AXES)) for name, value in batch.items()}
 
   def make_state(seed, resident, feeds):
     rng = jax.random.split(jax.random.key(seed))[0]

@@ -3,17 +3,21 @@ from fnmatch import fnmatchcase
 from types import SimpleNamespace
 
 import jax.numpy as jnp
+import networkx as nx
 import numpy as np
 import pytest
 
 from embeddings_jax import eval as protocols
+from embeddings_jax.data.dataset import as_dataset
 from embeddings_jax.data.encoders.bags import BagEncoder
+from embeddings_jax.data.graphs import read
 from embeddings_jax.data.sources import array_source
 from embeddings_jax.data.words import Vocabulary
 from embeddings_jax.eval import probing, text_classification
 
 # What no model changes, and what a perfect one need not improve: its vectors may be as uniform as random ones.
-SAME = ("majority/", "unigram", "uniformity", "span/dev/")
+HEURISTICS = ("common_neighbors", "jaccard", "adamic_adar", "preferential_attachment")
+SAME = ("majority/", "unigram", "uniformity", "span/dev/", *HEURISTICS, "average")
 SPLIT = {"train": np.arange(60), "dev": np.arange(60, 80), "test": np.arange(80, 120)}
 LABEL = np.random.default_rng(0).permutation(np.arange(120) % 2)
 
@@ -144,6 +148,17 @@ def _finetuning(perfect):
   }
 
 
+def _of_nodes(name, perfect):
+  graph = nx.planted_partition_graph(2, 60, 1.0, 0.0, seed=0)
+  dataset = read("x", dataset=as_dataset(graph), held_out=0.3)._replace(labels={"class": np.repeat(["a", "b"], 60)})
+  vectors = np.repeat([[3.0, 0.0], [0.0, 3.0]], 60, 0) if perfect else np.random.default_rng(9).normal(size=(120, 2))
+  found = protocols.find(name).function(lambda items: vectors, dataset)
+  if name == "node_classification":
+    split = {"train": np.arange(0, 120, 2), "test": np.arange(1, 120, 2)}
+    found |= protocols.find(name).function(lambda items: vectors, dataset._replace(split=split))
+  return found
+
+
 CASES = {
     **{name: lambda perfect, name=name: _of_labels(name, perfect)
        for name in ("clustering", "few_shot", "knn", "linear_probe", "retrieval", "transfer")},
@@ -151,6 +166,8 @@ CASES = {
        for name in ("pair_retrieval", "pair_verification", "sts")},
     "analogies": _analogies, "categorization": _categorization, "synonyms": _synonyms,
     "word_similarity": _word_similarity, "text_classification": _text_classification, "probing": _probing,
+    **{name: lambda perfect, name=name: _of_nodes(name, perfect)
+       for name in ("node_classification", "link_prediction")},
     "topics": _topics, "held_out": _held_out, "finetuning": _finetuning,
 }
 

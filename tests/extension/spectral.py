@@ -3,4 +3,4 @@
 
 def get_config(preset="tiny"):
   return dict(name="spectral", model=dict(dim=2), pipeline="graph", steps=2, log_every=1,
-              evals=("node_classification",))
+              evals=("node_probe",))

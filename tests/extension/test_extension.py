@@ -52,5 +52,5 @@ def test_the_spectral_embedding_of_an_edge_list(tmp_path):
   vector = np.linalg.eigh(laplacian)[1][:, 1] / np.sqrt([degree for _, degree in club.degree()])
   first = np.load(tmp_path / "o.npy")[:, 0]
   assert abs(first) @ [1, 1] == pytest.approx(abs(vector[[33, 0]]).sum(), rel=1e-4) and first[0] * first[1] < 0
-  done = call("evaluate", f"--workdir={tmp_path / 'w'}", f"--extension={FOLDER}", "--protocols=node_classification")
+  done = call("evaluate", f"--workdir={tmp_path / 'w'}", f"--extension={FOLDER}", "--protocols=node_probe")
   assert done.returncode == 0 and "test/node_accuracy" in done.stdout, done.stderr

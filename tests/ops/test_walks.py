@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from embeddings_jax.ops.walks import PADDING, Graph, random_walks, weight_thresholds
+from embeddings_jax.data.graphs import weight_thresholds
+from embeddings_jax.ops.walks import PADDING, Graph, random_walks
 from embeddings_jax.types import InputError
 
 PARAMETERS = [(1, 1), (0.25, 4), (4, 0.25), (1000, 0.001), (0.001, 1000)]

@@ -88,7 +88,7 @@ def read_graph(
   path = Path(path)
   suffix = next((s for s in reversed(path.suffixes) if s not in _COMPRESSED), "").lower()
   if suffix == ".mat":
-    names, edges, weights = _from_matrix(_load_mat(path, variable), path)
+    names, edges, weights = _from_matrix(load_mat(path, variable), path)
   elif suffix == ".npz":
     names, edges, weights = _load_npz(path)
   elif suffix in _ADJACENCY:
@@ -267,7 +267,8 @@ scipy.sparse.save_npz(target, scipy.sparse.coo_array(matrix))
 """
 
 
-def _load_mat(path: Path, variable: str) -> Any:
+def load_mat(path: Path, variable: str) -> Any:
+  """Reads a matrix of a MATLAB file as a sparse one; without a name it is the only square one."""
   with opened(path, decompress=False) as file:
     header = file.read(128)
   # Files of versions 4 and before have no signature, so that SciPy takes any bytes for one.

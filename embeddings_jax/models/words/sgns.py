@@ -21,9 +21,7 @@ For K = k n_i and a group of one position this is the paper's equation 4; sharin
 | P_n | `state.noise`: cumulative, in units of 2**-32 | [V'] |
 
 How it is computed: each row of a batch is a block of running tokens. What subsampling leaves is moved to its front
-and cut into tiles. A tile's rows are gathered once: `tile` centers, and side by side its `tile` + 2 c contexts and K
-noise words, so that one matrix product scores all, and two more give the rows' steps, which are scattered once. A
-dense gradient of a table never exists. On CPU the products are fastest where tile + 2 c + K is a multiple of 16.
+and cut into tiles, see `ops/skipgram.py`. On CPU it is fastest where tile + 2 c + K is a multiple of 16.
 
 Deviations from the C program. (1) All pairs of a batch see the tables of its start, as if each row's gradients were
 summed before one large step; where that step would overshoot it is shortened: the summed gradient of a row is scaled
@@ -37,19 +35,17 @@ noise word equal to the pair's own context is not redrawn. (4) Windows end at th
 
 Expected: see `embeddings_jax/configs/sgns.py`.
 """
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from embeddings_jax.ops import word_blocks
+from embeddings_jax.ops import skipgram, word_blocks
 from embeddings_jax.ops.batches import takes
-from embeddings_jax.ops.word_blocks import minus_log, tiled, turned, window_pairs, with_halo
-from embeddings_jax.types import Array, Fact, InputError, Model
+from embeddings_jax.ops.skipgram import Skipgram
+from embeddings_jax.types import Array, Fact, Model
 
 
 class SgnsState(NamedTuple):
@@ -111,18 +107,11 @@ def sgns(
       more goes untrained (the metric `overflow`).
     dtype: Data type of the factors of the products, float32 or bfloat16; sums, tables and steps are float32.
   """
-  if dtype not in ("float32", "bfloat16"):
-    raise InputError(f"sgns: dtype={dtype!r}: must be one of float32, bfloat16")
   words = word_blocks.count_words("sgns", vocab_size, counts, subsample, negative_power)
-  for name, value in {"dim": dim, "window": window, "tile": tile, "shared_negatives": shared_negatives,
-                      "tiles_per_group": tiles_per_group}.items():
-    if value < 1:
-      raise InputError(f"sgns: {name}={value}: must be at least 1")
-  if window > tile:
-    raise InputError(f"sgns: window={window} exceeds tile={tile}; raise config.model.tile")
+  options = Skipgram(vocab_size, words.num_rows, window, num_negatives, shared_negatives, tile, tiles_per_group,
+                     max_mass, dtype)
+  skipgram.check("sgns", options, dim)
   schedule = word_blocks.linear_decay(learning_rate, num_steps)
-  product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-  sign = np.where(np.arange(tile + 2 * window + shared_negatives) < tile + 2 * window, 1.0, -1.0).astype(np.float32)
 
   def init(rng, batch):
     del batch
@@ -134,42 +123,13 @@ def sgns(
   def draw(state, batch, rng, room=1.0):
     return word_blocks.draw_blocks(
         state.keep, state.noise, batch, rng, vocab_size=vocab_size, window=window, shared_negatives=shared_negatives,
-        group=tile * tiles_per_group, room=room)
-
-  def arranged(draws):
-    """Ids of a tile's centers and of what they are scored with; the pairs and all terms of the objective.
-
-    Contexts and noise words stand side by side and share each product: [B, tiles, tile + 2 c + K]; terms are the
-    weights of log sigma(sign * score) in -L, [B, tiles, tile, tile + 2 c + K].
-    """
-    center = tiled(draws.tokens, tile)
-    others = jnp.concatenate([with_halo(center, window, vocab_size),
-                              jnp.repeat(draws.negatives, tiles_per_group, 1)], 2)
-    paired = window_pairs(draws.document, draws.radius, window=window, tile=tile, extra=shared_negatives)
-    noise_weight = paired.sum(-1, keepdims=True) * (num_negatives / shared_negatives)
-    return center, others, paired.sum(), jnp.where(sign > 0, paired, noise_weight)
-
-  def scored(state, center, others, terms, pairs):
-    """Rows of both tables, sigma(sign * score), and the mean loss of a pair."""
-    rows = (word_blocks.take_rows(state.input, center).astype(dtype),
-            word_blocks.take_rows(state.output, others).astype(dtype))
-    right = jax.nn.sigmoid(sign * product("btid,btdj->btij", rows[0], turned(rows[1])))
-    return rows, right, (terms * minus_log(right)).sum() / jnp.maximum(pairs, 1)
+        group=options.group, room=room)
 
   def update(state, batch, rng):
     draws = draw(state, batch, rng, min(1, words.kept_share + slack))
-    center, others, pairs, terms = arranged(draws)
-    (row_center, row_others), right, loss = scored(state, center, others, terms, pairs)
     rate = jnp.asarray(schedule(state.step), jnp.float32)
-    size_center, size_others = (word_blocks.step_sizes(words.num_rows, ids, terms.sum(axis), rate, max_mass)
-                                for ids, axis in ((center, -1), (others, -2)))
-    # Step sizes go into the small matrices, not into the rows.
-    error = sign * terms * (1 - right)
-    step_center = product("btij,btjd->btid", (error * size_center[..., None]).astype(dtype), row_others)
-    step_others = product("btji,btid->btjd", turned((error * size_others[:, :, None]).astype(dtype)), row_center)
-    # One gather feeds one scatter, so that XLA updates each table in place.
-    new = state._replace(step=state.step + 1, input=word_blocks.add_rows(state.input, center, step_center),
-                         output=word_blocks.add_rows(state.output, others, step_others))
+    tables, loss, pairs = skipgram.negative_step((state.input, state.output), draws, rate, options)
+    new = state._replace(step=state.step + 1, input=tables[0], output=tables[1])
     return new, {"loss": loss, "pairs": pairs, "words": draws.words, "overflow": draws.overflow,
                  "learning_rate": rate}
 
@@ -178,8 +138,8 @@ def sgns(
 
   def loss(state, batch):
     # Held-out text is always seen with the same windows and noise words.
-    center, others, pairs, terms = arranged(draw(state, batch, jax.random.key(0)))
-    return scored(state, center, others, terms, pairs)[2]
+    draws = draw(state, batch, jax.random.key(0))
+    return skipgram.negative_loss((state.input, state.output), draws, options)
 
   def components(state):
     return {"input": state.input[:vocab_size], "output": state.output[:vocab_size]}

@@ -29,5 +29,5 @@ def graph(dataset, *, batch_size=0, seed=0):
   """Makes batches of `adjacency` `[num_nodes, num_nodes]`."""
   adjacency = dataset.beside["adjacency"]
   source = array_source({"adjacency": adjacency}, facts={"num_nodes": len(adjacency)})
-  encoder = extensions.find("encoders", "nodes").NodeEncoder(dataset.items)
+  encoder = extensions.find("encoders", "vertices").VertexEncoder(dataset.items)
   return Prepared({"train": source}, encoder, dataset, source.facts)

@@ -6,10 +6,10 @@ from embeddings_jax.data.files.names import format_names, read_names
 from embeddings_jax.errors import InputError
 
 
-class NodeEncoder(TextEncoder):
+class VertexEncoder(TextEncoder):
   """Names of nodes -> `node` int32 `[n]`; a file has a name a line."""
 
-  kind = "nodes"
+  kind = "vertices"
 
   def __init__(self, names):
     self.nodes = {name: i for i, name in enumerate(names)}

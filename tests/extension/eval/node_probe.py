@@ -5,10 +5,10 @@ from embeddings_jax.eval.linear_probe import probe_accuracy, split_rows
 from embeddings_jax.types import Metric, Protocol
 
 
-def node_classification(embed, dataset, *, seed=0):
+def node_probe(embed, dataset, *, seed=0):
   vectors, labels = np.asarray(embed(dataset.items)), dataset.labels["class"]
   train, test = split_rows({}, labels, seed)
   return {"test/node_accuracy": probe_accuracy(vectors[train], labels[train], vectors[test], labels[test], seed=seed)}
 
 
-PROTOCOL = Protocol(node_classification, labels=True, metrics={"node_accuracy": Metric(True, "fraction")})
+PROTOCOL = Protocol(node_probe, labels=True, metrics={"node_accuracy": Metric(True, "fraction")})

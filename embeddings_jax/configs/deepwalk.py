@@ -1,0 +1,34 @@
+"""DeepWalk (Perozzi et al. 2014, arXiv:1403.6652).
+
+Command: `python -m experiments.run --model=deepwalk`
+Presets: `demo` the karate club, seconds; `tiny` for tests; `small` and `paper` BlogCatalog (`--data_dir`).
+Expected: TODO
+"""
+import ml_collections
+
+
+def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
+  config = ml_collections.ConfigDict(dict(
+      model=dict(dim=128, window=10, loss="negative_sampling", num_negatives=5, subsample=0.0,
+                 walks_per_step=128, shared_negatives=24, max_mass=128.0, dtype="float32"),
+      pipeline="walks",
+      data=dict(name="karate", num_walks=80, walk_length=40),
+      # word2vec ends at 1e-4 of the rate it starts with.
+      optimizer=dict(schedule="linear", learning_rate=0.025, end_fraction=1e-4),
+      epochs=1,
+      batch_size=1024,  # Walks; a step of skip-gram is made for each `walks_per_step` of them.
+      steps_per_dispatch=4,
+      log_every=16,
+      save_every=4096,
+      evals=("node_classification",),
+  ))
+  if preset == "demo":
+    config.model.update(dict(dim=16, window=5, walks_per_step=32))
+    config.update(dict(batch_size=128, epochs=4))
+  elif preset == "tiny":
+    config.model.update(dict(dim=8, window=2, walks_per_step=16, shared_negatives=4))
+    config.data.update(dict(num_walks=10, walk_length=6))
+    config.update(dict(batch_size=32, epochs=2, log_every=4, save_every=10, evals=()))
+  else:
+    config.data.name = "blogcatalog"
+  return config

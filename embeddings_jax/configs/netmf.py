@@ -1,0 +1,28 @@
+"""NetMF (Qiu et al. 2018, arXiv:1710.02971).
+
+Command: `python -m experiments.run --model=netmf`
+Presets: `demo` the karate club, seconds; `tiny` for tests; `small` and `paper` BlogCatalog (`--data_dir`).
+Expected: TODO
+"""
+import ml_collections
+
+
+def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
+  config = ml_collections.ConfigDict(dict(
+      model=dict(dim=128, window=10, num_negatives=1.0, rank=256, solver="auto", block=32, blocks=12,
+                 num_oversamples=10, tol=1e-3, max_cycles=20, max_memory=1.0),
+      pipeline="edges",
+      data=dict(name="karate"),
+      steps=2,  # One does it all, the second ends the run.
+      log_every=1,
+      save_every=0,
+      evals=("node_classification",),
+  ))
+  if preset == "demo":
+    config.model.dim = 16
+  elif preset == "tiny":
+    config.model.update(dict(dim=4, window=3, block=8, blocks=5, num_oversamples=4, tol=0.0, max_cycles=2))
+    config.evals = ()
+  else:
+    config.data.name = "blogcatalog"
+  return config

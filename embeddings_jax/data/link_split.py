@@ -1,0 +1,87 @@
+"""Edges held out for link prediction (Grover & Leskovec 2016, section 4.4): removed before anything is trained."""
+from typing import NamedTuple
+
+import numpy as np
+
+from embeddings_jax.data.files.graphs import GraphTable
+from embeddings_jax.errors import InputError
+
+
+class Links(NamedTuple):
+  """Pairs of nodes, int32 [k, 2] each, in random order; held-out ones first validation, then test pairs, half each.
+
+  Attributes:
+    positive: Edges removed from the graph.
+    negative: As many pairs without an edge in the whole graph.
+    train_positive: Edges that stayed.
+    train_negative: As many further pairs without an edge.
+  """
+
+  positive: np.ndarray
+  negative: np.ndarray
+  train_positive: np.ndarray
+  train_negative: np.ndarray
+
+
+def hold_out(table: GraphTable, fraction: float, seed: int = 0, where: str = "graph") -> tuple[GraphTable, Links]:
+  """Removes edges such that every component stays connected.
+
+  A random spanning forest stays whole, the held-out edges are drawn from the others. Loops stay.
+
+  Args:
+    table: An undirected graph.
+    fraction: Fraction of all edges to remove.
+    seed: Random seed.
+    where: Name of the graph for error messages.
+
+  Returns:
+    The graph without the edges, and the pairs.
+
+  Raises:
+    InputError: The graph is directed, or has not so many edges outside of a spanning forest.
+  """
+  from scipy import sparse
+  from scipy.sparse.csgraph import minimum_spanning_tree
+
+  if table.directed:
+    raise InputError(f"{where}: held_out={fraction}: link prediction asks for undirected edges; give directed=False")
+  if not 0 < fraction < 1:
+    raise InputError(f"held_out={fraction}: must be between 0 and 1")
+  noise, size = np.random.default_rng(seed), len(table.names)
+  source = np.repeat(np.arange(size), np.diff(table.indptr))
+  upper = source < table.indices
+  edges = np.stack([source[upper], table.indices[upper]], 1)
+  wanted = round(fraction * len(edges))
+  forest = minimum_spanning_tree(sparse.coo_array((noise.uniform(1, 2, len(edges)), edges.T), (size, size)).tocsr())
+  row, column = forest.nonzero()
+  code = edges[:, 0] * size + edges[:, 1]
+  free = np.flatnonzero(~np.isin(code, np.minimum(row, column) * size + np.maximum(row, column)))
+  if not 1 < wanted <= len(free):
+    raise InputError(f"{where}: held_out={fraction}: asks for {wanted:,} of {len(edges):,} edges, and {len(free):,} "
+                     "can go without taking a component apart; at least 2 are needed")
+  chosen = noise.permutation(free)[:wanted]
+  gone = np.zeros(len(edges), bool)
+  gone[chosen] = True
+  stays = ~np.isin(np.minimum(source, table.indices) * size + np.maximum(source, table.indices), code[gone])
+  indptr = np.concatenate([[0], np.cumsum(np.bincount(source[stays], minlength=size))])
+  rest = table._replace(indptr=indptr, indices=table.indices[stays],
+                        weights=None if table.weights is None else table.weights[stays])
+  kept = noise.permutation(np.flatnonzero(~gone))[:wanted]
+  others = _without_edge(code, size, wanted + len(kept), noise, where)
+  pairs = (edges[chosen], others[:wanted], edges[kept], others[wanted:])
+  return rest, Links(*(part.astype(np.int32) for part in pairs))
+
+
+def _without_edge(code: np.ndarray, size: int, number: int, noise: np.random.Generator, where: str) -> np.ndarray:
+  """Draws different pairs a < b without an edge, uniformly; `code` is a * size + b of the edges, sorted."""
+  if number > size * (size - 1) // 2 - len(code):
+    raise InputError(f"{where}: held_out asks for {number:,} pairs without an edge, which the graph lacks; hold out "
+                     "fewer")
+  found = np.zeros(0, np.int64)
+  while len(found) < number:
+    pairs = np.sort(noise.integers(0, size, (2 * number + 64, 2)), 1)
+    drawn = pairs[:, 0] * size + pairs[:, 1]
+    drawn = drawn[(pairs[:, 0] < pairs[:, 1]) & ~np.isin(drawn, code)]
+    found = np.concatenate([found, drawn])
+    found = found[np.sort(np.unique(found, return_index=True)[1])]
+  return np.stack(np.divmod(found[:number], size), 1)

@@ -1,0 +1,67 @@
+"""Starts of random walks; the walks are drawn where the model is, from a graph that stays on the device."""
+import functools
+from typing import Any
+
+import numpy as np
+
+from embeddings_jax.data import graphs
+from embeddings_jax.data.dataset import Dataset
+from embeddings_jax.data.encoders.nodes import NodeEncoder
+from embeddings_jax.errors import InputError
+from embeddings_jax.types import Prepared, Source
+
+ACCEPTS = ("graph",)
+READ = graphs.read
+FACTS = {"num_nodes": "Number of nodes", "max_degree": "Largest number of edges of a node",
+         "walk_length": "Nodes of a walk", "visits": "Expected visits of each node by an epoch's first-order walks"}
+
+
+def walks(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = None, num_walks: int = 80,
+          walk_length: int = 40) -> Prepared:
+  """Makes batches of `start` and `number` int32 `[batch_size]`, with the `graph` beside them, which is no example.
+
+  `graph` has `indptr`, `indices` and, with weights, `thresholds` (see `ops/walks.py: Graph`), and `seed`. Walk i is a
+  function of the graph, the seed and i alone. An epoch is `num_walks` walks from each node; each round visits all
+  nodes in a random order, and no epoch repeats a walk.
+
+  Args:
+    dataset: A graph.
+    batch_size: Walks of a batch.
+    seed: Random seed of the order and of the walks.
+    num_walks: Walks from each node in an epoch.
+    walk_length: Nodes of a walk.
+  """
+  table, size = dataset.graph, len(dataset.items)
+  for name, value in (("num_walks", num_walks), ("walk_length", walk_length)):
+    if value < 1:
+      raise InputError(f"{name}={value}: must be at least 1")
+  if batch_size < 1:
+    raise InputError(f"batch_size={batch_size}: must be at least 1")
+  if len(table.indices) >= 2**31 or num_walks * size >= 2**31:
+    raise InputError(f"{dataset.name}: {len(table.indices):,} edges and {num_walks * size:,} walks; at most "
+                     f"{2**31 - 1:,} of each are supported")
+  graph = {"indptr": table.indptr.astype(np.int32), "indices": table.indices, "seed": np.uint32(seed)}
+  if table.weights is not None:
+    graph["thresholds"] = graphs.weight_thresholds(table.indptr, table.weights)
+  steps_per_epoch = -(-num_walks * size // batch_size)
+  nodes_in_order = functools.lru_cache(maxsize=2)(  # A batch may straddle two rounds.
+      lambda round_: np.random.default_rng((seed, round_)).permutation(size))
+
+  def feed_at(step, rows=slice(None)):
+    epoch, place = divmod(step, steps_per_epoch)
+    index = place * batch_size + np.arange(batch_size)[rows]
+    valid = index < num_walks * size
+    number = epoch * num_walks * size + np.where(valid, index, 0)
+    rounds, ranks = np.divmod(number, size)
+    start = np.empty(len(number), np.int32)
+    for round_ in np.unique(rounds):
+      start[rounds == round_] = nodes_in_order(int(round_))[ranks[rounds == round_]]
+    return {"start": start, "number": number.astype(np.uint32).view(np.int32), "mask": valid.astype(np.float32)}
+
+  facts = {"num_rows": num_walks * size, "steps_per_epoch": steps_per_epoch, "num_nodes": size,
+           "max_degree": int(np.diff(table.indptr).max()), "walk_length": walk_length,
+           "visits": num_walks * graphs.expected_visits(table, walk_length)}
+  source = Source(facts, batch_size, feed_at, lambda resident, feed: {**feed, "graph": dict(resident)}, graph,
+                  shared=("graph",))
+  encoder = NodeEncoder(table.names, [table.names[i] for i in table.isolated])
+  return Prepared({"train": source}, encoder, dataset, facts)

@@ -1,0 +1,235 @@
+"""NetMF (Qiu, Dong, Ma, Li, Wang & Tang 2018, "Network Embedding as Matrix Factorization", arXiv:1710.02971): the
+matrix that DeepWalk factorizes implicitly, factorized.
+
+  M = vol / (b T) (sum_{r=1..T} (D^-1 A)^r) D^-1,     log max(1, M) = U S V',     vectors = U_d S_d^(1/2)
+
+| paper | here | shape |
+|---|---|---|
+| A, D, vol(G) | `batch`'s edges, `degrees`, their sum | [n, n], [n], [] |
+| T, b | `window`, `num_negatives` | [] |
+| d, h | `dim`, `rank` | [] |
+| U_d, S_d | `state.left`, magnitudes of `state.values` | [n, d], [d] |
+
+M is symmetric, so U, S and V are the eigenvectors and the magnitudes of the eigenvalues with the largest magnitudes,
+found by block Lanczos (`ops/lanczos.py`). Three ways to M:
+
+- `sparse`, for T = 1: vol A_ij / (b d_i d_j), nothing beyond the edges.
+- `exact`: the sum as it is, T products of [n, n].
+- `filtered` (the paper's algorithm 4): the h largest eigenvalues l of D^-1/2 A D^-1/2 with their vectors Q give
+  vol / b D^-1/2 Q f(L) Q' D^-1/2, f(l) = max(0, 1/T sum_{r=1..T} l^r). As f is not negative, it is X X' with X [n,
+  h], of which rows are made when they are needed where [n, n] would exceed `max_memory`.
+
+A loop counts once in A and in D. Isolated nodes have no row in M and get the vector 0: their 1 / d is taken as 0, so
+that they take no eigenpair. Directed graphs are refused or symmetrized by the pipeline. A node that the graph lacks
+gets the mean of its neighbors' vectors.
+
+All devices compute the whole. Expected: see `embeddings_jax/configs/netmf.py`.
+"""
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec as P
+
+from embeddings_jax.ops import lanczos, word_blocks
+from embeddings_jax.ops.batches import row_mask, takes
+from embeddings_jax.ops.sharding import constrain
+from embeddings_jax.ops.sparse import csr_matmul
+from embeddings_jax.types import Array, Fact, InputError, Model
+
+SOLVERS = ("auto", "sparse", "exact", "filtered")
+EXACT_NODES = 4096  # Beyond, `auto` filters: the exact sum costs n**3.
+_ROWS = 1024  # Rows of M that are made at a time.
+_matmul = functools.partial(jnp.matmul, precision="highest")
+
+
+class NetmfState(NamedTuple):
+  """Vectors, 0 before the first update.
+
+  Attributes:
+    vectors: [n + 1, d] U_d S_d^(1/2); the last row is 0, for what is no node.
+    values: [d] eigenvalues of log max(1, M), descending in magnitude.
+    unexplained: [] 1 - |S_d|^2 / |log max(1, M)|^2, the loss.
+    residual: [] largest residual of the d eigenpairs, relative to their eigenvalue.
+    done: [] int32, 1 after the first update.
+  """
+
+  vectors: Array
+  values: Array
+  unexplained: Array
+  residual: Array
+  done: Array
+
+
+@takes(row=None, col=None, weight=None, node=None)
+def netmf(
+    *,
+    num_nodes: Fact[int],
+    degrees: Fact[Any],
+    dim: int = 128,
+    window: int = 10,
+    num_negatives: float = 1.0,
+    rank: int = 256,
+    solver: str = "auto",
+    block: int = 32,
+    blocks: int = 12,
+    num_oversamples: int = 10,
+    tol: float = 1e-3,
+    max_cycles: int = 20,
+    max_memory: float = 1.0,
+) -> Model:
+  """NetMF. A batch is all edges, `row`, `col`, `weight`, `mask` [m], sorted by row; one update does it all.
+
+  Args:
+    num_nodes: Number of nodes, n.
+    degrees: Sum of the weights of each node's edges, [n].
+    dim: Size of the vectors, at most n.
+    window: T.
+    num_negatives: b.
+    rank: Eigenpairs of `filtered`, h.
+    solver: `sparse`, `exact`, `filtered`, or `auto`: the first for T = 1, the second for up to 4,096 nodes.
+    block, blocks, num_oversamples: Vectors of a Lanczos block, blocks of a cycle, and eigenpairs kept beyond those
+      asked for.
+    tol: Residual, relative to the eigenvalue, at which the search ends; 0 makes all cycles.
+    max_cycles: Cycles after which it ends anyway.
+    max_memory: GB that [n, n] may take; a larger matrix is made row by row for each product.
+  """
+  if solver not in SOLVERS:
+    raise InputError(f"netmf: solver={solver!r}: must be one of {', '.join(SOLVERS)}")
+  for name, value in {"dim": dim, "window": window, "rank": rank, "block": block, "blocks": blocks,
+                      "max_cycles": max_cycles}.items():
+    if value < 1:
+      raise InputError(f"netmf: {name}={value}: must be at least 1")
+  if dim > num_nodes:
+    raise InputError(f"netmf: dim={dim}: exceeds the {num_nodes} nodes")
+  if not num_negatives > 0:
+    raise InputError(f"netmf: num_negatives={num_negatives}: must be above 0")
+  if solver == "sparse" and window != 1:
+    raise InputError(f"netmf: window={window}: solver=sparse is exact for window=1 alone")
+  way = solver if solver != "auto" else (
+      "sparse" if window == 1 else "exact" if num_nodes <= EXACT_NODES else "filtered")
+  if way == "exact" and 4e-9 * num_nodes**2 > max_memory:
+    raise InputError(f"netmf: solver=exact needs matrices of {4e-9 * num_nodes**2:.1f} GB, max_memory={max_memory}; "
+                     "use filtered")
+  degrees = np.asarray(degrees, np.float64)
+  inverse = np.where(degrees > 0, 1 / np.maximum(degrees, 1e-300), 0)
+  volume = degrees.sum() / num_negatives
+  search = functools.partial(largest, block=block, blocks=blocks, num_oversamples=num_oversamples, tol=tol,
+                             max_cycles=max_cycles)
+
+  def init(rng, batch):
+    del rng, batch
+    return NetmfState(jnp.zeros((num_nodes + 1, dim)), jnp.zeros(dim), jnp.ones(()), jnp.ones(()),
+                      jnp.zeros((), jnp.int32))
+
+  def operator(batch, rng) -> tuple[Callable[[Array], Array], Array]:
+    """Returns the product with log max(1, M), [n, b] -> [n, b], and the sum of its squared entries."""
+    valid = row_mask(batch) > 0
+    row, col, weight = constrain((jnp.where(valid, batch["row"], num_nodes), batch["col"],
+                                  jnp.where(valid, batch["weight"], 0)), P())
+    starts = jnp.searchsorted(row, jnp.arange(num_nodes + 1)).astype(jnp.int32)
+    scale = lambda power: jnp.asarray(inverse**power, jnp.float32)
+    if way == "sparse":
+      root = jnp.pad(jnp.asarray(inverse, jnp.float32), (0, 1))
+      cells = jnp.log(jnp.maximum(1, volume * (weight * root[row] * root[col])))
+      return lambda x: csr_matmul(cells, col, starts, x), (cells * cells).sum()
+    if way == "exact":
+      adjacency = jnp.zeros((num_nodes, num_nodes)).at[row, col].add(weight, mode="drop")
+      matrix = log_matrix(adjacency, scale(1), window, volume)
+      return lambda x: _matmul(matrix, x), (matrix * matrix).sum()
+    root = jnp.pad(scale(0.5), (0, 1))
+    cells = weight * root[row] * root[col]
+    found = min(rank, num_nodes)
+    # Shifted by 1, as the search ranks what it has not found yet as 0.
+    vectors, values, _ = search(lambda x: csr_matmul(cells, col, starts, x) + x, num_nodes, found, rng)
+    factor = scale(0.5)[:, None] * vectors * jnp.sqrt(filtered(values - 1, window) * volume)
+    rows_of = lambda part: jnp.log(jnp.maximum(1, _matmul(part, factor.T)))
+    if 4e-9 * num_nodes**2 <= max_memory:
+      matrix = rows_of(factor)
+      return lambda x: _matmul(matrix, x), (matrix * matrix).sum()
+    parts = jnp.pad(factor, ((0, -num_nodes % _ROWS), (0, 0))).reshape(-1, _ROWS, found)
+    squares = jax.lax.map(lambda part: jnp.square(rows_of(part)).sum(), parts).sum()
+    return lambda x: jax.lax.map(lambda part: _matmul(rows_of(part), x), parts).reshape(-1, x.shape[1])[
+        :num_nodes], squares
+
+  def update(state, batch, rng):
+    def solve(state):
+      first, second = jax.random.split(rng)
+      product, squares = operator(batch, first)
+      vectors, values, residual = search(product, num_nodes, dim, second, magnitude=True)
+      vectors = jnp.where((degrees > 0)[:, None], vectors * jnp.sqrt(jnp.abs(values)), 0)
+      return NetmfState(jnp.pad(vectors, ((0, 1), (0, 0))), values,
+                        jnp.maximum(1 - (values**2).sum() / jnp.maximum(squares, 1e-30), 0), residual,
+                        jnp.ones((), jnp.int32))
+
+    state = jax.lax.cond(state.done > 0, lambda state: state, solve, state)
+    return state, {"loss": state.unexplained, "residual": state.residual,
+                   "converged": (state.residual < tol).astype(jnp.float32)}
+
+  def embed(state, batch):
+    vectors = state.vectors[jnp.where(batch["node"] >= 0, batch["node"], num_nodes)]
+    if "neighbors" in batch:
+      vectors += word_blocks.mean_of_words(state.vectors, batch["neighbors"], num_nodes)
+    return vectors
+
+  components = lambda state: {"input": state.vectors[:num_nodes], "values": state.values}
+  return Model(init, update, embed, {"components": components})
+
+
+def log_matrix(adjacency: Array, inverse: Array, window: int, volume: float) -> Array:
+  """Returns log max(1, volume / T (sum_{r=1..T} (D^-1 A)^r) D^-1), [n, n]; `inverse` [n] is 1 / d."""
+  step = inverse[:, None] * adjacency
+  total = step
+  for _ in range(window - 1):
+    total = step + _matmul(step, total)
+  return jnp.log(jnp.maximum(1, volume / window * total * inverse))
+
+
+def filtered(values: Array, window: int) -> Array:
+  """Returns f(l) = max(0, 1/T sum_{r=1..T} l^r)."""
+  total = values
+  for _ in range(window - 1):
+    total = values * (1 + total)
+  return jnp.maximum(total / window, 0)
+
+
+def largest(product: Callable[[Array], Array], size: int, count: int, rng: Array, *, block: int, blocks: int,
+            num_oversamples: int, tol: float, max_cycles: int,
+            magnitude: bool = False) -> tuple[Array, Array, Array]:
+  """Finds the largest eigenvalues of a symmetric operator.
+
+  Args:
+    product: The operator, [n, b] -> [n, b].
+    size: n.
+    count: Number of eigenpairs.
+    rng: Key of the first block.
+    block, blocks, num_oversamples, tol, max_cycles: As in `netmf`.
+    magnitude: Whether values count by their magnitude.
+
+  Returns:
+    vectors [n, count], orthonormal; values [count], descending; the largest residual, relative to its value.
+  """
+  block = min(block, size)
+  kept = min(count + num_oversamples, size)
+  capacity = kept + blocks * block
+
+  def relative(values, residual):
+    wanted = jnp.abs(values[:count])
+    return (residual[:count] / jnp.maximum(wanted, 1e-4 * wanted[0] + 1e-30)).max()
+
+  def cycle(carry):
+    vectors, values, start, _, number = carry
+    process = lanczos.start(vectors, values, start, capacity)
+    process = jax.lax.fori_loop(0, blocks, lambda _, p: lanczos.extend(p, product(p.block)), process)
+    vectors, values, residual, start = lanczos.restart(process, kept, magnitude)
+    return vectors, values, start, relative(values, residual), number + 1
+
+  nothing = jnp.zeros((kept, size))
+  first = lanczos.orthonormal(jax.random.normal(rng, (size, block)), nothing.T)
+  vectors, values, _, residual, _ = jax.lax.while_loop(
+      lambda carry: (carry[3] > tol) & (carry[4] < max_cycles), cycle,
+      (nothing, jnp.zeros(kept), first, jnp.asarray(jnp.inf), jnp.zeros((), jnp.int32)))
+  return vectors[:count].T, values[:count], residual

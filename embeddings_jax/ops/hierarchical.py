@@ -1,0 +1,108 @@
+"""Hierarchical softmax (Morin & Bengio 2005) on a Huffman tree, as word2vec has it.
+
+  p(w | v) = prod_{l < L(w)} sigma((1 - 2 code_{w,l}) v . theta_{point_{w,l}}),
+
+a word's path leads from the root (`point` V - 2) over inner nodes of the tree, and `code` says which way it turns.
+"""
+import heapq
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from embeddings_jax.ops import word_blocks
+from embeddings_jax.ops.skipgram import Skipgram
+from embeddings_jax.ops.word_blocks import Draws, minus_log
+from embeddings_jax.types import Array, InputError
+
+MAX_CODE = 40  # As in word2vec; a deeper tree needs counts above 10**8 that grow like Fibonacci numbers.
+
+
+def huffman_paths(counts: np.ndarray, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
+  """Builds the tree with the least expected length of a path.
+
+  Args:
+    counts: Occurrences of the V words, at least two.
+    num_rows: Rows of the result; those past V are empty.
+
+  Returns:
+    `points` int32 and `codes` int8 [num_rows, 40]: inner nodes from the root on, numbered from 0 to V - 2, and the
+    turns; -1 behind the end of a path.
+  """
+  size = len(counts)
+  if size < 2:
+    raise InputError("loss=hierarchical_softmax: needs two words or nodes")
+  heap = [(float(count), i) for i, count in enumerate(counts)]
+  heapq.heapify(heap)
+  parent, side = np.zeros(2 * size - 1, np.int64), np.zeros(2 * size - 1, np.int8)
+  for inner in range(size, 2 * size - 1):
+    (first, a), (second, b) = heapq.heappop(heap), heapq.heappop(heap)
+    parent[[a, b]], side[b] = inner, 1
+    heapq.heappush(heap, (first + second, inner))
+  depth = np.zeros(2 * size - 1, np.int64)
+  for node in range(2 * size - 3, -1, -1):  # A parent's number is above its children's.
+    depth[node] = depth[parent[node]] + 1
+  depth = depth[:size]
+  if depth.max() > MAX_CODE:
+    raise InputError(f"loss=hierarchical_softmax: the counts give codes of {depth.max()} turns; at most {MAX_CODE} "
+                     "are supported")
+  points, codes = np.full((num_rows, MAX_CODE), -1, np.int32), np.full((num_rows, MAX_CODE), -1, np.int8)
+  words, node, place = np.arange(size), np.arange(size), depth - 1
+  while len(words):  # All paths at once, from the leaves up.
+    points[words, place] = parent[node] - size
+    codes[words, place] = side[node]
+    node, place = parent[node], place - 1
+    words, node, place = words[place >= 0], node[place >= 0], place[place >= 0]
+  return points, codes
+
+
+def log_probability(vector: Array, output: Array, points: Array, codes: Array) -> Array:
+  """Returns log p(w | v) for a vector [d] and paths [..., L] of words."""
+  score = output.at[jnp.maximum(points, 0)].get(mode="promise_in_bounds") @ vector
+  return jnp.where(points >= 0, jax.nn.log_sigmoid((1 - 2 * codes.astype(jnp.float32)) * score), 0).sum(-1)
+
+
+def step(tables: tuple[Array, Array], points: Array, codes: Array, draws: Draws, rate: Array, options: Skipgram,
+         depth: int) -> tuple[tuple[Array, Array], Array, Array]:
+  """Returns the tables after a step of skip-gram, the mean loss of a pair, and the number of pairs.
+
+  The summed step of a row is shortened by min(1, max_mass / mass), mass = its pairs and turns in the batch, as with
+  negative sampling.
+
+  Args:
+    tables: Vectors [V', d] of words and of inner nodes.
+    points, codes: Of `huffman_paths`.
+    draws: Tokens and windows.
+    rate: Learning rate.
+    options: Window, rows and `max_mass`.
+    depth: Longest path.
+  """
+  tokens, last = draws.tokens, options.num_rows - 1
+  points, codes = points[:, :depth], codes[:, :depth]
+  path = points.at[tokens].get(mode="promise_in_bounds")  # [B, N, L]
+  here = path >= 0
+  path = jnp.where(here, path, last)
+  sign = jnp.where(here, 1 - 2 * codes.at[tokens].get(mode="promise_in_bounds").astype(jnp.float32), 0)
+  paired = pair_matrix(draws, options.window)  # [B, N, N]
+  terms = paired[..., None] * here[:, None].astype(jnp.float32)  # [B, centers, contexts, L]
+  centers = word_blocks.take_rows(tables[0], tokens)
+  thetas = word_blocks.take_rows(tables[1], path)
+  right = jax.nn.sigmoid(sign[:, None] * jnp.einsum("bid,bjld->bijl", centers, thetas))
+  pairs = paired.sum()
+  loss = (terms * minus_log(right)).sum() / jnp.maximum(pairs, 1)
+  error = sign[:, None] * terms * (1 - right)
+  size_center = word_blocks.step_sizes(options.num_rows, tokens, terms.sum((2, 3)), rate, options.max_mass)
+  size_theta = word_blocks.step_sizes(options.num_rows, path, terms.sum(1), rate, options.max_mass)
+  step_center = jnp.einsum("bijl,bjld->bid", error, thetas) * size_center[..., None]
+  step_theta = jnp.einsum("bijl,bid->bjld", error, centers) * size_theta[..., None]
+  return (word_blocks.add_rows(tables[0], tokens, step_center),
+          word_blocks.add_rows(tables[1], path, step_theta)), loss, pairs
+
+
+def pair_matrix(draws: Draws, window: int) -> Array:
+  """Returns [B, N, N] float32, 1 where position j is in the window of position i."""
+  document = draws.document
+  place = jnp.arange(document.shape[1])
+  distance = jnp.abs(place[:, None] - place)
+  same = (document[:, :, None] == document[:, None]) & (document >= 0)[:, :, None]
+  return (same & (distance > 0) & (distance <= draws.radius[..., None])).astype(jnp.float32)
