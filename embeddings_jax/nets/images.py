@@ -19,7 +19,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from embeddings_jax.ops.kernels.convolution import convolve, convolve_transposed
-from embeddings_jax.types import InputError
+from embeddings_jax.types import InputError, PyTree
 
 UPSAMPLINGS = ("transposed", "resize")
 
@@ -180,3 +180,17 @@ def autoencoder_networks(
   # The map that the encoder ends with is the one that the decoder begins with.
   return (ConvEncoder(code_factor * dim, widths, strides, slope=slope),
           ConvDecoder(shape, widths[-1], widths[-2::-1], strides[::-1], slope=slope, upsampling=upsampling))
+
+
+def untied_part(params: PyTree) -> PyTree:
+  """Returns the parameters that a tied `DenseDecoder` has of its own, its biases."""
+  return {name: {"bias": layer["bias"]} for name, layer in params.items()}
+
+
+def tied_decoder(encoder: PyTree, own: PyTree) -> PyTree:
+  """Returns parameters of a `DenseDecoder` whose kernels are those of its `DenseEncoder`, transposed."""
+  hidden = len(own) - 1
+  forward = [f"dense_{i}" for i in range(hidden)] + ["code"]
+  back = [f"dense_{i}" for i in range(hidden)] + ["pixels"]
+  return {name: {"kernel": encoder[mirrored]["kernel"].T, **own[name]}
+          for name, mirrored in zip(back, forward[::-1], strict=True)}
