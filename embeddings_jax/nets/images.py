@@ -151,7 +151,7 @@ def grid(height: int, width: int, strides: Sequence[int]) -> tuple[int, int]:
 
 def autoencoder_networks(
     shape: tuple[int, int, int], dim: int, *, widths: Sequence[int], strides: Sequence[int], slope: float = 0.3,
-    upsampling: str = "transposed", code_factor: int = 1,
+    upsampling: str = "transposed", code_factor: int = 1, output_factor: int = 1,
 ) -> tuple[nn.Module, nn.Module]:
   """Returns an encoder and its mirror image as a decoder: convolutional if there are `strides`, else dense.
 
@@ -163,6 +163,7 @@ def autoencoder_networks(
     slope: Slope of the LeakyReLU of convolutional networks below 0.
     upsampling: `transposed` or `resize`, of convolutional decoders.
     code_factor: Numbers that the encoder gives for each of the code (2 for mean and variance).
+    output_factor: Numbers that the decoder gives for each pixel and channel.
 
   Raises:
     InputError: A hyperparameter does not fit the images.
@@ -172,14 +173,15 @@ def autoencoder_networks(
     raise InputError(f"dim={dim}, widths={widths}, strides={strides}: must be at least 1")
   if upsampling not in UPSAMPLINGS:
     raise InputError(f"upsampling={upsampling!r}: must be one of {', '.join(UPSAMPLINGS)}")
+  output = *shape[:2], output_factor * shape[2]
   if not strides:
-    return DenseEncoder(code_factor * dim, widths), DenseDecoder(shape, widths[::-1])
+    return DenseEncoder(code_factor * dim, widths), DenseDecoder(output, widths[::-1])
   if len(widths) != len(strides):
     raise InputError(f"widths={widths} and strides={strides}: must be equally many; strides=() makes dense layers")
   grid(*shape[:2], strides)
   # The map that the encoder ends with is the one that the decoder begins with.
   return (ConvEncoder(code_factor * dim, widths, strides, slope=slope),
-          ConvDecoder(shape, widths[-1], widths[-2::-1], strides[::-1], slope=slope, upsampling=upsampling))
+          ConvDecoder(output, widths[-1], widths[-2::-1], strides[::-1], slope=slope, upsampling=upsampling))
 
 
 def untied_part(params: PyTree) -> PyTree:
