@@ -10,6 +10,7 @@ All are sums over pixels and channels, nats. The first two are densities where x
 probability, so that -log_2 of it is a number of bits.
 """
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +57,6 @@ def log_normal(z: Float[Array, "*n dim"], mean: Float[Array, "..."], log_varianc
   return -0.5 * (jnp.square(z - mean) * jnp.exp(-log_variance) + log_variance + LOG_2PI).sum(-1)
 
 
-def bits_per_dim(nats: Array, size: int) -> Array:
+def bits_per_dim(nats: Any, size: int) -> Any:
   """Returns -log likelihood in bits for each of `size` numbers, from a log likelihood in nats."""
   return -nats / (size * math.log(2))
