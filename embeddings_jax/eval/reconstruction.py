@@ -96,4 +96,4 @@ def _measures(found: Mapping[str, Any]) -> dict[str, jax.Array]:
 PROTOCOL = Protocol(
     reconstruction, needs=("reconstruct",),
     metrics={"mse": Metric(False), "psnr": Metric(True, "dB"), "ssim": Metric(True, "fraction"),
-             "checkerboard": Metric(False, "fraction"), "corrupted_psnr": Metric(None, "dB")})
+             "checkerboard": Metric(None, "fraction"), "corrupted_psnr": Metric(None, "dB")})
