@@ -32,7 +32,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   elif preset == "small":
     config.update(dict(model=dict(dim=16, widths=(512, 256), strides=(), likelihood="discretized_logistic",
                                   scale="output", output_activation="linear"),
-                       optimizer=dict(clip_norm=100.0), steps=9400, batch_size=128,
+                       optimizer=dict(learning_rate=3e-3, clip_norm=100.0), steps=8000, batch_size=128,
                        evals=("likelihood", "reconstruction", "linear_probe", "knn")))
     config.data.update(dict(name="fashion-mnist", validation_fraction=0.0))
   elif preset == "paper":
