@@ -21,7 +21,7 @@ def two_blobs(number=400):
 
 
 def test_densities_of_codes():
-  """Of two clusters the mixture finds both; a Gaussian has their moments, but fills the middle as uniform codes do."""
+  """A mixture finds both clusters; a Gaussian has their moments, but fills the middle as uniform codes do."""
   codes = two_blobs()
   mixture, gaussian, uniform = (sampling.draw_codes(codes, kind, 2000, num_components=2) for kind in (
       "mixture", "gaussian", "uniform"))
