@@ -58,6 +58,8 @@ OUTPUTS: Mapping[str, Output] = {
     "loss": Output((), "held-out objective, nats where it is a likelihood; mean over examples"),
     "training_loss": Output((), "loss that `update` lowers", ("state", "batch", "rng")),
     "log_likelihood": Output(_N, "log likelihood, nats, of each example or of each of its elements"),
+    "likelihood_bound": Output(("n",), "lower bound on each example's log likelihood from `num` draws, nats",
+                               ("state", "batch", "rng", "num")),
     "log_joint": Output(("n", "k"), "log p(x, z = k), nats"),
     "aic": Output((), "Akaike's information criterion of a batch"),
     "bic": Output((), "Bayesian information criterion of a batch"),
@@ -72,8 +74,9 @@ OUTPUTS: Mapping[str, Output] = {
     "distances": Output(("n", "k"), "squared distances from the centers"),
     # Predictions and generation.
     "predict": Output(_N, "predictions of a supervised model, logits or scores"),
-    "reconstruct": Output({"original": _N, "reconstructed": _N, "masked": _N, "mask": _N},
-                          "inputs and their reconstructions; of masked models what is seen, and the mask"),
+    "reconstruct": Output({"original": _N, "reconstructed": _N, "masked": _N, "mask": _N, "corrupted": _N},
+                          "inputs and their reconstructions; of masked models what is seen, and the mask; of "
+                          "denoising models the corrupted inputs"),
     "sample": Output(("num", ...), "samples; `batch` is a condition (a prompt, classes)",
                      ("state", "rng", "num", "batch")),
     "decode": Output(("n", ...), "what latent codes [n, ...] stand for", ("state", "codes")),

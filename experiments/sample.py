@@ -1,8 +1,16 @@
-"""Lets a language model go on from a text: `python -m experiments.sample --workdir=W --prompt='Return the'`.
+"""Draws samples from a trained model, as text or as images.
 
-With --init_from=DIR the network of a Hugging Face directory is used. Without a prompt a document is begun.
+  text     python -m experiments.sample --workdir=W --prompt='Return the'
+  images   python -m experiments.sample --workdir=W --num=64 --output=FILE.png
+           python -m experiments.sample --workdir=W --interpolate=3,17 --steps=12 --output=FILE.png
+
+A language model continues a prompt; without one a document is begun. With --init_from=DIR the network of a Hugging
+Face directory is used. Models of images draw codes (--codes) and decode them: of a VAE from its prior, of an
+autoencoder from a density fitted to the codes of its training images. --interpolate names two of these images by
+their number, or two image files.
 """
 from collections.abc import Sequence
+from typing import Any
 
 from absl import flags
 
@@ -20,7 +28,16 @@ flags.DEFINE_integer("top_k", 0, "Draw from these many tokens only; 0: from all.
 flags.DEFINE_float("top_p", 1.0, "Draw from the likeliest tokens that have this probability together.")
 flags.DEFINE_integer("length", 100, "Tokens to add, at most.", lower_bound=1)
 flags.DEFINE_integer("num_samples", 1, "Continuations.", lower_bound=1)
-flags.DEFINE_integer("seed", 0, "Seed.", lower_bound=0, upper_bound=presets.MAX_SEED)
+flags.DEFINE_integer("num", 64, "Images.", lower_bound=1)
+flags.DEFINE_string("output", "", "File for images: .png, side by side, or .npy, float32.")
+flags.DEFINE_string("codes", "", "Distribution of the codes: prior, uniform, gaussian or mixture (default: the prior "
+                    "where the model has one, else gaussian).")
+flags.DEFINE_integer("num_components", 10, "Gaussians of --codes=mixture.", lower_bound=1)
+flags.DEFINE_string("interpolate", "", "Two training images by number, or two image files, with a comma between.")
+flags.DEFINE_integer("steps", 12, "Images of --interpolate.", lower_bound=2)
+flags.DEFINE_string("data_dir", None, "Directory of the catalog's files (default: $EMBEDDINGS_DATA).")
+flags.DEFINE_string("cache_dir", None, "Derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
+flags.DEFINE_integer("seed", 0, "Random seed.", lower_bound=0, upper_bound=presets.MAX_SEED)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,16 +46,54 @@ def main(argv: Sequence[str]) -> int:
   if not origin or (FLAGS.init_from and FLAGS.workdir):
     raise InputError("--workdir or --init_from is missing" if not origin else
                      "--workdir and --init_from: give one of them")
+  if FLAGS.output:
+    command.check_output(FLAGS.output)
   from embeddings_jax.runs.load import load, load_run
 
   run = load(FLAGS.init_from) if FLAGS.init_from else load_run(FLAGS.workdir)
-  if not hasattr(run.encoder, "token_ids") or "sample" not in run.model.outputs:
-    raise InputError(f"{origin}: holds a {run.config['name']}; only gpt continues a text")
+  if hasattr(run.encoder, "token_ids") and "sample" in run.model.outputs:
+    return continue_text(run)
+  if not {"sample", "decode"} & run.model.outputs.keys():
+    raise InputError(f"{origin}: holds a {run.config['name']}, which draws no samples; gpt continues a text, "
+                     "autoencoders and vae draw images")
+  return draw_images(run)
+
+
+def continue_text(run: Any) -> int:
+  """Prints continuations of the prompt."""
   options = {name: FLAGS[name].value for name in ("temperature", "top_k", "top_p")}
   for text in run.sample(FLAGS.num_samples, prompt=FLAGS.prompt, length=FLAGS.length, seed=FLAGS.seed, **options):
     print(text, flush=True)
     if FLAGS.num_samples > 1:
       print("-" * 20)
+  return 0
+
+
+def draw_images(run: Any) -> int:
+  """Writes samples, or a walk between two images."""
+  from embeddings_jax.runs import build, sampling
+
+  if not FLAGS.output:
+    raise InputError("--output is missing: a .png or .npy file")
+  dirs = {"data_dir": FLAGS.data_dir, "cache_dir": FLAGS.cache_dir}
+  if FLAGS.interpolate:
+    ends = [end.strip() for end in FLAGS.interpolate.split(",")]
+    if len(ends) != 2:
+      raise InputError(f"--interpolate={FLAGS.interpolate}: must be two numbers or files with a comma between")
+    if all(end.isdecimal() for end in ends):
+      items = build.read_dataset(run.config, encoder=run.encoder, **dirs).items
+      if max(map(int, ends)) >= len(items):
+        raise InputError(f"--interpolate={FLAGS.interpolate}: the data has {len(items)} images, numbered from 0")
+      ends = [items[int(end)] for end in ends]
+    images = sampling.interpolate(run, *ends, FLAGS.steps)
+    columns = FLAGS.steps
+  else:
+    images = sampling.sample(run, FLAGS.num, codes=FLAGS.codes, num_components=FLAGS.num_components, seed=FLAGS.seed,
+                             **dirs)
+    columns = 0
+  sampling.write_images(FLAGS.output, images, columns)
+  print(f"{FLAGS.output}: {' x '.join(map(str, images.shape))}, from step {run.step} of "
+        f"{FLAGS.workdir or FLAGS.init_from}")
   return 0
 
 

@@ -24,7 +24,7 @@ def reconstructions(plt: Any, found: Mapping[str, np.ndarray]) -> Any:
     plt: `matplotlib.pyplot`.
     found: `original`, `reconstructed` and maybe `masked` [n, height, width, channels]; with `masked` also `mask`.
   """
-  rows = [name for name in ("original", "masked", "reconstructed") if name in found]
+  rows = [name for name in ("original", "masked", "corrupted", "reconstructed") if name in found]
   title = "Reconstructions"
   if "masked" in found:
     title = f"{found['mask'].mean():.0%} of the patches hidden, and filled in"

@@ -17,6 +17,8 @@ from embeddings_jax.runs import inference
 from embeddings_jax.runs.needs import NEEDS
 from embeddings_jax.types import Model, Protocol, PyTree
 
+_OF_SPLITS = {"measures", "predict", "reconstruct", "likelihood"}  # Needs that look at the run's own splits.
+
 
 class LeftOut(InputError):
   """A protocol cannot be asked because of what this machine or this data lacks."""
@@ -274,7 +276,7 @@ def of_run(
   has_data = bool(config["data"].get("name"))
   # The run's own task or held-out split; with its own tokenizer, as the directory that it came from may be gone.
   needs = {need for name in names for need in find(name.partition(":")[0]).needs}
-  if prepared is None and has_data and ("predict" in run.model.outputs or {"measures", "predict"} & needs):
+  if prepared is None and has_data and ("predict" in run.model.outputs or _OF_SPLITS & needs):
     prepared = build.prepare(config, encoder=run.encoder, allow_code=allow_data_code, **dirs)
 
   def dataset() -> Any:

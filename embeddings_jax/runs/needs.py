@@ -71,6 +71,26 @@ def _untrained(subject: Any) -> Mapping[str, Any] | None:
   return {"untrained": word_layers(subject.model, subject.untrained, subject.encoder)}
 
 
+def _reconstruct(subject: Any) -> Mapping[str, Any] | None:
+  """Returns `reconstruct`, `encode` and the held-out `source`."""
+  if "reconstruct" not in _outputs(subject):
+    return None
+  compiled = jax.jit(subject.model.outputs["reconstruct"])
+  return {"reconstruct": lambda batch: compiled(subject.state, batch), **_held_out(subject)}
+
+
+def _likelihood(subject: Any) -> Mapping[str, Any] | None:
+  """Returns `bound`, `encode` and the held-out `source`."""
+  if "likelihood_bound" not in _outputs(subject):
+    return None
+  compiled = jax.jit(subject.model.outputs["likelihood_bound"], static_argnums=3)
+  return {"bound": lambda batch, rng, num: compiled(subject.state, batch, rng, num), **_held_out(subject)}
+
+
+def _held_out(subject: Any) -> Mapping[str, Any]:
+  return {"encode": subject.encoder.encode, "source": (subject.splits or {}).get("validation")}
+
+
 NEEDS = {
     "embed": Need("a model with embeddings", lambda subject: {}),
     "sentences": Need("a model of sentences", lambda subject: {}),
@@ -78,6 +98,8 @@ NEEDS = {
     "topics": Need("a model of topics", _topics),
     "predict": Need("a fine-tuned model", _predict),
     "measures": Need("a language model", _measures),
+    "reconstruct": Need("a model that reconstructs its inputs", _reconstruct),
+    "likelihood": Need("a model with a bound on the likelihood, as vae", _likelihood),
     "hidden": Need("a model with layers of tokens, as bert", _hidden),
     "untrained": Need("a model with layers of tokens, as bert", _untrained),
 }

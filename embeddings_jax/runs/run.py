@@ -177,13 +177,18 @@ class Run:
       prompt: Text to continue, of a language model; without one a document is begun.
       length: Tokens to add at most, of a language model.
       seed: Random seed.
-      **options: Hyperparameters of sampling, as `temperature`, `top_k` and `top_p` of `gpt`.
+      **options: Hyperparameters of sampling, as `temperature`, `top_k` and `top_p` of `gpt`; of models that only
+        decode codes, as `autoencoder`, options of `sampling.sample`.
 
     Returns:
       A list of `num` texts of a language model, else an array `[num, ...]` of what the model reads, as standardized
       rows.
     """
     if "sample" not in self.model.outputs:
+      if "decode" in self.model.outputs:
+        from embeddings_jax.runs import sampling
+
+        return sampling.sample(self, num, seed=seed, **options)
       raise InputError(f"sample: {self.config['name']} draws no samples; gpt and gmm do")
     batch = None
     if hasattr(self.encoder, "token_ids"):

@@ -159,6 +159,31 @@ def _of_nodes(name, perfect):
   return found
 
 
+def _smooth_images():
+  return np.random.default_rng(9).random((40, 1, 1, 1)) * np.linspace(0, 1, 12)[:, None, None] * np.ones((12, 1))
+
+
+def _encode_images(items):
+  return {"image": np.asarray(items), "mask": np.ones(len(items), np.float32)}
+
+
+def _reconstruction(perfect):
+  def reconstruct(batch):
+    noise = np.random.default_rng(10).random(batch["image"].shape)
+    return {"original": jnp.asarray(batch["image"]), "corrupted": jnp.zeros(batch["image"].shape),
+            "reconstructed": jnp.asarray(batch["image"] if perfect else noise)}
+
+  data = SimpleNamespace(items=_smooth_images(), split={"test": np.arange(40)})
+  return protocols.find("reconstruction").function(None, data, encode=_encode_images, reconstruct=reconstruct)
+
+
+def _likelihood(perfect):
+  data = SimpleNamespace(items=_smooth_images(), split={"test": np.arange(40)})
+  bound = lambda batch, rng, num: jnp.full(len(batch["image"]), -5.0 - 9 * (not perfect))
+  measure = lambda batch: {"kl_loss": jnp.array([4.0, 4.0])}
+  return protocols.find("likelihood").function(_noise, data, encode=_encode_images, bound=bound, measure=measure)
+
+
 CASES = {
     **{name: lambda perfect, name=name: _of_labels(name, perfect)
        for name in ("clustering", "few_shot", "knn", "linear_probe", "retrieval", "transfer")},
@@ -169,6 +194,7 @@ CASES = {
     **{name: lambda perfect, name=name: _of_nodes(name, perfect)
        for name in ("node_classification", "link_prediction")},
     "topics": _topics, "held_out": _held_out, "finetuning": _finetuning,
+    "reconstruction": _reconstruction, "likelihood": _likelihood,
 }
 
 

@@ -40,3 +40,29 @@ def weighted_log_partition(queries: Float[Array, "blocks size dim"], table: Floa
                            weight: Float[Array, "blocks size"], vocab_size: int) -> Array:
   """Returns sum_i weight_i log sum_w exp(q_i . t_w), see `softmax.weighted_log_partition`."""
   return (weight * jax.nn.logsumexp(queries @ table[:vocab_size].T, axis=-1)).sum()
+
+
+def same_padding(size: int, stride: int) -> tuple[int, int]:
+  """Returns the padding before and after an axis whose length the stride divides, so that length / stride remain."""
+  total = max(size - stride, 0)
+  return total // 2, total - total // 2
+
+
+def convolve(x: Float[Array, "batch height width channels"], kernel: Float[Array, "size size channels features"],
+             stride: int = 1) -> Float[Array, "batch rows columns features"]:
+  """Returns the convolution with "same" padding, see `convolution.convolve`."""
+  padding = (same_padding(kernel.shape[0], stride),) * 2
+  return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding,
+                                      dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def convolve_transposed(
+    y: Float[Array, "batch rows columns features"], kernel: Float[Array, "size size channels features"],
+    stride: int = 1,
+) -> Float[Array, "batch height width channels"]:
+  """Returns the adjoint of `convolve`: a convolution of y, spread by the stride, with the turned kernel."""
+  size = kernel.shape[0]
+  before, after = same_padding(size, stride)
+  padding = ((size - 1 - before, size - 1 - after + max(stride - size, 0)),) * 2
+  return jax.lax.conv_general_dilated(y, kernel[::-1, ::-1].swapaxes(2, 3), (1, 1), padding, (stride, stride),
+                                      dimension_numbers=("NHWC", "HWIO", "NHWC"))

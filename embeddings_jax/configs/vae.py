@@ -1,0 +1,45 @@
+"""Variational autoencoder of images (Kingma & Welling 2014, arXiv:1312.6114).
+
+Command: `python -m experiments.run --model=vae [--preset=small --data_dir=DIR] [--data=FOLDER]`
+Presets: `demo` scikit-learn's digits, codes of 2, a Gaussian with a learnt scale, a minute on two cores; `tiny` for
+tests; `small` Fashion-MNIST, codes of 16, dense networks and a discretized logistic likelihood of 8-bit values;
+`paper` dense networks with 500 hidden units, a Bernoulli likelihood and codes of 20 on your own images (`--data=`;
+the paper's: MNIST, batches of 100, Adagrad).
+Expected: small, bound on the first 2,000 test images 3.56 bits per dimension, 3.53 with 50 draws, 1 seed in three
+minutes on two cores; a learning rate of 3e-3 and 8,000 updates have the same 3.56, with 10 active units of 16.
+"""
+import ml_collections
+
+
+def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
+  config = ml_collections.ConfigDict(dict(
+      model=dict(dim=2, widths=(32, 64, 64, 64), strides=(1, 2, 2, 1), slope=0.3, upsampling="transposed",
+                 likelihood="gaussian", scale="shared", output_activation="sigmoid", beta=1.0, kl_warmup_steps=0,
+                 free_bits=0.0, num_samples=1, accumulate=1),
+      pipeline="images",
+      data=dict(name="digits", image_size=0, channels=0, bad="error", validation_fraction=0.1),
+      optimizer=dict(name="adam", learning_rate=1e-3, schedule="cosine", warmup_steps=0, clip_norm=0.0),
+      steps=2000,
+      batch_size=64,
+      steps_per_dispatch=10,
+      log_every=100,
+      save_every=1000,
+      evals=("held_out", "likelihood", "reconstruction", "linear_probe", "knn"),
+      eval_items=0,
+      baselines=True,
+  ))
+  if preset == "tiny":
+    config.update(dict(model=dict(dim=4, widths=(4, 8), strides=(2, 2)), steps=20, batch_size=16,
+                       steps_per_dispatch=1, log_every=5, save_every=10, eval_items=200, baselines=False))
+  elif preset == "small":
+    config.update(dict(model=dict(dim=16, widths=(512, 256), strides=(), likelihood="discretized_logistic",
+                                  scale="output", output_activation="linear"),
+                       optimizer=dict(clip_norm=100.0), steps=6000, batch_size=128,
+                       evals=("likelihood", "reconstruction", "linear_probe", "knn")))
+    config.data.update(dict(name="fashion-mnist", validation_fraction=0.0))
+  elif preset == "paper":
+    config.model.update(dict(dim=20, widths=(500,), strides=(), likelihood="bernoulli"))
+    config.update(dict(steps=100_000, batch_size=100, baselines=False,
+                       optimizer=dict(name="adagrad", learning_rate=0.02, schedule="constant")))
+    config.data.update(dict(name="", validation_fraction=0.0))
+  return config
