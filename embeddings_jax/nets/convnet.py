@@ -2,7 +2,7 @@
 
 Krizhevsky et al. 2012 is the pattern: a few convolutions in a row, without shortcuts. Strided convolutions stand
 for its max pooling, whose gradient is slow on CPUs. The defaults turn images of 32 x 32 pixels into maps of 32, 16,
-16, 8, 8 and 8 pixels.
+8, 8, 8 and 8 pixels.
 
 Parameters: `block_0`, `block_1`, ..., each with `conv` and `norm`; running statistics are the collection
 `batch_stats`. Under a mesh the mean and variance are those of the global batch.
@@ -34,8 +34,8 @@ class ConvNet(nn.Module):
     dtype: Type of the convolutions; parameters and statistics are float32.
   """
 
-  channels: Sequence[int] = (32, 64, 64, 128, 128, 128)
-  strides: Sequence[int] = (1, 2, 1, 2, 1, 1)
+  channels: Sequence[int] = (32, 64, 64, 96, 96, 96)
+  strides: Sequence[int] = (1, 2, 2, 1, 1, 1)
   norm_affine: bool = True
   image_size: int = 0
   pixel_mean: float | Sequence[float] = 0.5
@@ -93,8 +93,8 @@ class _Block(nn.Module):
 
 def encoder(
     *,
-    channels: Sequence[int] = (32, 64, 64, 128, 128, 128),
-    strides: Sequence[int] = (1, 2, 1, 2, 1, 1),
+    channels: Sequence[int] = (32, 64, 64, 96, 96, 96),
+    strides: Sequence[int] = (1, 2, 2, 1, 1, 1),
     norm_affine: bool = True,
     image_size: int = 0,
     pixel_mean: float | Sequence[float] = 0.5,

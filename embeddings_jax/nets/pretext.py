@@ -125,6 +125,18 @@ def embedder(encoder: nn.Module, layer: str, grid: int, prepare: Callable[[Array
   return embed, layers
 
 
+def patch_embedder(encoder: nn.Module, layer: str, grid: int, cut: Callable[[Array], Array]) -> Callable[..., Array]:
+  """Returns an `embed` that is the mean over the patches of an image; `cut` makes [n, k, h, w, c] of images."""
+  embed, _ = embedder(encoder, layer, grid)
+
+  def of_patches(params, extra, batch):
+    patches = cut(batch["image"])
+    vectors = embed(params, extra, {"image": side_by_side(patches)})
+    return vectors.reshape(*patches.shape[:2], -1).mean(1)
+
+  return of_patches
+
+
 def started(network: nn.Module, rng: Array, *arguments: Any, **options: Any) -> tuple[Any, dict[str, Any]]:
   """Returns the first `(params, extra)` of a network; `extra` has the running statistics, `batch_stats`, if any."""
   variables = dict(network.init(rng, *arguments, **options))
