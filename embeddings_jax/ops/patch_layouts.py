@@ -150,12 +150,15 @@ def standardized_patch(patch: Float[Array, "height width channels"], epsilon: fl
 
 def dropped_channels(rng: Array, patch: Float[Array, "height width channels"]) -> Float[
     Array, "height width channels"]:
-  """Returns a patch with all channels but a random one replaced by noise around their mean, with a hundredth of the
-  standard deviation of the one that is left (Doersch et al. 2015, section 3.1)."""
+  """Returns a patch with all channels but a random one replaced by noise around the mean of the one that is left,
+  with a hundredth of its standard deviation (Doersch et al. 2015, section 3.1).
+
+  The means of the dropped channels would still tell how they are shifted against the one that is left.
+  """
   rng_channel, rng_noise = jax.random.split(rng)
   kept = jnp.arange(patch.shape[2]) == jax.random.randint(rng_channel, (), 0, patch.shape[2])
-  deviation = (patch.std((0, 1)) * kept).sum()
-  noise = patch.mean((0, 1)) + 0.01 * deviation * jax.random.normal(rng_noise, patch.shape)
+  mean, deviation = (patch.mean((0, 1)) * kept).sum(), (patch.std((0, 1)) * kept).sum()
+  noise = mean + 0.01 * deviation * jax.random.normal(rng_noise, patch.shape)
   return jnp.where(kept, patch, noise)
 
 
