@@ -35,6 +35,14 @@ class PretextNetwork(nn.Module):
     maps = feature_map(self.encoder, batch, deterministic)
     return self.projector(pooled(maps, self.grid), batch.get("mask"), deterministic=deterministic)
 
+  def places(self, batch: Mapping[str, Any], *, deterministic: bool = True) -> Float[Array, "batch h w out"]:
+    """Returns the projector's output at each place of the trunk's map, float32."""
+    maps = feature_map(self.encoder, batch, deterministic)
+    mask = batch.get("mask")
+    mask = None if mask is None else jnp.repeat(mask, maps.shape[1] * maps.shape[2])
+    out = self.projector(maps.reshape(-1, maps.shape[-1]), mask, deterministic=deterministic)
+    return out.reshape(*maps.shape[:3], -1)
+
   def joined(self, batch: Mapping[str, Any], order: Array, mask: Array, *, deterministic: bool = True,
              ) -> Float[Array, "n k out"]:
     """Returns the predictor's output for the tiles of each image in several orders.
@@ -64,20 +72,24 @@ def feature_map(encoder: nn.Module, batch: Mapping[str, Any], deterministic: boo
 
 
 def pooled(maps: Float[Array, "batch h w dim"], grid: int) -> Float[Array, "batch cells_dim"]:
-  """Returns means over `grid` x `grid` cells, by rows, side by side; cells overlap where `grid` does not divide."""
+  """Returns means over `grid` x `grid` cells, by rows, side by side; see `cell_means`."""
   if grid == 1:
     return maps.mean((1, 2))
   if grid > min(maps.shape[1:3]):
     raise InputError(f"grid={grid}: exceeds the map of {maps.shape[1]} x {maps.shape[2]} places")
+  return cell_means(maps, grid, grid).reshape(len(maps), -1)
 
-  def cells(length):
-    place, cell = jnp.arange(length), jnp.arange(grid)[:, None]
-    inside = (place >= cell * length // grid) & (place < -(-(cell + 1) * length // grid))
+
+def cell_means(maps: Float[Array, "batch h w dim"], rows: int, columns: int) -> Float[
+    Array, "batch {rows} {columns} dim"]:
+  """Returns means over `rows` x `columns` cells, which overlap where these do not divide the map."""
+  def cells(length, num):
+    place, cell = jnp.arange(length), jnp.arange(num)[:, None]
+    inside = (place >= cell * length // num) & (place < -(-(cell + 1) * length // num))
     return inside / inside.sum(1, keepdims=True)
 
-  maps = jnp.einsum("ih,bhwd->biwd", cells(maps.shape[1]), maps, precision="highest")
-  maps = jnp.einsum("jw,biwd->bijd", cells(maps.shape[2]), maps, precision="highest")
-  return maps.reshape(len(maps), -1)
+  maps = jnp.einsum("ih,bhwd->biwd", cells(maps.shape[1], rows), maps, precision="highest")
+  return jnp.einsum("jw,biwd->bijd", cells(maps.shape[2], columns), maps, precision="highest")
 
 
 def variables_of(params: Any, extra: Mapping[str, Any], part: str = "encoder") -> dict[str, Any]:
