@@ -23,6 +23,8 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   elif preset == "tiny":
     config.model.update(dict(num_permutations=6, puzzles=2, cells=2, tile=3, projector_dims=(8,), predictor_dims=(8,),
                              embed_layer="", embed_grid=1))
+  elif preset == "small":
+    config.update(dict(batch_size=448))  # As many operations as 256 whole images.
   elif preset == "paper":
     config.model.encoder = dict(name="resnet", depth=50, width=64, stem="imagenet", dtype="bfloat16")
     config.model.update(dict(tile=64, crop=255, projector_dims=(1000,), predictor_dims=(4096,), embed_by="patches",

@@ -22,6 +22,8 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   elif preset == "tiny":
     config.model.update(dict(patch=2, gap=0, jitter=1, pairs=2, projector_dims=(8,), predictor_dims=(8,),
                              embed_layer="", embed_grid=1, grid=1))
+  elif preset == "small":
+    config.update(dict(batch_size=448))  # As many operations as 256 whole images.
   elif preset == "paper":
     config.model.encoder = dict(name="resnet", depth=50, width=64, stem="imagenet", dtype="bfloat16")
     config.model.update(dict(patch=96, gap=48, jitter=7, color="drop", downsample=1 / 3, projector_dims=(512,),
