@@ -80,3 +80,15 @@ def test_images_larger_than_the_device_gets_are_read_batch_by_batch(tmp_path, mo
   assert data.facts["num_rows"] + data.splits["validation"].facts["num_rows"] == (1 << 15) - 100
   seen = np.concatenate([batch["image"][:, 0, 0, 0] for batch in batches])
   assert len(seen) == 40 * 64 and len(np.unique(seen)) > 200 and not data.splits["train"].resident
+
+
+def test_numbered_images_keep_their_numbers_in_every_order():
+  items = np.arange(40, dtype=np.uint8).reshape(10, 2, 2, 1)
+  dataset = Dataset("x", "images", items, split={"train": np.array([9, 2, 5, 7]), "test": np.arange(2)})
+  numbered = pipelines.function(pipelines.find("numbered_images"))
+  data = numbered(dataset, batch_size=4, seed=3)
+  batch = data.splits["train"].batch_at(1)
+  assert data.facts["num_rows"] == 4 and sorted(np.asarray(batch["number"])) == [0, 1, 2, 3]
+  np.testing.assert_array_equal(batch["image"], items[np.array([9, 2, 5, 7])[np.asarray(batch["number"])]])
+  few = numbered(dataset, batch_size=3, seed=3, max_images=3)
+  assert few.facts["num_rows"] == 3 and set(np.asarray(few.splits["train"].batch_at(0)["number"])) == {0, 1, 2}

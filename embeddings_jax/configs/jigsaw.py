@@ -1,0 +1,35 @@
+"""Jigsaw puzzles (Noroozi & Favaro 2016, arXiv:1603.09246): predicts how the tiles of an image were shuffled.
+
+Command: `python -m experiments.run --model=jigsaw [--preset=small --data_dir=DIR] [--data=FOLDER]`
+Presets: `demo` two photographs cut into 480 images of 32 x 32 pixels, tiles of 8; `tiny` for tests; `small` CIFAR-10
+as JPEG, tiles of 8 x 8 pixels in cells of 10, eight puzzles an image; `paper` the recipe of Kolesnikov et al. 2019
+(arXiv:1901.09005) on your own images of 292 x 292 pixels: gray with probability .66, a crop of 255, cells of 85,
+tiles of 64 pixels, eight puzzles an image, 35 epochs. Noroozi & Favaro's own: `--preset=paper --config.model.gray=0.3
+--config.model.crop=225 --config.model.puzzles=1 --config.model.num_permutations=1000`.
+"""
+import ml_collections
+
+from embeddings_jax.configs import rotation
+
+
+def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
+  config = rotation.get_config(preset)
+  config.model = dict(encoder=config.model.encoder.to_dict(), num_permutations=100, permutation_seed=0, puzzles=8,
+                      cells=3, tile=8, crop=0, gray=0.66, standardize=True, projector_dims=(64,),
+                      predictor_dims=(256,), grid=2, embed_by="image", embed_layer="block_3", embed_grid=2)
+  if preset == "demo":
+    config.data.update(dict(name="photographs", image_size=32))
+    config.update(dict(steps=150, batch_size=32))
+  elif preset == "tiny":
+    config.model.update(dict(num_permutations=6, puzzles=2, cells=2, tile=3, projector_dims=(8,), predictor_dims=(8,),
+                             embed_layer="", embed_grid=1))
+  elif preset == "small":
+    config.update(dict(batch_size=448))  # As many operations as 256 whole images.
+  elif preset == "paper":
+    config.model.encoder = dict(name="resnet", depth=50, width=64, stem="imagenet", dtype="bfloat16")
+    config.model.update(dict(tile=64, crop=255, projector_dims=(1000,), predictor_dims=(4096,), embed_by="patches",
+                             embed_layer=""))
+    config.data.update(dict(name="", image_size=292))
+    config.optimizer.learning_rate = 0.1
+    config.update(dict(epochs=35, batch_size=256))
+  return config

@@ -1,0 +1,38 @@
+"""Images in shuffled batches, each with its number: for models that keep something of every training image."""
+from typing import Any
+
+import numpy as np
+
+from embeddings_jax.data import reading
+from embeddings_jax.data.dataset import Dataset
+from embeddings_jax.data.pipelines.images import FACTS as OF_IMAGES
+from embeddings_jax.data.pipelines.images import images
+from embeddings_jax.data.sources import array_source
+from embeddings_jax.types import Prepared
+
+ACCEPTS = ("images",)
+READ = reading.images
+FACTS = OF_IMAGES
+
+
+def numbered_images(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = None,
+                    max_images: int = 0) -> Prepared:
+  """Makes batches of `image` uint8 `[batch_size, height, width, channels]` and `number` int32 `[batch_size]`.
+
+  Numbers are from 0 to below the fact `num_rows`.
+
+  Args:
+    dataset: Images.
+    batch_size: Images of a batch.
+    seed: Random seed of the order.
+    max_images: Trains on a sample of so many images, the same for every seed; 0: on all.
+  """
+  prepared = images(dataset, batch_size=batch_size, seed=seed)
+  chosen = np.asarray(dataset.split["train"]) if "train" in dataset.split else np.arange(len(dataset.items))
+  if max_images and max_images < len(chosen):
+    chosen = chosen[np.sort(np.random.default_rng(0).permutation(len(chosen))[:max_images])]
+  number = np.full(len(dataset.items), -1, np.int32)
+  number[chosen] = np.arange(len(chosen), dtype=np.int32)
+  facts = {key: prepared.facts[key] for key in OF_IMAGES}
+  source = array_source({"image": dataset.items, "number": number}, batch_size, chosen=chosen, seed=seed, facts=facts)
+  return prepared._replace(splits={"train": source}, facts=source.facts)
