@@ -35,7 +35,7 @@ def load(
     missing: str = "",
     allow_code: bool = False,
     documents: str = "line",
-    **pictures: Any,
+    **image_options: Any,
 ) -> Dataset:
   """Loads a dataset.
 
@@ -49,30 +49,30 @@ def load(
       with NaN); by default the tables of the catalog are without such rows, and files that have some are refused.
     allow_code: Whether `FILE.py:FUNCTION` may run; only for a name that the user has given himself.
     documents: End of a document of the user's plain text: `line`, `blank` (line) or `auto`; see `own.load_path`.
-    **images: Options for image files: `image_size`, `channels` and `bad`; see `images.decoded`.
+    **image_options: Options for image files: `image_size`, `channels` and `bad`; see `images.decoded`.
 
   Raises:
     InputError: an unknown name, a missing, damaged or empty file.
   """
   name = str(name)
   cache_dir = cache_root(cache_dir)
-  check_options(**pictures)
+  check_options(**image_options)
   if documents not in own.DOCUMENTS:
     raise InputError(f"documents={documents}: must be one of {', '.join(own.DOCUMENTS)}")
   if entry := entries().get(name):
     files = {file: formats.checked_file(data_dir, file, checksum) for file, checksum in entry.files.items()}
     return entry.load(name, Place(files, cache_dir, errors, digest(name, dict(entry.files), errors),
-                                  missing, pictures))
+                                  missing, image_options))
   if name.startswith("tfds:"):
     from embeddings_jax.data.tfds import load_tfds  # TFDS takes a while to import.
 
-    return load_tfds(name, data_dir=data_dir, cache_dir=cache_dir, **pictures)
+    return load_tfds(name, data_dir=data_dir, cache_dir=cache_dir, **image_options)
   if re.search(r"\.py:\w+$", name):
     if not allow_code:
       raise InputError(f"{name}: is code, which a recorded config cannot run; if you trust it, give data={name}")
     return own.load_function(name, cache_dir)
   if os.path.exists(os.path.expanduser(name)) or re.search(r"[/\\*?\[]|\.\w{1,5}$", name):
-    return own.load_path(name, cache_dir, errors, missing, documents, **pictures)
+    return own.load_path(name, cache_dir, errors, missing, documents, **image_options)
   near = difflib.get_close_matches(name.lower(), entries(), n=1, cutoff=0.4)
   hint = f"did you mean {near[0]!r}? " if near else ""
   raise InputError(f"data={name}: unknown dataset; {hint}catalog.available() lists them; files are given by their "

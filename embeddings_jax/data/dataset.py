@@ -37,7 +37,7 @@ class Dataset(NamedTuple):
       have several. Never shown to a model in training.
     split: name -> indices of items, where the dataset has an official split.
     fingerprint: SHA-256 (hex) of what determines the content.
-    image: `(height, width)` or `(height, width, 3)` where a row is the pixels of an image.
+    image_shape: `(height, width)` or `(height, width, 3)` where a row is the pixels of an image.
     integers: Column -> `[num_rows]`: whole numbers among the items that float64 cannot hold, for labels and ids.
     beside: Arrays beside the items that training reads, name -> `[num_items]`: `weight` and `label` of rows.
     gaps: Whether rows may lack values, which are NaN.
@@ -56,7 +56,7 @@ class Dataset(NamedTuple):
   labels: Mapping[str, np.ndarray] = {}
   split: Mapping[str, np.ndarray] = {}
   fingerprint: str = ""
-  picture: tuple[int, ...] | None = None
+  image_shape: tuple[int, ...] | None = None
   integers: Mapping[int, np.ndarray] = {}
   beside: Mapping[str, np.ndarray] = {}
   gaps: bool = False

@@ -60,11 +60,11 @@ def as_images(dataset: Dataset) -> Dataset:
   """Rows that are images, in [0, 1], as `images`: uint8 [n, height, width, channels]."""
   if dataset.kind == "images":
     return dataset
-  if dataset.kind != "rows" or dataset.picture is None:
+  if dataset.kind != "rows" or dataset.image_shape is None:
     raise InputError(f"data={dataset.name}: holds {dataset.kind}, which are no images")
-  height, width, *channels = dataset.picture
+  height, width, *channels = dataset.image_shape
   items = to_uint8(dataset.items).reshape(len(dataset.items), height, width, *(channels or [1]))
-  return dataset._replace(kind="images", items=items, picture=None, columns=None)
+  return dataset._replace(kind="images", items=items, image_shape=None, columns=None)
 
 
 def as_rows(dataset: Dataset) -> Dataset:
@@ -73,7 +73,7 @@ def as_rows(dataset: Dataset) -> Dataset:
     return dataset
   _, height, width, channels = dataset.items.shape
   rows = dataset.items.reshape(len(dataset.items), -1) / np.float32(255)
-  return dataset._replace(kind="rows", items=rows, picture=(height, width, channels) if channels > 1 else
+  return dataset._replace(kind="rows", items=rows, image_shape=(height, width, channels) if channels > 1 else
                           (height, width))
 
 

@@ -53,7 +53,7 @@ _JSON = re.compile(rb'[\[\s]*\{\s*"(?:[^"\\]|\\.)*"\s*:')
 
 
 def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str = "", documents: str = "line",
-              **pictures: Any) -> Dataset:
+              **image_options: Any) -> Dataset:
   """Loads a file, a folder or a glob.
 
   What the files hold follows from their names, and of tables also from their first lines
@@ -66,7 +66,7 @@ def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str =
     missing: What to do with rows that lack a value; see `without_gaps`.
     documents: Of plain text: each `line` is a document; or a `blank` line ends one, whose lines are its sentences,
       unless most documents are one line; `auto` is `blank` where a blank line stands between others, else `line`.
-    **images: Options of `images.decoded`.
+    **image_options: Options of `images.decoded`.
 
   Raises:
     InputError: No such file, files of several kinds, or a format that is not read.
@@ -91,7 +91,7 @@ def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str =
   if kind == "rows":
     return _rows(path, files, missing or "error", errors)
   if kind == "images":
-    return _pictures(path, files, cache_dir, pictures)
+    return _pictures(path, files, cache_dir, image_options)
   reader = {"idx": _idx, "audio": _clips, "matrix": load_matrix, "bags": load_lda_c}.get(kind)
   if reader:
     return reader(path, files)
@@ -339,9 +339,9 @@ def _sentences(path: str, files: Sequence[Path], errors: str) -> Dataset:
 
 
 def _idx(path: str, files: Sequence[Path]) -> Dataset:
-  rows, labels, split, picture = read_idx_pairs(files)
+  rows, labels, split, image_shape = read_idx_pairs(files)
   return Dataset(path, "rows", rows, labels=labels, split=split, fingerprint=content_digest([rows, *labels.values()]),
-                 picture=picture if len(picture) == 2 else None)
+                 image_shape=image_shape if len(image_shape) == 2 else None)
 
 
 def _clips(path: str, files: Sequence[Path]) -> Dataset:
@@ -363,7 +363,7 @@ def _pictures(path: str, files: Sequence[Path], cache_dir: Path, options: dict[s
     root = root.parent
   named = [(file.relative_to(root).as_posix(), file) for file in files]
   sums = list(map_in_order(formats.sha256, files))
-  key = digest("pictures", [[name, value] for (name, _), value in zip(named, sums)])
+  key = digest("images", [[name, value] for (name, _), value in zip(named, sums)])
   return by_folders(decoded(path, key, named, cache_dir, **options))
 
 

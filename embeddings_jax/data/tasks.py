@@ -136,7 +136,7 @@ def as_task(dataset: Dataset, label: str = "", max_examples: int = 0, max_train:
   """
   if dataset.kind not in ("text", "pairs", "choices", "questions", "words", "audio", "images"):
     raise InputError(f"data={dataset.name}: holds {dataset.kind}, a task needs labeled text, clips or "
-                     "pictures")
+                     "images")
   if not dataset.labels or (label and label not in dataset.labels) or (not label and len(dataset.labels) > 1):
     known = ", ".join(dataset.labels) or "none"
     raise InputError(f"data={dataset.name}: name one of its labels by label; it has {known}")

@@ -10,11 +10,11 @@ def principal_components(plt: Any, parts: dict[str, np.ndarray], data: Any) -> d
   """Explained variance; of images the components and reconstructions, of other rows the line and the plane."""
   x = data.encoder.encode(data.dataset.items)["x"]
   made = {"explained_variance": _explained_variance(plt, parts["explained_variance_ratio"])}
-  if data.dataset.picture:
+  if data.dataset.image_shape:
     std = 1 if data.encoder.std is None else data.encoder.std
     origin = 0 if data.encoder.mean is None else data.encoder.mean
-    pixels = lambda rows: np.reshape(rows * std + origin, (-1, *data.dataset.picture))
-    made["components"] = _component_pictures(plt, parts, pixels, data.dataset.picture)
+    pixels = lambda rows: np.reshape(rows * std + origin, (-1, *data.dataset.image_shape))
+    made["components"] = _component_pictures(plt, parts, pixels, data.dataset.image_shape)
     made["reconstructions"] = _reconstructions(plt, parts, x, pixels, data.dataset.labels)
   elif x.shape[1] > 1:
     made["fit"] = line_and_plane(plt, parts, x, data.dataset)

@@ -19,7 +19,7 @@ MAX_CODE = 40  # As in word2vec; a deeper tree needs counts above 10**8 that gro
 
 
 def huffman_paths(counts: np.ndarray, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
-  """Builds the tree with the least expected length of a path.
+  """Builds the tree with the smallest expected length of a path.
 
   Args:
     counts: Occurrences of the V words, at least two.

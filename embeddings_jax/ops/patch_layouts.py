@@ -113,7 +113,7 @@ def check_permutations(table: np.ndarray, num_tiles: int, place: str) -> np.ndar
 
 
 def least_size(patch: int, gap: int, jitter: int) -> int:
-  """Returns the least height and width of an image that holds a patch and its eight neighbors."""
+  """Returns the smallest height and width of an image that holds a patch and its eight neighbors."""
   return 3 * patch + 2 * gap + 2 * jitter
 
 

@@ -45,7 +45,7 @@ def test_a_photograph_is_its_patches():
 
 def test_photographs_in_larger_patches():
   dataset = load("photographs", image_size=32)
-  assert dataset.items.shape == (2 * 13 * 20, 32 * 32 * 3) and dataset.picture == (32, 32, 3)
+  assert dataset.items.shape == (2 * 13 * 20, 32 * 32 * 3) and dataset.image_shape == (32, 32, 3)
   with pytest.raises(InputError, match="image_size=500: photographs have 427 pixels at most"):
     load("photographs", image_size=500)
 

@@ -44,7 +44,8 @@ def folder(tmp_path, monkeypatch):
 def test_images_are_rows_and_rows_are_images():
   images = Dataset("x", "images", PICTURES, labels={"class": np.arange(6)}, fingerprint="f")
   rows = as_rows(images)
-  assert rows.kind == "rows" and rows.items.shape == (6, 60) and rows.picture == (5, 4, 3) and rows.items.max() <= 1
+  assert rows.kind == "rows" and rows.items.shape == (6, 60) and rows.image_shape == (5, 4, 3)
+  assert rows.items.max() <= 1
   back = as_images(rows)
   assert back.fingerprint == "f" and back.labels is images.labels
   np.testing.assert_array_equal(back.items, PICTURES, strict=True)
@@ -54,7 +55,7 @@ def test_images_are_rows_and_rows_are_images():
   with pytest.raises(InputError, match="wine: holds rows, which are no images"):
     as_images(load("wine"))
   with pytest.raises(InputError, match="must lie in .0, 1., these have values from 0.0 to 2.0"):
-    as_images(Dataset("x", "rows", np.array([[0.0, 2.0]]), picture=(1, 2)))
+    as_images(Dataset("x", "rows", np.array([[0.0, 2.0]]), image_shape=(1, 2)))
 
 
 def test_files_are_decoded_once_in_the_order_of_their_names(tmp_path):

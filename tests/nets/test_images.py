@@ -118,7 +118,7 @@ def test_output_loss_and_gradients_are_torch_s():
 
 
 def test_transposed_convolutions_leave_a_checkerboard_and_resizing_does_not():
-  """Of equal taps on a constant map: 1, 2 and 4 reach a pixel; resized, all pixels within the border are equal."""
+  """With equal taps on a constant map 1, 2 or 4 reach a pixel; resized, all pixels within the border are equal."""
   ones, kernel = jnp.ones((1, 8, 8, 1)), jnp.ones((3, 3, 1, 1))
   inner = lambda x: x[:, 2:-2, 2:-2]
   found = inner(convolution.convolve_transposed(ones, kernel, 2))

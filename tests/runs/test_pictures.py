@@ -88,7 +88,7 @@ def test_words_are_of_the_training_part(monkeypatch, tmp_path):
 
 def test_labeled_pictures_of_another_set_are_fitted_to_the_encoder(monkeypatch, tmp_path):
   rows = np.random.default_rng(0).random((60, 64)).astype(np.float32)
-  other = Dataset("x", "rows", rows, labels={"class": np.arange(60) % 2}, picture=(8, 8), fingerprint="f")
+  other = Dataset("x", "rows", rows, labels={"class": np.arange(60) % 2}, image_shape=(8, 8), fingerprint="f")
   loads, seen = [], []
   monkeypatch.setattr(evaluation.catalog, "load", lambda name, **options: loads.append(name) or other)
 
@@ -103,7 +103,7 @@ def test_labeled_pictures_of_another_set_are_fitted_to_the_encoder(monkeypatch, 
   assert seen[0].shape == (60, 12, 10, 3) and seen[0].dtype == np.uint8
   np.testing.assert_array_equal(seen[0][..., 0], seen[0][..., 2])
   with pytest.raises(InputError, match="holds rows, which are no images"):
-    encoder.adapt(other._replace(picture=None))
+    encoder.adapt(other._replace(image_shape=None))
   assert RowEncoder(64).adapt(Dataset("x", "images", PICTURES)).items.shape == (40, 360)
 
 

@@ -18,7 +18,7 @@ class Place(NamedTuple):
   errors: str
   fingerprint: str
   missing: str = ""
-  pictures: Mapping[str, Any] = {}
+  image_options: Mapping[str, Any] = {}
 
 
 class Entry(NamedTuple):

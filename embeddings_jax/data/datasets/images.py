@@ -12,14 +12,15 @@ from embeddings_jax.data.images import by_folders, decoded
 def _cifar10(name: str, place: Place) -> Dataset:
   """Images `{train,test}/<class>/NNNN.jpg`, which are decoded once."""
   (path,) = place.files.values()
-  return by_folders(decoded(name, place.fingerprint, formats.tar_members(path), place.cache_dir, **place.pictures))
+  members = formats.tar_members(path)
+  return by_folders(decoded(name, place.fingerprint, members, place.cache_dir, **place.image_options))
 
 
 def _imagenet_sample(name: str, place: Place) -> Dataset:
   """Images `<id>_<class>.jpg`, whose short side is 128."""
   (path,) = place.files.values()
   members = ((Path(member).name, data) for member, data in formats.tar_members(path))
-  options = {**place.pictures, "image_size": place.pictures.get("image_size") or 128}
+  options = {**place.image_options, "image_size": place.image_options.get("image_size") or 128}
   dataset = decoded(name, place.fingerprint, members, place.cache_dir, **options)
   classes = np.array([Path(file).stem.partition("_")[2] for file in dataset.names])
   return dataset._replace(labels={"class": classes})

@@ -16,7 +16,7 @@ def _digits(name: str, place: Place) -> Dataset:
 
   digits = datasets.load_digits()
   found = _row_dataset(name, digits.data / 16, list(digits.feature_names), {"class": digits.target})
-  return found._replace(picture=(8, 8))
+  return found._replace(image_shape=(8, 8))
 
 
 def _translated_digits(name: str, place: Place) -> Dataset:
@@ -27,13 +27,13 @@ def _translated_digits(name: str, place: Place) -> Dataset:
                                          np.random.default_rng(0).integers(0, side - 7, (len(images), 2))):
     image[row:row + 8, column:column + 8] = digit
   found = _row_dataset(name, images.reshape(len(images), -1), None, digits.labels)
-  return found._replace(picture=(side, side))
+  return found._replace(image_shape=(side, side))
 
 
 def _photographs(name: str, place: Place) -> Dataset:
   from sklearn import datasets
 
-  size = place.pictures.get("image_size") or 8
+  size = place.image_options.get("image_size") or 8
   images = datasets.load_sample_images()
   if size > (least := min(min(image.shape[:2]) for image in images.images)):
     raise InputError(f"image_size={size}: {name} have {least} pixels at most")
@@ -44,7 +44,7 @@ def _photographs(name: str, place: Place) -> Dataset:
     rows.append(patches.reshape(height * width, -1) / 255)
     origin += [Path(file).stem] * (height * width)
   found = _row_dataset(name, np.concatenate(rows), None, {"image": np.array(origin)})
-  return found._replace(picture=(size, size, 3))
+  return found._replace(image_shape=(size, size, 3))
 
 
 def _sklearn_table(name: str, place: Place) -> Dataset:
@@ -74,8 +74,9 @@ def _small_table(name: str, place: Place, labels: Sequence[str] = (), left_out: 
 
 
 def _fashion_mnist(name: str, place: Place) -> Dataset:
-  rows, labels, split, picture = own.read_idx_pairs(list(place.files.values()))
-  return Dataset(name, "rows", rows, labels=labels, split=split, fingerprint=place.fingerprint, picture=picture)
+  rows, labels, split, image_shape = own.read_idx_pairs(list(place.files.values()))
+  return Dataset(name, "rows", rows, labels=labels, split=split, fingerprint=place.fingerprint,
+                 image_shape=image_shape)
 
 
 DATASETS = {

@@ -1,7 +1,7 @@
 """DeepCluster: learns the clusters of its own features.
 
 Caron, Bojanowski, Joulin, Douze 2018, "Deep Clustering for Unsupervised Learning of Visual Features",
-arXiv:1807.05520. Images are clustered by k-means on their features after every pass, and the next pass predicts the
+arXiv:1807.05520. Images are clustered by k-means on their features after every epoch, and the next pass predicts the
 clusters. With z_i the features of image i and y_i its cluster (equations 1 and 2), in nats:
 
   pass 0:   z_i of the untrained trunk are collected, nothing else moves
@@ -17,7 +17,7 @@ clusters. With z_i the features of image i and y_i its cluster (equations 1 and 
 Weights in the loss stand for the paper's even sampling of clusters. An empty cluster moves beside the center of
 another one, drawn by its size, as the paper splits large ones. `loss="supcon"` pulls features of one cluster together
 instead (`ops/contrastive.py: supervised_contrastive`), without g. k-means runs in the update that ends a pass
-(`lax.cond`), on the bank that every device has whole. Deviations: features of a pass are those at the time of their
+(`lax.cond`), on the bank that every device has whole. Deviations: features of an epoch are those at the time of their
 batch, not those after it; the trunk is any encoder, on colors and not on Sobel's edges.
 `agreement` is the normalized mutual information of the clusters of the last two passes.
 
@@ -77,7 +77,7 @@ def deepcluster(
   Args:
     encoder: Trunk; has `features(batch, deterministic)` of `image`.
     num_rows: Number of training images; filled in from the dataset.
-    steps_per_epoch: Updates of a pass; filled in from the dataset.
+    steps_per_epoch: Updates of an epoch; filled in from the dataset.
     num_clusters: Number of clusters.
     num_components: Whitened principal components that are clustered; at most the features' number.
     num_turns: Turns of k-means.

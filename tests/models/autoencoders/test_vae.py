@@ -27,7 +27,7 @@ def initial(model):
     ("gaussian", "shared"), ("gaussian", "output"), ("bernoulli", "shared"), ("discretized_logistic", "shared"),
     ("discretized_logistic", "output"), ("squared", "shared")])
 def test_the_loss_is_minus_the_bound(likelihood, scale):
-  """Of a posterior without variance by scipy's densities; of any by the mean of log weights."""
+  """Checked by scipy's densities for a posterior without variance, and by the mean of log weights for any."""
   model = vae(**DENSE, likelihood=likelihood, scale=scale)
   state, batch = initial(model), {"image": images()}
   loss = jax.jit(model.outputs["training_loss"])
@@ -98,7 +98,7 @@ def test_a_linear_vae_is_probabilistic_pca():
 
 
 def test_weighted_bounds_rise_with_draws_and_stay_below_the_likelihood():
-  """Of the exact decoder, and an encoder that is not the posterior."""
+  """The decoder is exact, and the encoder is not the posterior."""
   x, rng = factors()[:100], np.random.default_rng(3)
   model = vae(**LINEAR)
   state = initial(model)

@@ -42,7 +42,7 @@ def colored(seed, n):
 
 
 def test_rarity_enters_the_update():
-  """Of the first batch p is counted; without rarity weights the gradient is another."""
+  """The first batch determines p; without rarity weights the gradient is another."""
   batch = colored(0, 4)
   norms, shares = [], None
   for mix in (0.5, 1.0):
