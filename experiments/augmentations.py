@@ -13,13 +13,13 @@ from experiments import command
 
 FLAGS = flags.FLAGS
 
-flags.DEFINE_string("data", "", "Images: of the catalog, or files of one's own; none: two photographs.")
-flags.DEFINE_string("data_dir", "", "Where the catalog's files lie; default $EMBEDDINGS_DATA.")
-flags.DEFINE_string("cache_dir", "", "Where derived data goes; default $EMBEDDINGS_CACHE.")
+flags.DEFINE_string("data", "", "Image dataset: a name of the catalog, or your files; default: two photographs.")
+flags.DEFINE_string("data_dir", "", "Directory of the catalog's files (default: $EMBEDDINGS_DATA).")
+flags.DEFINE_string("cache_dir", "", "Directory of derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
 flags.DEFINE_string("figure", "", "File to write, a PNG.")
-flags.DEFINE_integer("num_images", 2, "Images to show, chosen by --seed where there are more.", lower_bound=1)
-flags.DEFINE_integer("size", 96, "Pixels to which the photographs are shrunk.", lower_bound=16, upper_bound=427)
-flags.DEFINE_integer("seed", 0, "Seed.", lower_bound=0, upper_bound=presets.MAX_SEED)
+flags.DEFINE_integer("num_images", 2, "Number of images to show, drawn by --seed.", lower_bound=1)
+flags.DEFINE_integer("size", 96, "Height of the photographs, in pixels.", lower_bound=16, upper_bound=427)
+flags.DEFINE_integer("seed", 0, "Random seed.", lower_bound=0, upper_bound=presets.MAX_SEED)
 
 
 def main(argv: Sequence[str]) -> int:

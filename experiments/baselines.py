@@ -20,7 +20,7 @@ from experiments import command
 from experiments.spread import described
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("add", "", "First take over the results.json of this work directory.")
+flags.DEFINE_string("add", "", "Work directory whose results.json is recorded first.")
 
 FOLDER = pathlib.Path(__file__).parent / "results"
 # Numbers of questions, sections of the analogies and deviations over draws are in the files alone.

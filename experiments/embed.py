@@ -20,12 +20,12 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_string("workdir", "", "Work directory of the run.")
 flags.DEFINE_string("input", "", "Words or lines of text; .npy or .csv rows; a wav, or a text file that lists them.")
-flags.DEFINE_string("output", "", "Where to write [num_items, dim] float32, as .npy.")
+flags.DEFINE_string("output", "", "File for the vectors, float32 [num_items, dim], as .npy.")
 flags.DEFINE_enum("errors", "strict", ["strict", "replace"], "What to do with text that is not UTF-8.")
 flags.DEFINE_string("init_from", "", "Directory of a pretrained network, or file of word vectors, instead of "
                     "--workdir.")
 flags.DEFINE_string("extension", "", "Folder with models, encoders, ... of your own, which the run uses; code.")
-flags.DEFINE_string("pooling", "", "Makes a line's vector from its words' or tokens' (default: the model's way).")
+flags.DEFINE_string("pooling", "", "Pooling of words or tokens into a line's vector (default: the model's).")
 flags.DEFINE_bool("normalize", None, "Divide vectors by their lengths (default: as --init_from says, else not).")
 flags.DEFINE_float("sif_a", 1e-3, "The a of --pooling=sif's a / (a + p(w)).")
 flags.DEFINE_integer("num_words", 16, "Words of a line that --pooling=concatenation joins.", lower_bound=1)

@@ -28,14 +28,14 @@ FLAGS = flags.FLAGS
 vectors.define_flags()
 flags.DEFINE_string("init_from", "", "Directory of a pretrained network, instead of --workdir.")
 flags.DEFINE_string("features", "", "Features without learning, instead of --workdir: pixels.")
-flags.DEFINE_string("output", "", "Where to write what --features gives, as .json.")
-flags.DEFINE_string("pooling", "", "How a text's vector is made from those of its tokens, or of its words.")
+flags.DEFINE_string("output", "", "File for the results of --features, as .json.")
+flags.DEFINE_string("pooling", "", "Pooling of tokens or words into a text's vector (default: the model's).")
 flags.DEFINE_string("extension", "", "Folder with models, encoders, ... of your own, which the run uses; code.")
 flags.DEFINE_string("data", None, "Replaces the run's dataset; code, FILE.py:FUNCTION, runs only if named here.")
 flags.DEFINE_string("config_file", "", "Config file of the run; its dataset may be code (FILE.py:FUNCTION).")
 flags.DEFINE_list("protocols", None, "protocol or protocol:dataset, separated by commas (default: the config's).")
 flags.DEFINE_string("data_dir", None, "Directory of the catalog's files (default: $EMBEDDINGS_DATA).")
-flags.DEFINE_string("cache_dir", None, "Derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
+flags.DEFINE_string("cache_dir", None, "Directory of derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
 
 
 def main(argv: Sequence[str]) -> int:

@@ -17,7 +17,7 @@ FLAGS = flags.FLAGS
 
 vectors.define_flags()
 flags.DEFINE_string("format", "", "word2vec, word2vec-binary, glove, npy or huggingface.")
-flags.DEFINE_string("output", "", "File to write; of huggingface a directory.")
+flags.DEFINE_string("output", "", "File to write; for huggingface a directory.")
 
 
 def main(argv: Sequence[str]) -> int:

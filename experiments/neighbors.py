@@ -15,10 +15,10 @@ from experiments import command, vectors
 FLAGS = flags.FLAGS
 
 vectors.define_flags()
-flags.DEFINE_list("word", [], "Words whose neighbors are wanted, separated by commas.")
-flags.DEFINE_list("positive", [], "Words to add up, separated by commas.")
-flags.DEFINE_list("negative", [], "Words to take away from them.")
-flags.DEFINE_string("query", "", "A text, whose nearest documents are wanted.")
+flags.DEFINE_list("word", [], "Words whose neighbors are listed, separated by commas.")
+flags.DEFINE_list("positive", [], "Words to add, separated by commas.")
+flags.DEFINE_list("negative", [], "Words to subtract, separated by commas.")
+flags.DEFINE_string("query", "", "Text whose nearest documents are listed.")
 flags.DEFINE_integer("k", 10, "Number of neighbors.", lower_bound=1)
 
 

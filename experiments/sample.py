@@ -22,13 +22,13 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_string("workdir", "", "Work directory of a run.")
 flags.DEFINE_string("init_from", "", "Directory of a pretrained network, instead of --workdir.")
-flags.DEFINE_string("prompt", "", "Text to go on from.")
+flags.DEFINE_string("prompt", "", "Text to continue.")
 flags.DEFINE_float("temperature", 1.0, "Divides the scores; 0 takes the likeliest token.", lower_bound=0.0)
-flags.DEFINE_integer("top_k", 0, "Draw from these many tokens only; 0: from all.", lower_bound=0)
-flags.DEFINE_float("top_p", 1.0, "Draw from the likeliest tokens that have this probability together.")
-flags.DEFINE_integer("length", 100, "Tokens to add, at most.", lower_bound=1)
-flags.DEFINE_integer("num_samples", 1, "Continuations.", lower_bound=1)
-flags.DEFINE_integer("num", 64, "Images.", lower_bound=1)
+flags.DEFINE_integer("top_k", 0, "Draws from this many of the likeliest tokens; 0: from all.", lower_bound=0)
+flags.DEFINE_float("top_p", 1.0, "Draws from the likeliest tokens with this total probability.")
+flags.DEFINE_integer("length", 100, "Largest number of tokens to add.", lower_bound=1)
+flags.DEFINE_integer("num_samples", 1, "Number of continuations.", lower_bound=1)
+flags.DEFINE_integer("num", 64, "Number of images.", lower_bound=1)
 flags.DEFINE_string("output", "", "File for images: .png, side by side, or .npy, float32.")
 flags.DEFINE_string("codes", "", "Distribution of the codes: prior, uniform, gaussian or mixture (default: the prior "
                     "where the model has one, else gaussian).")
@@ -36,7 +36,7 @@ flags.DEFINE_integer("num_components", 10, "Gaussians of --codes=mixture.", lowe
 flags.DEFINE_string("interpolate", "", "Two training images by number, or two image files, with a comma between.")
 flags.DEFINE_integer("steps", 12, "Images of --interpolate.", lower_bound=2)
 flags.DEFINE_string("data_dir", None, "Directory of the catalog's files (default: $EMBEDDINGS_DATA).")
-flags.DEFINE_string("cache_dir", None, "Derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
+flags.DEFINE_string("cache_dir", None, "Directory of derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
 flags.DEFINE_integer("seed", 0, "Random seed.", lower_bound=0, upper_bound=presets.MAX_SEED)
 
 
