@@ -15,7 +15,8 @@ FLAGS = flags.FLAGS
 
 flags.DEFINE_string("data", "", "Image dataset: a name of the catalog, or your files; default: two photographs.")
 flags.DEFINE_string("data_dir", "", "Directory of the catalog's files (default: $EMBEDDINGS_DATA).")
-flags.DEFINE_string("cache_dir", "", "Directory of derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
+flags.DEFINE_string("cache_dir", "",
+                    "Directory of derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
 flags.DEFINE_string("figure", "", "File to write, a PNG.")
 flags.DEFINE_integer("num_images", 2, "Number of images to show, drawn by --seed.", lower_bound=1)
 flags.DEFINE_integer("size", 96, "Height of the photographs, in pixels.", lower_bound=16, upper_bound=427)

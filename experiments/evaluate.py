@@ -35,7 +35,8 @@ flags.DEFINE_string("data", None, "Replaces the run's dataset; code, FILE.py:FUN
 flags.DEFINE_string("config_file", "", "Config file of the run; its dataset may be code (FILE.py:FUNCTION).")
 flags.DEFINE_list("protocols", None, "protocol or protocol:dataset, separated by commas (default: the config's).")
 flags.DEFINE_string("data_dir", None, "Directory of the catalog's files (default: $EMBEDDINGS_DATA).")
-flags.DEFINE_string("cache_dir", None, "Directory of derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
+flags.DEFINE_string("cache_dir", None,
+                    "Directory of derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
 
 
 def main(argv: Sequence[str]) -> int:

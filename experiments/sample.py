@@ -36,7 +36,8 @@ flags.DEFINE_integer("num_components", 10, "Gaussians of --codes=mixture.", lowe
 flags.DEFINE_string("interpolate", "", "Two training images by number, or two image files, with a comma between.")
 flags.DEFINE_integer("steps", 12, "Images of --interpolate.", lower_bound=2)
 flags.DEFINE_string("data_dir", None, "Directory of the catalog's files (default: $EMBEDDINGS_DATA).")
-flags.DEFINE_string("cache_dir", None, "Directory of derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
+flags.DEFINE_string("cache_dir", None,
+                    "Directory of derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
 flags.DEFINE_integer("seed", 0, "Random seed.", lower_bound=0, upper_bound=presets.MAX_SEED)
 
 
