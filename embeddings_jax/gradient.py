@@ -82,7 +82,8 @@ def gradient_model(
   if coupled and accumulate > 1 and not isinstance(loss_fn, CoupledLoss):
     raise InputError(f"accumulate={accumulate}: this loss couples the examples of a batch, and the sum over "
                      "parts of it is another loss; use a smaller batch or more devices")
-  grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+  plain_loss: Any = loss_fn
+  grad_fn = jax.value_and_grad(plain_loss, has_aux=True)
 
   @jax.jit  # As one program; by itself, each of its operations would be compiled on its own.
   def init(rng, batch):

@@ -24,8 +24,8 @@ flags.DEFINE_string("cache_dir", None,
                     "Directory of derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
 flags.DEFINE_integer("steps", None, "Number of updates; a larger number extends a finished run.", lower_bound=1)
 flags.DEFINE_integer("batch_size", None, "Rows of the global batch.", lower_bound=1)
-flags.DEFINE_integer("seed", None,
-                     "Random seed for initialization, data order and noise.", lower_bound=0, upper_bound=presets.MAX_SEED)
+flags.DEFINE_integer("seed", None, "Random seed for initialization, data order and noise.", lower_bound=0,
+                     upper_bound=presets.MAX_SEED)
 flags.DEFINE_string("mesh", "", "Sizes of the mesh's axes, as data:4,fsdp:2 (default: all devices along data).")
 flags.DEFINE_string("workdir", "", "Directory of the run (default: runs/MODEL-PRESET-HASH).")
 flags.DEFINE_string("init_from", "", "Start from a pretrained network: a work directory, or one of Hugging Face; or "

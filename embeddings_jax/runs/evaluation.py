@@ -270,7 +270,8 @@ def of_run(
     run = run.with_pooling(pooling)
   if pooling and of_words:
     check_choice("pooling", pooling, inference.WORD_POOLINGS)
-  config, dirs = run.record["config"], {"data_dir": data_dir, "cache_dir": cache_dir}
+  config = run.record["config"]
+  dirs: dict[str, Any] = {"data_dir": data_dir, "cache_dir": cache_dir}
   config = {**config, "data": {**config.get("data", {}), **({"name": data} if data else {})}}
   prepared = None if data else run.prepared
   has_data = bool(config["data"].get("name"))

@@ -180,7 +180,7 @@ def train_config(
     model = build.make_model(config, data.facts, horizon)
     state = loop.train(model, source, steps=steps, seed=config.seed, mesh=mesh, signals=signals, initial=initial,
                        steps_per_dispatch=config.steps_per_dispatch, write=write, log_every=config.log_every,
-                       progress=progress and (lambda step, record: progress(step, steps, record)))
+                       progress=(lambda step, record: progress(step, steps, record)) if progress else None)
     record = record_of(config, data, steps, horizon, {}, preset=preset, command=command, start=start)
     return _run(None, record, model, state, steps, data)
 
@@ -293,7 +293,7 @@ class Directory:
           checkpoints=checkpoints, save_every=config.save_every,
           evaluate=ending.between if config.eval_every else None, eval_every=config.eval_every,
           write=log.write if log else None, log_every=config.log_every, started=log.start if log else None,
-          progress=progress and self._alone and (lambda step, values: progress(step, steps, values)),
+          progress=(lambda step, values: progress(step, steps, values)) if progress and self._alone else None,
           signals=signals, initial=initial)
       step, best = checkpoints.latest(), checkpoints.best()
       if best not in (None, step):

@@ -110,7 +110,8 @@ def sentence_embedder(
       tokens = encoder.encode(sentences[first:first + encoder.encoded_at_once])["tokens"]
       batches.append(np.pad(tokens, [(0, bucket(len(tokens)) - len(tokens)), (0, 0)], constant_values=-1))
     if pooling == "idf":
-      frequency = sum(sentence_vectors.document_frequency(jnp.asarray(tokens), len(table)) for tokens in batches)
+      frequency = jnp.asarray(sum(
+          sentence_vectors.document_frequency(jnp.asarray(tokens), len(table)) for tokens in batches))
       weights = sentence_vectors.idf_weights(frequency, len(sentences))
       if not np.asarray(jnp.where(frequency > 0, weights, 0)).any():
         raise InputError(f"pooling=idf: each word is in all of the {len(sentences)} lines, so that all weights are "
@@ -121,7 +122,7 @@ def sentence_embedder(
     vectors = np.concatenate([np.asarray(compiled(table, tokens, weights)) for tokens in batches])[:len(sentences)]
     if pooling == "sif":
       common = jnp.asarray(vectors)
-      vectors = sentence_vectors.remove_component(common, sentence_vectors.first_component(common))
+      vectors = np.asarray(sentence_vectors.remove_component(common, sentence_vectors.first_component(common)))
       if float(jnp.abs(vectors).max()) <= 1e-5 * float(jnp.abs(common).max()):
         raise InputError(f"pooling=sif: the vectors of the {len(sentences)} lines have one direction, which SIF "
                          "takes for what is common to all and removes; give more lines, or take mean")

@@ -106,8 +106,8 @@ def _load_theirs(path: epath.Path) -> Pretrained:
     return Pretrained(path, "mae", hyper, params, encoder, _fingerprint(params, encoder), "", others=others)
   sentence = huggingface.sentence_model(path)
   name, hyper, params = huggingface.read(path)
-  encoder = huggingface.text_encoder(sentence, hyper)
-  return Pretrained(path, name, hyper, params, encoder, _fingerprint(params, encoder), str(sentence.folder),
+  texts = huggingface.text_encoder(sentence, hyper)
+  return Pretrained(path, name, hyper, params, texts, _fingerprint(params, texts), str(sentence.folder),
                     sentence.pooling, sentence.normalize)
 
 

@@ -1,5 +1,4 @@
 """Samples of models that decode codes: from the prior, from a density fitted to codes, or between two items."""
-import os
 from typing import Any
 
 import jax
@@ -13,7 +12,7 @@ DECODED_AT_ONCE = 256
 
 
 def sample(run: Any, num: int = 1, *, codes: str = "", num_components: int = 10, seed: int = 0,
-           data_dir: str | os.PathLike | None = None, cache_dir: str | os.PathLike | None = None) -> np.ndarray:
+           data_dir: str | None = None, cache_dir: str | None = None) -> np.ndarray:
   """Draws samples from a model that decodes codes.
 
   Args:
@@ -60,8 +59,8 @@ def interpolate(run: Any, first: Any, last: Any, steps: int = 12) -> np.ndarray:
   return decode(run, (1 - weight) * ends[0] + weight * ends[1])
 
 
-def training_codes(run: Any, data_dir: str | os.PathLike | None = None,
-                   cache_dir: str | os.PathLike | None = None) -> np.ndarray:
+def training_codes(run: Any, data_dir: str | None = None,
+                   cache_dir: str | None = None) -> np.ndarray:
   """Returns codes of the run's training items, of at most `MAX_ITEMS` evenly spaced ones."""
   from embeddings_jax.runs import build
 

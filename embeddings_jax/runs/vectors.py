@@ -35,7 +35,8 @@ def as_run(found: word_vectors.WordVectors, path: epath.Path | None = None) -> R
     raise InputError("vectors of a file are not trained; start a run from the file by init_from")
 
   model = Model(init, update, lambda state, batch: sentence_vectors.mean(state.vectors, batch["tokens"]))
-  state = placed(Table(found.vectors), state_shardings(jax.eval_shape(lambda: init(None, None)), make_mesh(), ()))
+  layout = state_shardings(jax.eval_shape(lambda: init(None, None)), make_mesh(), ())
+  state = placed(Table(jnp.asarray(found.vectors)), layout)
   record = {"config": {"name": "vectors", "model": {}, "data": {}}}
   return Run(path, record, model, state, 0, encoder(found), lambda **options: model)
 

@@ -122,7 +122,8 @@ class Lock:
 
   def __init__(self, path: epath.Path, report: Callable[[str], None] = print):
     self.path = path / ".lock"
-    self._report, self._file = report, None
+    self._report = report
+    self._file: int | None = None
 
   def acquire(self, patience: float | None = None) -> None:
     """Creates and locks the directory; where the file system has no locks, says so and continues.
@@ -270,7 +271,7 @@ def read_record(path: epath.Path) -> dict[str, Any]:
   record["horizon"] = json_field(record, "horizon", int, file, default=steps)
   config = record["config"]
   for name, default in DEFAULTS.items():
-    kind = list if isinstance(default, tuple) else type(default)
+    kind: Any = list if isinstance(default, tuple) else type(default)
     config[name] = json_field(config, name, kind, f"{file}: config", default=kind(default))
   for name in ("evals", "evals_between"):
     if not all(isinstance(value, str) for value in config[name]):
@@ -293,7 +294,7 @@ def _check_batch(described: Mapping[str, Any], where: str) -> None:
     elif not isinstance(value, list) or len(value) != 2:
       raise InputError(f"{where}: field {name!r} holds {value!r}, expected a shape and a dtype")
     else:
-      _num_bytes(*value, f"{where}: field {name!r}")
+      _num_bytes(value[0], value[1], f"{where}: field {name!r}")
 
 
 def _num_bytes(shape: Any, dtype: Any, where: str) -> int:
@@ -348,7 +349,7 @@ def write_array(path: epath.Path, array: np.ndarray) -> None:
   with replacing(path) as file:
     array = np.ascontiguousarray(array)
     np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-    file.write(memoryview(array).cast("B") if array.size else b"")
+    file.write(array.data.cast("B") if array.size else b"")
 
 
 def versions() -> dict[str, str]:

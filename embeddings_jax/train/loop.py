@@ -4,6 +4,7 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -101,9 +102,9 @@ def train(
       return feeder(feeds + [feeds[-1]] * (steps_per_dispatch - len(feeds)))
 
     make_state, many_updates = programs(model, source)
-    seed = np.uint32(seed)
+    seed_bits = np.uint32(seed)
     first_feeds = feeder([source.feed_at(0, feeder.rows)])
-    abstract = jax.eval_shape(make_state, seed, resident, first_feeds)
+    abstract = jax.eval_shape(make_state, seed_bits, resident, first_feeds)
     layout = mesh_lib.state_shardings(abstract, mesh, model.rules)
     dispatch = jax.jit(many_updates, donate_argnums=0, out_shardings=(layout, replicated))
 
@@ -111,7 +112,7 @@ def train(
     if restored:
       state, step, converged_at = restored
     else:
-      state = jax.jit(make_state, out_shardings=layout)(seed, resident, first_feeds)
+      state = jax.jit(make_state, out_shardings=layout)(seed_bits, resident, first_feeds)
       if initial:
         state = mesh_lib.placed(initial(state), layout)
       step, converged_at = 0, None
@@ -121,7 +122,7 @@ def train(
     if signals:
       stack.enter_context(signals.deferred())
 
-    unread = collections.deque()  # Dispatches whose metrics were not fetched yet.
+    unread: collections.deque[Any] = collections.deque()  # Dispatches whose metrics were not fetched yet.
 
     def read_metrics(keep: int) -> None:
       """Fetches all but the newest `keep` dispatches, checks them and passes them on."""
@@ -152,17 +153,17 @@ def train(
     scores: Mapping[str, float] = {}
     spans = _spans(step, steps, steps_per_dispatch)
     # There is nothing to read ahead where every batch is the whole set.
-    spans = ((span, {}) for span in spans) if source.whole else prefetch(spans, feeds_of)
+    fed: Any = ((span, {}) for span in spans) if source.whole else prefetch(spans, feeds_of)
     try:
       while converged_at is None or step <= converged_at:
         waiting = time.perf_counter()
-        start_stop, feeds = next(spans, (None, None))
+        start_stop, feeds = next(fed, (None, None))
         if start_stop is None:
           break
         clock.waited += time.perf_counter() - waiting
         start, step = start_stop
         numbers = np.arange(start, start + steps_per_dispatch, dtype=np.int32)
-        state, metrics = dispatch(state, seed, numbers, np.int32(step - start), resident, feeds)
+        state, metrics = dispatch(state, seed_bits, numbers, np.int32(step - start), resident, feeds)
         unread.append((start, step, metrics))
         read_metrics(keep=1)  # One dispatch late: the device never waits for the host.
 
@@ -182,7 +183,7 @@ def train(
             checkpoints.wait()
           raise Stopped(step, signal_name, saved=bool(checkpoints))
     finally:
-      spans.close()
+      fed.close()
     read_metrics(keep=0)
     if checkpoints:
       if saved_at != step:
@@ -273,7 +274,8 @@ class _Clock:
   def __init__(self, step: int, batch_size: int):
     self.waited = 0.0
     self._batch_size = batch_size
-    self._first, self._began = None, 0.0
+    self._first: int | None = None
+    self._began = 0.0
 
   def rates(self, stop: int) -> dict[str, float]:
     now = time.perf_counter()

@@ -1,4 +1,5 @@
 """Where arrays live: a named mesh, and the layout of states and batches on it."""
+import functools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -101,8 +102,12 @@ def _divisible(spec: P, shape: tuple[int, ...], mesh: Mesh) -> P:
 
 def put(value: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
   """Host arrays, whole on every process, as global arrays with the given layout."""
-  return {k: jax.make_array_from_callback(v.shape, sharding, lambda index, v=v: np.asarray(v[index]))
-          for k, v in value.items()}
+  return {name: jax.make_array_from_callback(array.shape, sharding, functools.partial(_part, array))
+          for name, array in value.items()}
+
+
+def _part(array: np.ndarray, index: tuple[slice, ...] | None) -> np.ndarray:
+  return np.asarray(array[index])
 
 
 def placed(state: PyTree, layout: PyTree) -> PyTree:
