@@ -162,12 +162,16 @@ def _draw_scores(plt: Any, drawing: Any) -> Any:
   return score_scatter(plt, np.asarray(dataset.labels["score"])[rows], cosine, "STS Benchmark, test")
 
 
+def _of_words(drawing: Any) -> bool:
+  return hasattr(drawing.encoder, "vocabulary")  # Nodes of a graph have names too.
+
+
 FIGURES = (
     Figure("words", lambda plt, drawing: word_map(plt, drawing.word_vectors()[0], drawing.encoder.names, "t-SNE"),
-           vocabulary=True),
+           vocabulary=True, applies=_of_words),
     Figure("words_pca", lambda plt, drawing: word_map(plt, drawing.word_vectors()[0], drawing.encoder.names, "PCA"),
-           vocabulary=True),
-    Figure("analogy", _draw_analogy, vocabulary=True),
+           vocabulary=True, applies=_of_words),
+    Figure("analogy", _draw_analogy, vocabulary=True, applies=_of_words),
     Figure("similarity", _draw_similarity, evaluations=("*/pairs",), vocabulary=True),
     Figure("sts", _draw_scores, evaluations=("sts-b/test/spearman",), embeds=True),
 )

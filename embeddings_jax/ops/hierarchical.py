@@ -12,7 +12,7 @@ import numpy as np
 
 from embeddings_jax.ops import word_blocks
 from embeddings_jax.ops.skipgram import Skipgram
-from embeddings_jax.ops.word_blocks import Draws, minus_log
+from embeddings_jax.ops.word_blocks import Draws, minus_log, tiled, window_pairs, with_halo
 from embeddings_jax.types import Array, InputError
 
 MAX_CODE = 40  # As in word2vec; a deeper tree needs counts above 10**8 that grow like Fibonacci numbers.
@@ -74,35 +74,43 @@ def step(tables: tuple[Array, Array], points: Array, codes: Array, draws: Draws,
     points, codes: Of `huffman_paths`.
     draws: Tokens and windows.
     rate: Learning rate.
-    options: Window, rows and `max_mass`.
+    options: Window, tile, rows and `max_mass`.
     depth: Longest path.
   """
-  tokens, last = draws.tokens, options.num_rows - 1
-  points, codes = points[:, :depth], codes[:, :depth]
-  path = points.at[tokens].get(mode="promise_in_bounds")  # [B, N, L]
-  here = path >= 0
-  path = jnp.where(here, path, last)
-  sign = jnp.where(here, 1 - 2 * codes.at[tokens].get(mode="promise_in_bounds").astype(jnp.float32), 0)
-  paired = pair_matrix(draws, options.window)  # [B, N, N]
-  terms = paired[..., None] * here[:, None].astype(jnp.float32)  # [B, centers, contexts, L]
-  centers = word_blocks.take_rows(tables[0], tokens)
-  thetas = word_blocks.take_rows(tables[1], path)
-  right = jax.nn.sigmoid(sign[:, None] * jnp.einsum("bid,bjld->bijl", centers, thetas))
-  pairs = paired.sum()
-  loss = (terms * minus_log(right)).sum() / jnp.maximum(pairs, 1)
-  error = sign[:, None] * terms * (1 - right)
-  size_center = word_blocks.step_sizes(options.num_rows, tokens, terms.sum((2, 3)), rate, options.max_mass)
-  size_theta = word_blocks.step_sizes(options.num_rows, path, terms.sum(1), rate, options.max_mass)
-  step_center = jnp.einsum("bijl,bjld->bid", error, thetas) * size_center[..., None]
-  step_theta = jnp.einsum("bijl,bid->bjld", error, centers) * size_theta[..., None]
-  return (word_blocks.add_rows(tables[0], tokens, step_center),
+  center, path, sign, terms, pairs = _arranged(points, codes, draws, options, depth)
+  centers, thetas, right, loss = _scored(tables, center, path, sign, terms, pairs)
+  error = sign[:, :, None] * terms * (1 - right)
+  size_center = word_blocks.step_sizes(options.num_rows, center, terms.sum((-1, -2)), rate, options.max_mass)
+  size_theta = word_blocks.step_sizes(options.num_rows, path, terms.sum(2), rate, options.max_mass)
+  step_center = jnp.einsum("btijl,btjld->btid", error, thetas) * size_center[..., None]
+  step_theta = jnp.einsum("btijl,btid->btjld", error, centers) * size_theta[..., None]
+  return (word_blocks.add_rows(tables[0], center, step_center),
           word_blocks.add_rows(tables[1], path, step_theta)), loss, pairs
 
 
-def pair_matrix(draws: Draws, window: int) -> Array:
-  """Returns [B, N, N] float32, 1 where position j is in the window of position i."""
-  document = draws.document
-  place = jnp.arange(document.shape[1])
-  distance = jnp.abs(place[:, None] - place)
-  same = (document[:, :, None] == document[:, None]) & (document >= 0)[:, :, None]
-  return (same & (distance > 0) & (distance <= draws.radius[..., None])).astype(jnp.float32)
+def mean_loss(tables: tuple[Array, Array], points: Array, codes: Array, draws: Draws, options: Skipgram,
+              depth: int) -> Array:
+  """Returns the mean loss of a pair."""
+  return _scored(tables, *_arranged(points, codes, draws, options, depth))[-1]
+
+
+def _arranged(points: Array, codes: Array, draws: Draws, options: Skipgram, depth: int) -> tuple[Array, ...]:
+  """Returns ids of the centers [B, t, i], the contexts' paths and turns [B, t, j, L], terms [B, t, i, j, L] of 0 and
+  1,
+  and the number of pairs."""
+  center = tiled(draws.tokens, options.tile)
+  others = with_halo(center, options.window, options.vocab_size)
+  path = points[:, :depth].at[others].get(mode="promise_in_bounds")
+  here = path >= 0
+  turns = codes[:, :depth].at[others].get(mode="promise_in_bounds").astype(jnp.float32)
+  paired = window_pairs(draws.document, draws.radius, window=options.window, tile=options.tile)
+  terms = paired[..., None] * here[:, :, None].astype(jnp.float32)
+  return center, jnp.where(here, path, options.num_rows - 1), jnp.where(here, 1 - 2 * turns, 0), terms, paired.sum()
+
+
+def _scored(tables: tuple[Array, Array], center: Array, path: Array, sign: Array, terms: Array,
+            pairs: Array) -> tuple[Array, Array, Array, Array]:
+  """Returns rows of both tables, sigma(sign * score), and the mean loss of a pair."""
+  centers, thetas = word_blocks.take_rows(tables[0], center), word_blocks.take_rows(tables[1], path)
+  right = jax.nn.sigmoid(sign[:, :, None] * jnp.einsum("btid,btjld->btijl", centers, thetas))
+  return centers, thetas, right, (terms * minus_log(right)).sum() / jnp.maximum(pairs, 1)

@@ -8,7 +8,8 @@ from etils import epath
 from sklearn.decomposition import PCA
 
 from embeddings_jax import extensions, figures
-from embeddings_jax.figures import components, documents, pictures, sweeps, training, words
+from embeddings_jax.data.graphs import read
+from embeddings_jax.figures import components, documents, graphs, pictures, sweeps, training, words
 from embeddings_jax.runs.evaluation import Evaluator
 from embeddings_jax.types import Model
 
@@ -217,3 +218,26 @@ FIGURES = (Figure("own", draw, metrics=("spread",)), Figure("none", draw, metric
   drawing = figures.Drawing(evaluator, log=[{"step": 1, "spread": 2.0}, {"step": 5, "loss": 1.0, "spread": 3.0}])
   assert figures.draw(epath.Path(tmp_path), drawing) == ["figures/loss.png", "figures/own.png"]
   assert made["own.png"].axes[0].get_title() == "spread 3.0"
+
+
+def test_the_club_is_colored_by_faction_and_its_edges_are_drawn(plt):
+  club = read("karate")
+  side = np.where(club.labels["club"] == "Officer", 1.0, -1.0)
+  axes = graphs.node_map(plt, np.stack([side, np.random.default_rng(0).normal(size=34) / 9], 1), club).axes[0]
+  lines, *groups = axes.collections
+  assert len(lines.get_segments()) == 156 and [len(part.get_offsets()) for part in groups] == [17, 17]
+  assert [text.get_text() for text in axes.get_legend().get_texts()] == ["Mr. Hi", "Officer"]
+  x, y = (part.get_offsets()[:, 0] for part in groups)
+  assert max(x) < min(y) or max(y) < min(x)
+
+
+def test_of_several_labels_the_most_frequent_counts():
+  member = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 1], [0, 0, 0], [1, 0, 1]], bool)
+  name, group, classes = graphs._colors(SimpleNamespace(labels={"topic": member}), np.arange(5))
+  assert name == "topic" and classes == [0, 2, 1] and group.tolist() == [0, 0, 1, -1, 0]
+
+
+def test_visits_are_shares_against_degrees(plt):
+  axes = graphs.visits(plt, np.array([1.0, 3, 4, 0]), np.array([10, 30, 40, 0])).axes[0]
+  np.testing.assert_allclose(axes.collections[0].get_offsets(), [[1, 1 / 8], [3, 3 / 8], [4, 1 / 2]])
+  np.testing.assert_allclose(axes.lines[0].get_xydata(), [[1, 1 / 8], [4, 1 / 2]])

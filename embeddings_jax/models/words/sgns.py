@@ -40,12 +40,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from embeddings_jax.ops import skipgram, word_blocks
+from embeddings_jax.ops import hierarchical, skipgram, word_blocks
 from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.skipgram import Skipgram
-from embeddings_jax.types import Array, Fact, Model
+from embeddings_jax.types import Array, Fact, InputError, Model
 
 
 class SgnsState(NamedTuple):
@@ -57,6 +58,7 @@ class SgnsState(NamedTuple):
     output: [V', d] context vectors v'.
     keep: [V'] probability that subsampling keeps a token (above 1: always), 0 past the vocabulary.
     noise: [V'] uint32, 2**32 sum_{u <= w} P_n(u).
+    points, codes: [V', 40], paths in the Huffman tree, -1 behind their ends; () with negative sampling.
   """
 
   step: Array
@@ -64,6 +66,8 @@ class SgnsState(NamedTuple):
   output: Array
   keep: Array
   noise: Array
+  points: Any = ()
+  codes: Any = ()
 
 
 @takes(tokens=2)
@@ -74,6 +78,7 @@ def sgns(
     num_steps: Fact[int | None] = None,
     dim: int = 100,
     window: int = 5,
+    loss: str = "negative_sampling",
     num_negatives: int = 5,
     subsample: float = 1e-3,
     negative_power: float = 0.75,
@@ -95,6 +100,7 @@ def sgns(
     num_steps: updates of the whole run, for the linear decay.
     dim: Dimension of the vectors.
     window: largest distance between a word and its context.
+    loss: `negative_sampling` or `hierarchical_softmax` (`ops/hierarchical.py`), where `output` are the tree's nodes.
     num_negatives: weight of the noise words, per pair (the paper's k).
     subsample: threshold of the relative frequency above which tokens are thinned; 0 keeps all.
     negative_power: exponent of the unigram distribution for noise words.
@@ -111,6 +117,11 @@ def sgns(
   options = Skipgram(vocab_size, words.num_rows, window, num_negatives, shared_negatives, tile, tiles_per_group,
                      max_mass, dtype)
   skipgram.check("sgns", options, dim)
+  sampled = loss == "negative_sampling"
+  if not sampled and loss != "hierarchical_softmax":
+    raise InputError(f"sgns: loss={loss!r}: must be one of negative_sampling, hierarchical_softmax")
+  paths = () if sampled else hierarchical.huffman_paths(np.asarray(counts), words.num_rows)
+  depth = 0 if sampled else int((paths[0] >= 0).sum(1).max())
   schedule = word_blocks.linear_decay(learning_rate, num_steps)
 
   def init(rng, batch):
@@ -118,28 +129,35 @@ def sgns(
     return SgnsState(
         step=jnp.zeros((), jnp.int32), input=word_blocks.random_table(rng, words.num_rows, vocab_size, dim),
         output=jnp.zeros((words.num_rows, dim)), keep=jnp.asarray(words.keep),
-        noise=jnp.asarray(words.noise))
+        noise=jnp.asarray(words.noise), **dict(zip(("points", "codes"), map(jnp.asarray, paths))))
 
   def draw(state, batch, rng, room=1.0):
     return word_blocks.draw_blocks(
-        state.keep, state.noise, batch, rng, vocab_size=vocab_size, window=window, shared_negatives=shared_negatives,
-        group=options.group, room=room)
+        state.keep, state.noise if sampled else None, batch, rng, vocab_size=vocab_size, window=window,
+        shared_negatives=shared_negatives, group=options.group, room=room)
 
   def update(state, batch, rng):
     draws = draw(state, batch, rng, min(1, words.kept_share + slack))
     rate = jnp.asarray(schedule(state.step), jnp.float32)
-    tables, loss, pairs = skipgram.negative_step((state.input, state.output), draws, rate, options)
+    tables = state.input, state.output
+    if sampled:
+      tables, value, pairs = skipgram.negative_step(tables, draws, rate, options)
+    else:
+      tables, value, pairs = hierarchical.step(tables, state.points, state.codes, draws, rate, options, depth)
     new = state._replace(step=state.step + 1, input=tables[0], output=tables[1])
-    return new, {"loss": loss, "pairs": pairs, "words": draws.words, "overflow": draws.overflow,
+    return new, {"loss": value, "pairs": pairs, "words": draws.words, "overflow": draws.overflow,
                  "learning_rate": rate}
 
   def embed(state, batch):
     return word_blocks.mean_of_words(state.input, batch["tokens"], vocab_size)
 
-  def loss(state, batch):
+  def held_out(state, batch):
     # Held-out text is always seen with the same windows and noise words.
     draws = draw(state, batch, jax.random.key(0))
-    return skipgram.negative_loss((state.input, state.output), draws, options)
+    tables = state.input, state.output
+    if sampled:
+      return skipgram.negative_loss(tables, draws, options)
+    return hierarchical.mean_loss(tables, state.points, state.codes, draws, options, depth)
 
   def components(state):
     return {"input": state.input[:vocab_size], "output": state.output[:vocab_size]}
@@ -148,4 +166,4 @@ def sgns(
     return draw(state, batch, rng)._asdict()
 
   rules = ((r"(^|/)(input|output)$", P("model", None)),)
-  return Model(init, update, embed, {"loss": loss, "components": components, "draws": draws}, rules)
+  return Model(init, update, embed, {"loss": held_out, "components": components, "draws": draws}, rules)

@@ -17,7 +17,7 @@ from embeddings_jax.models.graphs.node2vec import node2vec
 from embeddings_jax.ops import hierarchical
 from embeddings_jax.ops.skipgram import Skipgram
 from embeddings_jax.ops.walk_skipgram import noise_table, tile_of
-from embeddings_jax.ops.word_blocks import Draws, draw_blocks
+from embeddings_jax.ops.word_blocks import Draws, draw_blocks, window_pairs
 from embeddings_jax.types import InputError
 from experiments.walk_corpus import draw
 
@@ -53,7 +53,7 @@ def test_the_walk_of_the_issue_has_its_pairs():
   path = np.array([[4, 6, 8, 6, 4, 3, 1, 2, 5]])
   draws = draw_blocks(jnp.full(64, 2.0), None, {"tokens": jnp.asarray(path), "mask": jnp.ones(1)}, jax.random.key(0),
                       vocab_size=9, window=1, group=tile_of(9, 1))
-  paired = np.asarray(hierarchical.pair_matrix(draws, 1))[0, :9, :9]
+  paired = np.asarray(window_pairs(draws.document, draws.radius, window=1, tile=tile_of(9, 1)))[0, 0, :9, 1:10]
   counts = Counter(tuple(sorted((path[0, i], path[0, j]))) for i, j in zip(*np.nonzero(np.triu(paired))))
   assert counts == {(4, 6): 2, (6, 8): 2, (3, 4): 1, (1, 3): 1, (1, 2): 1, (2, 5): 1}
 
@@ -130,7 +130,7 @@ def test_a_hierarchical_step_is_the_gradient_of_a_plain_loop():
 
   value, gradient = jax.value_and_grad(objective)(tables)
   depth = int((codes >= 0).sum(1).max())
-  options = Skipgram(size, rows, window, 1, 1, 6, 1, 1e9, "float32")
+  options = Skipgram(size, rows, window, 1, 1, 3, 1, 1e9, "float32")  # Two tiles.
   new, loss, number = hierarchical.step(tables, points, codes, draws, jnp.float32(0.1), options, depth)
   assert number == len(pairs)
   np.testing.assert_allclose(loss, value / len(pairs), rtol=1e-5)

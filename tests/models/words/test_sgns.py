@@ -438,3 +438,22 @@ def test_bad_arguments_are_named():
     sgns(vocab_size=4, counts=np.ones(4), dtype="float16")
   with pytest.raises(InputError, match="window=40 exceeds tile=22"):
     sgns(vocab_size=4, counts=np.ones(4), window=40)
+
+
+def test_the_hierarchical_softmax_learns_and_has_its_loss():
+  """Equal scores cost log 2 a turn; training lowers the loss on text in which a word is known from its neighbors."""
+  model = _model(loss="hierarchical_softmax", learning_rate=0.2, max_mass=8.0, subsample=0)
+  tokens = (np.arange(29) + np.array([[0], [7], [20]])) % VOCAB
+  batch = {"tokens": jnp.asarray(tokens, jnp.int32), "mask": jnp.ones(3)}
+  state = model.init(jax.random.key(0), batch)
+  lengths = (np.asarray(state.codes)[:VOCAB] >= 0).sum(1)
+  draws = _draws(model, state, batch, jax.random.key(1))
+  pairs = np.array(_pairs(draws, SMALL["window"]))
+  turns = lengths[np.asarray(draws.tokens)[pairs[:, 0], pairs[:, 2]]]
+  update = jax.jit(model.update)
+  _, metrics = update(state, batch, jax.random.key(1))
+  np.testing.assert_allclose(metrics["loss"], np.log(2) * turns.mean(), rtol=1e-5)
+  first = jax.jit(model.outputs["loss"])(state, batch)
+  for step in range(200):
+    state, _ = update(state, batch, jax.random.key(step))
+  assert jax.jit(model.outputs["loss"])(state, batch) < 0.75 * first
