@@ -39,7 +39,7 @@ def examples(plt: Any, images: np.ndarray, shown: Mapping[str, Sequence[np.ndarr
   Args:
     plt: `matplotlib.pyplot`.
     images: [n, height, width, channels] in [0, 1].
-    shown: Name -> a picture for each image.
+    shown: Name -> an image for each image.
     title: Title.
   """
   rows = {"image": list(images), **shown}
