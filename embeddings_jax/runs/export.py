@@ -48,7 +48,7 @@ def _export_network(run: Run, output: str | os.PathLike, report: Callable[[str],
   folder = epath.Path(output)
   if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
     raise InputError(f"output={output}: exists already; give a new directory")
-  found = pretrained.load(str(run.path)) if run.path else None
+  found = pretrained.load(str(run.path)) if run.path and not run.prepared else pretrained.of_run(run)
   if found and found.name == "mae":
     huggingface_vision.write(output, found.hyper, found.others, found.params, found.encoder.shape)
   elif found and hasattr(found.encoder, "tokenizer"):

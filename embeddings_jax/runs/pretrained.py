@@ -68,12 +68,18 @@ def load(directory: str) -> Pretrained:
   if not path.is_dir():
     raise InputError(f"init_from={directory}: no such directory")
   if (path / "config.json").exists() and "trajectory" in read_json(path / "config.json"):
-    return _load_ours(path)
+    return of_run(load_run(str(path)))
   return _load_theirs(path)
 
 
-def _load_ours(path: epath.Path) -> Pretrained:
-  run = load_run(str(path))
+def of_run(run: Run) -> Pretrained:
+  """Returns the network of a run, also of one in memory.
+
+  Raises:
+    InputError: The run's model has no network to start from.
+  """
+  path = epath.Path(run.path) if run.path else epath.Path("in-memory")
+  facts = run.prepared.facts if run.prepared else run.record["facts"]
   config = run.record["config"]
   name, options = config.get("factory") or config["name"], config["model"]
   if isinstance(options.get("encoder"), Mapping):  # Of a run that fine-tuned it.
@@ -83,7 +89,7 @@ def _load_ours(path: epath.Path) -> Pretrained:
   if not (hasattr(run.encoder, "for_task") and hasattr(module, "encoder")):
     raise InputError(f"init_from={path}: holds a {name} of {run.encoder.kind}, which is no network to start from")
   known = inspect.signature(getattr(module, name, module.encoder)).parameters
-  given = {key: value for key, value in run.record["facts"].items() if key in known} | options
+  given = {key: value for key, value in facts.items() if key in known} | options
   parameters = inspect.signature(module.encoder).parameters
   vocabulary = {"vocab_size": 1} if "vocab_size" in parameters else {}
   fields = set(_hyper_fields(module.encoder(**vocabulary)))

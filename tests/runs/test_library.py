@@ -67,6 +67,13 @@ table = ej.load(file)
   assert table.neighbors(positive=["cat"], k=1)["cat"][0][0] == names["near"]["cat"][0][0]
 
 
+def test_a_run_in_memory_is_exported_for_transformers(tmp_path):
+  run = ej.fit("bert", "pydocs", preset="tiny", steps=2)
+  run.export(str(tmp_path / "bert"), "huggingface")
+  vectors = run.embed(TEXTS)
+  np.testing.assert_allclose(ej.load(str(tmp_path / "bert")).embed(TEXTS), vectors, atol=1e-5 * np.abs(vectors).max())
+
+
 def test_a_hugging_face_directory_embeds(tmp_path):
   hyper = dict(dim=12, num_layers=2, num_heads=3, mlp_dim=20, max_length=24, num_segments=2, positions="learned",
                position_offset=0, embedding_norm=True, norm="post", causal=False, activation="gelu",
