@@ -25,11 +25,11 @@ FOLDER = pathlib.Path(__file__).parent / "results"
 READMES = pathlib.Path(__file__).parents[1] / "README.md", FOLDER / "README.md"
 # Numbers of questions, sections of the analogies and deviations over draws are in the files alone.
 LEFT_OUT = re.compile(
-    r"(^|/)((pairs|questions|words|out_of_vocabulary|few_shot_\d+/deviation|(nmi|ari|purity)/std)$|"
+    r"(^|/)((pairs|questions|words|out_of_vocabulary|few_shot_\d+/deviation|(nmi|ari|purity|(micro|macro)-f1)/std)$|"
     r"cos(add|mul)/(?!total/|semantic/|syntactic/))")
 # What the folder's own table has beyond the README's: other measures of the same, and parts of a mean.
 DETAILS = re.compile(
-    r"/dev/|/(f1|macro_f1|matthews|ari|purity|precision_at_10|recall_at_10|mrr|ndcg_at_10|knn200_accuracy)$|cosmul/|/(semantic|syntactic)/|"
+    r"/dev/|/threshold/|/(f1|macro_f1|matthews|ari|purity|precision_at_10|recall_at_10|mrr|ndcg_at_10|knn200_accuracy)$|cosmul/|/(semantic|syntactic)/|"
     r"sts-1\d/|^ud-ewt/(mix|centre|expected|test/(layer|cumulative))|bound_([2-9]|1\d)$|npmi_window|mfcc_mean/|"
     r"^(untrained/)?validation/(masked_accuracy|next_loss|perplexity)$")
 # Of what the last updates measured: of each step ahead, nats that the future and the context have in common at least.
