@@ -25,11 +25,11 @@ flags.DEFINE_string("add", "", "Work directory whose results.json is recorded fi
 FOLDER = pathlib.Path(__file__).parent / "results"
 # Numbers of questions, sections of the analogies and deviations over draws are in the files alone.
 LEFT_OUT = re.compile(
-    r"(^|/)((pairs|questions|words|out_of_vocabulary|few_shot_\d+/deviation|(nmi|ari|purity)/std)$|"
+    r"(^|/)((pairs|questions|words|out_of_vocabulary|few_shot_\d+/deviation|(nmi|ari|purity|(micro|macro)-f1)/std)$|"
     r"cos(add|mul)/(?!total/|semantic/|syntactic/))")
 # Metrics of the complete table alone.
 DETAILS = re.compile(
-    r"/dev/|/(f1|macro_f1|matthews|ari|purity|precision_at_10|recall_at_10|mrr|ndcg_at_10|knn200_accuracy)$|cosmul/|/(semantic|syntactic)/|"
+    r"/dev/|/threshold/|/(f1|macro_f1|matthews|ari|purity|precision_at_10|recall_at_10|mrr|ndcg_at_10|knn200_accuracy)$|cosmul/|/(semantic|syntactic)/|"
     r"sts-1\d/|^ud-ewt/(mix|center|expected|test/(layer|cumulative))|bound_([2-9]|1\d)$|npmi_window|mfcc_mean/|"
     r"^(untrained/)?validation/(masked_accuracy|next_loss|perplexity)$")
 # Metrics of a reference, and of the training: in the complete table alone.

@@ -23,6 +23,8 @@
   python -m experiments.benchmark embed --data=enwiki-2015            sentence vectors, beside sentence-transformers
   python -m experiments.benchmark contrastive                         InfoNCE in chunks against all scores at once
   python -m experiments.benchmark mutual_information --figure=mi.png  lower bounds of a known mutual information
+  python -m experiments.benchmark walks --data=blogcatalog            random walks: steps a second for several p, q
+  python -m experiments.benchmark deepwalk --data=blogcatalog         DeepWalk against gensim on ready walks
 
 Each prints one JSON object; `--output` writes it as well, and the README's table is made from such files.
 """
@@ -45,7 +47,8 @@ VERBS = {"loop": "loop", "sgns": "words", "cbow": "words", "glove": "words", "pp
          "topics": "documents", "lsa": "documents", "lsa_stream": "documents", "gmm": "mixtures",
          "gmm_memory": "mixtures", "bert_step": "text", "bert_base": "text", "simcse_step": "text",
          "mae_step": "images", "mae_gpu": "images", "augment": "images", "labels": "labels", "mask_ratios": "images",
-         "embed": "text", "pairs": "text", "contrastive": "contrastive", "mutual_information": "contrastive"}
+         "embed": "text", "pairs": "text", "contrastive": "contrastive", "mutual_information": "contrastive",
+         "walks": "graphs", "deepwalk": "graphs"}
 
 flags.DEFINE_string("model", "", "Model of the benchmark `loop`.")
 flags.DEFINE_string("preset", "demo", "Preset of --model.")

@@ -1,8 +1,13 @@
 """DeepWalk (Perozzi et al. 2014, arXiv:1403.6652).
 
 Command: `python -m experiments.run --model=deepwalk`
-Presets: `demo` the karate club, seconds; `tiny` for tests; `small` and `paper` BlogCatalog (`--data_dir`).
-Expected: TODO
+Presets: `demo` the karate club, seconds; `tiny` for tests; `small` and `paper` BlogCatalog (`--data_dir`), the
+paper's 80 walks of 40 nodes from each node with window 10 in 128 dimensions, one epoch, about a minute on two cores.
+Expected: BlogCatalog, micro-F1 at 10, 50, 90 % labeled nodes .359, .409, .421, macro-F1 .207, .271, .283 (one seed,
+means of ten shuffles, oracle-k), where gensim has .359, .410, .426 and .211, .276, .291 on the same kind of walks and
+the paper .360, .410, .420 and .213, .273, .289; Cora, Planetoid's split (`--data=cora`), accuracy .723. With
+`max_mass=32` macro-F1 at 90 % is .269. Negative sampling without subsampling in all; `loss=hierarchical_softmax`, the
+paper's, is some 25 times as slow here.
 """
 import ml_collections
 

@@ -1,8 +1,13 @@
 """NetMF (Qiu et al. 2018, arXiv:1710.02971).
 
 Command: `python -m experiments.run --model=netmf`
-Presets: `demo` the karate club, seconds; `tiny` for tests; `small` and `paper` BlogCatalog (`--data_dir`).
-Expected: TODO
+Presets: `demo` the karate club, seconds; `tiny` for tests; `small` and `paper` BlogCatalog (`--data_dir`), T = 10 by
+256 eigenpairs, half a minute on two cores.
+Expected: micro-F1 at 10, 50, 90 % labeled nodes, then macro-F1 (means of ten shuffles, oracle-k): BlogCatalog .384,
+.426, .435, .226, .281, .289 (a version in scipy .382, .425, .432, .225, .282, .282); Wikipedia at T = 1
+(`--data=wikipedia-pos --config.model.window=1`) .476, .540, .558, .082, .118, .125 (scipy at 10 and 50 % .481, .539,
+.085, .120). Accuracy on Cora, Planetoid's split (`--data=cora`), .747 (.743). Of 10 % of Cora's nodes that are held
+out and embedded by the mean of their neighbors .82 are classified rightly (the largest class has .30).
 """
 import ml_collections
 

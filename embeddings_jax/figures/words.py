@@ -163,7 +163,7 @@ def _draw_scores(plt: Any, drawing: Any) -> Any:
 
 
 def _of_words(drawing: Any) -> bool:
-  return hasattr(drawing.encoder, "vocabulary")  # Nodes of a graph have names too.
+  return getattr(drawing.dataset, "graph", None) is None  # Nodes of a graph have names too.
 
 
 FIGURES = (
