@@ -7,7 +7,7 @@ from typing import Any
 # Name -> its module. Imported when first used: JAX and Flax take seconds.
 _EXPORTED = {
     "InputError": "errors", "Model": "types", "Source": "types", "array_source": "data.sources",
-    "decode": "runs.sampling", "sample": "runs.sampling",
+    "decode": "runs.sampling", "restore": "runs.restoring", "sample": "runs.sampling",
     "extend": "extensions", "fit": "runs.fit", "gradient_model": "gradient", "load": "runs.load",
     "reader_source": "data.sources", "train": "train.loop", "window_source": "data.sources",
 }

@@ -16,10 +16,11 @@ def array(*shape, seed=0):
   return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
-@pytest.mark.parametrize("size,stride", [(3, 1), (3, 2), (5, 2), (4, 2), (2, 3), (3, 3)])
-def test_convolutions_equal_the_plain_form_and_are_adjoint(size, stride):
-  x, kernel = array(2, 2 * stride, 3 * stride, 3), array(size, size, 3, 5, seed=1)
-  y = array(2, 2, 3, 5, seed=2)
+@pytest.mark.parametrize("size,stride,features", [
+    (3, 1, 5), (3, 1, 2), (4, 1, 2), (3, 2, 5), (5, 2, 2), (4, 2, 5), (2, 3, 5), (3, 3, 5)])
+def test_convolutions_equal_the_plain_form_and_are_adjoint(size, stride, features):
+  x, kernel = array(2, 2 * stride, 3 * stride, 3), array(size, size, 3, features, seed=1)
+  y = array(2, 2, 3, features, seed=2)
 
   @jax.jit
   def values_and_slopes(x, y, kernel):

@@ -1,9 +1,10 @@
 """Two-dimensional convolutions and their adjoints as shifted slices and one matrix product.
 
-XLA's own gradients of strided convolutions and of their adjoints take several times as long on CPUs. A step of the
-XLA's own gradients of strided convolutions and of their adjoints are several times slower on CPUs. A step of the
-2,030 ms as XLA has it, 826 with slices throughout, and 614 with slices where the stride is above 1 and XLA's
-convolutions elsewhere, which is what is done. On accelerators XLA's are taken throughout.
+XLA's own gradients of strided convolutions and of their adjoints take several times as long on CPUs, and all its
+convolutions run on one core within a loop, as in a `scan` over updates or parts of a batch. On two cores beside other
+work (jax 0.10), a step of the autoencoder of `configs/autoencoder.py: paper` with 128 digits took 2,030 ms as XLA has
+it, and 826 so; a step of `configs/restoration.py: small` 15,000 ms in a `scan` as XLA has it, and 670 so, though
+outside of it 280 and 730. On accelerators XLA's are taken.
 
 The taps of a convolution, k x k slices of its padded input at distance `stride`, are laid side by side (`_gathered`)
 and multiplied by the kernel as one matrix. The adjoint of laying them out adds each tap to the place it came from
@@ -27,8 +28,10 @@ def convolve(
     stride: int = 1,
 ) -> Float[Array, "batch rows columns features"]:
   """Returns the convolution of `reference.convolve`; `stride` must divide the height and the width."""
-  if stride == 1 or jax.default_backend() != "cpu":
+  if jax.default_backend() != "cpu":
     return reference.convolve(x, kernel, stride)
+  if _turns(kernel, stride) and kernel.shape[3] < kernel.shape[2]:  # Fewer taps to write.
+    return _scattered(x @ _turned(kernel).reshape(-1, kernel.shape[2]).T, kernel.shape[0], stride)
   return _gathered(x, kernel.shape[0], stride) @ kernel.reshape(-1, kernel.shape[3])
 
 
@@ -37,10 +40,21 @@ def convolve_transposed(
     stride: int = 1,
 ) -> Float[Array, "batch height width channels"]:
   """Returns the adjoint of `convolve` with the same kernel and stride, of `stride` times the rows and columns."""
-  if stride == 1 or jax.default_backend() != "cpu":
+  if jax.default_backend() != "cpu":
     return reference.convolve_transposed(y, kernel, stride)
   size, _, channels, features = kernel.shape
+  if _turns(kernel, stride) and features < channels:
+    return _gathered(y, size, stride) @ _turned(kernel).reshape(-1, channels)
   return _scattered(y @ kernel.reshape(-1, features).T, size, stride)
+
+
+def _turns(kernel, stride):
+  """Returns whether the adjoint is the convolution with the turned kernel: padding is symmetric."""
+  return stride == 1 and kernel.shape[0] % 2 == 1
+
+
+def _turned(kernel):
+  return kernel[::-1, ::-1].swapaxes(2, 3)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
@@ -72,6 +86,8 @@ def _scattered(taps, size, stride):
     found = [shifted(i, j) for i in reached(a) for j in reached(b)]
     return sum(found) if found else jnp.zeros((batch, rows, columns, channels), taps.dtype)
 
+  if stride == 1:
+    return residue(0, 0)
   grid = jnp.stack([jnp.stack([residue(a, b) for b in range(stride)], 3) for a in range(stride)], 2)
   return grid.reshape(batch, rows * stride, columns * stride, channels)
 
