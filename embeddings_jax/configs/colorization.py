@@ -24,7 +24,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.update(dict(batch_size=256))
   elif preset == "paper":
     config.model.encoder = dict(name="resnet", depth=18, width=64, stem="cifar", dtype="bfloat16")
-    config.model.update(dict(embed_layer=""))
+    config.model.update(dict(embed_layer="", embed_grid=1))
     config.data.update(dict(name="", image_size=176))
     config.optimizer = dict(name="adamw", learning_rate=3e-4, schedule="cosine", warmup_fraction=0.02,
                             weight_decay=1e-3)

@@ -27,12 +27,10 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   elif preset == "small":
     config.update(dict(batch_size=192))
   elif preset == "paper":
-    config.model.encoder = dict(config.model.encoder, name="convnet", channels=(64, 64, 128, 256, 512),
-                                strides=(2, 2, 2, 2, 2), dtype="float32")
-    config.model.encoder = {key: config.model.encoder[key] for key in ("name", "channels", "strides", "dtype")}
+    config.model.encoder = dict(rotation.TRUNK, channels=(64, 64, 128, 256, 512), strides=(2, 2, 2, 2, 2))
     config.model.update(dict(hole="center", overlap=4, bottleneck="dense", bottleneck_dim=4000,
                              decoder_channels=(512, 256, 128, 64, 64, 32), discriminator_channels=(64, 128, 256, 512),
-                             adversarial_weight=0.001, embed_layer=""))
+                             adversarial_weight=0.001, embed_layer="", embed_grid=1))
     config.data.update(dict(name="", image_size=128))
     optimizer = dict(name="adam", learning_rate=2e-3, b1=0.5, schedule="constant")
     config.update(dict(batch_size=64))

@@ -28,7 +28,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   elif preset == "paper":
     config.model.encoder = dict(name="resnet", depth=50, width=64, stem="imagenet", dtype="bfloat16")
     config.model.update(dict(tile=64, crop=255, projector_dims=(1000,), predictor_dims=(4096,), embed_by="patches",
-                             embed_layer=""))
+                             embed_layer="", embed_grid=1))
     config.data.update(dict(name="", image_size=292))
     config.optimizer.learning_rate = 0.1
     config.update(dict(epochs=35, batch_size=256))

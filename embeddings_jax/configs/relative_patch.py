@@ -27,7 +27,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   elif preset == "paper":
     config.model.encoder = dict(name="resnet", depth=50, width=64, stem="imagenet", dtype="bfloat16")
     config.model.update(dict(patch=96, gap=48, jitter=7, color="drop", downsample=1 / 3, projector_dims=(512,),
-                             predictor_dims=(4096,), embed_layer=""))
+                             predictor_dims=(4096,), embed_layer="", embed_grid=1))
     config.data.update(dict(name="", image_size=400))
     config.optimizer.learning_rate = 0.1
     config.update(dict(epochs=35, batch_size=256))

@@ -15,9 +15,10 @@ the soft target t_i over the nearest five bins, and the nearest bin b_i, in nats
 
 `loss="regression"` is the baseline (equation 1): g has two outputs, L = mean |ab - 110 g|² / (2 · 110²).
 `embed` sees lightness alone. Metrics: an accuracy is 1 - |error in ab| / 150, at least 0, the mean over pixels: the
-area under the paper's curve of pixels within a distance. `balanced` weights pixels by w of λ = .01, nearly 1 / p;
-`gray` is the same of a = b = 0. Images without color are left out, `gray_fraction` counts them. Deviations: p is
-counted during training, from the first batch on; the trunk is any encoder, without dilated convolutions.
+area under the paper's curve of pixels within a distance. `balanced` weights pixels by w of λ = .01, nearly 1 / p, of
+the batch; `gray` is the same of a = b = 0. Images without color are left out, `gray_fraction` counts them.
+Deviations: p is counted during training, from the first batch on; the trunk is any encoder, without dilated
+convolutions.
 
 Expected: `embeddings_jax/configs/colorization.py`.
 """
@@ -49,7 +50,7 @@ from embeddings_jax.ops.tables import read_table
 from embeddings_jax.types import InputError, Model
 
 LOSSES = ("classification", "regression")
-BALANCED_MIX = 0.01  # λ of balanced accuracies: nearly 1 / p, but finite for colors that were never seen.
+BALANCED_MIX = 0.01  # λ of balanced accuracies: nearly 1 / p, but bounded.
 AB_SCALE = 110.0  # Largest |a| or |b|, by which the regression is scaled.
 
 
@@ -131,8 +132,10 @@ def colorization(
 
   def measures(params, extra, batch):
     found, lab, target, mask, _ = predicted(params, extra, batch, deterministic=True)
-    balanced = color.rarity_weights(color.smoothed_shares(extra["counts"], bins), BALANCED_MIX)
-    weights = balanced[color.soft_targets(lab[..., 1:], bins, 1)[0][..., 0]] * mask[:, None, None]
+    nearest = color.soft_targets(lab[..., 1:], bins, 1)[0][..., 0]
+    pixels = jnp.broadcast_to(mask[:, None, None], nearest.shape)
+    shares = color.smoothed_shares(jnp.zeros(len(bins)).at[nearest].add(pixels), bins)
+    weights = color.rarity_weights(shares, BALANCED_MIX)[nearest] * pixels
     measured = {"pretext_loss": sums(losses_of(found, target, extra["counts"]), mask)}
     for name, ab in (("", colors_of(found, lab.shape[1:3])), ("gray_", jnp.zeros_like(lab[..., 1:]))):
       right = closeness(ab, lab[..., 1:])
