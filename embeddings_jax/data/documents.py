@@ -70,9 +70,11 @@ def write_documents(directory: Path, documents: Iterable[Document], source: Any)
       position += len(data)
       content.update(data)
       file.write(data)
+      for key in label.keys() - labels.keys():
+        labels[key] = [""] * len(names)  # The documents before it have none.
+      for key, values in labels.items():
+        values.append(label.get(key, ""))
       names.append(name)
-      for key, value in label.items():
-        labels.setdefault(key, []).append(value)
   if not position:
     raise InputError(f"{source}: is empty, it has no text")
   np.save(directory / "starts.npy", np.array(starts, np.int64))

@@ -18,6 +18,7 @@ from embeddings_jax.data.cache import digest
 from embeddings_jax.data.dataset import Dataset, content_digest, from_texts, text_dataset, without_gaps
 from embeddings_jax.data.documents import Document, count_blocks, has_marks, read_documents
 from embeddings_jax.data.files.arrays import first_not_finite, lossless
+from embeddings_jax.data.files.json_lines import read_json_documents
 from embeddings_jax.data.images import SUFFIXES, by_folders, decoded
 from embeddings_jax.data.matrix import load_matrix
 from embeddings_jax.data.task_files import holds_sentences, read_sentences, task_dataset
@@ -26,6 +27,7 @@ from embeddings_jax.types import InputError
 
 _IDX = re.compile(r"(\.idx|idx\d-ubyte)(\.gz|\.xz|\.bz2|\.zst)?$")
 _TEXT = re.compile(r"\.(txt|text)(\.gz|\.xz|\.bz2|\.zst)?$")
+_JSON_NAME = re.compile(r"\.(jsonl|ndjson|json)(\.gz|\.xz|\.bz2|\.zst)?$")
 _ROWS = (".npy", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.xz", ".tsv.xz", ".csv.bz2", ".tsv.bz2", ".csv.zst",
          ".tsv.zst")
 _VERSION = 2  # Of cached text: raise it when the same files would give other documents.
@@ -34,7 +36,7 @@ DOCUMENTS = ("line", "blank", "auto")
 _FUNCTION = "or yield its texts from a function of yours, data=FILE.py:FUNCTION"
 _TO_TEXT = f"write its texts to a .txt file, a document a line, {_FUNCTION}"
 _UNREAD = {
-    **dict.fromkeys(("json", "jsonl", "ndjson", "html", "htm", "xhtml", "xml", "pdf", "rtf", "doc", "docx", "odt",
+    **dict.fromkeys(("json", "html", "htm", "xhtml", "xml", "pdf", "rtf", "doc", "docx", "odt",
                      "epub", "ipynb"), _TO_TEXT),
     **dict.fromkeys(("parquet", "arrow", "feather", "avro", "orc", "tfrecord", "array_record", "db", "sqlite", "sql",
                      "dta", "sav", "rds", "rda", "rdata"), f"write it as .csv, .npy or .txt, {_FUNCTION}"),
@@ -53,7 +55,7 @@ _JSON = re.compile(rb'[\[\s]*\{\s*"(?:[^"\\]|\\.)*"\s*:')
 
 
 def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str = "", documents: str = "line",
-              **image_options: Any) -> Dataset:
+              field: str = "", **image_options: Any) -> Dataset:
   """Loads a file, a folder or a glob.
 
   What the files hold follows from their names, and of tables also from their first lines
@@ -66,6 +68,7 @@ def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str =
     missing: What to do with rows that lack a value; see `without_gaps`.
     documents: Of plain text: each `line` is a document; or a `blank` line ends one, whose lines are its sentences,
       unless most documents are one line; `auto` is `blank` where a blank line stands between others, else `line`.
+    field: Field of JSON objects with the text; see `read_json_documents`.
     **image_options: Options of `images.decoded`.
 
   Raises:
@@ -95,6 +98,8 @@ def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str =
   reader = {"idx": _idx, "audio": _clips, "matrix": load_matrix, "bags": load_lda_c}.get(kind)
   if reader:
     return reader(path, files)
+  if kind == "json":
+    return _json(path, files, cache_dir, errors, field)
   return _text(path, files, cache_dir, errors, documents)
 
 
@@ -116,6 +121,12 @@ def _text(path: str, files: Sequence[Path], cache_dir: Path, errors: str, docume
 
   key = digest("own", _VERSION, [formats.sha256(file) for file in files], errors, *(["blank"] if blank else []))
   return text_dataset(path, key, read, cache_dir, by_content=True)._replace(lines=sentences)
+
+
+def _json(path: str, files: Sequence[Path], cache_dir: Path, errors: str, field: str) -> Dataset:
+  read = lambda: (document for file in files for document in read_json_documents(file, field, errors))
+  key = digest("json", _VERSION, [formats.sha256(file) for file in files], errors, field)
+  return text_dataset(path, key, read, cache_dir, by_content=True)
 
 
 def check_text(file: Path) -> None:
@@ -227,8 +238,8 @@ def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
 
 
 def file_kind(file: Path) -> str:
-  """`rows`, `matrix`, `bags`, `idx`, `audio`, `images`, `text` or `unknown`, by the name; what is all unknown is
-  text."""
+  """`rows`, `matrix`, `bags`, `idx`, `audio`, `images`, `json`, `text` or `unknown`, by the name; what is all
+  unknown is text."""
   name = file.name.lower()
   if name.endswith(_ROWS):
     return "rows"
@@ -242,6 +253,8 @@ def file_kind(file: Path) -> str:
     return "audio"
   if name.endswith(SUFFIXES):
     return "images"
+  if _JSON_NAME.search(name):
+    return "json"
   return "text" if _TEXT.search(name) else "unknown"
 
 

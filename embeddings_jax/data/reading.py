@@ -18,7 +18,7 @@ from embeddings_jax.types import InputError
 
 def text(name: str, *, dataset: Dataset | None = None, encoder: Any = None, data_dir: str | None = None,
          cache_dir: str | None = None, allow_code: bool = False, errors: str = "strict", documents: str = "line",
-         max_documents: int = 0) -> Dataset:
+         max_documents: int = 0, field: str = "") -> Dataset:
   """Reads text, or a set of bags, counts or sentences.
 
   Args:
@@ -26,10 +26,11 @@ def text(name: str, *, dataset: Dataset | None = None, encoder: Any = None, data
     errors: `strict` refuses text that is not UTF-8, `replace` puts replacement characters.
     documents: End of a document of the user's plain text; see `own.load_path`.
     max_documents: Keeps the first documents only; 0: all.
+    field: Field of JSON and JSON Lines with the text; "": `text`, or the only string.
   """
   if dataset is None:
     dataset = catalog.load(name, data_dir=data_dir, cache_dir=cache_dir, errors=errors, documents=documents,
-                           allow_code=allow_code)
+                           field=field, allow_code=allow_code)
   if max_documents and dataset.kind not in ("bags", "matrix"):
     dataset = first_items(dataset, max_documents)
   return dataset
@@ -37,20 +38,20 @@ def text(name: str, *, dataset: Dataset | None = None, encoder: Any = None, data
 
 def documents(name: str, *, dataset: Dataset | None = None, encoder: Any = None, data_dir: str | None = None,
               cache_dir: str | None = None, allow_code: bool = False, errors: str = "strict",
-              documents: str = "line", max_documents: int = 0) -> Dataset:
+              documents: str = "line", max_documents: int = 0, field: str = "") -> Dataset:
   """Reads documents of words; a matrix counts as bags. Options: see `text`."""
   dataset = text(name, dataset=dataset, data_dir=data_dir, cache_dir=cache_dir, allow_code=allow_code, errors=errors,
-                 documents=documents)
+                 documents=documents, field=field)
   dataset = as_bags(dataset) if dataset.kind in ("text", "bags", "matrix") else dataset
   return text(name, dataset=dataset, max_documents=max_documents)
 
 
 def sentences(name: str, *, dataset: Dataset | None = None, encoder: Any = None, data_dir: str | None = None,
               cache_dir: str | None = None, allow_code: bool = False, errors: str = "strict",
-              documents: str = "auto", max_documents: int = 0) -> Dataset:
+              documents: str = "auto", max_documents: int = 0, field: str = "") -> Dataset:
   """Reads text whose documents are made of sentences. Options: see `text`."""
   return text(name, dataset=dataset, data_dir=data_dir, cache_dir=cache_dir, allow_code=allow_code, errors=errors,
-              documents=documents, max_documents=max_documents)
+              documents=documents, max_documents=max_documents, field=field)
 
 
 def audio(name: str, *, dataset: Dataset | None = None, encoder: Any = None, data_dir: str | None = None,

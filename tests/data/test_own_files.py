@@ -2,6 +2,7 @@
 import bz2
 import csv
 import gzip
+import json
 import lzma
 import struct
 import sys
@@ -514,8 +515,11 @@ def test_underscores_are_no_part_of_numbers(folder, text):
 
 
 @pytest.mark.parametrize("name, content, message", [
-    ("a.json", b'{"text": "caf\\u00e9"}', ".json is not read; write its texts to a .txt file.*FILE.py:FUNCTION"),
-    ("a.jsonl.gz", gzip.compress(b'{"text": "x"}', mtime=0), ".jsonl is not read"),
+    ("a.json", b'[{"text": "x"}, 3]', "item 1 .from 0. is no object"),
+    ("a.jsonl", b'{"text": "x"}\n\n{"text": 3}\n', "line 3: has no text in the field 'text'; it has text; name one"),
+    ("a.jsonl", b'{"a": "x", "b": "y"}', "line 1: which field is the text. name one of a, b by field"),
+    ("a.jsonl", b'{"text": "x"', "line 1: not JSON"),
+    ("a.ndjson.gz", gzip.compress(b"\n", mtime=0), "is empty, it has no text"),
     ("a.HTML", b"<p>x", ".html is not read"),
     ("a.txt", b"\xef\xbb\xbf\n<!DOCTYPE html><p>x", ".html is not read"),
     ("page", b"<?xml version='1.0'?><x/>", ".xml is not read"),
@@ -540,11 +544,30 @@ def test_formats_that_are_not_read_say_the_way_out(folder, name, content, messag
     ByteEncoder(9).read(folder / name, errors="replace")
 
 
+def test_json_and_json_lines_are_documents(folder):
+  records = [{"id": 7, "title": "no", "text": "caf\u00e9 one ", "label": "a"}, {"text": "", "label": "a"},
+             {"text": "two", "label": 3}, {"text": "four", "class": "b"}]
+  (folder / "a.jsonl").write_text("\n".join(map(json.dumps, records)) + "\n\n")
+  (folder / "b.json").write_text(json.dumps(records))
+  for name in ("a.jsonl", "b.json"):
+    dataset = load(str(folder / name))
+    assert list(dataset.items) == ["caf\u00e9 one", "two", "four"] and dataset.names.tolist() == ["7", "", ""]
+    assert dataset.labels["label"].tolist() == ["a", "3", ""]
+    assert dataset.labels["class"].tolist() == ["", "", "b"]
+    assert ByteEncoder(9).read(folder / name) == ["caf\u00e9 one", "", "two", "four"]
+  assert list(load(str(folder / "a.jsonl"), field="text").items) == ["caf\u00e9 one", "two", "four"]
+  with pytest.raises(InputError, match="line 2: has no text in the field 'title'; it has text; name one by field"):
+    load(str(folder / "a.jsonl"), field="title")
+  (folder / "c.txt").write_text("three")
+  with pytest.raises(InputError, match="holds files of several kinds .json, text.; choose one by a glob"):
+    load(str(folder))
+
+
 def test_files_that_are_left_out_are_told(folder, caplog):
-  for name in ("a.jsonl", "b.jsonl", "README.txt"):
+  for name in ("a.foo", "b.foo", "README.txt"):
     (folder / name).write_text("{}")
   assert list(load(str(folder)).items) == ["{}"]
-  assert "2 of 3 files are left out, whose names tell nothing that is read, as a.jsonl" in caplog.text
+  assert "2 of 3 files are left out, whose names tell nothing that is read, as a.foo" in caplog.text
 
 
 def test_links_are_followed_and_a_folder_reached_twice_is_named(folder, caplog):

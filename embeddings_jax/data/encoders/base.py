@@ -112,11 +112,16 @@ class TextEncoder(Encoder):
   def read(self, path: str, errors: str = "strict") -> list[str]:
     """See `Encoder.read`; a blank line is an empty item, so that rows stay aligned with lines."""
     from embeddings_jax.data import own
+    from embeddings_jax.data.files.json_lines import read_json_documents
 
     files = own.list_files(path)
+    items: list[str] = []
     for file in files:
-      own.check_text(file)
-    items = [line for file in files for line in formats.read_lines(file, errors)]
+      if own.file_kind(file) == "json":
+        items += [document.text for document in read_json_documents(file, errors=errors, keep_empty=True)]
+      else:
+        own.check_text(file)
+        items += formats.read_lines(file, errors)
     if not any(items):
       raise InputError(f"{path}: is empty, it has no text")
     return items
