@@ -323,8 +323,11 @@ def _rows(path: str, files: Sequence[Path], missing: str, errors: str) -> Datase
   columns = f" ({_named(first.columns)})" if first.columns else ""
   note = f"{path}: {len(rows)} rows of {rows.shape[1]} columns{columns}"
   notes = dict.fromkeys(note for table in tables for note in table.notes)
-  dataset = Dataset(path, "rows", rows, names=names, columns=first.columns, fingerprint=content_digest([rows]),
-                    integers=integers, note="; ".join([note, *notes]))
+  labels = {name: np.concatenate([table.labels[name] for table in tables]) for name in first.labels
+            if all(name in table.labels for table in tables)}
+  dataset = Dataset(path, "rows", rows, names=names, columns=first.columns, labels=labels,
+                    fingerprint=content_digest([rows, *labels.values()]), integers=integers,
+                    note="; ".join([note, *notes]))
   return dataset if missing == "error" else without_gaps(dataset, missing)
 
 

@@ -443,11 +443,25 @@ def test_headers_and_names_of_rows_are_recognized(folder, text, columns, names, 
   assert ("names of the rows" in dataset.note or "counts the rows" in dataset.note) == (names is not None)
 
 
-@pytest.mark.parametrize("cells", [("1,000", "2,000"), ("5%", "6%"), ("$1.50", "$2"), ("True", "False"),
-                                   ("male", "female", "male")])
+@pytest.mark.parametrize("cells", [("1,000", "2,000"), ("5%", "6%"), ("$1.50", "$2"), ("True", "False")])
 def test_numbers_and_classes_are_no_names_of_rows(folder, cells):
   with pytest.raises(InputError, match="line 2, column 1: '.*' is not a number"):
     table(folder, "kind,x\n" + "".join(f'"{cell}",{i}\n' for i, cell in enumerate(cells)))
+
+
+def test_columns_of_words_are_labels(folder):
+  text = "id,size,species,width\na,1,setosa,2\nb,3,virginica,4\nc,5,setosa,6\n"
+  dataset = table(folder, text)
+  assert dataset.columns == ["size", "width"] and dataset.names == ["a", "b", "c"]
+  assert dataset.items.tolist() == [[1, 2], [3, 4], [5, 6]]
+  assert {name: values.tolist() for name, values in dataset.labels.items()} == {
+      "species": ["setosa", "virginica", "setosa"]}
+  assert "the column 'species' holds words and is a label" in dataset.note
+  with pytest.raises(InputError, match="line 5, column 4: 'x' is not a number"):
+    table(folder, text + "d,7,setosa,x\n")
+  assert table(folder, "sex,x\nmale,1\nfemale,2\nmale,3\n").labels["sex"].tolist() == ["male", "female", "male"]
+  big = table(folder, "id,kind,n\na,u,9007199254740993\nb,v,9007199254740995\n")
+  assert big.integers[0].tolist() == [9007199254740993, 9007199254740995]
 
 
 def test_two_columns_need_rows_enough_to_tell_a_header_of_numbers(folder):
@@ -556,7 +570,7 @@ def test_json_and_json_lines_are_documents(folder):
     assert dataset.labels["class"].tolist() == ["", "", "b"]
     assert ByteEncoder(9).read(folder / name) == ["caf\u00e9 one", "", "two", "four"]
   assert list(load(str(folder / "a.jsonl"), field="text").items) == ["caf\u00e9 one", "two", "four"]
-  with pytest.raises(InputError, match="line 2: has no text in the field 'title'; it has text; name one by field"):
+  with pytest.raises(InputError, match="line 2: has no text in the field 'title'; it has label, text; name"):
     load(str(folder / "a.jsonl"), field="title")
   (folder / "c.txt").write_text("three")
   with pytest.raises(InputError, match="holds files of several kinds .json, text.; choose one by a glob"):

@@ -31,6 +31,7 @@ class Table(NamedTuple):
     names: Names of the rows, or None.
     integers: Column -> int64 (or str, beyond 64 bits) `[num_rows]`: whole numbers that float64 cannot hold.
     notes: What was recognized: a header of numbers, a column with the names of the rows.
+    labels: Columns of words by name, str `[num_rows]`.
   """
 
   rows: np.ndarray
@@ -38,6 +39,7 @@ class Table(NamedTuple):
   names: list[str] | None = None
   integers: Mapping[int, np.ndarray] = {}
   notes: Sequence[str] = ()
+  labels: Mapping[str, np.ndarray] = {}
 
 
 def csv_rows(path: str | os.PathLike, errors: str = "strict",
@@ -76,7 +78,8 @@ def read_csv(path: str | os.PathLike, gaps: bool = False, errors: str = "strict"
   The first line is a header if it has words only, or counts 0, 1, 2, ... as pandas numbers columns. The first column
   holds the names of the rows if its header is empty, `rownames` or alike, if the header is one cell shorter than the
   rows, as R writes tables, if all its cells are different words below a header, or if it is called `index` or `id`
-  and counts the rows. Words that stand for numbers or classes, as `5%`, `1,000` or `True`, are no names.
+  and counts the rows. Words that stand for numbers or truth values, as `5%`, `1,000` or `True`, are no names. Other
+  columns below a header whose cells are words are labels.
 
   Args:
     path: The file, perhaps compressed.
@@ -89,6 +92,9 @@ def read_csv(path: str | os.PathLike, gaps: bool = False, errors: str = "strict"
   records = _records(path, errors)
   head = list(itertools.islice(records, _HEAD))
   columns, named, width, notes = _layout(head)
+  words = _word_columns(head, columns, named)
+  places = [i for i in range(int(named), width or (len(head[0][1]) if head else 0)) if i not in words]
+  texts: dict[int, list[str]] = {i: [] for i in words}
   values, lines, names = array.array("d"), array.array("q"), []
   for line, cells in itertools.chain(head[columns is not None:], records):
     width = width or len(cells)
@@ -96,7 +102,9 @@ def read_csv(path: str | os.PathLike, gaps: bool = False, errors: str = "strict"
       raise InputError(f"{path}: line {line} has {len(cells)} columns, the lines before have {width}")
     if named:
       names.append(cells[0].strip())
-    values.extend(_numbers(path, line, cells, int(named), gaps))
+    for i, column in texts.items():
+      column.append(cells[i].strip())
+    values.extend(_numbers(path, line, cells, places, gaps))
     lines.append(line)
   if not lines:
     raise InputError(f"{path}: is empty, it has no row of numbers")
@@ -104,15 +112,30 @@ def read_csv(path: str | os.PathLike, gaps: bool = False, errors: str = "strict"
   bad = first_not_finite(rows, gaps)
   if bad:
     row, column = bad
-    raise InputError(f"{path}: line {lines[row]}, column {column + 1 + named}: {_shown(rows[bad])} is not a finite "
+    raise InputError(f"{path}: line {lines[row]}, column {places[column] + 1}: {_shown(rows[bad])} is not a finite "
                      "number")
-  integers = _integers(path, errors, rows, named)
-  if columns and not named and width > 1 and columns[0].lower() in _COUNTERS and _counts_rows(rows[:, 0]):
+  integers = _integers(path, errors, rows, places)
+  labels: dict[str, np.ndarray] = {}
+  if columns is not None and words:
+    titles = ["", *columns] if named else columns
+    labels = {titles[i]: np.array(column) for i, column in texts.items()}
+    notes = [*notes, *(f"the column {quoted(name)} holds words and is a label" for name in labels)]
+    columns = [titles[i] for i in places]
+  if columns and not named and len(columns) > 1 and columns[0].lower() in _COUNTERS and _counts_rows(rows[:, 0]):
     notes = [*notes, f"the column {quoted(columns[0])} counts the rows and is left out"]
     names, named = [str(int(value)) for value in rows[:, 0]], True
     rows, columns = np.ascontiguousarray(rows[:, 1:]), columns[1:]
     integers = {column - 1: value for column, value in integers.items() if column}
-  return Table(rows, columns, names if named else None, integers, notes)
+  return Table(rows, columns, names if named else None, integers, notes, labels)
+
+
+def _word_columns(head: Sequence[tuple[int, list[str]]], columns: Sequence[str] | None, named: bool) -> list[int]:
+  """Returns the columns below a header whose first cells are words, beside others with numbers."""
+  rest = [cells for _, cells in head[1:]]
+  if not columns or len(rest) < 2 or len({len(cells) for cells in rest}) > 1:
+    return []
+  words = [i for i in range(int(named), len(rest[0])) if all(_is_name(cells[i].strip().lower()) for cells in rest)]
+  return words if len(words) < len(rest[0]) - named else []
 
 
 def is_number(cell: str) -> bool:
@@ -170,8 +193,10 @@ def _counts(cells: Sequence[str], rest: Sequence[Sequence[str]], sure: bool) -> 
   return fractions and (len(cells) > 2 or len(cells) == 2 and len(rest) >= 10)
 
 
-def _numbers(path: str | os.PathLike, line: int, cells: Sequence[str], first: int, gaps: bool) -> Iterable[float]:
-  values = cells[first:]
+def _numbers(path: str | os.PathLike, line: int, cells: Sequence[str], places: Sequence[int],
+             gaps: bool) -> Iterable[float]:
+  """Returns the numbers in some columns of a line."""
+  values = [cells[i] for i in places]
   if gaps:
     values = ["nan" if cell.strip().lower() in GAPS else cell for cell in values]
   try:
@@ -182,7 +207,7 @@ def _numbers(path: str | os.PathLike, line: int, cells: Sequence[str], first: in
     pass
   at = next(i for i, cell in enumerate(values) if not is_number(cell))
   what = f"{quoted(values[at])} is not a number" if values[at].strip() else "the value is missing"
-  raise InputError(f"{path}: line {line}, column {at + 1 + first}: {what}")
+  raise InputError(f"{path}: line {line}, column {places[at] + 1}: {what}")
 
 
 def _records(path: str | os.PathLike, errors: str) -> Iterator[tuple[int, list[str]]]:
@@ -192,7 +217,8 @@ def _records(path: str | os.PathLike, errors: str) -> Iterator[tuple[int, list[s
       yield line, cells
 
 
-def _integers(path: str | os.PathLike, errors: str, rows: np.ndarray, named: bool) -> dict[int, np.ndarray]:
+def _integers(path: str | os.PathLike, errors: str, rows: np.ndarray,
+              places: Sequence[int]) -> dict[int, np.ndarray]:
   """Columns of whole numbers beyond 2**53, read again as integers."""
   with np.errstate(invalid="ignore"):
     wanted = [i for i in range(rows.shape[1]) if (np.abs(rows[:, i]) >= 2.0**53).any()
@@ -202,7 +228,7 @@ def _integers(path: str | os.PathLike, errors: str, rows: np.ndarray, named: boo
   texts = {i: [] for i in wanted}
   for _, cells in _records(path, errors):
     for i in wanted:
-      texts[i].append(cells[i + named].strip() if i + named < len(cells) else "")
+      texts[i].append(cells[places[i]].strip() if places[i] < len(cells) else "")
   whole = {}
   for i, cells in texts.items():
     cells = cells[len(cells) - len(rows):]
