@@ -52,7 +52,7 @@ def node_classification(
 
   Returns:
     `LABEL/{oracle-k, threshold}/train{percent}/{micro, macro}-f1` and `.../std`, the sample standard deviation over
-    shuffles; with a split `LABEL/test/accuracy`.
+    shuffles; with a split `LABEL/one-vs-rest/test/accuracy`.
   """
   vectors = np.asarray(embed(dataset.items), np.float64)
   check_finite("node_classification", vectors, vectors)
@@ -64,7 +64,7 @@ def node_classification(
       parts = [np.intersect1d(dataset.split[part], known) for part in ("train", "test")]
       scores = one_vs_rest(vectors[parts[0]], member[parts[0]])(vectors[parts[1]])
       right = member[parts[1]][np.arange(len(scores)), scores.argmax(1)]
-      metrics[f"{name}/test/accuracy"] = float(right.mean())
+      metrics[f"{name}/one-vs-rest/test/accuracy"] = float(right.mean())
       continue
     for percent in train:
       if not 1 <= int(len(known) * percent / 100) < len(known):

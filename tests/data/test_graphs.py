@@ -183,3 +183,15 @@ def test_published_graphs(name, nodes, edges, classes):
   assert (len(np.unique(labels)) if labels.ndim == 1 else labels.shape) == classes
   if name == "cora":
     assert [len(dataset.split[part]) for part in ("train", "validation", "test")] == [140, 500, 1000]
+
+
+def test_protocols_of_one_label_leave_several_out():
+  from embeddings_jax.runs.evaluation import LeftOut, with_labels
+
+  dataset = read("karate")
+  several = dataset._replace(labels={"groups": np.eye(34, 3) > 0})
+  with pytest.raises(LeftOut, match="several labels each; ask node_classification"):
+    with_labels("linear_probe", several, print)
+  assert with_labels("node_classification", several, print, True).labels.keys() == {"groups"}
+  both = several._replace(labels={**several.labels, **dataset.labels})
+  assert with_labels("linear_probe", both, print).labels.keys() == {"club"}

@@ -20,8 +20,11 @@ found by block Lanczos (`ops/lanczos.py`). Three ways to M:
   h], of which rows are made when they are needed where [n, n] would exceed `max_memory`.
 
 A loop counts once in A and in D. Isolated nodes have no row in M and get the vector 0: their 1 / d is taken as 0, so
-that they take no eigenpair. Directed graphs are refused or symmetrized by the pipeline. A node that the graph lacks
-gets the mean of its neighbors' vectors.
+that they take no eigenpair. Directed graphs are refused or symmetrized by the pipeline.
+
+A node that the graph lacks is projected: its row of log max(1, M), whose walks go on from its neighbors with the
+degrees of the graph as it is, times V S^(-1/2). A copy of a node of the graph, with its neighbors, gets that node's
+vector.
 
 All devices compute the whole. Expected: see `embeddings_jax/configs/netmf.py`.
 """
@@ -34,7 +37,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from embeddings_jax.ops import lanczos, word_blocks
+from embeddings_jax.ops import lanczos
 from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.sharding import constrain
 from embeddings_jax.ops.sparse import csr_matmul
@@ -55,6 +58,9 @@ class NetmfState(NamedTuple):
     unexplained: [] 1 - |S_d|^2 / |log max(1, M)|^2, the loss.
     residual: [] largest residual of the d eigenpairs, relative to their eigenvalue.
     done: [] int32, 1 after the first update.
+    inverse: [n + 1] 1 / d, 0 for isolated nodes.
+    reach: [n + 1, k], for new nodes: rows of vol / (b T) (sum_{r=1..T-1} (D^-1 A)^r) D^-1 (`exact`), or the factor of
+      vol / b D^-1/2 Q f(L) / L Q' D^-1/2 (`filtered`); k = 0 for `sparse`.
   """
 
   vectors: Array
@@ -62,6 +68,8 @@ class NetmfState(NamedTuple):
   unexplained: Array
   residual: Array
   done: Array
+  inverse: Array
+  reach: Array
 
 
 @takes(row=None, col=None, weight=None, node=None)
@@ -120,13 +128,16 @@ def netmf(
   search = functools.partial(largest, block=block, blocks=blocks, num_oversamples=num_oversamples, tol=tol,
                              max_cycles=max_cycles)
 
+  width = {"sparse": 0, "exact": num_nodes, "filtered": min(rank, num_nodes)}[way]
+
   def init(rng, batch):
     del rng, batch
     return NetmfState(jnp.zeros((num_nodes + 1, dim)), jnp.zeros(dim), jnp.ones(()), jnp.ones(()),
-                      jnp.zeros((), jnp.int32))
+                      jnp.zeros((), jnp.int32), jnp.asarray(np.append(inverse, 0), jnp.float32),
+                      jnp.zeros((num_nodes + 1, width)))
 
-  def operator(batch, rng) -> tuple[Callable[[Array], Array], Array]:
-    """Returns the product with log max(1, M), [n, b] -> [n, b], and the sum of its squared entries."""
+  def operator(batch, rng) -> tuple[Callable[[Array], Array], Array, Array]:
+    """Returns the product with log max(1, M), [n, b] -> [n, b], the sum of its squares, and `reach` [n, k]."""
     valid = row_mask(batch) > 0
     row, col, weight = constrain((jnp.where(valid, batch["row"], num_nodes), batch["col"],
                                   jnp.where(valid, batch["weight"], 0)), P())
@@ -135,35 +146,39 @@ def netmf(
     if way == "sparse":
       root = jnp.pad(jnp.asarray(inverse, jnp.float32), (0, 1))
       cells = jnp.log(jnp.maximum(1, volume * (weight * root[row] * root[col])))
-      return lambda x: csr_matmul(cells, col, starts, x), (cells * cells).sum()
+      return lambda x: csr_matmul(cells, col, starts, x), (cells * cells).sum(), jnp.zeros((num_nodes, 0))
     if way == "exact":
       adjacency = jnp.zeros((num_nodes, num_nodes)).at[row, col].add(weight, mode="drop")
       matrix = log_matrix(adjacency, scale(1), window, volume)
-      return lambda x: _matmul(matrix, x), (matrix * matrix).sum()
+      reach = volume / window * powers(scale(1)[:, None] * adjacency, window - 1) * scale(1)
+      return lambda x: _matmul(matrix, x), (matrix * matrix).sum(), reach
     root = jnp.pad(scale(0.5), (0, 1))
     cells = weight * root[row] * root[col]
-    found = min(rank, num_nodes)
     # Shifted by 1, as the search ranks what it has not found yet as 0.
-    vectors, values, _ = search(lambda x: csr_matmul(cells, col, starts, x) + x, num_nodes, found, rng)
-    factor = scale(0.5)[:, None] * vectors * jnp.sqrt(filtered(values - 1, window) * volume)
+    vectors, values, _ = search(lambda x: csr_matmul(cells, col, starts, x) + x, num_nodes, width, rng)
+    vectors = scale(0.5)[:, None] * vectors
+    kept = filtered(values - 1, window)
+    factor = vectors * jnp.sqrt(kept * volume)
+    # A step of a walk multiplies by l; so f(l) / l at the neighbors is f(l) at the node.
+    reach = vectors * jnp.sqrt(jnp.where(kept > 0, kept / jnp.maximum(values - 1, 1e-6), 0) * volume)
     rows_of = lambda part: jnp.log(jnp.maximum(1, _matmul(part, factor.T)))
     if 4e-9 * num_nodes**2 <= max_memory:
       matrix = rows_of(factor)
-      return lambda x: _matmul(matrix, x), (matrix * matrix).sum()
-    parts = jnp.pad(factor, ((0, -num_nodes % _ROWS), (0, 0))).reshape(-1, _ROWS, found)
+      return lambda x: _matmul(matrix, x), (matrix * matrix).sum(), reach
+    parts = jnp.pad(factor, ((0, -num_nodes % _ROWS), (0, 0))).reshape(-1, _ROWS, width)
     squares = jax.lax.map(lambda part: jnp.square(rows_of(part)).sum(), parts).sum()
     return lambda x: jax.lax.map(lambda part: _matmul(rows_of(part), x), parts).reshape(-1, x.shape[1])[
-        :num_nodes], squares
+        :num_nodes], squares, reach
 
   def update(state, batch, rng):
     def solve(state):
       first, second = jax.random.split(rng)
-      product, squares = operator(batch, first)
+      product, squares, reach = operator(batch, first)
       vectors, values, residual = search(product, num_nodes, dim, second, magnitude=True)
       vectors = jnp.where((degrees > 0)[:, None], vectors * jnp.sqrt(jnp.abs(values)), 0)
       return NetmfState(jnp.pad(vectors, ((0, 1), (0, 0))), values,
                         jnp.maximum(1 - (values**2).sum() / jnp.maximum(squares, 1e-30), 0), residual,
-                        jnp.ones((), jnp.int32))
+                        jnp.ones((), jnp.int32), state.inverse, jnp.pad(reach, ((0, 1), (0, 0))))
 
     state = jax.lax.cond(state.done > 0, lambda state: state, solve, state)
     return state, {"loss": state.unexplained, "residual": state.residual,
@@ -172,8 +187,26 @@ def netmf(
   def embed(state, batch):
     vectors = state.vectors[jnp.where(batch["node"] >= 0, batch["node"], num_nodes)]
     if "neighbors" in batch:
-      vectors += word_blocks.mean_of_words(state.vectors, batch["neighbors"], num_nodes)
+      vectors += jax.lax.map(lambda around: projected(state, around), batch["neighbors"])
     return vectors
+
+  def volume_of(inverse):
+    """The sum of degrees over b; the factory's own is not known to a model that is loaded."""
+    return jnp.where(inverse > 0, 1 / jnp.maximum(inverse, 1e-30), 0).sum() / num_negatives
+
+  def projected(state, around):
+    """The vector of a new node [d], 0 without neighbors [k]."""
+    near = jnp.where(around >= 0, around, num_nodes)
+    share = 1 / jnp.maximum((around >= 0).sum(), 1)
+    row = share * state.reach[near].sum(0)
+    if way == "filtered":
+      row = _matmul(state.reach[:num_nodes], row)
+    else:
+      row = row if way == "exact" else jnp.zeros(num_nodes)
+      row = row.at[near].add(share * volume_of(state.inverse) / window * state.inverse[near], mode="drop")
+    row = jnp.log(jnp.maximum(1, row))
+    size = jnp.maximum(jnp.abs(state.values), 1e-6 * jnp.abs(state.values[0]) + 1e-30)
+    return _matmul(row, state.vectors[:num_nodes]) * jnp.sign(state.values) / size
 
   components = lambda state: {"input": state.vectors[:num_nodes], "values": state.values}
   return Model(init, update, embed, {"components": components})
@@ -181,19 +214,23 @@ def netmf(
 
 def log_matrix(adjacency: Array, inverse: Array, window: int, volume: float) -> Array:
   """Returns log max(1, volume / T (sum_{r=1..T} (D^-1 A)^r) D^-1), [n, n]; `inverse` [n] is 1 / d."""
-  step = inverse[:, None] * adjacency
-  total = step
-  for _ in range(window - 1):
+  return jnp.log(jnp.maximum(1, volume / window * powers(inverse[:, None] * adjacency, window) * inverse))
+
+
+def powers(step: Array, window: int) -> Array:
+  """Returns sum_{r=1..T} step^r, [n, n]; 0 for T = 0."""
+  total = jnp.zeros_like(step)
+  for _ in range(window):
     total = step + _matmul(step, total)
-  return jnp.log(jnp.maximum(1, volume / window * total * inverse))
+  return total
 
 
 def filtered(values: Array, window: int) -> Array:
-  """Returns f(l) = max(0, 1/T sum_{r=1..T} l^r)."""
-  total = values
-  for _ in range(window - 1):
+  """Returns f(l) = max(0, 1/T sum_{r=1..T} l^r); 0 for T = 0."""
+  total = jnp.zeros_like(values)
+  for _ in range(window):
     total = values * (1 + total)
-  return jnp.maximum(total / window, 0)
+  return jnp.maximum(total / max(window, 1), 0)
 
 
 def largest(product: Callable[[Array], Array], size: int, count: int, rng: Array, *, block: int, blocks: int,

@@ -145,12 +145,24 @@ def test_counts_of_walks_converge_to_their_expectation():
   assert near < 0.2 * far < 0.1 * np.linalg.norm(dense(adjacency, window))
 
 
-def test_the_library_and_new_nodes():
+@pytest.mark.parametrize("options", [dict(solver="exact", window=3), dict(window=1),
+                                     dict(solver="filtered", rank=40, window=3)], ids=lambda options: str(options))
+def test_a_copy_of_a_node_is_projected_to_its_vector(options):
   graph = nx.planted_partition_graph(2, 20, 0.5, 0.03, seed=0)
-  run = ej.fit("netmf", graph, dim=4, window=3)
-  vectors = run.embed(list(graph.nodes))
-  assert vectors.shape == (40, 4)
-  np.testing.assert_allclose(run.embed([("new", [1, 7])])[0], vectors[[1, 7]].mean(0), rtol=1e-5)
+  state, _, model = solve(graph, dim=4, **options)
+  around = np.full((2, 16), -1)
+  for row, node in enumerate((3, 25)):
+    around[row, :graph.degree(node)] = list(graph[node])
+  found = jax.jit(model.embed)(state, {"node": jnp.array([-1, -1]), "neighbors": jnp.asarray(around)})
+  np.testing.assert_allclose(found, state.vectors[jnp.array([3, 25])], atol=5e-3)
+
+
+def test_the_library_and_new_nodes(tmp_path):
+  graph = nx.planted_partition_graph(2, 20, 0.5, 0.03, seed=0)
+  run = ej.fit("netmf", graph, dim=4, window=3, workdir=tmp_path / "w")
+  assert run.embed(list(graph.nodes)).shape == (40, 4)
+  new = [("new", [1, 7]), 5]
+  np.testing.assert_allclose(ej.load(tmp_path / "w").embed(new), run.embed(new), rtol=1e-5)
 
 
 @pytest.mark.parametrize("options, message", [
