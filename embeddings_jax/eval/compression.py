@@ -2,14 +2,15 @@
 
 Protocol. A unit of the code with standard deviation s over training images is rounded to multiples of t s, for t of
 2, 1, 1/2, 1/4; values outside of what the training images have are clipped to it. The rate is what an ideal
-arithmetic coder needs with an entropy model of independent units, the histogram of each over training images with 1 added to
-every value: -sum_j log2 p_j(k_j), in bits for each pixel and channel. The distortion is the mean over images of the
-PSNR of the decoded image. At most 5,000 training and 1,000 test images, evenly spaced.
+arithmetic coder needs with an entropy model of independent units, the histogram of each over training images with 1
+added to every value: -sum_j log2 p_j(k_j), in bits for each pixel and channel. The distortion is the mean over images
+of the PSNR of the decoded image. At most 5,000 training and 1,000 test images, evenly spaced.
 
 `pca` is the same with as many principal components of the training images, whose steps are one number, t times the
 root mean square of the s, as their basis is orthonormal. `jpeg` (Pillow, qualities 5, 10, 25, 50, standard tables)
 counts the bits of the entropy-coded scan alone: of small images most of a file is headers. A PSNR is told for
-the rates that a method reaches; compare at equal rates.
+the rates that a method reaches; compare at equal rates. Fashion-MNIST, `autoencoder` with codes of 16: .080 bits and
+19.7 dB; as many components .070 bits and 17.5 dB; JPEG of quality 5 .534 bits and 19.9 dB.
 """
 import io
 from collections.abc import Callable, Iterator
