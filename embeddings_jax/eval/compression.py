@@ -8,8 +8,8 @@ of the PSNR of the decoded image. At most 5,000 training and 1,000 test images, 
 
 `pca` is the same with as many principal components of the training images, whose steps are one number, t times the
 root mean square of the s, as their basis is orthonormal. `jpeg` (Pillow, qualities 5, 10, 25, 50, standard tables)
-counts the bits of the entropy-coded scan alone: of small images most of a file is headers. A PSNR is told for
-the rates that a method reaches; compare at equal rates. Fashion-MNIST, `autoencoder` with codes of 16: .080 bits and
+counts the bits of the entropy-coded scan alone: of small images most of a file is headers. Compare the PSNR at
+equal rates. Fashion-MNIST, `autoencoder` with codes of 16: .080 bits and
 19.7 dB; as many components .070 bits and 17.5 dB; JPEG of quality 5 .534 bits and 19.9 dB.
 """
 import io
@@ -73,14 +73,14 @@ def quantized(train: np.ndarray, test: np.ndarray, spread: np.ndarray,
   """
   for step in STEPS:
     width = np.maximum(step * spread, 1e-12)
-    known, asked = (np.rint((codes - train.mean(0)) / width).astype(np.int64) for codes in (train, test))
+    known, queries = (np.rint((codes - train.mean(0)) / width).astype(np.int64) for codes in (train, test))
     low, high = known.min(0), known.max(0)
-    asked = np.clip(asked, low, high)
+    queries = np.clip(queries, low, high)
     bits = np.zeros(len(test))
     for unit in range(train.shape[1]):
       counts = 1 + np.bincount(known[:, unit] - low[unit], minlength=high[unit] - low[unit] + 1)
-      bits -= np.log2(counts / counts.sum())[asked[:, unit] - low[unit]]
-    yield step, bits, train.mean(0) + asked * width
+      bits -= np.log2(counts / counts.sum())[queries[:, unit] - low[unit]]
+    yield step, bits, train.mean(0) + queries * width
 
 
 def jpeg(image: np.ndarray, quality: int) -> tuple[int, np.ndarray]:
