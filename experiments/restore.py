@@ -74,14 +74,14 @@ def one(run: Any, file: str) -> np.ndarray:
   if not FLAGS.degrade:
     return restore(image, FLAGS.task, method=method, mask=mask, **options).image
   clean, (observed, mask) = image / np.float32(255), degraded(image)
-  found = {name: restore(observed, FLAGS.task, method=name, mask=mask, **options).image
+  images = {name: restore(observed, FLAGS.task, method=name, mask=mask, **options).image
            for name in ("guess", "total_variation")}
   begun = time.monotonic()
   result = restore(observed, FLAGS.task, method=method, mask=mask, clean=clean, **options)
   seconds = time.monotonic() - begun
-  found |= {method: result.image, **{f"{method} {name}": value for name, value in result.others.items()}}
+  images |= {method: result.image, **{f"{method} {name}": value for name, value in result.others.items()}}
   print(f"{file}: {FLAGS.task}, {result.steps} steps, {seconds:.0f} s")
-  for name, value in found.items():
+  for name, value in images.items():
     print(f"  {name:32} {peak(clean, value):6.2f} dB")
   return result.image
 

@@ -5,6 +5,8 @@ Presets: `demo` denoising of two photographs cut into images of 32 x 32, a minut
 `small` CIFAR-10; `paper` your own images (`--data=FOLDER --config.data.image_size=64`).
 Tasks: `--config.model.task=superres --config.model.noise=0`, `--config.model.task=inpaint --config.model.noise=0`.
 Compare with bicubic interpolation and total variation: `python -m experiments.restore`.
+Expected: demo after 150 updates (50 s on two cores beside other work) a mean PSNR of 28.6 dB, observed 21.2; these
+images are smooth, and total variation, its weight chosen on training images, has 32.6 (1 seed).
 """
 import ml_collections
 

@@ -51,10 +51,10 @@ def reconstruction(
   totals: dict[str, float] = {}
   count = 0.0
   for batch in batches:
-    found = reconstruct(batch)
+    images = reconstruct(batch)
     mask = np.asarray(batch["mask"])
     count += float(mask.sum())
-    for name, values in _measures(found).items():
+    for name, values in _measures(images).items():
       totals[name] = totals.get(name, 0.0) + float(mask @ np.asarray(values, np.float64))
   return {f"{part}/{name}": total / count for name, total in totals.items()}
 
@@ -80,16 +80,16 @@ def held_out_batches(dataset: Any, encode: Callable[[Any], Mapping[str, Any]], s
 
 
 @jax.jit
-def _measures(found: Mapping[str, Any]) -> dict[str, jax.Array]:
+def _measures(images: Mapping[str, Any]) -> dict[str, jax.Array]:
   """Returns the metrics of each image."""
-  original, back = jnp.asarray(found["original"]), jnp.asarray(found["reconstructed"])
+  original, back = jnp.asarray(images["original"]), jnp.asarray(images["reconstructed"])
   if original.ndim != 4:
     return {"mse": jnp.square(original - back).reshape(len(original), -1).mean(1)}
   back = jnp.clip(back, 0, 1)
   measures = {"mse": jnp.square(original - back).mean((1, 2, 3)), "psnr": psnr(original, back),
               "ssim": ssim(original, back), "checkerboard": checkerboard(back)}
-  if "corrupted" in found:
-    measures["corrupted_psnr"] = psnr(original, jnp.clip(found["corrupted"], 0, 1))
+  if "corrupted" in images:
+    measures["corrupted_psnr"] = psnr(original, jnp.clip(images["corrupted"], 0, 1))
   return measures
 
 

@@ -128,8 +128,8 @@ def _decodes_images(drawing: Any) -> bool:
   if "image" not in batch:
     return False
   codes = jax.eval_shape(drawing.model.embed, drawing.state, batch)
-  found = jax.eval_shape(drawing.outputs["decode"], drawing.state, codes)
-  return codes.ndim == 2 and found.ndim == 4 and found.shape[-1] in (1, 3)
+  decoded = jax.eval_shape(drawing.outputs["decode"], drawing.state, codes)
+  return codes.ndim == 2 and decoded.ndim == 4 and decoded.shape[-1] in (1, 3)
 
 
 def _has_plane(drawing: Any) -> bool:

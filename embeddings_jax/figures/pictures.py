@@ -5,11 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from embeddings_jax.data.files.atomic import replacing
 from embeddings_jax.figures import canvas
 from embeddings_jax.ops.augment import augmented
+from embeddings_jax.ops.image_quality import psnr
 from embeddings_jax.ops.pixels import unit
 from embeddings_jax.types import Figure, InputError
 
@@ -18,17 +20,22 @@ NUM_SAMPLES = 5 * NUM_PICTURES
 
 
 def reconstructions(plt: Any, found: Mapping[str, np.ndarray]) -> Any:
-  """Draws rows of images: the original, where there is one what a masked autoencoder sees, and the reconstruction.
+  """Draws rows of images: the original, where there is one the masked or corrupted image, and the reconstruction.
 
   Args:
     plt: `matplotlib.pyplot`.
-    found: `original`, `reconstructed` and maybe `masked` [n, height, width, channels]; with `masked` also `mask`.
+    found: `original`, `reconstructed` and maybe `masked` or `corrupted` [n, height, width, channels]; with `masked`
+      also `mask`. The mean PSNR stands beside rows of denoising models.
   """
   rows = [name for name in ("original", "masked", "corrupted", "reconstructed") if name in found]
   title = "Reconstructions"
   if "masked" in found:
     title = f"{found['mask'].mean():.0%} of the patches hidden, and filled in"
-  return _grid(plt, [found[name] for name in rows], title, rows)
+  labels = rows
+  if "corrupted" in found:
+    decibels = lambda name: float(np.mean(psnr(jnp.asarray(found["original"]), jnp.asarray(found[name]))))
+    labels = [name if name == "original" else f"{name}\n{decibels(name):.1f} dB" for name in rows]
+  return _grid(plt, [found[name] for name in rows], title, labels)
 
 
 def samples(plt: Any, images: np.ndarray) -> Any:

@@ -68,11 +68,11 @@ class Degradation(NamedTuple):
     mask = None
     if self.task == "inpaint":
       mask = (jax.random.uniform(first, (*images.shape[:3], 1)) < self.visible).astype(jnp.float32)
-    found = self.forward(images, mask)
+    observed = self.forward(images, mask)
     if self.noise:
-      noise = self.noise * jax.random.normal(second, found.shape)
-      found = found + (noise if mask is None else mask * noise)
-    return found, mask
+      noise = self.noise * jax.random.normal(second, observed.shape)
+      observed = observed + (noise if mask is None else mask * noise)
+    return observed, mask
 
   def check(self, height: int, width: int) -> "Degradation":
     """Returns itself, or raises unless it fits images of this size."""

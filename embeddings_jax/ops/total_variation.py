@@ -37,8 +37,8 @@ def restore(degradation: Degradation, observed: Images, mask: Images | None = No
     return (new, dual * jnp.minimum(1.0, weight / jnp.maximum(norm, 1e-12))), None
 
   start = degradation.guess(observed, mask)
-  (found, _), _ = jax.lax.scan(step, (start, jnp.zeros((2, *start.shape))), None, length=num_steps)
-  return jnp.clip(found, 0, 1)
+  (restored, _), _ = jax.lax.scan(step, (start, jnp.zeros((2, *start.shape))), None, length=num_steps)
+  return jnp.clip(restored, 0, 1)
 
 
 def gradient(y: Images) -> Float[Array, "2 batch _ _ _"]:

@@ -87,6 +87,19 @@ def _likelihood(subject: Any) -> Mapping[str, Any] | None:
   return {"bound": lambda batch, rng, num: compiled(subject.state, batch, rng, num), **_held_out(subject)}
 
 
+def _decode(subject: Any) -> Mapping[str, Any] | None:
+  """Returns `decode`, codes -> images, some at a time."""
+  if "decode" not in _outputs(subject):
+    return None
+  compiled = jax.jit(subject.model.outputs["decode"])
+
+  def decode(codes: np.ndarray) -> np.ndarray:
+    pieces = np.array_split(codes, range(PREDICTED_AT_ONCE, len(codes), PREDICTED_AT_ONCE))
+    return np.concatenate([np.asarray(compiled(subject.state, piece)) for piece in pieces])
+
+  return {"decode": decode}
+
+
 def _held_out(subject: Any) -> Mapping[str, Any]:
   return {"encode": subject.encoder.encode, "source": (subject.splits or {}).get("validation")}
 
@@ -100,6 +113,7 @@ NEEDS = {
     "measures": Need("a language model", _measures),
     "reconstruct": Need("a model that reconstructs its inputs", _reconstruct),
     "likelihood": Need("a model with a bound on the likelihood, as vae", _likelihood),
+    "decode": Need("a model that decodes codes, as autoencoder", _decode),
     "hidden": Need("a model with layers of tokens, as bert", _hidden),
     "untrained": Need("a model with layers of tokens, as bert", _untrained),
 }

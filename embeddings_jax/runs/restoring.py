@@ -70,9 +70,9 @@ def restore(image: Any, task: str, *, method: str = "", run: Any = None, mask: A
     return _by_deep_image_prior(degradation, observed, visible, clean, steps, seed, options)
   if method == "guess":
     return Restored(np.clip(np.asarray(degradation.guess(jnp.asarray(observed * visible), visible)), 0, 1)[0])
-  found = jax.jit(lambda x, mask: total_variation.restore(
+  restored = jax.jit(lambda x, mask: total_variation.restore(
       degradation, x, mask, weight=TV_WEIGHTS[task] if weight is None else weight, num_steps=500))(observed, visible)
-  return Restored(np.asarray(found)[0])
+  return Restored(np.asarray(restored)[0])
 
 
 def _by_network(run: Any, task: str, observed: np.ndarray, visible: np.ndarray) -> np.ndarray:
@@ -84,10 +84,10 @@ def _by_network(run: Any, task: str, observed: np.ndarray, visible: np.ndarray) 
     raise InputError(f"image: has {observed.shape[3]} channels, the run's images have {run.encoder.shape[2]}")
   padded, cropped = _padded(observed, visible, 2 ** (len(run.config["model"]["widths"]) - 1))
   with jax.set_mesh(run.mesh):
-    found = jax.jit(run.model.outputs["predict"])(run.state, {"image": padded[0], "observed": padded[0],
+    restored = jax.jit(run.model.outputs["predict"])(run.state, {"image": padded[0], "observed": padded[0],
                                                               "visible": padded[1]})
-  factor = found.shape[1] // padded[0].shape[1]
-  return np.asarray(found)[0, :factor * cropped[0], :factor * cropped[1]]
+  factor = restored.shape[1] // padded[0].shape[1]
+  return np.asarray(restored)[0, :factor * cropped[0], :factor * cropped[1]]
 
 
 def _by_deep_image_prior(degradation: Degradation, observed: np.ndarray, visible: np.ndarray,
@@ -116,11 +116,11 @@ def _by_deep_image_prior(degradation: Degradation, observed: np.ndarray, visible
     made += STEPS_AT_ONCE
     if converged[-1]:
       break
-  found = {name: value for name, value in model.outputs["components"](state).items() if value.ndim == 4}
-  found["restored"] = model.outputs["reconstruct"](state, batch)["reconstructed"]
+  results = {name: value for name, value in model.outputs["components"](state).items() if value.ndim == 4}
+  results["restored"] = model.outputs["reconstruct"](state, batch)["reconstructed"]
   if clean is not None:
-    found["oracle"] = best[1]
-  images = {name: np.asarray(value)[0, :height, :width] for name, value in found.items()}
+    results["oracle"] = best[1]
+  images = {name: np.asarray(value)[0, :height, :width] for name, value in results.items()}
   if not images["restored"].any():  # No step came after the burn-in.
     images["restored"] = images["latest"]
   return Restored(images.pop("restored"), images, made)

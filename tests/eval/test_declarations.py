@@ -184,6 +184,17 @@ def _likelihood(perfect):
   return protocols.find("likelihood").function(_noise, data, encode=_encode_images, bound=bound, measure=measure)
 
 
+def _compression(perfect):
+  """Codes are images of four gray values; a random decoder answers noise."""
+  items = np.random.default_rng(11).integers(0, 256, (80, 4)).astype(np.uint8).repeat(16, 1).reshape(80, 8, 8, 1)
+  data = SimpleNamespace(name="made", items=items, split={"train": np.arange(60), "test": np.arange(60, 80)})
+  embed = lambda images: np.asarray(images).reshape(len(images), 4, 16)[..., 0] / 255
+  decode = lambda codes: codes.repeat(16, 1).reshape(-1, 8, 8, 1)
+  noise = lambda codes: np.random.default_rng(12).random((len(codes), 8, 8, 1))
+  return {key: value for key, value in protocols.find("compression").function(
+      embed, data, decode=decode if perfect else noise).items() if "pca" not in key and "jpeg" not in key}
+
+
 CASES = {
     **{name: lambda perfect, name=name: _of_labels(name, perfect)
        for name in ("clustering", "few_shot", "knn", "linear_probe", "retrieval", "transfer")},
@@ -195,6 +206,7 @@ CASES = {
        for name in ("node_classification", "link_prediction")},
     "topics": _topics, "held_out": _held_out, "finetuning": _finetuning,
     "reconstruction": _reconstruction, "likelihood": _likelihood,
+    "compression": _compression,
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 from embeddings_jax import figures
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.encoders.images import ImageEncoder
-from embeddings_jax.figures import canvas, codes
+from embeddings_jax.figures import canvas, codes, pictures
 from embeddings_jax.runs.evaluation import Evaluator
 from embeddings_jax.types import Model
 
@@ -74,3 +74,10 @@ def test_all_apply_to_a_model_that_decodes_images(tmp_path):
   assert [axes.get_ylabel() for axes in rows] == ["uniform codes", "Gaussian codes", "uniform pixels"]
   assert pixels.min() >= 0 and 0.2 < pixels.std() < 0.4
   assert jax.tree.leaves(subject.state)
+
+
+def test_restorations_have_their_decibels(plt):
+  clean = np.full((3, 4, 4, 1), 0.5, np.float32)
+  figure = pictures.reconstructions(plt, {"original": clean, "corrupted": clean + 0.1, "reconstructed": clean - 0.01})
+  labels = [figure.axes[row].get_ylabel() for row in (0, 3, 6)]
+  assert labels == ["original", "corrupted\n20.0 dB", "reconstructed\n40.0 dB"]

@@ -164,8 +164,8 @@ def autoencoder(
   def reconstruct(params, extra, batch):
     images = unit(batch["image"])
     seen = corrupted(jax.random.key(0), images, corruption, corruption_level)
-    found = {"original": images, "reconstructed": activated(decoded(params, encode(params, seen)))}
-    return found if corruption == "none" else found | {"corrupted": seen}
+    result = {"original": images, "reconstructed": activated(decoded(params, encode(params, seen)))}
+    return result if corruption == "none" else result | {"corrupted": seen}
 
   def measures(params, extra, batch):
     mask = row_mask(batch)

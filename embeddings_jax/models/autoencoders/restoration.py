@@ -77,14 +77,14 @@ def restoration(
 
   def init_params(rng, batch):
     params = network.init(rng, jnp.zeros((1, height, width, channels + inpaints)))["params"]
-    # It begins with what it is given: the last layer's 0 is moved by the first update.
+    # The untrained network returns its input; the first update moves the last layer from 0.
     params["last"]["kernel"] = jnp.zeros_like(params["last"]["kernel"])
     return params, {}
 
   def restored(params, observed, mask):
     guess = degradation.guess(observed, mask)
-    found = guess + network.apply({"params": params}, inputs(guess, mask))
-    return jnp.where(mask > 0, observed, found) if inpaints and not noise else found
+    image = guess + network.apply({"params": params}, inputs(guess, mask))
+    return jnp.where(mask > 0, observed, image) if inpaints and not noise else image
 
   def errors(params, batch, rng):
     """Squared errors of each image, restored and guessed."""
@@ -94,14 +94,14 @@ def restoration(
 
   def loss_fn(params, extra, batch, rng):
     mask = row_mask(batch)
-    found, before = ((mask * each).sum() / jnp.maximum(mask.sum(), 1) for each in errors(params, batch, rng))
-    gain = 10 * jnp.log10(jnp.maximum(before, 1e-12) / jnp.maximum(found, 1e-12))
-    return found, ({"psnr_gain": jax.lax.stop_gradient(gain)}, extra)
+    after, before = ((mask * each).sum() / jnp.maximum(mask.sum(), 1) for each in errors(params, batch, rng))
+    gain = 10 * jnp.log10(jnp.maximum(before, 1e-12) / jnp.maximum(after, 1e-12))
+    return after, ({"psnr_gain": jax.lax.stop_gradient(gain)}, extra)
 
   def measures(params, extra, batch):
     mask = row_mask(batch)
-    found, before = errors(params, batch, jax.random.key(0))
-    return {"reconstruction_loss": jnp.stack([(mask * found).sum(), mask.sum()]),
+    after, before = errors(params, batch, jax.random.key(0))
+    return {"reconstruction_loss": jnp.stack([(mask * after).sum(), mask.sum()]),
             "observation_loss": jnp.stack([(mask * before).sum(), mask.sum()])}
 
   def reconstruct(params, extra, batch):

@@ -30,8 +30,8 @@ def convolve(
   """Returns the convolution of `reference.convolve`; `stride` must divide the height and the width."""
   if jax.default_backend() != "cpu":
     return reference.convolve(x, kernel, stride)
-  if _turns(kernel, stride) and kernel.shape[3] < kernel.shape[2]:  # Fewer taps to write.
-    return _scattered(x @ _turned(kernel).reshape(-1, kernel.shape[2]).T, kernel.shape[0], stride)
+  if _is_symmetric(kernel, stride) and kernel.shape[3] < kernel.shape[2]:  # Fewer taps to write.
+    return _scattered(x @ _flipped(kernel).reshape(-1, kernel.shape[2]).T, kernel.shape[0], stride)
   return _gathered(x, kernel.shape[0], stride) @ kernel.reshape(-1, kernel.shape[3])
 
 
@@ -43,17 +43,17 @@ def convolve_transposed(
   if jax.default_backend() != "cpu":
     return reference.convolve_transposed(y, kernel, stride)
   size, _, channels, features = kernel.shape
-  if _turns(kernel, stride) and features < channels:
-    return _gathered(y, size, stride) @ _turned(kernel).reshape(-1, channels)
+  if _is_symmetric(kernel, stride) and features < channels:
+    return _gathered(y, size, stride) @ _flipped(kernel).reshape(-1, channels)
   return _scattered(y @ kernel.reshape(-1, features).T, size, stride)
 
 
-def _turns(kernel, stride):
-  """Returns whether the adjoint is the convolution with the turned kernel: padding is symmetric."""
+def _is_symmetric(kernel, stride):
+  """Returns whether the adjoint is the convolution with the flipped kernel: padding is symmetric."""
   return stride == 1 and kernel.shape[0] % 2 == 1
 
 
-def _turned(kernel):
+def _flipped(kernel):
   return kernel[::-1, ::-1].swapaxes(2, 3)
 
 
@@ -83,8 +83,8 @@ def _scattered(taps, size, stride):
 
   def residue(a, b):
     reached = lambda residue: [i for i in range(size) if (i - before) % stride == residue]
-    found = [shifted(i, j) for i in reached(a) for j in reached(b)]
-    return sum(found) if found else jnp.zeros((batch, rows, columns, channels), taps.dtype)
+    reaching = [shifted(i, j) for i in reached(a) for j in reached(b)]
+    return sum(reaching) if reaching else jnp.zeros((batch, rows, columns, channels), taps.dtype)
 
   if stride == 1:
     return residue(0, 0)
