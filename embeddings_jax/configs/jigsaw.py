@@ -1,10 +1,11 @@
 """Jigsaw puzzles (Noroozi & Favaro 2016, arXiv:1603.09246): predicts how the tiles of an image were shuffled.
 
 Command: `python -m experiments.run --model=jigsaw [--preset=small --data_dir=DIR] [--data=FOLDER]`
-Presets: `demo` digits of 16 x 16 pixels, all 24 permutations of 2 x 2 tiles; `tiny`
-for tests; `small` CIFAR-10 as JPEG, tiles of 8 x 8 pixels in cells of 10, eight puzzles an image; `paper` the recipe
-of Kolesnikov et al. 2019 (arXiv:1901.09005) on your own images of 292 x 292 pixels: gray with probability .66, a crop
-of 255, cells of 85, tiles of 64 pixels, eight puzzles an image, 35 epochs. Noroozi & Favaro's own: `--preset=paper
+Presets: `demo` digits of 16 x 16 pixels, all 24 permutations of 2 x 2 tiles; `tiny` for tests; `small` CIFAR-10 as
+JPEG, tiles of 8 x 8 pixels in cells of 10, eight puzzles an image; `paper` the recipe of Kolesnikov et al. 2019
+(arXiv:1901.09005) on your own images of 292 x 292 pixels: gray with probability .66, a crop of 255, cells of 85,
+tiles of 64 pixels, eight puzzles an image, 35 epochs.
+Noroozi & Favaro's own: `--preset=paper
 --config.model.gray=0.3 --config.model.crop=225 --config.model.puzzles=1 --config.model.num_permutations=1000`.
 Expected: demo, held-out puzzles .939 (chance .042), kNN .964, linear probe .983 (1 seed, 91 seconds beside other
 work). Puzzles of smooth pieces of photographs of 16 x 16 pixels are hardly solved in 400 updates (.069).

@@ -1,10 +1,10 @@
 """Relative patches (Doersch et al. 2015, arXiv:1505.05192): predicts which of eight neighbors a patch is.
 
 Command: `python -m experiments.run --model=relative_patch [--preset=small --data_dir=DIR] [--data=FOLDER]`
-Presets: `demo` digits of 16 x 16 pixels, patches of 4; `tiny` for tests; `small`
-CIFAR-10 as JPEG, patches of 8 x 8 pixels with gaps of 2; `paper` patches of 96 pixels with gaps of 48 on your own
-images of 400 x 400 pixels. Images of 128 x 128 pixels: `--preset=small --data=imagenet-sample-128
---config.model.patch=28 --config.model.gap=14 --config.model.jitter=5`.
+Presets: `demo` digits of 16 x 16 pixels, patches of 4; `tiny` for tests; `small` CIFAR-10 as JPEG, patches of 8 x 8
+pixels with gaps of 2; `paper` patches of 96 pixels with gaps of 48 on your own images of 400 x 400 pixels. Images of
+128 x 128 pixels: `--preset=small --data=imagenet-sample-128 --config.model.patch=28 --config.model.gap=14
+--config.model.jitter=5`.
 Expected: demo, held-out neighbors .779 (chance .125), kNN .956, linear probe .972 (1 seed, 58 seconds beside other
 work).
 """
