@@ -1,10 +1,12 @@
 """Relative patches (Doersch et al. 2015, arXiv:1505.05192): predicts which of eight neighbors a patch is.
 
 Command: `python -m experiments.run --model=relative_patch [--preset=small --data_dir=DIR] [--data=FOLDER]`
-Presets: `demo` two photographs cut into 480 images of 32 x 32 pixels, patches of 8; `tiny` for tests; `small`
-CIFAR-10 as JPEG, patches of 8 x 8 pixels with gaps of 2; `paper` patches of 96 pixels with gaps of 48 on your own
-images of 400 x 400 pixels. Images of 128 x 128 pixels: `--preset=small --data=imagenet-sample-128
---config.model.patch=28 --config.model.gap=14 --config.model.jitter=5`.
+Presets: `demo` digits of 16 x 16 pixels, patches of 4; `tiny` for tests; `small` CIFAR-10 as JPEG, patches of 8 x 8
+pixels with gaps of 2; `paper` patches of 96 pixels with gaps of 48 on your own images of 400 x 400 pixels. Images of
+128 x 128 pixels: `--preset=small --data=imagenet-sample-128 --config.model.patch=28 --config.model.gap=14
+--config.model.jitter=5`.
+Expected: demo, held-out neighbors .779 (chance .125), kNN .956, linear probe .972 (1 seed, 58 seconds beside other
+work).
 """
 import ml_collections
 
@@ -17,8 +19,9 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
                       downsample=0.0, standardize=True, projector_dims=(64,), predictor_dims=(256,), grid=2,
                       embed_by="image", embed_layer="block_3", embed_grid=2)
   if preset == "demo":
-    config.data.update(dict(name="photographs", image_size=32))
-    config.update(dict(steps=150, batch_size=32))
+    config.model.update(dict(patch=4, gap=1, grid=1))
+    config.data.update(dict(name="digits", image_size=16))
+    config.update(dict(steps=200))
   elif preset == "tiny":
     config.model.update(dict(patch=2, gap=0, jitter=1, pairs=2, projector_dims=(8,), predictor_dims=(8,),
                              embed_layer="", embed_grid=1, grid=1))
