@@ -93,7 +93,7 @@ def calibrated(network: Siamese, params: Any, extra: Mapping[str, Any], batch: M
   return applied(Siamese(*parts), params, extra, batch, deterministic=False)[1]
 
 
-def check_pictures(encoder: Any, batch: Mapping[str, Any]) -> None:
+def check_images(encoder: Any, batch: Mapping[str, Any]) -> None:
   """Raises unless an encoder reads images, and the batch has two of them at least."""
   if not hasattr(encoder, "features"):
     raise InputError(f"encoder: {type(encoder).__name__} gives no features of images; take resnet or mae")

@@ -29,7 +29,7 @@ import optax
 from flax import linen as nn
 
 from embeddings_jax.gradient import gradient_model
-from embeddings_jax.nets.siamese import Mlp, Siamese, applied, calibrated, check_pictures, started
+from embeddings_jax.nets.siamese import Mlp, Siamese, applied, calibrated, check_images, started
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.augment import two_views
 from embeddings_jax.ops.batches import row_mask, takes
@@ -79,7 +79,7 @@ def byol(
     return {name: tree[name] for name in ("encoder", "projector") if name in tree}
 
   def init_params(rng, batch):
-    check_pictures(encoder, batch)
+    check_images(encoder, batch)
     params, extra = started(network, rng, batch)
     # The target must not share buffers with the parameters: both are donated.
     return params, extra | {"target": jax.tree.map(jnp.array, without_predictor(params))}

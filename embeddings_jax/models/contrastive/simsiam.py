@@ -26,7 +26,7 @@ import optax
 from flax import linen as nn
 
 from embeddings_jax.gradient import gradient_model
-from embeddings_jax.nets.siamese import Mlp, Siamese, applied, calibrated, check_pictures, started
+from embeddings_jax.nets.siamese import Mlp, Siamese, applied, calibrated, check_images, started
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.augment import two_views
 from embeddings_jax.ops.batches import row_mask, takes
@@ -66,7 +66,7 @@ def simsiam(
                            blur=blur, min_scale=min_scale)
 
   def init_params(rng, batch):
-    check_pictures(encoder, batch)
+    check_images(encoder, batch)
     return started(network, rng, batch)
 
   def loss_fn(params, extra, batch, rng):

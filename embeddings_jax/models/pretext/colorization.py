@@ -41,7 +41,7 @@ from embeddings_jax.nets.pretext import (
     started,
     sums,
 )
-from embeddings_jax.nets.siamese import Mlp, check_pictures
+from embeddings_jax.nets.siamese import Mlp, check_images
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops import color
 from embeddings_jax.ops.batches import row_mask, takes
@@ -97,7 +97,7 @@ def colorization(
   embed_fn, layers = embedder(encoder, embed_layer, embed_grid, lambda images: lightness(images) / 100)
 
   def init_params(rng, batch):
-    check_pictures(encoder, batch)
+    check_images(encoder, batch)
     _lab_of(batch["image"])
     params, extra = started(network, rng, {"image": lightness(batch["image"]) / 100}, method="places")
     return params, {**extra, "counts": jnp.zeros(len(table))}

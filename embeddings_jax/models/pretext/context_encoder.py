@@ -35,7 +35,7 @@ from jaxtyping import Array, Float
 
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.pretext import applied, embedder, feature_map, forgetful, masked_mean, started, sums
-from embeddings_jax.nets.siamese import check_pictures
+from embeddings_jax.nets.siamese import check_images
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops import holes
 from embeddings_jax.ops.batches import row_mask, takes
@@ -101,7 +101,7 @@ def context_encoder(
     return images, masks, jax.vmap(lambda mask: holes.eroded(mask, overlap))(masks)
 
   def init_params(rng, batch):
-    check_pictures(encoder, batch)
+    check_images(encoder, batch)
     rng, rng_other = jax.random.split(rng)
     params, extra = started(network, rng, {"image": unit(batch["image"])})
     if discriminator:

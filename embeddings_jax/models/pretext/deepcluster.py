@@ -42,7 +42,7 @@ from embeddings_jax.nets.pretext import (
     pooled,
     started,
 )
-from embeddings_jax.nets.siamese import Mlp, check_pictures
+from embeddings_jax.nets.siamese import Mlp, check_images
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.augment import augmented, compose, horizontal_flip, random_shift
 from embeddings_jax.ops.batches import row_mask, takes
@@ -103,7 +103,7 @@ def deepcluster(
   embed_fn, layers = embedder(encoder, embed_layer, embed_grid)
 
   def init_params(rng, batch):
-    check_pictures(encoder, batch)
+    check_images(encoder, batch)
     params, extra = started(network, rng, batch, method="features_and_logits")
     features = jax.eval_shape(lambda: network.apply({"params": params, **extra}, batch,
                                                     method="features_and_logits"))[0]

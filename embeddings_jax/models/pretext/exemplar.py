@@ -40,7 +40,7 @@ from embeddings_jax.nets.pretext import (
     side_by_side,
     started,
 )
-from embeddings_jax.nets.siamese import Mlp, check_pictures
+from embeddings_jax.nets.siamese import Mlp, check_images
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.distortions import color_axes, distorted
@@ -115,7 +115,7 @@ def exemplar(
     return jax.vmap(several)(row_keys(rng, len(images)), images)
 
   def init_params(rng, batch):
-    check_pictures(encoder, batch)
+    check_images(encoder, batch)
     rng, rng_classes = jax.random.split(rng)
     params, extra = started(network, rng, {"image": side_by_side(examples(batch, rng))})
     if loss == "softmax":

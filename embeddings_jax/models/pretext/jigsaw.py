@@ -41,7 +41,7 @@ from embeddings_jax.nets.pretext import (
     started,
     sums,
 )
-from embeddings_jax.nets.siamese import Mlp, check_pictures
+from embeddings_jax.nets.siamese import Mlp, check_images
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops import patch_layouts
 from embeddings_jax.ops.batches import row_mask, takes
@@ -113,7 +113,7 @@ def jigsaw(
     embed_fn = patch_embedder(encoder, embed_layer, embed_grid, middle)
 
   def init_params(rng, batch):
-    check_pictures(encoder, batch)
+    check_images(encoder, batch)
     shown = {"image": side_by_side(middle(batch["image"]))}
     order = jnp.zeros((len(batch["image"]), 1, cells**2), jnp.int32)
     params, extra = started(network, rng, shown, order, row_mask(batch), method="joined")

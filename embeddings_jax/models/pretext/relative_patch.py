@@ -43,7 +43,7 @@ from embeddings_jax.nets.pretext import (
     started,
     sums,
 )
-from embeddings_jax.nets.siamese import Mlp, check_pictures
+from embeddings_jax.nets.siamese import Mlp, check_images
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops import patch_layouts
 from embeddings_jax.ops.batches import row_mask, takes
@@ -117,7 +117,7 @@ def relative_patch(
     return jnp.broadcast_to(order, (len(batch["image"]), pairs, 2))
 
   def init_params(rng, batch):
-    check_pictures(encoder, batch)
+    check_images(encoder, batch)
     shown = {"image": side_by_side(examples(batch, rng)[0])}
     return started(network, rng, shown, orders(batch), row_mask(batch), method="joined")
 

@@ -35,7 +35,7 @@ from embeddings_jax.nets.pretext import (
     started,
     sums,
 )
-from embeddings_jax.nets.siamese import Mlp, check_pictures
+from embeddings_jax.nets.siamese import Mlp, check_images
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.augment import augmented, compose, horizontal_flip, random_shift
 from embeddings_jax.ops.batches import row_mask, takes
@@ -73,7 +73,7 @@ def rotation(
   embed_fn, layers = embedder(encoder, embed_layer, embed_grid)
 
   def init_params(rng, batch):
-    check_pictures(encoder, batch)
+    check_images(encoder, batch)
     return started(network, rng, batch)
 
   def predicted(params, extra, images, mask, *, deterministic=False, network=network):
