@@ -19,7 +19,7 @@ from embeddings_jax.errors import InputError
 
 _VERSION = 1  # Of cached graphs: raise it when the same file would give another graph.
 _ROWS = 1024
-_READING_BYTES = 12  # Bytes of memory for each byte of an edge list while it is read, measured on 10 M edges.
+_READING_BYTES = 12  # Bytes of memory for each byte of an edge list while it is read, measured on 2 M edges.
 
 
 def read(name: str, *, dataset: Dataset | None = None, encoder: Any = None, data_dir: str | None = None,

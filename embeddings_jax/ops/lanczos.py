@@ -10,6 +10,7 @@ From a random block and without a restart this is the block Krylov method of Hal
 passes over the data gives far more exact values. Directions that the span has already become 0, which is harmless,
 so that operators of any rank and size may come.
 """
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -90,6 +91,46 @@ def restart(process: Process, kept: int, magnitude: bool = False) -> tuple[Array
   residual = jnp.linalg.norm(process.beyond @ last, axis=0)
   vectors = jnp.matmul(turn.T, process.basis, precision="highest")
   return vectors * signs(vectors.T)[:, None], values, residual, process.block
+
+
+def largest(product: Callable[[Array], Array], size: int, count: int, rng: Array, *, block: int, blocks: int,
+            num_oversamples: int, tol: float, max_cycles: int,
+            magnitude: bool = False) -> tuple[Array, Array, Array]:
+  """Finds the largest eigenvalues of a symmetric operator.
+
+  Args:
+    product: The operator, [n, b] -> [n, b].
+    size: n.
+    count: Number of eigenpairs.
+    rng: Key of the first block.
+    block, blocks, num_oversamples, tol, max_cycles: As in `models/graphs/netmf.py`.
+    magnitude: Whether values count by their magnitude. Otherwise an operator with values below 0 must be shifted, as
+      what is not found yet ranks as 0.
+
+  Returns:
+    vectors [n, count], orthonormal; values [count], descending; the largest residual, relative to its value.
+  """
+  block = min(block, size)
+  kept = min(count + num_oversamples, size)
+  capacity = kept + blocks * block
+
+  def relative(values, residual):
+    wanted = jnp.abs(values[:count])
+    return (residual[:count] / jnp.maximum(wanted, 1e-4 * wanted[0] + 1e-30)).max()
+
+  def cycle(carry):
+    vectors, values, following, _, number = carry
+    process = start(vectors, values, following, capacity)
+    process = jax.lax.fori_loop(0, blocks, lambda _, p: extend(p, product(p.block)), process)
+    vectors, values, residual, following = restart(process, kept, magnitude)
+    return vectors, values, following, relative(values, residual), number + 1
+
+  nothing = jnp.zeros((kept, size))
+  first = orthonormal(jax.random.normal(rng, (size, block)), nothing.T)
+  vectors, values, _, residual, _ = jax.lax.while_loop(
+      lambda carry: (carry[3] > tol) & (carry[4] < max_cycles), cycle,
+      (nothing, jnp.zeros(kept), first, jnp.asarray(jnp.inf), jnp.zeros((), jnp.int32)))
+  return vectors[:count].T, values[:count], residual
 
 
 def orthonormal(x: Float[Array, "n b"], basis: Float[Array, "n m"]) -> Float[Array, "n b"]:

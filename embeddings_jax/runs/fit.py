@@ -71,7 +71,8 @@ def fit(
   Args:
     name: A model of `presets.model_names()`.
     data: Array of rows [n, num_features], or of images [n, height, width, channels] (uint8, or floats in [0, 1]); a
-      list of texts; a `Dataset`; a path, glob or name of the catalog. None takes the preset's.
+      list of texts; a graph of networkx, a square sparse matrix of scipy or an array of edges [m, 2]; a `Dataset`; a
+      path, glob or name of the catalog. None takes the preset's.
     preset: Config that all else is changed from.
     steps, batch_size, seed: Replace the preset's.
     data_options: Options of the reader and the pipeline, keys of `config.data`.

@@ -75,3 +75,15 @@ def test_orthonormal_where_much_is_canceled():
   found = np.asarray(lanczos.orthonormal(jnp.asarray(x, jnp.float32), jnp.asarray(basis, jnp.float32)))
   np.testing.assert_allclose(found.T @ found, np.eye(2), atol=1e-6)
   np.testing.assert_allclose(basis.T @ found, 0, atol=1e-6)
+
+
+def test_values_count_by_their_magnitude():
+  """As singular values do; of an operator with values of both signs."""
+  values = np.array([9.0, -8, 7, -6, 5, *np.linspace(-3, 3, 45)])
+  matrix, vectors = operator(values)
+  found, largest, residual = jax.jit(lambda rng: lanczos.largest(
+      lambda x: jnp.asarray(matrix, jnp.float32) @ x, 50, 5, rng, block=4, blocks=3, num_oversamples=3, tol=1e-4,
+      max_cycles=20, magnitude=True))(jax.random.key(0))
+  np.testing.assert_allclose(largest, values[:5], rtol=1e-4)
+  np.testing.assert_allclose(np.abs((vectors[:5] * found.T).sum(1)), 1, atol=1e-4)
+  assert residual <= 1e-4

@@ -125,7 +125,7 @@ def netmf(
   degrees = np.asarray(degrees, np.float64)
   inverse = np.where(degrees > 0, 1 / np.maximum(degrees, 1e-300), 0)
   volume = degrees.sum() / num_negatives
-  search = functools.partial(largest, block=block, blocks=blocks, num_oversamples=num_oversamples, tol=tol,
+  search = functools.partial(lanczos.largest, block=block, blocks=blocks, num_oversamples=num_oversamples, tol=tol,
                              max_cycles=max_cycles)
 
   width = {"sparse": 0, "exact": num_nodes, "filtered": min(rank, num_nodes)}[way]
@@ -231,42 +231,3 @@ def filtered(values: Array, window: int) -> Array:
   for _ in range(window):
     total = values * (1 + total)
   return jnp.maximum(total / max(window, 1), 0)
-
-
-def largest(product: Callable[[Array], Array], size: int, count: int, rng: Array, *, block: int, blocks: int,
-            num_oversamples: int, tol: float, max_cycles: int,
-            magnitude: bool = False) -> tuple[Array, Array, Array]:
-  """Finds the largest eigenvalues of a symmetric operator.
-
-  Args:
-    product: The operator, [n, b] -> [n, b].
-    size: n.
-    count: Number of eigenpairs.
-    rng: Key of the first block.
-    block, blocks, num_oversamples, tol, max_cycles: As in `netmf`.
-    magnitude: Whether values count by their magnitude.
-
-  Returns:
-    vectors [n, count], orthonormal; values [count], descending; the largest residual, relative to its value.
-  """
-  block = min(block, size)
-  kept = min(count + num_oversamples, size)
-  capacity = kept + blocks * block
-
-  def relative(values, residual):
-    wanted = jnp.abs(values[:count])
-    return (residual[:count] / jnp.maximum(wanted, 1e-4 * wanted[0] + 1e-30)).max()
-
-  def cycle(carry):
-    vectors, values, start, _, number = carry
-    process = lanczos.start(vectors, values, start, capacity)
-    process = jax.lax.fori_loop(0, blocks, lambda _, p: lanczos.extend(p, product(p.block)), process)
-    vectors, values, residual, start = lanczos.restart(process, kept, magnitude)
-    return vectors, values, start, relative(values, residual), number + 1
-
-  nothing = jnp.zeros((kept, size))
-  first = lanczos.orthonormal(jax.random.normal(rng, (size, block)), nothing.T)
-  vectors, values, _, residual, _ = jax.lax.while_loop(
-      lambda carry: (carry[3] > tol) & (carry[4] < max_cycles), cycle,
-      (nothing, jnp.zeros(kept), first, jnp.asarray(jnp.inf), jnp.zeros((), jnp.int32)))
-  return vectors[:count].T, values[:count], residual
