@@ -99,8 +99,8 @@ def deepcluster(
     raise InputError(f"num_clusters={num_clusters}: must be from 2 to the {num_rows} training images")
   if min(num_components, num_turns, cluster_every, grid) < 1 or shift < 0 or not temperature > 0:
     raise InputError(f"num_components={num_components}, num_turns={num_turns}, "
-                     f"cluster_every={cluster_every}, grid={grid}, shift={shift}, temperature={temperature}: must be at "
-                     "least 1, 1, 1, 1 and 0, and above 0")
+                     f"cluster_every={cluster_every}, grid={grid}, shift={shift}, temperature={temperature}: must be "
+                     "at least 1, 1, 1, 1 and 0, and above 0")
   network = _Clustered(encoder, Mlp((*hidden_dims, num_clusters)), grid=grid)
   change = compose(random_shift(shift), horizontal_flip()) if shift else None
   embed_fn, layers = embedder(encoder, embed_layer, embed_grid)
