@@ -5,6 +5,8 @@ Presets: `demo` digits at random places of 12 x 12 pixels, 30 clusters; `tiny` f
 CIFAR-10 as JPEG, 200 clusters; `paper` 10,000 clusters of your own images of 224 x 224 pixels, a ResNet-50.
 Features of one cluster pulled together instead of a head: `--config.model.loss=supcon`.
 The first pass only collects features: `loss` is 0 in it.
+Expected: demo, kNN .494, below the untrained network's .733 (pixels .819; 1 seed, 30 seconds): on 1,797 digits a new
+head has 140 updates before the next clustering. No run on more images has been measured.
 """
 import ml_collections
 
