@@ -4,6 +4,7 @@ Command: `python -m experiments.run --model=colorization [--preset=small --data_
 Presets: `demo` two photographs cut into 2,080 images of 16 x 16 pixels; `tiny` for tests; `small` CIFAR-10 as JPEG;
 `paper` a ResNet-18 on your own images of 176 x 176 pixels.
 The baseline of regression: `--config.model.loss=regression`; without rarity weights: `--config.model.rarity_mix=1`.
+Expected: demo, held-out raw accuracy .935 (gray .874), balanced .876 (gray .760), kNN .976 (1 seed, 36 seconds).
 """
 import ml_collections
 

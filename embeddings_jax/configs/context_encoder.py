@@ -5,6 +5,8 @@ Presets: `demo` two photographs cut into 2,080 images of 16 x 16 pixels; `tiny` 
 the paper's network of features, with random regions; `paper` its network of generation on your own images of 128 x
 128 pixels: holes in the middle, a bottleneck of 4,000, 0.1 % adversarial.
 The generator has ten times the discriminator's rate, as in the authors' program.
+Expected: demo, held-out squared error .0085 in a hole, difference across its border .054 (of the images .034), kNN
+.950, linear probe .990 (1 seed, 41 seconds).
 """
 import ml_collections
 

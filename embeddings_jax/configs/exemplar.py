@@ -4,6 +4,7 @@ Command: `python -m experiments.run --model=exemplar [--preset=small --data_dir=
 Presets: `demo` digits at random places of 12 x 12 pixels; `tiny` for tests; `small` 8,000 images of CIFAR-10 as JPEG;
 `paper` 32,000 images and the paper's ranges.
 Triplets of many classes: `--config.model.loss=triplet --config.model.views=8 --config.data.max_images=0`.
+Expected: demo, kNN .661, linear probe .786 (1 seed, 40 seconds); pixels have .819 and .331.
 """
 import ml_collections
 

@@ -62,6 +62,7 @@ def deepcluster(
     num_clusters: int = 10_000,
     num_components: int = 256,
     num_turns: int = 20,
+    cluster_every: int = 1,
     loss: str = "softmax",
     temperature: float = 0.1,
     shift: int = 4,
@@ -81,6 +82,7 @@ def deepcluster(
     num_clusters: Number of clusters.
     num_components: Whitened principal components that are clustered; at most the features' number.
     num_turns: Turns of k-means.
+    cluster_every: Passes between clusterings; small datasets need several, as the head starts anew each time.
     loss: `softmax` over clusters, or `supcon`.
     temperature: Temperature of `supcon`.
     shift: Images are shifted by up to so many pixels and flipped at random; 0: neither.
@@ -95,9 +97,10 @@ def deepcluster(
     raise InputError(f"loss={loss!r}: must be one of {', '.join(LOSSES)}")
   if not 2 <= num_clusters <= num_rows:
     raise InputError(f"num_clusters={num_clusters}: must be from 2 to the {num_rows} training images")
-  if min(num_components, num_turns, grid) < 1 or shift < 0 or not temperature > 0:
-    raise InputError(f"num_components={num_components}, num_turns={num_turns}, grid={grid}, shift={shift}, "
-                     f"temperature={temperature}: must be at least 1, 1, 1 and 0, and above 0")
+  if min(num_components, num_turns, cluster_every, grid) < 1 or shift < 0 or not temperature > 0:
+    raise InputError(f"num_components={num_components}, num_turns={num_turns}, "
+                     f"cluster_every={cluster_every}, grid={grid}, shift={shift}, temperature={temperature}: must be "
+                     "at least 1, 1, 1, 1 and 0, and above 0")
   network = _Clustered(encoder, Mlp((*hidden_dims, num_clusters)), grid=grid)
   change = compose(random_shift(shift), horizontal_flip()) if shift else None
   embed_fn, layers = embedder(encoder, embed_layer, embed_grid)
@@ -149,7 +152,8 @@ def deepcluster(
     return state._replace(params={**state.params, "projector": head}, extra=extra, opt_state=opt_state)
 
   def after_update(state):
-    ends = state.step % steps_per_epoch == 0
+    passes, rest = jnp.divmod(state.step, steps_per_epoch)
+    ends = (rest == 0) & ((passes - 1) % cluster_every == 0)
     rng = jax.random.fold_in(jax.random.key(0), state.step)  # k-means' draws follow from the step alone.
     return jax.lax.cond(ends, lambda state: reassigned(state, rng), lambda state: state, state)
 

@@ -108,6 +108,20 @@ def test_planted_clusters_are_kept_and_learned(loss):
   assert state.extra["agreement"] > 0.6 and np.isfinite(metrics["loss"])
 
 
+def test_clusters_may_stay_for_several_passes():
+  """After the first pass, and then after every second: of passes 1 to 4, after 1 and 3."""
+  model = deepcluster(encoder=trunk(), **SMALL, cluster_every=2)
+  parts = batches()
+  state, update = jax.jit(model.init)(jax.random.key(0), parts[0]), jax.jit(model.update)
+  changes = []
+  for step in range(12):
+    before = state.params["projector"]["dense_0"]["bias"]
+    state, _ = update(state, parts[step % 3], jax.random.key(step))
+    # A new head has no bias; an old one has moved.
+    changes.append(bool((np.asarray(state.params["projector"]["dense_0"]["bias"]) == 0).all() and before.any()))
+  assert changes[8] and not any(changes[3:8]) and not any(changes[9:])
+
+
 def test_bad_input_is_refused():
   with pytest.raises(InputError, match="num_clusters=30: must be from 2 to the 24"):
     deepcluster(encoder=trunk(), **SMALL | dict(num_clusters=30))
