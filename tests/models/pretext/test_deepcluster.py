@@ -109,7 +109,7 @@ def test_planted_clusters_are_kept_and_learned(loss):
 
 
 def test_clusters_may_stay_for_several_passes():
-  """After the first pass, and then after every second: of passes 1 to 4, after 1 and 3."""
+  """Clusters are found after the first epoch and every second one after it: epochs 1 and 3 of 1 to 4."""
   model = deepcluster(encoder=trunk(), **SMALL, cluster_every=2)
   parts = batches()
   state, update = jax.jit(model.init)(jax.random.key(0), parts[0]), jax.jit(model.update)
