@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 
-from embeddings_jax.data import graphs
+from embeddings_jax.data import graphs, stand_ins
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.encoders.nodes import NodeEncoder
 from embeddings_jax.data.files.graphs import build_graph
@@ -42,3 +42,10 @@ def edges(dataset: Dataset, *, batch_size: int = 0, seed: int = 0, encoder: Any 
   source = array_source({"row": row, "col": col, "weight": weight.astype(np.float32)}, facts=facts)
   return Prepared({"train": source}, NodeEncoder(table.names, [table.names[i] for i in table.isolated]), dataset,
                   source.facts)
+
+
+def stand_in(item: stand_ins.Item, *, batch_size: int, **_: Any) -> stand_ins.StandIn:
+  """Returns facts and batch shapes; see `stand_ins`."""
+  num_nodes = stand_ins.NUM_ROWS
+  facts = {"num_nodes": num_nodes, "degrees": np.full(num_nodes, 10.0)}
+  return stand_ins.stand_in(facts, 10 * num_nodes, row=(np.int32,), col=(np.int32,), weight=(np.float32,))

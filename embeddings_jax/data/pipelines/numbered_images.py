@@ -3,10 +3,11 @@ from typing import Any
 
 import numpy as np
 
-from embeddings_jax.data import reading
+from embeddings_jax.data import reading, stand_ins
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.pipelines.images import FACTS as OF_IMAGES
 from embeddings_jax.data.pipelines.images import images
+from embeddings_jax.data.pipelines.images import stand_in as stand_in_images
 from embeddings_jax.data.sources import array_source
 from embeddings_jax.types import Prepared
 
@@ -36,3 +37,10 @@ def numbered_images(dataset: Dataset, *, batch_size: int, seed: int, encoder: An
   facts = {key: prepared.facts[key] for key in OF_IMAGES}
   source = array_source({"image": dataset.items, "number": number}, batch_size, chosen=chosen, seed=seed, facts=facts)
   return prepared._replace(splits={"train": source}, facts=source.facts)
+
+
+def stand_in(item: stand_ins.Item, *, batch_size: int, max_images: int = 0, **options: Any) -> stand_ins.StandIn:
+  """Returns facts and batch shapes; see `stand_ins`."""
+  found = stand_in_images(item, batch_size=batch_size, **options)
+  return stand_ins.StandIn({**found.facts, "num_rows": max_images or 1_000_000},
+                           {**found.batch, "number": stand_ins.spec(np.int32, batch_size)})

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from embeddings_jax.data import graphs
+from embeddings_jax.data import graphs, stand_ins
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.encoders.nodes import NodeEncoder
 from embeddings_jax.errors import InputError
@@ -65,3 +65,15 @@ def walks(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = None, 
                   shared=("graph",))
   encoder = NodeEncoder(table.names, [table.names[i] for i in table.isolated])
   return Prepared({"train": source}, encoder, dataset, facts)
+
+
+def stand_in(item: stand_ins.Item, *, batch_size: int, num_walks: int = 80, walk_length: int = 40,
+             **_: Any) -> stand_ins.StandIn:
+  """Returns facts and batch shapes of an unweighted graph; see `stand_ins`."""
+  num_nodes, num_edges = stand_ins.NUM_ROWS, 10 * stand_ins.NUM_ROWS
+  facts = {"num_nodes": num_nodes, "max_degree": 100, "walk_length": walk_length,
+           "visits": np.full(num_nodes, float(num_walks * walk_length))}
+  found = stand_ins.stand_in(facts, batch_size, start=(np.int32,), number=(np.int32,))
+  graph = {"indptr": stand_ins.spec(np.int32, num_nodes + 1), "indices": stand_ins.spec(np.int32, num_edges),
+           "seed": stand_ins.spec(np.uint32)}
+  return found._replace(batch={**found.batch, "graph": graph})
