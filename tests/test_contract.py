@@ -86,7 +86,8 @@ def test_stand_in_is_like_the_data(tiny):
   assert build.facts_for(factory, facts).keys() == build.facts_for(factory, data.facts).keys()
 
 
-@pytest.mark.parametrize("preset", [preset for preset in presets.PRESETS if preset != "tiny"])
+@pytest.mark.parametrize("preset", [
+    "paper", pytest.param("demo", marks=pytest.mark.long), pytest.param("small", marks=pytest.mark.long)])
 @pytest.mark.parametrize("name", presets.model_names())
 def test_every_preset_is_closed_on_stand_in_facts(name, preset):
   config = presets.load_config(name, preset)

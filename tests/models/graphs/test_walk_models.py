@@ -138,7 +138,7 @@ def test_a_hierarchical_step_is_the_gradient_of_a_plain_loop():
     np.testing.assert_allclose((old - moved)[:size] / 0.1, slope[:size], atol=2e-5)
 
 
-@pytest.mark.parametrize("loss", ["negative_sampling", "hierarchical_softmax"])
+@pytest.mark.parametrize("loss", ["negative_sampling", pytest.param("hierarchical_softmax", marks=pytest.mark.long)])
 def test_two_communities_come_apart(loss):
   graph = nx.planted_partition_graph(2, 20, 0.5, 0.03, seed=0)
   run = ej.fit("deepwalk", graph, preset="tiny", loss=loss, window=4, dim=8, steps=300,

@@ -68,7 +68,7 @@ def test_holes_are_drawn_anew_for_each_image_and_step():
   assert len({mask.tobytes() for masks in found for mask in masks}) == 8
 
 
-@pytest.mark.parametrize("bottleneck", ["dense", "channelwise"])
+@pytest.mark.parametrize("bottleneck", [pytest.param("dense", marks=pytest.mark.long), "channelwise"])
 def test_stripes_are_continued_into_the_hole(bottleneck):
   """Columns of one gray each: what is above and below tells what is in the middle."""
   def stripes(seed, n):

@@ -93,6 +93,7 @@ def accuracy(standardize, steps=60):
   return float(hits / number)
 
 
+@pytest.mark.long
 def test_the_shortcut_of_brightness_is_closed_by_standardizing_tiles():
   assert accuracy(False) > 0.8
   assert abs(accuracy(True) - 1 / 6) < 3 * (1 / 6 * 5 / 6 / 512) ** 0.5

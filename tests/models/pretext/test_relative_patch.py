@@ -82,6 +82,7 @@ def smooth(key, n, size=12):
   return (x[:, 1:-1, 1:-1] - 0.5) * 2 + 0.5
 
 
+@pytest.mark.long
 def test_brightness_ramps_are_closed_by_standardizing():
   assert accuracy(ramp) > 0.3
   # Within a patch the ramp is the same for all, but for the noise it says nothing of the place.
