@@ -1,6 +1,6 @@
 """Word vectors of a run or of a file, as functions of words."""
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,8 @@ def as_run(found: word_vectors.WordVectors, path: epath.Path | None = None) -> R
 
   model = Model(init, update, lambda state, batch: sentence_vectors.mean(state.vectors, batch["tokens"]))
   layout = state_shardings(jax.eval_shape(lambda: init(None, None)), make_mesh(), ())
-  state = placed(Table(jnp.asarray(found.vectors)), layout)
+  vectors: Any = found.vectors  # Of the host: `placed` lays it out.
+  state = placed(Table(vectors), layout)
   record = {"config": {"name": "vectors", "model": {}, "data": {}}}
   return Run(path, record, model, state, 0, encoder(found), lambda **options: model)
 

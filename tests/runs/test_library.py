@@ -115,7 +115,7 @@ state = ej.train(model, ej.array_source({"x": x}, 96), steps=400, log_every=100,
 @pytest.mark.parametrize("options, message", [
     (dict(name="gm"), "model=gm: unknown; did you mean gmm"),
     (dict(num_component=2), "model option=num_component: unknown; did you mean num_components"),
-    (dict(data_options={"standardize": True}), "data option=standardize: unknown; did you mean standardize"),
+    (dict(data_options={"standardise": True}), "data option=standardise: unknown; did you mean standardize"),
     (dict(data=np.zeros((2, 2, 2, 2, 2))), r"data: is float64 \[2, 2, 2, 2, 2\]; expected rows"),
     (dict(data=np.array([[1.0, np.inf]])), "data: row 0, column 1 .*: inf is not a finite number"),
     (dict(data="the cat"), "the cat"),

@@ -133,7 +133,7 @@ def test_pixels_are_evaluated_without_a_run_and_stand_in_the_table(tmp_path, mon
   key = "digits/class/test/few_shot_5/accuracy"
   assert f"{key}: {found['metrics'][key]:.4f}" in printed and 0.7 < found["metrics"][key] < 0.9
   line = baselines.baseline_table().splitlines()[2]
-  assert line.startswith("| `pixels` | digits | 0 | digits/class/test/knn_accuracy | 0.9")
+  assert line.startswith("| `pixels` | digits | digits kNN accuracy 0.9")
   assert f"| `python -m experiments.evaluate {asked}` |" in line
 
 
