@@ -24,11 +24,6 @@ def extend(folder: str | os.PathLike) -> None:
     _folders.append(path)
 
 
-def folders() -> list[pathlib.Path]:
-  """Returns the folders that have been added."""
-  return list(_folders)
-
-
 def names(room: str) -> list[str]:
   """Returns the names of the package's modules in a room."""
   return sorted(_in_package(room))

@@ -66,7 +66,7 @@ def draw_augmentations(path: str, images: np.ndarray, ops: Mapping[str, Callable
   Args:
     path: Path of the figure, a PNG file.
     images: [n, height, width, channels], bytes or floats in [0, 1].
-    ops: what to do with an image, as in `ops/augment.py`, by what it is called.
+    ops: Name -> change of an image, as in `ops/augment.py`.
     num_draws: Number of draws for each image and augmentation.
     seed: Random seed of the draws.
   """

@@ -56,7 +56,7 @@ def augmented(op: Op, rng: Array, images: Shaped[Array, "batch height width chan
   image leaves its device.
 
   Args:
-    op: what to do with one image.
+    op: Change of one image.
     rng: a key.
     images: bytes, or floats in [0, 1].
   """
@@ -76,8 +76,8 @@ def simclr_augmentation(
     size: Size of the result, in pixels.
     strength: s of the color jitter: .8 s for brightness, contrast and saturation, .2 s for hue. The paper's is 1 on
       ImageNet and .5, without blur, on CIFAR-10 (appendix B.9).
-    blur: whether to blur, by a kernel of a tenth of the image.
-    color: whether to change colors.
+    blur: Whether to blur, by a kernel of a tenth of the image.
+    color: Whether to change colors.
     scale: share of the area that a crop has.
   """
   ops = [random_resized_crop(size, scale=scale, method="bicubic"), horizontal_flip()]

@@ -8,9 +8,7 @@ import os
 from etils import epath
 
 from embeddings_jax import extensions
-from embeddings_jax.data.encoders.base import Batch as Batch
 from embeddings_jax.data.encoders.base import Encoder
-from embeddings_jax.data.encoders.base import TextEncoder as TextEncoder
 from embeddings_jax.data.files.json import json_field, read_json
 from embeddings_jax.errors import InputError, check_choice
 
