@@ -137,14 +137,14 @@ def gradient_model(
       return x.reshape((-1, *x.shape[2:]))
 
     rows = jax.tree.map(joined, jax.lax.map(lambda part: represent(params, *part), parts))
-    found, (direct, slopes) = jax.value_and_grad(loss_fn.loss, (0, 2), has_aux=True)(params, extra, rows, batch)
+    value, (direct, slopes) = jax.value_and_grad(loss_fn.loss, (0, 2), has_aux=True)(params, extra, rows, batch)
 
     def body(grads, part):
       *part, slope = part
       of_part, = jax.vjp(lambda params: represent(params, *part), params)[1](slope)
       return jax.tree.map(jnp.add, grads, of_part), None
 
-    return found, jax.lax.scan(body, direct, (*parts, parts_of(slopes)))[0]
+    return value, jax.lax.scan(body, direct, (*parts, parts_of(slopes)))[0]
 
   def update(state, batch, rng):
     gradient = grad_fn if accumulate == 1 else cached if isinstance(loss_fn, CoupledLoss) else accumulated
@@ -168,5 +168,5 @@ def gradient_model(
   def on_state(fn):
     return lambda state, *arguments, **named: fn(evaluated(state), state.extra, *arguments, **named)
 
-  given = {"training_loss": lambda *arguments: loss_fn(*arguments)[0], **(outputs or {})}
-  return Model(init, update, embed, {name: on_state(fn) for name, fn in given.items()}, rules)
+  named_outputs = {"training_loss": lambda *arguments: loss_fn(*arguments)[0], **(outputs or {})}
+  return Model(init, update, embed, {name: on_state(fn) for name, fn in named_outputs.items()}, rules)

@@ -54,8 +54,8 @@ def photographs(size: int):
 
   from embeddings_jax.data.images import from_pixels
 
-  found = datasets.load_sample_images()
-  return np.stack([from_pixels(*picture, 3, (size, size)) for picture in zip(found.images, found.filenames)])
+  images = datasets.load_sample_images()
+  return np.stack([from_pixels(*picture, 3, (size, size)) for picture in zip(images.images, images.filenames)])
 
 
 def changes(size: int) -> Mapping:

@@ -168,10 +168,10 @@ def _by_number(name: str) -> tuple[str, int]:
 def benchmark_table() -> str:
   lines = ["| command | result |", "|---|---|"]
   for path in sorted(FOLDER.glob("benchmark-*.json")):
-    found = json.loads(path.read_text())
-    elsewhere = ", ".join(f"{entry['ratio']:.2f} x ({entry['device']})" for entry in found.get("elsewhere", ()))
-    summary = found["summary"] + (f"; on other processors {elsewhere}" if elsewhere else "")
-    lines.append(f"| `{found['command']}` | {summary} |")
+    record = json.loads(path.read_text())
+    elsewhere = ", ".join(f"{entry['ratio']:.2f} x ({entry['device']})" for entry in record.get("elsewhere", ()))
+    summary = record["summary"] + (f"; on other processors {elsewhere}" if elsewhere else "")
+    lines.append(f"| `{record['command']}` | {summary} |")
   return "\n".join(lines) + "\n"
 
 

@@ -95,11 +95,11 @@ def main(argv: Sequence[str]) -> int:
   verb = getattr(importlib.import_module(f"experiments.benchmarks.{VERBS[argv[1]]}"), argv[1])
   places = ("--output", "--figure", "--data_dir", "--cache_dir", "--peer")
   shown = [argument for argument in argv[1:] if not argument.startswith(places)]
-  found = {"command": " ".join(["python -m experiments.benchmark", *shown]), **verb(),
-           "device": hardware.processor(), "versions": workdir.versions(), "commit": workdir.commit()}
+  record = {"command": " ".join(["python -m experiments.benchmark", *shown]), **verb(),
+            "device": hardware.processor(), "versions": workdir.versions(), "commit": workdir.commit()}
   if FLAGS.output:
-    found |= hardware.measured_elsewhere(pathlib.Path(FLAGS.output), found)
-  text = json.dumps(found, indent=1)
+    record |= hardware.measured_elsewhere(pathlib.Path(FLAGS.output), record)
+  text = json.dumps(record, indent=1)
   print(text)
   if FLAGS.output:
     write_atomically(FLAGS.output, text + "\n")

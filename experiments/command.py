@@ -78,12 +78,12 @@ def parse(argv: Sequence[str]) -> None:
 def listed(flag: flags.Flag, kind: type) -> list:
   """The numbers of a flag that is a list, of `kind` int or float; InputError unless each is one and above 0."""
   try:
-    found = [kind(value) for value in flag.value]
+    values = [kind(value) for value in flag.value]
   except ValueError:
-    found = [0]
-  if any(value <= 0 for value in found):
+    values = [0]
+  if any(value <= 0 for value in values):
     raise InputError(f"--{flag.name}={','.join(flag.value)}: must be numbers above 0, with commas between")
-  return found
+  return values
 
 
 def _parse(argv: Sequence[str]) -> None:
@@ -121,11 +121,11 @@ def speed_up_cpus() -> None:
   took .7 (jax 0.10) and .8 (0.11) of the time on two cores. XLA reads its flags when it starts, so it must not have
   started.
   """
-  given = os.environ.get("XLA_FLAGS", "")
+  flags = os.environ.get("XLA_FLAGS", "")
   # XLA stops at a flag that it does not know; this one is experimental, and the XLA of TPUs is one of its own.
   known = importlib.metadata.version("jax").startswith(("0.10.", "0.11.")) and not importlib.util.find_spec("libtpu")
-  if known and "ynn_fusion" not in given:
-    os.environ["XLA_FLAGS"] = f"{given} {NO_YNNPACK_CONVOLUTIONS}".strip()
+  if known and "ynn_fusion" not in flags:
+    os.environ["XLA_FLAGS"] = f"{flags} {NO_YNNPACK_CONVOLUTIONS}".strip()
 
 
 def described(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) -> str:
@@ -195,8 +195,8 @@ def with_flags(message: str) -> str:
     if name in presets.DEFAULTS and name not in ("data", "model", "optimizer"):
       return f"--config.{name}={value}"
     known = [node for node, options in nodes.items() if name in options]
-    told = [node for node in known if str(nodes[node][name]) == value.strip("'")]
-    chosen = known if len(known) == 1 else told
+    matching = [node for node in known if str(nodes[node][name]) == value.strip("'")]
+    chosen = known if len(known) == 1 else matching
     return f"--config.{chosen[0]}.{name}={value}" if len(chosen) == 1 else match[0]
 
   return _ARGUMENT.sub(flag, message.replace("catalog.available() lists", "--list_data lists"))

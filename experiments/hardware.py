@@ -29,7 +29,7 @@ def processor(cpuinfo: str | None = None) -> str:
   return ", ".join([name, f"{os.cpu_count()} cores", *filter(None, units)])
 
 
-def measured_elsewhere(path: pathlib.Path, found: Mapping[str, Any]) -> dict[str, list]:
+def measured_elsewhere(path: pathlib.Path, record: Mapping[str, Any]) -> dict[str, list]:
   """Keeps the ratios to the peer that an earlier result at `path` has from other processors, as `elsewhere`.
 
   A speed claim holds for the range of processors that it was measured on, so measuring on another one adds to a
@@ -40,5 +40,5 @@ def measured_elsewhere(path: pathlib.Path, found: Mapping[str, Any]) -> dict[str
   old = read_json(path)
   described = {key: old[key] for key in ("device", "ratio", "command", "commit") if key in old}
   entries = [*old.get("elsewhere", []), described]
-  kept = [entry for entry in entries if "ratio" in entry and entry["device"] != found["device"]]
+  kept = [entry for entry in entries if "ratio" in entry and entry["device"] != record["device"]]
   return {"elsewhere": kept} if kept else {}

@@ -10,11 +10,11 @@ _SHAPE = re.compile(r"\b(pred|[a-z]+(\d+))\w*\[([\d,]*)\]")
 
 def collectives(compiled: jax.stages.Compiled) -> list[tuple[str, list[int]]]:
   """`(operation, bytes of each of its results on a device)` of every collective, those inside loops once each."""
-  found = []
+  actual = []
   for line in compiled.as_text().splitlines():
     if match := _COLLECTIVE.match(line):
       operation = match[2].removesuffix("-start")
       if not operation.endswith("-done"):
-        found.append((operation, [int(bits or 8) // 8 * math.prod(int(n) for n in shape.split(",") if n)
-                                  for _, bits, shape in _SHAPE.findall(match[1])]))
-  return found
+        actual.append((operation, [int(bits or 8) // 8 * math.prod(int(n) for n in shape.split(",") if n)
+                                   for _, bits, shape in _SHAPE.findall(match[1])]))
+  return actual

@@ -36,9 +36,9 @@ def equal(one, other):
   chex.assert_trees_all_equal(one, other)
 
 
-def check_gradients(found, expected):
+def check_gradients(actual, expected):
   """To 1e-4 of the largest entry in each layer; those of key biases are zero in theory."""
-  for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True):
+  for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(actual), jax.tree.leaves(expected), strict=True):
     one = np.asarray(one)
     for a, b in zip(one, other) if "layers" in str(path) else [(one, other)]:
       if "qkv" in str(path) and "bias" in str(path):

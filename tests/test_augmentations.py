@@ -14,8 +14,8 @@ from experiments import augmentations
 
 
 def test_the_photographs_are_their_middle_shrunk():
-  found = augmentations.photographs(96)
-  for picture, photograph in zip(found, load_sample_images().images, strict=True):
+  actual = augmentations.photographs(96)
+  for picture, photograph in zip(actual, load_sample_images().images, strict=True):
     middle = (106.5, 0, 533.5, 427)  # Of 640 x 427 pixels.
     expected = Image.fromarray(photograph).resize((96, 96), Image.Resampling.BICUBIC, middle)
     np.testing.assert_array_equal(picture, np.asarray(expected))

@@ -113,7 +113,7 @@ def test_outputs_have_the_declared_arguments_and_shapes(tiny):
   items = data.encoder.encode(data.dataset.items[:3] if names is None else names[:3])
   codes = jax.eval_shape(model.embed, state, items)
   for name, fn in model.outputs.items():
-    found, rows = None, 0
+    actual, rows = None, 0
     batches = [batch, items]
     if name == "embed_packed":
       batches = packing.packed(items, packing.row_widths(data.encoder.max_length))[:1]
@@ -125,29 +125,29 @@ def test_outputs_have_the_declared_arguments_and_shapes(tiny):
       known = {"state": state, "batch": given, "rng": jax.random.key(0), "num": 3, "codes": codes}
       static = [i for i, argument in enumerate(OUTPUTS[name].arguments) if argument == "num"]
       try:
-        found = jax.eval_shape(jax.jit(fn, static_argnums=static), *(known[key] for key in OUTPUTS[name].arguments))
+        actual = jax.eval_shape(jax.jit(fn, static_argnums=static), *(known[key] for key in OUTPUTS[name].arguments))
         rows = 0 if given is None else len(jax.tree.leaves(given)[0])
         rows = len(codes) if name == "decode" else rows
         break
       except (InputError, TypeError, ValueError):  # It does not read batches of this kind.
         if given is batches[-1]:
           raise
-    assert found is not None, name
-    check_output(name, OUTPUTS[name], found, {"n": rows, "num": 3})
+    assert actual is not None, name
+    check_output(name, OUTPUTS[name], actual, {"n": rows, "num": 3})
     if name == "calibrated":
-      chex.assert_trees_all_equal_shapes_and_dtypes(found, state.extra)
+      chex.assert_trees_all_equal_shapes_and_dtypes(actual, state.extra)
 
 
-def check_output(name, output: Output, found, sizes):
+def check_output(name, output: Output, actual, sizes):
   """The result's axes are the declared ones; `sizes` has those of the axes that are known."""
   if output.shape is None:
-    assert jax.tree.leaves(found), name
+    assert jax.tree.leaves(actual), name
   elif isinstance(output.shape, Mapping):
-    assert found and {"original", "reconstructed"} & output.shape.keys() <= found.keys(), name
-    for key, value in found.items():
+    assert actual and {"original", "reconstructed"} & output.shape.keys() <= actual.keys(), name
+    for key, value in actual.items():
       check_axes(f"{name}/{key}", output.shape.get(key) or output.shape["*"], value.shape, sizes)
   else:
-    check_axes(name, output.shape, found.shape, sizes)
+    check_axes(name, output.shape, actual.shape, sizes)
 
 
 def check_axes(name, axes, shape, sizes):
@@ -176,20 +176,20 @@ def test_embedding_has_a_row_for_each_item(tiny, uninterrupted):
 
 def test_interrupted_equals_uninterrupted_bit_for_bit(tiny, uninterrupted, mesh_of, tmp_path):
   expected, records = uninterrupted
-  found = []
+  actual = []
   for steps in (7, 8, STEPS):
     checkpoints = Checkpoints(str(tmp_path / "c"))
     state, part = run(tiny, mesh_of(), steps=steps, checkpoints=checkpoints)
-    found.extend(part)
+    actual.extend(part)
     checkpoints.close()
   chex.assert_trees_all_equal(expected, state)
-  np.testing.assert_array_equal(losses(found), losses(records))
+  np.testing.assert_array_equal(losses(actual), losses(records))
 
 
 def test_eight_devices_equal_one(tiny, uninterrupted, mesh_of):
   expected, records = uninterrupted
-  state, found = run(tiny, mesh_of("data:4,fsdp:2"))
-  np.testing.assert_allclose(losses(found), losses(records), rtol=1e-5, atol=1e-5)
+  state, actual = run(tiny, mesh_of("data:4,fsdp:2"))
+  np.testing.assert_allclose(losses(actual), losses(records), rtol=1e-5, atol=1e-5)
   for one, eight in zip(jax.tree.leaves(expected), jax.tree.leaves(state)):
     one, eight = np.asarray(one, np.float64), np.asarray(eight, np.float64)
     # The mean of what BatchNorm has centered is 0, but for the rounding of sums of numbers around 1.

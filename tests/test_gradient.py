@@ -149,7 +149,7 @@ def test_a_coupled_loss_is_accumulated_exactly_through_its_representations():
 
 def test_what_a_part_drops_it_drops_again():
   """With dropout: the loss and gradient of the parts' representations, each by its key, made at once."""
-  start, found, metrics = _step(0.5, 4, 64)
+  start, actual, metrics = _step(0.5, 4, 64)
 
   @jax.jit
   @jax.value_and_grad
@@ -163,7 +163,7 @@ def test_what_a_part_drops_it_drops_again():
   loss, grads = expected(start.params)
   np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-6)
   for name in ("w", "log_temperature"):
-    np.testing.assert_allclose(start.params[name] - found.params[name], grads[name], rtol=1e-5, atol=2e-7)
+    np.testing.assert_allclose(start.params[name] - actual.params[name], grads[name], rtol=1e-5, atol=2e-7)
 
 
 def test_embeddings_come_from_the_moving_average():

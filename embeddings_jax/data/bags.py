@@ -115,10 +115,10 @@ def count_documents(
   if unit not in UNITS:
     raise InputError(f"unit={unit!r}: must be one of {', '.join(UNITS)}")
   dataset = as_bags(dataset)
-  given = dataset.kind == "bags"
-  if given and unit != "document":
+  counted_before = dataset.kind == "bags"
+  if counted_before and unit != "document":
     raise InputError(f"{dataset.name}: holds counts, which have no order of words; unit={unit} needs text")
-  if given:
+  if counted_before:
     source, words, fingerprint = _Given(dataset), dataset.items.words, dataset.fingerprint
   else:
     tokens = tokenize(dataset, normalize=normalize, min_count=min_count, cache_dir=cache_dir,
@@ -163,7 +163,7 @@ def count_documents(
            "num_empty": int((np.diff(indptr) == 0).sum()), "counts": np.load(path / "totals.npy"),
            "entropy": np.load(path / "entropy.npy"),
            "document_frequency": np.load(path / "document_frequency.npy")}
-  if not given:
+  if not counted_before:
     facts["num_raw_words"] = tokens.facts["num_raw_words"]
   col, count = np.memmap(path / "col.bin", np.int32, "r"), np.memmap(path / "count.bin", np.float32, "r")
   return Bags(col, count, indptr, facts, encoder, key)
@@ -316,16 +316,16 @@ def _dealt(lengths: np.ndarray, blocks: int, seed: int) -> tuple[np.ndarray, int
 
 def _block(bags: Bags, documents: np.ndarray, capacity: int, held_out: float, seed: Any) -> dict[str, np.ndarray]:
   """The arrays of one block of `bag_source`, but for the mask."""
-  there = documents[documents >= 0]
-  length = np.diff(bags.indptr)[there] if len(there) else np.zeros(0, np.int64)
+  valid = documents[documents >= 0]
+  length = np.diff(bags.indptr)[valid] if len(valid) else np.zeros(0, np.int64)
   ends = np.cumsum(length)
-  place = np.arange(int(length.sum())) + np.repeat(bags.indptr[there] - (ends - length), length)
+  place = np.arange(int(length.sum())) + np.repeat(bags.indptr[valid] - (ends - length), length)
   col, count = bags.col[place], np.asarray(bags.count[place])
   padded = lambda x, value=0: np.pad(x, (0, capacity - len(x)), constant_values=value)
   block = {
-      "row": padded(np.repeat(np.arange(len(there), dtype=np.int32), length), len(documents) - 1), "col": padded(col),
+      "row": padded(np.repeat(np.arange(len(valid), dtype=np.int32), length), len(documents) - 1), "col": padded(col),
       "count": padded(count), "document": documents.astype(np.int32),
-      "row_start": np.pad(np.append(0, ends), (0, len(documents) - len(there)), mode="edge").astype(np.int32),
+      "row_start": np.pad(np.append(0, ends), (0, len(documents) - len(valid)), mode="edge").astype(np.int32),
       "turned": np.append(np.argsort(col, kind="stable"), np.arange(len(col), capacity)).astype(np.int32),
       "col_start": np.append(0, np.cumsum(np.bincount(col, minlength=bags.facts["vocab_size"]))).astype(np.int32)}
   if held_out:

@@ -132,12 +132,12 @@ def _build(folder: Path, dataset: Dataset) -> None:
       documents = [text for text in slab if is_validation(text) == (name == "validation")]
       words = [word for text in documents for sentence in split(text)
                for word in (MARKS[BEGIN], *split_words_and_marks(sentence), MARKS[END])]
-      found = np.fromiter(map(ids.__getitem__, words), np.int32, len(words))
-      found.tofile(files[name])
-      num_tokens[name] += len(found)
+      indices = np.fromiter(map(ids.__getitem__, words), np.int32, len(words))
+      indices.tofile(files[name])
+      num_tokens[name] += len(indices)
       if name == "train":
         num_documents += len(documents)
-        counts = np.pad(counts, (0, len(ids) - len(counts))) + np.bincount(found, minlength=len(ids))
+        counts = np.pad(counts, (0, len(ids) - len(counts))) + np.bincount(indices, minlength=len(ids))
   for file in files.values():
     file.close()
   if not num_tokens["train"]:
@@ -149,8 +149,8 @@ def _build(folder: Path, dataset: Dataset) -> None:
   names[order] = np.arange(len(order))
   for name in PARTS:
     with open(folder / f"{name}.tmp", "rb") as old, open(folder / f"{name}.bin", "wb") as new:
-      while len(found := np.fromfile(old, np.int32, 1 << 22)):
-        names[found].tofile(new)
+      while len(indices := np.fromfile(old, np.int32, 1 << 22)):
+        names[indices].tofile(new)
     (folder / f"{name}.tmp").unlink()
   (folder / "words.txt").write_bytes("".join(f"{words[i]}\n" for i in order).encode("utf-8", "replace"))
   meta = {"num_tokens": num_tokens, "num_documents": num_documents,

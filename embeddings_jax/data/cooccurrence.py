@@ -300,24 +300,24 @@ class _Count(NamedTuple):
     table = np.zeros(self.vocab_size + 1)  # Of integers, which are exact up to 2**53.
     for begin in range(int(chunk.starts[row]), int(chunk.starts[row + 1]), most):
       places = chunk.places[begin:min(begin + most, int(chunk.starts[row + 1]))]
-      found = contexts[places]
-      weights = np.broadcast_to(self._weights(chunk, places), found.shape)
-      table += np.bincount(found.reshape(-1), weights.reshape(-1), self.vocab_size + 1)
+      words = contexts[places]
+      weights = np.broadcast_to(self._weights(chunk, places), words.shape)
+      table += np.bincount(words.reshape(-1), weights.reshape(-1), self.vocab_size + 1)
     col = np.flatnonzero(table[:-1] > 0)
     return self._packed(col.astype(np.uint64) + np.uint64(row << self.layout.word_bits), table[col].astype(np.uint64))
 
   def _rows(self, chunk: _Chunk, first: int, last: int) -> np.ndarray:
     """Records of a range of words, by sorting."""
     places = chunk.places[chunk.starts[first]:chunk.starts[last]]
-    found = sliding_window_view(chunk.text, 2 * self.window + 1)[places]
-    weights = np.broadcast_to(self._weights(chunk, places), found.shape)
+    windows = sliding_window_view(chunk.text, 2 * self.window + 1)[places]
+    weights = np.broadcast_to(self._weights(chunk, places), windows.shape)
     row = np.repeat(np.arange(first, last), np.diff(chunk.starts[first:last + 1]))
-    kept = (weights > 0) & (found < self.vocab_size)
-    found += row[:, None] << self.layout.word_bits
-    found <<= self.layout.weight_bits
-    found |= weights
-    records = found.view(np.uint64)[kept]
-    del found, weights, kept
+    kept = (weights > 0) & (windows < self.vocab_size)
+    windows += row[:, None] << self.layout.word_bits
+    windows <<= self.layout.weight_bits
+    windows |= weights
+    records = windows.view(np.uint64)[kept]
+    del windows, weights, kept
     records.sort()
     return self._packed(*self._added_up(records))
 
@@ -369,12 +369,12 @@ class _Count(NamedTuple):
     ranges = list(self._ranges(runs, journal["next"], room))
     missing = sum(stop - start for cuts, _ in ranges for start, stop in cuts)
     counted = map_in_order(lambda cut: self._cells(runs, cut[0]), ranges, workers=_WORKERS)
-    for (cuts, following), found in zip(ranges, counted):
+    for (cuts, following), cells in zip(ranges, counted):
       for name, handle in handles.items():
-        handle.write(found[name])
-      journal["marginals"] += found["marginals"]
-      journal["context_marginals"] += found["context_marginals"]
-      journal["cells"] += len(found["row"])
+        handle.write(cells[name])
+      journal["marginals"] += cells["marginals"]
+      journal["context_marginals"] += cells["context_marginals"]
+      journal["cells"] += len(cells["row"])
       journal["next"] = following
       with open(work / "journal.draft", "wb") as file:
         np.savez(file, **journal)

@@ -99,10 +99,10 @@ def tf_idf(
   cols, values, ends = [], [], [np.zeros(1, np.int32)]
   for first in range(0, len(items), 256):
     batch = encode(items[first:first + 256])
-    there = batch["words"] >= 0
-    cols.append(batch["words"][there])
-    values.append(batch["counts"][there])
-    ends.append(ends[-1][-1] + np.cumsum(there.sum(1), dtype=np.int32))
+    valid = batch["words"] >= 0
+    cols.append(batch["words"][valid])
+    values.append(batch["counts"][valid])
+    ends.append(ends[-1][-1] + np.cumsum(valid.sum(1), dtype=np.int32))
   col, count, indptr = (np.concatenate(part) for part in (cols, values, ends))
   row = np.repeat(np.arange(len(items)), np.diff(indptr))
   known = col if fit is None else col[np.isin(row, fit)]

@@ -60,8 +60,8 @@ def read(name: str, *, dataset: Dataset | None = None, encoder: Any = None, data
   links = None
   if held_out:
     table, links = hold_out(table, held_out, held_out_seed, dataset.name)
-  found = read_labels(labels, table.names) if labels else dataset.labels
-  return dataset._replace(graph=table, links=links, labels=found, note=describe(table, links),
+  classes = read_labels(labels, table.names) if labels else dataset.labels
+  return dataset._replace(graph=table, links=links, labels=classes, note=describe(table, links),
                           fingerprint=_fingerprint(table, links))
 
 
@@ -86,8 +86,8 @@ def from_object(graph: Any, name: str = "graph") -> Dataset | None:
     if graph.ndim != 2 or graph.shape[0] != graph.shape[1]:
       raise InputError(f"{name}: the matrix has the shape {list(graph.shape)}, expected a square one, a graph")
     coo = graph.tocoo()
-    there = coo.data != 0
-    edges, weights = np.stack([coo.row[there], coo.col[there]], 1), np.asarray(coo.data[there], np.float64)
+    nonzero = coo.data != 0
+    edges, weights = np.stack([coo.row[nonzero], coo.col[nonzero]], 1), np.asarray(coo.data[nonzero], np.float64)
     directed = bool(abs(graph - graph.T).sum() != 0)
     return graph_dataset(name, build_graph(range(graph.shape[0]), edges, weights, directed=directed, where=name))
   return None

@@ -168,7 +168,7 @@ def fitted(dataset: Dataset, height: int, width: int, channels: int, *,
 
   Gray becomes RGB by its value in all channels, RGB gray by the weights of ITU-R 601.
   """
-  shape = tuple(asked or given for asked, given in zip((height, width, channels), dataset.items.shape[1:]))
+  shape = tuple(size or actual for size, actual in zip((height, width, channels), dataset.items.shape[1:]))
   if shape == dataset.items.shape[1:]:
     return dataset
   fingerprint = digest("fitted", VERSION, dataset.fingerprint, shape)
@@ -214,10 +214,10 @@ def decoded(
   names = np.load(path / "names.npy")
   if (path / "left_out.json").exists():
     left_out = json.loads((path / "left_out.json").read_text())
-    told = _told(name, left_out, len(names) + len(left_out))
+    message = _told(name, left_out, len(names) + len(left_out))
     if bad == "error":
-      raise InputError(f"{told}; bad=skip leaves them out")
-    logging.warning("%s; they are left out", told)
+      raise InputError(f"{message}; bad=skip leaves them out")
+    logging.warning("%s; they are left out", message)
   return Dataset(name, "images", np.load(path / "images.npy", mmap_mode="r"), names=names, fingerprint=key)
 
 
@@ -238,18 +238,18 @@ def _decode(folder: Path, name: str, files: Sequence[tuple[str, bytes | Path]], 
 
   folder.mkdir()
   images, kept, left_out, unlike, gray = None, [], [], [], True
-  for (file, _), found in zip(files, map_in_order(read, files, ahead=_AT_ONCE, workers=_WORKERS)):
-    if isinstance(found, UnusablePicture):
-      left_out.append((file, found.why))
+  for (file, _), image in zip(files, map_in_order(read, files, ahead=_AT_ONCE, workers=_WORKERS)):
+    if isinstance(image, UnusablePicture):
+      left_out.append((file, image.why))
       continue
     if images is None:
-      images = create_npy(folder / "images.npy", np.uint8, (len(files), *found.shape[:2], channels or 3))
-    if found.shape[:2] != images.shape[1:3]:
-      unlike.append((file, found.shape))
+      images = create_npy(folder / "images.npy", np.uint8, (len(files), *image.shape[:2], channels or 3))
+    if image.shape[:2] != images.shape[1:3]:
+      unlike.append((file, image.shape))
       continue
-    images[len(kept)] = found  # Gray is spread over the channels.
+    images[len(kept)] = image  # Gray is spread over the channels.
     kept.append(file)
-    gray = gray and found.shape[2] == 1
+    gray = gray and image.shape[2] == 1
   if left_out and bad == "error":
     raise InputError(f"{_told(name, left_out, len(files))}; bad=skip leaves them out")
   if not kept:

@@ -51,24 +51,24 @@ def hold_out(table: GraphTable, fraction: float, seed: int = 0, where: str = "gr
   source = np.repeat(np.arange(size), np.diff(table.indptr))
   upper = source < table.indices
   edges = np.stack([source[upper], table.indices[upper]], 1)
-  wanted = round(fraction * len(edges))
+  count = round(fraction * len(edges))
   forest = minimum_spanning_tree(sparse.coo_array((noise.uniform(1, 2, len(edges)), edges.T), (size, size)).tocsr())
   row, column = forest.nonzero()
   code = edges[:, 0] * size + edges[:, 1]
   free = np.flatnonzero(~np.isin(code, np.minimum(row, column) * size + np.maximum(row, column)))
-  if not 1 < wanted <= len(free):
-    raise InputError(f"{where}: held_out={fraction}: asks for {wanted:,} of {len(edges):,} edges, and {len(free):,} "
+  if not 1 < count <= len(free):
+    raise InputError(f"{where}: held_out={fraction}: asks for {count:,} of {len(edges):,} edges, and {len(free):,} "
                      "can go without taking a component apart; at least 2 are needed")
-  chosen = noise.permutation(free)[:wanted]
+  chosen = noise.permutation(free)[:count]
   gone = np.zeros(len(edges), bool)
   gone[chosen] = True
   stays = ~np.isin(np.minimum(source, table.indices) * size + np.maximum(source, table.indices), code[gone])
   indptr = np.concatenate([[0], np.cumsum(np.bincount(source[stays], minlength=size))])
   rest = table._replace(indptr=indptr, indices=table.indices[stays],
                         weights=None if table.weights is None else table.weights[stays])
-  kept = noise.permutation(np.flatnonzero(~gone))[:wanted]
-  others = _without_edge(code, size, wanted + len(kept), noise, where)
-  pairs = (edges[chosen], others[:wanted], edges[kept], others[wanted:])
+  kept = noise.permutation(np.flatnonzero(~gone))[:count]
+  others = _without_edge(code, size, count + len(kept), noise, where)
+  pairs = (edges[chosen], others[:count], edges[kept], others[count:])
   return rest, Links(*(part.astype(np.int32) for part in pairs))
 
 
@@ -77,11 +77,11 @@ def _without_edge(code: np.ndarray, size: int, number: int, noise: np.random.Gen
   if number > size * (size - 1) // 2 - len(code):
     raise InputError(f"{where}: held_out asks for {number:,} pairs without an edge, which the graph lacks; hold out "
                      "fewer")
-  found = np.zeros(0, np.int64)
-  while len(found) < number:
+  absent = np.zeros(0, np.int64)
+  while len(absent) < number:
     pairs = np.sort(noise.integers(0, size, (2 * number + 64, 2)), 1)
     drawn = pairs[:, 0] * size + pairs[:, 1]
     drawn = drawn[(pairs[:, 0] < pairs[:, 1]) & ~np.isin(drawn, code)]
-    found = np.concatenate([found, drawn])
-    found = found[np.sort(np.unique(found, return_index=True)[1])]
-  return np.stack(np.divmod(found[:number], size), 1)
+    absent = np.concatenate([absent, drawn])
+    absent = absent[np.sort(np.unique(absent, return_index=True)[1])]
+  return np.stack(np.divmod(absent[:number], size), 1)

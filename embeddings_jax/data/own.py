@@ -284,10 +284,10 @@ def read_idx_pairs(
       raise InputError(f"{file}: image {bad[0]}, value {bad[1]} (from 0): {rows[-1][bad]} is not a finite number")
     partner = by_name.get(_stem(file).replace("images", "labels"))
     if partner and partner != file:
-      given = formats.read_idx(partner)
-      if given.dtype.kind not in "iu":
-        raise InputError(f"{partner}: holds {given.dtype}, labels are whole numbers")
-      labels.append(given.astype(np.int64))
+      classes = formats.read_idx(partner)
+      if classes.dtype.kind not in "iu":
+        raise InputError(f"{partner}: holds {classes.dtype}, labels are whole numbers")
+      labels.append(classes.astype(np.int64))
       if labels[-1].shape != (len(values),):
         raise InputError(f"{partner}: has {list(labels[-1].shape)} labels for {len(values)} images of {file.name}")
     part = {"train": "train", "t10k": "test", "test": "test"}.get(file.name.split("-")[0])
@@ -350,8 +350,8 @@ def _sentences(path: str, files: Sequence[Path], errors: str) -> Dataset:
     if held != what[first]:
       raise InputError(f"{file}: holds {held}, {first} holds {what[first]}; choose one by a glob")
   key = digest("sentences", [formats.sha256(file) for file in files], errors)
-  found = task_dataset(path, parts[first][0], {file: listed for file, (_, listed) in parts.items()}, key)
-  return found._replace(split={})
+  task = task_dataset(path, parts[first][0], {file: listed for file, (_, listed) in parts.items()}, key)
+  return task._replace(split={})
 
 
 def _idx(path: str, files: Sequence[Path]) -> Dataset:

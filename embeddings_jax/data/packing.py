@@ -61,20 +61,20 @@ def packed(batch: Mapping[str, np.ndarray], widths: Sequence[int], slots: int = 
   part = np.arange(len(row)) - np.searchsorted(row, row)  # Within its row, from the left.
   size = lengths[items]
   column = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
-  width_of, found = np.asarray(chosen, int), []
+  width_of, batches = np.asarray(chosen, int), []
   for width in np.unique(width_of):
     rows = np.flatnonzero(width_of == width)
     number = np.full(len(width_of), -1)
     number[rows] = np.arange(len(rows))
-    mine = number[row] >= 0
+    members = number[row] >= 0
     one = {"tokens": np.full((len(rows), width), -1, np.int32), "segments": np.zeros((len(rows), width), np.int32),
            "parts": np.full((len(rows), width), -1, np.int32), "slots": np.full((len(rows), slots), -1, np.int32)}
-    one["slots"][number[row[mine]], part[mine]] = items[mine]
-    token = np.repeat(mine, size)
+    one["slots"][number[row[members]], part[members]] = items[members]
+    token = np.repeat(members, size)
     source = (np.repeat(items, size)[token], column[token])
     target = (np.repeat(number[row], size)[token], (np.repeat(start, size) + column)[token])
     for key in ("tokens", "segments"):
       one[key][target] = batch[key][source]
     one["parts"][target] = np.repeat(part, size)[token]
-    found.append(one)
-  return found
+    batches.append(one)
+  return batches

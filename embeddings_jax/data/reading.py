@@ -156,17 +156,17 @@ def examples(name: str, *, dataset: Dataset | None = None, encoder: Any = None, 
   if encoder is not None:
     modality = next(name for name, kinds in MODALITIES.items() if encoder.kind in kinds)
   if modality == "images":
-    found = images(name, dataset=dataset, data_dir=data_dir, cache_dir=cache_dir, allow_code=allow_code,
-                   errors=errors, image_size=image_size, channels=channels, bad=bad)
-    refuse_test_split(found, name)
-    return encoder.adapt(found, cache_dir) if encoder else found
-  found = dataset or tasks.load_examples(name, data_dir=data_dir, cache_dir=cache_dir, errors=errors,
-                                         allow_code=allow_code)
-  if modality != (found.kind if found.kind in ("audio", "images", "rows") else "text"):
-    raise InputError(f"task={name}: holds {found.kind}, and a network that reads "
+    loaded = images(name, dataset=dataset, data_dir=data_dir, cache_dir=cache_dir, allow_code=allow_code,
+                    errors=errors, image_size=image_size, channels=channels, bad=bad)
+    refuse_test_split(loaded, name)
+    return encoder.adapt(loaded, cache_dir) if encoder else loaded
+  loaded = dataset or tasks.load_examples(name, data_dir=data_dir, cache_dir=cache_dir, errors=errors,
+                                          allow_code=allow_code)
+  if modality != (loaded.kind if loaded.kind in ("audio", "images", "rows") else "text"):
+    raise InputError(f"task={name}: holds {loaded.kind}, and a network that reads "
                      f"{encoder.kind if encoder else modality} needs modality={modality}; take another encoder, as "
                      "the model cpc_supervised does")
-  return found
+  return loaded
 
 
 def refuse_test_split(dataset: Dataset, name: str) -> None:

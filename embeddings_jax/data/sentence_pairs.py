@@ -135,7 +135,7 @@ def draw_pairs(texts: TokenTexts, room: int, short_fraction: float, rng: np.rand
   sentences, documents = texts.sentences, texts.documents
   num_documents = len(documents) - 1
   document, at = np.arange(num_documents), documents[:-1].copy()
-  found = []
+  pairs = []
   while len(document):
     ends, size = documents[document + 1], len(document)
     target = np.where(rng.random(size) < short_fraction, rng.integers(2, room, size, endpoint=True), room)
@@ -146,14 +146,14 @@ def draw_pairs(texts: TokenTexts, room: int, short_fraction: float, rng: np.rand
     other = rng.integers(0, num_documents - 1, size)
     other += other >= document
     start = documents[other] + (rng.random(size) * (documents[other + 1] - documents[other])).astype(np.int64)
-    wanted = np.maximum(target - (sentences[middle] - sentences[at]), 1)
-    stop = np.minimum(np.searchsorted(sentences, sentences[start] + wanted), documents[other + 1])
+    num_tokens = np.maximum(target - (sentences[middle] - sentences[at]), 1)
+    stop = np.minimum(np.searchsorted(sentences, sentences[start] + num_tokens), documents[other + 1])
     b, b_end = np.where(is_next, middle, start), np.where(is_next, end, stop)
-    found.append((at, middle, b, b_end, is_next))
+    pairs.append((at, middle, b, b_end, is_next))
     at = np.where(is_next, end, middle)
     going = at < ends
     document, at = document[going], at[going]
-  a, a_end, b, b_end, is_next = (np.concatenate(column) for column in zip(*found))
+  a, a_end, b, b_end, is_next = (np.concatenate(column) for column in zip(*pairs))
   reading = np.argsort(a)
   a, a_end, b, b_end = (sentences[column[reading]] for column in (a, a_end, b, b_end))
   return Pairs(*_cut(a, a_end - a, b, b_end - b, room, rng), is_next[reading].astype(np.int32))

@@ -69,8 +69,8 @@ def sentence_windows(
       first = np.maximum(first, np.minimum(first + moved, end - num_sentences))
     begin, length = bounds(first, end)
     place = np.arange(max_length)
-    found = np.asarray(texts.tokens).take(begin[..., None] + place, mode="clip").astype(np.int32)
-    return {"tokens": np.where(place < length[..., None], found, -1), "mask": index["mask"]}
+    tokens = np.asarray(texts.tokens).take(begin[..., None] + place, mode="clip").astype(np.int32)
+    return {"tokens": np.where(place < length[..., None], tokens, -1), "mask": index["mask"]}
 
   _, lengths = bounds(starts, ends)
   kept = np.minimum(lengths, max_length).sum()

@@ -178,15 +178,15 @@ def _build(folder: Path, dataset: Dataset, chosen: Sequence[int] | None, encoder
       ids = [encoding.ids for encoding in _encode(tokenizer, list(itertools.chain.from_iterable(units)))]
       if end is not None:
         ids = [[*document, end] for document in ids if document]
-      found = np.fromiter(map(len, ids), np.int64, len(ids))
-      np.fromiter(itertools.chain.from_iterable(ids), dtype, found.sum()).tofile(files[name])
+      counts = np.fromiter(map(len, ids), np.int64, len(ids))
+      np.fromiter(itertools.chain.from_iterable(ids), dtype, counts.sum()).tofile(files[name])
       if end is not None:
         size = np.ones(len(ids), np.int64)
       else:  # Sentences without a token, and then documents without a sentence, are none.
         owner = np.repeat(np.arange(len(units)), [len(unit) for unit in units])
-        size = np.bincount(owner[found > 0], minlength=len(units))
-        found, size = found[found > 0], size[size > 0]
-      lengths[name].append(found)
+        size = np.bincount(owner[counts > 0], minlength=len(units))
+        counts, size = counts[counts > 0], size[size > 0]
+      lengths[name].append(counts)
       sizes[name].append(size)
   for name in PARTS:
     files[name].close()

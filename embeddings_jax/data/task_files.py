@@ -162,7 +162,7 @@ def read_sentences(path: str | os.PathLike, errors: str = "strict") -> tuple[str
 def _examples(path: str | os.PathLike, rows: Iterable[tuple[int, list[str]]], texts: tuple[int, ...],
               target: int | None, score: bool) -> list[Example]:
   """Lines of a table as examples; `texts` and `target` are columns."""
-  found, undecided = [], 0
+  examples, undecided = [], 0
   needed = 1 + max(*texts, -1 if target is None else target)
   for number, cells in rows:
     place = f"{path}: line {number}"
@@ -177,10 +177,10 @@ def _examples(path: str | os.PathLike, rows: Iterable[tuple[int, list[str]]], te
       if not label:
         raise InputError(f"{place}: the label is missing")
       label = _number(label, place) if score else label
-    found.append(Example(item if len(item) > 1 else item[0], label, place))
+    examples.append(Example(item if len(item) > 1 else item[0], label, place))
   if undecided:
     logging.warning("%s: %d lines have no label (-) and are left out", path, undecided)
-  return found
+  return examples
 
 
 def _table_rows(path: str | os.PathLike, errors: str) -> Iterator[tuple[int, list[str]]]:

@@ -96,25 +96,25 @@ def load_examples(
 
 def _own_files(name: str, errors: str) -> Dataset:
   files = own.list_files(name)
-  found, origin = {}, {}
+  by_split, origin = {}, {}
   for file in files:
-    told = _PART.search(file.name.lower())
-    if not told and len(files) > 1:
+    match = _PART.search(file.name.lower())
+    if not match and len(files) > 1:
       continue  # A readme beside the data.
-    part = "train" if len(files) == 1 else _PART_NAMES.get(told[0], told[0])
+    part = "train" if len(files) == 1 else _PART_NAMES.get(match[0], match[0])
     part += "_mismatched" if "mismatched" in file.name.lower() else ""
     kind, examples = read_examples(file, errors)
     if not examples:  # Without labels.
       continue
-    if part in found:
+    if part in by_split:
       raise InputError(f"{file}: the part {part} was read from {origin[part]} already; keep one of them")
-    if found and kind != kinds:
+    if by_split and kind != kinds:
       raise InputError(f"{file}: holds {kind}, and the other files hold {kinds}")
-    found[part], origin[part], kinds = examples, file, kind
-  if "train" not in found:
+    by_split[part], origin[part], kinds = examples, file, kind
+  if "train" not in by_split:
     raise InputError(f"{name}: has no training part; a folder needs a file train.tsv, .json, .csv, .conll or .conllu")
   key = digest("task", [[part, formats.sha256(file)] for part, file in origin.items()], errors)
-  return task_dataset(Path(name).name.partition(".")[0] or name, kinds, found, key)
+  return task_dataset(Path(name).name.partition(".")[0] or name, kinds, by_split, key)
 
 
 def as_task(dataset: Dataset, label: str = "", max_examples: int = 0, max_train: int = 0, seed: int = 0) -> Task:
@@ -176,8 +176,8 @@ def as_task(dataset: Dataset, label: str = "", max_examples: int = 0, max_train:
   else:
     kind = "classification"
     classes = np.unique(values[train])
-    asked = np.concatenate(list(parts.values()))
-    strange = asked[~np.isin(values[asked], classes)]
+    examples = np.concatenate(list(parts.values()))
+    strange = examples[~np.isin(values[examples], classes)]
     if len(strange):
       raise InputError(f"{place(strange[0])}: the label {formats.quoted(str(values[strange[0]]))} is not in the "
                        f"training part, which has {_listed(classes)}")
@@ -215,18 +215,18 @@ def _parts(dataset: Dataset) -> dict[str, np.ndarray]:
     if parts:
       raise InputError(f"data={dataset.name}: has no training part, only {', '.join(parts)}")
     parts["train"] = np.arange(len(dataset.items))
-  wanted = [] if "dev" in parts else ["dev"] if "test" in parts else ["dev", "test"]
-  if wanted:
+  missing = [] if "dev" in parts else ["dev"] if "test" in parts else ["dev", "test"]
+  if missing:
     train = parts["train"]
     # A question's paragraph decides, so that it stays in one part.
     text = lambda i: dataset.items[i][1] if dataset.kind == "questions" else dataset.items[i]
     content = lambda item: item.tobytes() if isinstance(item, np.ndarray) else repr(item).encode("utf-8", "replace")
     hashes = (blake2b(content(text(i)), digest_size=8).digest() for i in train)
     drawn = np.array([int.from_bytes(value, "little") % 10 for value in hashes])
-    for number, name in enumerate(wanted):
+    for number, name in enumerate(missing):
       parts[name] = train[drawn == number]
-    parts["train"] = train[drawn >= len(wanted)]
-    empty = [name for name in ("train", *wanted) if not len(parts[name])]
+    parts["train"] = train[drawn >= len(missing)]
+    empty = [name for name in ("train", *missing) if not len(parts[name])]
     if empty:
       raise InputError(f"data={dataset.name}: {len(train)} examples are too few to hold a tenth out for "
                        f"{empty[0]}; give files for train, dev and test")
@@ -328,23 +328,23 @@ def _encode_plain(task: Task, rows: np.ndarray, encoder: Encoder) -> dict[str, n
 def _encode_part(task: Task, rows: np.ndarray, encoder: "SubwordEncoder", stride: int) -> dict[str, np.ndarray]:
   pieces = [_ENCODE[task.kind](task, rows[i:i + _AT_ONCE], encoder, stride) for i in range(0, len(rows), _AT_ONCE)]
   axes = {"tokens": -1, "segments": -1, "tags": -1, "word_starts": -1, "offsets": -2, "characters": -2}
-  found = {}
+  columns = {}
   for name in pieces[0]:
     axis, listed = axes.get(name), [piece[name] for piece in pieces]
     if axis:
       width = max(value.shape[axis] for value in listed)
       listed = [_widened(value, axis, width, 0 if name in ("segments", "characters") else -1) for value in listed]
-    found[name] = np.concatenate(listed)
+    columns[name] = np.concatenate(listed)
   # The batch's length is a bucket's; that of the longest row, in eights, is as good and shorter.
-  longest = int((found["tokens"] >= 0).sum(-1).max())
-  length = min(found["tokens"].shape[-1], -(-longest // 8) * 8)
+  longest = int((columns["tokens"] >= 0).sum(-1).max())
+  length = min(columns["tokens"].shape[-1], -(-longest // 8) * 8)
   for name in ("tokens", "segments", "tags"):
-    if name in found:
-      found[name] = np.ascontiguousarray(found[name][..., :length])
+    if name in columns:
+      columns[name] = np.ascontiguousarray(columns[name][..., :length])
   for name in ("offsets", "characters"):
-    if name in found:
-      found[name] = np.ascontiguousarray(found[name][:, :length])
-  return found
+    if name in columns:
+      columns[name] = np.ascontiguousarray(columns[name][:, :length])
+  return columns
 
 
 def _widened(value: np.ndarray, axis: int, width: int, fill: int) -> np.ndarray:
@@ -416,9 +416,9 @@ def _encode_spans(task: Task, rows: np.ndarray, encoder: "SubwordEncoder", strid
       # An answer that the window cuts is none there: both ends point at the first token.
       if whole:
         start[row], end[row] = inside[0], inside[-1]
-  found = {"tokens": batch["tokens"], "segments": batch["segments"], "example": examples, "start": start, "end": end,
+  spans = {"tokens": batch["tokens"], "segments": batch["segments"], "example": examples, "start": start, "end": end,
            "offsets": offsets.astype(np.int32)}
-  return {name: value[needed] for name, value in found.items()}
+  return {name: value[needed] for name, value in spans.items()}
 
 
 _ENCODE = {"classification": _encode_classes, "regression": _encode_classes, "multiple_choice": _encode_choices,

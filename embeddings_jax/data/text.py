@@ -129,9 +129,9 @@ def _build(folder: Path, dataset: Dataset, normalize: str, min_count: int, max_s
       if boundaries != "document":
         slab = _BREAK[boundaries].sub(" " if boundaries == "none" else "\0", slab)
       words = split_words(slab, normalize)
-      found = np.fromiter(map(ids.__getitem__, words), np.int32, len(words))
-      file.write(found.data)
-      counts = np.pad(counts, (0, len(ids) - len(counts))) + np.bincount(found, minlength=len(ids))
+      indices = np.fromiter(map(ids.__getitem__, words), np.int32, len(words))
+      file.write(indices.data)
+      counts = np.pad(counts, (0, len(ids) - len(counts))) + np.bincount(indices, minlength=len(ids))
   occurred = dict(zip(ids, counts.tolist()))
   del occurred["\0"]
   vocabulary = Vocabulary.from_counts(occurred, min_count, max_size)
@@ -148,9 +148,9 @@ def _build(folder: Path, dataset: Dataset, normalize: str, min_count: int, max_s
   # Written, not mapped: on a full disk a write is an error, a mapped page kills the process.
   with open(folder / "provisional.bin", "rb") as file, open(folder / "tokens.npy", "wb") as tokens:
     np.lib.format.write_array_header_1_0(tokens, header)
-    while len(found := np.fromfile(file, np.int32, _SLAB)):
-      found = names[found]
-      tokens.write(found[found != dropped].data)
+    while len(indices := np.fromfile(file, np.int32, _SLAB)):
+      indices = names[indices]
+      tokens.write(indices[indices != dropped].data)
   (folder / "provisional.bin").unlink()
   facts = {"num_words": num_words, "num_raw_words": int(counts[1:].sum()), "num_documents": num_boundaries + 1}
   (folder / "facts.json").write_text(json.dumps(facts))

@@ -153,8 +153,8 @@ def load_tfds_task(name: str, *, data_dir: str | os.PathLike | None = None) -> D
 
     def convert(example, place):
       answers = example["answers"]
-      found = zip((int(start) for start in answers["answer_start"]), map(_decoded, answers["text"]))
-      return Example((_decoded(example["question"]), _decoded(example["context"])), tuple(found), place)
+      answer_spans = zip((int(start) for start in answers["answer_start"]), map(_decoded, answers["text"]))
+      return Example((_decoded(example["question"]), _decoded(example["context"])), tuple(answer_spans), place)
   elif "tokens" in names and tags:
     kind, classes = "words", features[names[tags]].feature
 
@@ -246,22 +246,22 @@ def _features(features: Any) -> list[tuple[str, Any]]:
 
 def _content(name: str, features: Any) -> tuple[str, str]:
   """Kind (`audio`, `images`, `rows` or `text`) and name of the feature that is learnt from."""
-  found = {}
+  columns = {}
   for key, feature in _features(features):
     kind, shape = type(feature).__name__, feature.shape
     if kind in ("ClassLabel", "Sequence", "FeaturesDict", "Dataset"):
       continue
     if kind == "Text":
-      found.setdefault("text", key)
+      columns.setdefault("text", key)
     elif kind == "Audio" or (len(shape) == 1 and shape[0] is None and np.issubdtype(feature.np_dtype, np.integer)):
-      found.setdefault("audio", key)
+      columns.setdefault("audio", key)
     elif kind == "Image" and np.dtype(feature.np_dtype) in (np.uint8, np.uint16):
-      found.setdefault("images", key)
+      columns.setdefault("images", key)
     elif kind == "Image" or (shape and None not in shape and np.dtype(feature.np_dtype).kind in "fiu"):
-      found.setdefault("rows", key)
+      columns.setdefault("rows", key)
   for kind in ("audio", "images", "rows", "text"):  # Texts beside images or clips are their captions or names.
-    if kind in found:
-      return kind, found[kind]
+    if kind in columns:
+      return kind, columns[kind]
   others = ", ".join(key for key, _ in _features(features)) or features
   raise InputError(f"data={name}: has no text, audio, image or vector, only {others}")
 

@@ -108,9 +108,9 @@ def answer(
   rows, index = np.unique(questions, return_inverse=True)
   index = index.reshape(questions.shape).astype(np.int32)
   index = np.pad(index, [(0, -len(index) % BLOCK), (0, 0)])
-  found = answer_blocks(jnp.asarray(vectors), jnp.asarray(form), jnp.asarray(rows.astype(np.int32)),
-                        jnp.asarray(index), jnp.float32(epsilon))
-  return np.asarray(found)[:, :len(questions)]
+  answers = answer_blocks(jnp.asarray(vectors), jnp.asarray(form), jnp.asarray(rows.astype(np.int32)),
+                          jnp.asarray(index), jnp.float32(epsilon))
+  return np.asarray(answers)[:, :len(questions)]
 
 
 @functools.partial(jax.jit, static_argnames=("chunk", "block"))
@@ -129,14 +129,14 @@ def answer_blocks(
   """
   num_rows = len(vectors)
   chunk = min(chunk, num_rows)
-  asked, asked_form = _normalized(vectors[words]), form[words]
+  query, asked_form = _normalized(vectors[words]), form[words]
   blocks = questions.reshape(-1, block, 3)
 
   def look(i, best):
     # The last chunk begins early rather than beyond the table; a row that is seen twice changes nothing.
     first = jnp.minimum(i * chunk, num_rows - chunk)
     rows = _normalized(jax.lax.dynamic_slice_in_dim(vectors, first, chunk))
-    cosine = jnp.matmul(asked, rows.T, precision="highest")
+    cosine = jnp.matmul(query, rows.T, precision="highest")
     forms = jax.lax.dynamic_slice_in_dim(form, first, chunk)
 
     def of_block(item):

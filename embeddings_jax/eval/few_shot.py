@@ -52,15 +52,15 @@ def few_shot(
     standardize = standardizer(features[train])
     train_x, test_x = standardize(features[train]), standardize(features[test])
     classes, label = np.unique(labels[train], return_inverse=True)
-    found: dict[int, list[float]] = {n: [] for n in shots if n <= np.bincount(label).min()}
+    scores: dict[int, list[float]] = {n: [] for n in shots if n <= np.bincount(label).min()}
     rng = np.random.default_rng(seed)
     for _ in range(DRAWS):
       drawn = [rng.permutation(np.flatnonzero(label == i)) for i in range(len(classes))]
-      for n, accuracies in found.items():
+      for n, accuracies in scores.items():
         rows = np.concatenate([of_class[:n] for of_class in drawn])
         classifier = logistic_regression(train_x[rows], labels[train][rows], PENALTY)
         accuracies.append(float((classifier.predict(test_x) == labels[test]).mean()))
-    for n, accuracies in found.items():
+    for n, accuracies in scores.items():
       mean, std = mean_and_std(accuracies)
       results |= {f"{name}/test/few_shot_{n}/accuracy": mean, f"{name}/test/few_shot_{n}/deviation": std}
   return results

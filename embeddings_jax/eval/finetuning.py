@@ -40,7 +40,7 @@ def finetuning(
     `{task}/{part}/{measure}`.
   """
   del embed, dataset
-  found: dict[str, float] = {}
+  results: dict[str, float] = {}
   threshold = -np.inf
   # The threshold is chosen on `dev`, so that goes first.
   for part in sorted((part for part in task.parts if part != "train"), key=lambda part: (part != "dev", part)):
@@ -50,8 +50,8 @@ def finetuning(
       scores, threshold = _spans(task, arrays, logits, part, threshold)
     else:
       scores = _MEASURES[task.kind](task, arrays, logits)
-    found |= {f"{task.name}/{part}/{name}": value for name, value in scores.items()}
-  return found
+    results |= {f"{task.name}/{part}/{name}": value for name, value in scores.items()}
+  return results
 
 
 def _classes(task: Any, arrays: Mapping[str, Any], logits: np.ndarray) -> dict[str, float]:
@@ -59,11 +59,11 @@ def _classes(task: Any, arrays: Mapping[str, Any], logits: np.ndarray) -> dict[s
 
   guessed, right = logits.argmax(-1), np.asarray(arrays["targets"]["label"])
   f1 = metrics.f1_scores(guessed, right)
-  found = {"accuracy": metrics.accuracy(guessed, right), "matthews": float(matthews_corrcoef(right, guessed)),
-           "macro_f1": float(np.nanmean(f1))}
+  results = {"accuracy": metrics.accuracy(guessed, right), "matthews": float(matthews_corrcoef(right, guessed)),
+             "macro_f1": float(np.nanmean(f1))}
   if len(task.labels) == 2:
-    found["f1"] = float(f1[1]) if len(f1) > 1 and np.isfinite(f1[1]) else 0.0
-  return found
+    results["f1"] = float(f1[1]) if len(f1) > 1 and np.isfinite(f1[1]) else 0.0
+  return results
 
 
 def _scores(task: Any, arrays: Mapping[str, Any], logits: np.ndarray) -> dict[str, float]:
@@ -79,17 +79,17 @@ def _choices(task: Any, arrays: Mapping[str, Any], logits: np.ndarray) -> dict[s
 def _tags(task: Any, arrays: Mapping[str, Any], logits: np.ndarray) -> dict[str, float]:
   guessed = logits.argmax(-1)
   other = task.labels.index("O") if "O" in task.labels else 0
-  mine, gold = [], []
+  predicted, gold = [], []
   for row, example in enumerate(arrays["example"].tolist()):
     tags = np.asarray(task.targets[example])
     starts = np.asarray(arrays["word_starts"][row, :len(tags)])
-    mine.append(np.where(starts >= 0, guessed[row, np.maximum(starts, 0)], other))
+    predicted.append(np.where(starts >= 0, guessed[row, np.maximum(starts, 0)], other))
     gold.append(tags)
-  found = {"accuracy": metrics.accuracy(np.concatenate(mine), np.concatenate(gold))}
+  results = {"accuracy": metrics.accuracy(np.concatenate(predicted), np.concatenate(gold))}
   if all(tag == "O" or tag[:2] in ("B-", "I-", "E-", "S-") for tag in task.labels):
-    named = [[[task.labels[i] for i in tags] for tags in listed] for listed in (mine, gold)]
-    found |= metrics.entity_scores(*named)
-  return found
+    named = [[[task.labels[i] for i in tags] for tags in listed] for listed in (predicted, gold)]
+    results |= metrics.entity_scores(*named)
+  return results
 
 
 def _spans(task: Any, arrays: Mapping[str, Any], logits: np.ndarray, part: str,
@@ -101,8 +101,8 @@ def _spans(task: Any, arrays: Mapping[str, Any], logits: np.ndarray, part: str,
   unanswerable = not all(right.values())
   if part == "dev" and unanswerable:
     threshold = spans.best_threshold(answers, right)
-  found = spans.squad_scores(answers, right, threshold)
-  return found | ({"threshold": threshold} if unanswerable and np.isfinite(threshold) else {}), threshold
+  results = spans.squad_scores(answers, right, threshold)
+  return results | ({"threshold": threshold} if unanswerable and np.isfinite(threshold) else {}), threshold
 
 
 _MEASURES = {"classification": _classes, "regression": _scores, "multiple_choice": _choices, "tagging": _tags}

@@ -47,12 +47,12 @@ def held_out(
     predicted = ~np.isin(np.arange(len(counts)), special_ids)
   for step in range(source.facts["steps_per_epoch"]):
     batch = source.batch_at(step)
-    found = dict(jax.device_get(measure(batch)))
+    values = dict(jax.device_get(measure(batch)))
     if counts is not None:
       tokens = batch["tokens"][(batch["tokens"] >= 0) & (batch["mask"][:, None] > 0)]
       tokens = tokens[predicted[tokens]]
-      found["unigram_loss"] = np.array([surprise[tokens].sum(), len(tokens)])
-    for name, pair in found.items():
+      values["unigram_loss"] = np.array([surprise[tokens].sum(), len(tokens)])
+    for name, pair in values.items():
       totals[name] = totals.get(name, np.zeros(2)) + np.asarray(pair, np.float64)
   metrics = {f"validation/{name}": float(total / count) for name, (total, count) in totals.items() if count}
   for name in WORD_LOSSES:

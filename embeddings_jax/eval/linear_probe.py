@@ -104,8 +104,8 @@ def classifier(
     if held_out is not None and len(np.unique(fit_y)) > 1:
       penalty = _best_penalty(fit_x, fit_y, *held_out, penalties)
   standardize = standardizer(features)
-  found = logistic_regression(standardize(features), labels, penalty)
-  return lambda x: found.predict(standardize(x))
+  fitted = logistic_regression(standardize(features), labels, penalty)
+  return lambda x: fitted.predict(standardize(x))
 
 
 def _best_penalty(features: Any, labels: np.ndarray, held_out: Any, held_out_labels: np.ndarray,
@@ -113,10 +113,10 @@ def _best_penalty(features: Any, labels: np.ndarray, held_out: Any, held_out_lab
   """The penalty with the highest accuracy on held-out rows; ties: the larger one."""
   standardize = standardizer(features)
   features, held_out = standardize(features), standardize(held_out)
-  found, scores = None, []
+  best, scores = None, []
   for penalty in sorted(penalties, reverse=True):  # Each optimum starts the search for the next.
-    found = logistic_regression(features, labels, penalty, found)
-    scores.append((_accuracy(found, held_out, held_out_labels), penalty))
+    best = logistic_regression(features, labels, penalty, best)
+    scores.append((_accuracy(best, held_out, held_out_labels), penalty))
   return max(scores)[1]
 
 
@@ -127,12 +127,12 @@ def standardizer(features: Any) -> Callable[[Any], Any]:
     from sklearn.preprocessing import StandardScaler
 
     return StandardScaler(with_mean=False).fit(features).transform
-  mean, deviation = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
+  mean, std = features.mean(0, dtype=np.float64), features.std(0, dtype=np.float64)
   # A feature that only rounding moves is constant; its weight would be 0, so it is left out.
-  varies = deviation > 1e-7 * np.maximum(1e-30, np.abs(mean))
+  varies = std > 1e-7 * np.maximum(1e-30, np.abs(mean))
   if not varies.any():
     return lambda x: np.zeros((len(x), 1))
-  return lambda x: (x[:, varies] - mean[varies]) / deviation[varies]
+  return lambda x: (x[:, varies] - mean[varies]) / std[varies]
 
 
 def logistic_regression(features: Any, labels: np.ndarray, penalty: float, start: Any = None) -> Any:

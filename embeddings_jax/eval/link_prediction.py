@@ -51,12 +51,12 @@ def link_prediction(embed: Callable[[Any], np.ndarray], dataset: Any) -> dict[st
   check_finite("link_prediction", vectors, vectors)
   teach = np.concatenate([links.train_positive, links.train_negative])
   right = np.arange(len(teach)) < len(links.train_positive)
-  asked = np.concatenate([links.positive, links.negative])
-  scores = heuristics(dataset.graph, asked) | {"dot": (vectors[asked[:, 0]] * vectors[asked[:, 1]]).sum(1)}
+  pairs = np.concatenate([links.positive, links.negative])
+  scores = heuristics(dataset.graph, pairs) | {"dot": (vectors[pairs[:, 0]] * vectors[pairs[:, 1]]).sum(1)}
   for name, operator in OPERATORS.items():
     features = operator(*vectors[teach.T])
     scale = np.maximum(features.std(0), 1e-12)
-    scores[name] = one_vs_rest(features / scale, right[:, None])(operator(*vectors[asked.T]) / scale)[:, 0]
+    scores[name] = one_vs_rest(features / scale, right[:, None])(operator(*vectors[pairs.T]) / scale)[:, 0]
   number = len(links.positive)
   halves = {"validation": slice(0, number // 2), "test": slice(number // 2, number)}
   metrics = {f"{part}/{name}/{key}": value for part, rows in halves.items() for name, score in scores.items()

@@ -77,27 +77,27 @@ def entities(tags: Sequence[str]) -> set[tuple[int, int, str]]:
   after another type or at the beginning of a sentence, whose B- is missing (the repair); all else ends one. S- and E-
   of the BIOES scheme are one of one word and the last word.
   """
-  found, begun, kind = set(), 0, ""
+  spans, begun, kind = set(), 0, ""
   for i, tag in enumerate([*tags, "O"]):
     mark, _, name = tag.partition("-")
     inside = mark in ("I", "E") and name == kind and kind
     if kind and not inside:
-      found.add((begun, i, kind))
+      spans.add((begun, i, kind))
       kind = ""
     if mark in ("B", "S", "I", "E") and not inside:
       begun, kind = i, name or "_"
     if mark in ("S", "E") and kind:
-      found.add((begun, i + 1, kind))
+      spans.add((begun, i + 1, kind))
       kind = ""
-  return found
+  return spans
 
 
 def entity_scores(predicted: Sequence[Sequence[str]], right: Sequence[Sequence[str]]) -> dict[str, float]:
   """`precision`, `recall` and `f1` over all entities of all sentences: span and type must be right exactly."""
-  correct = guessed = there = 0
+  correct = guessed = expected = 0
   for tags, others in zip(predicted, right, strict=True):
-    mine, gold = entities(tags), entities(others)
-    correct, guessed, there = correct + len(mine & gold), guessed + len(mine), there + len(gold)
+    spans, gold = entities(tags), entities(others)
+    correct, guessed, expected = correct + len(spans & gold), guessed + len(spans), expected + len(gold)
   share = lambda n, of: n / of if of else 0.0
-  return {"precision": share(correct, guessed), "recall": share(correct, there),
-          "f1": share(2 * correct, guessed + there)}
+  return {"precision": share(correct, guessed), "recall": share(correct, expected),
+          "f1": share(2 * correct, guessed + expected)}

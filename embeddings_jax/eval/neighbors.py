@@ -39,15 +39,15 @@ def neighbors(
     _row(word, place)
   table = _normalized(jnp.asarray(vectors))
   k = min(k, len(names) - 1)
-  found = {}
+  nearest = {}
   for start in range(0, len(words), block):
     part = list(words[start:start + block])
     rows = np.array([place[word] for word in part])
     padded = np.resize(rows, block) if len(words) > block else rows  # One shape, one compilation.
     cosine, index = jax.device_get(_nearest(table, padded, k))
     for word, values, ids in zip(part, cosine, index):
-      found[word] = [(names[i], float(value)) for value, i in zip(values, ids)]
-  return found
+      nearest[word] = [(names[i], float(value)) for value, i in zip(values, ids)]
+  return nearest
 
 
 def combination(

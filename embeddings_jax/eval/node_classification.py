@@ -70,15 +70,15 @@ def node_classification(
       if not 1 <= int(len(known) * percent / 100) < len(known):
         raise InputError(f"node_classification: {percent} % of {len(known)} labeled nodes leave none to teach or "
                          "none to ask")
-      found: dict[str, list[float]] = {}
+      results: dict[str, list[float]] = {}
       for i in range(shuffles):
         order = known[np.random.default_rng((seed, i)).permutation(len(known))]
-        teach, asked = np.split(order, [int(len(order) * percent / 100)])
-        scores = one_vs_rest(vectors[teach], member[teach])(vectors[asked])
-        for way, predicted in (("oracle-k", top_k(scores, member[asked].sum(1))), ("threshold", thresholded(scores))):
-          for key, value in f1(predicted, member[asked]).items():
-            found.setdefault(f"{name}/{way}/train{percent}/{key}", []).append(value)
-      for key, values in found.items():
+        teach, test = np.split(order, [int(len(order) * percent / 100)])
+        scores = one_vs_rest(vectors[teach], member[teach])(vectors[test])
+        for way, predicted in (("oracle-k", top_k(scores, member[test].sum(1))), ("threshold", thresholded(scores))):
+          for key, value in f1(predicted, member[test]).items():
+            results.setdefault(f"{name}/{way}/train{percent}/{key}", []).append(value)
+      for key, values in results.items():
         metrics[key], metrics[f"{key}/std"] = mean_and_std(values)
   return metrics
 
@@ -142,20 +142,20 @@ def _conjugate_gradients(product: Callable[[np.ndarray, np.ndarray], np.ndarray]
   """Solves one positive system, `product(v, curvature) = right`, for each column to a hundredth; `scale` is nearly
   the
   inverse diagonal."""
-  found, residual = np.zeros_like(right), right
+  solution, residual = np.zeros_like(right), right
   direction = scaled = scale * residual
   product_of = (residual * scaled).sum(0)
   least = 1e-2 * np.linalg.norm(right, axis=0)
   for _ in range(len(right)):
     image = product(direction, curvature)
     step = product_of / np.maximum((direction * image).sum(0), 1e-300)
-    found, residual = found + step * direction, residual - step * image
+    solution, residual = solution + step * direction, residual - step * image
     if (np.linalg.norm(residual, axis=0) <= least).all():
       break
     scaled = scale * residual
     before, product_of = product_of, (residual * scaled).sum(0)
     direction = scaled + product_of / np.maximum(before, 1e-300) * direction
-  return found
+  return solution
 
 
 def top_k(scores: np.ndarray, k: np.ndarray) -> np.ndarray:

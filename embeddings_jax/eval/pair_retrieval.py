@@ -37,13 +37,13 @@ def pair_retrieval(embed: Callable[[Sequence[str]], Any], dataset: Any) -> dict[
   part = "test" if "test" in dataset.split else "all"
   rows = np.asarray(dataset.split.get("test", np.arange(len(dataset.items))))
   vectors, index = embedded(embed, [dataset.items[i] for i in rows], "pair_retrieval")
-  asked = (alike(dataset)[rows] == 1) & (index[:, 0] != index[:, 1])
-  if not asked.any():
+  is_query = (alike(dataset)[rows] == 1) & (index[:, 0] != index[:, 1])
+  if not is_query.any():
     raise InputError(f"pair_retrieval: no pair of {getattr(dataset, 'name', '')!r} is alike")
   candidates, column = np.unique(index[:, 1], return_inverse=True)
   # A query's pairs stand together, so that each is compared with the candidates once.
-  queries, query = np.unique(index[asked, 0], return_inverse=True)
-  column, rank = column[asked], np.empty(asked.sum(), int)
+  queries, query = np.unique(index[is_query, 0], return_inverse=True)
+  column, rank = column[is_query], np.empty(is_query.sum(), int)
   order = np.argsort(query, kind="stable")
   begins = np.searchsorted(query[order], np.arange(len(queries) + 1))
   for block, scores in cosines(vectors[queries], vectors[candidates]):
@@ -52,8 +52,8 @@ def pair_retrieval(embed: Callable[[Sequence[str]], Any], dataset: Any) -> dict[
       rival = candidates != queries[number]
       rival[column[pairs]] = False
       rank[pairs] = 1 + (row[rival] >= row[column[pairs]][:, None]).sum(1)
-  found = {f"{part}/recall_at_{k}": float((rank <= k).mean()) for k in FIRST}
-  return found | {f"{part}/mrr": float((1 / rank).mean()), "candidates": float(len(candidates))}
+  results = {f"{part}/recall_at_{k}": float((rank <= k).mean()) for k in FIRST}
+  return results | {f"{part}/mrr": float((1 / rank).mean()), "candidates": float(len(candidates))}
 
 
 PROTOCOL = Protocol(

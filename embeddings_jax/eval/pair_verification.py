@@ -43,7 +43,7 @@ def pair_verification(embed: Callable[[Sequence[str]], Any], dataset: Any, *, se
   parts = {part: rows for part, rows in dataset.split.items() if part in ("train", "dev", "test")}
   if "test" not in parts:
     parts = dict(zip(("train", "test"), (known[rows] for rows in split_rows({}, same[known], seed))))
-  found: dict[str, float] = {}
+  results: dict[str, float] = {}
   for part in [part for part in ("dev" if "dev" in parts else "train", "test") if part in parts]:
     rows = np.asarray(parts[part])
     rows = rows[same[rows] >= 0]
@@ -52,13 +52,13 @@ def pair_verification(embed: Callable[[Sequence[str]], Any], dataset: Any, *, se
                        "kind only, needs such as are alike and such as are not")
     cosine = cosines(*embedded(embed, [dataset.items[i] for i in rows], "pair_verification"))
     if part != "train":
-      found[f"{part}/verification_auc"] = roc_auc(cosine, same[rows] == 1)
+      results[f"{part}/verification_auc"] = roc_auc(cosine, same[rows] == 1)
     if part != "test":
-      found["verification_threshold"] = best_threshold(cosine, same[rows] == 1)
-    elif "verification_threshold" in found:
-      told = cosine >= found["verification_threshold"]
-      found["test/verification_accuracy"] = float((told == (same[rows] == 1)).mean())
-  return found
+      results["verification_threshold"] = best_threshold(cosine, same[rows] == 1)
+    elif "verification_threshold" in results:
+      accepted = cosine >= results["verification_threshold"]
+      results["test/verification_accuracy"] = float((accepted == (same[rows] == 1)).mean())
+  return results
 
 
 def best_threshold(scores: np.ndarray, positive: np.ndarray) -> float:

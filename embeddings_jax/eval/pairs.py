@@ -53,8 +53,8 @@ def embedded(
 def cosines(vectors: Any, index: np.ndarray) -> np.ndarray:
   """Returns cosine similarities of pairs of rows, float64 [n]; 0 for a zero vector."""
   first, second = vectors[index[:, 0]], vectors[index[:, 1]]
-  found = first.multiply(second).sum(1) if sparse.issparse(first) else (first * second).sum(1)
-  return np.round(np.asarray(found).ravel(), 12)  # Rounding must not break the ties of equal vectors.
+  products = first.multiply(second).sum(1) if sparse.issparse(first) else (first * second).sum(1)
+  return np.round(np.asarray(products).ravel(), 12)  # Rounding must not break the ties of equal vectors.
 
 
 def alike(dataset: Any) -> np.ndarray:

@@ -74,29 +74,29 @@ def probing(
   accuracy, weights = _probe(parts, np.concatenate([single, upto[1:]]), len(classes), seed)
   cumulative = np.concatenate([accuracy[:1], accuracy[num_layers:]])
   mix, gain, layer = weights[-1], np.diff(cumulative), np.arange(num_layers)
-  found = {f"test/layer_{i}/accuracy": float(accuracy[i]) for i in layer}
-  found |= {f"test/cumulative_{i}/accuracy": float(cumulative[i]) for i in layer}
-  found |= {f"mix_{i}": float(mix[i]) for i in layer}
-  found["center_of_gravity"] = float(layer @ mix)
-  found["expected_layer"] = float(layer[1:] @ gain / gain.sum()) if gain.sum() > 0 else float("nan")
+  results = {f"test/layer_{i}/accuracy": float(accuracy[i]) for i in layer}
+  results |= {f"test/cumulative_{i}/accuracy": float(cumulative[i]) for i in layer}
+  results |= {f"mix_{i}": float(mix[i]) for i in layer}
+  results["center_of_gravity"] = float(layer @ mix)
+  results["expected_layer"] = float(layer[1:] @ gain / gain.sum()) if gain.sum() > 0 else float("nan")
   train, test = parts["train"][1], parts["test"][1]
-  found["test/majority/accuracy"] = float((test == np.bincount(train).argmax()).mean())
+  results["test/majority/accuracy"] = float((test == np.bincount(train).argmax()).mean())
   if untrained is not None:
     parts = {part: _features(untrained, sentences, classes) for part, sentences in drawn.items()}
-    found["test/untrained/accuracy"] = float(_probe(parts, upto[-1:], len(classes), seed)[0][0])
-  return found
+    results["test/untrained/accuracy"] = float(_probe(parts, upto[-1:], len(classes), seed)[0][0])
+  return results
 
 
 def _drawn(dataset: Any, part: str, limit: int, seed: int) -> list[tuple[Sequence[str], Sequence[str]]]:
   """Sentences with their tags, until there are `limit` items."""
   (tags,) = dataset.labels.values()
-  found, count = [], 0
+  groups, count = [], 0
   for i in np.random.default_rng(seed).permutation(dataset.split[part]):
     if count >= limit:
       break
-    found.append((dataset.items[i], tags[i]))
+    groups.append((dataset.items[i], tags[i]))
     count += len(_items(tags[i]))
-  return found
+  return groups
 
 
 def _items(tags: Sequence[str]) -> list[tuple[int, int, str]]:
@@ -108,11 +108,11 @@ def _items(tags: Sequence[str]) -> list[tuple[int, int, str]]:
 
 def _asked(sentences: Sequence[tuple[Sequence[str], Sequence[str]]]) -> list[tuple[int, int, str]]:
   """The items of all sentences, by the numbers of their words in all of them."""
-  found, place = [], 0
+  answers, place = [], 0
   for words, tags in sentences:
-    found += [(place + first, place + last, kind) for first, last, kind in _items(tags)]
+    answers += [(place + first, place + last, kind) for first, last, kind in _items(tags)]
     place += len(words)
-  return found
+  return answers
 
 
 def _features(hidden: Hidden, sentences: Sequence[tuple[Sequence[str], Sequence[str]]],
@@ -133,8 +133,8 @@ def _probe(parts: dict[str, tuple[np.ndarray, np.ndarray]], masks: np.ndarray, n
   """Accuracy on `test` [num_probes] and weights of the layers [num_probes, L + 1]; `masks` [num_probes, L + 1] says
   which layers a probe sees. All probes are trained side by side on the same batches."""
   x, y = parts["train"]
-  mean, deviation = x.mean(0), x.std(0)
-  standardize = lambda x: jnp.asarray((x - mean) / np.maximum(deviation, 1e-6), jnp.float32)
+  mean, std = x.mean(0), x.std(0)
+  standardize = lambda x: jnp.asarray((x - mean) / np.maximum(std, 1e-6), jnp.float32)
   x, y = standardize(x), jnp.asarray(y, jnp.int32)
   held_out = {part: (standardize(parts[part][0]), parts[part][1]) for part in ("dev", "test")}
   num, masks = len(masks), jnp.asarray(masks)

@@ -53,16 +53,16 @@ def retrieval(embed: Callable[[Any], Any], dataset: Any, *, seed: int = 0) -> di
                                         f"ndcg_at_{FIRST}": []}
     for rows, scores in cosines(vectors[test], vectors[train]):
       relevant = labels[train] == labels[test][rows][:, None]
-      asked = relevant.any(1)
+      answerable = relevant.any(1)
       near = nearest(scores, FIRST)
-      hits = np.take_along_axis(relevant, near, 1)[asked]
+      hits = np.take_along_axis(relevant, near, 1)[answerable]
       measured[f"precision_at_{FIRST}"] += hits.mean(1).tolist()
-      measured[f"recall_at_{FIRST}"] += (hits.sum(1) / relevant[asked].sum(1)).tolist()
-      for row in zip(scores[asked], relevant[asked]):
-        found = places(*row)
-        measured["map"].append(average_precision(found))
-        measured["mrr"].append(float(1 / (1 + (found.last - found.relevant).min())))
-        measured[f"ndcg_at_{FIRST}"].append(ndcg(found, FIRST))
+      measured[f"recall_at_{FIRST}"] += (hits.sum(1) / relevant[answerable].sum(1)).tolist()
+      for row in zip(scores[answerable], relevant[answerable]):
+        ranks = places(*row)
+        measured["map"].append(average_precision(ranks))
+        measured["mrr"].append(float(1 / (1 + (ranks.last - ranks.relevant).min())))
+        measured[f"ndcg_at_{FIRST}"].append(ndcg(ranks, FIRST))
     results |= {f"{name}/test/{key}": float(np.mean(values)) for key, values in measured.items() if values}
   return results
 
@@ -87,16 +87,16 @@ def places(scores: np.ndarray, relevant: np.ndarray) -> Places:
   return Places(1 + len(every) - np.searchsorted(every, own, "right"), no_less(every), no_less(own))
 
 
-def average_precision(found: Places) -> float:
+def average_precision(ranks: Places) -> float:
   """The mean over the relevant items of the precision down to each."""
-  return float((found.relevant / found.last).mean())
+  return float((ranks.relevant / ranks.last).mean())
 
 
-def ndcg(found: Places, k: int) -> float:
+def ndcg(ranks: Places, k: int) -> float:
   """Normalized discounted cumulative gain of the first k places."""
   gains = lambda place: GAINS[np.minimum(place, k)]  # Of all places down to this one.
-  tied = (gains(found.last) - gains(found.first - 1)) / (found.last - found.first + 1)
-  return float(tied.sum() / gains(len(found.last)))
+  tied = (gains(ranks.last) - gains(ranks.first - 1)) / (ranks.last - ranks.first + 1)
+  return float(tied.sum() / gains(len(ranks.last)))
 
 
 def unit_rows(vectors: Any, protocol: str, dtype: Any = np.float32) -> Any:
@@ -105,13 +105,13 @@ def unit_rows(vectors: Any, protocol: str, dtype: Any = np.float32) -> Any:
   Raises:
     InputError: one of them is not finite.
   """
-  given = sparse.issparse(vectors)
-  vectors = sparse.csr_array(vectors, dtype=dtype, copy=True) if given else np.asarray(vectors, dtype)
+  is_sparse = sparse.issparse(vectors)
+  vectors = sparse.csr_array(vectors, dtype=dtype, copy=True) if is_sparse else np.asarray(vectors, dtype)
   squares = (vectors ** 2).sum(1)
   if not np.isfinite(squares).all():
     raise InputError(f"{protocol}: the embedding of row {np.flatnonzero(~np.isfinite(squares))[0]} is not finite")
   scale = 1 / np.sqrt(np.maximum(squares, np.float32(1e-30)))
-  if not given:
+  if not is_sparse:
     return vectors * scale[:, None]
   vectors.data *= np.repeat(scale, np.diff(vectors.indptr))
   return vectors
@@ -119,11 +119,11 @@ def unit_rows(vectors: Any, protocol: str, dtype: Any = np.float32) -> Any:
 
 def cosines(queries: Any, table: Any) -> Iterator[tuple[slice, np.ndarray]]:
   """Products of unit rows, some queries at a time: `(rows, [num_rows, len(table)])`."""
-  turned = table.T.tocsr() if sparse.issparse(table) else table.T
+  transposed = table.T.tocsr() if sparse.issparse(table) else table.T
   for first in range(0, queries.shape[0], BLOCK):
     rows = slice(first, first + BLOCK)
-    found = queries[rows] @ turned
-    yield rows, found.toarray() if sparse.issparse(found) else found
+    scores = queries[rows] @ transposed
+    yield rows, scores.toarray() if sparse.issparse(scores) else scores
 
 
 def nearest(scores: np.ndarray, k: int) -> np.ndarray:

@@ -64,17 +64,17 @@ def sts(embed: Callable[[Sequence[str]], Any], dataset: Any) -> dict[str, float]
             for name in names]
     return {"all/spearman": spearman(cosine, score[rows], f"{dataset.name}: spearman"),
             "mean/spearman": float(np.mean(each)), "wmean/spearman": float(np.average(each, weights=counts))}
-  found = {}
+  results = {}
   parts = [part for part in ("dev", "test") if part in dataset.split] or ["all"]
   for part in parts:
     check_scores("sts", f"{dataset.name}, part {part},", score[dataset.split.get(part, every)])
   for part in parts:
     rows = np.asarray(dataset.split.get(part, every))
     vectors, index = embedded(embed, [dataset.items[i] for i in rows], "sts")
-    found[f"{part}/spearman"] = spearman(cosines(vectors, index), score[rows], f"{dataset.name}: {part}/spearman")
+    results[f"{part}/spearman"] = spearman(cosines(vectors, index), score[rows], f"{dataset.name}: {part}/spearman")
     if part == "dev":
-      found |= _alignment_and_uniformity(vectors, index[score[rows] > ALIKE])
-  return found
+      results |= _alignment_and_uniformity(vectors, index[score[rows] > ALIKE])
+  return results
 
 
 def average(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -88,10 +88,10 @@ def average(metrics: Mapping[str, float]) -> dict[str, float]:
 
 def _alignment_and_uniformity(vectors: Any, alike: np.ndarray) -> dict[str, float]:
   dense = jnp.asarray(vectors.toarray() if hasattr(vectors, "toarray") else vectors, jnp.float32)
-  found = {"dev/uniformity": float(uniformity.uniformity(dense))}
+  results = {"dev/uniformity": float(uniformity.uniformity(dense))}
   if len(alike):
-    found["dev/alignment"] = float(uniformity.alignment(dense[alike[:, 0]], dense[alike[:, 1]]))
-  return found
+    results["dev/alignment"] = float(uniformity.alignment(dense[alike[:, 0]], dense[alike[:, 1]]))
+  return results
 
 
 PROTOCOL = Protocol(

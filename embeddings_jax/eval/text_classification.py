@@ -93,9 +93,10 @@ def text_classification(
   own = _most_frequent(word.lower() for words in texts["train"] for word in words)
   if not known:
     raise InputError(f"text_classification: the vectors know no word of {getattr(dataset, 'name', 'the data set')!r}")
-  given = np.asarray(embed(list(known)), np.float32)
-  given /= np.maximum(np.linalg.norm(given, axis=1).mean(), 1e-30)
-  draw = lambda words: (noise.normal(size=(len(words), given.shape[1])) / np.sqrt(given.shape[1])).astype(np.float32)
+  vectors = np.asarray(embed(list(known)), np.float32)
+  vectors /= np.maximum(np.linalg.norm(vectors, axis=1).mean(), 1e-30)
+  dim = vectors.shape[1]
+  draw = lambda words: (noise.normal(size=(len(words), dim)) / np.sqrt(dim)).astype(np.float32)
   random, task = draw(known), draw(own)
   tokens = {
       "known": {name: _tokens(listed, lambda word: known.get(forms[word], -1)) for name, listed in texts.items()},
@@ -103,11 +104,11 @@ def text_classification(
   targets = {name: jnp.asarray(labels[rows], jnp.int32) for name, rows in parts.items()}
 
   metrics = {}
-  for name, table, index in (("frozen", given, "known"), ("finetuned", given, "known"),
+  for name, table, index in (("frozen", vectors, "known"), ("finetuned", vectors, "known"),
                              ("random_frozen", random, "known"), ("random_finetuned", random, "known"),
                              ("task", task, "own")):
     inputs = {part: jnp.asarray(rows) for part, rows in tokens[index].items()}
-    start = {"weight": jnp.zeros((given.shape[1], len(classes))), "bias": jnp.zeros(len(classes))}
+    start = {"weight": jnp.zeros((vectors.shape[1], len(classes))), "bias": jnp.zeros(len(classes))}
     frozen = name.endswith("frozen")
     if frozen:
       inputs = {part: _mean(jnp.asarray(table), rows) for part, rows in inputs.items()}
@@ -169,8 +170,8 @@ def _accuracy(params: Any, inputs: Array, targets: Array) -> float:
 def _in_blocks(function: Callable[..., Array], params: Any, inputs: Array) -> Array:
   """`function(params, inputs)`, a batch of rows at a time: the vectors of all words of all texts are too many."""
   padded = jnp.pad(inputs, [(0, -len(inputs) % BATCH_SIZE), (0, 0)])
-  found = jax.lax.map(lambda rows: function(params, rows), padded.reshape(-1, BATCH_SIZE, inputs.shape[1]))
-  return found.reshape(-1, found.shape[-1])[:len(inputs)]
+  mapped = jax.lax.map(lambda rows: function(params, rows), padded.reshape(-1, BATCH_SIZE, inputs.shape[1]))
+  return mapped.reshape(-1, mapped.shape[-1])[:len(inputs)]
 
 
 def _most_frequent(words: Any) -> dict[str, int]:

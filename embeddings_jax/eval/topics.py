@@ -60,14 +60,14 @@ def topics(
   items = [dataset.items[i] for i in train]
   best = top_words(topics, COHERENCE_WORDS)
   bags = [encoder.bag(item)[0] for item in items]
-  found = {"npmi": npmi(best, _presence(bags, topics.shape[1]))}
+  results = {"npmi": npmi(best, _presence(bags, topics.shape[1]))}
   if isinstance(items[0], str):
-    found["npmi_window"] = npmi(best, windows([encoder.tokens(item) for item in items], topics.shape[1], best))
-  found["diversity"] = diversity(top_words(topics, DIVERSITY_WORDS))
+    results["npmi_window"] = npmi(best, windows([encoder.tokens(item) for item in items], topics.shape[1], best))
+  results["diversity"] = diversity(top_words(topics, DIVERSITY_WORDS))
   part = "test" if "test" in dataset.split else "all"
   items = [dataset.items[i] for i in dataset.split[part]] if part == "test" else items
   scores = perplexity(embed, [encoder.bag(item) for item in items], topics, encoder.vocabulary, seed)
-  return found | {f"{part}/{name}": value for name, value in scores.items()}
+  return results | {f"{part}/{name}": value for name, value in scores.items()}
 
 
 def top_words(topics: np.ndarray, number: int) -> np.ndarray:
@@ -96,14 +96,14 @@ def windows(tokens: Sequence[np.ndarray], vocab_size: int, words: np.ndarray, si
   first_window = np.repeat(np.cumsum(number) - number, length)
   position = np.concatenate([np.arange(n) for n in length])
   token = np.concatenate(tokens)
-  wanted = np.isin(token, words)
+  relevant = np.isin(token, words)
   # A token is in the windows that begin from size - 1 places before it up to itself, as far as they exist.
-  begin = np.maximum(position - size + 1, 0)[wanted]
-  end = np.minimum(position, np.repeat(number, length) - 1)[wanted]
+  begin = np.maximum(position - size + 1, 0)[relevant]
+  end = np.minimum(position, np.repeat(number, length) - 1)[relevant]
   spread = end - begin + 1
   inside = np.arange(int(spread.sum())) - np.repeat(np.cumsum(spread) - spread, spread)
-  row = np.repeat(first_window[wanted] + begin, spread) + inside
-  table = sparse.csr_array((np.ones(len(row)), (row, np.repeat(token[wanted], spread))),
+  row = np.repeat(first_window[relevant] + begin, spread) + inside
+  table = sparse.csr_array((np.ones(len(row)), (row, np.repeat(token[relevant], spread))),
                            shape=(int(number.sum()), vocab_size))
   table.data[:] = 1  # A word may be in a window twice.
   return table

@@ -107,9 +107,9 @@ def line_and_plane(plt: Any, parts: dict[str, np.ndarray], x: np.ndarray, datase
       axes.plot_surface(*np.moveaxis(surface, -1, 0), color="0.5", alpha=0.25)
       axes.set_zlabel(names[seen[2]])
       axes.set_aspect("equal")
-    found, many = ("line", "two") if k == 1 else ("plane", "three")
+    subspace, many = ("line", "two") if k == 1 else ("plane", "three")
     where = "" if x.shape[1] == k + 1 else f", seen in {many} of {x.shape[1]} features"
-    axes.set(xlabel=names[seen[0]], ylabel=names[seen[1]], title=f"Best {found}{where}")
+    axes.set(xlabel=names[seen[0]], ylabel=names[seen[1]], title=f"Best {subspace}{where}")
   return figure
 
 

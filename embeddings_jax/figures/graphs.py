@@ -74,8 +74,8 @@ def _colors(dataset: Any, rows: np.ndarray) -> tuple[str, np.ndarray, list[Any]]
       classes = order[:MAX_CLASSES].tolist()
     else:
       first = labels[rows]
-      found, counts = np.unique(first[first != ""] if first.dtype.kind == "U" else first, return_counts=True)
-      classes = found[np.argsort(-counts, kind="stable")][:MAX_CLASSES].tolist()
+      names, counts = np.unique(first[first != ""] if first.dtype.kind == "U" else first, return_counts=True)
+      classes = names[np.argsort(-counts, kind="stable")][:MAX_CLASSES].tolist()
     return name, np.array([classes.index(each) if each in classes else -1 for each in first.tolist()]), classes
   return "", np.full(len(rows), -1), []
 

@@ -79,8 +79,8 @@ def _ellipses(plt: Any, axes: Any, parts: dict[str, np.ndarray], resp: np.ndarra
   for mean, covariance, color in zip((parts["means"] - center) @ basis, parts["covariances"], colors):
     values, directions = np.linalg.eigh(basis.T @ covariance @ basis)
     outline = directions @ (np.sqrt(np.maximum(values, 0))[:, None] * circle)
-    for deviations in (1, 2):
-      axes.plot(*(mean[:, None] + deviations * outline), color=color, linewidth=1.8 / deviations)
+    for num_std in (1, 2):
+      axes.plot(*(mean[:, None] + num_std * outline), color=color, linewidth=1.8 / num_std)
     axes.plot(*mean, marker="x", color=color)
 
 

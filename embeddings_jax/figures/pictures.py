@@ -19,23 +19,23 @@ NUM_PICTURES = 12  # Images in a row.
 NUM_SAMPLES = 5 * NUM_PICTURES
 
 
-def reconstructions(plt: Any, found: Mapping[str, np.ndarray]) -> Any:
+def reconstructions(plt: Any, images: Mapping[str, np.ndarray]) -> Any:
   """Draws rows of images: the original, where there is one the masked or corrupted image, and the reconstruction.
 
   Args:
     plt: `matplotlib.pyplot`.
-    found: `original`, `reconstructed` and maybe `masked` or `corrupted` [n, height, width, channels]; with `masked`
+    images: `original`, `reconstructed` and maybe `masked` or `corrupted` [n, height, width, channels]; with `masked`
       also `mask`. The mean PSNR stands beside rows of denoising models.
   """
-  rows = [name for name in ("original", "masked", "corrupted", "reconstructed") if name in found]
+  rows = [name for name in ("original", "masked", "corrupted", "reconstructed") if name in images]
   title = "Reconstructions"
-  if "masked" in found:
-    title = f"{found['mask'].mean():.0%} of the patches hidden, and filled in"
+  if "masked" in images:
+    title = f"{images['mask'].mean():.0%} of the patches hidden, and filled in"
   labels = rows
-  if "corrupted" in found:
-    decibels = lambda name: float(np.mean(psnr(jnp.asarray(found["original"]), jnp.asarray(found[name]))))
+  if "corrupted" in images:
+    decibels = lambda name: float(np.mean(psnr(jnp.asarray(images["original"]), jnp.asarray(images[name]))))
     labels = [name if name == "original" else f"{name}\n{decibels(name):.1f} dB" for name in rows]
-  return _grid(plt, [found[name] for name in rows], title, labels)
+  return _grid(plt, [images[name] for name in rows], title, labels)
 
 
 def samples(plt: Any, images: np.ndarray) -> Any:
@@ -121,13 +121,13 @@ def _draw_reconstructions(plt: Any, drawing: Any) -> Any:
   batch = drawing.encoder.encode([items[i] for i in np.linspace(0, len(items) - 1, NUM_PICTURES).astype(int)])
   if not any(_are_images(value) for value in batch.values()):
     return None
-  found = drawing.output("reconstruct", batch)
-  found = dict(found) if hasattr(found, "keys") else {"reconstructed": found}
-  if not _are_images(found.get("reconstructed")):
+  images = drawing.output("reconstruct", batch)
+  images = dict(images) if hasattr(images, "keys") else {"reconstructed": images}
+  if not _are_images(images.get("reconstructed")):
     return None
-  if "original" not in found:
-    found["original"] = np.asarray(unit(jax.device_put(next(filter(_are_images, batch.values())))))
-  return reconstructions(plt, found)
+  if "original" not in images:
+    images["original"] = np.asarray(unit(jax.device_put(next(filter(_are_images, batch.values())))))
+  return reconstructions(plt, images)
 
 
 def _draw_samples(plt: Any, drawing: Any) -> Any:

@@ -17,11 +17,11 @@ def mosaic(tiles: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
   """Returns tiles [n, size, size, channels] side by side with white lines between them, the rest white."""
   number, size, _, channels = tiles.shape
   rows = -(-number // columns)
-  found = np.ones((rows * (size + gap) - gap, columns * (size + gap) - gap, channels), np.float32)
+  canvas = np.ones((rows * (size + gap) - gap, columns * (size + gap) - gap, channels), np.float32)
   for i, tile in enumerate(np.clip(tiles, 0, 1)):
     row, column = (size + gap) * np.array(divmod(i, columns))
-    found[row:row + size, column:column + size] = tile
-  return found
+    canvas[row:row + size, column:column + size] = tile
+  return canvas
 
 
 def relative_patches(patches: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -44,8 +44,8 @@ def examples(plt: Any, images: np.ndarray, shown: Mapping[str, Sequence[np.ndarr
   """
   rows = {"image": list(images), **shown}
   figure, axes = plt.subplots(len(rows), len(images), figsize=(1.4 * len(images), 1.5 * len(rows)), squeeze=False)
-  for line, (name, pictures) in zip(axes, rows.items()):
-    for place, picture in zip(line, pictures):
+  for line, (name, row) in zip(axes, rows.items()):
+    for place, picture in zip(line, row):
       place.imshow(np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
       place.set(xticks=[], yticks=[])
       place.set_frame_on(False)
@@ -98,10 +98,10 @@ def _is_of_images(drawing: Any) -> bool:
   """Returns whether `draws` gives examples of images, and not words."""
   try:
     batch = drawing.encoder.encode([drawing.dataset.items[0]])
-    found = jax.eval_shape(drawing.outputs["draws"], drawing.state, batch, jax.random.key(0))
+    shapes = jax.eval_shape(drawing.outputs["draws"], drawing.state, batch, jax.random.key(0))
   except (TypeError, ValueError, KeyError):
     return False
-  return hasattr(found, "keys") and ({"patches", "tiles", "hidden"} & found.keys()) != set()
+  return hasattr(shapes, "keys") and ({"patches", "tiles", "hidden"} & shapes.keys()) != set()
 
 
 FIGURES = (

@@ -52,8 +52,8 @@ def _draw_lines(path: str, x: Sequence[float], lines: Mapping[str, Sequence[tupl
   plt = canvas.pyplot()
   figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
   for name, points in lines.items():
-    values, deviations = np.transpose(points)
-    axes.errorbar(x, values, deviations if deviations.any() else None, marker="o", capsize=3, label=name)
+    values, std = np.transpose(points)
+    axes.errorbar(x, values, std if std.any() else None, marker="o", capsize=3, label=name)
   if log:
     axes.set_xscale("log")
   axes.set(title=title, xlabel=xlabel, ylabel=ylabel)

@@ -68,16 +68,16 @@ def pretraining(plt: Any, records: Sequence[dict[str, float]], facts: Mapping[st
   return figure
 
 
-def probing(plt: Any, name: str, found: Mapping[str, float]) -> Any:
+def probing(plt: Any, name: str, accuracies: Mapping[str, float]) -> Any:
   """Weights of the layers in the mixture, what each adds to those below it, and what it tells alone."""
-  layers = range(sum(key.startswith("mix_") for key in found))
-  scores = {kind: [found[f"test/{kind}_{i}/accuracy"] for i in layers] for kind in ("layer", "cumulative")}
+  layers = range(sum(key.startswith("mix_") for key in accuracies))
+  scores = {kind: [accuracies[f"test/{kind}_{i}/accuracy"] for i in layers] for kind in ("layer", "cumulative")}
   figure, (weights, gains, accuracy) = plt.subplots(1, 3, figsize=(11, 3.2))
-  weights.bar(layers, [found[f"mix_{i}"] for i in layers], color="tab:blue")
-  weights.set(ylabel="weight in the mixture", title=f"center of gravity {found['center_of_gravity']:.2f}")
-  weights.axvline(found["center_of_gravity"], color="black", linestyle=":")
+  weights.bar(layers, [accuracies[f"mix_{i}"] for i in layers], color="tab:blue")
+  weights.set(ylabel="weight in the mixture", title=f"center of gravity {accuracies['center_of_gravity']:.2f}")
+  weights.axvline(accuracies["center_of_gravity"], color="black", linestyle=":")
   gains.bar(layers[1:], np.diff(scores["cumulative"]), color="tab:purple")
-  expected = found.get("expected_layer", float("nan"))
+  expected = accuracies.get("expected_layer", float("nan"))
   gains.set(ylabel="accuracy that it adds", xlim=weights.get_xlim())
   gains.set_title(f"expected layer {expected:.2f}" if np.isfinite(expected) else "upper layers add nothing")
   if np.isfinite(expected):
@@ -86,8 +86,8 @@ def probing(plt: Any, name: str, found: Mapping[str, float]) -> Any:
   accuracy.plot(layers, scores["layer"], marker="o", label="this layer")
   accuracy.plot(layers, scores["cumulative"], marker="s", label="up to this layer")
   for key, style in (("untrained", "--"), ("majority", ":")):
-    if f"test/{key}/accuracy" in found:
-      accuracy.axhline(found[f"test/{key}/accuracy"], color="gray", linestyle=style, label=key)
+    if f"test/{key}/accuracy" in accuracies:
+      accuracy.axhline(accuracies[f"test/{key}/accuracy"], color="gray", linestyle=style, label=key)
   accuracy.set(ylabel="accuracy", title="linear probes")
   accuracy.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
   for axes in (weights, gains, accuracy):

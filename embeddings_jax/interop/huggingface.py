@@ -170,24 +170,24 @@ def sentence_model(directory: str | os.PathLike) -> SentenceModel:
   if not path.exists():
     return SentenceModel(folder)
   _refuse_prompt(folder / "config_sentence_transformers.json")
-  found = SentenceModel(folder, strip=True)
+  sentence = SentenceModel(folder, strip=True)
   for i, module in enumerate(read_json(path, list)):
     if not isinstance(module, dict):
       raise InputError(f"{path}: module {i} is no object")
     kind = json_field(module, "type", str, path).rpartition(".")[2]
     place = _inside(folder, json_field(module, "path", str, path, ""), f"{path}: module {i}")
     if kind == "Transformer" and i == 0:
-      found = _with_transformer(found, place)
-    elif kind == "Pooling" and not found.pooling and i > 0:
-      found = found._replace(pooling=_pooling(place / "config.json"))
-    elif kind == "Normalize" and found.pooling:
-      found = found._replace(normalize=True)
+      sentence = _with_transformer(sentence, place)
+    elif kind == "Pooling" and not sentence.pooling and i > 0:
+      sentence = sentence._replace(pooling=_pooling(place / "config.json"))
+    elif kind == "Normalize" and sentence.pooling:
+      sentence = sentence._replace(normalize=True)
     else:
       raise InputError(f"{path}: module {i} is of type {kind[:60]!r}; supported are a Transformer, then Pooling, "
                        "then Normalize")
-  if not found.pooling:
+  if not sentence.pooling:
     raise InputError(f"{path}: names no Pooling; sentence-transformers needs one")
-  return found
+  return sentence
 
 
 def text_encoder(sentence: SentenceModel, hyper: Mapping[str, Any]) -> "SubwordEncoder":
@@ -253,18 +253,18 @@ def _inside(folder: Path, name: str, where: str) -> Path:
   return place
 
 
-def _with_transformer(found: SentenceModel, place: Path) -> SentenceModel:
+def _with_transformer(sentence: SentenceModel, place: Path) -> SentenceModel:
   """The options of a Transformer module; its file is named after the architecture in older directories."""
-  found = found._replace(folder=place)
+  sentence = sentence._replace(folder=place)
   path = next((place / name for name in _TRANSFORMER_CONFIGS if (place / name).exists()), None)
   if path is None:
-    return found
+    return sentence
   options = Fields.of(path)
   for key in ("model_args", "tokenizer_args", "config_args", "processing_kwargs", "method_output_name"):
     options.refuse(key, None, {})
   options.refuse("transformer_task", None, "feature-extraction")
   length = options.integer("max_seq_length") if options.values.get("max_seq_length") is not None else None
-  return found._replace(max_length=length, lowercase=options.flag("do_lower_case", False))
+  return sentence._replace(max_length=length, lowercase=options.flag("do_lower_case", False))
 
 
 _TRANSFORMER_CONFIGS = ("sentence_bert_config.json", *(f"sentence_{kind}_config.json" for kind in (
@@ -338,13 +338,13 @@ def _special_ids(tokenizer: bytes | None, kind: str) -> dict[str, Any]:
   vocabulary = described["model"].get("vocab", {})
   ids = dict(vocabulary) if isinstance(vocabulary, dict) else {}
   ids |= {item["content"]: item["id"] for item in described.get("added_tokens", [])}
-  found = {f"{role}_id": next((ids[form] for form in _ROLES[role] if form in ids), None)
-           for role in ("pad_token", "bos_token", "eos_token")}
+  special_ids = {f"{role}_id": next((ids[form] for form in _ROLES[role] if form in ids), None)
+                 for role in ("pad_token", "bos_token", "eos_token")}
   if kind in ("gpt2", "openai-gpt"):
-    found["bos_token_id"] = found["eos_token_id"]
+    special_ids["bos_token_id"] = special_ids["eos_token_id"]
   if kind == "roberta":  # Positions are counted from the padding's id on.
-    found["pad_token_id"] = 1
-  return found
+    special_ids["pad_token_id"] = 1
+  return special_ids
 
 
 def _hyper(config: Fields, kind: str) -> tuple[str, dict[str, Any]]:

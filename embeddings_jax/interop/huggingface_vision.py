@@ -202,13 +202,13 @@ def processor(directory: str | os.PathLike, shape: Sequence[int]) -> Processor |
     crop = crop if isinstance(crop, tuple) else (crop, crop)
   resample = options.values.get("resample")
   try:
-    found = Processor(resize, 2 if resample is None else resample, crop).checked()
+    settings = Processor(resize, 2 if resample is None else resample, crop).checked()
   except InputError as error:
     raise InputError(f"{path}: {error}") from error
-  if (size := found.size(*shape[:2])) != tuple(shape[:2]):
+  if (size := settings.size(*shape[:2])) != tuple(shape[:2]):
     raise InputError(f"{path}: makes images of {size[0]} x {size[1]} pixels, config.json's image_size is "
                      f"{shape[0]} x {shape[1]}; interpolated positions are not supported")
-  return found
+  return settings
 
 
 def _processor_options(path: Path) -> Fields:

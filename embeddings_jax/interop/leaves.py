@@ -123,9 +123,9 @@ def read_leaf(leaf: Leaf, num_layers: int, get: Callable[[str, tuple[int, ...]],
 
 def write_leaf(leaf: Leaf, num_layers: int, value: np.ndarray) -> dict[str, np.ndarray]:
   """The tensors of our array, by name."""
-  wanted = (num_layers, *leaf.shape) if leaf.stacked else leaf.shape
-  if value.shape != wanted:
-    raise InputError(f"params/{leaf.path} has shape {value.shape}, the hyperparameters say {wanted}")
+  shape = (num_layers, *leaf.shape) if leaf.stacked else leaf.shape
+  if value.shape != shape:
+    raise InputError(f"params/{leaf.path} has shape {value.shape}, the hyperparameters say {shape}")
   tensors = {}
   for i, layer in enumerate(value if leaf.stacked else value[None]):
     joined = layer.reshape(*leaf.matrix[:-1], len(leaf.names), leaf.matrix[-1])
@@ -182,9 +182,9 @@ class Tensors:
       raise InputError(f"{self.folder}: the weights lack the tensor {name}, which config.json asks for")
     file = self.where[name]
     stored = self._files[file].get_slice(self._stored[name])
-    found = tuple(stored.get_shape())
-    if found != shape:
-      raise InputError(f"{file}: {name} has shape {found}, config.json says {shape}")
+    stored_shape = tuple(stored.get_shape())
+    if stored_shape != shape:
+      raise InputError(f"{file}: {name} has shape {stored_shape}, config.json says {shape}")
     if stored.get_dtype() not in DTYPES:
       raise InputError(f"{file}: {name} is of type {stored.get_dtype()}, should be {', '.join(DTYPES.values())}")
     self.used.add(name)

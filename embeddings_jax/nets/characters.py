@@ -39,12 +39,12 @@ class CharacterNetwork(nn.Module):
   def __call__(self, characters: Integer[Array, "*shape places"]) -> Float[Array, "*shape dim"]:
     x = nn.Embed(self.num_characters, self.character_dim, embedding_init=_uniform, dtype=self.dtype,
                  name="embedding")(characters.astype(jnp.int32))
-    places, found = characters.shape[-1], []
+    places, features = characters.shape[-1], []
     for width, number in self.filters:
       sides = jnp.concatenate([x[..., i:places - width + 1 + i, :] for i in range(width)], -1)
       dense = nn.Dense(number, dtype=self.dtype, name=f"width_{width}")
-      found.append(nn.relu(dense(sides).max(-2)))
-    x = jnp.concatenate(found, -1)
+      features.append(nn.relu(dense(sides).max(-2)))
+    x = jnp.concatenate(features, -1)
     for i in range(self.num_highway):
       carry = nn.Dense(x.shape[-1], dtype=self.dtype, name=f"gate_{i}", bias_init=nn.initializers.constant(-2.0))(x)
       new = nn.relu(nn.Dense(x.shape[-1], dtype=self.dtype, name=f"highway_{i}")(x))

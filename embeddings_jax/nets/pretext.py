@@ -94,9 +94,9 @@ def cell_means(maps: Float[Array, "batch h w dim"], rows: int, columns: int) -> 
 
 def variables_of(params: Any, extra: Mapping[str, Any], part: str = "encoder") -> dict[str, Any]:
   """Returns the variables of one part of a network, its parameters and running statistics."""
-  found = {"params": params[part]}
+  variables = {"params": params[part]}
   statistics = extra.get("batch_stats", {})
-  return found | ({"batch_stats": statistics[part]} if part in statistics else {})
+  return variables | ({"batch_stats": statistics[part]} if part in statistics else {})
 
 
 def layer_maps(encoder: nn.Module, variables: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[
@@ -108,9 +108,9 @@ def layer_maps(encoder: nn.Module, variables: Mapping[str, Any], batch: Mapping[
     maps = {f"block_{i}": hidden[:, i].reshape(len(hidden), *grid, -1) for i in range(hidden.shape[1])}
   else:
     is_block = lambda module, method: method == "__call__" and (module.name or "").startswith("block_")
-    _, found = encoder.apply(variables, batch["image"], capture_intermediates=is_block, mutable=["intermediates"])
-    found = found["intermediates"]
-    maps = {f"block_{i}": found[f"block_{i}"]["__call__"][0] for i in range(len(found))}
+    _, captured = encoder.apply(variables, batch["image"], capture_intermediates=is_block, mutable=["intermediates"])
+    captured = captured["intermediates"]
+    maps = {f"block_{i}": captured[f"block_{i}"]["__call__"][0] for i in range(len(captured))}
   return {name: value.astype(jnp.float32) for name, value in maps.items()}
 
 
@@ -161,8 +161,8 @@ def applied(network: nn.Module, params: Any, extra: Mapping[str, Any], *argument
   variables = {"params": params} | {name: extra[name] for name in ("batch_stats",) if name in extra}
   if deterministic or "batch_stats" not in extra:
     return network.apply(variables, *arguments, deterministic=deterministic, method=method), dict(extra)
-  found, moved = network.apply(variables, *arguments, deterministic=False, method=method, mutable=["batch_stats"])
-  return found, {**extra, **moved}
+  outputs, moved = network.apply(variables, *arguments, deterministic=False, method=method, mutable=["batch_stats"])
+  return outputs, {**extra, **moved}
 
 
 def forgetful(network: nn.Module) -> nn.Module:

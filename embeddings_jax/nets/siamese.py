@@ -58,10 +58,10 @@ class Siamese(nn.Module):
     """`h` [B, dim], `z` and `q`, all float32; of `batch` its `image` and `mask`."""
     h, mask = self.represent(batch, deterministic), batch.get("mask")
     z = self.projector(h, mask, deterministic=deterministic)
-    found = {"h": h, "z": z}
+    outputs = {"h": h, "z": z}
     if self.predictor is not None:
-      found["q"] = self.predictor(z, mask, deterministic=deterministic)
-    return found
+      outputs["q"] = self.predictor(z, mask, deterministic=deterministic)
+    return outputs
 
   def represent(self, batch: Mapping[str, Any], deterministic: bool = True) -> Float[Array, "batch dim"]:
     """h, the mean over places."""

@@ -143,8 +143,8 @@ class Transformer(nn.Module):
     collected = []
     for i, params in enumerate(_unstacked(layers["params"], self.num_layers)):
       step = top if i == self.num_layers - 1 else body
-      x, found = step(x, {"params": params, **({"rng": layers["rng"][i]} if "rng" in layers else {})})
-      collected.append(found)
+      x, output = step(x, {"params": params, **({"rng": layers["rng"][i]} if "rng" in layers else {})})
+      collected.append(output)
     return x, None if not collected or collected[0] is None else jnp.stack(collected)
 
   def _parameters(self, dim):

@@ -280,8 +280,8 @@ def rotated(image: Float[Array, "height width channels"], quarters: int | Int[Ar
   """The square image turned counterclockwise by 0 to 3 quarters of a turn."""
   if image.shape[0] != image.shape[1]:
     raise InputError(f"rotation: images of {image.shape[0]} x {image.shape[1]} pixels are not square")
-  turned = jnp.where(quarters % 2 == 1, jnp.rot90(image), image)
-  return jnp.where(quarters >= 2, turned[::-1, ::-1], turned)
+  quarter_turned = jnp.where(quarters % 2 == 1, jnp.rot90(image), image)
+  return jnp.where(quarters >= 2, quarter_turned[::-1, ::-1], quarter_turned)
 
 
 def cutout(size: int, probability: float, *, fill: float = 0.5) -> Op:
@@ -372,8 +372,8 @@ def color_jitter(
                          change[:, None] * jnp.array([[1., 0, 0], [1, -1, 0], [1, 0, -1]]), precision="highest")
     for late in (False, True) if colored else (False,):
       if late:
-        turned = adjust_hue(image, jax.random.uniform(rng_hue, minval=-hue, maxval=hue))
-        image = jnp.where(applies, turned, image)
+        shifted = adjust_hue(image, jax.random.uniform(rng_hue, minval=-hue, maxval=hue))
+        image = jnp.where(applies, shifted, image)
       for of_image, of_mean, of_luma in weights[int(late)]:
         luma = gray(image)
         image = jnp.clip(image + (of_image * image + (of_mean * luma.mean() + of_luma * luma)), 0, 1)
@@ -480,10 +480,10 @@ def blurred(image: Float[Array, "height width channels"], sigma: float | Float[A
   def smoothing(length):
     place, center = jnp.arange(length), jnp.arange(length)[:, None]
 
-    def weight(place, there=True):
+    def weight(place, valid=True):
       distance = place - center
       gaussian = jnp.exp(-0.5 * (distance / jnp.maximum(sigma, 1e-3))**2)  # exp(-5e5) is 0.
-      return jnp.where((jnp.abs(distance) <= kernel_size // 2) & there, gaussian, 0)
+      return jnp.where((jnp.abs(distance) <= kernel_size // 2) & valid, gaussian, 0)
 
     mirrored = weight(-place, place > 0) + weight(2 * (length - 1) - place, place < length - 1)
     total = weight(place) + mirrored

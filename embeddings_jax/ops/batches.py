@@ -126,8 +126,8 @@ def check_values(model: str, batch: Any) -> None:
 
 
 def _missing(model: str, batch: Mapping[str, Any], name: str, axes: Mapping[str, Any]) -> str:
-  there = ", ".join(f"{key!r} {_described(value)}" for key, value in inputs_of(batch).items()) or "nothing"
-  return f"{model}: the batch has no {name!r}, expected {_expected(name, axes)}; it has {there}"
+  present = ", ".join(f"{key!r} {_described(value)}" for key, value in inputs_of(batch).items()) or "nothing"
+  return f"{model}: the batch has no {name!r}, expected {_expected(name, axes)}; it has {present}"
 
 
 def _expected(name: str, axes: Mapping[str, Any]) -> str:
@@ -141,5 +141,5 @@ def _described(array: Any) -> str:
   return f"{array.dtype} {list(array.shape)}" if hasattr(array, "dtype") else f"a {type(array).__name__}"
 
 
-def _is(dtype: Any, wanted: Any) -> bool:
-  return jnp.issubdtype(dtype, wanted)
+def _is(dtype: Any, kind: Any) -> bool:
+  return jnp.issubdtype(dtype, kind)

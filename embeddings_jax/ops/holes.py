@@ -34,7 +34,7 @@ def hole(rng: Array, name: str, height: int, width: int, area: float = 0.25) -> 
 
   if name == "center":
     tall, wide = (max(1, round(length * area**0.5)) for length in (height, width))
-    found = rectangle((height - tall) // 2, (width - wide) // 2, tall, wide)
+    holes = rectangle((height - tall) // 2, (width - wide) // 2, tall, wide)
   elif name == "blocks":
     def block(rng):
       rng_size, rng_place = jax.random.split(rng)
@@ -43,14 +43,14 @@ def hole(rng: Array, name: str, height: int, width: int, area: float = 0.25) -> 
       room = jnp.array([height - tall + 1, width - wide + 1])
       return rectangle(*jnp.floor(room * jax.random.uniform(rng_place, (2,))), tall, wide)
 
-    found = jax.vmap(block)(jax.random.split(rng, NUM_BLOCKS)).any(0)
+    holes = jax.vmap(block)(jax.random.split(rng, NUM_BLOCKS)).any(0)
   elif name == "region":
     coarse = jax.random.normal(rng, (5, 5))
     smooth = jax.image.resize(coarse, (height, width), "cubic")
-    found = smooth >= jnp.quantile(smooth, 1 - area)
+    holes = smooth >= jnp.quantile(smooth, 1 - area)
   else:
-    found = rectangle(0, 0, *((height // 2, width) if name == "top" else (height, width // 2)))
-  return found.astype(jnp.float32)
+    holes = rectangle(0, 0, *((height // 2, width) if name == "top" else (height, width // 2)))
+  return holes.astype(jnp.float32)
 
 
 def eroded(mask: Float[Array, "height width"], pixels: int) -> Float[Array, "height width"]:

@@ -115,8 +115,8 @@ def largest(product: Callable[[Array], Array], size: int, count: int, rng: Array
   capacity = kept + blocks * block
 
   def relative(values, residual):
-    wanted = jnp.abs(values[:count])
-    return (residual[:count] / jnp.maximum(wanted, 1e-4 * wanted[0] + 1e-30)).max()
+    largest_values = jnp.abs(values[:count])
+    return (residual[:count] / jnp.maximum(largest_values, 1e-4 * largest_values[0] + 1e-30)).max()
 
   def cycle(carry):
     vectors, values, following, _, number = carry

@@ -65,16 +65,16 @@ def mask_tokens(
   for special in special_ids:
     eligible &= tokens != special
   rng_order, rng_count, rng_kind, rng_token = jax.random.split(rng, 4)
-  wanted = rate * eligible.sum(1)
-  slack = jax.random.uniform(rng_count, wanted.shape)
+  num_masked = rate * eligible.sum(1)
+  slack = jax.random.uniform(rng_count, num_masked.shape)
   order = jax.random.uniform(rng_order, tokens.shape)
   capacity = min(length, int(rate * length) + 1)
   if continues is None:
-    count = jnp.floor(wanted + slack).astype(jnp.int32)
+    count = jnp.floor(num_masked + slack).astype(jnp.int32)
     _, positions = jax.lax.top_k(jnp.where(eligible, order, -1.0), capacity)
   else:
     capacity = min(length, capacity + 8)
-    positions, count = _whole_words(eligible, continues[jnp.maximum(tokens, 0)], order, wanted, slack, capacity)
+    positions, count = _whole_words(eligible, continues[jnp.maximum(tokens, 0)], order, num_masked, slack, capacity)
   weights = (jnp.arange(capacity) < count[:, None]).astype(jnp.float32)
   targets = jnp.take_along_axis(tokens, positions, 1)
 
@@ -89,7 +89,7 @@ def mask_tokens(
   return Masked(corrupted, positions, jnp.maximum(targets, 0), weights)
 
 
-def _whole_words(eligible, continues, order, wanted, slack, capacity):
+def _whole_words(eligible, continues, order, num_masked, slack, capacity):
   """Positions [B, P], word by word in random order, and how many of them are chosen."""
   # A special token ends a word: what follows it starts a new one, whatever it looks like.
   previous = jnp.pad(eligible, ((0, 0), (1, 0)))[:, :-1]
@@ -102,7 +102,7 @@ def _whole_words(eligible, continues, order, wanted, slack, capacity):
   same = (sorted_word[:, :, None] == sorted_word[:, None, :]) & sorted_eligible[:, None, :]
   size = same.sum(2)
   before = jnp.argmax(same, 2)  # Tokens of the words before this one.
-  taken = sorted_eligible & (before + slack[:, None] * size <= wanted[:, None]) & (before < wanted[:, None])
+  taken = sorted_eligible & (before + slack[:, None] * size <= num_masked[:, None]) & (before < num_masked[:, None])
   taken &= before + size <= capacity
   return positions[:, :capacity], jnp.cumprod(taken, 1).sum(1).astype(jnp.int32)
 

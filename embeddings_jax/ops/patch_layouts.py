@@ -144,8 +144,8 @@ def standardized_patch(patch: Float[Array, "height width channels"], epsilon: fl
   """Returns a patch with the mean `MEAN` and the standard deviation `STD` in each channel: its brightness and
   contrast tell nothing. Deviations below `epsilon` are not enlarged any further."""
   mean = patch.mean((0, 1))
-  deviation = jnp.sqrt(jnp.square(patch - mean).mean((0, 1)))
-  return MEAN + STD * (patch - mean) / jnp.maximum(deviation, epsilon)
+  std = jnp.sqrt(jnp.square(patch - mean).mean((0, 1)))
+  return MEAN + STD * (patch - mean) / jnp.maximum(std, epsilon)
 
 
 def dropped_channels(rng: Array, patch: Float[Array, "height width channels"]) -> Float[
@@ -157,8 +157,8 @@ def dropped_channels(rng: Array, patch: Float[Array, "height width channels"]) -
   """
   rng_channel, rng_noise = jax.random.split(rng)
   kept = jnp.arange(patch.shape[2]) == jax.random.randint(rng_channel, (), 0, patch.shape[2])
-  mean, deviation = (patch.mean((0, 1)) * kept).sum(), (patch.std((0, 1)) * kept).sum()
-  noise = mean + 0.01 * deviation * jax.random.normal(rng_noise, patch.shape)
+  mean, std = (patch.mean((0, 1)) * kept).sum(), (patch.std((0, 1)) * kept).sum()
+  noise = mean + 0.01 * std * jax.random.normal(rng_noise, patch.shape)
   return jnp.where(kept, patch, noise)
 
 
@@ -181,9 +181,9 @@ def shrunk_and_enlarged(patch: Float[Array, "size size channels"], side: Int[Arr
   place = jnp.arange(size)
   step = size / side
 
-  def weights(distance, there=True):
-    found = jnp.maximum(1 - distance, 0) * there
-    return found / jnp.maximum(found.sum(1, keepdims=True), 1e-6)
+  def weights(distance, valid=True):
+    weight = jnp.maximum(1 - distance, 0) * valid
+    return weight / jnp.maximum(weight.sum(1, keepdims=True), 1e-6)
 
   # Row i of `down` is pixel i < side of the small patch; the kernel widens with the step.
   down = weights(jnp.abs(place + 0.5 - step * (place[:, None] + 0.5)) / step, place[:, None] < side)

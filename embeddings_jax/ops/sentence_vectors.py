@@ -91,7 +91,7 @@ def _rows(table: Array, tokens: Array) -> Array:
 def _components(rows: Array, number: int) -> Array:
   """[n, d] -> [number, d]."""
   _, size, directions = jnp.linalg.svd(rows, full_matrices=False)
-  there = size > size[0] * max(rows.shape) * jnp.finfo(rows.dtype).eps
+  nonzero = size > size[0] * max(rows.shape) * jnp.finfo(rows.dtype).eps
   sign = jnp.where(jnp.matmul(directions, rows.sum(0), precision="highest") < 0, -1, 1)
-  directions = jnp.where(there[:, None], sign[:, None] * directions, 0)[:number]
+  directions = jnp.where(nonzero[:, None], sign[:, None] * directions, 0)[:number]
   return jnp.pad(directions, [(0, number - len(directions)), (0, 0)])

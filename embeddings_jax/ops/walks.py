@@ -125,12 +125,12 @@ def find_edge(graph: Graph, source: Int[Array, " walks"], target: Int[Array, " w
   return place, (place < end) & (graph.indices[jnp.minimum(place, len(graph.indices) - 1)] == target)
 
 
-def _lower_bound(values: Array, low: Array, high: Array, wanted: Array, rounds: int) -> Array:
-  """Returns the first place in [low, high) whose value is not below `wanted`, or `high`."""
+def _lower_bound(values: Array, low: Array, high: Array, value: Array, rounds: int) -> Array:
+  """Returns the first place in [low, high) whose value is not below `value`, or `high`."""
   def halve(_, bounds):
     low, high = bounds
     middle = (low + high) // 2
-    right = (low < high) & (values[jnp.minimum(middle, len(values) - 1)] < wanted)
+    right = (low < high) & (values[jnp.minimum(middle, len(values) - 1)] < value)
     return jnp.where(right, middle + 1, low), jnp.where(right, high, jnp.maximum(middle, low))
 
   return jax.lax.fori_loop(0, rounds, halve, (low, high))[0]
@@ -152,9 +152,9 @@ def _words(keys: Array, number: Array, count: int) -> list[Array]:
 def _first_order_walks(graph, starts, keys, length, rounds):
   def step(node, number):
     (word,) = _words(keys, jnp.broadcast_to(number, node.shape), 1)
-    there = jnp.maximum(node, 0)
-    alive = (node >= 0) & (graph.indptr[there + 1] > graph.indptr[there])
-    edge = propose(graph, there, word, rounds)
+    current = jnp.maximum(node, 0)
+    alive = (node >= 0) & (graph.indptr[current + 1] > graph.indptr[current])
+    edge = propose(graph, current, word, rounds)
     node = jnp.where(alive, graph.indices[jnp.minimum(edge, len(graph.indices) - 1)], PADDING)
     return node, node
 

@@ -232,9 +232,9 @@ def window_pairs(
     `j - window` after the tile's first.
   """
   here = tiled(document, tile)
-  there = jnp.pad(with_halo(here, window, -1), [(0, 0), (0, 0), (0, extra)], constant_values=-1)
+  neighbors = jnp.pad(with_halo(here, window, -1), [(0, 0), (0, 0), (0, extra)], constant_values=-1)
   distance = jnp.abs(jnp.arange(tile + 2 * window + extra) - window - jnp.arange(tile)[:, None])
-  paired = (here[..., None] == there[..., None, :]) & (here >= 0)[..., None]
+  paired = (here[..., None] == neighbors[..., None, :]) & (here >= 0)[..., None]
   paired &= (distance > 0) & (distance <= tiled(radius, tile)[..., None])
   return paired.astype(jnp.float32)
 
@@ -246,9 +246,9 @@ def window_masks(document: Array, radius: Array, *, window: int, span: int = 1) 
   """
   masks = {}
   for offset in (*range(-window, 0), *range(span, span + window)):
-    there = shifted(document, offset, -1)
+    neighbor_document = shifted(document, offset, -1)
     reach = -offset if offset < 0 else offset - (span - 1)
-    masks[offset] = ((there == document) & (document >= 0) & (reach <= radius)).astype(jnp.float32)
+    masks[offset] = ((neighbor_document == document) & (document >= 0) & (reach <= radius)).astype(jnp.float32)
   return masks
 
 

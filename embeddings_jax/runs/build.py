@@ -31,16 +31,16 @@ def make_model(config: Mapping[str, Any], facts: Mapping[str, Any], num_steps: i
     raise InputError(f"model: {name} has no {', '.join(sorted(unknown))}; it has {', '.join(known)}")
   if facts.get("missing") and "missing" not in known:
     raise InputError(f"missing=marginalize: {name} needs every value; use drop")
-  given = facts_for(factory, {"num_steps": num_steps, **facts})
+  known_facts = facts_for(factory, {"num_steps": num_steps, **facts})
   if hasattr(arguments.get("encoder"), "keys"):
     weight = arguments.get("auxiliary_weight", 0)
-    given |= encoder_of(arguments.pop("encoder"), facts, num_steps, with_model=bool(weight))
+    known_facts |= encoder_of(arguments.pop("encoder"), facts, num_steps, with_model=bool(weight))
   for argument in ("optimizer", "optimizers"):
     if argument in known:
-      given[argument] = optimizers.optimizer(config["optimizer"], num_steps)
+      known_facts[argument] = optimizers.optimizer(config["optimizer"], num_steps)
   if "learning_rate" in known and config["optimizer"]:
-    given["learning_rate"] = optimizers.schedule(config["optimizer"], num_steps)
-  arguments = {key: value for key, value in given.items() if key in known} | arguments
+    known_facts["learning_rate"] = optimizers.schedule(config["optimizer"], num_steps)
+  arguments = {key: value for key, value in known_facts.items() if key in known} | arguments
   for key, parameter in known.items():
     if key not in arguments and is_fact(parameter.annotation) and parameter.default is parameter.empty:
       able = [other for other in pipelines.names() if key in pipelines.find(other).FACTS]
@@ -114,8 +114,8 @@ def network_module(name: str) -> Any:
 def find_module(name: Any, rooms: Sequence[str]) -> Any:
   """Returns the module of that name in the first room that has one, or None."""
   public = isinstance(name, str) and name.isidentifier() and not name.startswith("_")
-  found = (extensions.find(room, name) for room in rooms) if public else ()
-  return next(filter(None, found), None)
+  modules = (extensions.find(room, name) for room in rooms) if public else ()
+  return next(filter(None, modules), None)
 
 
 def first_state(model: Model, batch: Mapping[str, Any], mesh: jax.sharding.Mesh, seed: int) -> PyTree:

@@ -39,34 +39,34 @@ def export(run: Run, output: str | os.PathLike, format: str, *,
     return _export_network(run, output, report)
   if run.encoder.names is None:
     raise InputError(f"format={format}: {run.config['name']} learns no vectors of words")
-  found = vectors.of_run(run)
-  word_vectors.write(output, found.words, found.vectors, format)
-  return f"{found.vectors.shape[0]} words x {found.vectors.shape[1]}"
+  table = vectors.of_run(run)
+  word_vectors.write(output, table.words, table.vectors, format)
+  return f"{table.vectors.shape[0]} words x {table.vectors.shape[1]}"
 
 
 def _export_network(run: Run, output: str | os.PathLike, report: Callable[[str], None]) -> str:
   folder = epath.Path(output)
   if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
     raise InputError(f"output={output}: exists already; give a new directory")
-  found = pretrained.load(str(run.path)) if run.path and not run.prepared else pretrained.of_run(run)
-  if found and found.name == "mae":
-    huggingface_vision.write(output, found.hyper, found.others, found.params, found.encoder.shape)
-  elif found and hasattr(found.encoder, "tokenizer"):
-    files = huggingface.tokenizer_files(found.encoder.files()["tokenizer.json"], found.encoder.max_length)
-    files |= _sentence_files(found, run, lambda line: report(f"{output}: {line}"))
-    huggingface.write(output, found.name, found.hyper, found.params, files)
+  network = pretrained.load(str(run.path)) if run.path and not run.prepared else pretrained.of_run(run)
+  if network and network.name == "mae":
+    huggingface_vision.write(output, network.hyper, network.others, network.params, network.encoder.shape)
+  elif network and hasattr(network.encoder, "tokenizer"):
+    files = huggingface.tokenizer_files(network.encoder.files()["tokenizer.json"], network.encoder.max_length)
+    files |= _sentence_files(network, run, lambda line: report(f"{output}: {line}"))
+    huggingface.write(output, network.name, network.hyper, network.params, files)
   else:
     raise InputError(f"format=huggingface: there is no place for {run.config['name']}; bert, gpt and mae have one")
-  return found.name
+  return network.name
 
 
-def _sentence_files(found: pretrained.Pretrained, run: Run, report: Callable[[str], None]) -> dict[str, bytes]:
+def _sentence_files(model: pretrained.Pretrained, run: Run, report: Callable[[str], None]) -> dict[str, bytes]:
   """Returns the files by which sentence-transformers gives the run's vectors; none, and a line, if it cannot."""
-  texts = [found.encoder.decode([i]) or "a" for i in range(min(found.encoder.facts["vocab_size"], 64))] + ["a b c d"]
+  texts = [model.encoder.decode([i]) or "a" for i in range(min(model.encoder.facts["vocab_size"], 64))] + ["a b c d"]
   try:
-    files = huggingface.sentence_files(found.pooling or "mean", found.hyper["dim"], found.encoder.max_length,
-                                       found.normalize)
-    ours, theirs = (each.embed(texts, normalize=False) for each in (run, pretrained.as_run(found)))
+    files = huggingface.sentence_files(model.pooling or "mean", model.hyper["dim"], model.encoder.max_length,
+                                       model.normalize)
+    ours, theirs = (each.embed(texts, normalize=False) for each in (run, pretrained.as_run(model)))
     if ours.shape != theirs.shape or not np.allclose(ours, theirs, atol=1e-4 * np.abs(ours).max()):
       raise InputError("the run's vectors are more than the pooled ones of its network")
   except InputError as error:

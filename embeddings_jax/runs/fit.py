@@ -185,14 +185,14 @@ def train_config(
     record = record_of(config, data, steps, horizon, {}, preset=preset, command=command, start=start)
     return _run(None, record, model, state, steps, data)
 
-  course = workdirs.trajectory(config.to_dict(), data.dataset.fingerprint,
-                               start.origin.fingerprint if start.origin else "")
-  path = epath.Path(workdir) if workdir else workdirs.default_path(config, preset, course)
+  trajectory = workdirs.trajectory(config.to_dict(), data.dataset.fingerprint,
+                                   start.origin.fingerprint if start.origin else "")
+  path = epath.Path(workdir) if workdir else workdirs.default_path(config, preset, trajectory)
   horizon = config.horizon or (not overwrite and workdirs.recorded_horizon(path)) or steps
   if build.depends_on_horizon(config):
-    course["horizon"] = horizon
+    trajectory["horizon"] = horizon
   model = build.make_model(config, data.facts, horizon)
-  record = record_of(config, data, steps, horizon, course, preset=preset, command=command, start=start)
+  record = record_of(config, data, steps, horizon, trajectory, preset=preset, command=command, start=start)
   if "note" in record:
     report(f"init_from={init_from}: {record['note']}")
   directory = Directory(path, record, overwrite=overwrite, figures=figures, data_dir=data_dir, cache_dir=cache_dir,
@@ -223,12 +223,12 @@ def check_evaluations(config: Any) -> None:
     check_best_metric(config.best_metric)
 
 
-def record_of(config: Any, data: Prepared, steps: int, horizon: int, course: Mapping[str, Any], *, preset: str,
+def record_of(config: Any, data: Prepared, steps: int, horizon: int, trajectory: Mapping[str, Any], *, preset: str,
               command: str, start: Start) -> dict[str, Any]:
   """Returns the contents of `config.json`."""
   record = {
       "format": workdirs.FORMAT, "config": json.loads(config.to_json_best_effort()), "preset": preset,
-      "trajectory": course, "steps": steps, "horizon": horizon, "encoder": data.encoder.fingerprint,
+      "trajectory": trajectory, "steps": steps, "horizon": horizon, "encoder": data.encoder.fingerprint,
       "facts": workdirs.described_facts(data.facts),
       "batch": workdirs.described_batch(data.splits["train"].batch_at(0)), "command": command,
       **({"init_from": str(start.origin.path)} if start.origin else {}),
@@ -264,8 +264,8 @@ class Directory:
             progress: Callable[[int, int, Mapping[str, float]], None] | None) -> Run:
     """Trains from the newest sound checkpoint, evaluates, and writes what a run leaves behind."""
     path, record, say, source = self._path, self._record, self._report, data.splits["train"]
-    steps, course = record["steps"], record["trajectory"]
-    metadata = {"trajectory": course, "encoder": record["encoder"], "versions": workdirs.versions()}
+    steps, trajectory = record["steps"], record["trajectory"]
+    metadata = {"trajectory": trajectory, "encoder": record["encoder"], "versions": workdirs.versions()}
     checkpoints = Checkpoints(str(path / "checkpoints"), **workdirs.best_of(config), metadata=metadata, report=say)
     begun = checkpoints.newest_sound()
     old = workdirs.read_results(path, report=say)
@@ -283,7 +283,7 @@ class Directory:
       workdirs.write_json(path / "config.json", record)
     say(f"{config.name}: {data.facts['num_rows']} rows of {data.dataset.name}, {steps} steps of batch "
         f"{source.batch_size}, mesh {dict(mesh.shape)} of {jax.devices()[0].device_kind}; in {path}")
-    if record["horizon"] < steps and "horizon" in course:
+    if record["horizon"] < steps and "horizon" in trajectory:
       say(f"schedules run over {record['horizon']} steps, beyond which the learning rate stays at its end")
 
     ending = reports.Report(config, data, model, mesh, *self._dirs, say)

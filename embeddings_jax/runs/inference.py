@@ -39,16 +39,16 @@ def embedder(model: Model, state: PyTree, encoder: Any, output: str = "") -> Cal
   def embed(items: Sequence[Any]) -> np.ndarray:
     waiting: dict[Any, dict[str, np.ndarray]] = {}  # Rows that wait for others of their shapes.
     sizes: dict[Any, int] = {}  # Of shapes for which a program is compiled.
-    found, places = [], []
+    outputs, places = [], []
 
     def run(rows: dict[str, np.ndarray], size: int) -> None:
       place = rows.pop("place")
       padded = {key: np.pad(value, [(0, size - len(place))] + [(0, 0)] * (value.ndim - 1))
                 for key, value in rows.items()}
-      found.append(compiled(state, padded).addressable_data(0)[:len(place)])
+      outputs.append(compiled(state, padded).addressable_data(0)[:len(place)])
       places.append(place)
-      if len(found) > IN_FLIGHT:  # Fetched late, so that the device never waits.
-        found[-1 - IN_FLIGHT] = np.asarray(found[-1 - IN_FLIGHT])
+      if len(outputs) > IN_FLIGHT:  # Fetched late, so that the device never waits.
+        outputs[-1 - IN_FLIGHT] = np.asarray(outputs[-1 - IN_FLIGHT])
 
     for first in range(0, len(items), encoder.encoded_at_once):
       batch = encoder.encode(items[first:first + encoder.encoded_at_once])
@@ -67,7 +67,7 @@ def embedder(model: Model, state: PyTree, encoder: Any, output: str = "") -> Cal
     for shapes, rows in waiting.items():
       if len(rows["place"]):
         run(rows, sizes.get(shapes) or bucket(len(rows["place"])))
-    vectors = np.concatenate([np.asarray(value) for value in found])
+    vectors = np.concatenate([np.asarray(value) for value in outputs])
     vectors[np.concatenate(places)] = vectors.copy()
     return vectors
 
@@ -186,13 +186,13 @@ def by_length(encoder: Any, batch: dict[str, np.ndarray], widths: list[int]) -> 
   if lengths is None:
     return [batch]
   if not encoder.num_widths:
-    wanted = np.array([encoder.bucket(int(length)) for length in lengths])
+    buckets = np.array([encoder.bucket(int(length)) for length in lengths])
   else:
     if not widths:
       widths += [min(width, encoder.max_length) for width in best_widths(lengths, encoder.num_widths)]
     elif lengths.max() > widths[-1]:
       widths.append(encoder.max_length)
-    wanted = np.asarray(widths)[np.searchsorted(widths, lengths)]
+    buckets = np.asarray(widths)[np.searchsorted(widths, lengths)]
 
   def fitted(key: str, rows: np.ndarray, width: int) -> np.ndarray:
     if rows.ndim == 1:
@@ -200,5 +200,5 @@ def by_length(encoder: Any, batch: dict[str, np.ndarray], widths: list[int]) -> 
     more = [(0, 0), (0, max(0, width - rows.shape[1]))] + [(0, 0)] * (rows.ndim - 2)
     return np.pad(rows[:, :width], more, constant_values=encoder.padding.get(key, 0))
 
-  return [{key: fitted(key, value[wanted == width], width) for key, value in batch.items()}
-          for width in np.unique(wanted)]
+  return [{key: fitted(key, value[buckets == width], width) for key, value in batch.items()}
+          for width in np.unique(buckets)]

@@ -153,21 +153,21 @@ def predictor(model: Model, state: PyTree, encoder: Any) -> Callable[[Mapping[st
       lengths = lengths.reshape(len(lengths), -1).max(1)
       order = np.argsort(lengths, kind="stable")
       widths = np.array(sorted({min(longest, -(-longest * i // 32) * 8) for i in range(1, 5)}))
-    found = None
+    predictions = None
     for start in range(0, len(order), PREDICTED_AT_ONCE):
       rows = order[start:start + PREDICTED_AT_ONCE]
       width = 0 if lengths is None else int(widths[np.searchsorted(widths, lengths[rows].max())])
       batch = {"inputs": rows_of(inputs, rows, axis, width)}
       part = np.asarray(compiled(state, batch).addressable_data(0))[:len(rows)]
       of_tokens = part.ndim == 3
-      if found is None:
-        found = np.zeros((len(order), longest, part.shape[2]) if of_tokens else (len(order), *part.shape[1:]),
-                         part.dtype)
+      if predictions is None:
+        predictions = np.zeros((len(order), longest, part.shape[2]) if of_tokens else (len(order), *part.shape[1:]),
+                               part.dtype)
       if of_tokens:
-        found[rows, :width] = part
+        predictions[rows, :width] = part
       else:
-        found[rows] = part
-    return found
+        predictions[rows] = part
+    return predictions
 
   return predict
 
@@ -179,9 +179,9 @@ def word_layers(model: Model, state_of: Callable[[], PyTree], encoder: Any) -> C
   when the vectors are needed."""
 
   def layers(state, batch, starts):
-    found = model.outputs["hidden"](state, batch)
-    found = jnp.take_along_axis(found, starts[:, None, :, None], axis=2)
-    return jnp.moveaxis(found, 2, 1).astype(jnp.float32)
+    layers_of_batch = model.outputs["hidden"](state, batch)
+    layers_of_batch = jnp.take_along_axis(layers_of_batch, starts[:, None, :, None], axis=2)
+    return jnp.moveaxis(layers_of_batch, 2, 1).astype(jnp.float32)
 
   compiled = jax.jit(layers)
 
@@ -197,12 +197,12 @@ def word_layers(model: Model, state_of: Callable[[], PyTree], encoder: Any) -> C
       starts = batch.pop("word_starts")
       width = bucket(starts.shape[1])
       starts = np.pad(starts, [(0, 0), (0, width - starts.shape[1])], constant_values=-1)
-      found = np.asarray(compiled(state, batch, np.maximum(starts, 0)))
+      values = np.asarray(compiled(state, batch, np.maximum(starts, 0)))
       if vectors is None:
-        vectors = np.zeros((first[-1], *found.shape[2:]), np.float32)
+        vectors = np.zeros((first[-1], *values.shape[2:]), np.float32)
       for row, i in enumerate(rows):
         words = slice(first[i], first[i + 1])
-        vectors[words] = found[row, :len(sentences[i])]
+        vectors[words] = values[row, :len(sentences[i])]
         known[words] = starts[row, :len(sentences[i])] >= 0
     return vectors, known
 

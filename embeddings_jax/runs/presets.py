@@ -177,17 +177,17 @@ def _options(function: Callable[..., Any], left_out: Collection[str]) -> dict[st
   """Returns the keywords of a function that are options, with their defaults."""
   from embeddings_jax.types import is_fact  # Imports jax.
 
-  found = {}
+  options = {}
   for name, parameter in inspect.signature(function).parameters.items():
     if parameter.default is parameter.empty or name in left_out or is_fact(parameter.annotation):
       continue
     if parameter.default is None:
       kinds = [kind for kind in (bool, int, float, str, tuple) if kind in get_args(parameter.annotation)]
       if len(kinds) == 1:
-        found[name] = config_dict.placeholder(kinds[0])
+        options[name] = config_dict.placeholder(kinds[0])
     elif isinstance(parameter.default, (bool, int, float, str, tuple)):
-      found[name] = parameter.default
-  return found
+      options[name] = parameter.default
+  return options
 
 
 def assign(node: ml_collections.ConfigDict, key: str, value: Any) -> None:

@@ -89,20 +89,21 @@ def of_run(run: Run) -> Pretrained:
   if not (hasattr(run.encoder, "for_task") and hasattr(module, "encoder")):
     raise InputError(f"init_from={path}: holds a {name} of {run.encoder.kind}, which is no network to start from")
   known = inspect.signature(getattr(module, name, module.encoder)).parameters
-  given = {key: value for key, value in facts.items() if key in known} | options
+  arguments = {key: value for key, value in facts.items() if key in known} | options
   parameters = inspect.signature(module.encoder).parameters
   vocabulary = {"vocab_size": 1} if "vocab_size" in parameters else {}
   fields = set(_hyper_fields(module.encoder(**vocabulary)))
-  trunk = module.encoder(**{key: value for key, value in given.items() if key in fields})
-  hyper = {key: getattr(trunk, key) for key in _hyper_fields(trunk)} | {"dtype": given.get("dtype", "float32")}
+  trunk = module.encoder(**{key: value for key, value in arguments.items() if key in fields})
+  hyper = {key: getattr(trunk, key) for key in _hyper_fields(trunk)} | {"dtype": arguments.get("dtype", "float32")}
   # The parameters that embeddings are made with.
   params = run.state.params if run.state.average == () else run.state.average
   params = jax.tree.map(np.asarray, {part: value for part, value in params.items() if part != "head"})
   statistics = jax.tree.map(np.asarray, dict(run.state.extra).get("batch_stats", {}))
   return Pretrained(path, name, hyper, params, run.encoder, _fingerprint(params, run.encoder),
                     str(path / "encoder" / "tokenizer.json"), config["model"].get("pooling", ""), step=run.step,
-                    others={key: given.get(key, known[key].default) for key in getattr(module, "PRETRAINING", ())},
-                    statistics=statistics)
+                    statistics=statistics,
+                    others={key: arguments.get(key, known[key].default)
+                            for key in getattr(module, "PRETRAINING", ())})
 
 
 def _load_theirs(path: epath.Path) -> Pretrained:
@@ -117,72 +118,73 @@ def _load_theirs(path: epath.Path) -> Pretrained:
                     sentence.pooling, sentence.normalize)
 
 
-def adapt(config: Any, found: Pretrained, explicit: Collection[str]) -> None:
+def adapt(config: Any, network: Pretrained, explicit: Collection[str]) -> None:
   """Puts the sizes of a pretrained network and its tokenizer into a config, in place.
 
   Args:
     config: Config of the new run: the same model's, or one whose `model.encoder` names a model.
-    found: the network.
+    network: the network.
     explicit: keys that the user has set, as `model.dim`; what contradicts the network is refused.
 
   Raises:
     InputError: another model than the config's, or a key that contradicts it; both values are named.
   """
-  where = f"init_from={found.path}"
-  module = build.network_module(found.name)
-  known = inspect.signature(getattr(module, found.name, module.encoder)).parameters
-  sizes = {key: value for key, value in found.hyper.items() if key in known and key not in FREE}
+  where = f"init_from={network.path}"
+  module = build.network_module(network.name)
+  known = inspect.signature(getattr(module, network.name, module.encoder)).parameters
+  sizes = {key: value for key, value in network.hyper.items() if key in known and key not in FREE}
   fine_tuned = hasattr(config.model.get("encoder"), "keys")
   node, prefix = (config.model.encoder, "model.encoder") if fine_tuned else (config.model, "model")
   if fine_tuned:
-    sizes["name"] = found.name
-    accepted = {"name", *inspect.signature(module.encoder).parameters, *_hyper_fields(module.encoder(**found.hyper))}
+    sizes["name"] = network.name
+    fields = _hyper_fields(module.encoder(**network.hyper))
+    accepted = {"name", *inspect.signature(module.encoder).parameters, *fields}
     for key in [key for key in node if key not in accepted]:  # Of another network.
       if f"{prefix}.{key}" in explicit:
-        raise InputError(f"{prefix}.{key}={node[key]!r}: a {found.name} has no {key}; leave the option out")
+        raise InputError(f"{prefix}.{key}={node[key]!r}: a {network.name} has no {key}; leave the option out")
       with node.unlocked():
         del node[key]
-  elif found.name != (config.get("factory") or config["name"]):
-    raise InputError(f"{where}: holds a {found.name}, no {config.get('factory') or config['name']}")
+  elif network.name != (config.get("factory") or config["name"]):
+    raise InputError(f"{where}: holds a {network.name}, no {config.get('factory') or config['name']}")
   else:
-    sizes |= {key: value for key, value in found.others.items() if key not in FREE and value is not None}
+    sizes |= {key: value for key, value in network.others.items() if key not in FREE and value is not None}
   for key, value in sizes.items():
-    mine = node.get(key)
-    if f"{prefix}.{key}" in explicit and mine != value:
-      raise InputError(f"{prefix}.{key}={mine!r}: {where} has {key}={value!r}; leave the option out")
+    current = node.get(key)
+    if f"{prefix}.{key}" in explicit and current != value:
+      raise InputError(f"{prefix}.{key}={current!r}: {where} has {key}={value!r}; leave the option out")
     presets.assign(node, key, value)
-  pooling = found.pooling
+  pooling = network.pooling
   if fine_tuned:
-    whole = not hasattr(found.encoder, "encode_words") or found.name == "cpc"  # No element stands for the others.
-    pooling = "last" if found.hyper.get("causal") else "mean" if whole else ""
-    if not hasattr(found.encoder, "encode_words") and "data.max_length" not in explicit:
-      presets.assign(config.data, "max_length", getattr(found.encoder, "max_length", 0))
+    whole = not hasattr(network.encoder, "encode_words") or network.name == "cpc"  # No element stands for the others.
+    pooling = "last" if network.hyper.get("causal") else "mean" if whole else ""
+    if not hasattr(network.encoder, "encode_words") and "data.max_length" not in explicit:
+      presets.assign(config.data, "max_length", getattr(network.encoder, "max_length", 0))
   if pooling and "pooling" in config.model and "model.pooling" not in explicit:
     presets.assign(config.model, "pooling", pooling)
-  if not hasattr(found.encoder, "tokenizer"):
+  if not hasattr(network.encoder, "tokenizer"):
     return
-  if "data.tokenizer" in explicit and str(config.data.tokenizer) != found.tokenizer:
+  if "data.tokenizer" in explicit and str(config.data.tokenizer) != network.tokenizer:
     raise InputError(f"data.tokenizer={config.data.tokenizer}: {where} brings its own tokenizer; leave the "
                      "option out")
-  presets.assign(config.data, "tokenizer", found.tokenizer)
-  normalizer = json.loads(found.encoder.files()["tokenizer.json"]).get("normalizer") or {}
+  presets.assign(config.data, "tokenizer", network.tokenizer)
+  normalizer = json.loads(network.encoder.files()["tokenizer.json"]).get("normalizer") or {}
   presets.assign(config.data, "lowercase", bool(normalizer.get("lowercase", True)))
-  longest = found.hyper.get("max_length", 1 << 30)
+  longest = network.hyper.get("max_length", 1 << 30)
   for key in ("max_length", "window_length"):
-    mine = config.data.get(key)
-    if mine and mine > longest:
+    current = config.data.get(key)
+    if current and current > longest:
       if f"data.{key}" in explicit:
-        raise InputError(f"data.{key}={mine}: {where} knows positions up to {longest}")
+        raise InputError(f"data.{key}={current}: {where} knows positions up to {longest}")
       config.data[key] = longest
 
 
-def initial(found: Pretrained, report: Callable[[str], None] = print) -> Callable[[PyTree], PyTree]:
+def initial(network: Pretrained, report: Callable[[str], None] = print) -> Callable[[PyTree], PyTree]:
   """`state -> state` with the pretrained parameters in place; what it lacks stays as it is, and is reported.
 
   Raises (when called):
     InputError: a parameter of another shape.
   """
-  named = {**found.params, "batch_stats": found.statistics}
+  named = {**network.params, "batch_stats": network.statistics}
   leaves = {path_name(path): value for path, value in jax.tree_util.tree_leaves_with_path(named)}
 
   def put(state: PyTree) -> PyTree:
@@ -194,20 +196,20 @@ def initial(found: Pretrained, report: Callable[[str], None] = print) -> Callabl
         missing[name] = leaf
         return leaf
       if leaves[name].shape != leaf.shape:
-        raise InputError(f"init_from={found.path}: params/{name} has shape {leaves[name].shape}, the model's has "
+        raise InputError(f"init_from={network.path}: params/{name} has shape {leaves[name].shape}, the model's has "
                          f"{leaf.shape}")
       used.add(name)
       return leaves[name].astype(leaf.dtype)
 
     params = jax.tree_util.tree_map_with_path(choose, state.params)
     extra = dict(state.extra)
-    if found.statistics and "batch_stats" in extra:
+    if network.statistics and "batch_stats" in extra:
       extra |= jax.tree_util.tree_map_with_path(choose, {"batch_stats": extra["batch_stats"]})
     if "target" in extra:  # A slower copy of the parameters begins with the same ones.
       extra["target"] = jax.tree_util.tree_map_with_path(choose, extra["target"])
     average = state.average if state.average == () else jax.tree_util.tree_map_with_path(choose, state.average)
     fresh, unused = ", ".join(_roots(missing)), ", ".join(_roots(leaves.keys() - used))
-    report(f"{found.path}: {len(used)} arrays of {found.name} taken over" + (f"; fresh: {fresh}" if fresh else "")
+    report(f"{network.path}: {len(used)} arrays of {network.name} taken over" + (f"; fresh: {fresh}" if fresh else "")
            + (f"; without use: {unused}" if unused else ""))
     return state._replace(params=params, average=average, extra=extra)
 
@@ -219,34 +221,35 @@ def _roots(names: Collection[str]) -> list[str]:
   return list(dict.fromkeys(name.split("/")[0] for name in sorted(names)))
 
 
-def as_run(found: Pretrained, pooling: str = "", **options: Any) -> Run:
+def as_run(network: Pretrained, pooling: str = "", **options: Any) -> Run:
   """Returns a pretrained network as a run.
 
   Args:
-    found: The network.
+    network: The network.
     pooling: Pooling of its tokens' vectors (`ops/pooling.py`); "" for its own, else the mean.
     **options: Further arguments of the model's factory.
   """
-  options["pooling"] = pooling or found.pooling or "mean"
-  if not hasattr(build.network_module(found.name), found.name):
-    raise InputError(f"{found.path}: a {found.name} is no model by itself; load the run that trained it")
-  factory = build.find_factory({"name": found.name})
+  options["pooling"] = pooling or network.pooling or "mean"
+  if not hasattr(build.network_module(network.name), network.name):
+    raise InputError(f"{network.path}: a {network.name} is no model by itself; load the run that trained it")
+  factory = build.find_factory({"name": network.name})
   known = inspect.signature(factory).parameters
-  hyper = {key: value for key, value in (found.hyper | found.others).items() if key in known}
-  facts = {"mask_id": 0, **getattr(found.encoder, "facts", {})}
+  hyper = {key: value for key, value in (network.hyper | network.others).items() if key in known}
+  facts = {"mask_id": 0, **getattr(network.encoder, "facts", {})}
 
   def rebuild(**others: Any) -> Model:
-    given = facts | hyper | options | others
-    return factory(**{key: value for key, value in given.items() if key in known}, optimizer=optax.identity())
+    chosen = facts | hyper | options | others
+    return factory(**{key: value for key, value in chosen.items() if key in known}, optimizer=optax.identity())
 
   model, mesh = rebuild(), make_mesh()
-  batch = {key: jax.ShapeDtypeStruct(value.shape, value.dtype) for key, value in found.encoder.example().items()}
+  batch = {key: jax.ShapeDtypeStruct(value.shape, value.dtype) for key, value in network.encoder.example().items()}
   with jax.set_mesh(mesh):
     abstract = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), batch)
     fresh = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), abstract)
-    state = placed(initial(found, logging.info)(fresh), state_shardings(abstract, mesh, model.rules))
-  config = {"name": found.name, "model": hyper | options, "data": {}, "optimizer": {}, "evals": ()}
-  return Run(found.path, {"config": config}, model, state, found.step or 0, found.encoder, rebuild, found.normalize)
+    state = placed(initial(network, logging.info)(fresh), state_shardings(abstract, mesh, model.rules))
+  config = {"name": network.name, "model": hyper | options, "data": {}, "optimizer": {}, "evals": ()}
+  return Run(network.path, {"config": config}, model, state, network.step or 0, network.encoder, rebuild,
+             network.normalize)
 
 
 def _hyper_fields(module: Any) -> list[str]:

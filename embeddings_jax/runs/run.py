@@ -162,11 +162,11 @@ class Run:
     if len(names) != len(vectors):
       raise InputError(f"{listed}: has {len(names)} names for the {len(vectors)} rows of embeddings.npy; evaluate "
                        "the run again to write both")
-    queries, asked = self.embed(items), "\0"  # Is no item's name.
+    queries, own_name = self.embed(items), "\0"  # Is no item's name.
     for item, query in zip(items, queries):
       if not query.any():
         raise InputError(f"neighbors: {str(item)[:80]!r}: none of its words is in the vocabulary")
-    return [nearest.combination(np.concatenate([vectors, query[None]]), [*names, asked], positive=[asked], k=k)
+    return [nearest.combination(np.concatenate([vectors, query[None]]), [*names, own_name], positive=[own_name], k=k)
             for query in queries]
 
   def sample(self, num: int = 1, *, prompt: str = "", length: int = 100, seed: int = 0, **options: Any) -> Any:

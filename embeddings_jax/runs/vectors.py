@@ -24,22 +24,22 @@ class Table(NamedTuple):
   vectors: jax.Array  # [num_words, dim]
 
 
-def as_run(found: word_vectors.WordVectors, path: epath.Path | None = None) -> Run:
+def as_run(table: word_vectors.WordVectors, path: epath.Path | None = None) -> Run:
   """Returns word vectors as a run, whose `embed` looks words up and takes the mean over the words of a line."""
 
 
   def init(rng, batch):
-    return Table(jnp.zeros(found.vectors.shape, found.vectors.dtype))
+    return Table(jnp.zeros(table.vectors.shape, table.vectors.dtype))
 
   def update(state, batch, rng):
     raise InputError("vectors of a file are not trained; start a run from the file by init_from")
 
   model = Model(init, update, lambda state, batch: sentence_vectors.mean(state.vectors, batch["tokens"]))
   layout = state_shardings(jax.eval_shape(lambda: init(None, None)), make_mesh(), ())
-  vectors: Any = found.vectors  # Of the host: `placed` lays it out.
+  vectors: Any = table.vectors  # Of the host: `placed` lays it out.
   state = placed(Table(vectors), layout)
   record = {"config": {"name": "vectors", "model": {}, "data": {}}}
-  return Run(path, record, model, state, 0, encoder(found), lambda **options: model)
+  return Run(path, record, model, state, 0, encoder(table), lambda **options: model)
 
 
 def of_run(run: Run) -> word_vectors.WordVectors:
@@ -48,22 +48,22 @@ def of_run(run: Run) -> word_vectors.WordVectors:
   return word_vectors.WordVectors(names, run.embed(names))
 
 
-def encoder(found: word_vectors.WordVectors) -> WordEncoder:
+def encoder(table: word_vectors.WordVectors) -> WordEncoder:
   """Returns the encoder of a file's words, lowercasing if all of them are in lower case; their counts are unknown."""
-  cased = any(word != word.lower() for word in found.words)
-  return WordEncoder(Vocabulary(found.words, np.zeros(len(found.words), np.int64)), "cased" if cased else "lower")
+  cased = any(word != word.lower() for word in table.words)
+  return WordEncoder(Vocabulary(table.words, np.zeros(len(table.words), np.int64)), "cased" if cased else "lower")
 
 
-def embedder(found: word_vectors.WordVectors) -> Callable[[Sequence[str]], np.ndarray]:
+def embedder(table: word_vectors.WordVectors) -> Callable[[Sequence[str]], np.ndarray]:
   """`words -> [num_words, dim]`: a word as written, else in lower case, else zeros."""
-  place = {word: i for i, word in enumerate(found.words)}
+  place = {word: i for i, word in enumerate(table.words)}
 
   def embed(words: Sequence[str]) -> np.ndarray:
     forms = [known_form(word, place) for word in words]
     rows = np.array([-1 if form is None else place[form] for form in forms])
     if np.array_equal(rows, np.arange(len(rows))):  # All, or the most frequent: not copied.
-      return found.vectors[:len(rows)]
-    vectors = found.vectors[rows]
+      return table.vectors[:len(rows)]
+    vectors = table.vectors[rows]
     vectors[rows < 0] = 0
     return vectors
 

@@ -57,31 +57,31 @@ def has_read(start: WordStart, fingerprint: str) -> bool:
   return start.path.is_dir() and workdir.read_record(start.path)["trajectory"].get("fingerprint") == fingerprint
 
 
-def initial(found: WordStart, encoder: Any, report: Callable[[str], None] = print) -> Callable[[PyTree], PyTree]:
+def initial(word_start: WordStart, encoder: Any, report: Callable[[str], None] = print) -> Callable[[PyTree], PyTree]:
   """`state -> state` in which the tokens that are words begin with those words' vectors; others stay as they are.
 
   The vectors are centered, given the length that embeddings have on average, and turned into the network's dimensions
   by an isometry, which leaves their inner products alone: random, so that none of the dimensions is empty.
 
   Args:
-    found: the vectors.
+    word_start: the vectors.
     encoder: Encoder of the network, a `SubwordEncoder`.
     report: is told how many tokens are words, where a state begins with them.
 
   Raises:
     InputError: the network has no embeddings of tokens, or fewer dimensions than the vectors; no token is a word.
   """
-  where = f"init_from={found.path}"
+  where = f"init_from={word_start.path}"
   if not hasattr(encoder, "tokenizer"):
     raise InputError(f"{where}: holds vectors of words, and the model has no embeddings of tokens to begin with them")
-  ids, rows = _words_of(encoder, found.words)
+  ids, rows = _words_of(encoder, word_start.words)
   if not len(ids):
-    raise InputError(f"{where}: none of its {len(found.words)} words is a token of the model")
-  vectors = found.vectors[rows] - found.vectors[rows].mean(0)
+    raise InputError(f"{where}: none of its {len(word_start.words)} words is a token of the model")
+  vectors = word_start.vectors[rows] - word_start.vectors[rows].mean(0)
   vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
   def put(state: PyTree) -> PyTree:
-    report(f"{found.path}: {len(ids)} of {encoder.facts['vocab_size']} tokens begin with the vectors of words")
+    report(f"{word_start.path}: {len(ids)} of {encoder.facts['vocab_size']} tokens begin with the vectors of words")
 
     def choose(path, leaf):
       if path_name(path).rsplit("/", 1)[-1] != TABLE:
@@ -89,9 +89,9 @@ def initial(found: WordStart, encoder: Any, report: Callable[[str], None] = prin
       dim, width = vectors.shape[1], leaf.shape[1]
       if dim > width:
         raise InputError(f"{where}: its vectors have {dim} dimensions, and the model's embeddings only {width}")
-      turned = vectors @ np.linalg.qr(np.random.default_rng(0).normal(size=(width, dim)))[0].T.astype(np.float32)
+      projected = vectors @ np.linalg.qr(np.random.default_rng(0).normal(size=(width, dim)))[0].T.astype(np.float32)
       # Compiled, as processes may have a part of the table each.
-      return jax.jit(lambda table: table.at[ids].set(jnp.linalg.norm(table, axis=1).mean() * turned))(leaf)
+      return jax.jit(lambda table: table.at[ids].set(jnp.linalg.norm(table, axis=1).mean() * projected))(leaf)
 
     return state._replace(params=jax.tree_util.tree_map_with_path(choose, state.params),
                           average=jax.tree_util.tree_map_with_path(choose, state.average))
@@ -103,11 +103,11 @@ def _words_of(encoder: Any, words: list[str]) -> tuple[np.ndarray, np.ndarray]:
   """Ids of the tokens that are words of the vectors, and those words' rows."""
   place = {word: i for i, word in enumerate(words)}
   continues, special = encoder.continues, set(encoder.facts["special_ids"])
-  found = []
+  whole_words = []
   for i in encoder.vocabulary.values():
     if i not in special and (continues is None or not continues[i]):
       form = known_form(encoder.tokenizer.decode([i]).strip(), place)
       if form is not None:
-        found.append((i, place[form]))
-  ids, rows = np.array(sorted(found), np.int64).reshape(-1, 2).T
+        whole_words.append((i, place[form]))
+  ids, rows = np.array(sorted(whole_words), np.int64).reshape(-1, 2).T
   return ids, rows

@@ -40,34 +40,34 @@ MAX_FACT = 1 << 28  # Bytes of an array among a record's facts, as counts of a v
 def trajectory(config: Mapping[str, Any], fingerprint: str, init_from: str = "") -> dict[str, Any]:
   """The part of a config that determines the trained parameters, with the fingerprint of the data and, where there
   are any, of the parameters to start from."""
-  course = json.loads(json.dumps({key: config[key] for key in TRAJECTORY} | {"fingerprint": fingerprint}))
+  record = json.loads(json.dumps({key: config[key] for key in TRAJECTORY} | {"fingerprint": fingerprint}))
   if init_from:
-    course["init_from"] = init_from
-    course["data"].pop("tokenizer", None)  # Of the same network, wherever it lies.
-  course["data"].pop("memory", None)  # A limit for counting, which gives the same counts whatever it is.
-  return course
+    record["init_from"] = init_from
+    record["data"].pop("tokenizer", None)  # Of the same network, wherever it lies.
+  record["data"].pop("memory", None)  # A limit for counting, which gives the same counts whatever it is.
+  return record
 
 
-def default_path(config: Mapping[str, Any], preset: str, course: Mapping[str, Any]) -> epath.Path:
+def default_path(config: Mapping[str, Any], preset: str, trajectory: Mapping[str, Any]) -> epath.Path:
   """Returns `runs/MODEL-PRESET-HASH`; the hash leaves defaults out, so that a new option keeps the name."""
-  told = dict(course)
-  for name, values in _defaults(course).items():
-    told[name] = {key: value for key, value in course[name].items() if (key, json.dumps(value)) not in values}
-  digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:8]
+  changed = dict(trajectory)
+  for name, values in _defaults(trajectory).items():
+    changed[name] = {key: value for key, value in trajectory[name].items() if (key, json.dumps(value)) not in values}
+  digest = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()[:8]
   return epath.Path("runs") / f"{config['name']}-{preset}-{digest}"
 
 
-def _defaults(course: Mapping[str, Any]) -> dict[str, set[tuple[str, str]]]:
+def _defaults(trajectory: Mapping[str, Any]) -> dict[str, set[tuple[str, str]]]:
   """Returns, for `data` and `model` of a trajectory, the options with defaults, and these as JSON."""
-  if "pipeline" not in course:
+  if "pipeline" not in trajectory:
     return {}
   plain = lambda value: value.get() if isinstance(value, FieldReference) else value  # A placeholder of None.
   return {name: {(key, json.dumps(plain(value))) for key, value in values.items()}
-          for name, values in presets.defaults(course).items() if name in course}
+          for name, values in presets.defaults(trajectory).items() if name in trajectory}
 
 
 @contextlib.contextmanager
-def prepared(path: epath.Path, course: Mapping[str, Any], *, overwrite: bool,
+def prepared(path: epath.Path, trajectory: Mapping[str, Any], *, overwrite: bool,
              report: Callable[[str], None] = print) -> Iterator[None]:
   """Creates the directory, or checks that it holds the same run; it is locked while the block runs.
 
@@ -85,11 +85,11 @@ def prepared(path: epath.Path, course: Mapping[str, Any], *, overwrite: bool,
       lock.acquire()
     if (path / "config.json").exists():
       old = read_record(path)
-      old["trajectory"].setdefault("horizon", old["horizon"] if "horizon" in course else None)
-      for name, values in _defaults(course).items():  # An option that the code of then did not have.
+      old["trajectory"].setdefault("horizon", old["horizon"] if "horizon" in trajectory else None)
+      for name, values in _defaults(trajectory).items():  # An option that the code of then did not have.
         if isinstance(old["trajectory"].get(name), dict):
           old["trajectory"][name] = {key: json.loads(value) for key, value in values} | old["trajectory"][name]
-      differing = sorted(_differences(old["trajectory"], course))
+      differing = sorted(_differences(old["trajectory"], trajectory))
       if differing:
         raise InputError(f"workdir={path} holds another run: {'; '.join(differing)}; use another directory, or "
                          "overwrite=True, which moves the old run aside")

@@ -29,7 +29,7 @@ def contrastive(num: int = 8192, large: int = 32_768, dim: int = 256, chunk_size
       lambda q, k, size=size: info_nce(q, k, temperature=0.05, chunk_size=size).loss, (0, 1)))
           for name, size in sizes.items()}
   queries, keys = unit(jax.random.normal(jax.random.key(FLAGS.seed), (2, num, dim)))
-  found = {name: jax.block_until_ready(step[name](queries, keys)) for name in step}  # Compiled, and warm.
+  outputs = {name: jax.block_until_ready(step[name](queries, keys)) for name in step}  # Compiled, and warm.
   turns = []
   for _ in range(FLAGS.repeats):
     seconds = {}
@@ -43,8 +43,8 @@ def contrastive(num: int = 8192, large: int = 32_768, dim: int = 256, chunk_size
   shape = jax.ShapeDtypeStruct((large, dim), jnp.float32)
   megabytes = {name: step[name].lower(shape, shape).compile().memory_analysis().temp_size_in_bytes / 1e6
                for name in step}
-  differences = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max() / jnp.abs(b).max()), found["chunked"],
-                             found["dense"])
+  differences = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max() / jnp.abs(b).max()), outputs["chunked"],
+                             outputs["dense"])
   difference = max(jax.tree.leaves(differences))
   return {
       "summary": f"chunks take {ratio:.2f} of the dense loss's time with gradient at {num:,} x {dim} (median of "

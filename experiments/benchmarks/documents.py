@@ -73,28 +73,28 @@ def plsa() -> dict:
     began = time.perf_counter()
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")  # That it has not converged.
-      theta, found, _ = non_negative_factorization(
+      theta, parts, _ = non_negative_factorization(
           table, theta.astype(np.float32), beta.copy(), n_components=topics, init="custom", solver="mu",
           beta_loss="kullback-leibler", tol=0, max_iter=steps)
-    return time.perf_counter() - began, found, theta
+    return time.perf_counter() - began, parts, theta
 
   seconds = {"ours": [], "nmf": []}
   for _ in range(FLAGS.repeats):
     seconds["ours"].append(ours(60)[0])
     seconds["nmf"].append((nmf(15)[0] - nmf(5)[0]) / 10)
-  ratio = statistics.median(theirs / mine for mine, theirs in zip(*seconds.values()))
+  ratio = statistics.median(theirs / own for own, theirs in zip(*seconds.values()))
   losses = ours(300)[1]
   same_start = -log_likelihood(beta, np.full((facts["num_documents"], topics), 1 / topics))
   if abs(losses[0] - same_start) > 1e-4:
     raise InputError(f"plsa starts at {losses[0]}, and NMF at {same_start}")
   theirs = log_likelihood(*nmf(100)[1:])
   needed = int(np.argmax(-losses >= theirs)) if (-losses >= theirs).any() else None
-  mine, peers = (statistics.median(values) for values in seconds.values())
+  own, peers = (statistics.median(values) for values in seconds.values())
   reached = (f"NMF's log likelihood of 100 iterations, {theirs:.4f} per occurrence, after {needed} of ours: "
-             f"{needed * mine:.1f} s against {100 * peers:.1f} s" if needed else
+             f"{needed * own:.1f} s against {100 * peers:.1f} s" if needed else
              f"log likelihood per occurrence {-losses[-1]:.4f} (NMF, 100 iterations: {theirs:.4f})")
   return {
-      "summary": f"{ratio:.1f} times as fast an iteration as NMF ({mine:.3f} s, median of {FLAGS.repeats} turns); "
+      "summary": f"{ratio:.1f} times as fast an iteration as NMF ({own:.3f} s, median of {FLAGS.repeats} turns); "
                  + reached,
       "documents": facts["num_documents"], "words": facts["vocab_size"], "cells": facts["num_cells"],
       "topics": topics, "iterations_to_the_same_likelihood": needed,
@@ -134,9 +134,9 @@ def topics() -> dict:
     for name, options in {
         "stopped": dict(tempering=1.0), "100 iterations": dict(tempering=1.0, early_stopping=False, tol=0.0,
                                                                steps=100), "tempered": {}}.items():
-      data, embed, found, records = trained("plsa", num_topics=num_topics, held_out=0.1, **options)
+      data, embed, trained_state, records = trained("plsa", num_topics=num_topics, held_out=0.1, **options)
       test = [data.encoder.bag(data.dataset.items[i]) for i in data.dataset.split["test"]]
-      scores = topic_scores.perplexity(embed, test, found["topics"], data.encoder.vocabulary, FLAGS.seed)
+      scores = topic_scores.perplexity(embed, test, trained_state["topics"], data.encoder.vocabulary, FLAGS.seed)
       perplexities[f"{num_topics} topics, {name}"] = {
           "held out": records[-1]["held_out_perplexity"], "test": scores["perplexity"], "iterations": len(records)}
     vectors[f"plsa {num_topics}"] = embed(data.dataset.items)
@@ -144,13 +144,13 @@ def topics() -> dict:
   share = data.facts["counts"] / data.facts["counts"].sum()
   frequencies = float(np.exp(-(batch["held"] * np.log(share[batch["col"]])).sum() / batch["held"].sum()))
   perplexities["frequencies"] = {"held out": frequencies, "test": scores["unigram/perplexity"], "iterations": 0}
-  vectors["plsa, all"] = np.concatenate([unit_rows(found, "plsa") for found in vectors.values()], 1)
+  vectors["plsa, all"] = np.concatenate([unit_rows(trained_state, "plsa") for trained_state in vectors.values()], 1)
   _, embed, _, _ = trained("lsa")
   vectors["lsa"] = embed(data.dataset.items)
   words = tf_idf(data.dataset.items, data.encoder.encode, len(data.encoder.vocabulary),
                  fit=data.dataset.split["train"])
-  score = lambda found: retrieval(lambda items: found, data.dataset)["group/test/map"]
-  precision = {"tf-idf": score(words)} | {name: score(found) for name, found in vectors.items()}
+  score = lambda trained_state: retrieval(lambda items: trained_state, data.dataset)["group/test/map"]
+  precision = {"tf-idf": score(words)} | {name: score(trained_state) for name, trained_state in vectors.items()}
   listed = [f"{name} {row['held out']:.0f} ({row['test']:.0f})" for name, row in perplexities.items()]
   return {
       "summary": f"perplexity held out (of test documents): {', '.join(listed)}; mean average precision: "
@@ -186,9 +186,9 @@ def lsa() -> dict:
   _, state = ours(FLAGS.seed)
   compiling = time.perf_counter() - start
   values = np.asarray(jax.jit(model.outputs["weighted"])(state, batch))[0]
-  there = np.asarray(batch["count"][0]) > 0
+  valid = np.asarray(batch["count"][0]) > 0
   row = np.asarray(batch["document"][0])[np.asarray(batch["row"][0])]
-  matrix = sparse.csr_array((values[there], (row[there], np.asarray(batch["col"][0])[there])),
+  matrix = sparse.csr_array((values[valid], (row[valid], np.asarray(batch["col"][0])[valid])),
                             shape=(facts["num_rows"], facts["vocab_size"]))
   exact = np.sort(svds(matrix.astype(np.float64), k=config.model.dim)[1])[::-1]
   seconds, errors = {"ours": [], "scikit-learn": []}, {"ours": [], "scikit-learn": []}
@@ -196,11 +196,11 @@ def lsa() -> dict:
     peer = TruncatedSVD(config.model.dim, random_state=FLAGS.seed + turn)
     for who in seconds:
       start = time.perf_counter()
-      found = ours(FLAGS.seed + turn)[0] if who == "ours" else peer.fit(matrix).singular_values_
+      singular_values = ours(FLAGS.seed + turn)[0] if who == "ours" else peer.fit(matrix).singular_values_
       seconds[who].append(round(time.perf_counter() - start, 3))
-      errors[who].append(float(np.abs(np.sort(found)[::-1] / exact - 1).max()))
-  ratio = statistics.median(theirs / mine for mine, theirs in zip(*seconds.values()))
-  error = {who: statistics.median(found) for who, found in errors.items()}
+      errors[who].append(float(np.abs(np.sort(singular_values)[::-1] / exact - 1).max()))
+  ratio = statistics.median(theirs / own for own, theirs in zip(*seconds.values()))
+  error = {who: statistics.median(singular_values) for who, singular_values in errors.items()}
   return {
       "summary": f"{statistics.median(seconds['ours']):.2f} s, {ratio:.2f} times as fast as scikit-learn's "
                  f"randomized TruncatedSVD (median of {FLAGS.repeats} turns); singular values within "

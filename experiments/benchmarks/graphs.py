@@ -63,8 +63,8 @@ def deepwalk() -> dict:
   scores = {}
   if dataset.labels:
     for name, vectors in (("", run.embed(dataset.items)), ("gensim ", model.wv[list(dataset.items)])):
-      found = node_classification(lambda items, vectors=vectors: vectors, dataset, seed=FLAGS.seed)
-      scores[name] = {key: round(value, 4) for key, value in found.items() if "oracle-k" in key}
+      results = node_classification(lambda items, vectors=vectors: vectors, dataset, seed=FLAGS.seed)
+      scores[name] = {key: round(value, 4) for key, value in results.items() if "oracle-k" in key}
   shown = [f"{key.split('/', 2)[2]} {value:.3f} ({scores['gensim '][key]:.3f})" for key, value in scores.get(
       "", {}).items() if not key.endswith("std")]
   return {"summary": f"{theirs / ours:.2f} x as fast as gensim on ready walks, {ours:.0f} s against {theirs:.0f} s "

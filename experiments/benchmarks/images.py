@@ -64,15 +64,15 @@ def mae_gpu(side: int = 224, steps: int = 5) -> dict:
   turns = by_turns(ours, theirs, max(20, FLAGS.repeats))
   memory = {"memory": jax.devices()[0].memory_stats()["peak_bytes_in_use"],
             "memory_peer": torch.cuda.max_memory_allocated()}
-  mine, other = (rows * steps / statistics.median(column) for column in zip(*turns))
+  own, other = (rows * steps / statistics.median(column) for column in zip(*turns))
   ratio = statistics.median(theirs / ours for ours, theirs in turns)
-  used = mine * operations(sizes, side) / rate
+  used = own * operations(sizes, side) / rate
   gpu = jax.devices()[0].device_kind
   return {
-      "summary": f"{gpu}: ViT-{FLAGS.size}/16 {mine:,.0f} images/s, {used:.0%} of the {rate / 1e12:.0f} TFLOP/s of "
+      "summary": f"{gpu}: ViT-{FLAGS.size}/16 {own:,.0f} images/s, {used:.0%} of the {rate / 1e12:.0f} TFLOP/s of "
                  f"products, {memory['memory'] / 1e9:.1f} GB; transformers with torch.compile {other:,.0f}, "
                  f"{memory['memory_peer'] / 1e9:.1f} GB: {ratio:.2f} x (median of {len(turns)} turns)",
-      "pictures_per_second": round(mine), "pictures_per_second_peer": round(other), "ratio": round(ratio, 3),
+      "pictures_per_second": round(own), "pictures_per_second_peer": round(other), "ratio": round(ratio, 3),
       "utilization": round(used, 3), "matrix_flops_per_second": round(rate), "rows": rows, **memory, "gpu": gpu,
       "peer": peer, "all": [[round(x, 4) for x in turn] for turn in turns],
   }
@@ -141,9 +141,9 @@ def mask_ratios() -> dict:
                  "seconds": round(statistics.median(seconds), 1)})
   if FLAGS.figure:
     sweeps.draw_mask_ratios(FLAGS.figure, rows, FLAGS.data)
-  told = ", ".join(f"{row['mask_ratio']:.2f}: {row['accuracy']:.3f} ({row['steps']:,} in {row['seconds']:.0f} s)"
-                   for row in rows)
-  return {"summary": f"{FLAGS.data}, linear probe by share of hidden patches (steps and their time): {told}",
+  lines = ", ".join(f"{row['mask_ratio']:.2f}: {row['accuracy']:.3f} ({row['steps']:,} in {row['seconds']:.0f} s)"
+                    for row in rows)
+  return {"summary": f"{FLAGS.data}, linear probe by share of hidden patches (steps and their time): {lines}",
           "rows": rows}
 
 

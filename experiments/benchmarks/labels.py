@@ -33,7 +33,7 @@ def labels() -> dict:
   if not FLAGS.workdir:
     raise InputError("--workdir is missing: a run of bert, mae, simclr, byol or simsiam, say")
   numbers, rates = command.listed(FLAGS["numbers"], int), command.listed(FLAGS["rates"], float)
-  found, run = pretrained.load(FLAGS.workdir), load_run(FLAGS.workdir)
+  source, run = pretrained.load(FLAGS.workdir), load_run(FLAGS.workdir)
   embed = inference.embedder(run.model, run.state, run.encoder)
   rows: dict[str, list[dict]] = {}
   vectors: dict[str, np.ndarray] = {}
@@ -41,11 +41,11 @@ def labels() -> dict:
   for number in numbers:
     accuracies: dict[str, list[dict[str, float]]] = {"fine-tuned": [], "frozen": [], "from scratch": []}
     for seed in range(FLAGS.seed, FLAGS.seed + FLAGS.seeds):
-      config = presets.load_config(RECIPES.get(found.name, "finetune"), "small")
+      config = presets.load_config(RECIPES.get(source.name, "finetune"), "small")
       config.update(dict(seed=seed, steps=FLAGS.steps))
       config.data.update(dict(name=FLAGS.data, max_train=number))
-      pretrained.adapt(config, found, ())
-      config.model.pooling = found.pooling or config.model.pooling  # As the frozen vectors are pooled.
+      pretrained.adapt(config, source, ())
+      config.model.pooling = source.pooling or config.model.pooling  # As the frozen vectors are pooled.
       config.model.layers = FLAGS.layers or config.model.layers
       if "dtype" in config.model.encoder:
         config.model.encoder.dtype = "float32"  # The same figures with a unit for products of bfloat16 and without.
@@ -57,7 +57,7 @@ def labels() -> dict:
         for rate in rates or [config.optimizer.learning_rate]:
           config.optimizer.learning_rate = rate
           models.append(build.make_model(config, data.facts, FLAGS.steps))
-      for name, initial in (("fine-tuned", pretrained.initial(found, lambda _: None)), ("from scratch", None)):
+      for name, initial in (("fine-tuned", pretrained.initial(source, lambda _: None)), ("from scratch", None)):
         scores = [_trained(model, data, seed, initial) for model in models]
         accuracies[name].append(max(scores, key=lambda score: score.get("dev", 0.0)))
       if not vectors:  # Of `dev` too, unless it chooses.
@@ -72,11 +72,11 @@ def labels() -> dict:
           "labels": number, **{name: round(mean, 4) for name, (mean, _) in spreads.items()},
           **{f"{name} std": round(std, 4) for name, (_, std) in spreads.items()}})
   if FLAGS.figure:
-    sweeps.draw_label_gain(FLAGS.figure, rows["test"], f"{found.name} on {FLAGS.data}")
-  told = [", ".join(f"{row['labels']:,}: {row['fine-tuned']:.3f} ({row['frozen']:.3f}, {row['from scratch']:.3f})"
-                    for row in rows[part]) for part in rows]
-  return {"summary": f"{FLAGS.data}, accuracy by number of labels of {found.name} fine-tuned (frozen, from scratch): "
-                     f"{'; on dev '.join(told)} ({FLAGS.seeds} seed{'s' * (FLAGS.seeds > 1)})",
+    sweeps.draw_label_gain(FLAGS.figure, rows["test"], f"{source.name} on {FLAGS.data}")
+  lines = [", ".join(f"{row['labels']:,}: {row['fine-tuned']:.3f} ({row['frozen']:.3f}, {row['from scratch']:.3f})"
+                     for row in rows[part]) for part in rows]
+  return {"summary": f"{FLAGS.data}, accuracy by number of labels of {source.name} fine-tuned (frozen, from scratch)"
+                     f": {'; on dev '.join(lines)} ({FLAGS.seeds} seed{'s' * (FLAGS.seeds > 1)})",
           **{"rows" if part == "test" else f"rows_{part}": rows[part] for part in rows}}
 
 

@@ -59,11 +59,11 @@ def loop() -> dict:
       return count * size / (time.perf_counter() - began[0])
 
     turns = [(ours(), bare()) for _ in range(FLAGS.repeats)]
-  ratio = statistics.median(mine / ceiling for mine, ceiling in turns)
+  ratio = statistics.median(rate / ceiling for rate, ceiling in turns)
   return {
       "summary": f"{ratio:.3f} of the bare dispatch's steps per second (median of {FLAGS.repeats} turns)",
       "steps_per_dispatch": size,
-      "ratios": [round(mine / ceiling, 3) for mine, ceiling in turns],
-      "ours_steps_per_second": round(statistics.median(mine for mine, _ in turns), 2),
+      "ratios": [round(rate / ceiling, 3) for rate, ceiling in turns],
+      "ours_steps_per_second": round(statistics.median(rate for rate, _ in turns), 2),
       "bare_steps_per_second": round(statistics.median(ceiling for _, ceiling in turns), 2),
   }

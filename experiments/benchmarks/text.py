@@ -66,8 +66,8 @@ def embed(num_sentences: int = 10_000) -> dict:
   sizes = dict(vocab_size=tokenizer.get_vocab_size(), dim=384, num_layers=6, num_heads=12, mlp_dim=1536)
   with tempfile.TemporaryDirectory() as folder:
     _write_sentence_model(Path(folder), tokenizer, sizes)
-    found = pretrained.load(folder)
-    run = pretrained.as_run(found)
+    network = pretrained.load(folder)
+    run = pretrained.as_run(network)
     ours = inference.embedder(run.model, run.state, run.encoder)
     theirs = sentence_transformers.SentenceTransformer(folder, device="cpu")
     turns = {"ours": lambda: pretrained.unit(ours(sentences)),
@@ -166,18 +166,18 @@ def bert_base(tokens: int = 32_768, vocab_size: int = 30_522, steps: int = 5) ->
   turns = by_turns(ours, theirs, max(20, FLAGS.repeats))
   memory = {"memory": jax.devices()[0].memory_stats()["peak_bytes_in_use"],
             "memory_peer": torch.cuda.max_memory_allocated()}
-  mine, other = (rows * length * steps / statistics.median(column) for column in zip(*turns))
+  own, other = (rows * length * steps / statistics.median(column) for column in zip(*turns))
   ratio = statistics.median(theirs / ours for ours, theirs in turns)
   dim, hidden = sizes["dim"], sizes["mlp_dim"]
   operations = (6 * sizes["num_layers"] * (4 * dim**2 + 2 * dim * hidden + 2 * length * dim)
                 + 0.15 * 6 * (dim**2 + dim * vocab_size))
-  used = mine * operations / peak
+  used = own * operations / peak
   gpu = jax.devices()[0].device_kind
   return {
-      "summary": f"{gpu}: {mine:,.0f} tokens/s at length {length}, {used:.0%} of the {peak / 1e12:.0f} "
+      "summary": f"{gpu}: {own:,.0f} tokens/s at length {length}, {used:.0%} of the {peak / 1e12:.0f} "
                  f"TFLOP/s of products, {memory['memory'] / 1e9:.1f} GB; transformers with torch.compile "
                  f"{other:,.0f}, {memory['memory_peer'] / 1e9:.1f} GB: {ratio:.2f} x (median of {len(turns)} turns)",
-      "tokens_per_second": round(mine), "tokens_per_second_peer": round(other), "ratio": round(ratio, 3),
+      "tokens_per_second": round(own), "tokens_per_second_peer": round(other), "ratio": round(ratio, 3),
       "utilization": round(used, 3), "matrix_flops_per_second": round(peak), "rows": rows, "length": length,
       "attention_dropout": rate, **memory, "gpu": gpu, "peer": peer,
       "all": [[round(x, 4) for x in turn] for turn in turns],

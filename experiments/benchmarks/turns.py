@@ -18,12 +18,12 @@ def by_turns(ours, theirs, repeats) -> list[tuple[float, float]]:
 
 def compared(turns: list[tuple[float, float]], what: str) -> dict:
   """The result of such turns with `transformers`, of steps of `what`."""
-  mine, other = (statistics.median(column) for column in zip(*turns))
+  own, other = (statistics.median(column) for column in zip(*turns))
   ratio = statistics.median(theirs / ours for ours, theirs in turns)
   return {
-      "summary": f"{ratio:.2f} x as fast as transformers with torch, {mine:.2f} s against {other:.2f} s a step of "
+      "summary": f"{ratio:.2f} x as fast as transformers with torch, {own:.2f} s against {other:.2f} s a step of "
                  f"{what} (median of {len(turns)} turns)",
-      "ratio": round(ratio, 3), "seconds": round(mine, 3), "seconds_peer": round(other, 3),
+      "ratio": round(ratio, 3), "seconds": round(own, 3), "seconds_peer": round(other, 3),
       "all": [[round(x, 3) for x in turn] for turn in turns],
   }
 

@@ -52,7 +52,7 @@ def _word2vec(name: str) -> dict:
   config = presets.load_config(name, "small")
   config.data.name, config.epochs = FLAGS.data, FLAGS.epochs
   model = config.model
-  found = {"ours": [], "gensim": []}
+  scores = {"ours": [], "gensim": []}
   for seed in range(FLAGS.seed, FLAGS.seed + FLAGS.seeds):
     config.seed = seed
     data = build.prepare(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
@@ -65,7 +65,7 @@ def _word2vec(name: str) -> dict:
                   steps_per_dispatch=config.steps_per_dispatch)
     vectors = np.asarray(state.input)[:len(names)]
     seconds = time.perf_counter() - start
-    found["ours"].append({"words_per_second": round(words / seconds)} | quality(names, vectors))
+    scores["ours"].append({"words_per_second": round(words / seconds)} | quality(names, vectors))
 
     tokens = np.asarray(data.splits["train"].resident["stream"])
     lines = [[names[i] for i in part[part >= 0]] for document in np.split(tokens, np.flatnonzero(tokens < 0))
@@ -76,13 +76,13 @@ def _word2vec(name: str) -> dict:
         window=model.window, negative=model.num_negatives, sample=model.subsample, min_count=1,
         epochs=FLAGS.epochs, seed=seed + 1, workers=os.cpu_count())
     seconds = time.perf_counter() - start
-    found["gensim"].append({"words_per_second": round(words / seconds)} | quality(names, peer.wv[names]))
+    scores["gensim"].append({"words_per_second": round(words / seconds)} | quality(names, peer.wv[names]))
 
-  ratios = [ours["words_per_second"] / peer["words_per_second"] for ours, peer in zip(*found.values())]
+  ratios = [ours["words_per_second"] / peer["words_per_second"] for ours, peer in zip(*scores.values())]
   return {
-      "summary": f"{compared(*found.values(), 'gensim')}; {statistics.median(ratios):.1f} times gensim's words per "
+      "summary": f"{compared(*scores.values(), 'gensim')}; {statistics.median(ratios):.1f} times gensim's words per "
                  f"second ({FLAGS.seeds} seed{'s: mean ± standard deviation, median' if FLAGS.seeds > 1 else ''})",
-      "ratio": round(statistics.median(ratios), 3), "vocabulary": len(names), "words": words, **found,
+      "ratio": round(statistics.median(ratios), 3), "vocabulary": len(names), "words": words, **scores,
       "speed_ratios": [round(ratio, 3) for ratio in ratios],
   }
 
@@ -154,16 +154,17 @@ def glove() -> dict:
   peer_vectors = peer.vectors[[place[name] for name in names]]
 
   visited = FLAGS.epochs * len(cells.row)
-  found = {"vocabulary": len(names), "cells": len(cells.row), "seconds": {k: round(v, 1) for k, v in seconds.items()},
-           "ours": {"cells_per_second": round(visited / seconds["training"])} | quality(names, vectors),
-           "C": {"cells_per_second": round(visited / seconds["glove"])} | quality(names, peer_vectors)}
-  found["speed_ratio"] = round(seconds["glove"] / seconds["training"], 3)
-  found["preparation_ratio"] = round(
+  record = {"vocabulary": len(names), "cells": len(cells.row),
+            "seconds": {k: round(v, 1) for k, v in seconds.items()},
+            "ours": {"cells_per_second": round(visited / seconds["training"])} | quality(names, vectors),
+            "C": {"cells_per_second": round(visited / seconds["glove"])} | quality(names, peer_vectors)}
+  record["speed_ratio"] = round(seconds["glove"] / seconds["training"], 3)
+  record["preparation_ratio"] = round(
       (seconds["cooccur"] + seconds["shuffle"]) / (seconds["counting"] + seconds["dealing out"]), 3)
-  scores = compared([found["ours"]], [found["C"]], "C")
-  found["summary"] = (f"{scores}; {found['speed_ratio']:.1f} times the C program's cells per second, "
-                      f"{found['preparation_ratio']:.1f} times as fast to count and shuffle")
-  return found
+  scores = compared([record["ours"]], [record["C"]], "C")
+  record["summary"] = (f"{scores}; {record['speed_ratio']:.1f} times the C program's cells per second, "
+                       f"{record['preparation_ratio']:.1f} times as fast to count and shuffle")
+  return record
 
 
 def ppmi() -> dict:
@@ -183,13 +184,13 @@ def ppmi() -> dict:
     start = time.perf_counter()
     state = train(model, data.splits["train"], steps=config.steps, seed=FLAGS.seed + turn,
                   steps_per_dispatch=config.steps_per_dispatch)
-    found = np.asarray(state.values)[:config.model.dim]
+    singular_values = np.asarray(state.values)[:config.model.dim]
     seconds["ours"].append(round(time.perf_counter() - start, 1))
     start = time.perf_counter()
     exact = np.sort(svds(matrix, k=config.model.dim)[1])[::-1]
     seconds["svds"].append(round(time.perf_counter() - start, 1))
   ratio = statistics.median(theirs / ours for ours, theirs in zip(*seconds.values()))
-  error = float(np.abs(found / exact - 1).max())
+  error = float(np.abs(singular_values / exact - 1).max())
   ours = quality(names, inference.embedder(model, state, data.encoder)(names))
   return {
       "summary": ", ".join(f"{name} {score:.3f}" for name, score in ours.items())
@@ -205,8 +206,8 @@ def quality(names: Sequence[str], vectors) -> dict[str, float]:
   embed = lambda words: vectors[[place[word] for word in words]]
   scores = {name: word_similarity(embed, wordsets.word_similarity(name, FLAGS.data_dir), vocabulary=place)["spearman"]
             for name in ("ws353", "simlex999", "men")}
-  asked = analogies(embed, wordsets.analogies(data_dir=FLAGS.data_dir), vocabulary=names)
-  return {name: round(score, 4) for name, score in (scores | {"analogies": asked["cosadd/total/accuracy"]}).items()}
+  answers = analogies(embed, wordsets.analogies(data_dir=FLAGS.data_dir), vocabulary=names)
+  return {name: round(score, 4) for name, score in (scores | {"analogies": answers["cosadd/total/accuracy"]}).items()}
 
 
 def compared(ours: Sequence[dict], theirs: Sequence[dict], peer: str) -> str:

@@ -44,15 +44,15 @@ def test_worked_by_hand(tmp_path):
     (dict(min_length=4, normalize="spaces"), ["DOG!", "Dog,", "cat:", "dog."]),
 ])
 def test_words_are_chosen(tmp_path, options, words):
-  found = count_documents(corpus("The cat saw the dog.", "", "Dog, cat: DOG!"), cache_dir=tmp_path, **options)
-  assert found.encoder.vocabulary.words == words
-  assert found.facts["num_documents"] == 3
+  actual = count_documents(corpus("The cat saw the dog.", "", "Dog, cat: DOG!"), cache_dir=tmp_path, **options)
+  assert actual.encoder.vocabulary.words == words
+  assert actual.facts["num_documents"] == 3
 
 
 def test_the_users_stop_words(tmp_path):
   (tmp_path / "stop.txt").write_text("Dog\nthe\n")
-  found = count_documents(corpus("The cat saw the dog."), stop_words=str(tmp_path / "stop.txt"), cache_dir=tmp_path)
-  assert found.encoder.vocabulary.words == ["cat", "saw"]
+  actual = count_documents(corpus("The cat saw the dog."), stop_words=str(tmp_path / "stop.txt"), cache_dir=tmp_path)
+  assert actual.encoder.vocabulary.words == ["cat", "saw"]
 
 
 @pytest.mark.parametrize("unit, documents", [
@@ -169,12 +169,12 @@ def counted(tmp_path_factory):
 
 def cells_of(batch, key="count"):
   """{(document, word): count} of a batch of blocks, as its first arrays say."""
-  found = {}
+  actual = {}
   for b in range(len(batch["row"])):
     for row, col, n in zip(batch["row"][b], batch["col"][b], batch[key][b]):
       if n > 0:
-        found[int(batch["document"][b, row]), int(col)] = float(n)
-  return found
+        actual[int(batch["document"][b, row]), int(col)] = float(n)
+  return actual
 
 
 def expected_cells(bags):

@@ -75,8 +75,8 @@ def test_corpus(corpus):
   assert texts.characters.shape == (texts.facts["num_words"] + 1, 6) and not texts.characters[-1].any()
   assert texts.characters[:2].tolist() == [BEGIN, END] and texts.characters[5].tolist() == spelling("cat")
   # Each word's spelling is its own, also of words that only held-out text has.
-  found = {bytes((row[1:row.tolist().index(260)] - 1).astype(np.uint8)).decode() for row in texts.characters[3:-1]}
-  assert found == {word for text in documents for word in split_words_and_marks(text)}
+  actual = {bytes((row[1:row.tolist().index(260)] - 1).astype(np.uint8)).decode() for row in texts.characters[3:-1]}
+  assert actual == {word for text in documents for word in split_words_and_marks(text)}
 
 
 @pytest.mark.parametrize("resident", [True, False])

@@ -61,22 +61,22 @@ def by_windows(tokens, window):
   return counts, marginals, total
 
 
-def as_dict(found):
-  return {(r, c): n for r, c, n in zip(found.row.tolist(), found.col.tolist(), found.count.tolist())}
+def as_dict(actual):
+  return {(r, c): n for r, c, n in zip(actual.row.tolist(), actual.col.tolist(), actual.count.tolist())}
 
 
-def check_layout(found, vocab_size):
-  key = found.row.astype(np.int64) * vocab_size + found.col
-  assert (np.diff(key) > 0).all() and found.facts["num_cells"] == len(key)
-  assert (found.row.dtype, found.col.dtype, found.count.dtype) == (np.int32, np.int32, np.float32)
-  np.testing.assert_array_equal(found.indptr, np.searchsorted(found.row, np.arange(vocab_size + 1)))
+def check_layout(actual, vocab_size):
+  key = actual.row.astype(np.int64) * vocab_size + actual.col
+  assert (np.diff(key) > 0).all() and actual.facts["num_cells"] == len(key)
+  assert (actual.row.dtype, actual.col.dtype, actual.count.dtype) == (np.int32, np.int32, np.float32)
+  np.testing.assert_array_equal(actual.indptr, np.searchsorted(actual.row, np.arange(vocab_size + 1)))
 
 
 def test_sliding_windows_of_the_worked_case(tmp_path):
   tokens, words = ids(PARK)
-  found = count_cooccurrences(tokens, len(words), key="park", counting="windows", window=4, cache_dir=tmp_path)
-  counts, place = as_dict(found), {word: i for i, word in enumerate(words)}
-  marginals, total = found.facts["marginals"], found.facts["total"]
+  actual = count_cooccurrences(tokens, len(words), key="park", counting="windows", window=4, cache_dir=tmp_path)
+  counts, place = as_dict(actual), {word: i for i, word in enumerate(words)}
+  marginals, total = actual.facts["marginals"], actual.facts["total"]
   assert total == 20
   assert [marginals[place[w]] for w in ("dog", "park", "crowded", "the")] == [6, 8, 3, 4]
   expected = {("dog", "park"): (3, 1.25), ("dog", "the"): (3, 2.5), ("park", "the"): (2, 1.25),
@@ -85,44 +85,44 @@ def test_sliding_windows_of_the_worked_case(tmp_path):
     for a, b in ((first, second), (second, first)):
       assert counts[place[a], place[b]] == count
       assert count * total / (marginals[place[a]] * marginals[place[b]]) == pytest.approx(ratio)
-  check_layout(found, len(words))
+  check_layout(actual, len(words))
 
 
 def test_distance_one_of_the_worked_case(tmp_path):
   tokens, words = ids(LIKE)
-  found = count_cooccurrences(tokens, len(words), key="like", window=1, cache_dir=tmp_path)
-  counts, place = as_dict(found), {word: i for i, word in enumerate(words)}
-  sums = dict(zip(words, found.facts["marginals"]))
+  actual = count_cooccurrences(tokens, len(words), key="like", window=1, cache_dir=tmp_path)
+  counts, place = as_dict(actual), {word: i for i, word in enumerate(words)}
+  sums = dict(zip(words, actual.facts["marginals"]))
   assert sums == {"I": 3, "like": 4, "enjoy": 2, "deep": 2, "learning": 2, "NLP": 2, "flying": 2, ".": 3}
   assert counts[place["I"], place["like"]] / sums["I"] == pytest.approx(2 / 3)
-  assert found.facts["total"] == 20 and len(counts) == found.facts["num_cells"] == 18
+  assert actual.facts["total"] == 20 and len(counts) == actual.facts["num_cells"] == 18
 
 
 @pytest.mark.parametrize("weighting,symmetric,window", [("distance", True, 7), ("none", False, 3),
                                                         ("distance", False, 40)])
 def test_pairs_equal_a_double_loop(tmp_path, weighting, symmetric, window):
   tokens = corpus()
-  found = count_cooccurrences(tokens, 60, key="k", window=window, weighting=weighting, symmetric=symmetric,
-                              cache_dir=tmp_path)
+  actual = count_cooccurrences(tokens, 60, key="k", window=window, weighting=weighting, symmetric=symmetric,
+                               cache_dir=tmp_path)
   expected = by_pairs(tokens, window, weighting, symmetric)
-  assert as_dict(found).keys() == expected.keys()
-  np.testing.assert_allclose([as_dict(found)[pair] for pair in expected], list(expected.values()), rtol=1e-6)
+  assert as_dict(actual).keys() == expected.keys()
+  np.testing.assert_allclose([as_dict(actual)[pair] for pair in expected], list(expected.values()), rtol=1e-6)
   dense = np.zeros((60, 60))
   dense[tuple(zip(*expected))] = list(expected.values())
-  np.testing.assert_allclose(found.facts["marginals"], dense.sum(1), rtol=1e-6)
-  np.testing.assert_allclose(found.facts["context_marginals"], dense.sum(0), rtol=1e-6)
-  assert found.facts["total"] == pytest.approx(dense.sum(), rel=1e-6)
-  check_layout(found, 60)
+  np.testing.assert_allclose(actual.facts["marginals"], dense.sum(1), rtol=1e-6)
+  np.testing.assert_allclose(actual.facts["context_marginals"], dense.sum(0), rtol=1e-6)
+  assert actual.facts["total"] == pytest.approx(dense.sum(), rel=1e-6)
+  check_layout(actual, 60)
 
 
 @pytest.mark.parametrize("window", [2, 5])
 def test_windows_equal_a_double_loop(tmp_path, window):
   tokens = corpus()
-  found = count_cooccurrences(tokens, 60, key="k", window=window, counting="windows", cache_dir=tmp_path)
+  actual = count_cooccurrences(tokens, 60, key="k", window=window, counting="windows", cache_dir=tmp_path)
   counts, marginals, total = by_windows(tokens, window)
-  assert as_dict(found) == counts
-  assert found.facts["total"] == total
-  assert dict(enumerate(found.facts["marginals"])) == {i: marginals[i] for i in range(60)}
+  assert as_dict(actual) == counts
+  assert actual.facts["total"] == total
+  assert dict(enumerate(actual.facts["marginals"])) == {i: marginals[i] for i in range(60)}
 
 
 def same(one, other):
@@ -143,11 +143,11 @@ def test_the_memory_limit_is_held_and_changes_no_bit(tmp_path, counting):
   expected = count(1 << 30)
   memory = 5 << 20
   tracemalloc.start()
-  found = count(memory)
+  actual = count(memory)
   peak = tracemalloc.get_traced_memory()[1]
   tracemalloc.stop()
   assert peak <= memory
-  same(found, expected)
+  same(actual, expected)
 
 
 def test_a_killed_count_goes_on_and_ends_alike(tmp_path):
@@ -173,17 +173,17 @@ count_cooccurrences(corpus(**LARGE), 3000, cache_dir={str(tmp_path / 'a')!r}, re
       assert {path: path.stat().st_mtime_ns for path in work.glob("run-*.npy")} == made
     seen.append(done / total)
 
-  found = count_cooccurrences(corpus(**LARGE), 3000, cache_dir=tmp_path / "a", report=report, **arguments)
+  actual = count_cooccurrences(corpus(**LARGE), 3000, cache_dir=tmp_path / "a", report=report, **arguments)
   assert seen[0] > 0.9 and seen[-1] == 1
   assert not work.exists()
-  same(found, count_cooccurrences(corpus(**LARGE), 3000, cache_dir=tmp_path / "b", **arguments))
+  same(actual, count_cooccurrences(corpus(**LARGE), 3000, cache_dir=tmp_path / "b", **arguments))
 
 
 def test_sums_larger_than_a_record_and_two_words(tmp_path):
   tokens = np.zeros(300_000, np.int32)  # With five million ids a record has 18 bits for the weight.
   tokens[1] = 4_999_999
-  found = count_cooccurrences(tokens, 5_000_000, key="k", window=1, weighting="none", cache_dir=tmp_path)
-  assert as_dict(found) == {(0, 0): 2 * 299_997, (0, 4_999_999): 2, (4_999_999, 0): 2}
+  actual = count_cooccurrences(tokens, 5_000_000, key="k", window=1, weighting="none", cache_dir=tmp_path)
+  assert as_dict(actual) == {(0, 0): 2 * 299_997, (0, 4_999_999): 2, (4_999_999, 0): 2}
 
 
 @pytest.mark.parametrize("tokens,options,words", [

@@ -33,12 +33,12 @@ def test_every_way_in_gives_the_same_graph(tmp_path):
   matrix = sparse.csr_array(expected)
   listed = np.array([(a, b, data["weight"]) for a, b, data in graph.edges(data=True)])
   (tmp_path / "edges.csv").write_text("".join(f"{a:.0f},{b:.0f},{w}\n" for a, b, w in listed))
-  found = {name: read("x", dataset=as_dataset(data)) for name, data in (
+  actual = {name: read("x", dataset=as_dataset(data)) for name, data in (
       ("networkx", graph), ("scipy", matrix), ("rows", listed))}
-  found["file"] = read(str(tmp_path / "edges.csv"), cache_dir=tmp_path)
-  found["cache"] = read(str(tmp_path / "edges.csv"), cache_dir=tmp_path)
-  assert found["cache"].fingerprint == found["file"].fingerprint
-  for dataset in found.values():
+  actual["file"] = read(str(tmp_path / "edges.csv"), cache_dir=tmp_path)
+  actual["cache"] = read(str(tmp_path / "edges.csv"), cache_dir=tmp_path)
+  assert actual["cache"].fingerprint == actual["file"].fingerprint
+  for dataset in actual.values():
     order = [dataset.items.index(str(i)) for i in range(len(graph))]
     np.testing.assert_array_equal(dense(dataset.graph)[np.ix_(order, order)], expected)
     assert not dataset.graph.directed and "254 edges" in dataset.note

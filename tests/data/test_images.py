@@ -137,7 +137,7 @@ def test_what_a_file_becomes(name):
   data, expected = FILES[name]
   np.testing.assert_array_equal(read_picture(data, name), expected)
   both = read_picture(data, name, 3), read_picture(data, name, 1)
-  assert [found.shape[2] for found in both] == [3, 1] and all(found.dtype == np.uint8 for found in both)
+  assert [actual.shape[2] for actual in both] == [3, 1] and all(actual.dtype == np.uint8 for actual in both)
   if expected.shape[2] == 1:  # Gray and back is the same.
     np.testing.assert_array_equal(both[0], np.repeat(expected, 3, 2))
     np.testing.assert_array_equal(both[1], expected)
@@ -165,20 +165,20 @@ def test_fitting_covers_and_crops_the_center():
                                 np.asarray(image.resize((16, 16), Image.Resampling.BICUBIC)))
   # Antialiased: a chequered image becomes gray, where taking every fourth pixel would give black or white.
   chequered = (np.indices((32, 32)).sum(0) % 2 * 255).astype(np.uint8)
-  found = read_picture(file_of(chequered), "x", size=(8, 8))
-  assert found.shape == (8, 8, 1) and np.abs(found[1:-1, 1:-1].astype(int) - 127.5).max() < 2
+  actual = read_picture(file_of(chequered), "x", size=(8, 8))
+  assert actual.shape == (8, 8, 1) and np.abs(actual[1:-1, 1:-1].astype(int) - 127.5).max() < 2
   # The short side becomes N: of 20 x 40 the middle half of the height, resized as the whole would be.
   tall = Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 20)).astype(np.uint8))
   whole = np.asarray(tall.resize((10, 20), Image.Resampling.BICUBIC))
-  found = read_picture(file_of(tall), "x", size=(10, 10))[..., 0]
-  np.testing.assert_allclose(found, whole[5:15].astype(int), atol=1)  # Pillow rounds after each axis, in its order.
+  actual = read_picture(file_of(tall), "x", size=(10, 10))[..., 0]
+  np.testing.assert_allclose(actual, whole[5:15].astype(int), atol=1)  # Pillow rounds after each axis, in its order.
 
 
 def test_pictures_of_another_set_are_fitted(tmp_path):
   gray = Dataset("x", "images", LARGER[..., :1], labels={"class": np.arange(6)}, fingerprint="f")
-  found = fitted(gray, 16, 16, 3, cache_dir=tmp_path)
-  assert isinstance(found.items, np.memmap) and found.items.shape == (6, 16, 16, 3) and found.fingerprint != "f"
-  for item, picture in zip(found.items, LARGER):
+  actual = fitted(gray, 16, 16, 3, cache_dir=tmp_path)
+  assert isinstance(actual.items, np.memmap) and actual.items.shape == (6, 16, 16, 3) and actual.fingerprint != "f"
+  for item, picture in zip(actual.items, LARGER):
     expected = ImageOps.fit(Image.fromarray(picture[..., 0]), (16, 16), Image.Resampling.BICUBIC)
     np.testing.assert_array_equal(item, np.repeat(np.asarray(expected)[..., None], 3, 2))
   assert fitted(gray, 12, 9, 1, cache_dir=tmp_path) is gray and fitted(gray, 0, 0, 0, cache_dir=tmp_path) is gray

@@ -69,33 +69,34 @@ def test_documents_on_the_disk(tmp_path, monkeypatch):
   texts = ["ab c. A b.", "", "C", "[SEP] a", *(f"doc {name} x." for name in names)]
   held_out = [text for text in texts if is_validation(text)]
   assert held_out
-  found = tokenize_documents(corpus(*texts), ENCODER, cache_dir=tmp_path)
-  assert found.train.tokens.dtype == np.uint16 and isinstance(found.train.tokens, np.memmap)
-  for part, expected in ((found.train, [text for text in texts if text and not is_validation(text)]),
-                         (found.validation, held_out)):
+  actual = tokenize_documents(corpus(*texts), ENCODER, cache_dir=tmp_path)
+  assert actual.train.tokens.dtype == np.uint16 and isinstance(actual.train.tokens, np.memmap)
+  for part, expected in ((actual.train, [text for text in texts if text and not is_validation(text)]),
+                         (actual.validation, held_out)):
     tokens, bounds, documents = part
     read = [[tokens[bounds[s]:bounds[s + 1]].tolist() for s in range(*documents[d:d + 2])]
             for d in range(len(documents) - 1)]
     assert read == [[ENCODER.tokenizer.encode(s, add_special_tokens=False).ids for s in split_sentences(text)]
                     if "[" not in text else [[1, 1, 1, ENCODER.vocabulary["a"]]] for text in expected]
-  assert found.num_raw_words == sum(len(text.split()) for text in texts if not is_validation(text))
+  assert actual.num_raw_words == sum(len(text.split()) for text in texts if not is_validation(text))
   monkeypatch.setattr(sentences_module, "_build", None)  # Would fail if it were called.
-  assert tokenize_documents(corpus(*texts), ENCODER, cache_dir=tmp_path).fingerprint == found.fingerprint
+  assert tokenize_documents(corpus(*texts), ENCODER, cache_dir=tmp_path).fingerprint == actual.fingerprint
 
 
 def test_running_text_has_ends_of_documents(tmp_path):
   texts = ["two lines\nof text. More", "", "é"] * 3
   encoder = SubwordEncoder(train_bpe(texts, 260), 16)
-  found = tokenize_documents(corpus(*texts), encoder, unit="document", cache_dir=tmp_path)
-  tokens = found.train.tokens
-  assert (tokens == 0).sum() == 6 and tokens[-1] == 0 and found.validation is None
-  assert encoder.decode(tokens[:found.train.sentences[1] - 1]) == texts[0]
+  actual = tokenize_documents(corpus(*texts), encoder, unit="document", cache_dir=tmp_path)
+  tokens = actual.train.tokens
+  assert (tokens == 0).sum() == 6 and tokens[-1] == 0 and actual.validation is None
+  assert encoder.decode(tokens[:actual.train.sentences[1] - 1]) == texts[0]
 
 
 def test_only_the_training_part(tmp_path):
   dataset = corpus("a b.", "C c.", "B x.")._replace(split={"train": np.array([0, 2])})
-  found = tokenize_documents(dataset, ENCODER, cache_dir=tmp_path)
-  assert found.train.tokens.tolist() == [ENCODER.vocabulary[x] for x in "ab.Bx."] and len(found.train.documents) == 3
+  actual = tokenize_documents(dataset, ENCODER, cache_dir=tmp_path)
+  assert actual.train.tokens.tolist() == [ENCODER.vocabulary[x] for x in "ab.Bx."]
+  assert len(actual.train.documents) == 3
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +150,7 @@ def test_without_cutting_every_sentence_is_read_once():
 def reference(texts, room, rng):
   """A plain loop over one document, with the same choices in the same order as `draw_pairs` of two documents."""
   sentences, (first, last) = texts.sentences, texts.documents[:2]
-  at, found = first, []
+  at, actual = first, []
   while at < last:
     chunk, length = [], 0
     for s in range(at, last):
@@ -159,9 +160,9 @@ def reference(texts, room, rng):
         break
     a_end = 1 if len(chunk) == 1 else rng.integers(1, len(chunk))
     is_next = len(chunk) > 1 and rng.random() < 0.5
-    found.append((chunk[0], a_end, len(chunk), is_next))
+    actual.append((chunk[0], a_end, len(chunk), is_next))
     at += len(chunk) if is_next else a_end
-  return found
+  return actual
 
 
 def test_distribution_equals_a_plain_loop():
@@ -173,8 +174,8 @@ def test_distribution_equals_a_plain_loop():
   border = texts.sentences[texts.documents[1]]
   mine = [pairs.a < border for pairs in ours]
   for f, g in ((lambda p, m: m.sum(), len),
-               (lambda p, m: p.is_next[m].sum(), lambda found: sum(x[3] for x in found))):
-    one, two = np.array([f(p, m) for p, m in zip(ours, mine)]), np.array([g(found) for found in plain])
+               (lambda p, m: p.is_next[m].sum(), lambda actual: sum(x[3] for x in actual))):
+    one, two = np.array([f(p, m) for p, m in zip(ours, mine)]), np.array([g(actual) for actual in plain])
     assert abs(one.mean() - two.mean()) < 4 * np.hypot(one.std(), two.std()) / np.sqrt(2000)
 
 
@@ -283,21 +284,21 @@ def test_from_a_config(tmp_path):
     config = {"name": "bert", "pipeline": pipeline, "data": {**options, **changes}, "batch_size": 4, "seed": 0}
     return build.prepare(config, cache_dir=tmp_path / "cache")
 
-  found = load()
-  assert found.facts["vocab_size"] == len(found.encoder.vocabulary) <= 140 and found.encoder.max_length == 16
-  assert found.facts["mask_id"] == 4 and found.facts["special_ids"] == [0, 1, 2, 3, 4]
-  held_out = sum(map(is_validation, found.dataset.items))
-  assert found.facts["num_documents"] == len(names) - held_out and held_out > 1
-  held_out = found.splits["validation"].facts
+  actual = load()
+  assert actual.facts["vocab_size"] == len(actual.encoder.vocabulary) <= 140 and actual.encoder.max_length == 16
+  assert actual.facts["mask_id"] == 4 and actual.facts["special_ids"] == [0, 1, 2, 3, 4]
+  held_out = sum(map(is_validation, actual.dataset.items))
+  assert actual.facts["num_documents"] == len(names) - held_out and held_out > 1
+  held_out = actual.splits["validation"].facts
   assert held_out["num_rows"] == 9 and held_out["steps_per_epoch"] == 3
-  found = load("subword_windows", {"name": data["name"], "max_length": 16}, model="bpe",
-               vocab_size=300, window_length=8)
-  batch = found.splits["train"].batch_at(0)
+  actual = load("subword_windows", {"name": data["name"], "max_length": 16}, model="bpe",
+                vocab_size=300, window_length=8)
+  batch = actual.splits["train"].batch_at(0)
   assert batch["tokens"].dtype == np.int32 and batch["tokens"].shape == (4, 8)
-  windows = np.concatenate([found.splits["validation"].batch_at(step)["tokens"].ravel()
-                            for step in range(found.splits["validation"].facts["steps_per_epoch"])])
-  text = [text for text in found.dataset.items if is_validation(text)][0]
-  assert windows[:len(found.encoder.token_ids(text)) + 1].tolist() == [*found.encoder.token_ids(text), 0]
+  windows = np.concatenate([actual.splits["validation"].batch_at(step)["tokens"].ravel()
+                            for step in range(actual.splits["validation"].facts["steps_per_epoch"])])
+  text = [text for text in actual.dataset.items if is_validation(text)][0]
+  assert windows[:len(actual.encoder.token_ids(text)) + 1].tolist() == [*actual.encoder.token_ids(text), 0]
   (tmp_path / "vocab.txt").write_text("[UNK]\n[CLS]\n[SEP]\na\n")
   with pytest.raises(InputError, match=r"vocab.txt: has no \[MASK\]; sentence pairs need"):
     load(tokenizer=str(tmp_path / "vocab.txt"))
@@ -318,8 +319,8 @@ def test_rows_of_one_length_are_embedded_together(mesh_of):
     return state + jnp.where(batch["tokens"] >= 0, batch["tokens"], 0).sum(1, keepdims=True)
 
   state = jax.device_put(jnp.zeros((), int), NamedSharding(mesh_of(), PartitionSpec()))
-  found = inference.embedder(Model(None, None, embed), state, ENCODER)(items)
-  assert found[:, 0].tolist() == [sum(ENCODER.encode([item])["tokens"].clip(0)[0]) for item in items]
+  actual = inference.embedder(Model(None, None, embed), state, ENCODER)(items)
+  assert actual[:, 0].tolist() == [sum(ENCODER.encode([item])["tokens"].clip(0)[0]) for item in items]
   assert sorted(length for _, length in shapes) == [8, 16, 24, 32]
 
 

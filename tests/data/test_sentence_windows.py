@@ -17,8 +17,8 @@ def texts():
 
 
 def padded(sentence, length=5):
-  found = list(100 * sentence + np.arange(LENGTHS[sentence]))[:length]
-  return found + [-1] * (length - len(found))
+  actual = list(100 * sentence + np.arange(LENGTHS[sentence]))[:length]
+  return actual + [-1] * (length - len(actual))
 
 
 def test_each_document_is_divided_in_order():
@@ -26,8 +26,8 @@ def test_each_document_is_divided_in_order():
   firsts = [(0, 4), (6, 4), (10, 4), (14, 4), (18, 2)]  # What is left of the first document is one sentence.
   expected = [[padded(first + i) if i < size else [-1] * 5 for i in range(4)] for first, size in firsts]
   batches = [source.batch_at(step) for step in range(3)]
-  found = np.concatenate([batch["tokens"] for batch in batches])[:5]
-  np.testing.assert_array_equal(found, np.array(expected, np.int32), strict=True)
+  actual = np.concatenate([batch["tokens"] for batch in batches])[:5]
+  np.testing.assert_array_equal(actual, np.array(expected, np.int32), strict=True)
   assert np.concatenate([batch["mask"] for batch in batches]).tolist() == [1, 1, 1, 1, 1, 0]
   assert source.facts["num_rows"] == 5 and source.facts["steps_per_epoch"] == 3
   in_windows = np.concatenate([LENGTHS[first:first + size] for first, size in firsts])

@@ -255,9 +255,9 @@ def test_equals_bert_tokenizer(lowercase, tmp_path, texts):
   batch = ours.encode(items)
   expected = theirs(items, truncation=True, max_length=24)["input_ids"]
   assert [row[row >= 0].tolist() for row in batch["tokens"]] == expected
-  found = ours.encode([(a, b) for a in items[:6] for b in items[::4]])
+  actual = ours.encode([(a, b) for a in items[:6] for b in items[::4]])
   expected = theirs([a for a in items[:6] for b in items[::4]], [b for a in items[:6] for b in items[::4]],
                     truncation=True, max_length=24)
-  assert [row[row >= 0].tolist() for row in found["tokens"]] == expected["input_ids"]
-  assert [row[:len(ids)].tolist() for row, ids in zip(found["segments"], expected["input_ids"])] == expected[
+  assert [row[row >= 0].tolist() for row in actual["tokens"]] == expected["input_ids"]
+  assert [row[:len(ids)].tolist() for row, ids in zip(actual["segments"], expected["input_ids"])] == expected[
       "token_type_ids"]

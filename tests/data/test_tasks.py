@@ -61,8 +61,8 @@ def test_tables_in_their_usual_forms(name, tmp_path):
   text, kind, expected = TABLES[name]
   path = tmp_path / "train.tsv"
   path.write_text(text)
-  found, examples = task_files.read_examples(path)
-  assert found == kind and [(e.item, e.target) for e in examples] == expected
+  actual, examples = task_files.read_examples(path)
+  assert actual == kind and [(e.item, e.target) for e in examples] == expected
   assert examples[0].place == f"{path}: line {2 if name not in ('plain', 'cola', 'snli') else 1}"
 
 
@@ -176,13 +176,13 @@ def example_task(kind, items, targets):
 def test_pairs_and_scores(encoder, tmp_path):
   task = example_task("pairs", [("the cat", "a mat"), ("the " * 20, "cat " * 3)], [5.0, 1.0])
   assert task.kind == "regression" and task.span == (1.0, 5.0)
-  found = tasks.encode_task(task, encoder, cache_dir=tmp_path)["train"]
-  np.testing.assert_array_equal(found["targets"]["label"], [1, 0])
-  assert found["targets"]["label"].dtype == np.float32 and found["inputs"]["tokens"].shape == (2, 16)
-  assert found["inputs"]["tokens"][0].tolist() == ids(encoder, "[CLS] the cat [SEP] a mat [SEP]") + [-1] * 9
-  assert found["inputs"]["segments"][0].tolist() == [0] * 4 + [1] * 3 + [0] * 9
+  actual = tasks.encode_task(task, encoder, cache_dir=tmp_path)["train"]
+  np.testing.assert_array_equal(actual["targets"]["label"], [1, 0])
+  assert actual["targets"]["label"].dtype == np.float32 and actual["inputs"]["tokens"].shape == (2, 16)
+  assert actual["inputs"]["tokens"][0].tolist() == ids(encoder, "[CLS] the cat [SEP] a mat [SEP]") + [-1] * 9
+  assert actual["inputs"]["segments"][0].tolist() == [0] * 4 + [1] * 3 + [0] * 9
   # The longer text is cut.
-  assert found["inputs"]["tokens"][1].tolist() == ids(encoder, "[CLS]" + " the" * 10 + " [SEP] cat cat cat [SEP]")
+  assert actual["inputs"]["tokens"][1].tolist() == ids(encoder, "[CLS]" + " the" * 10 + " [SEP] cat cat cat [SEP]")
   source = tasks.task_source(task, tasks.encode_task(task, encoder, cache_dir=tmp_path), encoder, 4)
   assert source.facts["task"] == "regression" and source.facts["vocab_size"] == 5 + len(WORDS)
   batch = source.batch_at(0)
@@ -193,22 +193,22 @@ def test_pairs_and_scores(encoder, tmp_path):
 
 def test_choices_are_rows_of_rows(encoder, tmp_path):
   task = example_task("choices", [(("the cat", "sat"), ("the cat", "sat on a mat"))], [1])
-  found = tasks.encode_task(task, encoder, cache_dir=tmp_path)["train"]
-  assert found["inputs"]["tokens"].shape == (1, 2, 16) and found["targets"]["label"].tolist() == [1]
-  assert found["inputs"]["tokens"][0, 1, :9].tolist() == ids(encoder, "[CLS] the cat [SEP] sat on a mat [SEP]")
+  actual = tasks.encode_task(task, encoder, cache_dir=tmp_path)["train"]
+  assert actual["inputs"]["tokens"].shape == (1, 2, 16) and actual["targets"]["label"].tolist() == [1]
+  assert actual["inputs"]["tokens"][0, 1, :9].tolist() == ids(encoder, "[CLS] the cat [SEP] sat on a mat [SEP]")
   with pytest.raises(InputError, match="e1: has 1 choices, the first example has 2"):
     example_task("choices", [(("a", "b"), ("a", "c")), (("a", "b"),)], [0, 0])
 
 
 def test_tags_stand_at_the_first_token_of_their_word(encoder, tmp_path):
   task = example_task("words", [("The", "Normandys", "sat"), ("the",) * 20], [("O", "B-x", "O"), ("O",) * 20])
-  found = tasks.encode_task(task, encoder, cache_dir=tmp_path)["train"]
-  assert found["inputs"]["tokens"][0, :7].tolist() == ids(encoder, "[CLS] the nor ##mand ##y ##s sat")
+  actual = tasks.encode_task(task, encoder, cache_dir=tmp_path)["train"]
+  assert actual["inputs"]["tokens"][0, :7].tolist() == ids(encoder, "[CLS] the nor ##mand ##y ##s sat")
   assert task.labels == ("B-x", "O")
-  assert found["targets"]["tags"][0].tolist() == [-1, 1, 0, -1, -1, -1, 1] + [-1] * 9
-  assert found["word_starts"][0, :3].tolist() == [1, 2, 6]
+  assert actual["targets"]["tags"][0].tolist() == [-1, 1, 0, -1, -1, -1, 1] + [-1] * 9
+  assert actual["word_starts"][0, :3].tolist() == [1, 2, 6]
   # The rest is cut off.
-  assert (found["targets"]["tags"][1] >= 0).sum() == 14 and (found["word_starts"][1] >= 0).sum() == 14
+  assert (actual["targets"]["tags"][1] >= 0).sum() == 14 and (actual["word_starts"][1] >= 0).sum() == 14
 
 
 def test_windows_go_over_the_whole_context(encoder, tmp_path):
@@ -217,28 +217,28 @@ def test_windows_go_over_the_whole_context(encoder, tmp_path):
   (tmp_path / "train.json").write_text(squad(*questions))
   task = tasks.as_task(tasks.load_examples(str(tmp_path / "train.json"))._replace(
       split={"train": np.arange(3), "dev": np.arange(3)}))
-  found = tasks.encode_task(task, encoder, stride=5, cache_dir=tmp_path)["train"]
-  rows = lambda example: np.flatnonzero(found["example"] == example)
+  actual = tasks.encode_task(task, encoder, stride=5, cache_dir=tmp_path)["train"]
+  rows = lambda example: np.flatnonzero(actual["example"] == example)
   assert len(rows(0)) >= 3
   seen = set()
   for row in rows(0):
-    mine = found["offsets"][row][found["offsets"][row, :, 0] >= 0]
+    mine = actual["offsets"][row][actual["offsets"][row, :, 0] >= 0]
     # Tokens of a window are those of the context, at their places, without a gap.
     words = [CONTEXT[a:b].lower() for a, b in mine]
-    shown = found["inputs"]["tokens"][row][found["offsets"][row, :, 0] >= 0]
+    shown = actual["inputs"]["tokens"][row][actual["offsets"][row, :, 0] >= 0]
     tokens = [encoder.tokenizer.id_to_token(int(i)) for i in shown]
     assert [token.removeprefix("##") for token in tokens] == words
     seen |= set(map(tuple, mine.tolist()))
   whole = encoder.tokenizer.encode(CONTEXT, add_special_tokens=False)
   assert seen == set(whole.offsets)
-  with_answer = [row for row in rows(0) if found["targets"]["end"][row]]
+  with_answer = [row for row in rows(0) if actual["targets"]["end"][row]]
   assert with_answer and len(with_answer) < len(rows(0))
   for row in with_answer:
-    offsets = found["offsets"][row]
-    assert CONTEXT[offsets[found["targets"]["start"][row], 0]:offsets[found["targets"]["end"][row], 1]] == "a mat"
-  assert not found["targets"]["start"][rows(2)].any() and not found["targets"]["end"][rows(2)].any()
+    offsets = actual["offsets"][row]
+    assert CONTEXT[offsets[actual["targets"]["start"][row], 0]:offsets[actual["targets"]["end"][row], 1]] == "a mat"
+  assert not actual["targets"]["start"][rows(2)].any() and not actual["targets"]["end"][rows(2)].any()
   first = rows(1)[0]
-  assert found["targets"]["start"][first] == 4 and found["targets"]["end"][first] == 6  # nor ##mand ##y
+  assert actual["targets"]["start"][first] == 4 and actual["targets"]["end"][first] == 6  # nor ##mand ##y
   with pytest.raises(InputError, match="stride=16: must lie between 0 and max_length=16"):
     tasks.encode_task(task, encoder, stride=16, cache_dir=tmp_path)
 
@@ -304,17 +304,17 @@ def test_fewer_examples_for_training_are_of_all_classes_and_nested():
   split = {"train": np.arange(1000), "dev": np.arange(1000, 1010), "test": np.arange(1010, 1020)}
   dataset = Dataset("x", "images", np.zeros((1020, 8, 8, 1), np.uint8), split=split, fingerprint="f",
                     labels={"class": np.concatenate([label, ["c"] * 20])})
-  found = {number: tasks.as_task(dataset, max_train=number) for number in (5, 100, 200, 5000)}
-  drawn = {number: task.parts["train"] for number, task in found.items()}
-  assert [np.bincount(found[n].targets[drawn[n]]).tolist() for n in (100, 200)] == [[90, 9, 1], [180, 18, 2]]
+  actual = {number: tasks.as_task(dataset, max_train=number) for number in (5, 100, 200, 5000)}
+  drawn = {number: task.parts["train"] for number, task in actual.items()}
+  assert [np.bincount(actual[n].targets[drawn[n]]).tolist() for n in (100, 200)] == [[90, 9, 1], [180, 18, 2]]
   assert set(drawn[5]) < set(drawn[100]) < set(drawn[200]) and len(drawn[5]) == 5 and len(drawn[5000]) == 1000
-  assert all(task.labels == ("a", "b", "c") and len(task.parts["test"]) == 10 for task in found.values())
-  assert len({task.fingerprint for task in found.values()}) == 4
+  assert all(task.labels == ("a", "b", "c") and len(task.parts["test"]) == 10 for task in actual.values())
+  assert len({task.fingerprint for task in actual.values()}) == 4
   assert tasks.as_task(dataset).fingerprint == tasks.as_task(dataset, max_train=0).fingerprint
   np.testing.assert_array_equal(tasks.as_task(dataset, max_train=100).parts["train"], drawn[100])
   other = tasks.as_task(dataset, max_train=100, seed=1)
   assert np.bincount(other.targets[other.parts["train"]]).tolist() == [90, 9, 1]
-  assert set(other.parts["train"]) != set(drawn[100]) and other.fingerprint != found[100].fingerprint
+  assert set(other.parts["train"]) != set(drawn[100]) and other.fingerprint != actual[100].fingerprint
   assert tasks.as_task(dataset, seed=1).fingerprint == tasks.as_task(dataset).fingerprint
   equal = dataset._replace(labels={"class": np.arange(1020) % 10})
   task = tasks.as_task(equal, max_train=100)
@@ -335,22 +335,22 @@ def test_clips_and_pictures_are_tasks():
   assert sorted([*task.parts["train"], *task.parts["dev"]]) == list(range(50)) and 1 <= len(task.parts["dev"]) <= 12
   encoder = WaveformEncoder(8000).for_task(20)
   assert encoder.options() == {"rate": 8000, "max_length": 20} and WaveformEncoder(8000).options() == {"rate": 8000}
-  found = tasks.encode_task(task, encoder)
+  actual = tasks.encode_task(task, encoder)
   for part, rows in task.parts.items():
-    arrays = found[part]
+    arrays = actual[part]
     lengths = [min(20, len(clips[i])) for i in rows]
     assert arrays["inputs"]["length"].tolist() == lengths
     assert arrays["inputs"]["signal"].shape == (len(rows), max(lengths))
     assert arrays["targets"]["label"].tolist() == (rows % 2).tolist() and arrays["example"].tolist() == rows.tolist()
     for row, i in zip(arrays["inputs"]["signal"], rows):
       np.testing.assert_array_equal(row[:min(20, len(clips[i]))], clips[i][:20])
-  source = tasks.task_source(task, found, encoder, 4)
+  source = tasks.task_source(task, actual, encoder, 4)
   batch = source.batch_at(0)
   assert set(batch) == {"inputs", "targets", "mask"} and set(batch["targets"]) == {"label"}
   assert set(batch["inputs"]) == {"signal", "length"} and source.facts["num_classes"] == 2
-  np.testing.assert_allclose(source.facts["padding_fraction"], 1 - found["train"]["inputs"]["length"].mean() / 20)
+  np.testing.assert_allclose(source.facts["padding_fraction"], 1 - actual["train"]["inputs"]["length"].mean() / 20)
   images = rng.integers(0, 256, (60, 4, 4, 1)).astype(np.uint8)
   task = tasks.as_task(Dataset("p", "images", images, labels={"class": labels["digit"]}, split=split))
-  found = tasks.encode_task(task, ImageEncoder(4, 4, 1))["test"]
-  np.testing.assert_array_equal(found["inputs"]["image"], images[50:])
-  assert found["targets"]["label"].tolist() == (np.arange(50, 60) % 3).tolist()
+  actual = tasks.encode_task(task, ImageEncoder(4, 4, 1))["test"]
+  np.testing.assert_array_equal(actual["inputs"]["image"], images[50:])
+  assert actual["targets"]["label"].tolist() == (np.arange(50, 60) % 3).tolist()

@@ -122,8 +122,8 @@ def test_images_of_several_sizes_are_fitted(get):
     assert dataset.items.shape == shape
     by_label(dataset, lambda item: round((float(item.mean()) - 3) / 20))
   expected = sorted(from_pixels(of_several_sizes(i), i, 0, (8, 8)).tolist() for i in range(8))
-  found = get("tfds:tiny_photos", image_size=8).items
-  np.testing.assert_array_equal(sorted(item.tolist() for item in found), expected)
+  actual = get("tfds:tiny_photos", image_size=8).items
+  np.testing.assert_array_equal(sorted(item.tolist() for item in actual), expected)
   assert get("tfds:tiny_images", channels=3).items.shape == (8, 2, 3, 3)
 
 
@@ -162,16 +162,16 @@ def test_bad_names(get, name, message):
 def test_tasks_by_their_features(folder):
   from embeddings_jax.data.tasks import as_task, load_examples
 
-  found = {name: load_examples(f"tfds:{name}", data_dir=folder)
-           for name in ("tiny_pairs", "tiny_scores", "tiny_tags", "tiny_squad")}
-  pairs = found["tiny_pairs"]
+  actual = {name: load_examples(f"tfds:{name}", data_dir=folder)
+            for name in ("tiny_pairs", "tiny_scores", "tiny_tags", "tiny_squad")}
+  pairs = actual["tiny_pairs"]
   assert pairs.kind == "pairs" and dict(zip(pairs.items, pairs.labels["label"])) == {
       (f"a {i}", "é"): "yn"[i % 2] for i in (0, 1, 2, 3, 4, 5, 7)}  # 6 has no label.
   assert {pairs.items[i][0] for i in pairs.split["test"]} == {"a 5", "a 7"}
-  task = as_task(found["tiny_scores"]._replace(split={"train": np.arange(4), "dev": np.arange(4, 8)}))
+  task = as_task(actual["tiny_scores"]._replace(split={"train": np.arange(4), "dev": np.arange(4, 8)}))
   assert task.kind == "regression" and task.span[1] > task.span[0]
-  assert ("the", "w2") in found["tiny_tags"].items and found["tiny_tags"].labels["tags"][0] == ("O", "B-x")
-  squad = dict(zip(found["tiny_squad"].items, found["tiny_squad"].labels["answers"]))
+  assert ("the", "w2") in actual["tiny_tags"].items and actual["tiny_tags"].labels["tags"][0] == ("O", "B-x")
+  squad = dict(zip(actual["tiny_squad"].items, actual["tiny_squad"].labels["answers"]))
   assert squad["q", "c 1"] == ((2, "1"),) and squad["q", "c 2"] == ()
   with pytest.raises(InputError, match="no task is known by its features id, label, x"):
     load_examples("tfds:tiny_rows", data_dir=folder)

@@ -35,8 +35,8 @@ def test_a_pass_has_every_cell_once_and_batches_share_no_word(cells, tmp_path):
   orders = []
   for epoch in range(2):
     batches = [source.batch_at(step) for step in range(16 * epoch, 16 * (epoch + 1))]
-    found = [cell for batch in batches for cell in unpacked(batch, n)]
-    assert sorted(found) == expected
+    actual = [cell for batch in batches for cell in unpacked(batch, n)]
+    assert sorted(actual) == expected
     for batch in batches:
       assert len(set(batch["row_group"])) == len(set(batch["col_group"])) == 4
     orders.append([tuple(batch["row_group"]) + tuple(batch["col_group"]) for batch in batches])

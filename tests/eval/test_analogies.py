@@ -19,12 +19,12 @@ WORDS = {"walking": [1, 0, 1, 0], "walked": [1, 0, 0, 1], "eating": [0, 1, 1, 0]
 def test_walking_is_to_walked_as_eating_is_to_ate():
   questions = {"gram7-past-tense": [("walking", "walked", "eating", "ate")],
                "tense": [("walked", "walking", "ate", "eating"), ("walking", "walked", "eating", "eat")]}
-  found = analogies(_embed(WORDS), questions, vocabulary=WORDS)
-  assert found["total/questions"] == 3 and found["syntactic/questions"] == 1 and found["out_of_vocabulary"] == 0
+  actual = analogies(_embed(WORDS), questions, vocabulary=WORDS)
+  assert actual["total/questions"] == 3 and actual["syntactic/questions"] == 1 and actual["out_of_vocabulary"] == 0
   for method in ("cosadd", "cosmul"):
-    assert found[f"{method}/total/accuracy"] == pytest.approx(2 / 3)
-    assert found[f"{method}/semantic/accuracy"] == found[f"{method}/tense/accuracy"] == 0.5
-    assert found[f"{method}/syntactic/accuracy"] == found[f"{method}/gram7-past-tense/accuracy"] == 1
+    assert actual[f"{method}/total/accuracy"] == pytest.approx(2 / 3)
+    assert actual[f"{method}/semantic/accuracy"] == actual[f"{method}/tense/accuracy"] == 0.5
+    assert actual[f"{method}/syntactic/accuracy"] == actual[f"{method}/gram7-past-tense/accuracy"] == 1
 
 
 def test_the_words_of_the_question_are_no_answers_in_any_form():
@@ -39,11 +39,11 @@ def test_case_restriction_and_unknown_words():
            "ate": [0, -1, 0, -1], "late": [0, 1, 0, 1]}
   question = ("walking", "Walked", "eating", "ATE")  # "Ate" comes before "ate", so it is the one.
   asked = {"s": [question, ("walking", "walked", "eating", "unheard"), ("late", "late", "late", "late")]}
-  found = analogies(_embed(table), asked, vocabulary=table, restrict_vocabulary=4)
-  assert (found["total/questions"], found["out_of_vocabulary"]) == (1, 2)
-  assert found["cosadd/total/accuracy"] == 1
-  found = analogies(_embed(table), asked, vocabulary=table, restrict_vocabulary=3)
-  assert found["total/questions"] == 0 and np.isnan(found["cosadd/total/accuracy"])
+  actual = analogies(_embed(table), asked, vocabulary=table, restrict_vocabulary=4)
+  assert (actual["total/questions"], actual["out_of_vocabulary"]) == (1, 2)
+  assert actual["cosadd/total/accuracy"] == 1
+  actual = analogies(_embed(table), asked, vocabulary=table, restrict_vocabulary=3)
+  assert actual["total/questions"] == 0 and np.isnan(actual["cosadd/total/accuracy"])
   assert analogies(_embed(table), asked, vocabulary=table, restrict_vocabulary=0)["total/questions"] == 2
   with pytest.raises(InputError, match="vocabulary is empty"):
     analogies(_embed(table), asked, vocabulary={})
@@ -52,25 +52,25 @@ def test_case_restriction_and_unknown_words():
 def _loop(vectors, questions, epsilon):
   """The written formulas, question by question, in float64."""
   unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-  found = []
+  actual = []
   for a, b, c in questions:
     cosine = [unit @ unit[row] for row in (a, b, c)]
     shifted = [(1 + x) / 2 for x in cosine]
     scores = [cosine[1] - cosine[0] + cosine[2], shifted[1] * shifted[2] / (shifted[0] + epsilon)]
     for score in scores:
       score[[a, b, c]] = -np.inf
-    found.append([int(score.argmax()) for score in scores])
-  return np.array(found).T
+    actual.append([int(score.argmax()) for score in scores])
+  return np.array(actual).T
 
 
 @pytest.mark.parametrize("chunk", [7, 50, 64])
 def test_equals_a_plain_loop_for_every_chunk(chunk):
   noise = np.random.default_rng(0)
   vectors, questions = noise.normal(size=(50, 8)) * 3, noise.integers(0, 50, (24, 3))
-  found = answer_blocks(jnp.asarray(vectors, jnp.float32), jnp.arange(50), jnp.arange(50), jnp.asarray(questions),
-                        jnp.float32(0.1), chunk=chunk, block=8)
-  np.testing.assert_array_equal(found, _loop(vectors, questions, 0.1))
-  assert (found[0] != found[1]).any()  # The two methods differ somewhere.
+  actual = answer_blocks(jnp.asarray(vectors, jnp.float32), jnp.arange(50), jnp.arange(50), jnp.asarray(questions),
+                         jnp.float32(0.1), chunk=chunk, block=8)
+  np.testing.assert_array_equal(actual, _loop(vectors, questions, 0.1))
+  assert (actual[0] != actual[1]).any()  # The two methods differ somewhere.
 
 
 def test_random_vectors_answer_nothing():

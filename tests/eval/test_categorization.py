@@ -16,20 +16,20 @@ def test_perfect_reversed_and_random_vectors():
   center = {name: noise.normal(size=20) for name in "abcd"}
   # Lengths differ by far: only directions count.
   table = {word: noise.uniform(0.1, 10) * (center[name] + 0.1 * noise.normal(size=20)) for word, name in words}
-  found = categorization(lambda ws: np.array([table[w] for w in ws]), [*words, ("unheard", "e")], vocabulary=table)
-  assert found == {"all/kmeans/purity": 1, "all/kmeans/purity/std": 0, "all/agglomerative/purity": 1, "words": 80,
-                   "out_of_vocabulary": 1}
-  found = categorization(lambda ws: noise.normal(size=(len(ws), 20)), words, vocabulary=table)
-  assert 0 < found["all/kmeans/purity/std"] < 0.1
-  assert found["all/kmeans/purity"] < 0.55 and found["all/agglomerative/purity"] < 0.55
+  actual = categorization(lambda ws: np.array([table[w] for w in ws]), [*words, ("unheard", "e")], vocabulary=table)
+  assert actual == {"all/kmeans/purity": 1, "all/kmeans/purity/std": 0, "all/agglomerative/purity": 1, "words": 80,
+                    "out_of_vocabulary": 1}
+  actual = categorization(lambda ws: noise.normal(size=(len(ws), 20)), words, vocabulary=table)
+  assert 0 < actual["all/kmeans/purity/std"] < 0.1
+  assert actual["all/kmeans/purity"] < 0.55 and actual["all/agglomerative/purity"] < 0.55
   assert np.isnan(categorization(lambda ws: ws, words, vocabulary={})["all/kmeans/purity"])
 
 
 def test_words_in_other_case_are_found():
   table = {"lion": [1, 0], "dog": [1, 0.1], "car": [0, 1], "van": [0.1, 1]}
   words = [("Lion", "animal"), ("dog", "animal"), ("Car", "thing"), ("van", "thing")]
-  found = categorization(lambda ws: np.array([table[w] for w in ws]), words, vocabulary=table)
-  assert found["words"] == 4 and found["all/kmeans/purity"] == 1
+  actual = categorization(lambda ws: np.array([table[w] for w in ws]), words, vocabulary=table)
+  assert actual["words"] == 4 and actual["all/kmeans/purity"] == 1
 
 
 @pytest.mark.data

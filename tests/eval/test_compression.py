@@ -34,12 +34,12 @@ def test_images_of_a_plane_are_compressed_by_its_components():
   data = SimpleNamespace(name="made", items=items, split={"train": np.arange(500), "test": np.arange(500, 600)})
   rows = lambda images: np.asarray(images).reshape(len(images), -1) / 255
   embed = lambda images: np.linalg.lstsq(basis.T, rows(images).T, rcond=None)[0].T
-  found = compression(embed, data, decode=lambda codes: (codes @ basis).reshape(-1, 6, 6, 1))
+  actual = compression(embed, data, decode=lambda codes: (codes @ basis).reshape(-1, 6, 6, 1))
   for method in ("test/", "test/pca/"):
-    rate, psnr = ([found[f"{method}step_{step}/{name}"] for step in ("2", "1", "0.5", "0.25")]
+    rate, psnr = ([actual[f"{method}step_{step}/{name}"] for step in ("2", "1", "0.5", "0.25")]
                   for name in ("bits_per_pixel", "psnr"))
     assert (np.diff(rate) > 0).all() and (np.diff(psnr) > 3).all() and psnr[-1] > 28 and rate[-1] < 0.3
-  rate = [found[f"test/jpeg/quality_{q}/bits_per_pixel"] for q in (5, 50)]
+  rate = [actual[f"test/jpeg/quality_{q}/bits_per_pixel"] for q in (5, 50)]
   assert 0 < rate[0] < rate[1]
 
 

@@ -152,11 +152,11 @@ def _of_nodes(name, perfect):
   graph = nx.planted_partition_graph(2, 60, 1.0, 0.0, seed=0)
   dataset = read("x", dataset=as_dataset(graph), held_out=0.3)._replace(labels={"class": np.repeat(["a", "b"], 60)})
   vectors = np.repeat([[3.0, 0.0], [0.0, 3.0]], 60, 0) if perfect else np.random.default_rng(9).normal(size=(120, 2))
-  found = protocols.find(name).function(lambda items: vectors, dataset)
+  actual = protocols.find(name).function(lambda items: vectors, dataset)
   if name == "node_classification":
     split = {"train": np.arange(0, 120, 2), "test": np.arange(1, 120, 2)}
-    found |= protocols.find(name).function(lambda items: vectors, dataset._replace(split=split))
-  return found
+    actual |= protocols.find(name).function(lambda items: vectors, dataset._replace(split=split))
+  return actual
 
 
 def _smooth_images():

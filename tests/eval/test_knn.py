@@ -21,8 +21,8 @@ def test_near_votes_count_more_by_hand():
   for cosine, label in ((0.8, "a"), (0.95, "b")):
     near, far = [1, 0], [cosine, np.sqrt(1 - cosine ** 2)]
     vectors = np.array([near, far, far, far, near])
-    found = knn(lambda items, vectors=vectors: vectors[items], dataset(["a", "b", "b", "b", label], 1))
-    assert found["class/test/knn_accuracy"] == 1
+    actual = knn(lambda items, vectors=vectors: vectors[items], dataset(["a", "b", "b", "b", label], 1))
+    assert actual["class/test/knn_accuracy"] == 1
 
 
 def test_it_is_scikit_learns_classifier():
@@ -44,9 +44,9 @@ def test_k_and_temperature_decide_by_hand():
   near, far = [1, 0], [0.8, 0.6]
   vectors = np.array([near, far, far, near])
   settings = {"one": (1, 1.0), "cold": (3, 0.07), "warm": (3, 1.0), "all": (99, 1.0)}
-  found = knn(lambda items: vectors[items], dataset(["a", "b", "b", "a"], 1), settings=settings)
-  assert found == {"class/test/one_accuracy": 1, "class/test/cold_accuracy": 1, "class/test/warm_accuracy": 0,
-                   "class/test/all_accuracy": 0}
+  actual = knn(lambda items: vectors[items], dataset(["a", "b", "b", "a"], 1), settings=settings)
+  assert actual == {"class/test/one_accuracy": 1, "class/test/cold_accuracy": 1, "class/test/warm_accuracy": 0,
+                    "class/test/all_accuracy": 0}
 
 
 def test_perfect_and_random():
@@ -54,8 +54,8 @@ def test_perfect_and_random():
   assert knn(lambda items: np.eye(5)[label[items]], dataset(label, 500)) == {
       "class/test/knn_accuracy": 1.0, "class/test/knn200_accuracy": 1.0}
   noise = np.random.default_rng(1).normal(size=(1500, 4))
-  found = knn(lambda items: noise[items], dataset(label, 500))
-  assert found["class/test/knn_accuracy"] == pytest.approx(0.2, abs=0.06)
+  actual = knn(lambda items: noise[items], dataset(label, 500))
+  assert actual["class/test/knn_accuracy"] == pytest.approx(0.2, abs=0.06)
 
 
 def test_without_labels_it_is_refused():

@@ -28,11 +28,11 @@ def uniform(batch, rng, num):
 
 
 def test_a_uniform_model_of_bytes_has_8_bits():
-  found = evaluate(uniform, {"test": np.arange(200)})
-  assert found["test/elbo"] == pytest.approx(-20 * np.log(256))
-  assert found["test/elbo_bits_per_dim"] == pytest.approx(8, abs=1e-6)
-  assert found["test/bound_k50_bits_per_dim"] == pytest.approx(8, abs=1e-6)
-  assert found["test/active_units"] == 1
+  actual = evaluate(uniform, {"test": np.arange(200)})
+  assert actual["test/elbo"] == pytest.approx(-20 * np.log(256))
+  assert actual["test/elbo_bits_per_dim"] == pytest.approx(8, abs=1e-6)
+  assert actual["test/bound_k50_bits_per_dim"] == pytest.approx(8, abs=1e-6)
+  assert actual["test/active_units"] == 1
 
 
 def test_means_over_images_and_draws_of_their_own():
@@ -41,10 +41,10 @@ def test_means_over_images_and_draws_of_their_own():
     return jnp.asarray(batch["image"], jnp.float32).mean((1, 2, 3)) + num + jax.random.uniform(rng)
 
   draws = [float(jax.random.uniform(jax.random.fold_in(jax.random.key(3), i))) for i in range(3)]
-  found = evaluate(bound, {}, seed=3, num_samples=7)
+  actual = evaluate(bound, {}, seed=3, num_samples=7)
   expected = X.mean() + (100 * draws[0] + 100 * draws[1] + 30 * draws[2]) / 230
-  assert found["all/elbo"] == pytest.approx(expected + 1, rel=1e-5)
-  assert found["all/bound_k7"] == pytest.approx(expected + 7, rel=1e-5)
+  assert actual["all/elbo"] == pytest.approx(expected + 1, rel=1e-5)
+  assert actual["all/bound_k7"] == pytest.approx(expected + 7, rel=1e-5)
 
 
 def test_large_splits_are_cut_and_say_so(monkeypatch):
@@ -58,5 +58,5 @@ def test_large_splits_are_cut_and_say_so(monkeypatch):
 def test_collapse_is_warned_of(kl, warns, caplog):
   measure = lambda batch: {"kl_loss": jnp.stack([kl * batch["mask"].sum(), batch["mask"].sum()])}
   with caplog.at_level(logging.WARNING):
-    found = evaluate(uniform, {"test": np.arange(120)}, measure=measure)
-  assert found["test/kl"] == pytest.approx(kl) and ("KL warm-up" in caplog.text) == warns
+    actual = evaluate(uniform, {"test": np.arange(120)}, measure=measure)
+  assert actual["test/kl"] == pytest.approx(kl) and ("KL warm-up" in caplog.text) == warns

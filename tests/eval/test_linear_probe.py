@@ -47,8 +47,8 @@ def test_fit_is_the_optimum_of_the_objective():
 
   best = scipy.optimize.minimize(objective, np.zeros(15), tol=1e-10)
   classifier = logistic_regression(x, y, 0.05)
-  found = np.concatenate([classifier.coef_.ravel(), classifier.intercept_])
-  assert objective(found) == pytest.approx(best.fun, abs=1e-6)
+  actual = np.concatenate([classifier.coef_.ravel(), classifier.intercept_])
+  assert objective(actual) == pytest.approx(best.fun, abs=1e-6)
   np.testing.assert_allclose(classifier.coef_, best.x[:12].reshape(3, 4), atol=1e-3)
 
 
@@ -95,8 +95,8 @@ def test_labels_with_one_class_are_left_out_with_a_line(caplog):
   for protocol, key in ((linear_probe, "accuracy"), (knn, "knn_accuracy"), (few_shot, "few_shot_1/accuracy")):
     caplog.clear()
     with caplog.at_level(logging.WARNING):
-      found = protocol(embed, given)
-    assert found[f"two/test/{key}"] == found[f"rare/test/{key}"] == 1
+      actual = protocol(embed, given)
+    assert actual[f"two/test/{key}"] == actual[f"rare/test/{key}"] == 1
     assert caplog.messages == [f"{protocol.__name__}: label 'one' of dataset 'made' has one class and is left out"]
   for protocol in (linear_probe, knn, few_shot, retrieval, clustering):
     with pytest.raises(InputError, match="labels 'one'.* have one class; there is nothing to tell apart"):

@@ -16,21 +16,21 @@ def test_heuristics_are_those_of_networkx():
   pairs = np.random.default_rng(0).integers(0, len(nodes), (60, 2))
   pairs = pairs[pairs[:, 0] != pairs[:, 1]]
   named = [(nodes[a], nodes[b]) for a, b in pairs]
-  found = heuristics(as_dataset(graph).graph, pairs)
+  actual = heuristics(as_dataset(graph).graph, pairs)
   for name, reference in (("jaccard", nx.jaccard_coefficient), ("adamic_adar", nx.adamic_adar_index),
                           ("preferential_attachment", nx.preferential_attachment)):
-    np.testing.assert_allclose(found[name], [score for _, _, score in reference(graph, named)], rtol=1e-12)
-  np.testing.assert_array_equal(found["common_neighbors"],
+    np.testing.assert_allclose(actual[name], [score for _, _, score in reference(graph, named)], rtol=1e-12)
+  np.testing.assert_array_equal(actual["common_neighbors"],
                                 [len(list(nx.common_neighbors(graph, a, b))) for a, b in named])
 
 
 def test_metrics_by_hand():
   negative = np.arange(20.0)
   # The edge at 30 is above all, that at 9 ties with one and has ten above, that at -1 has all above.
-  found = measured(np.array([30.0, 9.0, -1.0]), negative)
-  assert found["auc"] == pytest.approx((20 + 9.5 + 0) / 60)
-  assert found["hits@10"] == pytest.approx(1 / 3) and "hits@100" not in found
-  assert found["mrr"] == pytest.approx((1 + 1 / 11.5 + 1 / 21) / 3)
+  actual = measured(np.array([30.0, 9.0, -1.0]), negative)
+  assert actual["auc"] == pytest.approx((20 + 9.5 + 0) / 60)
+  assert actual["hits@10"] == pytest.approx(1 / 3) and "hits@100" not in actual
+  assert actual["mrr"] == pytest.approx((1 + 1 / 11.5 + 1 / 21) / 3)
 
 
 def test_perfect_and_random_vectors():

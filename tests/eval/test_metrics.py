@@ -71,6 +71,6 @@ def test_entity_scores_by_hand():
   right = [["B-a", "I-a", "O", "B-b"], ["O", "B-a"]]
   guessed = [["B-a", "O", "O", "B-b"], ["B-a", "B-a"]]
   # Two of four guesses, (3, 4, b) and (1, 2, a), are right; three are there.
-  found = metrics.entity_scores(guessed, right)
-  np.testing.assert_allclose([found[name] for name in ("precision", "recall", "f1")], [1 / 2, 2 / 3, 4 / 7])
+  actual = metrics.entity_scores(guessed, right)
+  np.testing.assert_allclose([actual[name] for name in ("precision", "recall", "f1")], [1 / 2, 2 / 3, 4 / 7])
   assert metrics.entity_scores([["O"]], [["O"]]) == {"precision": 0, "recall": 0, "f1": 0}

@@ -8,10 +8,10 @@ from embeddings_jax.types import InputError
 def test_worked_by_hand():
   names = ["east", "northeast", "north", "west", "far east"]
   vectors = np.array([[1, 0], [1, 1], [0, 2], [-3, 0], [9, 0]], np.float32)
-  found = neighbors(vectors, names, ["east", "west"], k=3)
-  assert [name for name, _ in found["east"]] == ["far east", "northeast", "north"]
-  assert [value for _, value in found["east"]] == pytest.approx([1, np.sqrt(0.5), 0], abs=1e-6)
-  assert found["west"][0][0] == "north"
+  actual = neighbors(vectors, names, ["east", "west"], k=3)
+  assert [name for name, _ in actual["east"]] == ["far east", "northeast", "north"]
+  assert [value for _, value in actual["east"]] == pytest.approx([1, np.sqrt(0.5), 0], abs=1e-6)
+  assert actual["west"][0][0] == "north"
   assert len(neighbors(vectors, names, ["north"], k=99)["north"]) == 4  # All the others.
 
 
@@ -21,20 +21,20 @@ def test_equals_all_pairs(block):
   unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
   cosine = unit @ unit.T - 2 * np.eye(50)
   names = [f"w{i}" for i in range(50)]
-  found = neighbors(vectors, names, names[:20], k=4, block=block)
-  assert list(found) == names[:20]
+  actual = neighbors(vectors, names, names[:20], k=4, block=block)
+  assert list(actual) == names[:20]
   for i in range(20):
     best = np.argsort(-cosine[i])[:4]
-    assert [name for name, _ in found[names[i]]] == [names[j] for j in best]
-    np.testing.assert_allclose([value for _, value in found[names[i]]], cosine[i, best], atol=1e-6)
+    assert [name for name, _ in actual[names[i]]] == [names[j] for j in best]
+    np.testing.assert_allclose([value for _, value in actual[names[i]]], cosine[i, best], atol=1e-6)
 
 
 def test_twins_find_each_other():
   noise = np.random.default_rng(1).normal(size=(30, 16))
   vectors = np.concatenate([noise, 2 * noise])  # Perfect: word i and i + 30 are the same direction.
   names = [f"w{i}" for i in range(60)]
-  found = neighbors(vectors, names, names, k=1)
-  assert all(found[names[i]][0][0] == names[(i + 30) % 60] for i in range(60))
+  actual = neighbors(vectors, names, names, k=1)
+  assert all(actual[names[i]][0][0] == names[(i + 30) % 60] for i in range(60))
 
 
 def test_unknown_word_names_the_nearest():

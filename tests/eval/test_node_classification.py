@@ -27,9 +27,9 @@ def test_classifiers_are_liblinear_s():
   member = noise.random((200, 4)) < 1 / (1 + np.exp(1 - x[:, :4]))
   member[:, 3] = np.arange(200) < 2  # A rare class.
   scores = one_vs_rest(x, member)(x)
-  for column, found in zip(member.T, scores.T):
+  for column, actual in zip(member.T, scores.T):
     reference = LogisticRegression(solver="liblinear", tol=1e-10, max_iter=5000).fit(x, column)
-    np.testing.assert_allclose(found, reference.decision_function(x), atol=1e-4)
+    np.testing.assert_allclose(actual, reference.decision_function(x), atol=1e-4)
 
 
 def test_a_class_that_is_all_or_nothing_is_fitted():
@@ -65,12 +65,12 @@ def test_perfect_vectors_and_random_ones():
   perfect = node_classification(lambda items: 100.0 * member, dataset(member), train=(50,), shuffles=2)
   assert all(value > 0.99 for key, value in perfect.items() if not key.endswith("std"))
   vectors = noise.normal(size=(600, 8))
-  found = node_classification(lambda items: vectors, dataset(member), train=(50,), shuffles=4)
+  actual = node_classification(lambda items: vectors, dataset(member), train=(50,), shuffles=4)
   # Without knowledge the k most frequent classes are all that can be guessed.
   order = np.argsort(-member.sum(0))
   guess = top_k(np.tile(-np.argsort(order), (600, 1)).astype(float), member.sum(1))
-  assert found["class/oracle-k/train50/micro-f1"] == pytest.approx(f1(guess, member)["micro-f1"], abs=0.06)
-  assert found["class/oracle-k/train50/macro-f1"] < 0.4 and found["class/threshold/train50/micro-f1"] < 0.7
+  assert actual["class/oracle-k/train50/micro-f1"] == pytest.approx(f1(guess, member)["micro-f1"], abs=0.06)
+  assert actual["class/oracle-k/train50/macro-f1"] < 0.4 and actual["class/threshold/train50/micro-f1"] < 0.7
 
 
 def test_an_official_split_gives_accuracy():
@@ -78,9 +78,9 @@ def test_an_official_split_gives_accuracy():
   split = {"train": np.arange(20), "test": np.arange(40, 60)}
   vectors = np.random.default_rng(0).normal(size=(60, 3)) + 10 * (labels == "a")[:, None]
   vectors[40:45] = -vectors[40:45]  # Of the test nodes a quarter lies.
-  found = node_classification(lambda items: vectors, dataset(labels, split))
-  assert list(found) == ["class/one-vs-rest/test/accuracy"] and found["class/one-vs-rest/test/accuracy"] < 1
-  assert found["class/one-vs-rest/test/accuracy"] >= 0.75
+  actual = node_classification(lambda items: vectors, dataset(labels, split))
+  assert list(actual) == ["class/one-vs-rest/test/accuracy"] and actual["class/one-vs-rest/test/accuracy"] < 1
+  assert actual["class/one-vs-rest/test/accuracy"] >= 0.75
 
 
 def test_too_few_labels_are_refused():
@@ -91,6 +91,6 @@ def test_too_few_labels_are_refused():
 @pytest.mark.data
 def test_random_vectors_on_blogcatalog_are_near_the_label_frequencies():
   """A public script prints 99 % here under newer versions of scikit-learn."""
-  found = node_classification(lambda items: np.random.default_rng(0).normal(size=(len(items), 8)),
-                              read("blogcatalog"), train=(50,), shuffles=1)
-  assert 0.14 < found["class/oracle-k/train50/micro-f1"] < 0.2 and found["class/oracle-k/train50/macro-f1"] < 0.06
+  actual = node_classification(lambda items: np.random.default_rng(0).normal(size=(len(items), 8)),
+                               read("blogcatalog"), train=(50,), shuffles=1)
+  assert 0.14 < actual["class/oracle-k/train50/micro-f1"] < 0.2 and actual["class/oracle-k/train50/macro-f1"] < 0.06

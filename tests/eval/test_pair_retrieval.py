@@ -20,23 +20,23 @@ def at(angles):
 def test_by_hand():
   """a finds b first; c finds d behind b and f, which is as far; e's partner is unlike and only a candidate."""
   items = dataset([("a", "b"), ("c", "d"), ("e", "f")], {"score": [5, 4, 0.5]})
-  found = pair_retrieval(at({"a": 0, "b": 0.1, "c": 0, "d": 0.3, "e": 1, "f": -0.3}), items)
-  assert found == {"all/recall_at_1": 0.5, "all/recall_at_10": 1, "all/mrr": pytest.approx((1 + 1 / 3) / 2),
-                   "candidates": 3}
+  actual = pair_retrieval(at({"a": 0, "b": 0.1, "c": 0, "d": 0.3, "e": 1, "f": -0.3}), items)
+  assert actual == {"all/recall_at_1": 0.5, "all/recall_at_10": 1, "all/mrr": pytest.approx((1 + 1 / 3) / 2),
+                    "candidates": 3}
 
 
 def test_other_partners_are_no_rivals():
   label = ["entailment", "entailment", "contradiction", "entailment"]
   items = dataset([("a", "b"), ("a", "c"), ("a", "d"), ("e", "c")], {"label": label})
-  found = pair_retrieval(at({"a": 0, "b": 0.1, "c": 0.2, "d": 0.15, "e": 3}), items)
+  actual = pair_retrieval(at({"a": 0, "b": 0.1, "c": 0.2, "d": 0.15, "e": 3}), items)
   # b is the first; c is behind d alone, b is as right; e: c is nearest.
-  assert found["all/mrr"] == pytest.approx((1 + 1 / 2 + 1) / 3) and found["candidates"] == 3
+  assert actual["all/mrr"] == pytest.approx((1 + 1 / 2 + 1) / 3) and actual["candidates"] == 3
 
 
 def test_equal_sentences_are_left_out_and_parts_kept_apart():
   items = [("a", "a"), ("a", "b"), ("x", "y")]
-  found = pair_retrieval(at({"a": 0, "b": 1, "x": 0, "y": 0}), dataset(items, split={"test": [0, 1]}))
-  assert found["test/mrr"] == 1 and found["candidates"] == 2  # `a` is asked, so that it is no rival of b.
+  actual = pair_retrieval(at({"a": 0, "b": 1, "x": 0, "y": 0}), dataset(items, split={"test": [0, 1]}))
+  assert actual["test/mrr"] == 1 and actual["candidates"] == 2  # `a` is asked, so that it is no rival of b.
   with pytest.raises(InputError, match="pair_retrieval: no pair of 'made' is alike"):
     pair_retrieval(at({"a": 0}), dataset([("a", "a")]))
 

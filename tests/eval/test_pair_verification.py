@@ -45,24 +45,24 @@ def test_thresholds_by_hand():
 def test_by_hand():
   label = ["entailment", "contradiction", "neutral", "entailment", "entailment", "contradiction", "contradiction"]
   split = {"dev": np.arange(3), "test": np.arange(3, 7)}
-  found = pair_verification(embedding([0.8, 0.2, 0.9, 0.9, 0.4, 0.6, 0.1]), dataset(label, split))
-  assert found == {"dev/verification_auc": 1, THRESHOLD: pytest.approx(0.5), AUC: 3 / 4, ACCURACY: 1 / 2}
+  actual = pair_verification(embedding([0.8, 0.2, 0.9, 0.9, 0.4, 0.6, 0.1]), dataset(label, split))
+  assert actual == {"dev/verification_auc": 1, THRESHOLD: pytest.approx(0.5), AUC: 3 / 4, ACCURACY: 1 / 2}
 
 
 def test_a_pair_at_the_threshold_is_alike():
   label = ["1", "0", "1", "0"]
-  found = pair_verification(embedding([1, 0, 0.5, 0.5]), dataset(label, {"dev": [0, 1], "test": [2, 3]}))
-  assert found[ACCURACY] == 0.5 and found[AUC] == 0.5
+  actual = pair_verification(embedding([1, 0, 0.5, 0.5]), dataset(label, {"dev": [0, 1], "test": [2, 3]}))
+  assert actual[ACCURACY] == 0.5 and actual[AUC] == 0.5
 
 
 def test_perfect_and_random():
   noise = np.random.default_rng(1)
   score = noise.uniform(0, 5, 3000)
-  found = pair_verification(embedding(score / 5), dataset(score), seed=2)
-  assert found[AUC] == 1 and found[ACCURACY] > 0.99 and "dev/verification_auc" not in found
-  assert 0.2 < found[THRESHOLD] < 0.8
-  found = pair_verification(lambda s: noise.normal(size=(len(s), 20)), dataset(score), seed=2)
-  assert found[AUC] == pytest.approx(0.5, abs=0.1) and found[ACCURACY] == pytest.approx(0.5, abs=0.1)
+  actual = pair_verification(embedding(score / 5), dataset(score), seed=2)
+  assert actual[AUC] == 1 and actual[ACCURACY] > 0.99 and "dev/verification_auc" not in actual
+  assert 0.2 < actual[THRESHOLD] < 0.8
+  actual = pair_verification(lambda s: noise.normal(size=(len(s), 20)), dataset(score), seed=2)
+  assert actual[AUC] == pytest.approx(0.5, abs=0.1) and actual[ACCURACY] == pytest.approx(0.5, abs=0.1)
 
 
 def test_which_pairs_are_alike():

@@ -39,16 +39,16 @@ def hidden_at(layer, kinds):
 
 def test_finds_the_layer_where_the_tag_is():
   data = dataset(lambda words: tuple(f"t{int(word[1:]) % 4}" for word in words))
-  found = probing(None, data, hidden=hidden_at(2, 4), untrained=hidden_at(L + 1, 4))
+  actual = probing(None, data, hidden=hidden_at(2, 4), untrained=hidden_at(L + 1, 4))
   for layer in range(L + 1):
     for kind in ("layer", "cumulative"):
-      score = found[f"test/{kind}_{layer}/accuracy"]
+      score = actual[f"test/{kind}_{layer}/accuracy"]
       assert score > 0.9 if layer >= 2 else score < 0.45, (kind, layer)
-  assert found["expected_layer"] == pytest.approx(2, abs=0.3)
-  assert 2 < found["center_of_gravity"] < 3
-  mix = [found[f"mix_{layer}"] for layer in range(L + 1)]
+  assert actual["expected_layer"] == pytest.approx(2, abs=0.3)
+  assert 2 < actual["center_of_gravity"] < 3
+  mix = [actual[f"mix_{layer}"] for layer in range(L + 1)]
   assert sum(mix) == pytest.approx(1) and min(mix[2:]) > 2 * max(mix[:2])
-  assert found["test/untrained/accuracy"] < 0.45 and 0.2 < found["test/majority/accuracy"] < 0.45
+  assert actual["test/untrained/accuracy"] < 0.45 and 0.2 < actual["test/majority/accuracy"] < 0.45
 
 
 def test_of_entities_the_type_is_asked():
@@ -57,9 +57,9 @@ def test_of_entities_the_type_is_asked():
     kind = int(words[1][1:]) % 2
     return ("O", f"B-k{kind}", f"I-k{kind}", "O", "O")
 
-  found = probing(None, dataset(tags), hidden=hidden_at(0, 2))
-  assert found["test/layer_0/accuracy"] > 0.65  # The second word of an entity says nothing.
-  assert found["test/majority/accuracy"] < 0.65
+  actual = probing(None, dataset(tags), hidden=hidden_at(0, 2))
+  assert actual["test/layer_0/accuracy"] > 0.65  # The second word of an entity says nothing.
+  assert actual["test/majority/accuracy"] < 0.65
 
 
 def test_what_is_no_such_data_set_is_refused():

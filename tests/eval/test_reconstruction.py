@@ -35,23 +35,23 @@ def test_a_perfect_and_a_constant_reconstruction():
 
 
 def test_more_than_a_batch_is_a_mean_over_images_and_values_are_clipped():
-  found = evaluate(lambda x: {"reconstructed": 3 * x - 1, "corrupted": x + 0.1}, {})
+  actual = evaluate(lambda x: {"reconstructed": 3 * x - 1, "corrupted": x + 0.1}, {})
   x = X / 255.0
-  assert found["all/mse"] == pytest.approx(np.square(x - np.clip(3 * x - 1, 0, 1)).mean(), rel=1e-5)
+  assert actual["all/mse"] == pytest.approx(np.square(x - np.clip(3 * x - 1, 0, 1)).mean(), rel=1e-5)
   expected = -10 * np.log10(np.square(np.clip(x + 0.1, 0, 1) - x).mean((1, 2, 3))).mean()
-  assert found["all/corrupted_psnr"] == pytest.approx(expected, rel=1e-5)
+  assert actual["all/corrupted_psnr"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_held_out_split_of_the_pipeline_comes_before_all_items():
   source = array_source({"image": X}, 32, chosen=np.arange(40), order="sequential", remainder="pad")
-  found = evaluate(lambda x: {"reconstructed": jnp.zeros_like(x)}, {}, source)
-  assert set(key.split("/")[0] for key in found) == {"validation"}
-  assert found["validation/mse"] == pytest.approx(np.square(X[:40] / 255.0).mean(), rel=1e-5)
+  actual = evaluate(lambda x: {"reconstructed": jnp.zeros_like(x)}, {}, source)
+  assert set(key.split("/")[0] for key in actual) == {"validation"}
+  assert actual["validation/mse"] == pytest.approx(np.square(X[:40] / 255.0).mean(), rel=1e-5)
 
 
 def test_rows_have_a_squared_error_alone():
   rows = np.arange(12.0, dtype=np.float32).reshape(4, 3)
   encode = lambda items: {"x": np.asarray(items), "mask": np.ones(len(items), np.float32)}
-  found = reconstruction(None, Dataset("x", "rows", rows), encode=encode, reconstruct=lambda batch: {
+  actual = reconstruction(None, Dataset("x", "rows", rows), encode=encode, reconstruct=lambda batch: {
       "original": batch["x"], "reconstructed": batch["x"] + 2})
-  assert found == {"all/mse": pytest.approx(4)}
+  assert actual == {"all/mse": pytest.approx(4)}

@@ -19,25 +19,25 @@ def dataset(labels, num_test=1):
 def test_by_hand():
   """Ranked a b a a: precisions 1, 2/3, 3/4 at the relevant ones; a zero vector has cosine 0 and comes last."""
   vectors = np.array([[1, 0], [5, 2], [1, 1], [0, 0], [2, 0]])
-  found = retrieval(lambda items: vectors[items], dataset(["a", "b", "a", "a", "a"]))
-  assert found["class/test/map"] == pytest.approx((1 + 2 / 3 + 3 / 4) / 3)
-  assert found["class/test/precision_at_10"] == pytest.approx(3 / 4)  # There are but four.
-  assert found["class/test/recall_at_10"] == found["class/test/mrr"] == 1
+  actual = retrieval(lambda items: vectors[items], dataset(["a", "b", "a", "a", "a"]))
+  assert actual["class/test/map"] == pytest.approx((1 + 2 / 3 + 3 / 4) / 3)
+  assert actual["class/test/precision_at_10"] == pytest.approx(3 / 4)  # There are but four.
+  assert actual["class/test/recall_at_10"] == actual["class/test/mrr"] == 1
   gains = 1 / np.log2([2, 3, 4, 5])
-  assert found["class/test/ndcg_at_10"] == pytest.approx((gains.sum() - gains[1]) / gains[:3].sum())
+  assert actual["class/test/ndcg_at_10"] == pytest.approx((gains.sum() - gains[1]) / gains[:3].sum())
 
 
 def test_the_first_relevant_one_and_recall_by_hand():
   """Ten of twelve other items are nearer than the first relevant one, and one ties with it."""
   angle = np.radians([*range(1, 11), 20, 20, 40, 0])
   labels = np.array([*"bbbbbbbbbb", *"ab", "a", "a"])
-  found = retrieval(lambda items: np.stack([np.cos(angle), np.sin(angle)], 1)[items], dataset(labels))
-  assert found["class/test/mrr"] == pytest.approx(1 / 12) and found["class/test/recall_at_10"] == 0
-  assert found["class/test/ndcg_at_10"] == 0
+  actual = retrieval(lambda items: np.stack([np.cos(angle), np.sin(angle)], 1)[items], dataset(labels))
+  assert actual["class/test/mrr"] == pytest.approx(1 / 12) and actual["class/test/recall_at_10"] == 0
+  assert actual["class/test/ndcg_at_10"] == 0
   labels[3] = "a"
-  found = retrieval(lambda items: np.stack([np.cos(angle), np.sin(angle)], 1)[items], dataset(labels))
-  assert found["class/test/mrr"] == pytest.approx(1 / 4)
-  assert found["class/test/recall_at_10"] == pytest.approx(1 / 3)
+  actual = retrieval(lambda items: np.stack([np.cos(angle), np.sin(angle)], 1)[items], dataset(labels))
+  assert actual["class/test/mrr"] == pytest.approx(1 / 4)
+  assert actual["class/test/recall_at_10"] == pytest.approx(1 / 3)
 
 
 def test_ties_are_scikit_learns():

@@ -28,15 +28,15 @@ def test_the_best_span_is_that_of_a_double_loop():
   offsets = np.full((3, 9, 2), -1)
   offsets[0, 2:7], offsets[1, 3:8], offsets[2, 2:7] = places[:5], places[3:], places[:5]
   example = np.array([4, 4, 9])
-  found = best_answers(logits, offsets, example, {4: context, 9: context}, max_answer=3)
+  actual = best_answers(logits, offsets, example, {4: context, 9: context}, max_answer=3)
   for number in (4, 9):
     spans = [(logits[r, i, 0] + logits[r, j, 1], context[offsets[r, i, 0]:offsets[r, j, 1]])
              for r in np.flatnonzero(example == number) for i in range(9) for j in range(i, min(i + 3, 9))
              if offsets[r, i, 0] >= 0 and offsets[r, j, 0] >= 0]
     score, text = max(spans)
     none = min(logits[r, 0].sum() for r in np.flatnonzero(example == number))
-    assert found[number].text == text
-    np.testing.assert_allclose(found[number].margin, score - none, rtol=1e-5)
+    assert actual[number].text == text
+    np.testing.assert_allclose(actual[number].margin, score - none, rtol=1e-5)
 
 
 def test_scores_and_the_threshold_by_hand():

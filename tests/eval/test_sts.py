@@ -35,25 +35,25 @@ def test_is_scipys_with_ties_and_zeros():
   noise = np.random.default_rng(0)
   score = noise.integers(0, 6, 200)
   vectors = {f"{side}{i}": noise.integers(-1, 2, 3).astype(np.float32) for side in "ab" for i in range(200)}
-  found = sts(lambda sentences: np.array([vectors[s] for s in sentences]), dataset(score))["all/spearman"]
+  actual = sts(lambda sentences: np.array([vectors[s] for s in sentences]), dataset(score))["all/spearman"]
   cosine = []
   for i in range(200):
     a, b = vectors[f"a{i}"], vectors[f"b{i}"]
     size = np.linalg.norm(a) * np.linalg.norm(b)
     cosine.append(round(float(a @ b / size), 6) if size else 0.0)
   assert any(not vectors[f"a{i}"].any() for i in range(200)) and len(set(cosine)) < 50
-  assert found == pytest.approx(scipy.stats.spearmanr(cosine, score).statistic, abs=1e-9)
+  assert actual == pytest.approx(scipy.stats.spearmanr(cosine, score).statistic, abs=1e-9)
   sparse = sts(lambda sentences: scipy.sparse.csr_array([vectors[s] for s in sentences]), dataset(score))
-  assert sparse["all/spearman"] == pytest.approx(found, abs=1e-9)
+  assert sparse["all/spearman"] == pytest.approx(actual, abs=1e-9)
 
 
 def test_perfect_and_random():
   noise = np.random.default_rng(1)
   score = noise.uniform(0, 5, 900)
   split = {"train": np.arange(300), "dev": np.arange(300, 600), "test": np.arange(600, 900)}
-  found = sts(perfect(score), dataset(score, split=split))
-  assert found["dev/spearman"] == found["test/spearman"] == pytest.approx(1)
-  assert set(found) == {"dev/spearman", "test/spearman", "dev/alignment", "dev/uniformity"}
+  actual = sts(perfect(score), dataset(score, split=split))
+  assert actual["dev/spearman"] == actual["test/spearman"] == pytest.approx(1)
+  assert set(actual) == {"dev/spearman", "test/spearman", "dev/alignment", "dev/uniformity"}
   at_random = lambda sentences: noise.normal(size=(len(sentences), 50))
   assert abs(sts(at_random, dataset(score))["all/spearman"]) < 3 / np.sqrt(900)
 
@@ -82,21 +82,21 @@ def test_alignment_and_uniformity_are_of_dev_alone():
   items = dataset(score, split={"dev": np.arange(4), "test": np.arange(4, 6)})
   vectors = {"a0": [1, 0], "b0": [-1, 0], "a1": [2, 0], "b1": [0, 3], "a2": [1, 0], "b2": [5, 0], "a3": [0, 1],
              "b3": [0, -1]}
-  found = sts(lambda sentences: np.array([vectors.get(s, [1, 1]) for s in sentences], float), items)
-  assert found["dev/alignment"] == pytest.approx((2 + 0) / 2)  # A score of 4 is not above 4.
+  actual = sts(lambda sentences: np.array([vectors.get(s, [1, 1]) for s in sentences], float), items)
+  assert actual["dev/alignment"] == pytest.approx((2 + 0) / 2)  # A score of 4 is not above 4.
   unit = np.array([np.array(v) / np.linalg.norm(v) for v in vectors.values()])
   distance = ((unit[:, None] - unit) ** 2).sum(-1)[~np.eye(8, dtype=bool)]
-  assert found["dev/uniformity"] == pytest.approx(np.log(np.exp(-2 * distance).mean()), rel=1e-5)
+  assert actual["dev/uniformity"] == pytest.approx(np.log(np.exp(-2 * distance).mean()), rel=1e-5)
 
 
 def test_sources_are_taken_together_and_one_by_one():
   """Each source is ordered rightly, or wrongly, and all together otherwise."""
   split = {"train": np.array([7]), "test": np.arange(7)}
   items = dataset([1, 2, 3, 4, 0, 1, 2, 5], [*"xxxxyyy", "x"], split)
-  found = sts(perfect([1, 2, 3, 4, 5, 4.5, 4.2, 0]), items)
-  assert found["mean/spearman"] == pytest.approx((1 - 1) / 2) and found["wmean/spearman"] == pytest.approx(1 / 7)
+  actual = sts(perfect([1, 2, 3, 4, 5, 4.5, 4.2, 0]), items)
+  assert actual["mean/spearman"] == pytest.approx((1 - 1) / 2) and actual["wmean/spearman"] == pytest.approx(1 / 7)
   together = scipy.stats.spearmanr([1, 2, 3, 4, 0, 1, 2], [1, 2, 3, 4, 5, 4.5, 4.2]).statistic
-  assert found["all/spearman"] == pytest.approx(together)
+  assert actual["all/spearman"] == pytest.approx(together)
 
 
 def test_the_average_is_of_all_six_or_not_given():

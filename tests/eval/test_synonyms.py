@@ -23,8 +23,8 @@ def test_a_rug_is_a_carpet(tmp_path):
 def test_wrong_unknown_and_tied_questions():
   questions = [("Rug", ["sofa", "carpet"], "sofa"), ("rug", ["carpet", "unheard"], "carpet"),
                ("unheard", ["carpet", "sofa"], "carpet"), ("zero", ["far", "sofa", "rug", "hallway"], "rug")]
-  found = synonyms(_embed, questions, vocabulary=TABLE)
-  assert found == {"accuracy": pytest.approx((0 + 1 / 4) / 2), "questions": 2, "out_of_vocabulary": 2}
+  actual = synonyms(_embed, questions, vocabulary=TABLE)
+  assert actual == {"accuracy": pytest.approx((0 + 1 / 4) / 2), "questions": 2, "out_of_vocabulary": 2}
   assert np.isnan(synonyms(_embed, [], vocabulary=TABLE)["accuracy"])
 
 
@@ -32,8 +32,8 @@ def test_random_vectors_are_at_chance():
   noise = np.random.default_rng(0)
   table = {f"w{i}": noise.normal(size=10) for i in range(5000)}
   questions = [(f"w{5 * i}", [f"w{5 * i + j}" for j in range(1, 5)], f"w{5 * i + 2}") for i in range(1000)]
-  found = synonyms(lambda words: np.array([table[w] for w in words]), questions, vocabulary=table)
-  assert abs(found["accuracy"] - 0.25) < 0.05
+  actual = synonyms(lambda words: np.array([table[w] for w in words]), questions, vocabulary=table)
+  assert abs(actual["accuracy"] - 0.25) < 0.05
 
 
 def test_a_file_with_tabs_has_fields_with_spaces(tmp_path):

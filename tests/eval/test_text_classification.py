@@ -54,18 +54,18 @@ def classify(rows, data, **options):
 
 
 def test_vectors_tell_of_words_that_the_task_never_saw():
-  found = classify(table(informative=True), corpus(SEEN_AND_NEW))
-  assert found["test/frozen/accuracy"] == 1 and found["test/finetuned/accuracy"] > 0.85
-  assert found["known_words"] == 1
+  actual = classify(table(informative=True), corpus(SEEN_AND_NEW))
+  assert actual["test/frozen/accuracy"] == 1 and actual["test/finetuned/accuracy"] > 0.85
+  assert actual["known_words"] == 1
   for name in ("random_frozen", "random_finetuned", "task", "majority"):  # Nothing can be known of the test's words.
-    assert 0.2 < found[f"test/{name}/accuracy"] < 0.8, name
+    assert 0.2 < actual[f"test/{name}/accuracy"] < 0.8, name
 
 
 def test_what_can_be_learnt_is_learnt_without_vectors_too():
-  found = classify(table(informative=False), corpus(ALWAYS_SEEN, dev=False), seed=1)
+  actual = classify(table(informative=False), corpus(ALWAYS_SEEN, dev=False), seed=1)
   for name in ("finetuned", "random_finetuned", "task"):
-    assert found[f"test/{name}/accuracy"] > 0.95, name
-  assert found["test/frozen/accuracy"] < 0.95 and found["test/random_frozen/accuracy"] < 0.95
+    assert actual[f"test/{name}/accuracy"] > 0.95, name
+  assert actual["test/frozen/accuracy"] < 0.95 and actual["test/random_frozen/accuracy"] < 0.95
 
 
 def test_unknown_words_case_and_the_majority():
@@ -73,22 +73,22 @@ def test_unknown_words_case_and_the_majority():
   data.items = [text.replace("good", "GOOD") for text in data.items]
   rows = table(informative=True)
   del rows["the"]
-  found = classify(rows, data)
-  assert found["test/frozen/accuracy"] == 1 and found["known_words"] == pytest.approx(2 / 3)
+  actual = classify(rows, data)
+  assert actual["test/frozen/accuracy"] == 1 and actual["known_words"] == pytest.approx(2 / 3)
   y = data.labels["class"]
   majority = np.bincount(y[data.split["train"]]).argmax()
-  assert found["test/majority/accuracy"] == pytest.approx((y[data.split["test"]] == majority).mean())
+  assert actual["test/majority/accuracy"] == pytest.approx((y[data.split["test"]] == majority).mean())
 
 
 def test_nothing_is_chosen_on_the_test_part():
   """Other labels in the test part change what is reported, and turned labels turn it exactly."""
   data = corpus(ALWAYS_SEEN)
-  found = classify(table(informative=False), data)
+  actual = classify(table(informative=False), data)
   data.labels["class"] = data.labels["class"].copy()
   data.labels["class"][data.split["test"]] ^= 1
   turned = classify(table(informative=False), data)
   for name in NAMES:
-    assert turned[f"test/{name}/accuracy"] == pytest.approx(1 - found[f"test/{name}/accuracy"], abs=1e-6)
+    assert turned[f"test/{name}/accuracy"] == pytest.approx(1 - actual[f"test/{name}/accuracy"], abs=1e-6)
 
 
 def test_data_that_do_not_fit():

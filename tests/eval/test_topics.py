@@ -57,8 +57,8 @@ VOCABULARY = Vocabulary([f"w{i}" for i in range(8)], np.full(8, 5))
 def test_perplexity_of_uniform_and_of_right_topics():
   bags = [(np.array([0, 1]), np.array([40.0, 40])), (np.array([4, 5]), np.array([30.0, 30]))]
   half = np.repeat(np.eye(2) / 4, 4, axis=1)
-  found = perplexity(lambda items: np.full((len(items), 2), 0.5), bags, half, VOCABULARY)
-  assert found["perplexity"] == pytest.approx(8) and found["unigram/perplexity"] == pytest.approx(8)
+  actual = perplexity(lambda items: np.full((len(items), 2), 0.5), bags, half, VOCABULARY)
+  assert actual["perplexity"] == pytest.approx(8) and actual["unigram/perplexity"] == pytest.approx(8)
   # Of the first four words or of the last, by the words that are shown.
   embed = lambda items: np.array([[float("w0" in item), float("w4" in item)] for item in items])
   assert perplexity(embed, bags, half, VOCABULARY)["perplexity"] == pytest.approx(4)
@@ -71,11 +71,11 @@ def test_each_occurrence_is_shown_or_hidden():
   seen = []
   embed = lambda items: seen.extend(items) or np.ones((len(items), 1))
   right = np.array([[0.2, 0.8] + [0] * 6])
-  found = perplexity(embed, [(np.array([0, 1]), np.array([1000.0, 0.5]))], right, VOCABULARY, seed=1)
+  actual = perplexity(embed, [(np.array([0, 1]), np.array([1000.0, 0.5]))], right, VOCABULARY, seed=1)
   hidden = 1000 - seen[0]["w0"], 0.5 - seen[0].get("w1", 0)
   assert 400 < hidden[0] < 600 and hidden[1] in (0, 0.5)
   expected = np.exp(-(hidden[0] * np.log(0.2) + hidden[1] * np.log(0.8)) / sum(hidden))
-  assert found["perplexity"] == pytest.approx(expected)
+  assert actual["perplexity"] == pytest.approx(expected)
 
 
 def test_the_protocol_on_a_perfect_and_on_a_random_model():
@@ -88,17 +88,17 @@ def test_the_protocol_on_a_perfect_and_on_a_random_model():
   dataset = SimpleNamespace(items=texts, split={"train": np.arange(300), "test": np.arange(300, 400)})
   perfect = np.array([[w.startswith(g) / 30 for w in words] for g in "ab"])
   embed = lambda items: np.array([[any(w[0] == g for w in item) for g in "ab"] for item in items], float)
-  found = topics(embed, dataset, topics=perfect, encoder=encoder)
-  assert found.keys() == {"npmi", "npmi_window", "diversity", "test/perplexity", "test/unigram/perplexity"}
-  assert found["diversity"] == 1 and found["npmi"] > 0.4 and found["npmi_window"] > 0.1
-  assert found["test/perplexity"] == pytest.approx(30) and found["test/unigram/perplexity"] == pytest.approx(60)
+  actual = topics(embed, dataset, topics=perfect, encoder=encoder)
+  assert actual.keys() == {"npmi", "npmi_window", "diversity", "test/perplexity", "test/unigram/perplexity"}
+  assert actual["diversity"] == 1 and actual["npmi"] > 0.4 and actual["npmi_window"] > 0.1
+  assert actual["test/perplexity"] == pytest.approx(30) and actual["test/unigram/perplexity"] == pytest.approx(60)
   random = noise.dirichlet(np.ones(60), 2)
   worse = topics(lambda items: np.full((len(items), 2), 0.5), dataset, topics=random, encoder=encoder)
   assert worse["npmi"] < 0 and worse["npmi_window"] < 0 and worse["test/perplexity"] > 60
   assert worse["diversity"] < 1
   counted = SimpleNamespace(items=[dict.fromkeys(text.split(), 1) for text in texts], split={})
-  found = topics(embed, counted, topics=perfect, encoder=encoder)
-  assert "npmi_window" not in found and found["all/perplexity"] == pytest.approx(30)
+  actual = topics(embed, counted, topics=perfect, encoder=encoder)
+  assert "npmi_window" not in actual and actual["all/perplexity"] == pytest.approx(30)
   with pytest.raises(InputError, match=r"the topics are \[2, 59\], and the vocabulary has 60 words"):
     topics(embed, dataset, topics=perfect[:, 1:], encoder=encoder)
   assert lib.top_words(np.array([[0.1, 0.5, 0.5]]), 2).tolist() == [[1, 2]]

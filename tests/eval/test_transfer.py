@@ -48,8 +48,8 @@ def test_pairs_are_told_by_their_difference():
   noise = np.random.default_rng(2)
   side = noise.choice([-1.0, 1.0], (400, 4))
   table = {f"a{i}": side[i] for i in range(400)} | {f"b{i}": side[i] * (1 if LABEL[i] else -1) for i in range(400)}
-  found = transfer(lambda s: np.array([table[x] for x in s]), dataset(LABEL, "pairs"))
-  assert found[ACCURACY] == 1
+  actual = transfer(lambda s: np.array([table[x] for x in s]), dataset(LABEL, "pairs"))
+  assert actual[ACCURACY] == 1
 
 
 def test_the_penalty_is_chosen_on_dev_and_nothing_on_test(monkeypatch):
@@ -59,12 +59,12 @@ def test_the_penalty_is_chosen_on_dev_and_nothing_on_test(monkeypatch):
   noise = np.random.default_rng(3)
   table = noise.normal(size=(400, 30)) + LABEL[:, None] * 0.5
   embed = lambda s: table[[int(x[1:]) for x in s]]
-  found = transfer(embed, dataset(LABEL))
+  actual = transfer(embed, dataset(LABEL))
   np.testing.assert_allclose(given[0]["held_out"][0], table[200:300].astype(np.float32))
   np.testing.assert_array_equal(given[0]["held_out"][1], LABEL[200:300])
   turned = LABEL.copy()
   turned[300:] ^= 1
-  assert transfer(embed, dataset(turned))[ACCURACY] == pytest.approx(1 - found[ACCURACY])
+  assert transfer(embed, dataset(turned))[ACCURACY] == pytest.approx(1 - actual[ACCURACY])
   transfer(embed, dataset(LABEL, dev=False))
   assert given[2]["held_out"] is None
 

@@ -21,11 +21,11 @@ def test_a_linear_vae(tmp_path):
   """Interrupted and resumed it is the uninterrupted one; it has a validation bound, samples and reconstructions."""
   _, whole = run("linear_vae", tmp_path / "whole")
   run("linear_vae", tmp_path / "w", "--steps=70", "--config.horizon=200")
-  printed, found = run("linear_vae", tmp_path / "w")
-  assert "going on from step 70" in printed and found["metrics"] == whole["metrics"]
+  printed, actual = run("linear_vae", tmp_path / "w")
+  assert "going on from step 70" in printed and actual["metrics"] == whole["metrics"]
   vectors = [np.load(tmp_path / name / "embeddings.npy") for name in ("whole", "w")]
   np.testing.assert_array_equal(*vectors)
-  assert found["metrics"]["validation/elbo_loss"] < 5 and found["metrics"]["class/test/accuracy"] > 0.6
+  assert actual["metrics"]["validation/elbo_loss"] < 5 and actual["metrics"]["class/test/accuracy"] > 0.6
   for figure in ("samples", "reconstructions", "loss"):
     assert Image.open(tmp_path / "w" / "figures" / f"{figure}.png").width > 200
   np.save(tmp_path / "in.npy", np.zeros((3, 8, 8, 1), np.uint8))
@@ -41,8 +41,8 @@ def test_the_spectral_embedding_of_an_edge_list(tmp_path):
   (tmp_path / "edges.txt").write_text("".join(f"n{a} n{b}\n" for a, b in club.edges))
   (tmp_path / "labels.txt").write_text("".join(f"n{i} {data['club'].split()[0]}\n" for i, data in club.nodes(True)))
   data = f"--data={tmp_path / 'edges.txt'}", f"--config.data.labels={tmp_path / 'labels.txt'}"
-  _, found = run("spectral", tmp_path / "w", *data)
-  assert found["metrics"]["test/node_accuracy"] >= 6 / 7
+  _, actual = run("spectral", tmp_path / "w", *data)
+  assert actual["metrics"]["test/node_accuracy"] >= 6 / 7
   assert (tmp_path / "w" / "figures" / "plane.png").exists()
   (tmp_path / "in.txt").write_text("n33\nn0\n")
   arguments = f"--workdir={tmp_path / 'w'}", f"--input={tmp_path / 'in.txt'}", f"--output={tmp_path / 'o.npy'}"

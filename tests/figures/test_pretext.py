@@ -12,12 +12,12 @@ from embeddings_jax.runs.evaluation import Evaluator
 
 def test_tiles_and_patches_stand_in_their_places():
   tiles = np.arange(4, dtype=np.float32)[:, None, None, None] / 4 * np.ones((4, 2, 2, 1), np.float32)
-  found = pretext.mosaic(tiles, 2)[..., 0]
-  np.testing.assert_array_equal(found[[0, 0, 3, 3], [0, 3, 0, 3]], [0, 0.25, 0.5, 0.75])
-  assert found.shape == (5, 5) and (found[2] == 1).all() and (found[:, 2] == 1).all()
+  actual = pretext.mosaic(tiles, 2)[..., 0]
+  np.testing.assert_array_equal(actual[[0, 0, 3, 3], [0, 3, 0, 3]], [0, 0.25, 0.5, 0.75])
+  assert actual.shape == (5, 5) and (actual[2] == 1).all() and (actual[:, 2] == 1).all()
   # The first patch in the middle, label 1 above it, label 4 to its right.
-  found = pretext.relative_patches(tiles[:3], np.array([1, 4]))[..., 0]
-  np.testing.assert_array_equal(found[[3, 0, 3, 0], [3, 3, 6, 0]], [0, 0.25, 0.5, 1])
+  actual = pretext.relative_patches(tiles[:3], np.array([1, 4]))[..., 0]
+  np.testing.assert_array_equal(actual[[3, 0, 3, 0], [3, 3, 6, 0]], [0, 0.25, 0.5, 1])
 
 
 def test_all_bins_are_drawn_in_their_colors():
@@ -46,5 +46,5 @@ def test_runs_have_the_figures_of_their_task(name, made, tmp_path, mesh_of):
   model = build.make_model(config, data.facts, 5)
   state = build.first_state(model, data.splits["train"].batch_at(0), mesh_of(), 0)
   drawing = figures.Drawing(Evaluator(model, state, data.encoder, dataset=data.dataset))
-  found = figures.draw(epath.Path(tmp_path), drawing)
-  assert made <= {path.removeprefix("figures/").removesuffix(".png") for path in found}
+  actual = figures.draw(epath.Path(tmp_path), drawing)
+  assert made <= {path.removeprefix("figures/").removesuffix(".png") for path in actual}

@@ -48,9 +48,9 @@ def change_tensors(folder, change):
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_what_is_written_is_read(kind, written):
   folder, params = written(kind)
-  name, hyper, found = huggingface.read(folder)
+  name, hyper, actual = huggingface.read(folder)
   assert (name, hyper) == NETWORKS[kind]
-  equal(found, params)
+  equal(actual, params)
 
 
 def test_a_base_model_has_no_prefix_and_no_heads(written):
@@ -204,9 +204,9 @@ def test_transformers_and_back_is_equal_bit_for_bit(kind, written, tmp_path):
   model, report = getattr(transformers, architecture).from_pretrained(folder, output_loading_info=True)
   assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
   model.save_pretrained(tmp_path / "theirs")
-  name, hyper, found = huggingface.read(tmp_path / "theirs")
+  name, hyper, actual = huggingface.read(tmp_path / "theirs")
   assert (name, hyper) == NETWORKS[kind]
-  equal(found, params)
+  equal(actual, params)
 
 
 @pytest.mark.parity

@@ -50,16 +50,16 @@ def change_json(folder, file, **changes):
 def test_what_is_written_is_read(written, tmp_path):
   folder, params = written
   assert huggingface_vision.is_vision(folder)
-  hyper, others, found, shape = huggingface_vision.read(folder)
+  hyper, others, actual, shape = huggingface_vision.read(folder)
   assert (hyper, others, shape) == (HYPER, OTHERS, SHAPE)
-  equal(found, params)
+  equal(actual, params)
   # Wide images, an encoder alone, learned positions.
   hyper, params = learned()
   params["encoder"]["position_embedding"] = params["encoder"]["position_embedding"][:13]
   huggingface_vision.write(tmp_path / "wide", hyper, {}, params, (6, 8, 3))
-  found = huggingface_vision.read(tmp_path / "wide")
-  assert found[0] == hyper and found[1] == {} and found[3] == (6, 8, 3)
-  equal(found[2], params)
+  actual = huggingface_vision.read(tmp_path / "wide")
+  assert actual[0] == hyper and actual[1] == {} and actual[3] == (6, 8, 3)
+  equal(actual[2], params)
 
 
 @pytest.mark.parity
@@ -72,18 +72,18 @@ def test_a_round_trip_through_transformers_is_equal(written, tmp_path):
   assert (peer.config.mask_ratio, peer.config.norm_pix_loss) == (0.5, True)
   peer.save_pretrained(tmp_path / "again")
   AutoImageProcessor.from_pretrained(folder, use_fast=False).save_pretrained(tmp_path / "again")
-  hyper, others, found, shape = huggingface_vision.read(tmp_path / "again")
+  hyper, others, actual, shape = huggingface_vision.read(tmp_path / "again")
   assert (hyper, others, shape) == (HYPER, OTHERS, SHAPE)
-  equal(found, params)
+  equal(actual, params)
 
   hyper, params = learned()
   huggingface_vision.write(tmp_path / "vit", hyper, {}, params, SHAPE)
   peer, info = AutoModel.from_pretrained(tmp_path / "vit", output_loading_info=True)
   assert not info["missing_keys"] and not info["unexpected_keys"]
   peer.save_pretrained(tmp_path / "vit again")
-  found = huggingface_vision.read(tmp_path / "vit again")
-  assert found[0] == hyper | dict(pixel_mean=(0.5, 0.5, 0.5), pixel_std=(0.5, 0.5, 0.5))
-  equal(found[2], params)
+  actual = huggingface_vision.read(tmp_path / "vit again")
+  assert actual[0] == hyper | dict(pixel_mean=(0.5, 0.5, 0.5), pixel_std=(0.5, 0.5, 0.5))
+  equal(actual[2], params)
 
 
 @pytest.mark.parity
@@ -107,20 +107,20 @@ def test_vectors_are_transformers(classifier, tmp_path, caplog):
 
   batch = images(4, 6, 8, 3)
   pixels = processor(list(np.asarray(batch["image"])), return_tensors="pt")["pixel_values"]
-  found = peer(pixel_values=pixels, output_hidden_states=True)
+  actual = peer(pixel_values=pixels, output_hidden_states=True)
   with jax.default_matmul_precision("highest"):
     model = module.mae(**hyper)
     state = jax.jit(model.init)(jax.random.key(0), batch)
     state = state._replace(params=state.params | jax.tree.map(jnp.asarray, params))
     layers = np.asarray(jax.jit(model.outputs["hidden"])(state, batch))
     embedded = jax.jit(model.embed)(state, batch)
-  for ours, theirs in zip(layers[:, :-1].swapaxes(0, 1), found.hidden_states):
+  for ours, theirs in zip(layers[:, :-1].swapaxes(0, 1), actual.hidden_states):
     np.testing.assert_allclose(ours, theirs.detach().numpy(), atol=1e-5)
   if not classifier:
-    np.testing.assert_allclose(layers[:, -1], found.last_hidden_state.detach().numpy(), atol=1e-5)
-    np.testing.assert_allclose(embedded, found.last_hidden_state[:, 0].detach().numpy(), atol=1e-5)
+    np.testing.assert_allclose(layers[:, -1], actual.last_hidden_state.detach().numpy(), atol=1e-5)
+    np.testing.assert_allclose(embedded, actual.last_hidden_state[:, 0].detach().numpy(), atol=1e-5)
     pooled = np.tanh(layers[:, -1, 0] @ params["pooler"]["kernel"] + params["pooler"]["bias"])
-    np.testing.assert_allclose(pooled, found.pooler_output.detach().numpy(), atol=1e-5)
+    np.testing.assert_allclose(pooled, actual.pooler_output.detach().numpy(), atol=1e-5)
 
 
 PROCESSORS = [
@@ -149,7 +149,7 @@ def test_pixels_are_those_of_transformers(options, tmp_path):
   huggingface_vision.write(tmp_path, hyper, {}, params, (6, 8, 3))
   options = {"image_processor_type": "ViTImageProcessor"} | options
   (tmp_path / "preprocessor_config.json").write_text(json.dumps(options))
-  found = huggingface_vision.read(tmp_path)[0]
+  actual = huggingface_vision.read(tmp_path)[0]
   encoder = ImageEncoder(6, 8, 3, huggingface_vision.processor(tmp_path, (6, 8, 3)))
   peer = AutoImageProcessor.from_pretrained(tmp_path)
   random = np.random.default_rng(0)
@@ -159,7 +159,7 @@ def test_pixels_are_those_of_transformers(options, tmp_path):
     expected = peer(Image.fromarray(pixels), return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
     for item in (pixels, str(tmp_path / f"{i}.png")):
       image = encoder.encode([item])["image"][0].astype(np.float64) / 255
-      ours = (image - np.array(found["pixel_mean"])) / np.array(found["pixel_std"])
+      ours = (image - np.array(actual["pixel_mean"])) / np.array(actual["pixel_std"])
       np.testing.assert_allclose(ours, expected, atol=1e-5 * np.abs(expected).max())
 
 

@@ -29,9 +29,9 @@ def test_what_is_written_is_read_and_recognized(tmp_path, vectors, format, suffi
   write(tmp_path / name, WORDS, vectors, format)
   assert recognize(tmp_path / name) == format
   for given in ("", format):
-    found = read(tmp_path / name, given)
-    assert found.words == WORDS and found.vectors.dtype == np.float32
-    assert found.vectors.tobytes() == vectors.tobytes()
+    actual = read(tmp_path / name, given)
+    assert actual.words == WORDS and actual.vectors.dtype == np.float32
+    assert actual.vectors.tobytes() == vectors.tobytes()
   before = (tmp_path / name).read_bytes()
   write(tmp_path / name, WORDS, vectors, format)
   assert (tmp_path / name).read_bytes() == before  # No time, no name in the .gz.
@@ -61,9 +61,9 @@ def test_both_ways_with_gensim(tmp_path, vectors, format):
   options = {"no_header": True} if format == "glove" else options
   loaded = KeyedVectors.load_word2vec_format(str(tmp_path / "ours"), **options)
   assert loaded.index_to_key == WORDS
-  found = read(tmp_path / "theirs")
-  assert found.words == WORDS
-  for values in (loaded.vectors, found.vectors):
+  actual = read(tmp_path / "theirs")
+  assert actual.words == WORDS
+  for values in (loaded.vectors, actual.vectors):
     np.testing.assert_array_equal(values, vectors)
 
 
@@ -95,16 +95,16 @@ def test_files_of_the_c_programs(tmp_path):
   (tmp_path / "glove").write_bytes(b"</s> 0.1 0.2\r\nthe -1.5 3")
   (tmp_path / "with header").write_bytes(b"2 2\n</s> 0.1 0.2\nthe -1.5 3\n\n")
   for name in ("text", "binary", "glove", "with header"):
-    found = read(tmp_path / name, "glove" if name == "with header" else "")
-    assert found.words == ["</s>", "the"]
-    np.testing.assert_array_equal(found.vectors, np.float32([[0.1, 0.2], [-1.5, 3]]))
+    actual = read(tmp_path / name, "glove" if name == "with header" else "")
+    assert actual.words == ["</s>", "the"]
+    np.testing.assert_array_equal(actual.vectors, np.float32([[0.1, 0.2], [-1.5, 3]]))
 
 
 def test_words_with_spaces_in_text(tmp_path):
   (tmp_path / "v").write_text(". . . 0.5 1\nat name@domain.com 2 3\nthe 4 5\n")
-  found = read(tmp_path / "v")
-  assert found.words == [". . .", "at name@domain.com", "the"]
-  assert found.vectors.tolist() == [[0.5, 1], [2, 3], [4, 5]]
+  actual = read(tmp_path / "v")
+  assert actual.words == [". . .", "at name@domain.com", "the"]
+  assert actual.vectors.tolist() == [[0.5, 1], [2, 3], [4, 5]]
 
 
 def test_compressed_and_npy_of_a_run(tmp_path):
@@ -113,8 +113,8 @@ def test_compressed_and_npy_of_a_run(tmp_path):
   assert read(tmp_path / "v.txt.xz").vectors.tolist() == [[1, 2]]
   np.save(tmp_path / "embeddings.npy", np.eye(2))
   (tmp_path / "vocabulary.txt").write_text("New York\na\u2028b\n")
-  found = read(tmp_path / "embeddings.npy")
-  assert found.words == ["New York", "a\u2028b"] and found.vectors.tolist() == [[1, 0], [0, 1]]
+  actual = read(tmp_path / "embeddings.npy")
+  assert actual.words == ["New York", "a\u2028b"] and actual.vectors.tolist() == [[1, 0], [0, 1]]
 
 
 def _binary(*words, dim=2):
@@ -218,8 +218,8 @@ def test_replace_goes_on_and_keeps_the_first_of_equal_words(tmp_path, binary):
   else:
     lines = b"".join(b"%s %d %d\n" % (word, x, -x) for word, x in rows)
   (tmp_path / "v").write_bytes(b"5 2\n" + lines)
-  found = read(tmp_path / "v", errors="replace")
-  assert found.words == ["a\ufffd", "b", "c"] and found.vectors[:, 0].tolist() == [0, 1, 4]
+  actual = read(tmp_path / "v", errors="replace")
+  assert actual.words == ["a\ufffd", "b", "c"] and actual.vectors[:, 0].tolist() == [0, 1, 4]
   with pytest.raises(InputError, match="must be 'strict' or 'replace'"):
     read(tmp_path / "v", errors="ignore")
 

@@ -27,8 +27,8 @@ def test_network_is_that_of_torch():
   pixels = torch.tensor(np.asarray(batch["image"], np.float32).transpose(0, 3, 1, 2) / 127.5 - 1)
   expected = theirs(pixels).detach().numpy().transpose(0, 2, 3, 1)
   apply = jax.jit(lambda v: net.apply(v, batch["image"], deterministic=False, mutable=["batch_stats"]))
-  found, moved = apply(variables)
-  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+  actual, moved = apply(variables)
+  np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
   np.testing.assert_allclose(moved["batch_stats"]["block_0"]["norm"]["mean"], layers[1].running_mean, atol=1e-5)
   expected = theirs.eval()(pixels).detach().numpy().transpose(0, 2, 3, 1)
   # Flax's running variance is divided by n, torch's by n - 1.

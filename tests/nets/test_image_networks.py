@@ -24,12 +24,12 @@ def test_convolutions_equal_the_plain_form_and_are_adjoint(size, stride, feature
 
   @jax.jit
   def values_and_slopes(x, y, kernel):
-    found = []
+    actual = []
     for form in (convolution, reference):
       for fn, argument, direction in ((form.convolve, x, y), (form.convolve_transposed, y, x)):
         value, pull = jax.vjp(lambda a, k, fn=fn: fn(a, k, stride), argument, kernel)
-        found.append((value, *pull(direction)))
-    return found
+        actual.append((value, *pull(direction)))
+    return actual
 
   found = values_and_slopes(x, y, kernel)
   for fast, plain in zip(found[:2], found[2:]):
@@ -41,13 +41,13 @@ def test_convolutions_equal_the_plain_form_and_are_adjoint(size, stride, feature
 def test_shapes_and_parameters_are_the_table_s():
   encoder, decoder = autoencoder_networks((28, 28, 1), 2, **BOOK)
   image, code = jax.ShapeDtypeStruct((1, 28, 28, 1), jnp.float32), jax.ShapeDtypeStruct((1, 2), jnp.float32)
-  (codes, found), (images, back) = (
+  (codes, actual), (images, back) = (
       jax.eval_shape(net.init_with_output, jax.random.key(0), x) for net, x in ((encoder, image), (decoder, code)))
   count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
-  assert (count(found), count(back)) == (98_946, 102_017)
+  assert (count(actual), count(back)) == (98_946, 102_017)
   assert codes.shape == (1, 2) and images.shape == (1, 28, 28, 1)
   kernels = lambda params: [params["params"][f"conv_{i}"]["kernel"].shape[2:] for i in range(4)]
-  assert kernels(found) == [(1, 32), (32, 64), (64, 64), (64, 64)]
+  assert kernels(actual) == [(1, 32), (32, 64), (64, 64), (64, 64)]
   assert kernels(back) == [(64, 64), (64, 64), (32, 64), (1, 32)]  # Channels out, channels in.
 
 
@@ -74,12 +74,12 @@ def torch_networks(torch, seed=0):
 def from_torch(encoder, decoder, value=lambda p: p):
   """Our parameters of the table's networks; theirs flatten channels first."""
   get = lambda p: jnp.asarray(value(p).detach().numpy())
-  found = {"encoder": {}, "decoder": {}}
+  actual = {"encoder": {}, "decoder": {}}
   for name, net in (("encoder", encoder), ("decoder", decoder)):
     layers = [m for m in net if hasattr(m, "weight")]
     convs = [m for m in layers if m.weight.ndim == 4]
     for i, m in enumerate(convs):  # [out, in, h, w], of a transposed one [in, out, h, w].
-      found[name][f"conv_{i}"] = {"kernel": get(m.weight).transpose(2, 3, 1, 0), "bias": get(m.bias)}
+      actual[name][f"conv_{i}"] = {"kernel": get(m.weight).transpose(2, 3, 1, 0), "bias": get(m.bias)}
     line, = [m for m in layers if m.weight.ndim == 2]
     kernel = get(line.weight).T
     if name == "encoder":
@@ -87,8 +87,8 @@ def from_torch(encoder, decoder, value=lambda p: p):
     else:
       kernel = kernel.reshape(2, 64, 7, 7).transpose(0, 2, 3, 1).reshape(2, -1)
       bias = get(line.bias).reshape(64, 7, 7).transpose(1, 2, 0).reshape(-1)
-    found[name]["code"] = {"kernel": kernel, "bias": bias}
-  return found
+    actual[name]["code"] = {"kernel": kernel, "bias": bias}
+  return actual
 
 
 @pytest.mark.parity
@@ -109,9 +109,9 @@ def test_output_loss_and_gradients_are_torch_s():
   output = torch.sigmoid(theirs[1](their_codes))
   loss = ((output - images) ** 2).mean()
   loss.backward()
-  codes, found = jax.jit(run)(params, x)
+  codes, actual = jax.jit(run)(params, x)
   np.testing.assert_allclose(codes, their_codes.detach().numpy(), atol=1e-5)
-  np.testing.assert_allclose(found.transpose(0, 3, 1, 2), output.detach().numpy(), atol=1e-5)
+  np.testing.assert_allclose(actual.transpose(0, 3, 1, 2), output.detach().numpy(), atol=1e-5)
   value, slopes = jax.jit(jax.value_and_grad(lambda params: jnp.square(run(params, x)[1] - x).mean()))(params)
   assert abs(float(value) - loss.item()) < 1e-5
   expected = from_torch(*theirs, value=lambda p: p.grad)
@@ -122,8 +122,8 @@ def test_transposed_convolutions_leave_a_checkerboard_and_resizing_does_not():
   """With equal taps on a constant map 1, 2 or 4 reach a pixel; resized, all pixels within the border are equal."""
   ones, kernel = jnp.ones((1, 8, 8, 1)), jnp.ones((3, 3, 1, 1))
   inner = lambda x: x[:, 2:-2, 2:-2]
-  found = inner(convolution.convolve_transposed(ones, kernel, 2))
-  assert set(np.unique(found)) == {1, 2, 4} and float(checkerboard(found, 2)[0]) == pytest.approx(1)
+  actual = inner(convolution.convolve_transposed(ones, kernel, 2))
+  assert set(np.unique(actual)) == {1, 2, 4} and float(checkerboard(actual, 2)[0]) == pytest.approx(1)
   resized = jnp.repeat(jnp.repeat(ones, 2, 1), 2, 2)
   assert np.ptp(inner(convolution.convolve(resized, kernel))) == 0
   sizes = {}
@@ -140,9 +140,9 @@ def test_checkerboard_is_the_spectrum_s_share():
   power = np.abs(np.fft.fft2(x[..., 0])) ** 2
   power[:, 0, 0] = 0
   expected = power[:, ::4, ::2].sum((1, 2)) / power.sum((1, 2))  # Multiples of 12 / 3 and 6 / 3.
-  found = np.asarray(checkerboard(jnp.asarray(x), 3))
-  np.testing.assert_allclose(found, expected, rtol=1e-3)
-  assert found.mean() == pytest.approx(8 / 71, rel=0.1)
+  actual = np.asarray(checkerboard(jnp.asarray(x), 3))
+  np.testing.assert_allclose(actual, expected, rtol=1e-3)
+  assert actual.mean() == pytest.approx(8 / 71, rel=0.1)
 
 
 @pytest.mark.parametrize("options,message", [

@@ -37,11 +37,11 @@ def test_the_last_layer_is_what_the_trunk_gives(name):
 
 def test_pooling_is_that_of_adaptive_cells():
   maps = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 4, 3)), jnp.float32)
-  found = np.asarray(pooled(maps, 2)).reshape(2, 2, 2, 3)
+  actual = np.asarray(pooled(maps, 2)).reshape(2, 2, 2, 3)
   rows, columns = [slice(0, 3), slice(2, 5)], [slice(0, 2), slice(2, 4)]
   for i in range(2):
     for j in range(2):
-      np.testing.assert_allclose(found[:, i, j], maps[:, rows[i], columns[j]].mean((1, 2)), rtol=1e-5, atol=1e-6)
+      np.testing.assert_allclose(actual[:, i, j], maps[:, rows[i], columns[j]].mean((1, 2)), rtol=1e-5, atol=1e-6)
   with pytest.raises(InputError, match="grid=5"):
     pooled(maps, 5)
 
@@ -60,11 +60,11 @@ def test_late_fusion_reads_tiles_in_the_given_order():
   batch = images(6, 8, 8, 1)  # Two images of three tiles.
   order = jnp.array([[[0, 1, 2], [2, 0, 1]], [[1, 1, 0], [0, 1, 2]]])
   variables = network.init(jax.random.key(0), batch, order, jnp.ones(2), method="joined")
-  found = network.apply(variables, batch, order, jnp.ones(2), method="joined")
+  actual = network.apply(variables, batch, order, jnp.ones(2), method="joined")
   z = np.asarray(network.apply(variables, batch)).reshape(2, 3, 4).clip(0)
   dense = variables["params"]["predictor"]["dense_0"]
   for i in range(2):
     for k in range(2):
       row = np.concatenate([z[i, tile] for tile in order[i, k]])
-      np.testing.assert_allclose(found[i, k], row @ dense["kernel"] + dense["bias"], rtol=1e-5, atol=1e-5)
+      np.testing.assert_allclose(actual[i, k], row @ dense["kernel"] + dense["bias"], rtol=1e-5, atol=1e-5)
   assert set(variables_of(variables["params"], {}, "projector")) == {"params"}

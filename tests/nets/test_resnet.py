@@ -81,17 +81,17 @@ def test_network_is_that_of_transformers(depth, width, size):
   for train in (False, True):
     theirs.train(train)
     with jax.default_matmul_precision("highest"):
-      found, moved = net.apply(variables, {"image": x}, deterministic=not train, method="features",
-                               mutable=["batch_stats"])
+      actual, moved = net.apply(variables, {"image": x}, deterministic=not train, method="features",
+                                mutable=["batch_stats"])
     expected = theirs(pixels).last_hidden_state.flatten(2).transpose(1, 2)
     # Relative to the largest: statistics of few values let rounding grow from layer to layer.
-    assert np.abs(found - expected.detach().numpy()).max() <= 1e-4 * expected.abs().max()
+    assert np.abs(actual - expected.detach().numpy()).max() <= 1e-4 * expected.abs().max()
   # PyTorch's running variance is the unbiased one, ours (as Flax's) is that of the batch.
   running = moved["batch_stats"]["norm"]
   np.testing.assert_allclose(running["mean"], theirs.embedder.embedder.normalization.running_mean, rtol=1e-4,
                              atol=1e-5)
 
-  weight = np.random.default_rng(1).normal(size=found.shape).astype(np.float32)
+  weight = np.random.default_rng(1).normal(size=actual.shape).astype(np.float32)
   # Through 16 blocks with statistics of 24 values, rounding decides which side of 0 some are on: there running ones.
   theirs.load_state_dict(in_torch(net, variables, depth, width).state_dict())
   theirs.train(depth == 18)
@@ -114,8 +114,8 @@ def test_shapes(depth, stem, size, places, dim, blocks):
   net = resnet.encoder(depth=depth, width=4, stem=stem)
   x = images(2, size)
   variables = jax.eval_shape(lambda: net.init(jax.random.key(0), {"image": x}, method="features"))
-  found = jax.eval_shape(lambda v: net.apply(v, {"image": x}, method="features"), variables)
-  assert found.shape == (2, places, dim)
+  actual = jax.eval_shape(lambda v: net.apply(v, {"image": x}, method="features"), variables)
+  assert actual.shape == (2, places, dim)
   assert sum(name.startswith("block_") for name in variables["params"]) == blocks
 
 
@@ -123,8 +123,8 @@ def test_cifar_s_18_layers_have_the_11_million_parameters_of_the_usual_network()
   """11,168,832 = torchvision's 11,689,512 less its head (513,000) and the wide stem's 7,680 more weights."""
   net = resnet.encoder()
   shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), {"image": images(1)}, method="features"))
-  found = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
-  assert found == 11_689_512 - 513_000 - (7 * 7 - 3 * 3) * 3 * 64
+  actual = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
+  assert actual == 11_689_512 - 513_000 - (7 * 7 - 3 * 3) * 3 * 64
 
 
 def test_rows_with_mask_0_have_no_part_in_the_statistics():
@@ -133,9 +133,9 @@ def test_rows_with_mask_0_have_no_part_in_the_statistics():
   variables = started(net, x)
   run = lambda x, mask: net.apply(variables, {"image": x, "mask": mask}, deterministic=False, method="features",
                                   mutable=["batch_stats"])
-  found, moved = run(x, jnp.array([1.0] * 5 + [0.0] * 3))
+  actual, moved = run(x, jnp.array([1.0] * 5 + [0.0] * 3))
   expected, alone = run(x[:5], jnp.ones(5))
-  np.testing.assert_allclose(found[:5], expected, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(actual[:5], expected, rtol=1e-4, atol=1e-5)
   chex.assert_trees_all_close(moved, alone, rtol=1e-4, atol=1e-6)
 
 
@@ -149,8 +149,8 @@ def test_statistics_are_those_of_the_whole_mesh(mesh_of):
   mesh = mesh_of("data:4,fsdp:2")
   with jax.set_mesh(mesh):
     rows = jax.device_put(x, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(("data", "fsdp"))))
-    found = run(variables, rows)
-  chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-5)
+    actual = run(variables, rows)
+  chex.assert_trees_all_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_pictures_of_another_size_are_resized():
@@ -158,9 +158,9 @@ def test_pictures_of_another_size_are_resized():
   small = jnp.full((2, 16, 16, 3), 200, jnp.uint8)
   net = resnet.encoder(depth=8, width=4, image_size=16)
   variables = started(net, x)
-  found = net.apply(variables, {"image": x}, method="features")
-  assert found.shape[1] == 16
-  np.testing.assert_allclose(found, net.apply(variables, {"image": small}, method="features"), rtol=1e-5, atol=1e-5)
+  actual = net.apply(variables, {"image": x}, method="features")
+  assert actual.shape[1] == 16
+  np.testing.assert_allclose(actual, net.apply(variables, {"image": small}, method="features"), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("options, expected", [

@@ -42,10 +42,10 @@ def test_padding_changes_nothing(name):
   state = started(model, {"image": x})
   one = {"image": jnp.asarray(x), "mask": jnp.array([1.0] * 5 + [0.0] * 3)}
   other = {"image": one["image"].at[5:].set(0), "mask": one["mask"]}
-  (state_one, found), (state_other, expected) = (jax.jit(model.update)(state, batch, jax.random.key(1))
-                                                 for batch in (one, other))
-  np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-5)
-  np.testing.assert_allclose(found["deviation"], expected["deviation"], rtol=1e-4)
+  (state_one, actual), (state_other, expected) = (jax.jit(model.update)(state, batch, jax.random.key(1))
+                                                  for batch in (one, other))
+  np.testing.assert_allclose(actual["loss"], expected["loss"], rtol=1e-5)
+  np.testing.assert_allclose(actual["deviation"], expected["deviation"], rtol=1e-4)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), state_one.extra["batch_stats"],
                state_other.extra["batch_stats"])
 
@@ -114,8 +114,8 @@ def test_mlp_is_dense_layers_with_batch_normalization():
   x = jnp.asarray(rng.normal(size=(12, 5)), jnp.float32)
   net = Mlp((7, 3), last_norm=True)
   variables = net.init(jax.random.key(0), x)
-  found, _ = net.apply(variables, x, deterministic=False, mutable=["batch_stats"])
+  actual, _ = net.apply(variables, x, deterministic=False, mutable=["batch_stats"])
   normal = lambda y: (y - y.mean(0)) / np.sqrt(y.var(0) + 1e-5)
   first = np.maximum(normal(np.asarray(x) @ np.asarray(variables["params"]["dense_0"]["kernel"])), 0)
-  np.testing.assert_allclose(found, normal(first @ np.asarray(variables["params"]["dense_1"]["kernel"])), atol=1e-5)
+  np.testing.assert_allclose(actual, normal(first @ np.asarray(variables["params"]["dense_1"]["kernel"])), atol=1e-5)
   assert not any("bias" in layer for name, layer in variables["params"].items() if name.startswith("dense"))

@@ -30,12 +30,12 @@ def call(module, params, *args, method=None):
 @pytest.mark.parametrize("norm", ["post", "pre"])
 def test_padding_is_not_seen_and_layers_agree(norm):
   module, params = params_of(norm=norm)
-  found = call(module, params, TOKENS)
+  actual = call(module, params, TOKENS)
   short = call(module, params, TOKENS[1:, :3])
-  np.testing.assert_allclose(found[1, :3], short[0], rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(actual[1, :3], short[0], rtol=1e-5, atol=1e-5)
   layers = call(module, params, TOKENS, method="hidden")
   assert layers.shape == (2, 3, 6, 12)
-  np.testing.assert_allclose(layers[:, -1], found, rtol=1e-6)
+  np.testing.assert_allclose(layers[:, -1], actual, rtol=1e-6)
   np.testing.assert_array_equal(layers, call(module, params, {"tokens": TOKENS}, method="layers"))
   weights = np.asarray(call(module, params, TOKENS, method="attention"))
   np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
@@ -47,8 +47,8 @@ def test_the_first_token_alone_is_that_of_all_with_its_gradient(norm, num_layers
   module, params = params_of(norm=norm, num_layers=num_layers)
 
   def loss(params, method):
-    found = module.apply(params, {"tokens": TOKENS}, method=method)[:, :1]
-    return jnp.square(found).sum(), found
+    actual = module.apply(params, {"tokens": TOKENS}, method=method)[:, :1]
+    return jnp.square(actual).sum(), actual
 
   calls = jax.jit(jax.value_and_grad(loss, has_aux=True), static_argnums=1)
   (_, expected), gradients = calls(params, "features")
@@ -76,9 +76,9 @@ def test_attention_and_its_own_backward_pass(valid):
 
   own = lambda *inputs: attention(*inputs, seen, causal=valid == "causal")[0]
   loss = lambda attend: lambda *inputs: (weight * jnp.tanh(attend(*inputs))).sum()
-  for found, expected in zip([own(*inputs), *jax.grad(loss(own), (0, 1, 2))(*inputs)],
-                             [plain(*inputs), *jax.grad(loss(plain), (0, 1, 2))(*inputs)]):
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+  for actual, expected in zip([own(*inputs), *jax.grad(loss(own), (0, 1, 2))(*inputs)],
+                              [plain(*inputs), *jax.grad(loss(plain), (0, 1, 2))(*inputs)]):
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("valid, time", [
@@ -93,8 +93,8 @@ def test_on_a_gpu_cudnn_is_asked_for_no_mask_and_no_length_that_it_refuses(monke
   seen = {"padding": TOKENS[:, :time] >= 0, "parts": parts[:, :, None] == parts[:, None]}.get(valid)
 
   def loss(*inputs):
-    found = attention(*inputs, seen, causal=valid == "causal")[0].astype(jnp.float32)
-    return (weight * found).sum(), found
+    actual = attention(*inputs, seen, causal=valid == "causal")[0].astype(jnp.float32)
+    return (weight * actual).sum(), actual
 
   calls = jax.value_and_grad(loss, (0, 1, 2), has_aux=True)
   expected = calls(*inputs)
@@ -133,18 +133,18 @@ def test_dropout_remat_and_unrolling_change_nothing_else():
   expected = jax.jit(jax.value_and_grad(lambda p: loss(module, p)))(params)
   for options in ({"remat": "full"}, {"remat": "dots"}, {"unroll": 2}):
     other = text_encoder(**HYPER | options)
-    found = jax.jit(jax.value_and_grad(lambda p, other=other: loss(other, p)))(params)
-    chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
+    actual = jax.jit(jax.value_and_grad(lambda p, other=other: loss(other, p)))(params)
+    chex.assert_trees_all_close(actual, expected, rtol=1e-4, atol=1e-4)
   assert abs(float(expected[0]) - float(jnp.square(call(module, params, TOKENS)).sum())) > 0.1
 
 
 def test_bfloat16_is_close_and_keeps_float32_parameters():
   module, params = params_of(dtype="bfloat16")
   assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
-  found = call(module, params, TOKENS)
-  assert found.dtype == jnp.bfloat16
+  actual = call(module, params, TOKENS)
+  assert actual.dtype == jnp.bfloat16
   expected = call(text_encoder(**HYPER), params, TOKENS)
-  np.testing.assert_allclose(np.asarray(found, np.float32), expected, atol=0.1)
+  np.testing.assert_allclose(np.asarray(actual, np.float32), expected, atol=0.1)
 
 
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 0.2)])
@@ -160,17 +160,17 @@ def test_what_accelerators_compute_otherwise_is_the_same(monkeypatch, dtype, tol
   (_, expected), gradients = calls(params)
   assert expected.shape == (2, 6, 30)
   monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-  (_, found), others = calls(params)
-  np.testing.assert_allclose(found, expected, atol=tolerance)
+  (_, actual), others = calls(params)
+  np.testing.assert_allclose(actual, expected, atol=tolerance)
   largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradients))
   chex.assert_trees_all_close(others, gradients, atol=tolerance * largest)
 
 
 def test_positions():
-  found = np.asarray(sinusoidal_positions(9, 6))
+  actual = np.asarray(sinusoidal_positions(9, 6))
   for position, i in ((0, 0), (5, 1), (8, 2)):
     angle = position / 10_000 ** (2 * i / 6)
-    np.testing.assert_allclose(found[position, 2 * i:2 * i + 2], [np.sin(angle), np.cos(angle)], atol=1e-6)
+    np.testing.assert_allclose(actual[position, 2 * i:2 * i + 2], [np.sin(angle), np.cos(angle)], atol=1e-6)
 
 
 def test_heads_begin_at_the_neighbors():

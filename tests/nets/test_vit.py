@@ -14,21 +14,21 @@ TINY = dict(patch_size=4, dim=24, num_layers=3, num_heads=3, mlp_dim=40)
 
 def test_patches_by_hand():
   picture = np.arange(2 * 4 * 6 * 3).reshape(2, 4, 6, 3)
-  found = np.asarray(unfold(jnp.asarray(picture), 2))
-  assert found.shape == (2, 6, 12)
+  actual = np.asarray(unfold(jnp.asarray(picture), 2))
+  assert actual.shape == (2, 6, 12)
   for row in range(2):
     for column in range(3):
       expected = picture[1, 2 * row:2 * row + 2, 2 * column:2 * column + 2].ravel()
-      np.testing.assert_array_equal(found[1, 3 * row + column], expected)
-  np.testing.assert_array_equal(fold(jnp.asarray(found), 2, (4, 6, 3)), picture)
+      np.testing.assert_array_equal(actual[1, 3 * row + column], expected)
+  np.testing.assert_array_equal(fold(jnp.asarray(actual), 2, (4, 6, 3)), picture)
 
 
 def test_positions_by_hand():
-  found = sincos2d(2, 3, 8)
-  assert found.shape == (6, 8)
+  actual = sincos2d(2, 3, 8)
+  assert actual.shape == (6, 8)
   # Row 1, column 2; frequencies 1 and 1 / 100.
   expected = [np.sin(2), np.sin(0.02), np.cos(2), np.cos(0.02), np.sin(1), np.sin(0.01), np.cos(1), np.cos(0.01)]
-  np.testing.assert_allclose(found[5], expected, rtol=1e-6)
+  np.testing.assert_allclose(actual[5], expected, rtol=1e-6)
 
 
 @pytest.mark.parity
@@ -50,10 +50,10 @@ def test_the_embedding_is_a_convolution():
   with jax.default_matmul_precision("highest"):
     convolved = jax.lax.conv_general_dilated(pixels, kernel, (4, 4), "VALID",
                                              dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    found = network.apply({"params": params}, batch, method="layers")[:, 0]
+    actual = network.apply({"params": params}, batch, method="layers")[:, 0]
   expected = convolved.reshape(2, 6, 24) + params["patch_embedding"]["bias"] + sincos2d(2, 3, 24)
-  np.testing.assert_allclose(found[:, 1:], expected, atol=2e-5)
-  np.testing.assert_array_equal(found[:, 0], np.tile(params["cls"], (2, 1)))
+  np.testing.assert_allclose(actual[:, 1:], expected, atol=2e-5)
+  np.testing.assert_array_equal(actual[:, 0], np.tile(params["cls"], (2, 1)))
 
 
 @pytest.mark.parametrize("positions", ["sincos2d", "learned"])
@@ -73,16 +73,16 @@ def test_methods_agree(positions):
   # All patches in another order are the same patches.
   order = jnp.asarray([[3, 1, 0, 5, 4, 2], [0, 5, 1, 4, 2, 3]])
   pixels = jnp.take_along_axis(network.apply(params, batch["image"], method="cut"), order[..., None], 1)
-  found = np.asarray(network.apply(params, pixels, (2, 3), order))
-  np.testing.assert_allclose(found[:, 1:], np.take_along_axis(features[:, 1:], np.asarray(order)[..., None], 1),
+  actual = np.asarray(network.apply(params, pixels, (2, 3), order))
+  np.testing.assert_allclose(actual[:, 1:], np.take_along_axis(features[:, 1:], np.asarray(order)[..., None], 1),
                              atol=1e-5)
 
 
 def test_bfloat16_is_near():
   batch, params = images(2, 8, 12, 1), {"params": jax.tree.map(jnp.asarray, vit_params(TINY, 6, 1))}
-  exact, found = (np.asarray(vit(**TINY, dtype=dtype).apply(params, batch, method="features"), np.float32)
-                  for dtype in ("float32", "bfloat16"))
-  assert 0 < np.abs(found - exact).max() < 0.1 * np.abs(exact).max()
+  exact, actual = (np.asarray(vit(**TINY, dtype=dtype).apply(params, batch, method="features"), np.float32)
+                   for dtype in ("float32", "bfloat16"))
+  assert 0 < np.abs(actual - exact).max() < 0.1 * np.abs(exact).max()
 
 
 def test_mistakes_are_named():

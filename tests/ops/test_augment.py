@@ -46,13 +46,13 @@ def unit(photograph):
 ])
 def test_crops_are_pillows(photographs, method, box, size):
   for photograph in photographs:
-    found = np.asarray(jax.jit(augment.resized_crop, static_argnums=2, static_argnames="method")(
+    actual = np.asarray(jax.jit(augment.resized_crop, static_argnums=2, static_argnames="method")(
         unit(photograph), jnp.array(box, jnp.float32), size, method=method))
     resize = lambda image: np.asarray(image.resize((size, size), FILTERS[method], box))
     floats = np.stack([resize(Image.fromarray(np.asarray(unit(photograph))[..., c])) for c in range(3)], -1)
-    np.testing.assert_allclose(found, np.clip(floats, 0, 1), atol=2e-5)  # Its places are float64.
+    np.testing.assert_allclose(actual, np.clip(floats, 0, 1), atol=2e-5)  # Its places are float64.
     # With bytes Pillow rounds after each of the two axes, and where bicubic overshoots it clips there too.
-    error = np.abs(found * 255 - resize(Image.fromarray(photograph)))
+    error = np.abs(actual * 255 - resize(Image.fromarray(photograph)))
     assert error.max() <= (1.001 if method == "bilinear" else 12)
     assert (error <= 1.001).mean() > (0.9999 if method == "bilinear" else 0.99)
 
@@ -71,18 +71,18 @@ def test_a_crop_of_all_in_its_own_size_is_the_picture(photographs):
 @pytest.mark.parametrize("factor", [0.0, 0.2, 0.7, 1.0, 1.4, 1.8])
 def test_tones_are_pillows(photographs, ours, theirs, factor):
   for photograph in photographs:
-    found = np.asarray(ours(unit(photograph), factor))
+    actual = np.asarray(ours(unit(photograph), factor))
     expected = np.asarray(theirs(Image.fromarray(photograph)).enhance(factor))
     # Pillow rounds gray, or its mean, to bytes, which counts |1 - factor|, and cuts the result off.
-    assert np.abs(found * 255 - expected).max() <= 1.001 + 0.5 * abs(1 - factor)
+    assert np.abs(actual * 255 - expected).max() <= 1.001 + 0.5 * abs(1 - factor)
     if factor == 1:
-      np.testing.assert_array_equal(found, unit(photograph))
+      np.testing.assert_array_equal(actual, unit(photograph))
 
 
 def test_gray_is_pillows(photographs):
   for photograph in photographs:
-    found = np.asarray(augment.gray(unit(photograph)))[..., 0]
-    assert np.abs(found * 255 - np.asarray(Image.fromarray(photograph).convert("L"))).max() <= 0.51
+    actual = np.asarray(augment.gray(unit(photograph)))[..., 0]
+    assert np.abs(actual * 255 - np.asarray(Image.fromarray(photograph).convert("L"))).max() <= 0.51
   one = unit(photographs[0])[..., :1]
   np.testing.assert_array_equal(augment.gray(one), one)
 
@@ -96,16 +96,16 @@ def test_hue_is_that_of_colorsys(photographs, shift):
   for pixel in pixels:
     hue, saturation, value = colorsys.rgb_to_hsv(*pixel)
     expected.append(colorsys.hsv_to_rgb((hue + shift) % 1, saturation, value))
-  found = np.asarray(augment.adjust_hue(jnp.asarray(pixels[None], jnp.float32), shift))[0]
-  np.testing.assert_allclose(found, expected, atol=2e-6)
+  actual = np.asarray(augment.adjust_hue(jnp.asarray(pixels[None], jnp.float32), shift))[0]
+  np.testing.assert_allclose(actual, expected, atol=2e-6)
 
 
 @pytest.mark.parametrize("threshold", [0, 100, 128, 255])
 def test_solarized_is_pillows(photographs, threshold):
   for photograph in photographs:
-    found = augment.solarized(unit(photograph), threshold / 255)
+    actual = augment.solarized(unit(photograph), threshold / 255)
     expected = ImageOps.solarize(Image.fromarray(photograph), threshold)
-    np.testing.assert_allclose(np.asarray(found) * 255, np.asarray(expected), atol=1e-4)
+    np.testing.assert_allclose(np.asarray(actual) * 255, np.asarray(expected), atol=1e-4)
 
 
 @pytest.mark.parametrize("kernel_size", [1, 3, 9, 23])
@@ -213,19 +213,19 @@ def test_boxes_are_drawn_as_a_loop_draws_them(height, width):
         return left, top, left + box_width, top + box_height
 
   expected = np.array([loop() for _ in range(8000)])
-  found = np.asarray(_boxes(jax.random.key(1), 8000, height, width, (0.08, 1.0), (3 / 4, 4 / 3)))
-  assert (found[:, :2] >= 0).all() and (found[:, 2] <= width).all() and (found[:, 3] <= height).all()
-  assert (found[:, 2:] > found[:, :2]).all()
+  actual = np.asarray(_boxes(jax.random.key(1), 8000, height, width, (0.08, 1.0), (3 / 4, 4 / 3)))
+  assert (actual[:, :2] >= 0).all() and (actual[:, 2] <= width).all() and (actual[:, 3] <= height).all()
+  assert (actual[:, 2:] > actual[:, :2]).all()
   for sizes in (lambda box: box[:, 2] - box[:, 0], lambda box: box[:, 3] - box[:, 1], lambda box: box[:, 0],
                 lambda box: box[:, 1], lambda box: (box[:, 2:] - box[:, :2]).prod(1)):
-    assert scipy.stats.ks_2samp(sizes(found), sizes(expected)).pvalue > 6e-5
+    assert scipy.stats.ks_2samp(sizes(actual), sizes(expected)).pvalue > 6e-5
 
 
 def test_where_no_box_fits_it_is_the_largest():
-  found = np.asarray(_boxes(jax.random.key(0), 200, 10, 100, (1.0, 1.0), (3 / 4, 4 / 3)))
-  np.testing.assert_array_equal(found[:, 2] - found[:, 0], 13)  # 10 pixels times 4 / 3.
-  np.testing.assert_array_equal(found[:, 1::2], np.broadcast_to([0, 10], (200, 2)))
-  assert len(set(found[:, 0])) > 20
+  actual = np.asarray(_boxes(jax.random.key(0), 200, 10, 100, (1.0, 1.0), (3 / 4, 4 / 3)))
+  np.testing.assert_array_equal(actual[:, 2] - actual[:, 0], 13)  # 10 pixels times 4 / 3.
+  np.testing.assert_array_equal(actual[:, 1::2], np.broadcast_to([0, 10], (200, 2)))
+  assert len(set(actual[:, 0])) > 20
 
 
 def _drawn(op, image, num, seed=0):
@@ -252,19 +252,19 @@ CHANGES = {
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_change_happens_with_its_probability_and_else_the_picture_stays_bit_for_bit(name):
   image = PROBED.astype(np.float32)
-  found = _drawn(CHANGES[name](0.2), image, NUM)
-  _within_errors((found != image).any((1, 2, 3)).mean(), 0.2, NUM)
-  assert found.min() >= 0 and found.max() <= 1 and np.isfinite(found).all()
+  actual = _drawn(CHANGES[name](0.2), image, NUM)
+  _within_errors((actual != image).any((1, 2, 3)).mean(), 0.2, NUM)
+  assert actual.min() >= 0 and actual.max() <= 1 and np.isfinite(actual).all()
 
 
 def test_white_and_black_stay_in_the_interval():
   image = jnp.stack([jnp.ones((24, 23, 3)), jnp.zeros((24, 23, 3))] * 100)
   op = augment.compose(augment.random_resized_crop(20), augment.random_resized_crop(31, method="bicubic"),
                        augment.color_drop(0.5), augment.gaussian_blur(9, probability=0.5), augment.random_shift(3))
-  found = np.asarray(jax.jit(functools.partial(augment.augmented, op))(jax.random.key(0), image))
-  assert found.max() == 1
-  np.testing.assert_allclose(found[::2], 1, atol=2e-6)
-  np.testing.assert_array_equal(found[1::2], 0)
+  actual = np.asarray(jax.jit(functools.partial(augment.augmented, op))(jax.random.key(0), image))
+  assert actual.max() == 1
+  np.testing.assert_allclose(actual[::2], 1, atol=2e-6)
+  np.testing.assert_array_equal(actual[1::2], 0)
 
 
 def test_probability_0_is_the_identity_even_outside_the_interval():
@@ -278,67 +278,67 @@ def test_probability_0_is_the_identity_even_outside_the_interval():
 @pytest.mark.parametrize("probability, shares", [(1.0, [0, 1 / 3, 1 / 3, 1 / 3]), (0.75, [1 / 4] * 4)])
 def test_rotations_are_equally_likely(probability, shares):
   image = PROBED.astype(np.float32)
-  found = _drawn(augment.rotation(probability), image, NUM)
+  actual = _drawn(augment.rotation(probability), image, NUM)
   for quarters, share in enumerate(shares):
-    _within_errors((found == np.rot90(image, quarters)).all((1, 2, 3)).mean(), share, NUM)
+    _within_errors((actual == np.rot90(image, quarters)).all((1, 2, 3)).mean(), share, NUM)
 
 
 def test_flips_are_a_half():
   image = PROBED.astype(np.float32)
-  found = _drawn(augment.horizontal_flip(), image, NUM)
-  _within_errors((found == image[:, ::-1]).all((1, 2, 3)).mean(), 0.5, NUM)
-  _within_errors((found == image).all((1, 2, 3)).mean(), 0.5, NUM)
+  actual = _drawn(augment.horizontal_flip(), image, NUM)
+  _within_errors((actual == image[:, ::-1]).all((1, 2, 3)).mean(), 0.5, NUM)
+  _within_errors((actual == image).all((1, 2, 3)).mean(), 0.5, NUM)
 
 
 def test_shifts_are_uniform_and_independent():
   image = np.zeros((9, 9, 1), np.float32)
   image[4, 4] = 1
-  found = _drawn(augment.random_shift(2), image, NUM)[..., 0]
+  actual = _drawn(augment.random_shift(2), image, NUM)[..., 0]
   counts = np.zeros((5, 5))
   for row in range(5):
     for column in range(5):
-      counts[row, column] = found[:, 2 + row, 2 + column].sum()
+      counts[row, column] = actual[:, 2 + row, 2 + column].sum()
   assert counts.sum() == NUM
   assert scipy.stats.chisquare(counts.ravel()).pvalue > 6e-5
 
 
 def test_cutouts_are_centered_on_any_pixel():
-  found = _drawn(augment.cutout(3, 1.0), np.zeros((6, 6, 1), np.float32), NUM)[..., 0]
+  actual = _drawn(augment.cutout(3, 1.0), np.zeros((6, 6, 1), np.float32), NUM)[..., 0]
   for axis in (1, 2):
-    center = [np.flatnonzero(hit)[-1] - (not hit[-1] or hit.sum() == 3) for hit in (found > 0).any(axis)]
+    center = [np.flatnonzero(hit)[-1] - (not hit[-1] or hit.sum() == 3) for hit in (actual > 0).any(axis)]
     assert scipy.stats.chisquare(np.bincount(center, minlength=6)).pvalue > 6e-5
-  np.testing.assert_array_equal(np.unique(found), [0, 0.5])
+  np.testing.assert_array_equal(np.unique(actual), [0, 0.5])
 
 
 @pytest.mark.parametrize("name, strength", [("brightness", 0.4), ("brightness", 1.5), ("contrast", 0.4),
                                             ("saturation", 0.4)])
 def test_factors_are_uniform_in_their_ranges(name, strength):
   image = np.array([[[0.2, 0.3, 0.35]], [[0.35, 0.25, 0.3]]], np.float32)  # No factor clips.
-  found = _drawn(augment.color_jitter(**{name: strength}), image, NUM)
+  actual = _drawn(augment.color_jitter(**{name: strength}), image, NUM)
   factor = {
       "brightness": lambda x: x[..., 0, 0, 0],
       "contrast": lambda x: (x[..., 1, 0, :] - x[..., 0, 0, :]) @ augment.LUMA,
       "saturation": lambda x: x[..., 0, 0, 2] - x[..., 0, 0, 0],
   }[name]
-  _is_uniform(factor(found) / factor(image), max(0, 1 - strength), 1 + strength)
+  _is_uniform(factor(actual) / factor(image), max(0, 1 - strength), 1 + strength)
 
 
 def test_turns_of_the_hue_are_uniform_in_their_range():
-  found = _drawn(augment.color_jitter(hue=0.2), np.array([[[0.1, 0.7, 0.7]]], np.float32), NUM)
-  turns = [(colorsys.rgb_to_hsv(*pixel)[0] - 0.5) for pixel in found[:, 0, 0]]
+  actual = _drawn(augment.color_jitter(hue=0.2), np.array([[[0.1, 0.7, 0.7]]], np.float32), NUM)
+  turns = [(colorsys.rgb_to_hsv(*pixel)[0] - 0.5) for pixel in actual[:, 0, 0]]
   _is_uniform(turns, -0.2, 0.2)
 
 
 def test_widths_of_the_blur_are_uniform_in_their_range():
   image = np.zeros((9, 9, 1), np.float32)
   image[4, 4] = 1
-  found = _drawn(augment.gaussian_blur(3, sigma=(0.5, 2.0)), image, NUM)[..., 0]
-  _is_uniform(np.sqrt(-0.5 / np.log(found[:, 3, 4] / found[:, 4, 4])), 0.5, 2.0)
+  actual = _drawn(augment.gaussian_blur(3, sigma=(0.5, 2.0)), image, NUM)[..., 0]
+  _is_uniform(np.sqrt(-0.5 / np.log(actual[:, 3, 4] / actual[:, 4, 4])), 0.5, 2.0)
 
 
 def test_noise_is_normal_of_its_deviation():
-  found = _drawn(augment.gaussian_noise(0.05, 1.0), np.full((10, 10, 1), 0.5, np.float32), 200)
-  assert scipy.stats.kstest((found.ravel() - 0.5) / 0.05, "norm").pvalue > 6e-5
+  actual = _drawn(augment.gaussian_noise(0.05, 1.0), np.full((10, 10, 1), 0.5, np.float32), 200)
+  assert scipy.stats.kstest((actual.ravel() - 0.5) / 0.05, "norm").pvalue > 6e-5
 
 
 def test_jitter_makes_each_order_equally_often(monkeypatch):
@@ -366,8 +366,8 @@ def test_jitter_makes_each_order_equally_often(monkeypatch):
   assert apart > 1e-3
   strength = 0.30000001
   monkeypatch.setattr(jax.random, "uniform", given)
-  found = _drawn(augment.color_jitter(brightness=0.5, contrast=0.5, saturation=0.8, hue=strength), image, NUM)
-  distance = np.abs(found[:, None] - expected).max((2, 3, 4))
+  actual = _drawn(augment.color_jitter(brightness=0.5, contrast=0.5, saturation=0.8, hue=strength), image, NUM)
+  distance = np.abs(actual[:, None] - expected).max((2, 3, 4))
   assert distance.min(1).max() < 1e-5
   assert scipy.stats.chisquare(np.bincount(distance.argmin(1), minlength=24)).pvalue > 6e-5
 
@@ -387,13 +387,13 @@ def test_the_i_th_op_has_the_i_th_key(photographs):
 def test_rows_differ_and_the_same_key_gives_the_same(photographs):
   op = jax.jit(functools.partial(augment.augmented, augment.random_resized_crop(32)))
   images = np.stack([photographs[0]] * 4)
-  found = op(jax.random.key(0), images)
-  assert found.shape == (4, 32, 32, 3) and found.dtype == jnp.float32
-  np.testing.assert_array_equal(found, op(jax.random.key(0), images))
-  assert (found != op(jax.random.key(1), images)).any((1, 2, 3)).all()
-  assert all((found[i] != found[j]).any() for i in range(4) for j in range(i))
+  actual = op(jax.random.key(0), images)
+  assert actual.shape == (4, 32, 32, 3) and actual.dtype == jnp.float32
+  np.testing.assert_array_equal(actual, op(jax.random.key(0), images))
+  assert (actual != op(jax.random.key(1), images)).any((1, 2, 3)).all()
+  assert all((actual[i] != actual[j]).any() for i in range(4) for j in range(i))
   floats = images[:2].astype(np.float32) / 255  # A row's number decides, and bytes are no matter.
-  np.testing.assert_allclose(found[:2], op(jax.random.key(0), floats), atol=2e-6)
+  np.testing.assert_allclose(actual[:2], op(jax.random.key(0), floats), atol=2e-6)
 
 
 def test_eight_devices_make_what_one_makes_and_move_no_picture(photographs, mesh_of):
@@ -405,9 +405,9 @@ def test_eight_devices_make_what_one_makes_and_move_no_picture(photographs, mesh
   with jax.set_mesh(mesh):
     placed = jax.device_put(images, NamedSharding(mesh, P(("data", "fsdp"))))
     compiled = op.lower(jax.random.key(0), placed).compile()
-    found = compiled(jax.random.key(0), placed)
-  assert found.sharding.spec == P(("data", "fsdp"))
-  np.testing.assert_allclose(found, expected, atol=1e-6)
+    actual = compiled(jax.random.key(0), placed)
+  assert actual.sharding.spec == P(("data", "fsdp"))
+  np.testing.assert_allclose(actual, expected, atol=1e-6)
   assert not collectives(compiled)
 
 
@@ -423,8 +423,8 @@ def test_pictures_of_one_channel_have_tones_but_no_colors():
   image = PROBED[..., :1].astype(np.float32)
   for op in (augment.color_drop(1.0), augment.color_jitter(saturation=0.5, hue=0.3)):
     np.testing.assert_array_equal(_drawn(op, image, 8), np.broadcast_to(image, (8, *image.shape)))
-  found = _drawn(augment.color_jitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1), image, 8)
-  assert (found != image).any((1, 2, 3)).all()
+  actual = _drawn(augment.color_jitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1), image, 8)
+  assert (actual != image).any((1, 2, 3)).all()
   for op in (augment.simclr_augmentation(8), augment.byol_augmentation(8, view=1)):
     assert jax.eval_shape(op, jax.random.key(0), image).shape == (8, 8, 1)
 
@@ -438,7 +438,7 @@ def _jitter(brightness, contrast, saturation, hue):
                               probability=0.8)
 
 
-@pytest.mark.parametrize("found, ops", [
+@pytest.mark.parametrize("actual, ops", [
     (augment.simclr_augmentation(40), [CROP, FLIP, _jitter(0.8, 0.8, 0.8, 0.2), GRAY,
                                        augment.gaussian_blur(5, sigma=(0.1, 2.0), probability=0.5)]),
     (augment.simclr_augmentation(40, strength=0.5, blur=False), [CROP, FLIP, _jitter(0.4, 0.4, 0.4, 0.1), GRAY]),
@@ -451,9 +451,9 @@ def _jitter(brightness, contrast, saturation, hue):
                                              augment.gaussian_blur(5, probability=0.1),
                                              augment.solarize(0.5, probability=0.2)]),
 ], ids=["simclr", "simclr on cifar", "simclr crops", "byol", "byol's other view"])
-def test_pipelines_are_what_the_papers_say(found, ops):
+def test_pipelines_are_what_the_papers_say(actual, ops):
   example = jax.random.key(0), jnp.zeros((48, 48, 3))
-  assert str(jax.make_jaxpr(found)(*example)) == str(jax.make_jaxpr(augment.compose(*ops))(*example))
+  assert str(jax.make_jaxpr(actual)(*example)) == str(jax.make_jaxpr(augment.compose(*ops))(*example))
 
 
 @pytest.mark.parametrize("message, call", [

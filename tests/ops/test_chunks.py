@@ -29,11 +29,11 @@ def expected():
 @pytest.mark.parametrize("spec", [None, "data:8", "data:2,fsdp:4"])
 def test_sums_do_not_depend_on_chunks_or_devices(size, spec, mesh_of):
   if spec is None:
-    found = sum_over_chunks(moments, 2.0, batch(), size)
+    actual = sum_over_chunks(moments, 2.0, batch(), size)
   else:
     mesh = mesh_of(spec)
     with jax.set_mesh(mesh):
       placed = jax.device_put(batch(), NamedSharding(mesh, P(("data", "fsdp"))))
-      found = jax.jit(lambda b: sum_over_chunks(moments, 2.0, b, size))(placed)
+      actual = jax.jit(lambda b: sum_over_chunks(moments, 2.0, b, size))(placed)
   for name, value in expected().items():
-    np.testing.assert_allclose(found[name], value, rtol=1e-5)
+    np.testing.assert_allclose(actual[name], value, rtol=1e-5)

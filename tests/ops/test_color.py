@@ -19,10 +19,10 @@ def lab_by_the_book(rgb):
 def test_lab_and_back_over_the_cube():
   levels = np.arange(0, 256, 5) / 255
   cube = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1)
-  found = np.asarray(color.rgb_to_lab(jnp.asarray(cube, jnp.float32)))
+  actual = np.asarray(color.rgb_to_lab(jnp.asarray(cube, jnp.float32)))
   # The published constants .008856 and 7.787 differ from the exact ones by some 1e-4 in dark colors.
-  np.testing.assert_allclose(found, lab_by_the_book(cube), atol=3e-4)
-  np.testing.assert_allclose(color.lab_to_rgb(jnp.asarray(found)), cube, atol=2e-5)
+  np.testing.assert_allclose(actual, lab_by_the_book(cube), atol=3e-4)
+  np.testing.assert_allclose(color.lab_to_rgb(jnp.asarray(actual)), cube, atol=2e-5)
 
 
 def test_lab_of_known_colors():
@@ -66,10 +66,10 @@ def test_targets_and_weights_are_those_of_a_double_loop():
     share += counts[q] / counts.sum() * column / column.sum()
   shares = color.smoothed_shares(jnp.asarray(counts, jnp.float32), jnp.asarray(bins))
   np.testing.assert_allclose(shares, share, rtol=1e-4)
-  found = np.asarray(color.rarity_weights(shares, 0.5))
+  actual = np.asarray(color.rarity_weights(shares, 0.5))
   expected = 1 / (0.5 * share + 0.5 / 77)
-  np.testing.assert_allclose(found, expected / (share * expected).sum(), rtol=1e-4)
-  np.testing.assert_allclose((share * found).sum(), 1, rtol=1e-5)
+  np.testing.assert_allclose(actual, expected / (share * expected).sum(), rtol=1e-4)
+  np.testing.assert_allclose((share * actual).sum(), 1, rtol=1e-5)
 
 
 def test_the_annealed_mean_goes_from_the_mean_to_the_mode():

@@ -176,10 +176,10 @@ def test_options_equal_a_double_loop_with_its_gradient(name):
     return jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(queries, keys)
 
   for chunk_size in (0, 4):
-    (_, contrast), found = of(chunk_size)
+    (_, contrast), actual = of(chunk_size)
     np.testing.assert_allclose(contrast, expected, rtol=1e-6, atol=1e-6)  # The bound is a small difference.
     np.testing.assert_allclose(contrast.loss, expected[0], rtol=1e-6)
-    for one, other in zip(found, slopes):
+    for one, other in zip(actual, slopes):
       np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
 
 
@@ -321,8 +321,8 @@ def test_devices_share_their_keys_and_nothing_larger(name, chunk_size, mesh_of):
     rows = NamedSharding(mesh, P(("data", "fsdp")))
     placed = [jax.device_put(x, rows) for x in inputs[:4]] + [jax.device_put(inputs[4], NamedSharding(mesh, P()))]
     compiled = _value_and_gradient.lower(name, *placed, chunk_size=chunk_size).compile()
-    found = compiled(*placed)
-  for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected)):
+    actual = compiled(*placed)
+  for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected)):
     np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6 * float(jnp.abs(other).max()))
   sizes = [size for _, result in collectives(compiled) for size in result]
   keys = 4 * dim * num * (1 if name == "info_nce" else 2)  # A device's scores are 4 to 8 times as large.

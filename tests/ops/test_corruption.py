@@ -11,11 +11,11 @@ X = jnp.full((50, 20, 20, 3), 0.25)
 
 @pytest.mark.parametrize("kind,level,values", [("masking", 0.3, {0, 0.25}), ("salt_and_pepper", 0.4, {0, 0.25, 1})])
 def test_whole_pixels_are_changed_at_the_level_s_rate(kind, level, values):
-  found = np.asarray(corrupted(jax.random.key(0), X, kind, level))
-  assert set(np.unique(found)) == values and (np.ptp(found, axis=3) == 0).all()
-  assert (found != 0.25).mean() == pytest.approx(level, abs=0.02)
+  actual = np.asarray(corrupted(jax.random.key(0), X, kind, level))
+  assert set(np.unique(actual)) == values and (np.ptp(actual, axis=3) == 0).all()
+  assert (actual != 0.25).mean() == pytest.approx(level, abs=0.02)
   if kind == "salt_and_pepper":
-    assert (found == 1).mean() == pytest.approx(level / 2, abs=0.02)
+    assert (actual == 1).mean() == pytest.approx(level / 2, abs=0.02)
 
 
 def test_gaussian_noise_has_the_level_s_deviation_and_none_changes_nothing():

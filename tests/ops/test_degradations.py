@@ -32,10 +32,10 @@ def test_the_adjoint_is_one(name):
 def test_bicubic_reduction_and_enlargement_are_pillow_s():
   values = np.random.default_rng(0).random((12, 16)).astype(np.float32)
   operator, image = Degradation("superres", scale=2), Image.fromarray(values)
-  found = operator.forward(jnp.asarray(values[None, ..., None]))
-  np.testing.assert_allclose(found[0, ..., 0], image.resize((8, 6), Image.Resampling.BICUBIC), atol=1e-5)
-  found = operator.guess(jnp.asarray(values[None, ..., None]))
-  np.testing.assert_allclose(found[0, ..., 0], image.resize((32, 24), Image.Resampling.BICUBIC), atol=1e-5)
+  actual = operator.forward(jnp.asarray(values[None, ..., None]))
+  np.testing.assert_allclose(actual[0, ..., 0], image.resize((8, 6), Image.Resampling.BICUBIC), atol=1e-5)
+  actual = operator.guess(jnp.asarray(values[None, ..., None]))
+  np.testing.assert_allclose(actual[0, ..., 0], image.resize((32, 24), Image.Resampling.BICUBIC), atol=1e-5)
 
 
 def test_the_box_is_a_mean_and_observations_have_their_noise_and_mask():
@@ -76,9 +76,9 @@ def test_a_step_is_shrunk_by_its_closed_form():
   """Two halves with values a < b, m rows each, move by weight / m towards each other, and meet at the mean."""
   x = jnp.repeat(jnp.array([0.2, 0.8]), 4)[None, :, None, None] * jnp.ones((1, 8, 3, 1))
   for weight, low in ((0.4, 0.3), (2.0, 0.5)):
-    found = tv.restore(Degradation(), x, weight=weight, num_steps=3000)
-    np.testing.assert_allclose(found[0, :4], low, atol=1e-3)
-    np.testing.assert_allclose(found[0, 4:], 1 - low, atol=1e-3)
+    actual = tv.restore(Degradation(), x, weight=weight, num_steps=3000)
+    np.testing.assert_allclose(actual[0, :4], low, atol=1e-3)
+    np.testing.assert_allclose(actual[0, 4:], 1 - low, atol=1e-3)
 
 
 def test_no_nearby_image_is_better():
@@ -88,7 +88,7 @@ def test_no_nearby_image_is_better():
     observed, mask = operator.observe(jax.random.key(1), x)
     objective = lambda y, operator=operator, observed=observed, mask=mask: float(
         0.5 * jnp.square(operator.forward(y, mask) - observed).sum() + 0.02 * tv.total_variation(y)[0])
-    found = tv.restore(operator, observed, mask, weight=0.02, num_steps=2000)
-    best = objective(found)
+    actual = tv.restore(operator, observed, mask, weight=0.02, num_steps=2000)
+    best = objective(actual)
     assert best < 0.9 * objective(operator.guess(observed, mask))
-    assert all(objective(found + 0.01 * array(*x.shape, seed=seed)) > best for seed in range(5))
+    assert all(objective(actual + 0.01 * array(*x.shape, seed=seed)) > best for seed in range(5))

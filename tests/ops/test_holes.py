@@ -24,10 +24,10 @@ def test_fixed_holes_are_slices():
 
 @pytest.mark.parametrize("name", ["blocks", "region"])
 def test_random_holes_differ_from_image_to_image(name):
-  found = draw(name)
-  assert len({mask.tobytes() for mask in found}) == 50
-  areas = found.mean((1, 2))
-  assert found.mean(0).min() > 0 and found.mean(0).max() < 0.6  # Everywhere, nowhere always.
+  actual = draw(name)
+  assert len({mask.tobytes() for mask in actual}) == 50
+  areas = actual.mean((1, 2))
+  assert actual.mean(0).min() > 0 and actual.mean(0).max() < 0.6  # Everywhere, nowhere always.
   if name == "region":
     np.testing.assert_allclose(areas, 0.25, atol=0.01)
   else:
@@ -36,9 +36,9 @@ def test_random_holes_differ_from_image_to_image(name):
 
 def test_a_single_block_is_uniform_in_its_place(monkeypatch):
   monkeypatch.setattr(holes, "NUM_BLOCKS", 1)
-  found = draw("blocks", 2000, 8, 8, area=0.03)  # Of one pixel.
-  assert (found.sum((1, 2)) == 1).all()
-  assert scipy.stats.chisquare(found.sum(0).ravel()).pvalue > 1e-3
+  actual = draw("blocks", 2000, 8, 8, area=0.03)  # Of one pixel.
+  assert (actual.sum((1, 2)) == 1).all()
+  assert scipy.stats.chisquare(actual.sum(0).ravel()).pvalue > 1e-3
 
 
 def test_erosion_is_scipys_with_nothing_beyond_the_edge():
@@ -54,8 +54,8 @@ def test_jumps_are_means_over_pairs_of_pixels():
   image, mask = rng.random((4, 5, 2)).astype(np.float32), rng.integers(0, 2, (4, 5)).astype(np.float32)
   jumps = [np.abs(image[i, j] - image[k, m]).mean() for i in range(4) for j in range(5)
            for k, m in ((i + 1, j), (i, j + 1)) if k < 4 and m < 5 and mask[i, j] != mask[k, m]]
-  found = holes.border_jump(jnp.asarray(image)[None], jnp.asarray(mask)[None])
-  np.testing.assert_allclose(found, [np.mean(jumps)], rtol=1e-5)
+  actual = holes.border_jump(jnp.asarray(image)[None], jnp.asarray(mask)[None])
+  np.testing.assert_allclose(actual, [np.mean(jumps)], rtol=1e-5)
 
 
 def test_unknown_holes_are_refused():

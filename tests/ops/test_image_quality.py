@@ -26,8 +26,8 @@ def scipy_ssim(x, y):
 def test_ssim_is_that_of_scipy_s_filters():
   x, y = pairs()
   expected = [np.mean([scipy_ssim(a[..., c], b[..., c]) for c in range(2)]) for a, b in zip(x, y)]
-  found = ssim(jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32))
-  np.testing.assert_allclose(found, expected, atol=1e-4)
+  actual = ssim(jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32))
+  np.testing.assert_allclose(actual, expected, atol=1e-4)
   assert np.ptp(expected) > 1e-3 and 0.1 < np.mean(expected) < 0.95
 
 
@@ -38,8 +38,8 @@ def test_ssim_is_that_of_scikit_image():
   x, y = pairs()
   expected = [metrics.structural_similarity(a, b, gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
                                             data_range=1, channel_axis=-1) for a, b in zip(x, y)]
-  found = ssim(jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32))
-  np.testing.assert_allclose(found, expected, atol=1e-4)
+  actual = ssim(jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32))
+  np.testing.assert_allclose(actual, expected, atol=1e-4)
 
 
 def test_equal_images_and_known_errors():

@@ -34,11 +34,11 @@ def test_restarts_sharpen_what_was_found(search):
   values = np.sort(np.random.default_rng(1).gamma(1, size=80))[::-1]
   matrix, vectors = operator(values)
   _, rough, before = search(matrix, 26, 10, 1)  # The capacity is no multiple of the block.
-  found, exact, after = search(matrix, 26, 10, 6)
+  actual, exact, after = search(matrix, 26, 10, 6)
   np.testing.assert_allclose(exact[:5], values[:5], rtol=1e-5)
   assert np.abs(rough[:5] / values[:5] - 1).max() > 1e-3 and after[:5].max() < 1e-2 * before[:5].max()
-  np.testing.assert_allclose(np.abs(np.sum(found[:5] * vectors[:5], 1)), 1, atol=1e-5)
-  assert np.all(np.take_along_axis(found, np.abs(found).argmax(1)[:, None], 1) > 0)
+  np.testing.assert_allclose(np.abs(np.sum(actual[:5] * vectors[:5], 1)), 1, atol=1e-5)
+  assert np.all(np.take_along_axis(actual, np.abs(actual).argmax(1)[:, None], 1) > 0)
 
 
 def test_residuals_are_those_of_the_eigenpairs(search):
@@ -52,8 +52,8 @@ def test_a_rank_below_the_capacity_does_no_harm(search):
   values = np.zeros(80)
   values[:3] = [5, 2, 1]
   matrix, _ = operator(values)
-  vectors, found, residual = search(matrix, 26, 10, 3)
-  np.testing.assert_allclose(found, values[:10], atol=1e-5)
+  vectors, actual, residual = search(matrix, 26, 10, 3)
+  np.testing.assert_allclose(actual, values[:10], atol=1e-5)
   np.testing.assert_allclose(vectors[:3] @ vectors[:3].T, np.eye(3), atol=1e-5)
   assert float(residual.max()) < 1e-4
 
@@ -62,9 +62,9 @@ def test_many_restarts_keep_the_basis_orthonormal(search):
   """Long after it has converged: errors that grow from block to block would have reached 1 by then."""
   values = np.r_[30, 20, 15, 10, np.linspace(1.2, 0.1, 76)]
   matrix, _ = operator(values)
-  vectors, found, _ = search(matrix, 40, 10, 15)
+  vectors, actual, _ = search(matrix, 40, 10, 15)
   np.testing.assert_allclose(vectors @ vectors.T, np.eye(10), atol=1e-4)
-  np.testing.assert_allclose(found[:6], values[:6], rtol=1e-5)
+  np.testing.assert_allclose(actual[:6], values[:6], rtol=1e-5)
 
 
 def test_orthonormal_where_much_is_canceled():
@@ -72,18 +72,18 @@ def test_orthonormal_where_much_is_canceled():
   basis = np.linalg.qr(rng.normal(size=(60, 5)))[0]
   new = rng.normal(size=(60, 2))
   x = basis @ rng.normal(size=(5, 2)) * 1e3 + new  # A thousandth is new.
-  found = np.asarray(lanczos.orthonormal(jnp.asarray(x, jnp.float32), jnp.asarray(basis, jnp.float32)))
-  np.testing.assert_allclose(found.T @ found, np.eye(2), atol=1e-6)
-  np.testing.assert_allclose(basis.T @ found, 0, atol=1e-6)
+  actual = np.asarray(lanczos.orthonormal(jnp.asarray(x, jnp.float32), jnp.asarray(basis, jnp.float32)))
+  np.testing.assert_allclose(actual.T @ actual, np.eye(2), atol=1e-6)
+  np.testing.assert_allclose(basis.T @ actual, 0, atol=1e-6)
 
 
 def test_values_count_by_their_magnitude():
   """As singular values do; of an operator with values of both signs."""
   values = np.array([9.0, -8, 7, -6, 5, *np.linspace(-3, 3, 45)])
   matrix, vectors = operator(values)
-  found, largest, residual = jax.jit(lambda rng: lanczos.largest(
+  actual, largest, residual = jax.jit(lambda rng: lanczos.largest(
       lambda x: jnp.asarray(matrix, jnp.float32) @ x, 50, 5, rng, block=4, blocks=3, num_oversamples=3, tol=1e-4,
       max_cycles=20, magnitude=True))(jax.random.key(0))
   np.testing.assert_allclose(largest, values[:5], rtol=1e-4)
-  np.testing.assert_allclose(np.abs((vectors[:5] * found.T).sum(1)), 1, atol=1e-4)
+  np.testing.assert_allclose(np.abs((vectors[:5] * actual.T).sum(1)), 1, atol=1e-4)
   assert residual <= 1e-4

@@ -34,19 +34,19 @@ def test_shares_over_ten_million_tokens():
   kinds = np.zeros(3)
   for seed in range(10):
     tokens = text(rng, 12_000, 128)
-    found = jax.device_get(drawn(jax.random.key(seed), tokens))
+    actual = jax.device_get(drawn(jax.random.key(seed), tokens))
     eligible += (tokens > 4).sum()
-    weights = found.weights > 0
+    weights = actual.weights > 0
     chosen += weights.sum()
-    new = np.take_along_axis(found.tokens, found.positions, 1)[weights]
-    old = found.targets[weights]
-    np.testing.assert_array_equal(old, np.take_along_axis(tokens, found.positions, 1)[weights])
+    new = np.take_along_axis(actual.tokens, actual.positions, 1)[weights]
+    old = actual.targets[weights]
+    np.testing.assert_array_equal(old, np.take_along_axis(tokens, actual.positions, 1)[weights])
     kinds += [(new == MASK).sum(), ((new != MASK) & (new != old)).sum(), (new == old).sum()]
     assert (old > 4).all() and (new >= MASK).all()
     untouched = np.ones(tokens.shape, bool)
-    np.put_along_axis(untouched, np.where(weights, found.positions, 0), False, 1)
-    np.testing.assert_array_equal(found.tokens[untouched], tokens[untouched])
-    places = [row[:int(n)] for row, n in zip(found.positions[:50], found.weights[:50].sum(1))]
+    np.put_along_axis(untouched, np.where(weights, actual.positions, 0), False, 1)
+    np.testing.assert_array_equal(actual.tokens[untouched], tokens[untouched])
+    places = [row[:int(n)] for row, n in zip(actual.positions[:50], actual.weights[:50].sum(1))]
     assert all(len(set(row)) == len(row) for row in places)
   assert eligible > 9_000_000
   assert abs(chosen / eligible - 0.15) < 3 * np.sqrt(0.15 * 0.85 / eligible)
@@ -58,10 +58,10 @@ def test_shares_over_ten_million_tokens():
 
 def test_random_tokens_are_every_token_but_the_special_ones():
   tokens = jnp.full((2000, 128), 7, jnp.int32)
-  found = mask_tokens(jax.random.key(0), tokens, mask_id=1, vocab_size=9, special_ids=(1, 4), mask_share=0.0,
-                      random_share=1.0)
-  counts = np.bincount(np.take_along_axis(np.asarray(found.tokens), np.asarray(found.positions), 1)[
-      np.asarray(found.weights) > 0], minlength=9)
+  actual = mask_tokens(jax.random.key(0), tokens, mask_id=1, vocab_size=9, special_ids=(1, 4), mask_share=0.0,
+                       random_share=1.0)
+  counts = np.bincount(np.take_along_axis(np.asarray(actual.tokens), np.asarray(actual.positions), 1)[
+      np.asarray(actual.weights) > 0], minlength=9)
   assert counts[[1, 4]].sum() == 0
   expected = counts.sum() / 7
   assert (np.abs(np.delete(counts, [1, 4]) - expected) < 4 * np.sqrt(expected)).all()
@@ -69,10 +69,10 @@ def test_random_tokens_are_every_token_but_the_special_ones():
 
 def test_whole_words_are_hidden_as_a_whole_and_keep_the_share():
   tokens = text(np.random.default_rng(1), 20_000, 64)
-  found = jax.device_get(drawn(jax.random.key(5), tokens, True))
+  actual = jax.device_get(drawn(jax.random.key(5), tokens, True))
   chosen = np.zeros(tokens.shape, bool)
-  rows, columns = np.nonzero(found.weights)
-  chosen[rows, found.positions[rows, columns]] = True
+  rows, columns = np.nonzero(actual.weights)
+  chosen[rows, actual.positions[rows, columns]] = True
   eligible = tokens > 4
   inner = eligible[:, 1:] & eligible[:, :-1] & (tokens[:, 1:] % 2 == 1)  # The second token continues the first.
   np.testing.assert_array_equal(chosen[:, 1:][inner], chosen[:, :-1][inner])
@@ -90,9 +90,9 @@ def test_keys_depend_on_the_content_alone():
 
 def test_rows_without_a_word_are_left_alone():
   tokens = jnp.array([[2, 3, -1, -1], [-1, -1, -1, -1]], jnp.int32)
-  found = drawn(jax.random.key(0), tokens)
-  np.testing.assert_array_equal(found.tokens, tokens)
-  assert not found.weights.any()
+  actual = drawn(jax.random.key(0), tokens)
+  np.testing.assert_array_equal(actual.tokens, tokens)
+  assert not actual.weights.any()
 
 
 def test_bad_shares():

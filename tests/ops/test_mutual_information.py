@@ -34,8 +34,8 @@ def test_the_best_critic_knows_which_sample_is_the_positive():
       likelihood = [np.prod([given_c[x, c] if d == place else of_x[x] for place, x in enumerate(triple)])
                     for d in range(3)]
       if sum(likelihood):  # Else the triple cannot occur.
-        found = mi.posterior(scores[triple, c])
-        np.testing.assert_allclose(found, np.array(likelihood) / sum(likelihood), rtol=1e-5)
+        actual = mi.posterior(scores[triple, c])
+        np.testing.assert_allclose(actual, np.array(likelihood) / sum(likelihood), rtol=1e-5)
 
 
 def test_bounds_equal_their_loops():
@@ -60,8 +60,8 @@ def test_the_best_critic_of_gaussians_is_the_ratio_of_densities():
   log_normal = lambda z, mean, var: -0.5 * (((z - mean) ** 2).sum() / var + dim * np.log(2 * np.pi * var))
   expected = [[log_normal(x[j], correlation * c[i], 1 - correlation**2) - log_normal(x[j], 0, 1) for j in range(5)]
               for i in range(5)]
-  found = jax.jit(mi.gaussian_log_ratio)(*pairs, correlation)
-  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+  actual = jax.jit(mi.gaussian_log_ratio)(*pairs, correlation)
+  np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_bounds_of_gaussians_stay_below_the_truth():
@@ -72,8 +72,8 @@ def test_bounds_of_gaussians_stay_below_the_truth():
     correlation = jnp.sqrt(1 - jnp.exp(-truth / 2))
     scores = jax.vmap(lambda rng: mi.gaussian_log_ratio(*mi.gaussian_pairs(rng, 64, 4, correlation), correlation))(
         jax.random.split(jax.random.key(1), 100))
-    found = jax.vmap(mi.info_nce_bound)(scores), jax.vmap(lambda s: mi.nwj_bound(s + 1))(scores)
-    return mi.gaussian_information(correlation, 4), found
+    actual = jax.vmap(mi.info_nce_bound)(scores), jax.vmap(lambda s: mi.nwj_bound(s + 1))(scores)
+    return mi.gaussian_information(correlation, 4), actual
 
   for truth in (1.0, 5.0):
     known, (info_nce_values, nwj_values) = jax.tree.map(np.asarray, bounds(truth))

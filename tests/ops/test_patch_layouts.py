@@ -28,8 +28,8 @@ def test_tiles_are_slices_at_frequent_places_of_their_cells():
   for tile in (0, 4, 8):
     assert chi_square(np.bincount(offsets[:, tile] @ [3, 1], minlength=9)) > 1e-3
   picture = image(32, 33)
-  found = patch_layouts.tiles(picture, jnp.asarray(corners[0]), 8)
-  for tile, (row, column) in zip(found, corners[0]):
+  actual = patch_layouts.tiles(picture, jnp.asarray(corners[0]), 8)
+  for tile, (row, column) in zip(actual, corners[0]):
     np.testing.assert_array_equal(tile, picture[row:row + 8, column:column + 8])
   middle = np.asarray(patch_layouts.tile_corners(None, 32, 33, 3, 8))
   np.testing.assert_array_equal(middle[:2], [[2, 2], [2, 12]])
@@ -37,12 +37,12 @@ def test_tiles_are_slices_at_frequent_places_of_their_cells():
 
 @pytest.mark.parametrize("num, least", [(100, 6), (1000, 5)])
 def test_permutations_are_far_from_each_other(num, least):
-  found = patch_layouts.permutation_set(num)
-  assert found.shape == (num, 9) and (np.sort(found, 1) == np.arange(9)).all()
-  distances = (found[:, None] != found).sum(-1)[~np.eye(num, dtype=bool)]
+  actual = patch_layouts.permutation_set(num)
+  assert actual.shape == (num, 9) and (np.sort(actual, 1) == np.arange(9)).all()
+  distances = (actual[:, None] != actual).sum(-1)[~np.eye(num, dtype=bool)]
   assert distances.min() >= least
   patch_layouts.permutation_set.cache_clear()
-  np.testing.assert_array_equal(patch_layouts.permutation_set(num), found)
+  np.testing.assert_array_equal(patch_layouts.permutation_set(num), actual)
 
 
 def test_all_permutations_of_few_tiles_can_be_asked_for():
@@ -76,8 +76,8 @@ def test_colors_are_those_of_numpy():
   matrix = np.eye(3) - axis.T @ axis / (axis @ axis.T)
   np.testing.assert_allclose(patch_layouts.projected_colors(patch), expected @ matrix, atol=1e-6)
   for i in range(3):
-    found = np.asarray(patch_layouts.standardized_patch(patch))[..., i]
-    np.testing.assert_allclose([found.mean(), found.std()], [0.5, 0.25], atol=1e-5)
+    actual = np.asarray(patch_layouts.standardized_patch(patch))[..., i]
+    np.testing.assert_allclose([actual.mean(), actual.std()], [0.5, 0.25], atol=1e-5)
   # Neither brightness nor contrast is left.
   np.testing.assert_allclose(patch_layouts.standardized_patch(0.3 + 0.2 * patch),
                              patch_layouts.standardized_patch(patch), atol=1e-4)
@@ -85,11 +85,11 @@ def test_colors_are_those_of_numpy():
 
 def test_one_channel_is_left_and_noise_stands_for_the_others():
   patch = image(16, 16)
-  found = np.asarray(jax.vmap(patch_layouts.dropped_channels, (0, None))(
+  actual = np.asarray(jax.vmap(patch_layouts.dropped_channels, (0, None))(
       jax.random.split(jax.random.key(0), 300), patch))
-  same = (found == np.asarray(patch)).all((1, 2))
+  same = (actual == np.asarray(patch)).all((1, 2))
   assert (same.sum(1) == 1).all() and chi_square(same.sum(0)) > 1e-3
-  noise = found.transpose(0, 3, 1, 2)[~same].reshape(300, 2, -1)
+  noise = actual.transpose(0, 3, 1, 2)[~same].reshape(300, 2, -1)
   assert noise.std(-1).max() < 0.02 * 0.3 and abs(noise.mean() - patch.mean()) < 0.02
 
 
@@ -112,8 +112,8 @@ def test_bad_permutations_are_refused(tmp_path, table, message):
 
 def test_tables_of_text_and_damaged_ones(tmp_path):
   (tmp_path / "p.txt").write_text("1 2 3 4\n2 1 4 3\n")
-  found = patch_layouts.check_permutations(read_table(tmp_path / "p.txt", "permutation_file"), 4, "p.txt")
-  np.testing.assert_array_equal(found, [[0, 1, 2, 3], [1, 0, 3, 2]])
+  actual = patch_layouts.check_permutations(read_table(tmp_path / "p.txt", "permutation_file"), 4, "p.txt")
+  np.testing.assert_array_equal(actual, [[0, 1, 2, 3], [1, 0, 3, 2]])
   np.save(tmp_path / "o.npy", np.array([{}], object), allow_pickle=True)
   (tmp_path / "t.txt").write_text("one two\n")
   for name in ("o.npy", "t.txt", "missing.npy"):

@@ -24,8 +24,8 @@ def kept_by_loop(scores, k, p):
 
 @pytest.mark.parametrize("k,p", [(5, 1.0), (31, 0.5), (7, 0.8), (31, 1e-6), (1, 0.9)])
 def test_filters_keep_what_a_loop_keeps(k, p):
-  found = np.asarray(keep_top_p(keep_top_k(jnp.asarray(SCORES), k), p))
-  for row, scores in zip(found, SCORES):
+  actual = np.asarray(keep_top_p(keep_top_k(jnp.asarray(SCORES), k), p))
+  for row, scores in zip(actual, SCORES):
     assert set(np.flatnonzero(np.isfinite(row))) == kept_by_loop(scores, k, p)
     np.testing.assert_array_equal(row[np.isfinite(row)], scores[np.isfinite(row)])
 

@@ -69,16 +69,16 @@ def test_a_removed_component_is_gone_and_the_rest_is_kept():
 
 
 def test_concatenation_is_cut_and_filled(table, device):
-  found = sv.concatenation(device, padded(), 3)
+  actual = sv.concatenation(device, padded(), 3)
   expected = [np.concatenate([*(table[w] for w in s[:3]), np.zeros(4 * max(0, 3 - len(s)))]) for s in SENTENCES]
-  np.testing.assert_array_equal(found, np.stack(expected).astype(np.float32))
+  np.testing.assert_array_equal(actual, np.stack(expected).astype(np.float32))
   assert sv.concatenation(device, padded(), 9).shape == (5, 36)
   np.testing.assert_array_equal(sv.concatenation(device, padded(), 9)[:, 28:], 0)
 
 
 def test_components_span_what_svd_finds(table, device):
-  found = np.asarray(sv.components(device, padded(), 3)).reshape(5, 3, 4)
-  for sentence, rows in zip(SENTENCES, found):
+  actual = np.asarray(sv.components(device, padded(), 3)).reshape(5, 3, 4)
+  for sentence, rows in zip(SENTENCES, actual):
     words = table[sentence]
     if len(sentence) == 0:
       assert not rows.any()

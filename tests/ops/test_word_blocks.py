@@ -30,9 +30,9 @@ def test_hashed_bits_depend_on_place_and_not_on_shape():
 
 def test_halo_is_the_neighbors_ends():
   x = jnp.arange(12).reshape(1, 12)
-  found = word_blocks.with_halo(word_blocks.tiled(x, 4), 2, -1)
-  np.testing.assert_array_equal(found[0], [[-1, -1, 0, 1, 2, 3, 4, 5], [2, 3, 4, 5, 6, 7, 8, 9],
-                                           [6, 7, 8, 9, 10, 11, -1, -1]])
+  actual = word_blocks.with_halo(word_blocks.tiled(x, 4), 2, -1)
+  np.testing.assert_array_equal(actual[0], [[-1, -1, 0, 1, 2, 3, 4, 5], [2, 3, 4, 5, 6, 7, 8, 9],
+                                            [6, 7, 8, 9, 10, 11, -1, -1]])
 
 
 def test_shifts_are_transposes():

@@ -55,8 +55,8 @@ def test_lamb_scales_each_of_the_stacked_layers_by_itself():
   grads = [rng.normal(size=(3, 4)) for _ in layers]
   ours, theirs = optimizers.optimizer({"name": "lamb", "learning_rate": 0.1}, 10), optax.lamb(0.1)
   params = {"layers": {"kernel": jnp.stack(layers)}}
-  found, _ = ours.update({"layers": {"kernel": jnp.stack(grads)}}, ours.init(params), params)
-  for layer, grad, update in zip(layers, grads, found["layers"]["kernel"]):
+  actual, _ = ours.update({"layers": {"kernel": jnp.stack(grads)}}, ours.init(params), params)
+  for layer, grad, update in zip(layers, grads, actual["layers"]["kernel"]):
     expected, _ = theirs.update({"w": jnp.asarray(grad)}, theirs.init({"w": jnp.asarray(layer)}),
                                 {"w": jnp.asarray(layer)})
     np.testing.assert_allclose(update, expected["w"], rtol=1e-5)
@@ -102,13 +102,13 @@ def test_some_parameters_keep_their_rate():
   grads = jax.tree.map(jnp.ones_like, params)
   config = {"name": "sgd", "learning_rate": 1.0, "schedule": "linear", "warmup_steps": 2}
   tx, plain = (optimizers.optimizer({**config, **more}, 6) for more in ({"constant": ("predictor",)}, {}))
-  state, other, found = tx.init(params), plain.init(params), []
+  state, other, actual = tx.init(params), plain.init(params), []
   for _ in range(6):
     updates, state = tx.update(grads, state, params)
     falling, other = plain.update(grads, other, params)
-    found.append(float(updates["predictor"]["layer"]["kernel"][0]))
+    actual.append(float(updates["predictor"]["layer"]["kernel"][0]))
     np.testing.assert_array_equal(updates["encoder"]["kernel"], falling["encoder"]["kernel"])
-  assert found == [0, -0.5, -1, -1, -1, -1]
+  assert actual == [0, -0.5, -1, -1, -1, -1]
   with pytest.raises(InputError, match="did you mean predictor"):
     optimizers.optimizer({**config, "constant": ("predicter",)}, 6).init(params)
 
@@ -124,9 +124,9 @@ def test_muon_leaves_what_is_no_matrix_to_adamw_at_a_fraction_of_the_rate():
   np.testing.assert_array_equal(fifth["layers"]["up"]["kernel"], whole["layers"]["up"]["kernel"])
   expected = step(optax.nadamw(0.02, weight_decay=0.01))
   for path in (("token_embedding",), ("layers", "up", "bias")):
-    found, alone, full = (functools.reduce(dict.get, path, tree) for tree in (fifth, expected, whole))
-    np.testing.assert_allclose(found, alone, rtol=1e-5, err_msg=path[-1])
-    np.testing.assert_allclose(found, 0.2 * full, rtol=1e-5, err_msg=path[-1])
+    actual, alone, full = (functools.reduce(dict.get, path, tree) for tree in (fifth, expected, whole))
+    np.testing.assert_allclose(actual, alone, rtol=1e-5, err_msg=path[-1])
+    np.testing.assert_allclose(actual, 0.2 * full, rtol=1e-5, err_msg=path[-1])
 
 
 def test_lars_steps_are_in_proportion_to_each_array_and_sgd_s_decay_is_added_to_the_gradient():
@@ -146,13 +146,13 @@ def test_lars_steps_are_in_proportion_to_each_array_and_sgd_s_decay_is_added_to_
 def test_each_player_has_an_optimizer_of_its_own():
   config = {"generator": {"name": "sgd", "learning_rate": 1.0},
             "discriminator": {"name": "sgd", "learning_rate": 4.0, "schedule": "linear"}}
-  found = optimizers.optimizer(config, 2)
-  assert list(found) == ["generator", "discriminator"]
+  actual = optimizers.optimizer(config, 2)
+  assert list(actual) == ["generator", "discriminator"]
   gradient = jnp.array([1.0, -2.0])
   for name, rates in {"generator": (1.0, 1.0), "discriminator": (4.0, 2.0)}.items():
-    state = found[name].init(gradient)
+    state = actual[name].init(gradient)
     for rate in rates:
-      updates, state = found[name].update(gradient, state, gradient)
+      updates, state = actual[name].update(gradient, state, gradient)
       np.testing.assert_allclose(updates, -rate * gradient, rtol=1e-6)
   assert optimizers.depends_on_num_steps(config) and not optimizers.depends_on_num_steps({"a": config["generator"]})
 

@@ -98,8 +98,8 @@ def test_labeled_pictures_of_another_set_are_fitted_to_the_encoder(monkeypatch, 
 
   encoder = ImageEncoder(12, 10, 3)
   evaluator = evaluation.Evaluator(None, None, encoder, embed=embed, cache_dir=str(tmp_path))
-  found = evaluator.evaluate(["knn:digits", "linear_probe:digits"])
-  assert {name.split("/")[0] for name in found} == {"digits"} and loads == ["digits"] and len(seen) == 1
+  actual = evaluator.evaluate(["knn:digits", "linear_probe:digits"])
+  assert {name.split("/")[0] for name in actual} == {"digits"} and loads == ["digits"] and len(seen) == 1
   assert seen[0].shape == (60, 12, 10, 3) and seen[0].dtype == np.uint8
   np.testing.assert_array_equal(seen[0][..., 0], seen[0][..., 2])
   with pytest.raises(InputError, match="holds rows, which are no images"):
@@ -127,11 +127,11 @@ def test_pixels_are_evaluated_without_a_run_and_stand_in_the_table(tmp_path, mon
   monkeypatch.setattr(baselines, "FOLDER", tmp_path)
   asked = "--features=pixels --protocols=knn:digits,few_shot:digits"
   printed = call("evaluate", *asked.split(), f"--output={tmp_path / 'pixels.json'}").stdout
-  found = json.loads((tmp_path / "pixels.json").read_text())
-  assert found["model"] == "pixels" and found["data"] == "digits" and len(found["metrics"]) == 10
-  assert 0.97 < found["metrics"]["digits/class/test/knn_accuracy"] < 1
+  actual = json.loads((tmp_path / "pixels.json").read_text())
+  assert actual["model"] == "pixels" and actual["data"] == "digits" and len(actual["metrics"]) == 10
+  assert 0.97 < actual["metrics"]["digits/class/test/knn_accuracy"] < 1
   key = "digits/class/test/few_shot_5/accuracy"
-  assert f"{key}: {found['metrics'][key]:.4f}" in printed and 0.7 < found["metrics"][key] < 0.9
+  assert f"{key}: {actual['metrics'][key]:.4f}" in printed and 0.7 < actual["metrics"][key] < 0.9
   line = baselines.baseline_table().splitlines()[2]
   assert line.startswith("| `pixels` | digits | digits kNN accuracy 0.9")
   assert f"| `python -m experiments.evaluate {asked}` |" in line
@@ -187,9 +187,9 @@ def test_the_untrained_baseline_is_the_mean_over_its_seeds(mesh_of):
   report = reports.Report(config, data, model, mesh_of(), None, None, print)
   metrics, spread = report.baselines()
   dataset = evaluation.subset(data.dataset, config.eval_items, config.seed)
-  found = [knn(report.evaluator(report.untrained(seed)).embed, dataset) for seed in range(3)]
+  actual = [knn(report.evaluator(report.untrained(seed)).embed, dataset) for seed in range(3)]
   for key in ("class/test/knn_accuracy", "class/test/knn200_accuracy"):
-    values = [each[key] for each in found]
+    values = [each[key] for each in actual]
     assert metrics[f"untrained/{key}"] == pytest.approx(np.mean(values)) and min(values) < max(values)
     assert spread[f"untrained/{key}"] == pytest.approx(np.std(values, ddof=1))
   assert metrics["pixels/class/test/knn_accuracy"] > 0.8 and spread.keys() == {
@@ -202,8 +202,8 @@ def test_a_target_begins_with_the_pretrained_parameters_too(mesh_of):
   model = build.make_model(config, data.facts, 20)
   state, other = (build.first_state(model, data.splits["train"].batch_at(0), mesh_of(), seed) for seed in (0, 1))
   trunk = {"encoder": jax.tree.map(np.asarray, other.params["encoder"])}
-  found = pretrained.Pretrained(pathlib.Path("w"), "resnet", {}, trunk, data.encoder, "", "")
-  new = pretrained.initial(found, lambda _: None)(state)
+  actual = pretrained.Pretrained(pathlib.Path("w"), "resnet", {}, trunk, data.encoder, "", "")
+  new = pretrained.initial(actual, lambda _: None)(state)
   for tree in (new.params, new.extra["target"]):
     chex.assert_trees_all_equal(tree["encoder"], other.params["encoder"])
   chex.assert_trees_all_equal(new.extra["target"]["projector"], state.extra["target"]["projector"])

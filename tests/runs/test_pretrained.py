@@ -50,24 +50,24 @@ def sentences(tmp_path_factory):
   return folder, params
 
 
-def vectors(found, texts, **options):
-  run = pretrained.as_run(found, **options)
+def vectors(network, texts, **options):
+  run = pretrained.as_run(network, **options)
   return inference.embedder(run.model, run.state, run.encoder)(texts)
 
 
 def test_texts_are_embedded_as_each_alone_by_the_trunk(sentences):
-  found = pretrained.load(str(sentences[0]))
-  assert (found.name, found.pooling, found.normalize) == ("bert", "mean", True)
-  assert {key: found.hyper[key] for key in SIZE} == SIZE
+  actual = pretrained.load(str(sentences[0]))
+  assert (actual.name, actual.pooling, actual.normalize) == ("bert", "mean", True)
+  assert {key: actual.hyper[key] for key in SIZE} == SIZE
   from embeddings_jax.models.language.bert import encoder
   items = [*TEXTS, ("the cat", "sat on a mat")] * 40  # More than a batch, of several lengths.
-  trunk = encoder(**found.hyper)
+  trunk = encoder(**actual.hyper)
   apply = jax.jit(lambda params, tokens, segments: trunk.apply({"params": params}, tokens, segments, method="hidden"))
   for pooling, choose in (("", lambda hidden: hidden[-1].mean(0)), ("cls:1", lambda hidden: hidden[1, 0])):
-    vectors_of = vectors(found, items, pooling=pooling)
+    vectors_of = vectors(actual, items, pooling=pooling)
     assert vectors_of.shape == (240, 12)
     for item, vector in zip(items[3:6], vectors_of[3:]):
-      batch = found.encoder.encode([item])
+      batch = actual.encoder.encode([item])
       valid = batch["tokens"][0] >= 0
       hidden = apply(sentences[1]["encoder"], batch["tokens"][:, valid], batch["segments"][:, valid])
       hidden = np.asarray(hidden)[0]
@@ -114,8 +114,8 @@ def test_best_widths_waste_the_least():
   waste = lambda widths: np.asarray(widths)[np.searchsorted(widths, rounded)].sum()
   known = np.unique(rounded)
   best = min(waste([*chosen, known[-1]]) for chosen in combinations(known[:-1], 3))
-  found = best_widths(lengths, 4)
-  assert len(found) == 4 and found == sorted(found) and waste(found) == best
+  actual = best_widths(lengths, 4)
+  assert len(actual) == 4 and actual == sorted(actual) and waste(actual) == best
   assert best_widths(np.array([3, 3]), 4) == [8]
 
 
@@ -133,9 +133,9 @@ def test_the_state_gets_the_parameters_and_what_is_missing_stays_fresh(tmp_path,
                           ema_decay=0.5)
 
   theirs = {"encoder": {"kernel": np.arange(3, dtype=np.float32)}, "pooler": {"bias": np.ones(2, np.float32)}}
-  found = pretrained.Pretrained("DIR", "bert", {}, theirs, None, "", "")
+  actual = pretrained.Pretrained("DIR", "bert", {}, theirs, None, "", "")
   model, source, said = model_of(3), array_source({"x": np.ones((8, 3), np.float32)}, 8), []
-  options = {"source": source, "mesh": mesh_of(), "initial": pretrained.initial(found, said.append)}
+  options = {"source": source, "mesh": mesh_of(), "initial": pretrained.initial(actual, said.append)}
   fresh = train(model, source, steps=0, mesh=mesh_of())
   state = train(model, steps=0, **options)
   assert said == ["DIR: 1 arrays of bert taken over; fresh: masked; without use: pooler"]
@@ -154,12 +154,12 @@ def test_the_state_gets_the_parameters_and_what_is_missing_stays_fresh(tmp_path,
 
 def test_sizes_and_tokenizer_come_from_the_directory(tmp_path):
   write(tmp_path / "gpt", "gpt", train_bpe(TEXTS, 270))
-  found = pretrained.load(str(tmp_path / "gpt"))
+  actual = pretrained.load(str(tmp_path / "gpt"))
   config = presets.load_config("gpt", "tiny")
   config.data.max_length = 64
-  pretrained.adapt(config, found, {"model.dropout"})
+  pretrained.adapt(config, actual, {"model.dropout"})
   tuned = presets.load_config("finetune", "tiny")
-  pretrained.adapt(tuned, found, ())
+  pretrained.adapt(tuned, actual, ())
   assert tuned.model.encoder.name == "gpt" and tuned.model.pooling == "last"
   for node in (config.model, tuned.model.encoder):
     assert {key: node[key] for key in SIZE} == SIZE and node.vocab_size == 270
@@ -171,26 +171,26 @@ def test_sizes_and_tokenizer_come_from_the_directory(tmp_path):
     node, key = explicit.split(".")
     config[node][key] = value
     with pytest.raises(InputError, match=message):
-      pretrained.adapt(config, found, {explicit})
+      pretrained.adapt(config, actual, {explicit})
   with pytest.raises(InputError, match="holds a bert, no gpt"):
-    pretrained.adapt(presets.load_config("gpt", "tiny"), found._replace(name="bert"), ())
+    pretrained.adapt(presets.load_config("gpt", "tiny"), actual._replace(name="bert"), ())
 
 
 def test_options_beside_the_architecture_are_those_of_any_run(tmp_path):
   """`dtype`, dropout and the like of an encoder; what the network has not is still named."""
   write(tmp_path / "bert", "bert", train_wordpiece(TEXTS * 9, 90))
-  found = pretrained.load(str(tmp_path / "bert"))
+  actual = pretrained.load(str(tmp_path / "bert"))
   tuned = presets.load_config("simcse", "tiny")
   changes = dict(dtype="bfloat16", dropout=0.3, attention_dropout=0.0, unroll=2)
   tuned.model.encoder.update(changes)
-  pretrained.adapt(tuned, found, {f"model.encoder.{key}" for key in changes})
+  pretrained.adapt(tuned, actual, {f"model.encoder.{key}" for key in changes})
   assert {key: tuned.model.encoder[key] for key in changes} == changes and tuned.model.encoder.dim == 12
   network = build.encoder_of(tuned.model.encoder.to_dict(), {}, 1, with_model=False)["encoder"]
   assert (network.dtype, network.dropout, network.attention_dropout) == ("bfloat16", 0.3, 0.0)
   with tuned.model.encoder.unlocked():
     tuned.model.encoder.cell_dim = 3
   with pytest.raises(InputError, match="cell_dim=3: a bert has no cell_dim"):
-    pretrained.adapt(tuned, found, {"model.encoder.cell_dim"})
+    pretrained.adapt(tuned, actual, {"model.encoder.cell_dim"})
 
 
 @pytest.mark.parametrize("files,message", [
@@ -277,8 +277,8 @@ def test_vectors_are_those_of_transformers(sentences):
     hidden = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
   weights = batch["attention_mask"][..., None]
   expected = torch.nn.functional.normalize((hidden * weights).sum(1) / weights.sum(1)).numpy()
-  found = unit(vectors(pretrained.load(str(sentences[0])), TEXTS))
-  np.testing.assert_allclose(found, expected, atol=1e-6)
+  actual = unit(vectors(pretrained.load(str(sentences[0])), TEXTS))
+  np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("decoder", [True, False])
@@ -290,22 +290,22 @@ def test_a_vision_directory_is_a_mae(decoder, tmp_path):
   if not decoder:
     del params["decoder"]
   huggingface_vision.write(tmp_path, hyper, {}, params, (8, 8, 1))
-  found = pretrained.load(str(tmp_path))
-  assert (found.name, found.encoder.shape) == ("mae", (8, 8, 1))
-  run = pretrained.as_run(found, "cls")
+  actual = pretrained.load(str(tmp_path))
+  assert (actual.name, actual.encoder.shape) == ("mae", (8, 8, 1))
+  run = pretrained.as_run(actual, "cls")
   batch = images(3, 8, 8, 1)
   expected = mae.encoder(**hyper).apply(
       {"params": jax.tree.map(jnp.asarray, params["encoder"])}, batch, method="features")[:, 0]
   np.testing.assert_allclose(run.model.embed(run.state, batch), expected, atol=1e-5)
 
   config = presets.load_config("mae", "tiny")
-  pretrained.adapt(config, found, ())
+  pretrained.adapt(config, actual, ())
   assert (config.model.dim, config.model.mlp_dim, config.model.decoder_dim) == (16, 32, 8 if decoder else 16)
   assert (config.model.mask_ratio, config.model.positions) == (0.75, "sincos2d")
   model = build.make_model(config.to_dict() | {"name": "mae"}, {}, 1)
-  state = pretrained.initial(found, lambda _: None)(model.init(jax.random.key(0), batch))
+  state = pretrained.initial(actual, lambda _: None)(model.init(jax.random.key(0), batch))
   for part, values in params.items():
     chex.assert_trees_all_equal(state.params[part], values)
   config.model.dim = 32
   with pytest.raises(InputError, match="model.dim=32: init_from=.* has dim=16"):
-    pretrained.adapt(config, found, ("model.dim",))
+    pretrained.adapt(config, actual, ("model.dim",))

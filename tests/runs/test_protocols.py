@@ -37,9 +37,9 @@ def test_a_list_of_the_users_gives_its_name_to_the_metrics(tmp_path):
   (tmp_path / "mine.txt").write_text("rug sofa ottoman carpet hallway carpet\n")
   (tmp_path / "mine2.txt").write_text(": s\nrug sofa carpet ottoman\n")
   names = f"synonyms:{tmp_path / 'mine.txt'}", f"analogies:{tmp_path / 'mine2.txt'}"
-  found = _evaluate(*names, vocabulary=list(TABLE))
-  assert found["mine/accuracy"] == 1 and found["mine/questions"] == 1
-  assert found["mine2/total/questions"] == 1 and found["mine2/out_of_vocabulary"] == 0
+  actual = _evaluate(*names, vocabulary=list(TABLE))
+  assert actual["mine/accuracy"] == 1 and actual["mine/questions"] == 1
+  assert actual["mine2/total/questions"] == 1 and actual["mine2/out_of_vocabulary"] == 0
 
 
 @pytest.mark.data
@@ -112,8 +112,8 @@ def test_protocols_on_sentences_are_asked_of_them_by_default_of_their_own_set(mo
 
   def load(name, **_):
     asked.append(name)
-    found = Dataset(name, "pairs", items, labels={"score": score}, split={"test": np.arange(4)})
-    return found if name == "sts-b" else found._replace(labels={"score": score, "source": np.array([*"xxyy"])})
+    actual = Dataset(name, "pairs", items, labels={"score": score}, split={"test": np.arange(4)})
+    return actual if name == "sts-b" else actual._replace(labels={"score": score, "source": np.array([*"xxyy"])})
 
   monkeypatch.setattr(evaluation.catalog, "load", load)
   found = _evaluate("sts", "pair_retrieval", "pair_verification:sts-b", sentences=_sentences)
@@ -175,8 +175,8 @@ def test_labels_with_one_class_are_left_out_and_reported():
   vectors = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
   labels = {"one": np.zeros(40, int), "two": np.arange(40) % 2}
   dataset, said = Dataset("d", "rows", vectors, labels=labels), []
-  found = _evaluate("knn", vocabulary=None, embed=lambda items: items, dataset=dataset, report=said.append)
-  assert found.keys() == {"two/test/knn_accuracy", "two/test/knn200_accuracy"}
+  actual = _evaluate("knn", vocabulary=None, embed=lambda items: items, dataset=dataset, report=said.append)
+  assert actual.keys() == {"two/test/knn_accuracy", "two/test/knn200_accuracy"}
   dataset = dataset._replace(split={"train": np.arange(0, 40, 2), "test": np.arange(1, 40, 2)})
   assert _evaluate("linear_probe", vocabulary=None, embed=lambda items: items, dataset=dataset,
                    report=said.append) == {}
@@ -252,7 +252,7 @@ def test_datasets_are_loaded_and_embedded_once_and_dropped_when_no_protocol_is_l
 
   monkeypatch.setattr(evaluation.catalog, "load", load)
   subject = Evaluator(None, None, None, embed=lambda items: embeds.append(1) or items)
-  found = subject.evaluate(["knn:a", "knn:b", "few_shot:a", "clustering:b"],
-                           done=lambda name, _: held.append(sorted(key[0] for key in subject._loaded)))
+  actual = subject.evaluate(["knn:a", "knn:b", "few_shot:a", "clustering:b"],
+                            done=lambda name, _: held.append(sorted(key[0] for key in subject._loaded)))
   assert loads == ["a", "b"] and len(embeds) == 2 and held == [["a"], ["a", "b"], ["b"], []]
-  assert {key.split("/")[0] for key in found} == {"a", "b"}
+  assert {key.split("/")[0] for key in actual} == {"a", "b"}

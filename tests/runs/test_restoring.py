@@ -30,24 +30,24 @@ def run():
 def test_guesses_and_total_variation():
   clean, rng = disk(), np.random.default_rng(0)
   noisy = np.clip(clean + 0.1 * rng.normal(size=clean.shape), 0, 1)
-  found = ej.restore(noisy, "denoise", method="total_variation", weight=0.1).image
-  assert error(clean, found) < 0.2 * error(clean, noisy)
+  actual = ej.restore(noisy, "denoise", method="total_variation", weight=0.1).image
+  assert error(clean, actual) < 0.2 * error(clean, noisy)
   mask = rng.random((24, 24)) < 0.5
-  found = ej.restore(clean * mask[..., None], "inpaint", method="total_variation", mask=mask).image
-  assert found.shape == clean.shape and error(clean, found) < 0.01
+  actual = ej.restore(clean * mask[..., None], "inpaint", method="total_variation", mask=mask).image
+  assert actual.shape == clean.shape and error(clean, actual) < 0.01
   small = np.asarray(Degradation("superres").forward(jnp.asarray(clean[None])))[0]
-  found = ej.restore(np.clip(small, 0, 1), "superres", method="guess").image
+  actual = ej.restore(np.clip(small, 0, 1), "superres", method="guess").image
   expected = Image.fromarray(np.clip(small, 0, 1)[..., 0]).resize((24, 24), Image.Resampling.BICUBIC)
-  np.testing.assert_allclose(found[..., 0], np.clip(expected, 0, 1), atol=1e-5)
+  np.testing.assert_allclose(actual[..., 0], np.clip(expected, 0, 1), atol=1e-5)
 
 
 def test_a_network_restores_images_of_other_sizes(run):
   """Sides are padded to what its strides divide, and cropped again; inside, the padding changes nothing."""
   image = disk(24)[:21, :19]
-  found = ej.restore(image, "denoise", run=run).image
-  assert found.shape == image.shape
+  actual = ej.restore(image, "denoise", run=run).image
+  assert actual.shape == image.shape
   whole = ej.restore(np.pad(image, ((0, 1), (0, 1), (0, 0)), mode="edge"), "denoise", run=run).image
-  np.testing.assert_allclose(found, whole[:21, :19], atol=1e-6)
+  np.testing.assert_allclose(actual, whole[:21, :19], atol=1e-6)
   with pytest.raises(ej.InputError, match="trained for 'denoise'"):
     ej.restore(image, "superres", run=run)
   with pytest.raises(ej.InputError, match="needs a run of the model 'restoration'"):
@@ -59,13 +59,13 @@ def test_a_network_restores_images_of_other_sizes(run):
 def test_the_deep_image_prior_of_an_odd_size():
   clean = disk(16)[:13, :15]
   noisy = np.clip(clean + 0.2 * np.random.default_rng(0).normal(size=clean.shape), 0, 1)
-  found = ej.restore(noisy, "denoise", clean=clean, steps=100, widths=(8, 8), code_channels=4, burn_in=20, decay=0.9,
-                     held_out=0.1)
-  assert found.steps == 100 and set(found.others) == {"by_variance", "by_held_out", "latest", "oracle"}
-  np.testing.assert_array_equal(found.image, found.others["by_held_out"])
-  assert found.image.shape == clean.shape
-  oracle = error(clean, found.others["oracle"])
-  assert oracle <= error(clean, found.image) and oracle < 0.7 * error(clean, noisy)
+  actual = ej.restore(noisy, "denoise", clean=clean, steps=100, widths=(8, 8), code_channels=4, burn_in=20, decay=0.9,
+                      held_out=0.1)
+  assert actual.steps == 100 and set(actual.others) == {"by_variance", "by_held_out", "latest", "oracle"}
+  np.testing.assert_array_equal(actual.image, actual.others["by_held_out"])
+  assert actual.image.shape == clean.shape
+  oracle = error(clean, actual.others["oracle"])
+  assert oracle <= error(clean, actual.image) and oracle < 0.7 * error(clean, noisy)
 
 
 @pytest.mark.parametrize("image,task,options,message", [

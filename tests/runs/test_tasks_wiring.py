@@ -32,27 +32,27 @@ def started(tmp_path_factory):
   model_folder = folder / "network"
   model_folder.mkdir()
   huggingface.write(model_folder, "bert", hyper, params, huggingface.tokenizer_files(tokenizer.to_str().encode(), 24))
-  found = pretrained.load(str(model_folder))
+  actual = pretrained.load(str(model_folder))
   config = presets.load_config("finetune", "tiny")
   config.data.name = str(folder)
-  pretrained.adapt(config, found, ())
-  data = build.prepare(config, data_dir=None, cache_dir=str(folder / "cache"), encoder=found.encoder)
+  pretrained.adapt(config, actual, ())
+  data = build.prepare(config, data_dir=None, cache_dir=str(folder / "cache"), encoder=actual.encoder)
   model = build.make_model(config, data.facts, 20)
   state = build.first_state(model, data.splits["train"].batch_at(0), make_mesh("data:1", jax.devices()[:1]), 0)
-  return config, found, params, data, model, state
+  return config, actual, params, data, model, state
 
 
 def test_pretrained_weights_become_the_trunk(started):
-  config, found, params, data, model, state = started
+  config, actual, params, data, model, state = started
   assert config.model.encoder.name == "bert" and config.model.encoder.dim == 12
   said = []
-  new = pretrained.initial(found, said.append)(state)
+  new = pretrained.initial(actual, said.append)(state)
   for name in ("encoder", "pooler"):
     equal(params[name], jax.tree.map(np.asarray, new.params[name]))
   assert "fresh: head" in said[0] and "without use: masked, next_sentence" in said[0]
   with pytest.raises(InputError, match="model.encoder.dim=16: init_from=.* has dim=12"):
     other = presets.load_config("finetune", "tiny")
-    pretrained.adapt(other, found, ("model.encoder.dim",))
+    pretrained.adapt(other, actual, ("model.encoder.dim",))
 
 
 def test_a_task_of_the_users_files(started):
@@ -73,10 +73,10 @@ def test_predictions_are_in_order_and_the_measures_are_named(started):
   evaluator = Evaluator(model, state, data.encoder, dataset=data.dataset, task=data.task)
   predict = evaluator.provided("predict")["predict"]
   np.testing.assert_allclose(predict(arrays), expected, atol=1e-5)
-  found = evaluator.evaluate(["finetuning"])
-  guessed = predict(data.task.encoded["test"]).argmax(1)
-  assert found[f"{data.task.name}/test/accuracy"] == np.mean(guessed == data.task.encoded["test"]["targets"]["label"])
-  assert f"{data.task.name}/dev/matthews" in found
+  actual = evaluator.evaluate(["finetuning"])
+  test = data.task.encoded["test"]
+  assert actual[f"{data.task.name}/test/accuracy"] == np.mean(predict(test).argmax(1) == test["targets"]["label"])
+  assert f"{data.task.name}/dev/matthews" in actual
   with pytest.raises(InputError, match="needs a fine-tuned model"):
     Evaluator(model, state, data.encoder, dataset=data.dataset).evaluate(["finetuning"])
 
@@ -96,10 +96,10 @@ def test_vectors_of_words_are_those_of_their_first_tokens(started):
 def test_the_figure_of_probes(tmp_path):
   from etils import epath
 
-  found = {f"test/{kind}_{i}/accuracy": 0.5 + i / 9 for kind in ("layer", "cumulative") for i in range(3)}
-  found |= {f"mix_{i}": 1 / 3 for i in range(3)} | {"center_of_gravity": 1.0, "expected_layer": 1.5,
-                                                    "test/majority/accuracy": 0.2}
-  metrics = {f"ud-ewt/{key}": value for key, value in found.items()}
+  actual = {f"test/{kind}_{i}/accuracy": 0.5 + i / 9 for kind in ("layer", "cumulative") for i in range(3)}
+  actual |= {f"mix_{i}": 1 / 3 for i in range(3)} | {"center_of_gravity": 1.0, "expected_layer": 1.5,
+                                                     "test/majority/accuracy": 0.2}
+  metrics = {f"ud-ewt/{key}": value for key, value in actual.items()}
   evaluator = Evaluator(None, None, None, embed=lambda items: items)
   drawn = figures.draw(epath.Path(tmp_path), figures.Drawing(evaluator, metrics=metrics), of_evaluations=True)
   assert drawn == ["figures/probing_ud-ewt.png"] and (tmp_path / drawn[0]).stat().st_size > 5000
@@ -115,9 +115,9 @@ def test_pictures_are_predicted_in_order():
   state = build.first_state(model, data.splits["train"].batch_at(0), make_mesh("data:1", jax.devices()[:1]), 0)
   # More than are predicted at once.
   arrays = jax.tree.map(lambda x: x[:70], data.task.encoded["train"])
-  found = needs.predictor(model, state, data.encoder)(arrays)
+  actual = needs.predictor(model, state, data.encoder)(arrays)
   expected = jax.jit(model.outputs["predict"])(state, {"inputs": arrays["inputs"]})
-  np.testing.assert_allclose(found, expected, atol=1e-5)
+  np.testing.assert_allclose(actual, expected, atol=1e-5)
   with pytest.raises(InputError, match="holds rows, and a network that reads text needs modality=text"):
     config = presets.load_config("cpc_supervised", "tiny")
     config.data.update(dict(name="digits"))

@@ -49,10 +49,10 @@ def test_a_run_is_exported_and_asked(run, tmp_path):
   path, vectors = run
   done = call("export", f"--workdir={path}", "--format=word2vec", f"--output={tmp_path / 'v.txt'}")
   assert done.returncode == 0 and "6 words x 4, word2vec, from step 1" in done.stdout, done.stderr
-  found = word_vectors.read(tmp_path / "v.txt", "word2vec")
-  np.testing.assert_allclose(found.vectors, [vectors[word] for word in found.words], rtol=1e-6)
+  actual = word_vectors.read(tmp_path / "v.txt", "word2vec")
+  np.testing.assert_allclose(actual.vectors, [vectors[word] for word in actual.words], rtol=1e-6)
   done = call("export", f"--vectors={tmp_path / 'v.txt'}", "--format=npy", f"--output={tmp_path / 'v.npy'}")
-  assert done.returncode == 0 and word_vectors.read(tmp_path / "v.npy").words == found.words
+  assert done.returncode == 0 and word_vectors.read(tmp_path / "v.npy").words == actual.words
   asked = ("--word=King,Jazz", "--positive=king,WOMAN", "--negative=man", "--k=1")
   answers = [call("neighbors", source, *asked) for source in (f"--workdir={path}", f"--vectors={tmp_path / 'v.npy'}")]
   assert answers[0].returncode == 0, answers[0].stderr
@@ -133,8 +133,8 @@ def test_a_model_of_words_answers_for_sentences(run, tmp_path):
 
 def test_sentences_of_a_file_of_vectors():
   words = ["king", "queen", "2"]
-  found = word_vectors.WordVectors(words, np.array([[1, 0], [0, 2], [3, 3]], np.float32))
-  embed, encoder = vectors.embedder(found), vectors.encoder(found)
+  actual = word_vectors.WordVectors(words, np.array([[1, 0], [0, 2], [3, 3]], np.float32))
+  embed, encoder = vectors.embedder(actual), vectors.encoder(actual)
   lines = ["King, queen!", "unheard", "2 queen"] + ["king"] * 1500
   rows = inference.sentence_embedder(embed, encoder)(lines)
   np.testing.assert_allclose(rows[:3], [[0.5, 1], [0, 0], [1.5, 2.5]])
@@ -150,7 +150,7 @@ def test_sentences_of_a_file_of_vectors():
     with pytest.raises(InputError, match="pooling=sif: the vectors of the . lines have one direction"):
       inference.sentence_embedder(embed, encoder, "sif")(lines)
   assert np.abs(inference.sentence_embedder(embed, encoder, "sif")(["king", "queen king"])).max() > 1e-3
-  cased = vectors.encoder(found._replace(words=["King", "king", "2"]))
+  cased = vectors.encoder(actual._replace(words=["King", "king", "2"]))
   assert cased.encode(["King king"])["tokens"][0, :2].tolist() == [0, 1]
   for a in (0.0, -1.0, float("nan"), float("inf")):
     with pytest.raises(InputError, match=f"sif_a={a}: must be a positive number"):

@@ -37,9 +37,9 @@ def make_state(mesh, value=0.0, spec=REPLICATED):
 def restore(directory, mesh, report=print, spec=REPLICATED, preferred=None, **options):
   checkpoints = Checkpoints(str(directory), report=report, **options)
   state = jax.eval_shape(lambda: {"table": jnp.zeros((64, 64)), "step": jnp.int32(0)})
-  found = checkpoints.restore(state, layout_of(state, mesh, spec), preferred)
+  actual = checkpoints.restore(state, layout_of(state, mesh, spec), preferred)
   checkpoints.close()
-  return found
+  return actual
 
 
 def save_steps(directory, mesh, steps, **options):

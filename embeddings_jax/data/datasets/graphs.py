@@ -27,9 +27,9 @@ def _bipartite(name: str, place: Place) -> Dataset:
   import networkx as nx
 
   women = nx.davis_southern_women_graph()
-  found = from_object(women, name)
-  return found._replace(labels={"side": np.array(["woman" if data["bipartite"] == 0 else "event"
-                                                  for _, data in women.nodes(data=True)])})
+  dataset = from_object(women, name)
+  return dataset._replace(labels={"side": np.array(["woman" if data["bipartite"] == 0 else "event"
+                                                    for _, data in women.nodes(data=True)])})
 
 
 def _of_networkx(name: str, place: Place, graph: Callable[[Any], Any]) -> Dataset:

@@ -15,8 +15,8 @@ def _digits(name: str, place: Place) -> Dataset:
   from sklearn import datasets
 
   digits = datasets.load_digits()
-  found = _row_dataset(name, digits.data / 16, list(digits.feature_names), {"class": digits.target})
-  return found._replace(image_shape=(8, 8))
+  dataset = _row_dataset(name, digits.data / 16, list(digits.feature_names), {"class": digits.target})
+  return dataset._replace(image_shape=(8, 8))
 
 
 def _translated_digits(name: str, place: Place) -> Dataset:
@@ -26,8 +26,8 @@ def _translated_digits(name: str, place: Place) -> Dataset:
   for image, digit, (row, column) in zip(images, digits.items.reshape(-1, 8, 8),
                                          np.random.default_rng(0).integers(0, side - 7, (len(images), 2))):
     image[row:row + 8, column:column + 8] = digit
-  found = _row_dataset(name, images.reshape(len(images), -1), None, digits.labels)
-  return found._replace(image_shape=(side, side))
+  dataset = _row_dataset(name, images.reshape(len(images), -1), None, digits.labels)
+  return dataset._replace(image_shape=(side, side))
 
 
 def _photographs(name: str, place: Place) -> Dataset:
@@ -43,8 +43,8 @@ def _photographs(name: str, place: Place) -> Dataset:
     patches = image[:height * size, :width * size].reshape(height, size, width, size, 3).swapaxes(1, 2)
     rows.append(patches.reshape(height * width, -1) / 255)
     origin += [Path(file).stem] * (height * width)
-  found = _row_dataset(name, np.concatenate(rows), None, {"image": np.array(origin)})
-  return found._replace(image_shape=(size, size, 3))
+  dataset = _row_dataset(name, np.concatenate(rows), None, {"image": np.array(origin)})
+  return dataset._replace(image_shape=(size, size, 3))
 
 
 def _sklearn_table(name: str, place: Place) -> Dataset:

@@ -73,10 +73,10 @@ def semeval_sts(name: str, place: Any, *, year: int) -> Dataset:
       continue
     source, part, _ = file.split(".")
     rows = [(i, line.split("\t")) for i, line in enumerate(data.decode().split("\n"), 1)]
-    found = [Example((row[1].strip(), row[2].strip()), float(row[0]), f"{member}: line {i}")
-             for i, row in rows if row[0].strip()]
-    parts[part] += found
-    sources[part] += [source] * len(found)
+    examples = [Example((row[1].strip(), row[2].strip()), float(row[0]), f"{member}: line {i}")
+                for i, row in rows if row[0].strip()]
+    parts[part] += examples
+    sources[part] += [source] * len(examples)
   dataset = task_dataset(name, "pairs", parts, place.fingerprint)
   return dataset._replace(labels=dict(dataset.labels) | {"source": np.array(sources["train"] + sources["test"])})
 
@@ -86,8 +86,8 @@ def snli_triples(name: str, place: Any) -> Dataset:
   split. The label `part` tells which part of SNLI a premise is of: with these, neither part of `snli` is unseen."""
   (path,) = place.files.values()
   rows = [line.split("\t") for line in formats.read_lines(path)][1:]
-  found = [Example(tuple(row[1:4]), None, f"{path}: line {i}") for i, row in enumerate(rows, 2)]
-  dataset = task_dataset(name, "triples", {"": found}, place.fingerprint)
+  examples = [Example(tuple(row[1:4]), None, f"{path}: line {i}") for i, row in enumerate(rows, 2)]
+  dataset = task_dataset(name, "triples", {"": examples}, place.fingerprint)
   return dataset._replace(labels={"part": np.array([row[0] for row in rows])}, split={})
 
 

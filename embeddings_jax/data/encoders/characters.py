@@ -36,14 +36,14 @@ def _unicode_word() -> re.Pattern[str]:
 
 def spelled(words: Sequence[str], max_characters: int) -> np.ndarray:
   """uint16 `[num_words, max_characters]`: each word's bytes between marks, cut and padded; `MARKS` have their own."""
-  found = np.full((len(words), max_characters), PADDING, np.uint16)
-  found[:, 0] = BEGIN_WORD
-  for row, word in zip(found, words):
+  codes = np.full((len(words), max_characters), PADDING, np.uint16)
+  codes[:, 0] = BEGIN_WORD
+  for row, word in zip(codes, words):
     data = word.encode("utf-8", "replace")[:max_characters - 2]
     row[1:len(data) + 1] = np.frombuffer(data, np.uint8)
     row[1:len(data) + 1] += 1
     row[len(data) + 1] = END_WORD
-  return found
+  return codes
 
 
 def mark(character: int, max_characters: int) -> np.ndarray:

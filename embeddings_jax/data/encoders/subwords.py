@@ -97,15 +97,15 @@ class SubwordEncoder(TextEncoder):
     """Which tokens continue a word, bool `[vocab_size]`: `##x` of WordPiece, of others what has no space before it;
     None where neither is to be seen."""
     model = json.loads(self._file)["model"]
-    prefix, found = model.get("continuing_subword_prefix"), np.zeros(self.facts["vocab_size"], bool)
+    prefix, flags = model.get("continuing_subword_prefix"), np.zeros(self.facts["vocab_size"], bool)
     firsts = {token[:1] for token in self.vocabulary}
     opening = next((mark for mark in ("\u0120", "\u2581") if mark in firsts), None)  # Of byte pairs, of unigrams.
     if not (model["type"] == "WordPiece" and prefix) and not opening:
       return None
     for token, i in self.vocabulary.items():
-      found[i] = token.startswith(prefix) if model["type"] == "WordPiece" else token[:1] != opening
-    found[self.facts["special_ids"]] = False
-    return found
+      flags[i] = token.startswith(prefix) if model["type"] == "WordPiece" else token[:1] != opening
+    flags[self.facts["special_ids"]] = False
+    return flags
 
   def encode(self, items: Sequence[str | Sequence[str]], offsets: bool = False) -> Batch:
     """A batch of texts or pairs of texts.
@@ -126,9 +126,9 @@ class SubwordEncoder(TextEncoder):
       if not 1 <= len(pair) <= 2 or not all(isinstance(text, str) for text in pair):
         raise InputError(f"item {i}: is {str(pair)[:40]}, should be a text or a pair of texts")
     encodings = iter(self._encodings([text for pair in pairs for text in pair], offsets))
-    found = [tuple(itertools.islice(encodings, len(pair))) for pair in pairs]
+    encoded = [tuple(itertools.islice(encodings, len(pair))) for pair in pairs]
     plans, num_cut = [], 0
-    for parts in found:
+    for parts in encoded:
       template = self._templates[len(parts) - 1]
       room = self.max_length - (len(template) - len(parts))
       lengths = tuple(len(part.ids) for part in parts)
@@ -141,7 +141,7 @@ class SubwordEncoder(TextEncoder):
     batch = {"tokens": np.full(shape, -1, np.int32), "segments": np.zeros(shape, np.int32)}
     if offsets:
       batch |= {"offsets": np.full((*shape, 2), -1, np.int32), "text": np.full(shape, -1, np.int32)}
-    for row, (parts, (template, kept)) in enumerate(zip(found, plans)):
+    for row, (parts, (template, kept)) in enumerate(zip(encoded, plans)):
       place = 0
       for text, token, segment in template:
         size = 1 if text is None else kept[text]
@@ -168,13 +168,13 @@ class SubwordEncoder(TextEncoder):
                      -1, np.int32)
     for row, words in enumerate(sentences):
       ends = np.cumsum([len(word) + 1 for word in words], dtype=int) - 1  # The character behind each word.
-      mine = np.flatnonzero(batch["text"][row] >= 0)
-      first, last = batch["offsets"][row, mine].T
+      columns = np.flatnonzero(batch["text"][row] >= 0)
+      first, last = batch["offsets"][row, columns].T
       # A token may begin with the space before its word.
       place = np.searchsorted(last, ends - [len(word) for word in words], side="right") if words else ends
       for word, (p, end) in enumerate(zip(place, ends)):
-        if p < len(mine) and first[p] < end:
-          starts[row, word] = mine[p]
+        if p < len(columns) and first[p] < end:
+          starts[row, word] = columns[p]
     del batch["offsets"], batch["text"]
     return batch | {"word_starts": starts}
 
@@ -196,12 +196,12 @@ class SubwordEncoder(TextEncoder):
   def _encodings(self, texts: Sequence[str], offsets: bool) -> list[Any]:
     """Encodings of texts. Of very long ones as much as has more tokens than can be used."""
     heads = [_head(text, _HEAD * self.max_length) for text in texts]
-    found = self._encoded(heads, offsets)
+    encodings = self._encoded(heads, offsets)
     short = [i for i, (head, text) in enumerate(zip(heads, texts))
-             if len(head) < len(text) and len(found[i].ids) <= self.max_length]
+             if len(head) < len(text) and len(encodings[i].ids) <= self.max_length]
     for i, encoding in zip(short, self._encoded([texts[i] for i in short], offsets) if short else ()):
-      found[i] = encoding
-    return found
+      encodings[i] = encoding
+    return encodings
 
   def _encoded(self, texts: Sequence[str], offsets: bool) -> list[Any]:
     encode = self.tokenizer.encode_batch if offsets else self.tokenizer.encode_batch_fast

@@ -46,11 +46,11 @@ class WordEncoder(TextEncoder):
 
   def encode(self, items: Sequence[str]) -> Batch:
     index = self.vocabulary.index
-    found = []
+    indices = []
     for item in items:
       words = [item] if item in index else split_words(item, self.normalize)
-      found.append(np.array([index[word] for word in words if word in index], np.int32))
-    return {"tokens": padded(found, np.int32, -1), "mask": ones(items)}
+      indices.append(np.array([index[word] for word in words if word in index], np.int32))
+    return {"tokens": padded(indices, np.int32, -1), "mask": ones(items)}
 
 
 def _read_counts(path: epath.Path, number: int) -> np.ndarray:

@@ -314,6 +314,6 @@ def _from_matrix(matrix: Any, path: Path):
     coo = sparse.coo_array(matrix)
   if coo.nnz and (min(coo.row.min(), coo.col.min()) < 0 or max(coo.row.max(), coo.col.max()) >= matrix.shape[0]):
     raise InputError(f"{path}: the matrix has indices beyond its shape {list(matrix.shape)}")
-  there = coo.data != 0
-  edges = np.stack([coo.row[there], coo.col[there]], 1)
-  return [str(i) for i in range(matrix.shape[0])], edges, coo.data[there].astype(np.float64)
+  nonzero = coo.data != 0
+  edges = np.stack([coo.row[nonzero], coo.col[nonzero]], 1)
+  return [str(i) for i in range(matrix.shape[0])], edges, coo.data[nonzero].astype(np.float64)

@@ -221,13 +221,13 @@ def _integers(path: str | os.PathLike, errors: str, rows: np.ndarray,
               places: Sequence[int]) -> dict[int, np.ndarray]:
   """Columns of whole numbers beyond 2**53, read again as integers."""
   with np.errstate(invalid="ignore"):
-    wanted = [i for i in range(rows.shape[1]) if (np.abs(rows[:, i]) >= 2.0**53).any()
-              and (rows[:, i] == np.rint(rows[:, i])).all()]
-  if not wanted:
+    columns = [i for i in range(rows.shape[1]) if (np.abs(rows[:, i]) >= 2.0**53).any()
+               and (rows[:, i] == np.rint(rows[:, i])).all()]
+  if not columns:
     return {}
-  texts = {i: [] for i in wanted}
+  texts = {i: [] for i in columns}
   for _, cells in _records(path, errors):
-    for i in wanted:
+    for i in columns:
       texts[i].append(cells[places[i]].strip() if places[i] < len(cells) else "")
   whole = {}
   for i, cells in texts.items():

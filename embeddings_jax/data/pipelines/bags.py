@@ -50,11 +50,11 @@ def bags(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = None, c
     blocks: Number of blocks that devices share out.
     held_out: Fraction of the words that is held out.
   """
-  found = counted(dataset, cache_dir, part=part, unit=unit, window=window, normalize=normalize, min_count=min_count,
-                  min_documents=min_documents, max_share=max_share, min_length=min_length, max_size=max_size,
-                  stop_words=stop_words)
-  source = bag_source(found, batch_size, blocks=blocks, held_out=held_out, seed=seed)
-  return Prepared({"train": source}, found.encoder, dataset, source.facts)
+  counts = counted(dataset, cache_dir, part=part, unit=unit, window=window, normalize=normalize, min_count=min_count,
+                   min_documents=min_documents, max_share=max_share, min_length=min_length, max_size=max_size,
+                   stop_words=stop_words)
+  source = bag_source(counts, batch_size, blocks=blocks, held_out=held_out, seed=seed)
+  return Prepared({"train": source}, counts.encoder, dataset, source.facts)
 
 
 def stand_in(item: stand_ins.Item, *, batch_size: int, max_size: int = 20_000, blocks: int = 8, held_out: float = 0.0,

@@ -41,6 +41,6 @@ def numbered_images(dataset: Dataset, *, batch_size: int, seed: int, encoder: An
 
 def stand_in(item: stand_ins.Item, *, batch_size: int, max_images: int = 0, **options: Any) -> stand_ins.StandIn:
   """Returns facts and batch shapes; see `stand_ins`."""
-  found = stand_in_images(item, batch_size=batch_size, **options)
-  return stand_ins.StandIn({**found.facts, "num_rows": max_images or 1_000_000},
-                           {**found.batch, "number": stand_ins.spec(np.int32, batch_size)})
+  prepared = stand_in_images(item, batch_size=batch_size, **options)
+  return stand_ins.StandIn({**prepared.facts, "num_rows": max_images or 1_000_000},
+                           {**prepared.batch, "number": stand_ins.spec(np.int32, batch_size)})

@@ -78,7 +78,7 @@ def stand_in(item: stand_ins.Item, *, batch_size: int, unit: str = "subwords", m
   else:
     inputs = {"tokens": (np.int32, max_length), "segments": (np.int32, max_length)}
     facts |= stand_ins.subword_facts(model, vocab_size)
-  found = stand_ins.stand_in(facts, batch_size, **inputs)
+  prepared = stand_ins.stand_in(facts, batch_size, **inputs)
   targets = {"label": stand_ins.spec(np.int32, batch_size)}
-  mask = found.batch.pop("mask")
-  return found._replace(batch={"inputs": found.batch, "targets": targets, "mask": mask})
+  mask = prepared.batch.pop("mask")
+  return prepared._replace(batch={"inputs": prepared.batch, "targets": targets, "mask": mask})

@@ -73,7 +73,7 @@ def stand_in(item: stand_ins.Item, *, batch_size: int, num_walks: int = 80, walk
   num_nodes, num_edges = stand_ins.NUM_ROWS, 10 * stand_ins.NUM_ROWS
   facts = {"num_nodes": num_nodes, "max_degree": 100, "walk_length": walk_length,
            "visits": np.full(num_nodes, float(num_walks * walk_length))}
-  found = stand_ins.stand_in(facts, batch_size, start=(np.int32,), number=(np.int32,))
+  prepared = stand_ins.stand_in(facts, batch_size, start=(np.int32,), number=(np.int32,))
   graph = {"indptr": stand_ins.spec(np.int32, num_nodes + 1), "indices": stand_ins.spec(np.int32, num_edges),
            "seed": stand_ins.spec(np.uint32)}
-  return found._replace(batch={**found.batch, "graph": graph})
+  return prepared._replace(batch={**prepared.batch, "graph": graph})

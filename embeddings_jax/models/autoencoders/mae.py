@@ -276,8 +276,8 @@ def mae(
     order, num_visible = order_of(batch, jax.random.key(0))  # Always the same.
     predicted, target = network.apply({"params": params}, images, order, num_visible, every=True)
     if norm_pix:  # What the loss does not ask for is taken from the image.
-      _, center, deviation = _standardized(target)
-      predicted = predicted * deviation + center
+      _, center, std = _standardized(target)
+      predicted = predicted * std + center
     back = jnp.argsort(order, 1)
     mask = (back >= num_visible).astype(jnp.float32)
     pixels = fold(jnp.take_along_axis(predicted, back[..., None], 1), patch_size, images.shape[1:])
@@ -304,8 +304,8 @@ def mae(
 def _standardized(patches):
   """Each patch less its mean and over its deviation, and these."""
   mean = patches.mean(-1, keepdims=True)
-  deviation = jnp.sqrt(patches.var(-1, keepdims=True, ddof=1) + 1e-6)
-  return (patches - mean) / deviation, mean, deviation
+  std = jnp.sqrt(patches.var(-1, keepdims=True, ddof=1) + 1e-6)
+  return (patches - mean) / std, mean, std
 
 
 def _square(images) -> int:

@@ -91,10 +91,10 @@ def byol(
     z, q, targets = [], [], []
     for view in draw(rng, images):
       view = {"image": view, "mask": mask}
-      found, statistics = applied(network, params, statistics, view, deterministic=False)
+      outputs, statistics = applied(network, params, statistics, view, deterministic=False)
       target, _ = applied(target_network, extra["target"], of_target, view, deterministic=False)
-      z.append(found["z"])
-      q.append(unit(found["q"]))
+      z.append(outputs["z"])
+      q.append(unit(outputs["q"]))
       targets.append(jax.lax.stop_gradient(unit(target["z"])))
     distances = sum(jnp.square(q[i] - targets[1 - i]).sum(-1) for i in (0, 1))
     loss = (mask * distances).sum() / jnp.maximum(mask.sum(), 1)

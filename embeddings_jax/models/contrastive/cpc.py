@@ -283,8 +283,8 @@ def cpc(
     if num_times <= num_predictions:
       what = {"images": "rows of patches", "sentences": "sentences"}.get(inputs, "frames")
       shape = batch[name].shape
-      given = f"windows of {shape[1]} elements" if name == "signal" else f"{name} of {list(shape)}"
-      raise InputError(f"{given} give {num_times} {what}, too few to predict {num_predictions} ahead: use longer "
+      received = f"windows of {shape[1]} elements" if name == "signal" else f"{name} of {list(shape)}"
+      raise InputError(f"{received} give {num_times} {what}, too few to predict {num_predictions} ahead: use longer "
                        "windows, fewer num_predictions or smaller strides or patches")
     group = batch.get("group")
     if inputs == "images":

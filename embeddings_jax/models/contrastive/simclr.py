@@ -78,9 +78,9 @@ def simclr(
     views = draw(rng, images)
     # The views of an image lie side by side, so that a sharded batch stays where it is.
     both = lambda pair: jnp.stack(pair, 1).reshape(-1, *pair[0].shape[1:])
-    found, extra = applied(network, params, extra, {"image": both(views), "mask": both([mask, mask])},
-                           deterministic=False)
-    z = unit(found["z"])
+    outputs, extra = applied(network, params, extra, {"image": both(views), "mask": both([mask, mask])},
+                             deterministic=False)
+    z = unit(outputs["z"])
     contrast = nt_xent(z[::2], z[1::2], mask=mask, temperature=temperature, chunk_size=chunk_size)
     metrics = {"accuracy": contrast.accuracy, "bound": contrast.bound, "deviation": deviation(z, both([mask, mask]))}
     return contrast.loss, (metrics, extra)

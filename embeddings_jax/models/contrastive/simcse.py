@@ -130,15 +130,15 @@ def simcse(
     rows, num_views = _views(batch)
     rng, rng_auxiliary = jax.random.split(rng)
     z = unit(vectors(params, rows, projection != "never", deterministic=False, rngs={"dropout": rng}))
-    found = {"z": z.reshape(-1, num_views, z.shape[-1])}
+    outputs = {"z": z.reshape(-1, num_views, z.shape[-1])}
     if auxiliary:
       state = GradientState(jnp.zeros((), jnp.int32), params, extra, (), params)
       other = auxiliary.outputs["training_loss"](state, rows, rng_auxiliary)
-      found["auxiliary"] = jnp.full(len(found["z"]), other)
-    return found
+      outputs["auxiliary"] = jnp.full(len(outputs["z"]), other)
+    return outputs
 
-  def loss_fn(params, extra, found, batch):
-    z = found["z"]
+  def loss_fn(params, extra, views, batch):
+    z = views["z"]
     mask = row_mask(batch)
     keys = jnp.concatenate([z[:, view] for view in range(1, z.shape[1])])
     contrast = info_nce(z[:, 0], keys, mask=mask, temperature=temperature, hard_weight=hard_weight)
@@ -146,7 +146,7 @@ def simcse(
                "alignment": alignment(z[:, 0], z[:, 1], mask), "uniformity": uniformity(z[:, 0], mask)}
     loss = contrast.loss
     if auxiliary:
-      other = (mask * found["auxiliary"]).sum() / jnp.maximum(mask.sum(), 1)
+      other = (mask * views["auxiliary"]).sum() / jnp.maximum(mask.sum(), 1)
       metrics |= {"contrastive_loss": loss, "auxiliary_loss": other}
       loss = loss + auxiliary_weight * other
     return loss, (metrics, extra)
@@ -155,9 +155,9 @@ def simcse(
     return vectors(params, batch, projection == "always")
 
   def embed_packed(params, extra, batch):
-    found = encoder.apply({"params": params["encoder"]}, batch["tokens"], batch.get("segments"), parts=batch["parts"],
+    words = encoder.apply({"params": params["encoder"]}, batch["tokens"], batch.get("segments"), parts=batch["parts"],
                           method="hidden" if needs_layers(pooling) else "__call__")
-    pooled = pool_parts(found, batch["parts"], batch["slots"].shape[1], pooling)
+    pooled = pool_parts(words, batch["parts"], batch["slots"].shape[1], pooling)
     return finished(params, pooled, projection == "always")
 
   outputs = {"hidden": lambda params, extra, batch: encoder.apply(

@@ -74,9 +74,9 @@ def simsiam(
     z, p = [], []
     for view in draw(rng, images):
       view = {"image": view, "mask": mask}
-      found, extra = applied(network, params, extra, view, deterministic=False)
-      z.append(unit(found["z"]))
-      p.append(unit(found["q"]))
+      outputs, extra = applied(network, params, extra, view, deterministic=False)
+      z.append(unit(outputs["z"]))
+      p.append(unit(outputs["q"]))
     cosines = sum((p[i] * jax.lax.stop_gradient(z[1 - i])).sum(-1) for i in (0, 1)) / 2
     loss = -(mask * cosines).sum() / jnp.maximum(mask.sum(), 1)
     return loss, ({"deviation": deviation(z[0], mask)}, extra)

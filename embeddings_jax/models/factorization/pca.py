@@ -225,8 +225,8 @@ def pca(
     coordinates = project(state, batch["x"])
     if whiten:
       # Below that it is rounding.
-      there = state.variances > num_features * jnp.finfo(jnp.float32).eps * state.variances[0]
-      coordinates *= jnp.where(there, 1 / jnp.sqrt(jnp.maximum(state.variances, 1e-30)), 0)
+      nonzero = state.variances > num_features * jnp.finfo(jnp.float32).eps * state.variances[0]
+      coordinates *= jnp.where(nonzero, 1 / jnp.sqrt(jnp.maximum(state.variances, 1e-30)), 0)
     return coordinates
 
   def reconstruct(state, batch):

@@ -207,9 +207,9 @@ def plsa(
   def folded_in(state, batch):
     """theta [n, k], and its words' beta [n, L, k]."""
     words, count = batch["words"], batch["counts"]
-    there = (words >= 0) & (words < vocab_size)
-    count = jnp.where(there, count, 0)
-    beta = state.beta.at[jnp.where(there, words, vocab_size)].get(mode="fill", fill_value=0)
+    known = (words >= 0) & (words < vocab_size)
+    count = jnp.where(known, count, 0)
+    beta = state.beta.at[jnp.where(known, words, vocab_size)].get(mode="fill", fill_value=0)
     power = None if tempering == 1 else state.inverse_temperature
     tempered = _tempered(beta, power)
 
@@ -235,11 +235,11 @@ def plsa(
     return -jnp.where(valid, log_likelihood(state, batch), 0).sum() / jnp.maximum(occurrences, LEAST)
 
   def components(state):
-    found = {"beta": state.beta.T, "weights": state.weights}
+    components = {"beta": state.beta.T, "weights": state.weights}
     if not stepwise:
       place = jnp.where(state.document < 0, num_documents, state.document)
-      found["theta"] = jnp.zeros((num_documents, num_topics)).at[place].set(state.theta, mode="drop")
-    return found
+      components["theta"] = jnp.zeros((num_documents, num_topics)).at[place].set(state.theta, mode="drop")
+    return components
 
   rules = ((r"(^|/)(theta|document)$", P(DATA_AXES)),)
   outputs = {"log_likelihood": log_likelihood, "loss": loss, "components": components}

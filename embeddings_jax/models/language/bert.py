@@ -198,15 +198,15 @@ def bert(
     error = optax.softmax_cross_entropy_with_integer_labels(logits, masked.targets)
     # The target's score is the highest: quicker on CPUs than looking for the place of the highest.
     right = jnp.take_along_axis(logits, masked.targets[..., None], -1)[..., 0] >= logits.max(-1)
-    found = {"masked_loss": ((weights * error).sum(), weights.sum()),
-             "masked_accuracy": ((weights * right).sum(), weights.sum())}
+    sums = {"masked_loss": ((weights * error).sum(), weights.sum()),
+            "masked_accuracy": ((weights * right).sum(), weights.sum())}
     if "is_next" in batch:
       label = 1 - batch["is_next"]
       error = optax.softmax_cross_entropy_with_integer_labels(next_logits, label)
-      found["next_loss"] = ((rows * error).sum(), rows.sum())
-      found["next_accuracy"] = ((rows * (next_logits.argmax(-1) == label)).sum(), rows.sum())
-      found["next_share"] = ((rows * batch["is_next"]).sum(), rows.sum())  # Where texts are short, far from a half.
-    return found
+      sums["next_loss"] = ((rows * error).sum(), rows.sum())
+      sums["next_accuracy"] = ((rows * (next_logits.argmax(-1) == label)).sum(), rows.sum())
+      sums["next_share"] = ((rows * batch["is_next"]).sum(), rows.sum())  # Where texts are short, far from a half.
+    return sums
 
   def means(sums):
     """Loss and metrics of such sums."""
@@ -232,8 +232,8 @@ def bert(
     return pool(hidden(params, batch, needs_layers(pooling)), batch["tokens"] >= 0, pooling).astype(jnp.float32)
 
   def embed_packed(params, extra, batch):
-    found = hidden(params, batch, needs_layers(pooling))
-    return pool_parts(found, batch["parts"], batch["slots"].shape[1], pooling).astype(jnp.float32)
+    layers = hidden(params, batch, needs_layers(pooling))
+    return pool_parts(layers, batch["parts"], batch["slots"].shape[1], pooling).astype(jnp.float32)
 
   outputs = {
       "embed_packed": embed_packed,

@@ -216,11 +216,11 @@ def elmo(
 
   def measures(params, extra, batch):
     """name -> [sum, count] over predicted words, without sampling."""
-    sums = [jnp.stack([-(found * weight).sum(), weight.sum()]) for found, weight in likelihoods(params, batch)]
+    sums = [jnp.stack([-(logp * weight).sum(), weight.sum()]) for logp, weight in likelihoods(params, batch)]
     return {"loss": sums[0] + sums[1], "forward_loss": sums[0], "backward_loss": sums[1]}
 
   def held_out(params, extra, batch):
-    losses = [-(found * weight).sum() / jnp.maximum(weight.sum(), 1) for found, weight in likelihoods(params, batch)]
+    losses = [-(logp * weight).sum() / jnp.maximum(weight.sum(), 1) for logp, weight in likelihoods(params, batch)]
     return (losses[0] + losses[1]) / 2
 
   def hidden(params, batch):

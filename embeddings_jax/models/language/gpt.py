@@ -160,8 +160,8 @@ def gpt(
     return {name: jnp.stack([total, valid.sum()]) for name, total in sums.items()}
 
   def log_likelihood(params, extra, batch):
-    _, found, _, valid = predicted(params, batch)
-    return found * valid
+    _, log_probs, _, valid = predicted(params, batch)
+    return log_probs * valid
 
   def hidden(params, batch, layers):
     return network.apply({"params": params}, batch["tokens"], layers, batch.get("parts"),
@@ -201,8 +201,8 @@ def gpt(
     return jax.lax.fori_loop(0, sample_length, one, start)[1]
 
   def embed_packed(params, extra, batch):
-    found = hidden(params, batch, needs_layers(pooling))
-    return pool_parts(found, batch["parts"], batch["slots"].shape[1], pooling).astype(jnp.float32)
+    layers = hidden(params, batch, needs_layers(pooling))
+    return pool_parts(layers, batch["parts"], batch["slots"].shape[1], pooling).astype(jnp.float32)
 
   outputs = {
       "embed_packed": embed_packed,

@@ -238,23 +238,23 @@ def _first_state(form, rng, batch, k, init, weights, means, covariances, missing
   for _ in range(2):
     center += (jnp.where(seen, x - center, 0) * weight[:, None]).sum(0) / number
   x = jnp.where(seen, x - center, 0)
-  given = None if means is None else given_start("means", means, (k, dim)) - center
-  centers = starting_centers(rng, init, x, weight, k, batch.get("label")) if given is None else given
+  initial_means = None if means is None else given_start("means", means, (k, dim)) - center
+  centers = starting_centers(rng, init, x, weight, k, batch.get("label")) if initial_means is None else initial_means
   nearest = squared_distances(x.T, centers).argmin(0)
   if "label" in batch:
     nearest = jnp.where(_observed(batch["label"], k), batch["label"], nearest)
   count = jnp.zeros(k).at[nearest].add(weight)
   offset = x - centers[nearest]
-  if given is None:  # One M step on the nearest center.
+  if initial_means is None:  # One M step on the nearest center.
     shift = jnp.zeros((k, dim)).at[nearest].add(offset * weight[:, None]) / jnp.maximum(count, 1e-30)[:, None]
     centers, offset = centers + shift, offset - shift[nearest]
   # All start from the pooled covariance, so that a center with few rows does not start as a spike.
   pooled = jnp.matmul((offset * weight[:, None]).T, offset, precision=HIGHEST) / weight.sum()
   start_weights = (count + 1) / (weight.sum() + k)
   start_covariances = form.keep(jnp.broadcast_to(pooled, (k, dim, dim)), jnp.full(k, 1 / k))
-  if given is not None and weights is not None:
+  if initial_means is not None and weights is not None:
     start_weights = given_start("weights", weights, (k,))
-  if given is not None and covariances is not None:
+  if initial_means is not None and covariances is not None:
     start_covariances = given_start("covariances", covariances, start_covariances.shape)
   return GMMState(
       step=jnp.zeros((), jnp.int32), center=center, weights=start_weights, offsets=centers,

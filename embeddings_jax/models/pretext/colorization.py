@@ -106,46 +106,47 @@ def colorization(
     """Returns g, Lab, the target ab of each place, the mask of valid images with color, and the new `extra`."""
     lab = _lab_of(batch["image"])
     mask = row_mask(batch) * has_color(lab, gray_threshold)
-    found, extra = applied(network, params, extra, {"image": lab[..., :1] / 100, "mask": mask},
-                           deterministic=deterministic, method="places")
-    return found, lab, cell_means(lab[..., 1:], *found.shape[1:3]), mask, extra
+    logits, extra = applied(network, params, extra, {"image": lab[..., :1] / 100, "mask": mask},
+                            deterministic=deterministic, method="places")
+    return logits, lab, cell_means(lab[..., 1:], *logits.shape[1:3]), mask, extra
 
-  def losses_of(found, target, counts):
+  def losses_of(logits, target, counts):
     """Returns losses of places, [n, h, w]."""
     if not by_class:
-      return jnp.square(found - target / AB_SCALE).sum(-1) / 2
-    return weighted_losses(found, target, bins, color.rarity_weights(color.smoothed_shares(counts, bins), rarity_mix))
+      return jnp.square(logits - target / AB_SCALE).sum(-1) / 2
+    weights = color.rarity_weights(color.smoothed_shares(counts, bins), rarity_mix)
+    return weighted_losses(logits, target, bins, weights)
 
   def loss_fn(params, extra, batch, rng):
     del rng  # There is nothing random here.
-    found, _, target, mask, extra = predicted(params, extra, batch)
+    logits, _, target, mask, extra = predicted(params, extra, batch)
     nearest = color.soft_targets(target, bins, 1)[0][..., 0]
     counts = extra["counts"].at[nearest].add(jnp.broadcast_to(mask[:, None, None], nearest.shape))
     valid = row_mask(batch)
     metrics = {"gray_fraction": masked_mean(1 - mask, valid), "bins_seen": (counts > 0).mean()}
-    return masked_mean(losses_of(found, target, counts), mask), (metrics, {**extra, "counts": counts})
+    return masked_mean(losses_of(logits, target, counts), mask), (metrics, {**extra, "counts": counts})
 
-  def colors_of(found, shape):
+  def colors_of(logits, shape):
     """Returns ab of the pixels."""
-    ab = color.annealed_mean(found, bins, temperature) if by_class else AB_SCALE * found
+    ab = color.annealed_mean(logits, bins, temperature) if by_class else AB_SCALE * logits
     return jax.image.resize(ab, (len(ab), *shape, 2), "bilinear")
 
   def measures(params, extra, batch):
-    found, lab, target, mask, _ = predicted(params, extra, batch, deterministic=True)
+    logits, lab, target, mask, _ = predicted(params, extra, batch, deterministic=True)
     nearest = color.soft_targets(lab[..., 1:], bins, 1)[0][..., 0]
     pixels = jnp.broadcast_to(mask[:, None, None], nearest.shape)
     shares = color.smoothed_shares(jnp.zeros(len(bins)).at[nearest].add(pixels), bins)
     weights = color.rarity_weights(shares, BALANCED_MIX)[nearest] * pixels
-    measured = {"pretext_loss": sums(losses_of(found, target, extra["counts"]), mask)}
-    for name, ab in (("", colors_of(found, lab.shape[1:3])), ("gray_", jnp.zeros_like(lab[..., 1:]))):
+    measured = {"pretext_loss": sums(losses_of(logits, target, extra["counts"]), mask)}
+    for name, ab in (("", colors_of(logits, lab.shape[1:3])), ("gray_", jnp.zeros_like(lab[..., 1:]))):
       right = closeness(ab, lab[..., 1:])
       measured[f"{name}raw_accuracy"] = sums(right, mask)
       measured[f"{name}balanced_accuracy"] = jnp.stack([(weights * right).sum(), weights.sum()])
     return measured
 
   def reconstruct(params, extra, batch):
-    found, lab, _, _, _ = predicted(params, extra, batch, deterministic=True)
-    ab = colors_of(found, lab.shape[1:3])
+    logits, lab, _, _, _ = predicted(params, extra, batch, deterministic=True)
+    ab = colors_of(logits, lab.shape[1:3])
     return {"original": unit(batch["image"]),
             "reconstructed": color.lab_to_rgb(jnp.concatenate([lab[..., :1], ab], -1))}
 

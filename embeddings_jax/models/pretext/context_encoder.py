@@ -127,10 +127,10 @@ def context_encoder(
     if discriminator:
       real, fake = (covered(x, 1 - masks) for x in (images, painted))
       fooled = masked_mean(jax.nn.softplus(-judged(jax.lax.stop_gradient(params), fake)), valid)
-      told = masked_mean(jax.nn.softplus(-judged(params, real)) +
-                         jax.nn.softplus(judged(params, jax.lax.stop_gradient(fake))), valid)
-      loss = (1 - adversarial_weight) * reconstruction + adversarial_weight * fooled + told
-      metrics |= {"adversarial_loss": fooled, "discriminator_loss": told}
+      adversarial_loss = masked_mean(jax.nn.softplus(-judged(params, real)) +
+                                     jax.nn.softplus(judged(params, jax.lax.stop_gradient(fake))), valid)
+      loss = (1 - adversarial_weight) * reconstruction + adversarial_weight * fooled + adversarial_loss
+      metrics |= {"adversarial_loss": fooled, "discriminator_loss": adversarial_loss}
     return loss, (metrics, extra)
 
   def measures(params, extra, batch):

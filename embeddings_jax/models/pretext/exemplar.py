@@ -129,17 +129,17 @@ def exemplar(
     mask = jnp.repeat(row_mask(batch), views)
     rows = {"image": side_by_side(examples(batch, rng)), "mask": mask}
     trunk = {name: value for name, value in params.items() if name != "classes"}
-    found, extra = applied(network, trunk, extra, rows, deterministic=False)
-    return found, mask, extra
+    embeddings, extra = applied(network, trunk, extra, rows, deterministic=False)
+    return embeddings, mask, extra
 
   def loss_fn(params, extra, batch, rng):
     if "number" not in batch:
       raise InputError("exemplar: the batch has no 'number' of each image; take pipeline=numbered_images")
-    found, mask, extra = projected(params, extra, batch, rng)
+    embeddings, mask, extra = projected(params, extra, batch, rng)
     labels = jnp.repeat(batch["number"], views)
     if loss == "triplet":
-      return triplet(unit_vectors(found), labels, mask=mask, margin=margin), ({}, extra)
-    logits = affine(nn.relu(found), **params["classes"])
+      return triplet(unit_vectors(embeddings), labels, mask=mask, margin=margin), ({}, extra)
+    logits = affine(nn.relu(embeddings), **params["classes"])
     metrics = {"accuracy": masked_mean((logits.argmax(-1) == labels).astype(jnp.float32), mask)}
     return masked_mean(cross_entropy(logits, labels), mask), (metrics, extra)
 

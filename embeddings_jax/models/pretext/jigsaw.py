@@ -169,9 +169,9 @@ def puzzle(
   if gray and image.shape[2] == 3:
     image = jnp.where(jax.random.bernoulli(rng_gray, gray), patch_layouts.gray_patch(image), image)
   corners = patch_layouts.tile_corners(rng_tiles, *image.shape[:2], cells, tile)
-  found = patch_layouts.tiles(image, corners, tile)
-  found = jax.vmap(patch_layouts.standardized_patch)(found) if standardize else found
-  return found, jax.random.randint(rng_order, (puzzles,), 0, num_permutations)
+  pieces = patch_layouts.tiles(image, corners, tile)
+  pieces = jax.vmap(patch_layouts.standardized_patch)(pieces) if standardize else pieces
+  return pieces, jax.random.randint(rng_order, (puzzles,), 0, num_permutations)
 
 
 def middle_tiles(images: Float[Array, "batch height width channels"], cells: int, tile: int) -> Float[

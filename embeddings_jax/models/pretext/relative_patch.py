@@ -159,7 +159,7 @@ def pair_examples(
   rng_corners, rng_labels, rng_patches = jax.random.split(rng, 3)
   corners = patch_layouts.neighbor_corners(rng_corners, *image.shape[:2], patch, gap, jitter)
   labels = jax.random.permutation(rng_labels, 8)[:pairs]
-  found = patch_layouts.tiles(image, jnp.concatenate([corners[:1], corners[1 + labels]]), patch)
+  patches = patch_layouts.tiles(image, jnp.concatenate([corners[:1], corners[1 + labels]]), patch)
 
   def changed(rng, one):
     rng_color, rng_whether, rng_side = jax.random.split(rng, 3)
@@ -173,7 +173,7 @@ def pair_examples(
       one = jnp.where(jax.random.bernoulli(rng_whether, downsample), small, one)
     return patch_layouts.standardized_patch(one) if standardize else one
 
-  return jax.vmap(changed)(jax.random.split(rng_patches, 1 + pairs), found), labels
+  return jax.vmap(changed)(jax.random.split(rng_patches, 1 + pairs), patches), labels
 
 
 def nine_patches(images: Float[Array, "batch height width channels"], patch: int) -> Float[

@@ -171,16 +171,16 @@ def finetune(
     options = {"deterministic": frozen or deterministic, "rngs": {} if deterministic else {"dropout": rng}}
     variables = variables_of(params, extra)
     if options["deterministic"] or len(variables) == 1:
-      found = encoder.apply(variables, rows, method=method, **options)
+      vectors = encoder.apply(variables, rows, method=method, **options)
     else:
       moving = [name for name in variables if name != "params"]
-      found, moved = encoder.apply(variables, rows, method=method, mutable=moving, **options)
+      vectors, moved = encoder.apply(variables, rows, method=method, mutable=moving, **options)
       extra = {**extra, **{name: {**extra[name], "encoder": value} for name, value in moved.items()}}
     if layers == "mix":
-      found = mixed_layers(found, **params["head"]["mix"])
+      vectors = mixed_layers(vectors, **params["head"]["mix"])
     elif layers == "concat":
-      found = jnp.moveaxis(found, 1, 2).reshape(len(found), found.shape[2], -1)
-    return found, extra
+      vectors = jnp.moveaxis(vectors, 1, 2).reshape(len(vectors), vectors.shape[2], -1)
+    return vectors, extra
 
   def valid_of(params, extra, rows) -> Bool[Array, "rows time"]:
     return encoder.apply(variables_of(params, extra), rows, method="valid")
@@ -205,17 +205,17 @@ def finetune(
       extra = {**extra, "batch_stats": {**extra["batch_stats"], "head": moved}}
     if not deterministic and task != "span":
       vectors = drop(vectors, rng_head, dropout)
-    found = affine(vectors, params["head"]["kernel"], params["head"]["bias"])
+    logits = affine(vectors, params["head"]["kernel"], params["head"]["bias"])
     if task == "span":
-      found = jnp.where(valid_of(params, extra, rows)[..., None], found, _NEVER)
+      logits = jnp.where(valid_of(params, extra, rows)[..., None], logits, _NEVER)
     elif task == "multiple_choice":
-      found = found.reshape(jax.tree.leaves(batch["inputs"])[0].shape[:2])
-    return found[:, 0] if task == "regression" else found, extra
+      logits = logits.reshape(jax.tree.leaves(batch["inputs"])[0].shape[:2])
+    return logits[:, 0] if task == "regression" else logits, extra
 
   def loss_fn(params, extra, batch, rng):
     rng, rng_auxiliary = jax.random.split(rng)
-    found, moved = predict(params, extra, batch, deterministic=False, rng=rng)
-    loss, metrics = task_loss(task, found, batch["targets"], row_mask(batch))
+    logits, moved = predict(params, extra, batch, deterministic=False, rng=rng)
+    loss, metrics = task_loss(task, logits, batch["targets"], row_mask(batch))
     if auxiliary:
       state = GradientState(jnp.zeros((), jnp.int32), params, extra, (), params)
       other = auxiliary.outputs["training_loss"](state, encoder_rows(batch, task), rng_auxiliary)
@@ -278,9 +278,9 @@ def standardized(
   """
   if deterministic:
     return NORM.apply({"batch_stats": statistics}, vectors, use_running_average=True), statistics
-  found, moved = NORM.apply({"batch_stats": statistics}, vectors, use_running_average=False, mask=valid[..., None],
-                            mutable=["batch_stats"])
-  return found, moved["batch_stats"]
+  scaled, moved = NORM.apply({"batch_stats": statistics}, vectors, use_running_average=False, mask=valid[..., None],
+                             mutable=["batch_stats"])
+  return scaled, moved["batch_stats"]
 
 
 def task_loss(

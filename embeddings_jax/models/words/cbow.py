@@ -138,8 +138,8 @@ def cbow(
     chunk: positions whose scores of the whole vocabulary are held at the same time (softmax).
     max_memory: GB that the full softmax may need.
   """
-  given = {"objective": objective, "context": context, "context_unit": context_unit}
-  for name, value in given.items():
+  options = {"objective": objective, "context": context, "context_unit": context_unit}
+  for name, value in options.items():
     if value not in CHOICES[name]:
       raise InputError(f"cbow: {name}={value!r}: must be one of {', '.join(CHOICES[name])}")
   for name, value in {"dim": dim, "window": window, "group": group, "shared_negatives": shared_negatives,

@@ -127,11 +127,11 @@ def glove(
   def init(rng, batch):
     del batch
     number = jnp.arange(num_rows) % size * num_groups + jnp.arange(num_rows) // size
-    there = number < vocab_size
+    valid = number < vocab_size
     start = lambda rng, shape: jax.random.uniform(rng, shape, jnp.float32, -0.5 / dim, 0.5 / dim)
     rngs = jax.random.split(rng, 4)
-    vectors = [jnp.where(there[:, None], start(key, (num_rows, dim)), 0) for key in rngs[:2]]
-    bias = [jnp.where(there, start(key, (num_rows,)), 0) for key in rngs[2:]]
+    vectors = [jnp.where(valid[:, None], start(key, (num_rows, dim)), 0) for key in rngs[:2]]
+    bias = [jnp.where(valid, start(key, (num_rows,)), 0) for key in rngs[2:]]
     if biases == "marginals":
       bias = [jnp.asarray(held), jnp.asarray(held)]
     ones = lambda *shape: jnp.ones(shape, jnp.float32)

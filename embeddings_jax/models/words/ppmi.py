@@ -164,14 +164,14 @@ def ppmi(
       places = (jnp.where(row_mask(batch) > 0, row, vocab_size), col)  # The padding comes last.
       multiply = lambda x: _product(values, *places, x)
       if symmetric:  # M'_ij is the similarity of the same count with the roles exchanged.
-        turned = matrix(state, batch, col, row)
-        multiply_transposed = lambda x: _product(turned, *places, x)
+        transposed = matrix(state, batch, col, row)
+        multiply_transposed = lambda x: _product(transposed, *places, x)
       else:
         multiply_transposed = lambda x: _product(values, *places, x, transposed=True)
       new = cycle(state, multiply, multiply_transposed, blocks)
-      found, size = jnp.maximum(new.values, 0), jnp.maximum((values * values).sum(), 1e-30)
-      residual = (new.residual / jnp.maximum(found, 1e-6 * found[0] + 1e-30))[:dim].max()
-      return new._replace(unexplained=jnp.maximum(1 - (found[:dim] ** 2).sum() / size, 0), residual=residual,
+      eigenvalues, size = jnp.maximum(new.values, 0), jnp.maximum((values * values).sum(), 1e-30)
+      residual = (new.residual / jnp.maximum(eigenvalues, 1e-6 * eigenvalues[0] + 1e-30))[:dim].max()
+      return new._replace(unexplained=jnp.maximum(1 - (eigenvalues[:dim] ** 2).sum() / size, 0), residual=residual,
                           converged=(residual < tol).astype(jnp.int32))
 
     state = jax.lax.cond(state.converged > 0, lambda state: state, one_cycle, state)

@@ -37,8 +37,8 @@ def attention(
     return jnp.swapaxes(_attend(query, key, value, seen), 1, 2), None
   weights = jax.nn.softmax(_scores(query, key, seen), axis=-1)
   kept = dropout(weights, rng, rate) if rate else weights
-  found = jnp.einsum("bhqk,bhkd->bhqd", kept.astype(value.dtype), value)
-  return jnp.swapaxes(found, 1, 2), weights if with_weights else None
+  output = jnp.einsum("bhqk,bhkd->bhqd", kept.astype(value.dtype), value)
+  return jnp.swapaxes(output, 1, 2), weights if with_weights else None
 
 
 def _scores(query, key, seen):
@@ -56,8 +56,8 @@ def _attend(query, key, value, seen):
 
 def _attend_forward(query, key, value, seen):
   weights = jax.nn.softmax(_scores(query, key, seen), axis=-1)
-  found = jnp.einsum("bhqk,bhkd->bhqd", weights.astype(value.dtype), value)
-  return found, (query, key, value, seen, weights)
+  output = jnp.einsum("bhqk,bhkd->bhqd", weights.astype(value.dtype), value)
+  return output, (query, key, value, seen, weights)
 
 
 def _attend_backward(saved, cotangent):
@@ -92,8 +92,8 @@ def _by_cudnn(query, key, value, valid, causal):
   elif time % 2:
     seen["key_value_seq_lengths"] = jnp.full(batch, time, jnp.int32)
   even = [jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (query, key, value)]
-  found = jax.nn.dot_product_attention(*even, is_causal=causal, implementation="cudnn", **seen)
-  return found[:, :query.shape[1]]
+  output = jax.nn.dot_product_attention(*even, is_causal=causal, implementation="cudnn", **seen)
+  return output[:, :query.shape[1]]
 
 
 def _over_heads(valid):

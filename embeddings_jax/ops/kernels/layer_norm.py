@@ -69,19 +69,19 @@ _normalized.defvjp(_forward, _backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _unit(x, epsilon, dtype, given):
-  return _unit_forward(x, epsilon, dtype, given)[0]
+def _unit(x, epsilon, dtype, output_dtype):
+  return _unit_forward(x, epsilon, dtype, output_dtype)[0]
 
 
-def _unit_forward(x, epsilon, dtype, given):
+def _unit_forward(x, epsilon, dtype, output_dtype):
   centered, _, rate = _statistics(x, epsilon)
   unit = (centered * rate).astype(dtype)
   return unit, (unit, rate)
 
 
-def _unit_backward(epsilon, dtype, given, saved, cotangent):
+def _unit_backward(epsilon, dtype, output_dtype, saved, cotangent):
   unit, rate = saved
-  return _along(cotangent.astype(jnp.float32), unit.astype(jnp.float32), rate, given),
+  return _along(cotangent.astype(jnp.float32), unit.astype(jnp.float32), rate, output_dtype),
 
 
 _unit.defvjp(_unit_forward, _unit_backward)

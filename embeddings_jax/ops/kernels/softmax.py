@@ -100,24 +100,24 @@ def _cross_entropy(queries, table, targets, weight, chunk, with_gradient):
     unnormalized = jnp.exp(scores - top)
     partition = unnormalized.sum(-1, keepdims=True)
     own = jnp.where(chosen, scores, 0).sum(-1)
-    found = own - (top + jnp.log(partition))[..., 0], (own >= top[..., 0]).astype(jnp.float32)
+    result = own - (top + jnp.log(partition))[..., 0], (own >= top[..., 0]).astype(jnp.float32)
     if not with_gradient:
-      return grad_table, found
+      return grad_table, result
     error = (share[..., None] * (unnormalized / partition - chosen)).astype(query.dtype)
     grad_table += product("bnv,bnd->vd", error, query)
-    return grad_table, (*found, product("bnv,vd->bnd", error, matrix))
+    return grad_table, (*result, product("bnv,vd->bnd", error, matrix))
 
   parts = (queries, targets, weight)
   start = jnp.zeros(table.shape if with_gradient else (), jnp.float32)
   if number == 1:
-    grad_table, found = one(start, parts)
+    grad_table, results = one(start, parts)
   else:
     cut = lambda x: jnp.moveaxis(jnp.pad(x, [(0, 0), (0, number * width - size)] + [(0, 0)] * (x.ndim - 2)).reshape(
         (num_blocks, number, width) + x.shape[2:]), 1, 0)
     join = lambda x: jnp.moveaxis(x, 0, 1).reshape((num_blocks, number * width) + x.shape[3:])[:, :size]
-    grad_table, found = jax.lax.scan(one, start, tuple(map(cut, parts)))
-    found = tuple(map(join, found))
-  log_likelihood, right, *grad_queries = found
+    grad_table, results = jax.lax.scan(one, start, tuple(map(cut, parts)))
+    results = tuple(map(join, results))
+  log_likelihood, right, *grad_queries = results
   value = -(weight * log_likelihood).sum(), log_likelihood, right
   return value, (grad_queries[0].astype(queries.dtype), grad_table.astype(table.dtype)) if with_gradient else None
 

@@ -86,8 +86,8 @@ def test_byte_pairs_may_begin_with_a_space(kind, name, tmp_path):
   bpe.add_special_tokens(["<s>", "</s>"])
   for spaced, expected in ((True, ["Ġa", "Ġb"]), (False, ["a", "Ġb"])):
     folder = write(tmp_path / name, {"tokenizer_class": name, "add_prefix_space": spaced}, bpe, kind)
-    found = tokens(folder, "a b")
-    assert found == (expected if kind == "gpt2" else ["<s>", *expected, "</s>"])
+    actual = tokens(folder, "a b")
+    assert actual == (expected if kind == "gpt2" else ["<s>", *expected, "</s>"])
 
 
 def test_byte_order_marks_and_carriage_returns_are_no_tokens(tmp_path):
@@ -196,8 +196,8 @@ def test_wordpiece_tokens_are_transformers(options, tmp_path):
       theirs = transformers.AutoTokenizer.from_pretrained(folder)
       ours = SubwordEncoder(load_tokenizer(folder), 64)
       for text in TEXTS:
-        found = ours.encode([text])["tokens"][0]
-        assert found[found >= 0].tolist() == theirs(text)["input_ids"], (config, text)
+        actual = ours.encode([text])["tokens"][0]
+        assert actual[actual >= 0].tolist() == theirs(text)["input_ids"], (config, text)
 
 
 @pytest.mark.parity
@@ -214,5 +214,5 @@ def test_byte_pair_tokens_are_transformers(kind, name, spaced, tmp_path):
   theirs = transformers.AutoTokenizer.from_pretrained(folder)
   ours = SubwordEncoder(load_tokenizer(folder), 200)
   for text in TEXTS:
-    found = ours.encode([text])["tokens"][0]
-    assert found[found >= 0].tolist() == theirs(text)["input_ids"], text
+    actual = ours.encode([text])["tokens"][0]
+    assert actual[actual >= 0].tolist() == theirs(text)["input_ids"], text

@@ -13,11 +13,11 @@ from embeddings_jax.types import Prepared
 
 def read(name, *, dataset=None, encoder=None, data_dir=None, cache_dir=None, allow_code=False, labels=""):
   """Reads an edge list, and the classes of its nodes from a file of `NODE CLASS` a line."""
-  found = read_graph(name)
-  matrix = sparse.csr_array((np.ones(len(found.indices)), found.indices, found.indptr)).toarray().astype(np.float32)
+  graph = read_graph(name)
+  matrix = sparse.csr_array((np.ones(len(graph.indices)), graph.indices, graph.indptr)).toarray().astype(np.float32)
   classes = dict(line.split() for line in pathlib.Path(labels).read_text().splitlines()) if labels else {}
-  return Dataset(name, "graph", list(found.names), fingerprint=content_digest([matrix]), beside={"adjacency": matrix},
-                 labels={"class": np.array([classes[node] for node in found.names])} if labels else {})
+  return Dataset(name, "graph", list(graph.names), fingerprint=content_digest([matrix]), beside={"adjacency": matrix},
+                 labels={"class": np.array([classes[node] for node in graph.names])} if labels else {})
 
 
 ACCEPTS = ("graph",)

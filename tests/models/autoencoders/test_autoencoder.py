@@ -46,9 +46,9 @@ def test_a_linear_denoising_autoencoder_is_the_wiener_filter():
   wiener = covariance @ np.linalg.inv(covariance + noise**2 * np.eye(12))
   decode, embed = model.outputs["decode"], model.embed
   read = lambda x: decode(state, embed(state, {"image": x.reshape(-1, 4, 3, 1)})).reshape(-1, 12)
-  origin, found = jax.jit(lambda: (read(jnp.zeros(12))[0], read(jnp.eye(12))))()
-  found = np.asarray(found - origin).T
-  assert np.linalg.norm(found - wiener) < 1e-2 * np.linalg.norm(wiener)
+  origin, actual = jax.jit(lambda: (read(jnp.zeros(12))[0], read(jnp.eye(12))))()
+  actual = np.asarray(actual - origin).T
+  assert np.linalg.norm(actual - wiener) < 1e-2 * np.linalg.norm(wiener)
   np.testing.assert_allclose(origin, x.mean(0) @ (np.eye(12) - wiener), atol=1e-2)
 
 
@@ -86,8 +86,8 @@ def test_the_penalty_is_that_of_jacfwd(activation):
   def both(state):
     jacobian = jax.vmap(jax.jacfwd(lambda x: plain.embed(state, {"image": x[None]})[0]))(x)
     losses = [model.outputs["training_loss"](state, {"image": x}, jax.random.key(0)) for model in (plain, penalized)]
-    found = jacobian_norm(lambda x: plain.embed(state, {"image": x}), x)
-    return jnp.square(jacobian).sum((1, 2, 3, 4)), found, losses
+    actual = jacobian_norm(lambda x: plain.embed(state, {"image": x}), x)
+    return jnp.square(jacobian).sum((1, 2, 3, 4)), actual, losses
 
   expected, found, losses = both(state)
   np.testing.assert_allclose(found, expected, rtol=1e-5)
@@ -101,8 +101,8 @@ def test_the_penalty_of_convolutions_is_that_of_finite_differences():
   embed = jax.jit(lambda x: model.embed(state, {"image": x}))
   shifted = x + 1e-2 * jnp.eye(16).reshape(16, 4, 4, 1)
   slopes = (embed(shifted) - embed(x)) / 1e-2
-  found = jax.jit(lambda x: jacobian_norm(embed, x))(x)
-  np.testing.assert_allclose(found, jnp.square(slopes).sum(), rtol=2e-2)
+  actual = jax.jit(lambda x: jacobian_norm(embed, x))(x)
+  np.testing.assert_allclose(actual, jnp.square(slopes).sum(), rtol=2e-2)
 
 
 def test_sparse_codes_keep_the_largest_units():
@@ -185,7 +185,7 @@ def test_200_updates_of_the_book_s_table_are_torch_s():
   theirs, model = torch_networks(torch), autoencoder(height=28, width=28, channels=1)
   state = model.init(jax.random.key(0), {"image": jnp.asarray(digits[:2])})._replace(params=from_torch(*theirs))
   optimizer = torch.optim.Adam([*theirs[0].parameters(), *theirs[1].parameters()], 5e-4)
-  expected, found, update = [], [], jax.jit(model.update)
+  expected, actual, update = [], [], jax.jit(model.update)
   for rows in order:
     pixels = torch.tensor(digits[rows].transpose(0, 3, 1, 2))
     optimizer.zero_grad()
@@ -195,9 +195,9 @@ def test_200_updates_of_the_book_s_table_are_torch_s():
     expected.append(loss.item())
   for rows in order:
     state, metrics = update(state, {"image": jnp.asarray(digits[rows])}, jax.random.key(0))
-    found.append(float(metrics["loss"]))
+    actual.append(float(metrics["loss"]))
   assert np.mean(expected[-20:]) < 0.5 * expected[0]
-  np.testing.assert_allclose(found[-20:], expected[-20:], rtol=1e-2)
+  np.testing.assert_allclose(actual[-20:], expected[-20:], rtol=1e-2)
 
 
 @pytest.mark.parametrize("options,message", [

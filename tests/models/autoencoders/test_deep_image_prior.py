@@ -44,19 +44,19 @@ def test_held_out_pixels_and_other_images_move_nothing():
   assert float(1 - state.kept.mean()) == pytest.approx(0.3, abs=0.06)
   outside = {"image": jnp.where(state.kept > 0, x, 1 - x)}
   other = {"image": x.at[1].set(1 - x[1])}
-  found, hidden, beside = (update(state, batch, jax.random.key(1)) for batch in ({"image": x}, outside, other))
-  jax.tree.map(np.testing.assert_array_equal, found[0].params, hidden[0].params)
-  assert hidden[1]["held_out_error"] != found[1]["held_out_error"]
-  jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[0], b[0]), found[0].params, beside[0].params)
-  assert any((a[1] != b[1]).any() for a, b in zip(*map(jax.tree.leaves, (found[0].params, beside[0].params))))
+  actual, hidden, beside = (update(state, batch, jax.random.key(1)) for batch in ({"image": x}, outside, other))
+  jax.tree.map(np.testing.assert_array_equal, actual[0].params, hidden[0].params)
+  assert hidden[1]["held_out_error"] != actual[1]["held_out_error"]
+  jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[0], b[0]), actual[0].params, beside[0].params)
+  assert any((a[1] != b[1]).any() for a, b in zip(*map(jax.tree.leaves, (actual[0].params, beside[0].params))))
 
 
 def test_the_best_step_is_kept_image_by_image():
   best = Best(jnp.array([1.0, 3.0]), jnp.array([4, 5]), jnp.zeros((2, 1, 1, 1)))
-  found = better(best, jnp.array([2.0, 2.0]), jnp.ones((2, 1, 1, 1)), jnp.int32(9), jnp.bool_(True))
-  np.testing.assert_array_equal(found.value, [1, 2])
-  np.testing.assert_array_equal(found.step, [4, 9])
-  np.testing.assert_array_equal(found.output.reshape(-1), [0, 1])
+  actual = better(best, jnp.array([2.0, 2.0]), jnp.ones((2, 1, 1, 1)), jnp.int32(9), jnp.bool_(True))
+  np.testing.assert_array_equal(actual.value, [1, 2])
+  np.testing.assert_array_equal(actual.step, [4, 9])
+  np.testing.assert_array_equal(actual.output.reshape(-1), [0, 1])
   early = better(best, jnp.array([0.0, 0.0]), jnp.ones((2, 1, 1, 1)), jnp.int32(9), jnp.bool_(False))
   np.testing.assert_array_equal(early.step, best.step)
 
@@ -86,10 +86,10 @@ def test_a_smooth_image_is_restored(task, least):
   step = lambda state, i: (model.update(state, batch, jax.random.fold_in(jax.random.key(2), i))[0], None)
   state = model.init(jax.random.key(0), batch)
   state = jax.jit(lambda state: jax.lax.scan(step, state, jnp.arange(200))[0])(state)
-  found = model.outputs["reconstruct"](state, batch)["reconstructed"]
-  assert float(psnr(clean, found)[0]) > least
+  actual = model.outputs["reconstruct"](state, batch)["reconstructed"]
+  assert float(psnr(clean, actual)[0]) > least
   if task == "denoise":
-    np.testing.assert_array_equal(found, model.outputs["components"](state)["by_held_out"])
+    np.testing.assert_array_equal(actual, model.outputs["components"](state)["by_held_out"])
     assert float(psnr(clean, state.mean)[0]) < least - 4 and state.by_held_out.step < 100
 
 

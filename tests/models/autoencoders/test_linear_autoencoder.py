@@ -27,12 +27,12 @@ def rows():
 @pytest.fixture(scope="module")
 def trained(rows):
   """Models and states, tied and not."""
-  found = {}
+  actual = {}
   for tied in (False, True):
     model = linear_autoencoder(num_features=D, dim=K, tied=tied, optimizer=optax.adam(optax.cosine_decay_schedule(
         3e-2, 800)))
-    found[tied] = model, train(model, array_source({"x": rows}), steps=800, steps_per_dispatch=100)
-  return found
+    actual[tied] = model, train(model, array_source({"x": rows}), steps=800, steps_per_dispatch=100)
+  return actual
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -68,9 +68,9 @@ def test_vectors_pixels_loss_and_gradients_are_transformers(
   noise = np.random.default_rng(1).random((6, rows * columns)).astype(np.float32)
   batch = images(6, *shape) | {"noise": jnp.asarray(noise)}
   pixels = torch.tensor(np.moveaxis(np.asarray(batch["image"], np.float32) / 255 * 2 - 1, -1, 1))
-  found = peer(pixel_values=pixels, noise=torch.tensor(noise))
+  actual = peer(pixel_values=pixels, noise=torch.tensor(noise))
   latent = peer.vit(pixel_values=pixels, noise=torch.tensor(noise)).last_hidden_state
-  found.loss.backward()
+  actual.loss.backward()
 
   order, visible = jnp.argsort(batch["noise"], 1), int(rows * columns * (1 - ratio))
   back = np.argsort(order, 1)
@@ -86,16 +86,16 @@ def test_vectors_pixels_loss_and_gradients_are_transformers(
     predicted, _ = jax.jit(lambda *given: network.apply({"params": params}, *given, visible, every=True))(
         batch["image"], order)
     np.testing.assert_allclose(np.take_along_axis(np.asarray(predicted), back[..., None], 1),
-                               found.logits.detach().numpy(), atol=1e-5)
+                               actual.logits.detach().numpy(), atol=1e-5)
     model = mae(**hyper, **others)
     state = initial(model, batch)
     assert jax.tree.structure(state.params) == jax.tree.structure(params)
     state = state._replace(params=params)
     mask = jax.jit(model.outputs["reconstruct"])(state, batch)["mask"]
-    np.testing.assert_array_equal(mask, found.mask.numpy())
+    np.testing.assert_array_equal(mask, actual.mask.numpy())
     loss_of = lambda params: model.outputs["loss"](state._replace(params=params), batch)
     loss, gradients = jax.jit(jax.value_and_grad(loss_of))(params)
-  assert float(loss) == pytest.approx(found.loss.item(), rel=1e-6)
+  assert float(loss) == pytest.approx(actual.loss.item(), rel=1e-6)
 
   with torch.no_grad():
     for value in peer.parameters():
@@ -203,12 +203,12 @@ def test_reconstructions():
   for norm_pix, mean, std in ((True, 0.5, 0.5), (False, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4))):
     model = mae(**TINY, norm_pix=norm_pix, pixel_mean=mean, pixel_std=std)
     state = initial(model, batch)
-    found = jax.tree.map(np.asarray, jax.jit(model.outputs["reconstruct"])(state, batch))
+    actual = jax.tree.map(np.asarray, jax.jit(model.outputs["reconstruct"])(state, batch))
     original = np.asarray(batch["image"], np.float32) / 255
-    np.testing.assert_allclose(found["original"], original, rtol=1e-6)
-    masked = np.asarray(fold(jnp.asarray(np.repeat(found["mask"][..., None], 12, 2)), 2, (6, 8, 3))) > 0
-    np.testing.assert_array_equal(found["masked"], np.where(masked, 0.5, found["original"]))
-    np.testing.assert_array_equal(found["reconstructed"][~masked], found["original"][~masked])
+    np.testing.assert_allclose(actual["original"], original, rtol=1e-6)
+    masked = np.asarray(fold(jnp.asarray(np.repeat(actual["mask"][..., None], 12, 2)), 2, (6, 8, 3))) > 0
+    np.testing.assert_array_equal(actual["masked"], np.where(masked, 0.5, actual["original"]))
+    np.testing.assert_array_equal(actual["reconstructed"][~masked], actual["original"][~masked])
     order = jnp.argsort(batch["noise"], 1)
     network = network_of(TINY, pixel_mean=mean, pixel_std=std)
     patches = np.asarray(jax.jit(lambda order, network=network, state=state: network.apply(
@@ -218,7 +218,7 @@ def test_reconstructions():
     if norm_pix:
       patches = patches * target.std(-1, ddof=1, keepdims=True) + target.mean(-1, keepdims=True)
     expected = np.clip(np.asarray(fold(jnp.asarray(patches), 2, (6, 8, 3))) * std + mean, 0, 1)
-    np.testing.assert_allclose(found["reconstructed"][masked], expected[masked], atol=1e-4)
+    np.testing.assert_allclose(actual["reconstructed"][masked], expected[masked], atol=1e-4)
 
 
 def test_embeddings_are_of_the_whole_picture():
@@ -239,10 +239,10 @@ def test_pictures_are_cropped_and_flipped_in_updates_alone():
   ops = compose(horizontal_flip(), random_resized_crop(8, scale=(0.3, 1.0), method="bicubic"))
   views = augmented(ops, jax.random.split(rng)[1], batch["image"])
   expected = jax.jit(plain.outputs["loss"])(state, batch | {"image": views})
-  found = jax.jit(changed.update)(state, batch, rng)[1]["loss"]
-  assert float(found) == pytest.approx(float(expected), rel=1e-5)
+  actual = jax.jit(changed.update)(state, batch, rng)[1]["loss"]
+  assert float(actual) == pytest.approx(float(expected), rel=1e-5)
   still = [float(jax.jit(model.outputs["loss"])(state, batch)) for model in (changed, plain)]
-  assert still[0] == still[1] and abs(still[0] - float(found)) > 1e-4
+  assert still[0] == still[1] and abs(still[0] - float(actual)) > 1e-4
   with pytest.raises(InputError, match="crops are square, the images have 6 x 8 pixels"):
     changed.update(state, images(2, 6, 8, 1), rng)
 
@@ -280,9 +280,9 @@ def test_tensor_parallel_equals_one_device(mesh_of):
   model = mae(**TINY | dict(num_layers=1, num_heads=2), optimizer=optax.adam(1e-3))
   losses = {}
   for spec in ("data:1", "data:2,fsdp:2,model:2"):
-    found = losses[spec] = []
+    actual = losses[spec] = []
     state = train(model, source, steps=6, mesh=mesh_of(spec), log_every=1,
-                  write=lambda step, record, found=found: found.append(record["loss"]))
+                  write=lambda step, record, actual=actual: actual.append(record["loss"]))
   np.testing.assert_allclose(*losses.values(), rtol=1e-5)
   for part in ("encoder", "decoder"):
     spec = state.params[part]["layers"]["qkv"]["kernel"].sharding.spec

@@ -32,8 +32,8 @@ def test_it_begins_with_the_guess_and_its_loss_is_of_clean_images(task):
   degradation = Degradation(task, **TASKS[task])
   observed, mask = degradation.observe(jax.random.key(4), x)
   expected = float(mse(x, degradation.guess(observed, mask)).mean())
-  found = float(model.outputs["training_loss"](state, {"image": x}, jax.random.key(4)))
-  assert found == pytest.approx(expected, rel=1e-5)
+  actual = float(model.outputs["training_loss"](state, {"image": x}, jax.random.key(4)))
+  assert actual == pytest.approx(expected, rel=1e-5)
   assert expected > 1e-4
 
 
@@ -52,8 +52,8 @@ def trained(model, steps, rows=16):
 def test_it_learns_to_restore_waves(task, gain):
   model = restoration(**TINY, task=task, **TASKS[task], optimizer=optax.adam(optax.cosine_decay_schedule(1e-2, 300)))
   state, batch = trained(model, 300), {"image": waves(100, seed=1)}
-  found = {name: float(total / count) for name, (total, count) in model.outputs["measures"](state, batch).items()}
-  assert found["reconstruction_loss"] < 10 ** (-gain / 10) * found["observation_loss"]
+  actual = {name: float(total / count) for name, (total, count) in model.outputs["measures"](state, batch).items()}
+  assert actual["reconstruction_loss"] < 10 ** (-gain / 10) * actual["observation_loss"]
   if task == "inpaint":
     degradation = Degradation(task)
     observed, mask = degradation.observe(jax.random.key(0), batch["image"])

@@ -51,11 +51,11 @@ def test_the_loss_is_minus_the_bound(likelihood, scale):
       "discretized_logistic": lambda: np.log(upper - lower),
       "squared": lambda: stats.norm(mean, np.sqrt(D / 2000)).logpdf(x)}[likelihood]().sum() / len(x)
   kl = 0.5 * (np.square(codes) + np.exp(-40) + 40 - 1).sum(1).mean()
-  found = float(loss(state, batch, jax.random.key(0)))
-  assert found == pytest.approx(kl - density, rel=1e-5)
+  actual = float(loss(state, batch, jax.random.key(0)))
+  assert actual == pytest.approx(kl - density, rel=1e-5)
   if likelihood == "squared":  # The book's, up to a constant.
     book = 1000 * np.square(x - mean).mean() + kl
-    assert found == pytest.approx(book + D / 2 * np.log(2 * np.pi * D / 2000), rel=1e-5)
+    assert actual == pytest.approx(book + D / 2 * np.log(2 * np.pi * D / 2000), rel=1e-5)
 
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "discretized_logistic"])
@@ -139,14 +139,14 @@ def test_beta_warms_up_and_free_bits_bound_each_unit_from_below():
   _, metrics = jax.jit(plain.update)(state, batch, jax.random.key(0))
   update = jax.jit(warm.update)
   for _ in range(5):
-    state, found = update(state, batch, jax.random.key(0))
-    losses.append(float(found["loss"] - metrics["reconstruction"]) / float(metrics["kl"]))
+    state, actual = update(state, batch, jax.random.key(0))
+    losses.append(float(actual["loss"] - metrics["reconstruction"]) / float(metrics["kl"]))
   np.testing.assert_allclose(losses, [0.5, 1, 1.5, 2, 2], rtol=1e-3)
   state = initial(free)
   state.params["encoder"] = jax.tree.map(jnp.zeros_like, state.params["encoder"])  # The prior itself.
-  _, found = jax.jit(free.update)(state, batch, jax.random.key(0))
-  assert float(found["loss"] - found["reconstruction"]) == pytest.approx(2 * 0.3, rel=1e-4)
-  assert found["kl"] == 0 and found["collapsed"] == 1 and found["active_units"] == 0
+  _, actual = jax.jit(free.update)(state, batch, jax.random.key(0))
+  assert float(actual["loss"] - actual["reconstruction"]) == pytest.approx(2 * 0.3, rel=1e-4)
+  assert actual["kl"] == 0 and actual["collapsed"] == 1 and actual["active_units"] == 0
   assert metrics["collapsed"] == (metrics["kl"] < 0.1)
 
 

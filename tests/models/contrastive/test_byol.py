@@ -63,9 +63,9 @@ def test_target_follows_and_ends_by_standing_still():
     state, _ = update(old, {"image": x}, jax.random.key(k))
     decay = 1 - 0.5 * (np.cos(np.pi * min(k, 4) / 4) + 1) / 2
     for name in ("encoder", "projector"):
-      slow, fast, found = (jax.tree.leaves(tree[name]) for tree in (old.extra["target"], state.params,
+      slow, fast, actual = (jax.tree.leaves(tree[name]) for tree in (old.extra["target"], state.params,
                                                                      state.extra["target"]))
-      for a, b, c in zip(slow, fast, found, strict=True):
+      for a, b, c in zip(slow, fast, actual, strict=True):
         np.testing.assert_allclose(c, decay * a + (1 - decay) * b, rtol=1e-5, atol=1e-6)
   assert decay == 1 and "predictor" not in state.extra["target"]
 

@@ -30,8 +30,8 @@ def test_loss_is_that_of_the_other_view_among_all():
     return views, network.apply(variables, {"image": jnp.concatenate(views)}, deterministic=False,
                                 mutable=["batch_stats"])
 
-  views, (found, moved) = apply({"params": state.params, **state.extra}, jax.random.key(1))
-  z = np.asarray(found["z"], np.float64)
+  views, (actual, moved) = apply({"params": state.params, **state.extra}, jax.random.key(1))
+  z = np.asarray(actual["z"], np.float64)
   z /= np.linalg.norm(z, axis=1, keepdims=True)
   terms = np.exp(z @ z.T / 0.3)
   np.fill_diagonal(terms, 0)

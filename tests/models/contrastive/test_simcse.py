@@ -84,8 +84,8 @@ def test_a_sentence_s_views_differ_by_dropout_alone():
     started(still, tokens["tokens"])
   twice = jnp.stack([tokens["tokens"]] * 2, 1)
   state = started(still, twice)
-  _, found = jax.jit(still.update)(state, {"tokens": twice}, jax.random.key(1))
-  np.testing.assert_allclose(found["alignment"], 0, atol=1e-6)
+  _, actual = jax.jit(still.update)(state, {"tokens": twice}, jax.random.key(1))
+  np.testing.assert_allclose(actual["alignment"], 0, atol=1e-6)
 
 
 def test_projection_is_of_training_alone_unless_always():

@@ -44,9 +44,9 @@ def test_loss_and_gradient_are_torch_s():
   loss.backward()
   np.testing.assert_allclose(metrics["loss"], loss.item(), rtol=1e-4)
   moved = jax.tree.map(lambda a, b: np.asarray(a - b), ours, new.params["predictor"])
-  for found, expected in ((moved["dense_0"]["kernel"].T, predictor[0].weight), (moved["dense_1"]["bias"],
+  for actual, expected in ((moved["dense_0"]["kernel"].T, predictor[0].weight), (moved["dense_1"]["bias"],
                           predictor[3].bias), (moved["norm_0"]["scale"], predictor[1].weight)):
-    assert np.abs(found - expected.grad.numpy()).max() <= 1e-3 * expected.grad.abs().max()
+    assert np.abs(actual - expected.grad.numpy()).max() <= 1e-3 * expected.grad.abs().max()
 
 
 def test_no_gradient_goes_through_the_vectors_that_are_predicted():

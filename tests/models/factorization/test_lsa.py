@@ -83,12 +83,12 @@ SMALL = dict(dim=6, block=6, basis=40, num_oversamples=6, tol=1e-4)
 
 
 @pytest.fixture(scope="module")
-def found(bags):
+def actual(bags):
   return solve(bags, **SMALL)
 
 
-def test_values_and_vectors_are_those_of_scipy_and_scikit_learn(bags, found, texts):
-  model, state, records, _ = found
+def test_values_and_vectors_are_those_of_scipy_and_scikit_learn(bags, actual, texts):
+  model, state, records, _ = actual
   matrix = weighted(counts_of(bags), "tf-idf", True)
   values = np.sort(svds(matrix, k=6)[1])[::-1]
   np.testing.assert_allclose(state.values, values, rtol=1e-5)
@@ -123,20 +123,20 @@ def test_weights_are_those_of_the_formulas(bags, texts, weighting, unit):
     np.testing.assert_allclose(theirs, expected, rtol=1e-6)
 
 
-def test_batches_from_the_disk_give_the_same(bags, found):
+def test_batches_from_the_disk_give_the_same(bags, actual):
   _, state, records, _ = solve(bags, batch_size=2, passes=60, **SMALL)
-  np.testing.assert_allclose(state.values, found[1].values, rtol=1e-5)
-  np.testing.assert_allclose(state.components, found[1].components, atol=1e-3)
+  np.testing.assert_allclose(state.values, actual[1].values, rtol=1e-5)
+  np.testing.assert_allclose(state.components, actual[1].components, atol=1e-3)
   assert records[-1]["converged"] == 1
   # A pass is 4 batches, and 40 // 6 passes fill the basis.
   assert all(record["loss"] == 1 for record in records[:23]) and records[23]["loss"] < 1
 
 
 @pytest.mark.parametrize("batch_size", [0, 8])
-def test_eight_devices_find_the_same(bags, found, mesh_of, batch_size):
+def test_eight_devices_find_the_same(bags, actual, mesh_of, batch_size):
   _, state, _, _ = solve(bags, batch_size=batch_size, passes=60, mesh=mesh_of("data:4,model:2"), **SMALL)
-  np.testing.assert_allclose(state.values, found[1].values, rtol=1e-5)
-  np.testing.assert_allclose(state.components, found[1].components, atol=1e-3)
+  np.testing.assert_allclose(state.values, actual[1].values, rtol=1e-5)
+  np.testing.assert_allclose(state.components, actual[1].components, atol=1e-3)
 
 
 def test_no_collective_grows_with_the_documents(mesh_of):
@@ -203,8 +203,8 @@ def test_powers_put_the_values_on_either_side(bags, texts):
     assert errors == sorted(errors, reverse=True) and errors[-1] < 1e-3 < 0.05 * errors[0]
 
 
-def test_words_that_are_unknown_and_their_order_change_nothing(bags, found, texts):
-  model, state, _, _ = found
+def test_words_that_are_unknown_and_their_order_change_nothing(bags, actual, texts):
+  model, state, _, _ = actual
   turned = [" ".join(["unheard-of", *text.split()[::-1]]) for text in texts]
   np.testing.assert_array_equal(model.embed(state, encoded(bags, turned)), model.embed(state, encoded(bags, texts)))
 
@@ -220,10 +220,10 @@ def test_what_cannot_be_is_said(options, message):
 
 
 @pytest.mark.parity
-def test_singular_values_are_gensims(bags, found):
+def test_singular_values_are_gensims(bags, actual):
   from gensim.matutils import Dense2Corpus
   from gensim.models import LsiModel
 
   matrix = weighted(counts_of(bags), "tf-idf", True)
   theirs = LsiModel(Dense2Corpus(matrix, documents_columns=False), num_topics=6, power_iters=20, extra_samples=60)
-  np.testing.assert_allclose(found[1].values, theirs.projection.s[:6], rtol=1e-4)
+  np.testing.assert_allclose(actual[1].values, theirs.projection.s[:6], rtol=1e-4)

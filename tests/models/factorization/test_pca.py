@@ -65,8 +65,8 @@ def test_components_are_scikit_learns(reference, solver, batch_size):
   assert records[-1]["loss"] == pytest.approx(left, rel=1e-3)
   if not batch_size:
     assert float(model.outputs["loss"](state, batch)) == pytest.approx(left, rel=1e-3)
-    found = model.outputs["components"](state)
-    np.testing.assert_allclose(found["singular_values"], reference.singular_values_, rtol=1e-5)
+    actual = model.outputs["components"](state)
+    np.testing.assert_allclose(actual["singular_values"], reference.singular_values_, rtol=1e-5)
 
 
 def test_incremental_is_scikit_learns(monkeypatch):
@@ -89,9 +89,9 @@ def test_without_centering_it_is_the_truncated_svd():
   x = cloud(offset=2)
   expected = TruncatedSVD(K, algorithm="arpack").fit(x.astype(np.float64))
   model, state, _ = fit(x, center=False)
-  found = model.outputs["components"](state)
-  np.testing.assert_allclose(found["singular_values"], expected.singular_values_, rtol=1e-4)
-  np.testing.assert_allclose(np.abs(found["components"] @ expected.components_.T), np.eye(K), atol=1e-3)
+  actual = model.outputs["components"](state)
+  np.testing.assert_allclose(actual["singular_values"], expected.singular_values_, rtol=1e-4)
+  np.testing.assert_allclose(np.abs(actual["components"] @ expected.components_.T), np.eye(K), atol=1e-3)
   assert not state.mean.any()
 
 

@@ -58,8 +58,8 @@ def model_of(bags, **options):
 
 
 def parts(model, state):
-  found = model.outputs["components"](state)
-  return (np.asarray(found[name], np.float64) for name in ("beta", "theta"))
+  actual = model.outputs["components"](state)
+  return (np.asarray(actual[name], np.float64) for name in ("beta", "theta"))
 
 
 def numpy_em(counts, beta, theta, power=1.0):
@@ -84,9 +84,9 @@ def trained(small):
   state = jax.jit(model.init)(jax.random.key(0), small.batch)
   update, states, metrics = jax.jit(model.update), [state], []
   for _ in range(40):
-    state, found = update(state, small.batch, None)
+    state, actual = update(state, small.batch, None)
     states.append(state)
-    metrics.append(jax.tree.map(float, found))
+    metrics.append(jax.tree.map(float, actual))
   return model, states, metrics
 
 
@@ -99,8 +99,8 @@ def test_every_iteration_is_the_plain_loop_s(small, trained):
     assert metrics[i]["perplexity"] == pytest.approx(np.exp(loss), rel=1e-4)
     beta, theta = numpy_em(small.counts, beta, theta)
     if i < 5 or i == 39:
-      found = parts(model, states[i + 1])
-      for ours, expected in zip(found, (beta, theta)):
+      actual = parts(model, states[i + 1])
+      for ours, expected in zip(actual, (beta, theta)):
         np.testing.assert_allclose(ours, expected, atol=2e-4)
 
 
@@ -195,9 +195,9 @@ def test_folding_in_finds_the_best_mixture_of_fixed_topics(small, trained):
     sums = (small.counts[:6, :, None] * joint / joint.sum(2, keepdims=True)).sum(1)
     expected[:5] = (sums / np.maximum(sums.sum(1, keepdims=True), 1e-300))[:5]
   np.testing.assert_allclose(theta, expected, atol=1e-3)
-  found = longer.outputs["log_likelihood"](state, small.bags.encoder.encode(texts))
+  actual = longer.outputs["log_likelihood"](state, small.bags.encoder.encode(texts))
   scores = (small.counts[:6] * np.log(expected @ beta)).sum(1)
-  np.testing.assert_allclose(found, scores, rtol=1e-4, atol=1e-4)
+  np.testing.assert_allclose(actual, scores, rtol=1e-4, atol=1e-4)
   loss = longer.outputs["loss"](state, small.bags.encoder.encode(texts))
   assert float(loss) == pytest.approx(-scores.sum() / small.counts[:6].sum(), rel=1e-4)
 
@@ -229,7 +229,7 @@ def test_tempering_lowers_the_held_out_perplexity(tmp_path):
   counts, *_ = planted(documents=60, words=60, length=20, seed=1)
   bags = bags_of(counts, tmp_path)
   batch = jax.tree.map(jnp.asarray, bag_source(bags, held_out=0.2).batch_at(0))
-  found = {}
+  actual = {}
   for tempering in (1.0, 0.8):
     model = model_of(bags, tempering=tempering, num_topics=12, tol=1e-4)
     state, update, seen = jax.jit(model.init)(jax.random.key(0), batch), jax.jit(model.update), []
@@ -237,8 +237,8 @@ def test_tempering_lowers_the_held_out_perplexity(tmp_path):
       state, metrics = update(state, batch, None)
       seen.append([float(metrics[name]) for name in ("held_out_perplexity", "inverse_temperature", "perplexity")])
     assert int(state.converged) and len(seen) < 200
-    found[tempering] = np.array(seen)
-  plain, tempered = found[1.0], found[0.8]
+    actual[tempering] = np.array(seen)
+  plain, tempered = actual[1.0], actual[0.8]
   stopped = len(plain)
   np.testing.assert_allclose(tempered[:stopped], plain, rtol=1e-5)  # Until it stops, tempered EM is plain EM.
   assert plain[-1, 0] >= plain[-2, 0] * (1 - 1e-3) and (np.diff(plain[:-1, 0]) < 0).all()
@@ -263,8 +263,8 @@ def test_fractional_counts_are_weights(small, trained, tmp_path):
   assert half.encoder.vocabulary.words == small.bags.encoder.vocabulary.words
   model, states, metrics = trained
   batch = jax.tree.map(jnp.asarray, bag_source(half).batch_at(0))
-  state, found = jax.jit(model.update)(states[3], batch, None)
-  assert float(found["loss"]) == pytest.approx(metrics[3]["loss"], rel=1e-5)
+  state, actual = jax.jit(model.update)(states[3], batch, None)
+  assert float(actual["loss"]) == pytest.approx(metrics[3]["loss"], rel=1e-5)
   np.testing.assert_allclose(state.beta, states[4].beta, atol=1e-6)
 
 

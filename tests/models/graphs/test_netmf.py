@@ -48,8 +48,8 @@ def check_vectors(state, metrics, matrix, dim):
   order = np.argsort(-abs(values))[:dim]
   expected = vectors[:, order] * np.sqrt(abs(values[order]))
   np.testing.assert_allclose(state.values, values[order], rtol=1e-4)
-  found = np.asarray(state.vectors[:-1])
-  np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=2e-3 * np.abs(matrix).max())
+  actual = np.asarray(state.vectors[:-1])
+  np.testing.assert_allclose(actual @ actual.T, expected @ expected.T, atol=2e-3 * np.abs(matrix).max())
   np.testing.assert_allclose(metrics["loss"], 1 - (values[order]**2).sum() / (matrix**2).sum(), atol=1e-4)
   left = np.linalg.svd(matrix)[1][:dim]  # As singular values.
   np.testing.assert_allclose(abs(np.asarray(state.values)), left, rtol=1e-4)
@@ -58,8 +58,8 @@ def check_vectors(state, metrics, matrix, dim):
 def test_the_matrix_is_the_dense_formula():
   adjacency = nx.to_numpy_array(graph_with_a_loop())
   degree = adjacency.sum(1)
-  found = log_matrix(jnp.asarray(adjacency, jnp.float32), jnp.asarray(1 / degree, jnp.float32), 10, degree.sum() / 2)
-  np.testing.assert_allclose(found, dense(adjacency, 10, 2.0), atol=1e-5)
+  actual = log_matrix(jnp.asarray(adjacency, jnp.float32), jnp.asarray(1 / degree, jnp.float32), 10, degree.sum() / 2)
+  np.testing.assert_allclose(actual, dense(adjacency, 10, 2.0), atol=1e-5)
 
 
 def test_exact_vectors_are_those_of_the_dense_formula():
@@ -102,8 +102,8 @@ def test_isolated_nodes_get_zeros_and_change_nothing(solver):
   graph.add_nodes_from(range(100, 130))
   state = solve(graph, solver=solver)[0]
   assert not np.asarray(state.vectors[40:]).any()
-  found, expected = (np.asarray(each.vectors[:40]) for each in (state, alone))
-  np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-2)
+  actual, expected = (np.asarray(each.vectors[:40]) for each in (state, alone))
+  np.testing.assert_allclose(actual @ actual.T, expected @ expected.T, atol=1e-2)
 
 
 def test_shuffled_nodes_give_the_same_gram_matrix():
@@ -153,8 +153,8 @@ def test_a_copy_of_a_node_is_projected_to_its_vector(options):
   around = np.full((2, 16), -1)
   for row, node in enumerate((3, 25)):
     around[row, :graph.degree(node)] = list(graph[node])
-  found = jax.jit(model.embed)(state, {"node": jnp.array([-1, -1]), "neighbors": jnp.asarray(around)})
-  np.testing.assert_allclose(found, state.vectors[jnp.array([3, 25])], atol=5e-3)
+  actual = jax.jit(model.embed)(state, {"node": jnp.array([-1, -1]), "neighbors": jnp.asarray(around)})
+  np.testing.assert_allclose(actual, state.vectors[jnp.array([3, 25])], atol=5e-3)
 
 
 def test_the_library_and_new_nodes(tmp_path):

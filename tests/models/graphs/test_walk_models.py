@@ -43,9 +43,9 @@ def test_walks_of_training_are_those_of_the_corpus(p, q):
   """Walk i is a function of the graph, the seed and i alone, whatever the batch."""
   data = prepared()
   model = build(node2vec, data, p=p, q=q)
-  found = np.concatenate([jax.jit(model.outputs["walks"])(None, batch_of(data, step)) for step in range(4)])
+  actual = np.concatenate([jax.jit(model.outputs["walks"])(None, batch_of(data, step)) for step in range(4)])
   expected = np.concatenate(list(draw(data.dataset.graph, num_walks=2, length=9, p=p, q=q, seed=5)))
-  np.testing.assert_array_equal(found[:128], expected[:128])
+  np.testing.assert_array_equal(actual[:128], expected[:128])
 
 
 def test_the_walk_of_the_issue_has_its_pairs():
@@ -145,9 +145,9 @@ def test_two_communities_come_apart(loss):
                data_options={"num_walks": 20, "walk_length": 12}, walks_per_step=8, batch_size=32,
                  optimizer={"learning_rate": 0.05})
   # Vectors of skip-gram share a direction, which is taken away.
-  found = run.embed([*graph.nodes, ("new", list(range(10)))])
-  found -= found[:-1].mean(0)
-  vectors = found / np.linalg.norm(found, axis=1, keepdims=True)
+  actual = run.embed([*graph.nodes, ("new", list(range(10)))])
+  actual -= actual[:-1].mean(0)
+  vectors = actual / np.linalg.norm(actual, axis=1, keepdims=True)
   cosine = vectors @ vectors.T
   same = np.arange(40)[:, None] // 20 == np.arange(40) // 20
   assert cosine[:40, :40][same & ~np.eye(40, dtype=bool)].mean() > cosine[:40, :40][~same].mean() + 0.4
@@ -207,7 +207,7 @@ def test_weights_change_the_walks():
   graph.add_weighted_edges_from([("a", "b", 1.0), ("b", "c", 9.0)])
   data = prepared(graph, num_walks=2000, walk_length=4, batch_size=6000)
   model = build(deepwalk, data, walks_per_step=6000, window=2)
-  found = np.asarray(jax.jit(model.outputs["walks"])(None, batch_of(data)))
-  after = found[:, 1:][found[:, :-1] == 1]
+  actual = np.asarray(jax.jit(model.outputs["walks"])(None, batch_of(data)))
+  after = actual[:, 1:][actual[:, :-1] == 1]
   assert abs((after == 2).mean() - 0.9) < 4 * np.sqrt(0.09 / len(after))
   assert coordinates(data.dataset.graph)[2].tolist() == [1, 1, 9, 9]

@@ -64,10 +64,10 @@ def test_logits_loss_and_gradients_are_transformers(vocab_size, dim, layers, hea
     chosen = np.asarray(masked.weights[row]) > 0
     labels[row, np.asarray(masked.positions[row])[chosen]] = np.asarray(masked.targets[row])[chosen]
   tensor = lambda x: torch.tensor(np.asarray(x).astype(np.int64))
-  found = peer(input_ids=tensor(jnp.maximum(masked.tokens, 0)), attention_mask=tensor(masked.tokens >= 0),
-               token_type_ids=tensor(batch["segments"]), labels=tensor(labels),
-               next_sentence_label=tensor(1 - batch["is_next"]))
-  found.loss.backward()
+  actual = peer(input_ids=tensor(jnp.maximum(masked.tokens, 0)), attention_mask=tensor(masked.tokens >= 0),
+                token_type_ids=tensor(batch["segments"]), labels=tensor(labels),
+                next_sentence_label=tensor(1 - batch["is_next"]))
+  actual.loss.backward()
 
   with jax.default_matmul_precision("highest"):
     trunk = {key: hyper[key] for key in ("vocab_size", "dim", "num_layers", "num_heads", "mlp_dim", "max_length",
@@ -75,15 +75,15 @@ def test_logits_loss_and_gradients_are_transformers(vocab_size, dim, layers, hea
     everywhere = jnp.tile(jnp.arange(length), (6, 1))
     words, follows = jax.jit(Bert(trunk).apply)({"params": params}, masked.tokens, batch["segments"], everywhere)
     valid = np.asarray(masked.tokens) >= 0
-    np.testing.assert_allclose(np.asarray(words)[valid], found.prediction_logits.detach().numpy()[valid], atol=1e-5)
-    np.testing.assert_allclose(follows, found.seq_relationship_logits.detach().numpy(), atol=1e-5)
+    np.testing.assert_allclose(np.asarray(words)[valid], actual.prediction_logits.detach().numpy()[valid], atol=1e-5)
+    np.testing.assert_allclose(follows, actual.seq_relationship_logits.detach().numpy(), atol=1e-5)
 
     model = bert(mask_id=MASK, special_ids=SPECIAL, **trunk)
     state = jax.jit(model.init)(jax.random.key(0), batch)
     assert jax.tree.structure(state.params) == jax.tree.structure(params)
     loss_of = lambda params: model.outputs["loss"](state._replace(params=params), batch)
     loss, gradients = jax.jit(jax.value_and_grad(loss_of))(params)
-  assert float(loss) == pytest.approx(found.loss.item(), rel=1e-6)
+  assert float(loss) == pytest.approx(actual.loss.item(), rel=1e-6)
 
   with torch.no_grad():
     for value in peer.parameters():
@@ -193,9 +193,9 @@ def test_poolings():
     np.testing.assert_allclose(jax.jit(make(pooling).embed)(state, batch), expected, rtol=1e-5, atol=1e-5)
   for pooling, layer in (("mean", layers[:, 2]), ("mean:0", layers[:, 0]),
                          ("first_last_mean", (layers[:, 1] + layers[:, 2]) / 2)):
-    found = np.asarray(jax.jit(make(pooling).embed)(state, batch))
-    np.testing.assert_allclose(found[0], layer[0, :10].mean(0), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(found[1], layer[1].mean(0), rtol=1e-4, atol=1e-5)
+    actual = np.asarray(jax.jit(make(pooling).embed)(state, batch))
+    np.testing.assert_allclose(actual[0], layer[0, :10].mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(actual[1], layer[1].mean(0), rtol=1e-4, atol=1e-5)
 
 
 def test_a_layer_that_is_not_there():
@@ -215,9 +215,9 @@ def test_tensor_parallel_equals_one_device(mesh_of):
   model = bert(**TINY, optimizer=optax.adam(1e-3))
   losses = {}
   for spec in ("data:1", "data:2,fsdp:2,model:2"):
-    found = losses[spec] = []
+    actual = losses[spec] = []
     state = train(model, source, steps=8, mesh=mesh_of(spec), log_every=1,
-                  write=lambda step, record, found=found: found.append(record["loss"]))
+                  write=lambda step, record, actual=actual: actual.append(record["loss"]))
   np.testing.assert_allclose(*losses.values(), rtol=1e-5)
   spec = state.params["encoder"]["layers"]["qkv"]["kernel"].sharding.spec
   assert tuple(spec)[:4] == (None, "fsdp", None, "model")

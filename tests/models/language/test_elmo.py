@@ -55,14 +55,14 @@ def test_lstm_equals_a_loop(projection, reverse):
   x = np.asarray(jax.random.normal(jax.random.key(0), (2, 5, 4)))
   valid = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]], bool)
   params = jax.jit(lstm.init)(jax.random.key(1), jnp.asarray(x))["params"]
-  found = np.asarray(jax.jit(lstm.apply)({"params": params}, jnp.asarray(x), jnp.asarray(valid)))
+  actual = np.asarray(jax.jit(lstm.apply)({"params": params}, jnp.asarray(x), jnp.asarray(valid)))
   p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
   clipped = 0
   for row in range(2):
     c, h = np.zeros(8), np.zeros(projection or 8)
     for t in (range(4, -1, -1) if reverse else range(5)):
       if not valid[row, t]:
-        assert not found[row, t].any()
+        assert not actual[row, t].any()
         continue
       i, f, g, o = np.split(x[row, t] @ p["input"]["kernel"] + p["input"]["bias"] + h @ p["recurrent"], 4)
       c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
@@ -70,7 +70,7 @@ def test_lstm_equals_a_loop(projection, reverse):
       c = c.clip(-0.4, 0.4)
       h = sigmoid(o) * np.tanh(c)
       h = (h @ p["projection"]).clip(-0.15, 0.15) if projection else h
-      np.testing.assert_allclose(found[row, t], h, atol=1e-6)
+      np.testing.assert_allclose(actual[row, t], h, atol=1e-6)
   assert clipped and p["input"]["bias"].tolist() == [0] * 8 + [1] * 8 + [0] * 16
 
 
@@ -98,11 +98,11 @@ def test_character_network_equals_a_loop():
   network = CharacterNetwork(262, 5, ((1, 4), (3, 7)), 2, 6)
   characters = np.asarray(random_batch()["characters"])[0, :2]
   params = jax.jit(network.init)(jax.random.key(0), jnp.asarray(characters))["params"]
-  found = jax.jit(network.apply)({"params": params}, jnp.asarray(characters))
+  actual = jax.jit(network.apply)({"params": params}, jnp.asarray(characters))
   p = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
   table = p["embedding"]["embedding"]
   assert table.min() < -0.9 and table.max() > 0.9 and p["gate_0"]["bias"].tolist() == [-2] * 11
-  for word, vector in zip(characters, found):
+  for word, vector in zip(characters, actual):
     maxima = []
     for width in (1, 3):
       kernel, bias = p[f"width_{width}"]["kernel"], p[f"width_{width}"]["bias"]
@@ -122,8 +122,8 @@ def test_no_direction_sees_what_it_predicts(trained):
 
   def states(delta):
     def add(call, args, kwargs, context):
-      found = call(*args, **kwargs)
-      return found + delta if isinstance(context.module, CharacterNetwork) else found
+      actual = call(*args, **kwargs)
+      return actual + delta if isinstance(context.module, CharacterNetwork) else actual
 
     with nn.intercept_methods(add):
       hidden = trunk.apply({"params": state.params["encoder"]}, batch, method="layers")
@@ -155,15 +155,15 @@ def test_loss_equals_a_loop(trained):
   batch = random_batch()
   last = np.asarray(outputs["hidden"], np.float64)[:, -1]
   softmax = jax.tree.map(lambda x: np.asarray(x, np.float64), state.params["softmax"])
-  tokens, found = np.asarray(batch["tokens"]), {"forward": [], "backward": []}
+  tokens, actual = np.asarray(batch["tokens"]), {"forward": [], "backward": []}
   for row in range(3):  # The last one is padding.
     for t in range(T):
       for name, other, half, mark in (("forward", t + 1, slice(0, 6), 0), ("backward", t - 1, slice(6, 12), 1)):
         if 0 <= other < T and tokens[row, t] >= 0 and tokens[row, other] >= 0 and tokens[row, other] != mark:
           scores = softmax["kernel"] @ last[row, t, half] + softmax["bias"]
-          found[name].append(-log_softmax(scores)[tokens[row, other]])
-  assert len(found["forward"]) == len(found["backward"]) == 6 + 4 + 2 - 1
-  forward, backward = np.mean(found["forward"]), np.mean(found["backward"])
+          actual[name].append(-log_softmax(scores)[tokens[row, other]])
+  assert len(actual["forward"]) == len(actual["backward"]) == 6 + 4 + 2 - 1
+  forward, backward = np.mean(actual["forward"]), np.mean(actual["backward"])
   np.testing.assert_allclose(outputs["loss"], (forward + backward) / 2, rtol=1e-5)
   measures = outputs["measures"]
   np.testing.assert_allclose(measures["forward_loss"], [11 * forward, 11], rtol=1e-5)
@@ -187,10 +187,10 @@ def test_learns_planted_bigrams():
   for step in range(150):
     state, _ = update(state, batch(), jax.random.key(step))
   last = batch()
-  found = jax.jit(model.outputs["measures"])(state, last)
+  actual = jax.jit(model.outputs["measures"])(state, last)
   metrics = update(state, last, jax.random.key(0))[1]
   for name in ("forward_loss", "backward_loss", "loss"):
-    mean = found[name][0] / found[name][1]
+    mean = actual[name][0] / actual[name][1]
     assert mean < 0.15 < np.log(words) / 10
     np.testing.assert_allclose(metrics[name], mean, rtol=1e-4)
   np.testing.assert_allclose(metrics["perplexity"], np.exp(mean), rtol=1e-4)

@@ -46,12 +46,12 @@ def test_the_loss_is_a_loop_over_the_tokens(setup):
     row = logits[b, t]
     log_p[b, t] = row[tokens[b, t + 1]] - np.log(np.exp(row).sum())
     right += row.argmax() == tokens[b, t + 1]
-  found = {name: jax.jit(model.outputs[name])(state, batch)
-           for name in ("loss", "log_likelihood", "measures")}
-  assert found["loss"] == pytest.approx(-log_p.sum() / 11, rel=1e-5)
-  np.testing.assert_allclose(found["log_likelihood"], log_p, atol=1e-4)
-  np.testing.assert_allclose(found["measures"]["loss"], [-log_p.sum(), 11], rtol=1e-5)
-  np.testing.assert_allclose(found["measures"]["accuracy"], [right, 11])
+  actual = {name: jax.jit(model.outputs[name])(state, batch)
+            for name in ("loss", "log_likelihood", "measures")}
+  assert actual["loss"] == pytest.approx(-log_p.sum() / 11, rel=1e-5)
+  np.testing.assert_allclose(actual["log_likelihood"], log_p, atol=1e-4)
+  np.testing.assert_allclose(actual["measures"]["loss"], [-log_p.sum(), 11], rtol=1e-5)
+  np.testing.assert_allclose(actual["measures"]["accuracy"], [right, 11])
   halved = jax.jit(model.outputs["measures"])(state, batch | {"mask": jnp.array([0.0, 1.0])})
   np.testing.assert_allclose(halved["loss"], [-log_p[1].sum(), 4], rtol=1e-5)
   _, metrics = jax.jit(model.update)(state, batch, jax.random.key(1))
@@ -75,14 +75,14 @@ def test_a_prediction_knows_nothing_of_what_comes_after(setup):
 
   gradient = jax.jit(jax.grad(prediction))
   for position in (0, 3):
-    found = np.asarray(gradient(state.params["encoder"]["position_embedding"], position))
-    assert np.abs(found[:position + 1]).max(1).min() > 0
-    np.testing.assert_array_equal(found[position + 1:], 0)
+    actual = np.asarray(gradient(state.params["encoder"]["position_embedding"], position))
+    assert np.abs(actual[:position + 1]).max(1).min() > 0
+    np.testing.assert_array_equal(actual[position + 1:], 0)
 
 
 def test_greedy_sampling_is_a_loop_of_argmax_and_stops_at_the_end(setup):
   model, state, batch = setup
-  found = np.asarray(jax.jit(model.outputs["sample"], static_argnums=2)(state, jax.random.key(0), 2, batch))
+  actual = np.asarray(jax.jit(model.outputs["sample"], static_argnums=2)(state, jax.random.key(0), 2, batch))
   full = np.full((2, 14), 0, np.int32)  # One shape for the loop; what comes after a place does not matter.
   for b in range(2):
     row = [int(token) for token in batch["tokens"][b] if token >= 0]
@@ -90,13 +90,13 @@ def test_greedy_sampling_is_a_loop_of_argmax_and_stops_at_the_end(setup):
     for _ in range(6):
       full[b, :len(row)] = row
       row.append(int(logits_of(state.params, jnp.asarray(full))[b, len(row) - 1].argmax()))
-    assert row[start:] == found[b].tolist()
-  end = int(found[0, 2])
+    assert row[start:] == actual[b].tolist()
+  end = int(actual[0, 2])
   stopping = gpt(**SIZE, sample_length=6, temperature=0.0, end_id=end)
-  first = found[0].tolist().index(end)
+  first = actual[0].tolist().index(end)
   sample = jax.jit(stopping.outputs["sample"], static_argnums=2)
   ended = np.asarray(sample(state, jax.random.key(0), 2, batch))
-  np.testing.assert_array_equal(ended[0], np.where(np.arange(6) <= first, found[0], -1))
+  np.testing.assert_array_equal(ended[0], np.where(np.arange(6) <= first, actual[0], -1))
   with pytest.raises(InputError, match="prompt of 8 tokens and sample_length=10: the model knows positions up to 16"):
     gpt(**SIZE, sample_length=10).outputs["sample"](state, jax.random.key(0), 2, batch)
   with pytest.raises(InputError, match="num=3: the batch has 2 prompts; give one, or one for each sample"):
@@ -112,11 +112,11 @@ def test_samples_have_the_models_distribution(setup):
   _, state, batch = setup
   model = gpt(**SIZE, sample_length=1, temperature=0.7, top_k=5)
   sample = jax.jit(model.outputs["sample"], static_argnums=2)
-  found = np.asarray(sample(state, jax.random.key(3), 4000, {"tokens": batch["tokens"][:1]}))[:, 0]
+  actual = np.asarray(sample(state, jax.random.key(3), 4000, {"tokens": batch["tokens"][:1]}))[:, 0]
   scores = np.asarray(logits_of(state.params, batch["tokens"]), np.float64)[0, -1] / 0.7
   expected = np.where(scores >= np.sort(scores)[-5], np.exp(scores - scores.max()), 0)
   expected /= expected.sum()
-  share = np.bincount(found, minlength=29) / 4000
+  share = np.bincount(actual, minlength=29) / 4000
   np.testing.assert_array_equal(share[expected == 0], 0)
   assert (np.abs(share - expected) <= 4 * np.sqrt(expected * (1 - expected) / 4000)).all()
 

@@ -37,8 +37,8 @@ def run_em(model, x, iterations, state=None, **arrays):
   return state, np.array(log_likelihoods)
 
 
-def relative(found, expected):
-  return np.linalg.norm(np.asarray(found) - expected) / np.linalg.norm(expected)
+def relative(actual, expected):
+  return np.linalg.norm(np.asarray(actual) - expected) / np.linalg.norm(expected)
 
 
 def in_form(covariance, full, k):
@@ -85,9 +85,9 @@ def compare_with_scikit_learn(x, k, floor, covariance, iterations):
   state, log_likelihoods = run_em(model, x, iterations)
   expected = np.array(reference.lower_bounds_)
   assert np.max(np.abs(log_likelihoods - expected) / np.maximum(1, np.abs(expected))) < 1e-4
-  found = model.outputs["components"](state)
-  assert relative(found["weights"], reference.weights_) < 1e-3
-  assert relative(found["means"], reference.means_) < 1e-3
+  actual = model.outputs["components"](state)
+  assert relative(actual["weights"], reference.weights_) < 1e-3
+  assert relative(actual["means"], reference.means_) < 1e-3
   floored = state.covariances + (floor * np.eye(x.shape[1]) if covariance in ("full", "tied") else floor)
   assert relative(floored, reference.covariances_) < 1e-3
   # A floor that matters is no part of the maximum, so that scikit-learn's may fall as well.
@@ -136,8 +136,8 @@ def test_finds_planted_components():
   x, label = planted()
   model = gmm(num_components=3)
   state, _ = run_em(model, x, 60)
-  found = np.asarray(model.embed(state, {"x": jnp.asarray(x)})).argmax(1)
-  agreement = np.array([[np.mean((found == i) & (label == j)) for j in range(3)] for i in range(3)])
+  actual = np.asarray(model.embed(state, {"x": jnp.asarray(x)})).argmax(1)
+  agreement = np.array([[np.mean((actual == i) & (label == j)) for j in range(3)] for i in range(3)])
   assert agreement.max(0).sum() > 0.98
   np.testing.assert_allclose(np.sort(state.weights), np.sort(np.bincount(label) / len(label)), atol=0.02)
 
@@ -147,10 +147,10 @@ def test_data_far_from_zero_loses_nothing(offset):
   """The rows are those that float32 has there, about 0 again: the same iterations, to rounding of the means."""
   x = planted()[0] + np.float32(offset)
   model = gmm(num_components=4)
-  state, found = run_em(model, x, 40)
+  state, actual = run_em(model, x, 40)
   centered, expected = run_em(model, x - np.float32(offset), 40)
-  assert np.all(np.diff(found) > -1e-6 * np.abs(found).max())
-  np.testing.assert_allclose(found, expected, atol=1e-4)
+  assert np.all(np.diff(actual) > -1e-6 * np.abs(actual).max())
+  np.testing.assert_allclose(actual, expected, atol=1e-4)
   np.testing.assert_allclose(state.covariances, centered.covariances, rtol=1e-2, atol=1e-3)
 
 
@@ -180,8 +180,8 @@ def test_compiled_densities_are_those_of_scipy(covariance):
   expected = [np.log(weight) + multivariate_normal.logpdf(x.astype(np.float64), mean, sigma)
               for weight, mean, sigma in zip(*(np.asarray(parts[name], np.float64) for name in
                                                ("weights", "means", "covariances")))]
-  found = jax.jit(model.outputs["log_joint"])(state, {"x": jnp.asarray(x)})
-  np.testing.assert_allclose(found, np.stack(expected, 1), rtol=1e-5)
+  actual = jax.jit(model.outputs["log_joint"])(state, {"x": jnp.asarray(x)})
+  np.testing.assert_allclose(actual, np.stack(expected, 1), rtol=1e-5)
 
 
 def test_fewer_rows_than_features_stay_finite():
@@ -342,11 +342,11 @@ def test_one_m_step_with_all_labels_is_the_supervised_fit():
   x, label = planted()
   model = gmm(num_components=3, reg_covar=0.0)
   state, log_likelihoods = run_em(model, x, 2, label=jnp.asarray(label, jnp.int32))
-  found = model.outputs["components"](state)
-  np.testing.assert_allclose(found["weights"], np.bincount(label) / len(label), rtol=1e-5)
+  actual = model.outputs["components"](state)
+  np.testing.assert_allclose(actual["weights"], np.bincount(label) / len(label), rtol=1e-5)
   for k in range(3):
-    np.testing.assert_allclose(found["means"][k], x[label == k].mean(0), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(found["covariances"][k], np.cov(x[label == k].T, bias=True), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(actual["means"][k], x[label == k].mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(actual["covariances"][k], np.cov(x[label == k].T, bias=True), rtol=1e-3, atol=1e-4)
   joint = np.asarray(model.outputs["log_joint"](state, {"x": jnp.asarray(x)}))
   assert log_likelihoods[-1] == pytest.approx(joint[np.arange(len(x)), label].mean(), rel=1e-4)  # Of x and z.
 
@@ -399,11 +399,11 @@ def test_missing_entries_are_integrated_out(covariance):
   mean, weights, means, moments, count = expectation_of_gaps(x.astype(np.float64), **old)
   update = jax.jit(model.update)
   state, metrics = update(start, batch, None)
-  found = model.outputs["components"](state)
+  actual = model.outputs["components"](state)
   assert float(metrics["log_likelihood"]) == pytest.approx(mean, rel=1e-5)
-  np.testing.assert_allclose(found["weights"], weights, rtol=1e-4)
-  np.testing.assert_allclose(found["means"], means, rtol=1e-3, atol=1e-4)
-  np.testing.assert_allclose(found["covariances"], kept(moments, count, covariance), rtol=1e-3, atol=1e-3)
+  np.testing.assert_allclose(actual["weights"], weights, rtol=1e-4)
+  np.testing.assert_allclose(actual["means"], means, rtol=1e-3, atol=1e-4)
+  np.testing.assert_allclose(actual["covariances"], kept(moments, count, covariance), rtol=1e-3, atol=1e-3)
   log_likelihoods = []
   for _ in range(15):
     state, metrics = update(state, batch, None)
@@ -414,8 +414,8 @@ def test_missing_entries_are_integrated_out(covariance):
 def test_without_gaps_marginalizing_changes_nothing():
   x = planted(n=100)[0]
   expected, log_likelihoods = run_em(gmm(num_components=2), x, 3)
-  state, found = run_em(gmm(num_components=2, missing=True), x, 3)
-  np.testing.assert_allclose(found, log_likelihoods, rtol=1e-5)
+  state, actual = run_em(gmm(num_components=2, missing=True), x, 3)
+  np.testing.assert_allclose(actual, log_likelihoods, rtol=1e-5)
   np.testing.assert_allclose(state.covariances, expected.covariances, rtol=1e-3, atol=1e-4)
 
 
@@ -458,9 +458,9 @@ def test_empty_and_collapsing_components_are_counted():
     state, metrics = update(state, batch, None)
   assert float(metrics["empty"]) == 1 and float(metrics["collapsed"]) == 1
   assert float(metrics["smallest_weight"]) < 1e-6
-  found = model.outputs["components"](state)
-  np.testing.assert_allclose(found["means"][2], [900, 900])
-  np.testing.assert_allclose(found["covariances"][1], 1e-4 * np.eye(2), atol=1e-6)
+  actual = model.outputs["components"](state)
+  np.testing.assert_allclose(actual["means"][2], [900, 900])
+  np.testing.assert_allclose(actual["covariances"][1], 1e-4 * np.eye(2), atol=1e-6)
 
 
 @pytest.mark.parametrize("x", [np.ones((20, 2), np.float32), np.stack([np.arange(20.0), np.ones(20)], 1)])

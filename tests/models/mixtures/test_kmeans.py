@@ -36,8 +36,8 @@ def test_equals_scikit_learn(digits):
   reference = KMeans(10, init=start.astype(np.float64), n_init=1, tol=0, max_iter=300).fit(digits.astype(np.float64))
   assert int(state.converged) == 1
   batch = {"x": jnp.asarray(digits)}
-  found = model.outputs["components"](state)
-  np.testing.assert_allclose(found["means"], reference.cluster_centers_, atol=1e-5)
+  actual = model.outputs["components"](state)
+  np.testing.assert_allclose(actual["means"], reference.cluster_centers_, atol=1e-5)
   assert losses[-1] * len(digits) == pytest.approx(reference.inertia_, rel=1e-5)
   assert float(model.outputs["loss"](state, batch)) == pytest.approx(losses[-1], rel=1e-5)
   np.testing.assert_array_equal(jax.jit(model.embed)(state, batch).argmax(1), reference.labels_)

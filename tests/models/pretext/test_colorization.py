@@ -64,9 +64,9 @@ def test_colors_that_follow_from_lightness_are_learned(loss):
               for name, (total, count) in jax.jit(model.outputs["measures"])(state, held_out).items()}
   assert measured["balanced_accuracy"] > measured["gray_balanced_accuracy"] + 0.15
   assert measured["raw_accuracy"] > measured["gray_raw_accuracy"]
-  found = jax.jit(model.outputs["reconstruct"])(state, held_out)
+  actual = jax.jit(model.outputs["reconstruct"])(state, held_out)
   before = np.abs(np.asarray(held_out["image"]) / 255 - held_out["image"].mean(-1, keepdims=True) / 255).mean()
-  assert np.abs(found["original"] - found["reconstructed"]).mean() < before / 2
+  assert np.abs(actual["original"] - actual["reconstructed"]).mean() < before / 2
 
 
 def test_gray_images_are_left_out_and_counted():
@@ -75,9 +75,9 @@ def test_gray_images_are_left_out_and_counted():
   gray = jnp.repeat(images(2, 8, 8, 1)["image"], 3, -1)
   both = {"image": jnp.concatenate([batch["image"], gray])}
   state, update = model.init(jax.random.key(0), batch), jax.jit(model.update)
-  (one, expected), (other, found) = (update(state, of, jax.random.key(0)) for of in (batch, both))
-  np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-5)
-  np.testing.assert_allclose([found["gray_fraction"], expected["gray_fraction"]], [1 / 3, 0], atol=1e-6)
+  (one, expected), (other, actual) = (update(state, of, jax.random.key(0)) for of in (batch, both))
+  np.testing.assert_allclose(actual["loss"], expected["loss"], rtol=1e-5)
+  np.testing.assert_allclose([actual["gray_fraction"], expected["gray_fraction"]], [1 / 3, 0], atol=1e-6)
   np.testing.assert_allclose(one.extra["counts"], other.extra["counts"])
 
 

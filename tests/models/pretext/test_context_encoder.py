@@ -64,8 +64,8 @@ def test_holes_are_drawn_anew_for_each_image_and_step():
   batch = images(4, 8, 8, 3)
   state = model.init(jax.random.key(0), batch)
   assert "discriminator" not in state.params
-  found = [np.asarray(model.outputs["draws"](state, batch, jax.random.key(step))["holes"]) for step in range(2)]
-  assert len({mask.tobytes() for masks in found for mask in masks}) == 8
+  actual = [np.asarray(model.outputs["draws"](state, batch, jax.random.key(step))["holes"]) for step in range(2)]
+  assert len({mask.tobytes() for masks in actual for mask in masks}) == 8
 
 
 @pytest.mark.parametrize("bottleneck", [pytest.param("dense", marks=pytest.mark.long), "channelwise"])
@@ -81,11 +81,11 @@ def test_stripes_are_continued_into_the_hole(bottleneck):
   for step in range(150):
     state, _ = update(state, stripes(step, 32), jax.random.key(step))
   held_out = stripes(999, 64)
-  found = {name: float(total / count)
-           for name, (total, count) in jax.jit(model.outputs["measures"])(state, held_out).items()}
-  assert found["pretext_loss"] < 0.5 / 12  # The variance is 1/12.
+  actual = {name: float(total / count)
+            for name, (total, count) in jax.jit(model.outputs["measures"])(state, held_out).items()}
+  assert actual["pretext_loss"] < 0.5 / 12  # The variance is 1/12.
   # Up and down the true jump is 0.
-  assert 0 < found["border_loss"] < 2 * found["true_border_loss"]
+  assert 0 < actual["border_loss"] < 2 * actual["true_border_loss"]
   shown = jax.jit(model.outputs["reconstruct"])(state, held_out)
   outside = shown["mask"] == 0
   np.testing.assert_array_equal(shown["reconstructed"][outside], shown["original"][outside])

@@ -26,8 +26,8 @@ def test_whitening_is_scikit_learns():
   rows = np.random.default_rng(0).normal(size=(50, 6)) @ np.diag([5, 4, 3, 2, 1, 0.5])
   expected = PCA(3, whiten=True).fit_transform(rows)
   expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-  found = np.asarray(module.whitened(jnp.asarray(rows, jnp.float32), 3))
-  np.testing.assert_allclose(np.abs(found), np.abs(expected), atol=2e-3)
+  actual = np.asarray(module.whitened(jnp.asarray(rows, jnp.float32), 3))
+  np.testing.assert_allclose(np.abs(actual), np.abs(expected), atol=2e-3)
 
 
 def test_separate_clusters_are_found_as_by_scikit_learn():

@@ -43,8 +43,8 @@ def test_triplets_are_those_of_distortions():
     farther = [distance[a, n] for n in range(8) if n // 2 != a // 2 and distance[a, n] > distance[a, p]]
     if farther:
       losses.append(max(0, distance[a, p] - min(farther) + 0.4))
-  found = model.outputs["training_loss"](state, batch, jax.random.key(1))
-  np.testing.assert_allclose(found, np.mean(losses), rtol=1e-3)
+  actual = model.outputs["training_loss"](state, batch, jax.random.key(1))
+  np.testing.assert_allclose(actual, np.mean(losses), rtol=1e-3)
 
 
 def test_images_are_told_apart():

@@ -28,8 +28,8 @@ def test_the_inverse_permutation_reassembles_the_image():
   drawn = model.outputs["draws"](state, batch, jax.random.key(1))
   table = np.asarray(state.extra["permutations"])
   for i, shuffled in enumerate(np.asarray(drawn["shuffled"])):
-    found = [shuffled[np.argsort(order)].reshape(2, 2, 4, 4) for order in table]
-    whole = [tiles.transpose(0, 2, 1, 3).reshape(8, 8) for tiles in found]
+    actual = [shuffled[np.argsort(order)].reshape(2, 2, 4, 4) for order in table]
+    whole = [tiles.transpose(0, 2, 1, 3).reshape(8, 8) for tiles in actual]
     assert any(np.allclose(image, np.asarray(batch["image"][i, ..., 0]) / 255, atol=1e-6) for image in whole)
 
 
@@ -48,7 +48,7 @@ def test_loss_is_that_of_the_permutation_that_was_drawn():
   batch = images(4, 8, 8, 1)
   model = jigsaw(encoder=trunk(), **SMALL | dict(puzzles=3))
   state = model.init(jax.random.key(0), batch)
-  found = model.outputs["measures"](state, {**batch, "mask": jnp.array([1, 1, 1, 0])})
+  actual = model.outputs["measures"](state, {**batch, "mask": jnp.array([1, 1, 1, 0])})
   tiles, labels = jax.vmap(lambda key, image: puzzle(
       key, image / 255, cells=2, tile=3, crop=0, gray=0.7, standardize=True, num_permutations=6, puzzles=3))(
           jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(jnp.arange(4)), batch["image"])
@@ -65,7 +65,7 @@ def test_loss_is_that_of_the_permutation_that_was_drawn():
       row = ((row - norm["mean"]) / np.sqrt(norm["var"] + 1e-5)).clip(0)
       logits = np.asarray(row @ predictor["dense_1"]["kernel"] + predictor["dense_1"]["bias"], np.float64)
       expected += np.log(np.exp(logits).sum()) - logits[label]
-  np.testing.assert_allclose(found["pretext_loss"], [expected, 9], rtol=1e-4)
+  np.testing.assert_allclose(actual["pretext_loss"], [expected, 9], rtol=1e-4)
 
 
 def test_embedding_by_patches_is_the_mean_over_tiles():

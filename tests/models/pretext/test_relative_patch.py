@@ -21,20 +21,20 @@ PLAIN = {key: SMALL[key] for key in ("patch", "gap", "jitter", "color", "downsam
 def test_pairs_are_slices_and_labels_equally_frequent():
   rows = jnp.arange(12.0)[:, None, None] * 100 + jnp.arange(12.0)[None, :, None]  # Only one place for the first.
   make = functools.partial(pair_examples, pairs=2, **PLAIN)
-  found, labels = jax.vmap(make, (0, None))(jax.random.split(jax.random.key(0), 1000), rows)
-  found, labels = np.asarray(found), np.asarray(labels)
+  actual, labels = jax.vmap(make, (0, None))(jax.random.split(jax.random.key(0), 1000), rows)
+  actual, labels = np.asarray(actual), np.asarray(labels)
   assert (labels[:, 0] != labels[:, 1]).all()
   assert scipy.stats.chisquare(np.bincount(labels.ravel())).pvalue > 1e-3
-  np.testing.assert_array_equal(found[:, 0, 0, 0, 0], 404)
+  np.testing.assert_array_equal(actual[:, 0, 0, 0, 0], 404)
   place = np.array([(i, j) for i in range(3) for j in range(3) if (i, j) != (1, 1)]) * 4
-  np.testing.assert_array_equal(found[:, 1:, 0, 0, 0], place[labels] @ [100, 1])
+  np.testing.assert_array_equal(actual[:, 1:, 0, 0, 0], place[labels] @ [100, 1])
 
 
 def test_a_third_of_the_patches_is_downsampled():
   make = functools.partial(pair_examples, pairs=1, **PLAIN | dict(patch=16, downsample=1 / 3))
   picture = images(1, 48, 48, 1)["image"][0] / 255
-  found, _ = jax.vmap(make, (0, None))(jax.random.split(jax.random.key(0), 600), picture)
-  changed = (np.asarray(found[:, 0]) != np.asarray(picture[16:32, 16:32])).any((1, 2, 3))
+  actual, _ = jax.vmap(make, (0, None))(jax.random.split(jax.random.key(0), 600), picture)
+  changed = (np.asarray(actual[:, 0]) != np.asarray(picture[16:32, 16:32])).any((1, 2, 3))
   # One in seven of those has a side of 16, as before.
   assert scipy.stats.binomtest(int(changed.sum()), 600, 1 / 3 * 6 / 7).pvalue > 1e-3
 

@@ -17,10 +17,10 @@ def trunk():
 
 def test_examples_are_those_of_numpy():
   batch = images(3, 6, 6, 2)["image"]
-  found = np.asarray(rotations(batch))
+  actual = np.asarray(rotations(batch))
   for i in range(3):
     for quarters in range(4):
-      np.testing.assert_array_equal(found[i, quarters], np.rot90(np.asarray(batch[i]), quarters))
+      np.testing.assert_array_equal(actual[i, quarters], np.rot90(np.asarray(batch[i]), quarters))
   with pytest.raises(InputError, match="6 x 5 pixels are not square"):
     rotations(batch[:, :, :5])
 
@@ -29,7 +29,7 @@ def test_loss_and_measures_are_means_over_rotations_of_valid_images():
   model = rotation(encoder=trunk())
   batch = images(4, 8, 8, 1)
   state = model.init(jax.random.key(0), batch)
-  found = jax.jit(model.outputs["measures"])(state, {**batch, "mask": jnp.array([1, 1, 0, 1])})
+  actual = jax.jit(model.outputs["measures"])(state, {**batch, "mask": jnp.array([1, 1, 0, 1])})
   head = state.params["projector"]["dense_0"]
   embed = jax.jit(model.embed)
   losses, hits = [], []
@@ -39,8 +39,8 @@ def test_loss_and_measures_are_means_over_rotations_of_valid_images():
       logits = np.asarray(embed(state, {"image": turned})[0] @ head["kernel"] + head["bias"], np.float64)
       losses.append(np.log(np.exp(logits).sum()) - logits[quarters])
       hits.append(logits.argmax() == quarters)
-  np.testing.assert_allclose(found["pretext_loss"], [np.sum(losses), 12], rtol=1e-4)
-  np.testing.assert_allclose(found["pretext_accuracy"], [np.sum(hits), 12])
+  np.testing.assert_allclose(actual["pretext_loss"], [np.sum(losses), 12], rtol=1e-4)
+  np.testing.assert_allclose(actual["pretext_accuracy"], [np.sum(hits), 12])
 
 
 def accuracy(train, test, steps=60):

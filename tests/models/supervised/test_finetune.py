@@ -103,8 +103,8 @@ def test_layers_side_by_side_are_standardized_before_the_head(task):
   assert head["kernel"].shape == (3 * TRUNK["dim"], 3)
 
   def logits(mean, variance):
-    found = (side - mean) / np.sqrt(variance + 1e-6) @ head["kernel"]
-    return found[:6] if task == "classification" else found[asked]
+    actual = (side - mean) / np.sqrt(variance + 1e-6) @ head["kernel"]
+    return actual[:6] if task == "classification" else actual[asked]
 
   expected = optax.softmax_cross_entropy_with_integer_labels(logits(mean, variance), label).mean()
   np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-4)
@@ -178,13 +178,13 @@ def test_clips_are_classified_by_the_mean_of_their_valid_contexts():
   clips = {"signal": rng.integers(-9000, 9000, (3, 60)).astype(np.int16), "length": lengths}
   batch = supervised(clips, label=np.array([0, 1, 2], np.int32)) | {"mask": np.ones(3, np.float32)}
   state = jax.jit(model.init)(jax.random.key(0), batch)
-  found = jax.jit(model.outputs["predict"])(state, batch)
+  actual = jax.jit(model.outputs["predict"])(state, batch)
   silent = np.where(np.arange(60) < lengths[:, None], clips["signal"], 0)
   _, context = jax.jit(network.apply)({"params": state.params["encoder"]}, silent)
   means = np.stack([np.mean(row[:count], 0) for row, count in zip(np.asarray(context), (6, 3, 1))])
-  np.testing.assert_allclose(found, means @ state.params["head"]["kernel"] + state.params["head"]["bias"], atol=1e-5)
+  np.testing.assert_allclose(actual, means @ state.params["head"]["kernel"] + state.params["head"]["bias"], atol=1e-5)
   longer = {"inputs": clips | {"signal": np.pad(clips["signal"], ((0, 0), (0, 30)), constant_values=99)}}
-  np.testing.assert_allclose(jax.jit(model.outputs["predict"])(state, longer), found, atol=1e-5)
+  np.testing.assert_allclose(jax.jit(model.outputs["predict"])(state, longer), actual, atol=1e-5)
   with pytest.raises(InputError, match="task='tagging': needs tokens, and the batch has length, signal"):
     finetune(encoder=network, task="tagging", num_classes=3).init(jax.random.key(0), batch)
 
@@ -251,13 +251,13 @@ def test_heads_are_those_of_transformers(task, name, tmp_path):
   with torch.no_grad():
     expected = theirs(**inputs)
   asked = lambda *args: (model.outputs["predict"](*args), model.outputs["loss"](*args))
-  found, loss = jax.tree.map(np.asarray, jax.jit(asked)(state, batch))
+  actual, loss = jax.tree.map(np.asarray, jax.jit(asked)(state, batch))
   if task == "span":
     logits = np.stack([expected.start_logits.numpy(), expected.end_logits.numpy()], -1)
   else:
-    logits = expected.logits.numpy().reshape(found.shape)
+    logits = expected.logits.numpy().reshape(actual.shape)
   valid = texts["tokens"] >= 0 if task in ("span", "tagging") else slice(None)
-  np.testing.assert_allclose(found[valid], logits[valid], atol=1e-5)
+  np.testing.assert_allclose(actual[valid], logits[valid], atol=1e-5)
   np.testing.assert_allclose(loss, expected.loss.item(), rtol=2e-6)
 
 

@@ -43,7 +43,7 @@ def _random_tables(names, num_rows=64, seed=0):
 def _queries(draws, window, unit, num_masked):
   """All (block, position, contexts, targets) of the draws, by plain loops over their definition."""
   document, radius = np.asarray(draws.document), np.asarray(draws.radius)
-  found = []
+  actual = []
   for b, row in enumerate(document):
     for i in range(len(row)):
       masked = [i + s for s in range(num_masked) if i + s < len(row) and row[i + s] == row[i] >= 0]
@@ -52,8 +52,8 @@ def _queries(draws, window, unit, num_masked):
       context = [j for j in range(len(row)) if row[j] == row[i] >= 0 and not i <= j <= last
                  and i - reach <= j <= last + reach]
       if context:
-        found.append((b, i, context, masked))
-  return found
+        actual.append((b, i, context, masked))
+  return actual
 
 
 def _objective(tables, draws, queries, context, objective="negative_sampling"):

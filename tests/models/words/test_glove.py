@@ -84,9 +84,9 @@ def test_tiles_of_one_cell_make_the_c_programs_steps(source_of):
       # The C program divides by the sum before this cell; ours has it added first.
       squares[name][place] += step_gradient**2
       expected[name][place] -= step_gradient / np.sqrt(squares[name][place])
-  found = tables_of(model, state)
+  actual = tables_of(model, state)
   for name in expected:
-    np.testing.assert_allclose(found[name], expected[name], rtol=2e-4, atol=2e-5)
+    np.testing.assert_allclose(actual[name], expected[name], rtol=2e-4, atol=2e-5)
   assert np.mean(losses[-20:]) < 0.5 * np.mean(losses[:20])
 
 
@@ -116,17 +116,17 @@ def test_update_is_the_written_step(source_of, weighting, accumulators):
     bound = 2 / np.maximum(f @ ((vectors**2).sum(1) + 1), 1e-30)[:, None]
     adagrad = 0.3 / np.sqrt(1 + 0.3**2 * squares)
     bounded += (adagrad > bound).sum()
-    found = tables_of(model, new)
-    np.testing.assert_allclose(found[name], before[name] - np.minimum(adagrad, bound) * gradient, atol=2e-5)
+    actual = tables_of(model, new)
+    np.testing.assert_allclose(actual[name], before[name] - np.minimum(adagrad, bound) * gradient, atol=2e-5)
     bias = np.minimum(1 / np.sqrt(1 + (e**2).sum(1)), 2 / np.maximum(f.sum(1), 1e-30)) * e.sum(1)
-    np.testing.assert_allclose(found[f"{name}_bias"], before[f"{name}_bias"] - bias, atol=2e-5)
+    np.testing.assert_allclose(actual[f"{name}_bias"], before[f"{name}_bias"] - bias, atol=2e-5)
   assert bounded > 0
   # A tile that is only padding changes nothing.
   half = {**batch, "mask": np.array([1, 0], np.float32)}
   partly, _ = jax.jit(model.update)(state, half, jax.random.key(0))
-  found, kept = tables_of(model, partly), np.arange(40) % 8 != batch["row_group"][0]
-  np.testing.assert_array_equal(found["word"][kept], tables_of(model, state)["word"][kept])
-  assert (found["word"][~kept] != before["word"][~kept]).any()
+  actual, kept = tables_of(model, partly), np.arange(40) % 8 != batch["row_group"][0]
+  np.testing.assert_array_equal(actual["word"][kept], tables_of(model, state)["word"][kept])
+  assert (actual["word"][~kept] != before["word"][~kept]).any()
 
 
 # "I like deep learning . I like NLP . I enjoy flying ." at distance 1, sentences apart.
@@ -150,16 +150,16 @@ def test_worked_case_is_fitted_exactly_at_full_rank(source_of, mesh_of):
   source = source_of(table)
   model = model_of(source, dim=8, weighting="none", learning_rate=0.5)
   state = train(model, source, steps=300 * 64, steps_per_dispatch=64 * 20, log_every=0, mesh=mesh_of())
-  found = tables_of(model, state)
-  fitted = found["word"] @ found["context"].T + found["word_bias"][:, None] + found["context_bias"]
+  actual = tables_of(model, state)
+  fitted = actual["word"] @ actual["context"].T + actual["word_bias"][:, None] + actual["context_bias"]
   there = table > 0
   np.testing.assert_allclose(fitted[there], np.log(table[there]), atol=1e-4)
 
   model = model_of(source, dim=8, weighting="none", learning_rate=0.5, biases="marginals")
   state = train(model, source, steps=300 * 64, steps_per_dispatch=64 * 20, log_every=0, mesh=mesh_of())
-  found = tables_of(model, state)
-  np.testing.assert_allclose(found["word_bias"], np.log(table.sum(1)) / 2, rtol=1e-6)
-  np.testing.assert_allclose(found["word"][0] @ found["context"][1], -np.log(3) / 2, atol=1e-4)
+  actual = tables_of(model, state)
+  np.testing.assert_allclose(actual["word_bias"], np.log(table.sum(1)) / 2, rtol=1e-6)
+  np.testing.assert_allclose(actual["word"][0] @ actual["context"][1], -np.log(3) / 2, atol=1e-4)
 
 
 @pytest.mark.parametrize("dim,unexplained", [(3, 0.5), (600, 0.01)])  # Of noise; three dimensions fit some of it.

@@ -81,8 +81,8 @@ def test_full_rank_gives_the_matrix_back(similarity, symmetric, options):
   np.testing.assert_allclose(state.values[:24], values, atol=1e-5 * values[0])
   assert float(metrics["loss"]) < 1e-5 and float(metrics["converged"]) == 1
   # The factors as vectors: p = 1/2 on both sides.
-  found = model.outputs["components"](state)
-  np.testing.assert_allclose(found["input"] @ found["output"].T, expected, atol=2e-5 * np.abs(expected).max())
+  actual = model.outputs["components"](state)
+  np.testing.assert_allclose(actual["input"] @ actual["output"].T, expected, atol=2e-5 * np.abs(expected).max())
 
 
 def planted(n=400, rank=12, seed=0, noise=0.3):
@@ -144,10 +144,10 @@ def test_it_ends_when_it_has_converged_and_then_stays(converged):
 @pytest.mark.parametrize("mesh", ["data:4,fsdp:2", "model:8"])
 def test_eight_devices_find_the_same(converged, mesh, mesh_of):
   expected, losses, model, batch = converged
-  found = []
+  actual = []
   state = train(model, array_source(without_mask(batch)), steps=30, mesh=mesh_of(mesh), log_every=1,
-                write=lambda step, record: found.append(record["loss"]))
-  np.testing.assert_allclose(found[:5], [record["loss"] for record in losses[:5]], atol=1e-5)
+                write=lambda step, record: actual.append(record["loss"]))
+  np.testing.assert_allclose(actual[:5], [record["loss"] for record in losses[:5]], atol=1e-5)
   np.testing.assert_allclose(state.values[:20], expected.values[:20], rtol=1e-5)
   product = lambda state: np.asarray((state.left * state.values)[:, :20] @ np.asarray(state.right)[:, :20].T)
   np.testing.assert_allclose(product(state), product(expected), atol=2e-3 * np.abs(product(expected)).max())
@@ -175,9 +175,9 @@ def test_the_eigen_form_takes_the_largest_eigenvalues():
   state, metrics = run(model, batch, updates=8)
   assert -values[0] > 3 * values[-2], "no negative one is in the way"
   np.testing.assert_allclose(state.values[:6], values[::-1][:6], rtol=1e-4)
-  found = model.outputs["components"](state)
+  actual = model.outputs["components"](state)
   best = (vectors[:, -6:] * values[-6:]) @ vectors[:, -6:].T
-  np.testing.assert_allclose(found["input"] @ found["output"].T, best, atol=1e-3 * np.abs(best).max())
+  np.testing.assert_allclose(actual["input"] @ actual["output"].T, best, atol=1e-3 * np.abs(best).max())
   assert float(metrics["converged"]) == 1
 
 
@@ -199,12 +199,12 @@ def test_orthonormal_knows_the_rank():
   basis = np.linalg.qr(rng.normal(size=(50, 6)))[0].astype(np.float32)
   new = rng.normal(size=(50, 2)).astype(np.float32)
   x = np.concatenate([new * 1e3, basis[:, :2], new @ [[1.0], [2]], np.zeros((50, 1))], 1).astype(np.float32)
-  found = np.asarray(orthonormal(jnp.asarray(x), jnp.asarray(basis)))
-  lengths = np.sort(np.linalg.norm(found, axis=0))
+  actual = np.asarray(orthonormal(jnp.asarray(x), jnp.asarray(basis)))
+  lengths = np.sort(np.linalg.norm(actual, axis=0))
   np.testing.assert_allclose(lengths, [0, 0, 0, 0, 1, 1], atol=1e-5)
-  np.testing.assert_allclose(basis.T @ found, 0, atol=1e-6)
+  np.testing.assert_allclose(basis.T @ actual, 0, atol=1e-6)
   inside = new - basis @ (basis.T @ new)
-  np.testing.assert_allclose(found @ (found.T @ inside), inside, atol=1e-4)
+  np.testing.assert_allclose(actual @ (actual.T @ inside), inside, atol=1e-4)
 
 
 def test_words_with_the_same_contexts_get_the_same_vector():
@@ -304,5 +304,5 @@ def test_word_similarity_on_real_text(tmp_path):
   data = build.prepare(config, data_dir=None, cache_dir=tmp_path)
   state = train(build.make_model(config, data.facts, 2), data.splits["train"], steps=2, mesh=one_device())
   embed = inference.embedder(build.make_model(config, data.facts, 2), state, data.encoder)
-  found = word_similarity(embed, wordsets.word_similarity("ws353", None), vocabulary=data.encoder.vocabulary)
-  assert found["spearman"] > 0.4
+  actual = word_similarity(embed, wordsets.word_similarity("ws353", None), vocabulary=data.encoder.vocabulary)
+  assert actual["spearman"] > 0.4

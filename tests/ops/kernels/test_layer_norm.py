@@ -53,8 +53,8 @@ def test_folded_into_the_product_after_it(monkeypatch, backend):
 def test_types():
   x = jnp.ones((2, 4), jnp.bfloat16) * jnp.arange(4)
   params = {"scale": jnp.ones(4), "bias": jnp.zeros(4)}
-  found, back = jax.vjp(lambda x: layer_norm(x, params, 1e-5, jnp.bfloat16), x)
-  assert found.dtype == back(found)[0].dtype == jnp.bfloat16
+  actual, back = jax.vjp(lambda x: layer_norm(x, params, 1e-5, jnp.bfloat16), x)
+  assert actual.dtype == back(actual)[0].dtype == jnp.bfloat16
   assert layer_norm(x, params, 1e-5).dtype == jnp.float32
-  found, back = jax.vjp(lambda x: unit_norm(x, 1e-5, jnp.float32), x)
-  assert found.dtype == jnp.float32 and back(found)[0].dtype == jnp.bfloat16
+  actual, back = jax.vjp(lambda x: unit_norm(x, 1e-5, jnp.float32), x)
+  assert actual.dtype == jnp.float32 and back(actual)[0].dtype == jnp.bfloat16

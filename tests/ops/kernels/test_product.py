@@ -14,10 +14,10 @@ def test_value_and_gradient(shape):
   x, kernel, weight = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((batch, time, n), (n, m),
                                                                              (batch, time, m)))
   np.testing.assert_allclose(product(x, kernel), np.asarray(x) @ np.asarray(kernel), rtol=1e-5, atol=1e-6)
-  found = jax.jit(jax.grad(lambda x, k: (product(x, k) * weight).sum(), (0, 1)))(x, kernel)
-  np.testing.assert_allclose(found[0], np.asarray(weight) @ np.asarray(kernel).T, rtol=1e-5, atol=1e-5)
+  actual = jax.jit(jax.grad(lambda x, k: (product(x, k) * weight).sum(), (0, 1)))(x, kernel)
+  np.testing.assert_allclose(actual[0], np.asarray(weight) @ np.asarray(kernel).T, rtol=1e-5, atol=1e-5)
   expected = np.einsum("btn,btm->nm", x, weight)
-  np.testing.assert_allclose(found[1], expected, rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(actual[1], expected, rtol=1e-5, atol=1e-5)
 
   rounded = lambda y: np.asarray(y.astype(jnp.bfloat16).astype(jnp.float32))
   low = product(x, kernel, jnp.bfloat16)
@@ -35,9 +35,9 @@ def test_the_gradient_of_a_turned_table(rows):
   x, weight, table = (jnp.asarray(rng.normal(size=s), jnp.bfloat16) for s in ((rows, 256), (rows, 400), (400, 256)))
   exact = lambda y: np.asarray(y.astype(jnp.float32))
   loss = lambda x, table: (product(x, table.T, jnp.bfloat16) * weight).sum()
-  found = jax.jit(jax.grad(loss, (0, 1)))(exact(x), exact(table))
-  np.testing.assert_allclose(found[0], exact(weight) @ exact(table), rtol=1e-4, atol=1e-3)
-  np.testing.assert_allclose(found[1], exact(weight).T @ exact(x), rtol=1e-4, atol=1e-3)
+  actual = jax.jit(jax.grad(loss, (0, 1)))(exact(x), exact(table))
+  np.testing.assert_allclose(actual[0], exact(weight) @ exact(table), rtol=1e-4, atol=1e-3)
+  np.testing.assert_allclose(actual[1], exact(weight).T @ exact(x), rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])

@@ -51,8 +51,8 @@ def test_sharded_over_blocks_and_rows_moves_neither_scores_nor_table(mesh_of):
   with jax.set_mesh(mesh):
     compiled = jax.jit(jax.grad(weighted_log_partition, (0, 1)), static_argnums=(3, 4), in_shardings=layout,
                        out_shardings=tuple(layout[:2])).lower(queries, table, weight, 4000, 32).compile()
-    found = compiled(*(jax.device_put(x, s) for x, s in zip((queries, table, weight), layout)))
-  chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-4)
+    actual = compiled(*(jax.device_put(x, s) for x, s in zip((queries, table, weight), layout)))
+  chex.assert_trees_all_close(actual, expected, rtol=1e-4, atol=1e-4)
   # Gradients of the table are summed over the data's shards; nothing is gathered.
   assert "all-gather" not in compiled.as_text()
 
@@ -79,8 +79,8 @@ def test_cross_entropy_is_the_plain_one_in_any_chunks():
 
   expected = jax.value_and_grad(plain, (0, 1), has_aux=True)(queries, table)
   for chunk in (100, 6, 1):
-    found = jax.jit(jax.value_and_grad(ours, (0, 1), has_aux=True), static_argnums=2)(queries, table, chunk)
-    chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-5)
+    actual = jax.jit(jax.value_and_grad(ours, (0, 1), has_aux=True), static_argnums=2)(queries, table, chunk)
+    chex.assert_trees_all_close(actual, expected, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(ours(queries, table, chunk)[0], expected[0][0], rtol=1e-6)
 
 
