@@ -93,8 +93,8 @@ def main(argv: Sequence[str]) -> int:
   if FLAGS.output:
     command.check_output(FLAGS.output)
   verb = getattr(importlib.import_module(f"experiments.benchmarks.{VERBS[argv[1]]}"), argv[1])
-  places = ("--output", "--figure", "--data_dir", "--cache_dir", "--peer")
-  shown = [argument for argument in argv[1:] if not argument.startswith(places)]
+  path_flags = ("--output", "--figure", "--data_dir", "--cache_dir", "--peer")
+  shown = [argument for argument in argv[1:] if not argument.startswith(path_flags)]
   record = {"command": " ".join(["python -m experiments.benchmark", *shown]), **verb(),
             "device": hardware.processor(), "versions": workdir.versions(), "commit": workdir.commit()}
   if FLAGS.output:

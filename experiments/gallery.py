@@ -30,11 +30,11 @@ def main(argv: Sequence[str]) -> int:
   plt = canvas.pyplot()
   rows = math.ceil(len(FLAGS.figures) / FLAGS.columns)
   figure, axes = plt.subplots(rows, FLAGS.columns, figsize=(4 * FLAGS.columns, 3.4 * rows), squeeze=False)
-  for place in axes.flat:
-    place.axis("off")
-  for place, path, title in zip(axes.flat, FLAGS.figures, FLAGS.titles or [""] * len(FLAGS.figures)):
-    place.imshow(plt.imread(path))
-    place.set_title(title)
+  for axis in axes.flat:
+    axis.axis("off")
+  for axis, path, title in zip(axes.flat, FLAGS.figures, FLAGS.titles or [""] * len(FLAGS.figures)):
+    axis.imshow(plt.imread(path))
+    axis.set_title(title)
   canvas.save(plt, figure, pathlib.Path(FLAGS.output))
   return 0
 

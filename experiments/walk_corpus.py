@@ -77,9 +77,9 @@ def draw(table: GraphTable, *, num_walks: int, length: int, p: float = 1.0, q: f
   at_once = min(WALKERS, num_walks * size)
   for first in range(0, num_walks * size, at_once):
     numbers = np.arange(first, min(first + at_once, num_walks * size))
-    passes, ranks = np.divmod(numbers, size)
-    starts = np.concatenate([np.random.default_rng((seed, k)).permutation(size)[ranks[passes == k]]
-                             for k in np.unique(passes)])
+    epochs, ranks = np.divmod(numbers, size)
+    starts = np.concatenate([np.random.default_rng((seed, k)).permutation(size)[ranks[epochs == k]]
+                             for k in np.unique(epochs)])
     missing = at_once - len(numbers)  # Filled up, so that one program serves all parts.
     drawn = program(graph, np.pad(starts, (0, missing)), np.pad(numbers, (0, missing)).astype(np.int32), root)
     yield np.asarray(drawn)[:len(numbers)]

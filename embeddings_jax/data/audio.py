@@ -35,13 +35,13 @@ def join_clips(
   if len(items) != len(groups):
     raise InputError(f"{len(items)} clips and {len(groups)} groups: each clip needs one")
   rng = np.random.default_rng(order_seed)
-  pieces, starts, place = [], [], 0
+  pieces, starts, start = [], [], 0
   for group in np.unique(groups):
     members = rng.permutation(np.flatnonzero(groups == group))
     pieces += [items[i] for i in members]
-    end = place + sum(len(items[i]) for i in members)
-    starts.append(np.arange(place, end - length - jitter + 1, length, dtype=np.int64))
-    place = end
+    end = start + sum(len(items[i]) for i in members)
+    starts.append(np.arange(start, end - length - jitter + 1, length, dtype=np.int64))
+    start = end
   if not sum(map(len, starts)):
     raise InputError(f"no group of clips has the {length + jitter} samples of one window; lower its length")
   numbers = np.repeat(np.arange(len(starts), dtype=np.int32), [len(part) for part in starts])

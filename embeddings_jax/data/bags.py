@@ -186,8 +186,8 @@ class _Text:
         length = np.bincount(document[~boundary], minlength=number)
         first = np.cumsum(length) - length
         windows = -(-length // self._window)
-        place = np.arange(int(length.sum())) - np.repeat(first, length)
-        document = np.repeat(np.cumsum(windows) - windows, length) + place // self._window
+        position = np.arange(int(length.sum())) - np.repeat(first, length)
+        document = np.repeat(np.cumsum(windows) - windows, length) + position // self._window
         number = int(windows.sum())
       else:
         document = document[~boundary]
@@ -319,8 +319,8 @@ def _block(bags: Bags, documents: np.ndarray, capacity: int, held_out: float, se
   valid = documents[documents >= 0]
   length = np.diff(bags.indptr)[valid] if len(valid) else np.zeros(0, np.int64)
   ends = np.cumsum(length)
-  place = np.arange(int(length.sum())) + np.repeat(bags.indptr[valid] - (ends - length), length)
-  col, count = bags.col[place], np.asarray(bags.count[place])
+  cell = np.arange(int(length.sum())) + np.repeat(bags.indptr[valid] - (ends - length), length)
+  col, count = bags.col[cell], np.asarray(bags.count[cell])
   padded = lambda x, value=0: np.pad(x, (0, capacity - len(x)), constant_values=value)
   block = {
       "row": padded(np.repeat(np.arange(len(valid), dtype=np.int32), length), len(documents) - 1), "col": padded(col),

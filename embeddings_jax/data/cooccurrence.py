@@ -120,11 +120,11 @@ def count_cooccurrences(
     raise InputError(f"window={window}: must be at least {2 if windows else 1} with counting={counting!r}")
   weighting = "none" if windows else weighting
   name = digest("cooccurrence", VERSION, key, vocab_size, window, weighting, symmetric, counting)[:32]
-  place = cache_root(cache_dir) / f"cooccurrence-{name}"
-  work = place.with_name(place.name + ".work")  # `cached` sweeps away what is half built; this outlives a kill.
+  cache = cache_root(cache_dir) / f"cooccurrence-{name}"
+  work = cache.with_name(cache.name + ".work")  # `cached` sweeps away what is half built; this outlives a kill.
   layout = _Layout.of(vocab_size, window if weighting == "distance" else 1)
   count = _Count(tokens, vocab_size, window, weighting, symmetric, windows, layout, report or (lambda *_: None))
-  path = cached(place, lambda folder: os.rename(count.build(work, memory), folder))
+  path = cached(cache, lambda folder: os.rename(count.build(work, memory), folder))
   shutil.rmtree(work, ignore_errors=True)
 
   facts = json.loads((path / "facts.json").read_text())
@@ -246,17 +246,17 @@ class _Count(NamedTuple):
                        "are damaged, remove their folder from the cache")
     breaks = np.flatnonzero(text < 0)
     text[breaks] = self.vocab_size
-    place = lambda i: i + window + (window - 1) * int(np.searchsorted(breaks, i))
-    first, last = place(start - begin), place(stop - begin)
+    position = lambda i: i + window + (window - 1) * int(np.searchsorted(breaks, i))
+    first, last = position(start - begin), position(stop - begin)
     text = np.insert(text, np.repeat(breaks, window - 1), self.vocab_size)
     text = np.pad(text, window, constant_values=self.vocab_size)
     counted = text[first:last].astype(np.int32)
     # A transposition groups by word, in linear time.
     one_hot = sparse.csr_array((np.ones(len(counted), np.int8), counted, np.arange(len(counted) + 1, dtype=np.int32)),
                                shape=(len(counted), self.vocab_size + 1)).tocsc()
-    places = one_hot.indices
-    places += first - window
-    return _Chunk(text, places, one_hot.indptr[:-1].astype(np.int64),
+    positions = one_hot.indices
+    positions += first - window
+    return _Chunk(text, positions, one_hot.indptr[:-1].astype(np.int64),
                   *(self._first_occurrences(text) if self.windows else (None, None)))
 
   def _first_occurrences(self, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -274,12 +274,12 @@ class _Count(NamedTuple):
     last[breaks] = first[breaks] - 1
     return first, last
 
-  def _weights(self, chunk: _Chunk, places: np.ndarray) -> np.ndarray:
+  def _weights(self, chunk: _Chunk, positions: np.ndarray) -> np.ndarray:
     """Integer weights of contexts: `[len(places), 2 window + 1]`, or for all places the same `[2 window + 1]`."""
     window = self.window
     if self.windows:
       # As many windows as are common to the two intervals; the word itself is there as often as its own says.
-      first, last = (sliding_window_view(x, 2 * window + 1)[places] for x in (chunk.first, chunk.last))
+      first, last = (sliding_window_view(x, 2 * window + 1)[positions] for x in (chunk.first, chunk.last))
       middle = slice(window, window + 1)
       common = np.minimum(last, last[:, middle])
       common -= np.maximum(first, first[:, middle], out=first)
@@ -299,18 +299,18 @@ class _Count(NamedTuple):
     contexts = sliding_window_view(chunk.text, 2 * self.window + 1)
     table = np.zeros(self.vocab_size + 1)  # Of integers, which are exact up to 2**53.
     for begin in range(int(chunk.starts[row]), int(chunk.starts[row + 1]), most):
-      places = chunk.places[begin:min(begin + most, int(chunk.starts[row + 1]))]
-      words = contexts[places]
-      weights = np.broadcast_to(self._weights(chunk, places), words.shape)
+      positions = chunk.places[begin:min(begin + most, int(chunk.starts[row + 1]))]
+      words = contexts[positions]
+      weights = np.broadcast_to(self._weights(chunk, positions), words.shape)
       table += np.bincount(words.reshape(-1), weights.reshape(-1), self.vocab_size + 1)
     col = np.flatnonzero(table[:-1] > 0)
     return self._packed(col.astype(np.uint64) + np.uint64(row << self.layout.word_bits), table[col].astype(np.uint64))
 
   def _rows(self, chunk: _Chunk, first: int, last: int) -> np.ndarray:
     """Records of a range of words, by sorting."""
-    places = chunk.places[chunk.starts[first]:chunk.starts[last]]
-    windows = sliding_window_view(chunk.text, 2 * self.window + 1)[places]
-    weights = np.broadcast_to(self._weights(chunk, places), windows.shape)
+    positions = chunk.places[chunk.starts[first]:chunk.starts[last]]
+    windows = sliding_window_view(chunk.text, 2 * self.window + 1)[positions]
+    weights = np.broadcast_to(self._weights(chunk, positions), windows.shape)
     row = np.repeat(np.arange(first, last), np.diff(chunk.starts[first:last + 1]))
     kept = (weights > 0) & (windows < self.vocab_size)
     windows += row[:, None] << self.layout.word_bits
@@ -403,12 +403,12 @@ class _Count(NamedTuple):
     bits = self.layout.weight_bits
     share = max(1, room // len(runs))
     end = 1 << 64 - bits
-    place = lambda run, pair: int(np.searchsorted(run, np.uint64(pair << bits))) if pair < end else len(run)
-    starts = [place(run, pair) for run in runs]
+    position = lambda run, pair: int(np.searchsorted(run, np.uint64(pair << bits))) if pair < end else len(run)
+    starts = [position(run, pair) for run in runs]
     while any(start < len(run) for start, run in zip(starts, runs)):
       ahead = [int(run[start + share]) >> bits for start, run in zip(starts, runs) if start + share < len(run)]
       pair = max(pair + 1, min(ahead)) if ahead else end
-      stops = [place(run, pair) for run in runs]
+      stops = [position(run, pair) for run in runs]
       yield list(zip(starts, stops)), pair
       starts = stops
 

@@ -98,12 +98,12 @@ def without_gaps(dataset: Dataset, missing: str) -> Dataset:
   if not whole.any():
     raise InputError(f"{dataset.name}: every row lacks a value; missing=drop leaves none")
   logging.warning("%s: %d rows of %d lack a value and are left out", dataset.name, (~whole).sum(), len(whole))
-  place = np.cumsum(whole) - 1
+  index = np.cumsum(whole) - 1
   return dataset._replace(
       items=dataset.items[whole], integers={column: value[whole] for column, value in dataset.integers.items()},
       names=None if dataset.names is None else [name for name, kept in zip(dataset.names, whole) if kept],
       labels={name: label[whole] for name, label in dataset.labels.items()},
-      split={name: place[rows[whole[rows]]] for name, rows in dataset.split.items()})
+      split={name: index[rows[whole[rows]]] for name, rows in dataset.split.items()})
 
 
 def take_columns(dataset: Dataset, names: Sequence[str]) -> tuple[Dataset, list[np.ndarray]]:

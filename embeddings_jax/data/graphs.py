@@ -107,8 +107,8 @@ def _of_rows(rows: np.ndarray, **options: Any) -> GraphTable:
   ends = rows[:, :2]
   if not (np.isfinite(ends).all() and (ends == np.rint(ends)).all()):
     raise InputError("data: the first two columns of edges are nodes, expected whole numbers")
-  ids, places = np.unique(ends.astype(np.int64), return_inverse=True)
-  return build_graph(ids.tolist(), places.reshape(-1, 2), rows[:, 2] if rows.shape[1] == 3 else None, **options)
+  ids, indices = np.unique(ends.astype(np.int64), return_inverse=True)
+  return build_graph(ids.tolist(), indices.reshape(-1, 2), rows[:, 2] if rows.shape[1] == 3 else None, **options)
 
 
 def without_loops(table: GraphTable, where: str = "graph") -> GraphTable:
@@ -217,7 +217,7 @@ def read_labels(path: str, names: list[str]) -> dict[str, np.ndarray]:
     if matrix.shape[0] != len(names):
       raise InputError(f"{path}: has labels of {matrix.shape[0]} nodes, the graph has {len(names)}")
     return {"class": _simplified(matrix.toarray() > 0, [str(i) for i in range(matrix.shape[1])])}
-  place, by_label = {name: i for i, name in enumerate(names)}, {}
+  index, by_label = {name: i for i, name in enumerate(names)}, {}
   for number, line in enumerate(formats.read_lines(Path(path).expanduser()), 1):
     cells = [cell for cell in (cell.strip() for cell in re.split(r"[,\t]" if re.search(r"[,\t]", line) else r"\s+",
                                                                  line.strip())) if cell]
@@ -231,9 +231,9 @@ def read_labels(path: str, names: list[str]) -> dict[str, np.ndarray]:
     else:
       pairs = list(itertools.product(cells[:1], cells[1:]))
     for node, label in pairs:
-      if node not in place:
+      if node not in index:
         raise InputError(f"{path}: line {number}: the graph has no node {formats.quoted(node)}")
-      by_label.setdefault(label, []).append(place[node])
+      by_label.setdefault(label, []).append(index[node])
   if not by_label:
     raise InputError(f"{path}: has no labels")
   member = np.zeros((len(names), len(by_label)), bool)

@@ -179,16 +179,16 @@ def list_files(path: str) -> list[Path]:
   Raises:
     InputError: There are none, or a folder cannot be read.
   """
-  place = Path(path).expanduser()
-  if place.is_dir():
-    files = list(_walked(place))
-  elif place.exists():
-    return [place]
+  location = Path(path).expanduser()
+  if location.is_dir():
+    files = list(_walked(location))
+  elif location.exists():
+    return [location]
   else:
-    files = list(_matching(place))
+    files = list(_matching(location))
   files = sorted(file for file in files if file.is_file())
   if not files:
-    raise InputError(f"{path}: {'the folder has no files' if place.is_dir() else 'no such file'}")
+    raise InputError(f"{path}: {'the folder has no files' if location.is_dir() else 'no such file'}")
   return files
 
 
@@ -274,7 +274,7 @@ def read_idx_pairs(
   if not images:
     raise InputError(f"{files[0]}: holds labels only, there is no idx file with images beside it")
   by_name = {_stem(file): file for file in files}
-  rows, labels, split, place = [], [], {}, 0
+  rows, labels, split, start = [], [], {}, 0
   for file in images:
     values = formats.read_idx(file)
     flat = values.reshape(len(values), -1)
@@ -292,8 +292,8 @@ def read_idx_pairs(
         raise InputError(f"{partner}: has {list(labels[-1].shape)} labels for {len(values)} images of {file.name}")
     part = {"train": "train", "t10k": "test", "test": "test"}.get(file.name.split("-")[0])
     if part:
-      split[part] = np.arange(place, place + len(values))
-    place += len(values)
+      split[part] = np.arange(start, start + len(values))
+    start += len(values)
   if len({part.shape[1] for part in rows}) > 1:
     raise InputError(f"{images[0].parent}: the idx files have images of several sizes; choose one with a glob")
   complete = len(labels) == len(images)

@@ -33,15 +33,15 @@ def pack(lengths: Sequence[int], widths: Sequence[int],
     length = int(lengths[i])
     room = next((room for room in range(length, len(rooms)) if rooms[room]), 0)
     if room:
-      place = rooms[room].pop()
+      batch_row = rooms[room].pop()
     else:
-      place, room = len(chosen), next(width for width in widths if width >= length)
+      batch_row, room = len(chosen), next(width for width in widths if width >= length)
       chosen.append(room)
       number.append(0)
-    row[i], start[i] = place, chosen[place] - room
-    number[place] += 1
-    if room > length and number[place] < slots:
-      rooms[room - length].append(place)
+    row[i], start[i] = batch_row, chosen[batch_row] - room
+    number[batch_row] += 1
+    if room > length and number[batch_row] < slots:
+      rooms[room - length].append(batch_row)
   return row, start, chosen
 
 

@@ -107,9 +107,9 @@ def sentence_pairs(
     steps_per_epoch = max(1, int(num_rows - 3 * num_rows ** 0.5) // batch_size)
 
   def feed_at(step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
-    epoch, place = divmod(step, steps_per_epoch)
+    epoch, index = divmod(step, steps_per_epoch)
     pairs = first if order == "sequential" else pairs_of(epoch)
-    row = place * batch_size + np.arange(batch_size)[rows]
+    row = index * batch_size + np.arange(batch_size)[rows]
     valid = row < len(pairs.a)
     chosen = Pairs(*(column[np.where(valid, row, 0)] for column in pairs))
     return {**_assembled(texts.tokens, chosen, max_length, cls_id, sep_id), "mask": valid.astype(np.float32)}
@@ -173,16 +173,16 @@ def _cut(a, a_length, b, b_length, room, rng):
 
 def _assembled(tokens: np.ndarray, pairs: Pairs, length: int, cls_id: int, sep_id: int) -> dict[str, np.ndarray]:
   """Rows of tokens and segments, by one gather from the running tokens."""
-  place = np.arange(length, dtype=np.int32)
+  position = np.arange(length, dtype=np.int32)
   a_end = pairs.a_length[:, None] + 1  # The place of the first [SEP], and of the second.
   b_end = a_end + pairs.b_length[:, None] + 1
-  in_b = place > a_end
+  in_b = position > a_end
   # Elsewhere any token may be read: it is overwritten.
-  index = np.where(in_b, (pairs.b - pairs.a_length - 2)[:, None], (pairs.a - 1)[:, None]) + place
+  index = np.where(in_b, (pairs.b - pairs.a_length - 2)[:, None], (pairs.a - 1)[:, None]) + position
   row = np.asarray(tokens).take(index, mode="clip").astype(np.int32)
   row[:, 0] = cls_id
   np.put_along_axis(row, a_end, sep_id, 1)
   np.put_along_axis(row, b_end, sep_id, 1)
-  beyond = place > b_end
+  beyond = position > b_end
   row[beyond] = -1
   return {"tokens": row, "segments": (in_b & ~beyond).astype(np.int32), "is_next": pairs.is_next}

@@ -44,8 +44,8 @@ def sentence_windows(
   sizes = np.diff(texts.documents)
   number = np.maximum(-(-(sizes - 1) // num_sentences), 0)  # All but one sentence decide: it alone is no window.
   document = np.repeat(np.arange(len(sizes)), number)
-  place = np.arange(len(document)) - np.repeat(np.cumsum(number) - number, number)
-  starts = texts.documents[document] + place * num_sentences
+  position = np.arange(len(document)) - np.repeat(np.cumsum(number) - number, number)
+  starts = texts.documents[document] + position * num_sentences
   ends = texts.documents[document + 1]
   if not len(starts):
     raise InputError("no document has two sentences or more, so that none can be predicted")
@@ -68,9 +68,9 @@ def sentence_windows(
       moved = noise.integers(0, num_sentences, batch_size)[rows]
       first = np.maximum(first, np.minimum(first + moved, end - num_sentences))
     begin, length = bounds(first, end)
-    place = np.arange(max_length)
-    tokens = np.asarray(texts.tokens).take(begin[..., None] + place, mode="clip").astype(np.int32)
-    return {"tokens": np.where(place < length[..., None], tokens, -1), "mask": index["mask"]}
+    position = np.arange(max_length)
+    tokens = np.asarray(texts.tokens).take(begin[..., None] + position, mode="clip").astype(np.int32)
+    return {"tokens": np.where(position < length[..., None], tokens, -1), "mask": index["mask"]}
 
   _, lengths = bounds(starts, ends)
   kept = np.minimum(lengths, max_length).sum()

@@ -141,9 +141,9 @@ def sentence_rows(texts: TokenTexts, *, max_length: int, cls_id: int, sep_id: in
   kept = np.minimum(lengths[chosen], max_length - 2)
   rows = np.full((len(chosen), max_length), -1, np.int32)
   rows[:, 0] = cls_id
-  place = np.arange(max_length - 2)
-  inside = place < kept[:, None]
-  index = texts.sentences[chosen][:, None] + place
+  position = np.arange(max_length - 2)
+  inside = position < kept[:, None]
+  index = texts.sentences[chosen][:, None] + position
   rows[:, 1:-1][inside] = texts.tokens[index[inside]]
   rows[np.arange(len(chosen)), kept + 1] = sep_id
   return rows

@@ -244,8 +244,8 @@ def row_order(num_rows: int, batch_size: int, seed: int, order: str, remainder: 
     return noise.permutation(num_rows).astype(np.int32)
 
   def index_at(step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
-    epoch, place = divmod(step, steps_per_epoch)
-    position = place * batch_size + np.arange(batch_size)[rows]
+    epoch, index = divmod(step, steps_per_epoch)
+    position = index * batch_size + np.arange(batch_size)[rows]
     valid = position < num_rows
     position = np.where(valid, position, 0).astype(np.int32)
     row = position if order == "sequential" else permutation(epoch)[position]

@@ -165,9 +165,9 @@ def _examples(path: str | os.PathLike, rows: Iterable[tuple[int, list[str]]], te
   examples, undecided = [], 0
   needed = 1 + max(*texts, -1 if target is None else target)
   for number, cells in rows:
-    place = f"{path}: line {number}"
+    where = f"{path}: line {number}"
     if len(cells) < needed:
-      raise InputError(f"{place} has {len(cells)} columns, needs {needed}")
+      raise InputError(f"{where} has {len(cells)} columns, needs {needed}")
     item, label = tuple(cells[i].strip() for i in texts), None
     if target is not None:
       label = cells[target].strip()
@@ -175,9 +175,9 @@ def _examples(path: str | os.PathLike, rows: Iterable[tuple[int, list[str]]], te
         undecided += 1
         continue
       if not label:
-        raise InputError(f"{place}: the label is missing")
-      label = _number(label, place) if score else label
-    examples.append(Example(item if len(item) > 1 else item[0], label, place))
+        raise InputError(f"{where}: the label is missing")
+      label = _number(label, where) if score else label
+    examples.append(Example(item if len(item) > 1 else item[0], label, where))
   if undecided:
     logging.warning("%s: %d lines have no label (-) and are left out", path, undecided)
   return examples
@@ -202,14 +202,14 @@ def _sentence_columns(header: Sequence[str]) -> tuple[tuple[int, ...] | None, in
 
 def _columns(header: Sequence[str]) -> tuple[tuple[int, ...] | None, int | None, bool]:
   """Columns of the texts and of the label, and whether that is a score; (None, None, False) for no header."""
-  place = {cell.strip().lower(): i for i, cell in reversed(list(enumerate(header)))}
-  pair = next((pair for pair in PAIRS if set(pair) <= place.keys()), None)
-  text = next((name for name in TEXT if name in place), None)
+  index = {cell.strip().lower(): i for i, cell in reversed(list(enumerate(header)))}
+  pair = next((pair for pair in PAIRS if set(pair) <= index.keys()), None)
+  text = next((name for name in TEXT if name in index), None)
   if not pair and not text:
     return None, None, False
-  label = next((name for name in (*LABELS, *SCORES) if name in place), None)
-  texts = tuple(place[name] for name in pair or (text,))
-  return texts, None if label is None else place[label], label in SCORES
+  label = next((name for name in (*LABELS, *SCORES) if name in index), None)
+  texts = tuple(index[name] for name in pair or (text,))
+  return texts, None if label is None else index[label], label in SCORES
 
 
 def _has_header(path: str | os.PathLike, errors: str) -> bool:
@@ -217,10 +217,10 @@ def _has_header(path: str | os.PathLike, errors: str) -> bool:
   return "\t" in first and _columns(first.split("\t"))[0] is not None
 
 
-def _number(cell: str, place: str) -> float:
+def _number(cell: str, where: str) -> float:
   value = float(cell) if formats.is_number(cell) else math.nan
   if not abs(value) < 3e38:  # Models compute in float32.
-    raise InputError(f"{place}: the score {formats.quoted(cell)} is not a finite number")
+    raise InputError(f"{where}: the score {formats.quoted(cell)} is not a finite number")
   return value
 
 
@@ -238,15 +238,15 @@ def read_squad(path: str | os.PathLike) -> list[Example]:
       context = json_field(paragraph, "context", str, path)
       for question in _objects(paragraph, "qas", path):
         name = question.get("id", len(examples))
-        place = f"{path}: question {name if isinstance(name, int) else formats.quoted(name).strip(chr(39))}"
+        where = f"{path}: question {name if isinstance(name, int) else formats.quoted(name).strip(chr(39))}"
         answers = []
-        for answer in [] if question.get("is_impossible") is True else _objects(question, "answers", place):
-          start, text = json_field(answer, "answer_start", int, place), json_field(answer, "text", str, place)
+        for answer in [] if question.get("is_impossible") is True else _objects(question, "answers", where):
+          start, text = json_field(answer, "answer_start", int, where), json_field(answer, "text", str, where)
           if not text or start < 0 or context[start:start + len(text)] != text:
-            raise InputError(f"{place}: the answer {formats.quoted(text)} is not at character {start} of its context")
+            raise InputError(f"{where}: the answer {formats.quoted(text)} is not at character {start} of its context")
           answers.append((start, text))
-        item = json_field(question, "question", str, place).strip(), context
-        examples.append(Example(item, tuple(answers), place))
+        item = json_field(question, "question", str, where).strip(), context
+        examples.append(Example(item, tuple(answers), where))
   return examples
 
 
@@ -264,22 +264,22 @@ def read_choices(path: str | os.PathLike, errors: str = "strict") -> Iterator[Ex
   rows = _table_rows(path, errors)
   _, first = next(rows, (0, []))
   header = [cell.strip().lower() for cell in first]
-  place = {name: i for i, name in enumerate(header)}
-  endings = [place[name] for name in sorted((n for n in header if re.fullmatch(r"ending_?\d{1,3}", n)),
+  index = {name: i for i, name in enumerate(header)}
+  endings = [index[name] for name in sorted((n for n in header if re.fullmatch(r"ending_?\d{1,3}", n)),
                                             key=lambda n: int(re.sub(r"\D", "", n)))]
-  context = next((name for name in ("sent1", "ctx", "context", "startphrase") if name in place), None)
-  start = next((name for name in ("sent2", "startphrase") if name in place and name != context), None)
-  if context is None or len(endings) < 2 or "label" not in place:
+  context = next((name for name in ("sent1", "ctx", "context", "startphrase") if name in index), None)
+  start = next((name for name in ("sent2", "startphrase") if name in index and name != context), None)
+  if context is None or len(endings) < 2 or "label" not in index:
     raise InputError(f"{path}: line 1: should be a header with sent1, sent2 (or ctx), ending0, ending1 ... and label")
   for line, cells in rows:
     where = f"{path}: line {line}"
     if len(cells) != len(header):
       raise InputError(f"{where} has {len(cells)} columns, the header has {len(header)}")
-    label = cells[place["label"]].strip()
+    label = cells[index["label"]].strip()
     if not (label.isdecimal() and len(label) < 10 and int(label) < len(endings)):
       raise InputError(f"{where}: the label {formats.quoted(label)} is no number from 0 to {len(endings) - 1}")
-    begun = cells[place[start]].strip() if start else ""
-    choices = tuple((cells[place[context]].strip(), f"{begun} {cells[i].strip()}".strip()) for i in endings)
+    begun = cells[index[start]].strip() if start else ""
+    choices = tuple((cells[index[context]].strip(), f"{begun} {cells[i].strip()}".strip()) for i in endings)
     yield Example(choices, int(label), where)
 
 

@@ -142,7 +142,7 @@ def as_task(dataset: Dataset, label: str = "", max_examples: int = 0, max_train:
     raise InputError(f"data={dataset.name}: name one of its labels by label; it has {known}")
   label = label or next(iter(dataset.labels))
   values = dataset.labels[label]
-  place = lambda i: f"{dataset.name}: example {i}" if dataset.names is None or dataset.kind == "text" and not str(
+  where = lambda i: f"{dataset.name}: example {i}" if dataset.names is None or dataset.kind == "text" and not str(
       dataset.names[i]).startswith(("/", ".")) else str(dataset.names[i])
   parts = _parts(dataset)
   if max_examples:
@@ -153,7 +153,7 @@ def as_task(dataset: Dataset, label: str = "", max_examples: int = 0, max_train:
     sizes = np.array([len(item) for item in dataset.items])
     if (sizes != sizes[0]).any():
       i = (sizes != sizes[0]).argmax()
-      raise InputError(f"{place(i)}: has {sizes[i]} choices, the first example has {sizes[0]}")
+      raise InputError(f"{where(i)}: has {sizes[i]} choices, the first example has {sizes[0]}")
   elif dataset.kind == "questions":
     kind = "span"
   elif dataset.kind == "words":
@@ -164,7 +164,7 @@ def as_task(dataset: Dataset, label: str = "", max_examples: int = 0, max_train:
     for i, tags in enumerate(values):
       for word, tag in enumerate(tags):
         if tag not in number:
-          raise InputError(f"{place(i)}: the tag {formats.quoted(tag)} of word {word + 1} is not in the training "
+          raise InputError(f"{where(i)}: the tag {formats.quoted(tag)} of word {word + 1} is not in the training "
                            f"part, which has {_listed(labels)}")
       targets.append(np.array([number[tag] for tag in tags], np.int32))
   elif values.dtype.kind == "f":
@@ -179,7 +179,7 @@ def as_task(dataset: Dataset, label: str = "", max_examples: int = 0, max_train:
     examples = np.concatenate(list(parts.values()))
     strange = examples[~np.isin(values[examples], classes)]
     if len(strange):
-      raise InputError(f"{place(strange[0])}: the label {formats.quoted(str(values[strange[0]]))} is not in the "
+      raise InputError(f"{where(strange[0])}: the label {formats.quoted(str(values[strange[0]]))} is not in the "
                        f"training part, which has {_listed(classes)}")
     if not 2 <= len(classes) <= MAX_CLASSES:
       raise InputError(f"{dataset.name}: {label} has {len(classes)} classes in the training part, as "
@@ -202,8 +202,8 @@ def _share(rows: np.ndarray, classes: np.ndarray | None, number: int, seed: int)
     order = np.argsort(classes[rows], kind="stable")
     counts = np.bincount(classes[rows])
     # The i-th of n examples of a class stands at (i + 1/2) / n of the whole.
-    place = np.concatenate([(np.arange(count) + 0.5) / count for count in counts if count])
-    rows = rows[order[np.argsort(place, kind="stable")]]
+    quantile = np.concatenate([(np.arange(count) + 0.5) / count for count in counts if count])
+    rows = rows[order[np.argsort(quantile, kind="stable")]]
   return np.sort(rows[:number])
 
 

@@ -67,9 +67,9 @@ def tile_source(
     fit = [size for size in range(1, num_groups + 1) if num_groups % size == 0]
     raise InputError(f"batch_size={batch_size}: must divide the {num_groups} groups of words; one of {fit}")
   name = digest("tiles", VERSION, cells.fingerprint, num_groups)[:32]
-  place = cache_root(cache_dir) / f"tiles-{name}"
-  work = place.with_name(place.name + ".work")  # Outlives a kill.
-  path = cached(place, lambda folder: os.rename(
+  cache = cache_root(cache_dir) / f"tiles-{name}"
+  work = cache.with_name(cache.name + ".work")  # Outlives a kill.
+  path = cached(cache, lambda folder: os.rename(
       _build(work, cells, vocab_size, num_groups, memory, report or (lambda *_: None)), folder))
   if work.exists():
     shutil.rmtree(work)
@@ -85,8 +85,8 @@ def tile_source(
     return np.stack([noise.permutation(num_groups) for _ in range(3)])
 
   def tile_at(step, rows=slice(None)):
-    epoch, place = divmod(step, num_strata * per_stratum)
-    stratum, within = divmod(place, per_stratum)
+    epoch, index = divmod(step, num_strata * per_stratum)
+    stratum, within = divmod(index, per_stratum)
     row_order, col_order, shifts = permutations(epoch)
     i = within * batch_size + np.arange(batch_size)[rows]
     return {"row_group": row_order[i].astype(np.int32),
@@ -151,10 +151,10 @@ def _build(work: Path, cells: Cooccurrence, vocab_size: int, num_groups: int, me
     order = np.argsort(tile.astype(narrow), kind="stable")
     tile = tile[order].astype(np.int64)
     number = np.bincount(tile, minlength=num_tiles)
-    place = tile * width + filled[tile] + np.arange(len(tile)) - (np.cumsum(number) - number)[tile]
-    tables["row"].reshape(-1)[place] = (row // num_groups)[order]
-    tables["col"].reshape(-1)[place] = (col // num_groups)[order]
-    tables["count"].reshape(-1)[place] = np.asarray(cells.count[start:stop])[order]
+    cell = tile * width + filled[tile] + np.arange(len(tile)) - (np.cumsum(number) - number)[tile]
+    tables["row"].reshape(-1)[cell] = (row // num_groups)[order]
+    tables["col"].reshape(-1)[cell] = (col // num_groups)[order]
+    tables["count"].reshape(-1)[cell] = np.asarray(cells.count[start:stop])[order]
     filled = filled + number
     journal.write(dealt=stop, turned=0, filled=filled, totals=state["totals"])
     report(stop, 2 * num_cells)

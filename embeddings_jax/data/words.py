@@ -52,9 +52,9 @@ def composed(text: str) -> str:
 def combining_marks() -> str:
   """Returns the combining marks of all scripts, as the inside of a character class of `re`."""
   # Planes 2 to 13 hold no marks. `re` has no class for them: `\w` leaves out the vowel signs of most of Asia.
-  places = [i for i in (*range(0x300, 0x20000), *range(0xE0100, 0xE01F0)) if unicodedata.category(chr(i))[0] == "M"]
-  begins = [i for i, before in zip(places, [-2, *places]) if i != before + 1]
-  ends = [i for i, after in zip(places, [*places[1:], -2]) if i != after - 1]
+  codes = [i for i in (*range(0x300, 0x20000), *range(0xE0100, 0xE01F0)) if unicodedata.category(chr(i))[0] == "M"]
+  begins = [i for i, before in zip(codes, [-2, *codes]) if i != before + 1]
+  ends = [i for i, after in zip(codes, [*codes[1:], -2]) if i != after - 1]
   return "".join(f"{chr(begin)}-{chr(end)}" for begin, end in zip(begins, ends))
 
 

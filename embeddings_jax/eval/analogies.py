@@ -57,12 +57,12 @@ def analogies(
   words = list(vocabulary)[:restrict_vocabulary or None]
   if not words:
     raise InputError("analogies: the vocabulary is empty")
-  place: dict[str, int] = {}
-  form = np.array([place.setdefault(word.upper(), i) for i, word in enumerate(words)], np.int32)
+  index: dict[str, int] = {}
+  form = np.array([index.setdefault(word.upper(), i) for i, word in enumerate(words)], np.int32)
   asked, section_of, missing = [], [], 0
   for section, listed in questions.items():
     for question in listed:
-      known = [place.get(word.upper(), -1) for word in question]
+      known = [index.get(word.upper(), -1) for word in question]
       if min(known) < 0:
         missing += 1
         continue
@@ -140,7 +140,7 @@ def answer_blocks(
     forms = jax.lax.dynamic_slice_in_dim(form, first, chunk)
 
     def of_block(item):
-      question, value, place = item
+      question, value, best_row = item
       a, b, c = (cosine[question[:, k]] for k in range(3))
       taken = functools.reduce(jnp.logical_or, (forms == asked_form[question[:, k], None] for k in range(3)))
       scores = (b - a + c, (1 + b) * (1 + c) / (2 * (1 + a) + 4 * epsilon))
@@ -148,7 +148,7 @@ def answer_blocks(
       highest = scores.max(-1)
       here = jnp.where(scores == highest[..., None], jnp.arange(chunk), chunk).min(-1)  # Faster than argmax on CPU.
       better = highest > value
-      return jnp.where(better, highest, value), jnp.where(better, first + here, place)
+      return jnp.where(better, highest, value), jnp.where(better, first + here, best_row)
 
     return jax.lax.map(of_block, (blocks, *best))
 

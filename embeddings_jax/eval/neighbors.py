@@ -34,15 +34,15 @@ def neighbors(
   """
   if len(names) != len(vectors):
     raise InputError(f"neighbors: {len(names)} names for {len(vectors)} vectors")
-  place = {name: i for i, name in enumerate(names)}
+  row_of = {name: i for i, name in enumerate(names)}
   for word in words:
-    _row(word, place)
+    _row(word, row_of)
   table = _normalized(jnp.asarray(vectors))
   k = min(k, len(names) - 1)
   nearest = {}
   for start in range(0, len(words), block):
     part = list(words[start:start + block])
-    rows = np.array([place[word] for word in part])
+    rows = np.array([row_of[word] for word in part])
     padded = np.resize(rows, block) if len(words) > block else rows  # One shape, one compilation.
     cosine, index = jax.device_get(_nearest(table, padded, k))
     for word, values, ids in zip(part, cosine, index):
@@ -74,8 +74,8 @@ def combination(
   """
   if len(names) != len(vectors):
     raise InputError(f"neighbors: {len(names)} names for {len(vectors)} vectors")
-  place = {name: i for i, name in enumerate(names)}
-  rows = [_row(word, place) for word in (*positive, *negative)]
+  row_of = {name: i for i, name in enumerate(names)}
+  rows = [_row(word, row_of) for word in (*positive, *negative)]
   if not rows:
     raise InputError("neighbors: no word is asked with")
   sign = jnp.array([1.0] * len(positive) + [-1.0] * len(negative))
@@ -84,11 +84,11 @@ def combination(
   return [(names[i], float(value)) for value, i in zip(values, index)]
 
 
-def _row(word: str, place: Mapping[str, int]) -> int:
-  if word not in place:
-    close = [f"; the nearest name is {name!r}" for name in difflib.get_close_matches(word, place, 1)]
+def _row(word: str, index: Mapping[str, int]) -> int:
+  if word not in index:
+    close = [f"; the nearest name is {name!r}" for name in difflib.get_close_matches(word, index, 1)]
     raise InputError(f"{word!r} is not in the vocabulary" + "".join(close))
-  return place[word]
+  return index[word]
 
 
 @jax.jit(static_argnums=3)

@@ -66,8 +66,8 @@ def best_threshold(scores: np.ndarray, positive: np.ndarray) -> float:
 
   One of the smallest score, the middles between neighboring distinct scores, and what is just above the largest.
   """
-  values, place = np.unique(scores, return_inverse=True)
-  positives, negatives = (np.bincount(place, kind, len(values)) for kind in (positive, ~positive))
+  values, inverse = np.unique(scores, return_inverse=True)
+  positives, negatives = (np.bincount(inverse, kind, len(values)) for kind in (positive, ~positive))
   between = (values[:-1] + values[1:]) / 2
   candidates = np.concatenate([values[:1], between, [np.nextafter(values[-1], np.inf)]])
   # At candidate i the values before the i-th are below.

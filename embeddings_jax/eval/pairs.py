@@ -45,9 +45,9 @@ def embedded(
 ) -> tuple[Any, np.ndarray]:
   """Unit vectors of the distinct sentences, float64 [m, dim] (0 for those that have none; sparse if `embed` is), and
   the two rows of each pair, [n, 2]."""
-  place: dict[str, int] = {}
-  index = np.array([[place.setdefault(sentence, len(place)) for sentence in pair] for pair in pairs])
-  return unit_rows(embed(list(place)), protocol, np.float64), index.reshape(-1, 2)
+  row_of: dict[str, int] = {}
+  index = np.array([[row_of.setdefault(sentence, len(row_of)) for sentence in pair] for pair in pairs])
+  return unit_rows(embed(list(row_of)), protocol, np.float64), index.reshape(-1, 2)
 
 
 def cosines(vectors: Any, index: np.ndarray) -> np.ndarray:

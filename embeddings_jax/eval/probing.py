@@ -108,10 +108,10 @@ def _items(tags: Sequence[str]) -> list[tuple[int, int, str]]:
 
 def _asked(sentences: Sequence[tuple[Sequence[str], Sequence[str]]]) -> list[tuple[int, int, str]]:
   """The items of all sentences, by the numbers of their words in all of them."""
-  answers, place = [], 0
+  answers, start = [], 0
   for words, tags in sentences:
-    answers += [(place + first, place + last, kind) for first, last, kind in _items(tags)]
-    place += len(words)
+    answers += [(start + first, start + last, kind) for first, last, kind in _items(tags)]
+    start += len(words)
   return answers
 
 

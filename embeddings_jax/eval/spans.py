@@ -66,9 +66,9 @@ def best_answers(
     contexts: example -> text.
   """
   best, none = {}, {}
-  for scores, places, number in zip(logits, offsets, example.tolist()):
+  for scores, positions, number in zip(logits, offsets, example.tolist()):
     none[number] = min(none.get(number, np.inf), float(scores[0].sum()))
-    inside = np.flatnonzero(places[:, 0] >= 0)
+    inside = np.flatnonzero(positions[:, 0] >= 0)
     if not len(inside):
       continue
     start, end = (scores[inside, i].astype(np.float64) for i in (0, 1))
@@ -77,7 +77,7 @@ def best_answers(
     table = start[:, None] + np.lib.stride_tricks.sliding_window_view(ends, width)  # [token, further tokens]
     first, more = np.unravel_index(table.argmax(), table.shape)
     if number not in best or table[first, more] > best[number][0]:
-      chosen = places[inside[first], 0], places[inside[first + more], 1]
+      chosen = positions[inside[first], 0], positions[inside[first + more], 1]
       best[number] = (float(table[first, more]), contexts[number][chosen[0]:chosen[1]].strip())
   return {number: Answer(best[number][1], best[number][0] - none[number]) if number in best else Answer("", -np.inf)
           for number in none}

@@ -77,16 +77,16 @@ def top_words(topics: np.ndarray, number: int) -> np.ndarray:
 
 def npmi(words: np.ndarray, presence: Any) -> float:
   """Mean over topics and pairs of words [k, n] of NPMI, from a sparse matrix [contexts, V] of 0 and 1."""
-  known, place = np.unique(words, return_inverse=True)
+  known, inverse = np.unique(words, return_inverse=True)
   table = presence[:, known].astype(np.float64)
   share = np.asarray((table.T @ table).todense()) / table.shape[0]
   alone = np.diagonal(share)
   with np.errstate(divide="ignore", invalid="ignore"):
     score = np.log(share / np.outer(alone, alone)) / -np.log(share)
   score = np.where(share == 0, -1, np.where(share == 1, 1, score))
-  place = place.reshape(words.shape)
+  inverse = inverse.reshape(words.shape)
   first, second = np.triu_indices(words.shape[1], 1)
-  return float(score[place[:, first], place[:, second]].mean())
+  return float(score[inverse[:, first], inverse[:, second]].mean())
 
 
 def windows(tokens: Sequence[np.ndarray], vocab_size: int, words: np.ndarray, size: int = WINDOW) -> Any:

@@ -64,11 +64,11 @@ def transfer(embed: Callable[[Sequence[str]], Any], dataset: Any, *, seed: int =
 
 def _features(embed: Callable[[Sequence[str]], Any], dataset: Any, rows: np.ndarray) -> Any:
   """[len(rows), num_features]: each distinct sentence is embedded once."""
-  place: dict[str, int] = {}
+  row_of: dict[str, int] = {}
   pairs = holds_pairs(dataset)
   items = (dataset.items[i] if pairs else (dataset.items[i],) for i in rows)
-  index = np.array([[place.setdefault(sentence, len(place)) for sentence in item] for item in items])
-  vectors = embed(list(place))
+  index = np.array([[row_of.setdefault(sentence, len(row_of)) for sentence in item] for item in items])
+  vectors = embed(list(row_of))
   vectors = sparse.csr_array(vectors) if sparse.issparse(vectors) else np.asarray(vectors, np.float32)
   bad = ~np.isfinite(vectors.sum(1))
   if bad.any():

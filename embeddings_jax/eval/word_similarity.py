@@ -60,8 +60,8 @@ def scored_pairs(
   words = sorted({word for pair in known for word in pair})
   vectors = np.asarray(embed(words), np.float64)
   vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
-  place = {word: i for i, word in enumerate(words)}
-  index = np.array([[place[word] for word in pair] for pair in known])
+  row_of = {word: i for i, word in enumerate(words)}
+  index = np.array([[row_of[word] for word in pair] for pair in known])
   # Rounding must not break the ties of pairs that have the same vectors.
   cosine = np.round((vectors[index[:, 0]] * vectors[index[:, 1]]).sum(1), 12)
   return known, cosine, np.asarray(ratings)

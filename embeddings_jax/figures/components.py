@@ -39,14 +39,14 @@ def _component_pictures(plt: Any, parts: dict[str, np.ndarray], pixels: Any, sha
   columns = min(8, len(chosen) + 1)
   lines = -(-(len(chosen) + 1) // columns)
   figure, axes = plt.subplots(lines, columns, figsize=(1.3 * columns, 1.6 * lines), squeeze=False)
-  for place in axes.flat:
-    place.axis("off")
+  for axis in axes.flat:
+    axis.axis("off")
   axes.flat[0].imshow(np.clip(pixels(parts["mean"])[0], 0, 1), cmap="gray", vmin=0, vmax=1)
   axes.flat[0].set_title("mean", fontsize=8)
-  for i, (place, row) in enumerate(zip(axes.flat[1:], chosen)):
+  for i, (axis, row) in enumerate(zip(axes.flat[1:], chosen)):
     weights = np.reshape(row / max(np.abs(row).max(), 1e-30), shape)
-    place.imshow((weights + 1) / 2, cmap="RdBu_r", vmin=0, vmax=1)
-    place.set_title(f"{i + 1}: {ratio[i]:.1%}", fontsize=8)
+    axis.imshow((weights + 1) / 2, cmap="RdBu_r", vmin=0, vmax=1)
+    axis.set_title(f"{i + 1}: {ratio[i]:.1%}", fontsize=8)
   figure.suptitle("Mean and principal components, with their shares of the variance")
   return figure
 
@@ -66,9 +66,9 @@ def _reconstructions(plt: Any, parts: dict[str, np.ndarray], x: np.ndarray, pixe
                               squeeze=False)
   for column, k in enumerate([*numbers, None]):
     made = x[rows] if k is None else parts["mean"] + codes[:, :k] @ parts["components"][:k]
-    for place, picture in zip(axes[:, column], pixels(made)):
-      place.imshow(np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1)
-      place.axis("off")
+    for axis, picture in zip(axes[:, column], pixels(made)):
+      axis.imshow(np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1)
+      axis.axis("off")
     axes[0, column].set_title("picture" if k is None else "mean" if not k else f"k = {k}", fontsize=8)
   figure.suptitle("Reconstructions from the first k components", y=0.94)
   figure.subplots_adjust(wspace=0.05, hspace=0.05)

@@ -46,12 +46,12 @@ def document_map(plt: Any, vectors: np.ndarray, label: str, classes: np.ndarray)
   chosen = vectors[rows] / np.maximum(np.linalg.norm(vectors[rows], axis=1, keepdims=True), 1e-12)
   perplexity = min(30, (len(rows) - 1) / 3)
   with threadpool_limits(1):  # Threads that wait for each other on a busy machine take ten times as long.
-    places = TSNE(metric="cosine", init="random", perplexity=perplexity, random_state=0).fit_transform(chosen)
+    points = TSNE(metric="cosine", init="random", perplexity=perplexity, random_state=0).fit_transform(chosen)
   names, group = np.unique(classes[rows], return_inverse=True)
   colors = plt.get_cmap("tab10" if len(names) <= 10 else "tab20")
   figure, axes = plt.subplots(figsize=(9, 8))
   for i, name in enumerate(names):
-    axes.scatter(*places[group == i].T, s=9, color=colors(i % colors.N), marker="os^v"[i // colors.N % 4], label=name,
+    axes.scatter(*points[group == i].T, s=9, color=colors(i % colors.N), marker="os^v"[i // colors.N % 4], label=name,
                  linewidths=0)
   if len(names) <= 40:
     axes.legend(title=label, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1), markerscale=2, frameon=False)

@@ -22,46 +22,46 @@ def node_map(plt: Any, vectors: np.ndarray, dataset: Any) -> Any:
   chosen = vectors[rows] - vectors.mean(0)
   chosen = chosen / np.maximum(np.linalg.norm(chosen, axis=1, keepdims=True), 1e-12)
   if len(rows) <= NAMED:
-    places, share = principal_plane(chosen)
+    points, share = principal_plane(chosen)
     how = f"PCA of centered unit vectors: {share:.0%} of the variance"
   else:
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits  # scikit-learn brings it.
 
     with threadpool_limits(1):
-      places = TSNE(metric="cosine", init="random", random_state=0).fit_transform(chosen)
+      points = TSNE(metric="cosine", init="random", random_state=0).fit_transform(chosen)
     how = "t-SNE of cosine distances"
   figure, axes = plt.subplots(figsize=(9, 8))
-  _draw_edges(axes, dataset.graph, rows, places)
+  _draw_edges(axes, dataset.graph, rows, points)
   name, group, classes = _colors(dataset, rows)
   palette = plt.get_cmap("tab10")
   for i, each in enumerate(classes):
-    axes.scatter(*places[group == i].T, s=40 if len(rows) <= NAMED else 9, color=palette(i), label=str(each),
+    axes.scatter(*points[group == i].T, s=40 if len(rows) <= NAMED else 9, color=palette(i), label=str(each),
                  linewidths=0, zorder=2)
   other = group < 0
   if other.any():
-    axes.scatter(*places[other].T, s=9 if len(rows) > NAMED else 40, color="0.6", linewidths=0, zorder=1,
+    axes.scatter(*points[other].T, s=9 if len(rows) > NAMED else 40, color="0.6", linewidths=0, zorder=1,
                  label="others" if classes else None)
   if classes:
     axes.legend(title=name, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
   if len(rows) <= NAMED:
-    for place, row in zip(places, rows):
-      axes.annotate(str(dataset.items[row]), place, (4, 3), textcoords="offset points", fontsize=7)
+    for point, row in zip(points, rows):
+      axes.annotate(str(dataset.items[row]), point, (4, 3), textcoords="offset points", fontsize=7)
   axes.set(xticks=[], yticks=[], title=f"{len(rows)} nodes ({how})")
   return figure
 
 
-def _draw_edges(axes: Any, table: Any, rows: np.ndarray, places: np.ndarray) -> None:
+def _draw_edges(axes: Any, table: Any, rows: np.ndarray, points: np.ndarray) -> None:
   """Draws the edges among the chosen nodes, unless they are too many."""
   from matplotlib.collections import LineCollection
 
-  place = np.full(len(table.names), -1)
-  place[rows] = np.arange(len(rows))
+  index = np.full(len(table.names), -1)
+  index[rows] = np.arange(len(rows))
   source = np.repeat(np.arange(len(table.names)), np.diff(table.indptr))
-  ends = np.stack([place[source], place[table.indices]], 1)
+  ends = np.stack([index[source], index[table.indices]], 1)
   ends = ends[(ends >= 0).all(1) & (ends[:, 0] != ends[:, 1])]
   if len(ends) <= MAX_EDGES:
-    axes.add_collection(LineCollection(places[ends], colors="0.85", linewidths=0.5, zorder=0))
+    axes.add_collection(LineCollection(points[ends], colors="0.85", linewidths=0.5, zorder=0))
 
 
 def _colors(dataset: Any, rows: np.ndarray) -> tuple[str, np.ndarray, list[Any]]:

@@ -54,13 +54,13 @@ def mixture_course(plt: Any, model: Model, state: PyTree, data: Any, seed: int, 
   figure, axes = plt.subplots(rows, min(len(shown), 3), figsize=(4 * min(len(shown), 3), 3.4 * rows), sharex=True,
                               sharey=True, squeeze=False)
   embed, components = jax.jit(model.embed), jax.jit(model.outputs["components"])
-  for place, (step, at_step) in zip(axes.flat, shown):
+  for axis, (step, at_step) in zip(axes.flat, shown):
     at_step = jax.tree.map(np.asarray, at_step)
     parts, resp = jax.tree.map(np.asarray, (components(at_step), embed(at_step, {"x": x})))
-    _ellipses(plt, place, parts, resp, points, center, basis)
-    place.set_title(f"after {step} iterations" if step != 1 else "after 1 iteration", fontsize="medium")
-  for place in axes.flat[len(shown):]:
-    place.set_axis_off()
+    _ellipses(plt, axis, parts, resp, points, center, basis)
+    axis.set_title(f"after {step} iterations" if step != 1 else "after 1 iteration", fontsize="medium")
+  for axis in axes.flat[len(shown):]:
+    axis.set_axis_off()
   margin = 0.15 * (points.max(0) - points.min(0)) + 1e-9
   axes[0, 0].set(xlim=(points[:, 0].min() - margin[0], points[:, 0].max() + margin[0]),
                  ylim=(points[:, 1].min() - margin[1], points[:, 1].max() + margin[1]))

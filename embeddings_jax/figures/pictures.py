@@ -47,11 +47,11 @@ def samples(plt: Any, images: np.ndarray) -> Any:
 def _grid(plt: Any, rows: Sequence[np.ndarray], title: str, labels: Sequence[str] = ()) -> Any:
   figure, axes = plt.subplots(len(rows), len(rows[0]), figsize=(0.95 * len(rows[0]), 0.95 * len(rows)), squeeze=False)
   for line, images in zip(axes, rows):
-    for place, image in zip(line, images):
-      place.imshow(np.clip(image, 0, 1), cmap="gray", vmin=0, vmax=1)
-    for place in line:
-      place.set(xticks=[], yticks=[])
-      place.set_frame_on(False)
+    for axis, image in zip(line, images):
+      axis.imshow(np.clip(image, 0, 1), cmap="gray", vmin=0, vmax=1)
+    for axis in line:
+      axis.set(xticks=[], yticks=[])
+      axis.set_frame_on(False)
   for line, label in zip(axes, labels):
     line[0].set_ylabel(label, fontsize=8)
   figure.suptitle(title)

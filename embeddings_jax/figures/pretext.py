@@ -45,10 +45,10 @@ def examples(plt: Any, images: np.ndarray, shown: Mapping[str, Sequence[np.ndarr
   rows = {"image": list(images), **shown}
   figure, axes = plt.subplots(len(rows), len(images), figsize=(1.4 * len(images), 1.5 * len(rows)), squeeze=False)
   for line, (name, row) in zip(axes, rows.items()):
-    for place, picture in zip(line, row):
-      place.imshow(np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-      place.set(xticks=[], yticks=[])
-      place.set_frame_on(False)
+    for axis, picture in zip(line, row):
+      axis.imshow(np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+      axis.set(xticks=[], yticks=[])
+      axis.set_frame_on(False)
     line[0].set_ylabel(name, fontsize=8)
   figure.suptitle(title)
   return figure

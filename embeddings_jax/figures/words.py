@@ -28,30 +28,30 @@ def word_map(plt: Any, vectors: np.ndarray, names: Sequence[str], method: str) -
   chosen = vectors[first:first + NUM_WORDS]
   chosen = chosen / np.maximum(np.linalg.norm(chosen, axis=1, keepdims=True), 1e-12)
   if method == "PCA":
-    places, share = principal_plane(chosen)
+    points, share = principal_plane(chosen)
     title = f"Frequent words (PCA of unit vectors: {share:.0%} of the variance)"
   else:
     from sklearn.manifold import TSNE
 
     perplexity = min(15, (len(chosen) - 1) / 3)
-    places = TSNE(metric="cosine", init="random", perplexity=perplexity, random_state=0).fit_transform(chosen)
+    points = TSNE(metric="cosine", init="random", perplexity=perplexity, random_state=0).fit_transform(chosen)
     title = "Frequent words (t-SNE of cosine distances)"
   figure, axes = plt.subplots(figsize=(11, 9))
-  axes.scatter(*places.T, s=4)
+  axes.scatter(*points.T, s=4)
   axes.set(xticks=[], yticks=[], title=title)
-  _label(figure, axes, places, names[first:])
+  _label(figure, axes, points, names[first:])
   return figure
 
 
-def _label(figure: Any, axes: Any, places: np.ndarray, names: Sequence[str], fontsize: int = 7) -> None:
+def _label(figure: Any, axes: Any, points: np.ndarray, names: Sequence[str], fontsize: int = 7) -> None:
   """Writes names beside their points, each on the first side on which it covers no other, if there is one."""
   sides = [(x, y) for y in (1, -1, 0) for x in (1, -1)] + [(0, 1), (0, -1)]
   figure.canvas.draw()  # Limits are settled then.
   renderer, taken = figure.canvas.get_renderer(), []
-  for place, name in zip(places, names):
+  for point, name in zip(points, names):
     for x, y in [*sides, sides[0]]:
       text = axes.annotate(
-          name, place, (4 * x if not y else 2 * x, 2 * y), textcoords="offset points", fontsize=fontsize,
+          name, point, (4 * x if not y else 2 * x, 2 * y), textcoords="offset points", fontsize=fontsize,
           ha={1: "left", 0: "center", -1: "right"}[x], va={1: "bottom", 0: "center", -1: "top"}[y])
       box = text.get_window_extent(renderer)
       if not any(box.overlaps(other) for other in taken):
@@ -82,21 +82,21 @@ def analogy(plt: Any, vectors: np.ndarray, row: Mapping[str, int]) -> Any:
 
 def parallelograms(plt: Any, pairs: np.ndarray, names: Sequence[Sequence[str]], relation: str) -> Any:
   """Pairs of words [n, 2, d] on the plane of their unit vectors' first two principal components."""
-  unit = pairs / np.maximum(np.linalg.norm(pairs, axis=2, keepdims=True), 1e-12)
-  places, share = principal_plane(unit.reshape(-1, unit.shape[-1]))
-  places = places.reshape(len(pairs), 2, 2)
+  normalized = pairs / np.maximum(np.linalg.norm(pairs, axis=2, keepdims=True), 1e-12)
+  points, share = principal_plane(normalized.reshape(-1, normalized.shape[-1]))
+  points = points.reshape(len(pairs), 2, 2)
   # Beside each other lie the pairs that are neighbors across the arrows, so that the gray lines do not cross.
-  arrow = (places[:, 1] - places[:, 0]).mean(0)
-  order = np.argsort(places.mean(1) @ [-arrow[1], arrow[0]])
-  places, names = places[order], [names[i] for i in order]
+  arrow = (points[:, 1] - points[:, 0]).mean(0)
+  order = np.argsort(points.mean(1) @ [-arrow[1], arrow[0]])
+  points, names = points[order], [names[i] for i in order]
   figure, axes = plt.subplots(figsize=(8, 6))
   for column, color in enumerate(("tab:blue", "tab:orange")):
-    axes.plot(*places[:, column].T, color="0.85", linewidth=0.8, zorder=1)
-    axes.scatter(*places[:, column].T, s=18, color=color, zorder=3)
-  for pair in places:
+    axes.plot(*points[:, column].T, color="0.85", linewidth=0.8, zorder=1)
+    axes.scatter(*points[:, column].T, s=18, color=color, zorder=3)
+  for pair in points:
     axes.annotate("", pair[1], pair[0], arrowprops={"arrowstyle": "->", "color": "0.4", "shrinkA": 4, "shrinkB": 4})
   axes.margins(0.15, 0.1)
-  _label(figure, axes, places.reshape(-1, 2), [word for pair in names for word in pair], fontsize=9)
+  _label(figure, axes, points.reshape(-1, 2), [word for pair in names for word in pair], fontsize=9)
   axes.set(xlabel="first principal component", ylabel="second principal component",
            title=f"{relation.capitalize()} (PCA of unit vectors: {share:.0%} of the variance)")
   return figure

@@ -175,11 +175,11 @@ def sentence_model(directory: str | os.PathLike) -> SentenceModel:
     if not isinstance(module, dict):
       raise InputError(f"{path}: module {i} is no object")
     kind = json_field(module, "type", str, path).rpartition(".")[2]
-    place = _inside(folder, json_field(module, "path", str, path, ""), f"{path}: module {i}")
+    folder_of_module = _inside(folder, json_field(module, "path", str, path, ""), f"{path}: module {i}")
     if kind == "Transformer" and i == 0:
-      sentence = _with_transformer(sentence, place)
+      sentence = _with_transformer(sentence, folder_of_module)
     elif kind == "Pooling" and not sentence.pooling and i > 0:
-      sentence = sentence._replace(pooling=_pooling(place / "config.json"))
+      sentence = sentence._replace(pooling=_pooling(folder_of_module / "config.json"))
     elif kind == "Normalize" and sentence.pooling:
       sentence = sentence._replace(normalize=True)
     else:
@@ -247,16 +247,16 @@ def _inside(folder: Path, name: str, where: str) -> Path:
   """Returns a path below a directory; raises an `InputError` for one outside of it, or longer than paths are."""
   if len(name.encode(errors="replace")) > 255:
     raise InputError(f"{where}: {name[:40]!r}... is longer than a path can be")
-  place = folder / name
-  if "\0" in name or not place.resolve().is_relative_to(folder.resolve()):
+  path = folder / name
+  if "\0" in name or not path.resolve().is_relative_to(folder.resolve()):
     raise InputError(f"{where} lies outside of the directory: {name[:80]!r}")
-  return place
+  return path
 
 
-def _with_transformer(sentence: SentenceModel, place: Path) -> SentenceModel:
+def _with_transformer(sentence: SentenceModel, folder: Path) -> SentenceModel:
   """The options of a Transformer module; its file is named after the architecture in older directories."""
-  sentence = sentence._replace(folder=place)
-  path = next((place / name for name in _TRANSFORMER_CONFIGS if (place / name).exists()), None)
+  sentence = sentence._replace(folder=folder)
+  path = next((folder / name for name in _TRANSFORMER_CONFIGS if (folder / name).exists()), None)
   if path is None:
     return sentence
   options = Fields.of(path)

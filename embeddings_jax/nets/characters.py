@@ -39,9 +39,9 @@ class CharacterNetwork(nn.Module):
   def __call__(self, characters: Integer[Array, "*shape places"]) -> Float[Array, "*shape dim"]:
     x = nn.Embed(self.num_characters, self.character_dim, embedding_init=_uniform, dtype=self.dtype,
                  name="embedding")(characters.astype(jnp.int32))
-    places, features = characters.shape[-1], []
+    length, features = characters.shape[-1], []
     for width, number in self.filters:
-      sides = jnp.concatenate([x[..., i:places - width + 1 + i, :] for i in range(width)], -1)
+      sides = jnp.concatenate([x[..., i:length - width + 1 + i, :] for i in range(width)], -1)
       dense = nn.Dense(number, dtype=self.dtype, name=f"width_{width}")
       features.append(nn.relu(dense(sides).max(-2)))
     x = jnp.concatenate(features, -1)

@@ -100,12 +100,12 @@ class PatchEncoder(nn.Module):
 def _shifted(x: Array, kernel_size: int, stride: int) -> Array:
   """Returns a convolution's input at each position, [n, height / stride, width / stride, kernel_size² features],
   the image filled up with 0 around as far as is needed (`SAME`)."""
-  low, places = [], []
+  low, positions = [], []
   for length in x.shape[1:3]:
     number = -(-length // stride)
     need = max(0, (number - 1) * stride + kernel_size - length)
     low.append((need // 2, need - need // 2))
-    places.append((number - 1) * stride + 1)
+    positions.append((number - 1) * stride + 1)
   x = jnp.pad(x, ((0, 0), *low, (0, 0)))
-  return jnp.concatenate([x[:, i:i + places[0]:stride, j:j + places[1]:stride]
+  return jnp.concatenate([x[:, i:i + positions[0]:stride, j:j + positions[1]:stride]
                           for i in range(kernel_size) for j in range(kernel_size)], axis=-1)

@@ -84,8 +84,8 @@ def cell_means(maps: Float[Array, "batch h w dim"], rows: int, columns: int) -> 
     Array, "batch {rows} {columns} dim"]:
   """Returns means over `rows` x `columns` cells, which overlap where these do not divide the map."""
   def cells(length, num):
-    place, cell = jnp.arange(length), jnp.arange(num)[:, None]
-    inside = (place >= cell * length // num) & (place < -(-(cell + 1) * length // num))
+    position, cell = jnp.arange(length), jnp.arange(num)[:, None]
+    inside = (position >= cell * length // num) & (position < -(-(cell + 1) * length // num))
     return inside / inside.sum(1, keepdims=True)
 
   maps = jnp.einsum("ih,bhwd->biwd", cells(maps.shape[1], rows), maps, precision="highest")

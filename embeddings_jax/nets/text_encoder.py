@@ -161,10 +161,10 @@ class TextEncoder(nn.Module):
     table = constrain(self.token_embedding, P("model", None))
     x = table[jnp.maximum(tokens, 0)]
     if self.positions == "learned":
-      places = self.position_embedding[self.position_offset:self.position_offset + time]
+      positions = self.position_embedding[self.position_offset:self.position_offset + time]
     else:
-      places = sinusoidal_positions(time, self.dim)
-    x = x + (places if parts is None else places[_places(parts)])
+      positions = sinusoidal_positions(time, self.dim)
+    x = x + (positions if parts is None else positions[_places(parts)])
     if self.num_segments:
       # A product with ones and zeros: its gradient is a sum, where that of a look-up is a scatter of all rows.
       segments = jnp.zeros_like(tokens) if segments is None else segments

@@ -175,5 +175,5 @@ def sincos2d(rows: int, columns: int, dim: int) -> Float[np.ndarray, "patches di
   """
   frequency = 10_000.0 ** -(np.arange(dim // 4) / (dim // 4))
   row, column = np.divmod(np.arange(rows * columns), columns)
-  angles = (place[:, None] * frequency for place in (column, row))
+  angles = (coordinate[:, None] * frequency for coordinate in (column, row))
   return np.concatenate([wave(angle) for angle in angles for wave in (np.sin, np.cos)], -1).astype(np.float32)

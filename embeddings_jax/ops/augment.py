@@ -174,8 +174,8 @@ def random_box(
       for drawn, last in zip((area / aspect, area * aspect), largest))
   chosen = jnp.argmax((heights >= 1) & (heights <= height) & (widths >= 1) & (widths <= width))
   box_height, box_width = heights[chosen], widths[chosen]
-  place = lambda rng, room: jnp.floor(jax.random.uniform(rng) * (room + 1)).astype(jnp.int32)
-  left, top = place(rng_left, width - box_width), place(rng_top, height - box_height)
+  corner = lambda rng, room: jnp.floor(jax.random.uniform(rng) * (room + 1)).astype(jnp.int32)
+  left, top = corner(rng_left, width - box_width), corner(rng_top, height - box_height)
   return jnp.stack([left, top, left + box_width, top + box_height])
 
 
@@ -258,9 +258,9 @@ def shifted(
   _check_choice("padding", padding, PADDINGS)
 
   def places(length, offset):
-    place, last = jnp.arange(length) + offset, length - 1
-    place = last - jnp.abs(last - jnp.abs(place)) if padding == "reflect" else jnp.clip(place, 0, last)
-    return (place[:, None] == jnp.arange(length)).astype(jnp.float32)
+    position, last = jnp.arange(length) + offset, length - 1
+    position = last - jnp.abs(last - jnp.abs(position)) if padding == "reflect" else jnp.clip(position, 0, last)
+    return (position[:, None] == jnp.arange(length)).astype(jnp.float32)
 
   return _along_axes(places(image.shape[0], offset[0]), image, places(image.shape[1], offset[1]))
 
@@ -478,15 +478,15 @@ def blurred(image: Float[Array, "height width channels"], sigma: float | Float[A
     raise InputError(f"kernel_size={kernel_size}: too large for images of {size} pixels")
 
   def smoothing(length):
-    place, center = jnp.arange(length), jnp.arange(length)[:, None]
+    position, center = jnp.arange(length), jnp.arange(length)[:, None]
 
-    def weight(place, valid=True):
-      distance = place - center
+    def weight(position, valid=True):
+      distance = position - center
       gaussian = jnp.exp(-0.5 * (distance / jnp.maximum(sigma, 1e-3))**2)  # exp(-5e5) is 0.
       return jnp.where((jnp.abs(distance) <= kernel_size // 2) & valid, gaussian, 0)
 
-    mirrored = weight(-place, place > 0) + weight(2 * (length - 1) - place, place < length - 1)
-    total = weight(place) + mirrored
+    mirrored = weight(-position, position > 0) + weight(2 * (length - 1) - position, position < length - 1)
+    total = weight(position) + mirrored
     return total / total.sum(1, keepdims=True)
 
   # A mean of values up to 1 may be rounded up to more.

@@ -52,10 +52,10 @@ def takes(**axes: int | tuple[int, ...] | None) -> Callable[[_Factory], _Factory
       model = factory(*args, **options)
       name = factory.__name__
 
-      def checked(fn, place):
+      def checked(fn, index):
         @functools.wraps(fn)
         def call(*values, **named):
-          batch = values[place] if len(values) > place else named.get("batch")
+          batch = values[index] if len(values) > index else named.get("batch")
           if batch is None:
             return fn(*values, **named)
           check_batch(name, batch, numbers)

@@ -62,12 +62,12 @@ def ab_bins(size: int = 10) -> np.ndarray:
       np.float32) + 0
 
 
-def check_bins(table: np.ndarray, place: str) -> np.ndarray:
-  """Returns bin centers as float32 [Q, 2]; `place` names them in errors."""
+def check_bins(table: np.ndarray, name: str) -> np.ndarray:
+  """Returns bin centers as float32 [Q, 2]; `name` names them in errors."""
   if table.ndim != 2 or table.shape[1] != 2 or len(table) < 5:
-    raise InputError(f"{place}: holds {list(table.shape)}, expected at least 5 rows of a and b")
+    raise InputError(f"{name}: holds {list(table.shape)}, expected at least 5 rows of a and b")
   if np.abs(table).max() > 128 or len(np.unique(table, axis=0)) < len(table):
-    raise InputError(f"{place}: bins must lie in [-128, 128] and differ from each other")
+    raise InputError(f"{name}: bins must lie in [-128, 128] and differ from each other")
   return table.astype(np.float32)
 
 

@@ -187,11 +187,11 @@ def inverse_of_lower(factor: Float[Array, "*k d d"]) -> Float[Array, "*k d d"]:
 
   On CPUs a triangular solve is OpenBLAS's, whose threads go on spinning and slow down what XLA does after it.
   """
-  unit = jnp.eye(factor.shape[-1])
+  identity = jnp.eye(factor.shape[-1])
 
   def row(i, inverse):
     rest = jnp.einsum("...e,...ed->...d", factor[..., i, :], inverse, precision=HIGHEST)
-    return inverse.at[..., i, :].set((unit[i] - rest) / factor[..., i, i, None])
+    return inverse.at[..., i, :].set((identity[i] - rest) / factor[..., i, i, None])
 
   return jax.lax.fori_loop(0, factor.shape[-1], row, jnp.zeros_like(factor))
 

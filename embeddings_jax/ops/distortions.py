@@ -23,8 +23,8 @@ def warped(
     scale: Size of what the patch shows, by its own size; above 1 it shows more.
     angle: Angle of the turn in radians.
   """
-  place = jnp.arange(size) - (size - 1) / 2
-  rows, columns = jnp.meshgrid(place, place, indexing="ij")
+  coordinate = jnp.arange(size) - (size - 1) / 2
+  rows, columns = jnp.meshgrid(coordinate, coordinate, indexing="ij")
   cos, sin = scale * jnp.cos(angle), scale * jnp.sin(angle)
   middle = (jnp.array(image.shape[:2]) - 1) / 2 + jnp.asarray(translation)
   where = jnp.stack([middle[0] + cos * rows + sin * columns, middle[1] - sin * rows + cos * columns])

@@ -47,12 +47,12 @@ def huffman_paths(counts: np.ndarray, num_rows: int) -> tuple[np.ndarray, np.nda
     raise InputError(f"loss=hierarchical_softmax: the counts give codes of {depth.max()} turns; at most {MAX_CODE} "
                      "are supported")
   points, codes = np.full((num_rows, MAX_CODE), -1, np.int32), np.full((num_rows, MAX_CODE), -1, np.int8)
-  words, node, place = np.arange(size), np.arange(size), depth - 1
+  words, node, position = np.arange(size), np.arange(size), depth - 1
   while len(words):  # All paths at once, from the leaves up.
-    points[words, place] = parent[node] - size
-    codes[words, place] = side[node]
-    node, place = parent[node], place - 1
-    words, node, place = words[place >= 0], node[place >= 0], place[place >= 0]
+    points[words, position] = parent[node] - size
+    codes[words, position] = side[node]
+    node, position = parent[node], position - 1
+    words, node, position = words[position >= 0], node[position >= 0], position[position >= 0]
   return points, codes
 
 

@@ -131,8 +131,8 @@ def patch_noise(rng: Array, masking: str, num_images: int, rows: int, columns: i
   if masking == "random":
     return noise
   if masking == "block":
-    place = jax.random.uniform(rng_place, (num_images, 2)) * jnp.array([rows, columns]) - 0.5
-    distances = abs(row - place[:, :1]), abs(column - place[:, 1:])
+    center = jax.random.uniform(rng_place, (num_images, 2)) * jnp.array([rows, columns]) - 0.5
+    distances = abs(row - center[:, :1]), abs(column - center[:, 1:])
     return -jnp.maximum(*distances) - 1e-3 * jnp.minimum(*distances)
   if masking == "grid":
     order = np.zeros((1, 1), int)

@@ -94,18 +94,18 @@ def permutation_set(num: int, num_tiles: int = 9, seed: int = 0) -> np.ndarray:
   return every[chosen].astype(np.int32)
 
 
-def check_permutations(table: np.ndarray, num_tiles: int, place: str) -> np.ndarray:
-  """Returns a table of permutations as int32 [num, num_tiles]; `place` names it in errors."""
+def check_permutations(table: np.ndarray, num_tiles: int, name: str) -> np.ndarray:
+  """Returns a table of permutations as int32 [num, num_tiles]; `name` names it in errors."""
   table = np.asarray(table)
   if table.ndim != 2 or table.shape[1] != num_tiles or len(table) < 2:
-    raise InputError(f"{place}: holds {list(table.shape)}, expected at least 2 rows of {num_tiles} numbers")
+    raise InputError(f"{name}: holds {list(table.shape)}, expected at least 2 rows of {num_tiles} numbers")
   if (table == np.round(table)).all() and table.min() == 1:
     table = table - 1  # MATLAB counts from 1.
   wrong = (np.sort(table, 1) != np.arange(num_tiles)).any(1)
   if wrong.any():
-    raise InputError(f"{place}: row {wrong.argmax()} is no permutation of 0 to {num_tiles - 1}")
+    raise InputError(f"{name}: row {wrong.argmax()} is no permutation of 0 to {num_tiles - 1}")
   if len(np.unique(table, axis=0)) < len(table):
-    raise InputError(f"{place}: some permutations are there twice")
+    raise InputError(f"{name}: some permutations are there twice")
   return table.astype(np.int32)
 
 
@@ -178,7 +178,7 @@ def shrunk_and_enlarged(patch: Float[Array, "size size channels"], side: Int[Arr
     Array, "size size channels"]:
   """Returns a square patch shrunk to `side` pixels and enlarged again, both bilinear as Pillow's `resize`."""
   size = patch.shape[0]
-  place = jnp.arange(size)
+  position = jnp.arange(size)
   step = size / side
 
   def weights(distance, valid=True):
@@ -186,8 +186,8 @@ def shrunk_and_enlarged(patch: Float[Array, "size size channels"], side: Int[Arr
     return weight / jnp.maximum(weight.sum(1, keepdims=True), 1e-6)
 
   # Row i of `down` is pixel i < side of the small patch; the kernel widens with the step.
-  down = weights(jnp.abs(place + 0.5 - step * (place[:, None] + 0.5)) / step, place[:, None] < side)
-  up = weights(jnp.abs(place + 0.5 - (place[:, None] + 0.5) / step), place < side)
+  down = weights(jnp.abs(position + 0.5 - step * (position[:, None] + 0.5)) / step, position[:, None] < side)
+  up = weights(jnp.abs(position + 0.5 - (position[:, None] + 0.5) / step), position < side)
   both = jnp.matmul(up, down, precision="highest")
   rows = jnp.einsum("ih,hwc->iwc", both, patch, precision="highest")
   return jnp.einsum("jw,iwc->ijc", both, rows, precision="highest")

@@ -54,8 +54,8 @@ def pool(hidden: Array, valid: Array, pooling: str) -> Array:
   if how == "first_last_mean":
     hidden = (hidden[:, 1] + hidden[:, -1]) / 2
   if how in ("cls", "last"):
-    place = valid.argmax(1) + (jnp.maximum(valid.sum(1) - 1, 0) if how == "last" else 0)
-    return jnp.take_along_axis(hidden, place[:, None, None], 1)[:, 0]
+    position = valid.argmax(1) + (jnp.maximum(valid.sum(1) - 1, 0) if how == "last" else 0)
+    return jnp.take_along_axis(hidden, position[:, None, None], 1)[:, 0]
   if how == "max":
     return jnp.where(valid.any(1)[:, None], jnp.where(valid[..., None], hidden, -jnp.inf).max(1), 0)
   weights = valid.astype(hidden.dtype)

@@ -35,8 +35,8 @@ def restarts(model: Model, num: int, score: Callable[[PyTree], Float[Array, "num
     return jnp.argmax(score(state.states))
 
   def best(state):
-    place = best_start(state)
-    return jax.tree.map(lambda x: x[place], state.states)
+    index = best_start(state)
+    return jax.tree.map(lambda x: x[index], state.states)
 
   def init(rng, batch):
     return Restarts(jax.vmap(model.init, (0, None))(jax.random.split(rng, num), batch))
@@ -46,8 +46,8 @@ def restarts(model: Model, num: int, score: Callable[[PyTree], Float[Array, "num
       states, metrics = jax.lax.map(lambda one: model.update(one, batch, rng), state.states)
     else:
       states, metrics = jax.vmap(model.update, (0, None, None))(state.states, batch, rng)
-    place = best_start(Restarts(states))
-    chosen = {name: value[place] for name, value in metrics.items()}
+    index = best_start(Restarts(states))
+    chosen = {name: value[index] for name, value in metrics.items()}
     return Restarts(states), {**chosen, "converged": metrics["converged"].min()}
 
   def of_the_best(fn):

@@ -116,9 +116,9 @@ def walk_model(
     in_groups = lambda x: x.reshape((-1, number) + x.shape[1:]).swapaxes(0, 1)
 
     def step(tables, group):
-      place, tokens, mask = group
-      draws = draw(state, tokens, mask, jax.random.fold_in(rng, place), room)
-      rate = jnp.asarray(schedule(state.step + place / number), jnp.float32)
+      position, tokens, mask = group
+      draws = draw(state, tokens, mask, jax.random.fold_in(rng, position), room)
+      rate = jnp.asarray(schedule(state.step + position / number), jnp.float32)
       if sampled:
         tables, loss, pairs = skipgram.negative_step(tables, draws, rate, options)
       else:
@@ -175,9 +175,9 @@ def pilot_visits(graph: Any, walk: Callable[..., Array], num_nodes: int) -> Arra
   numbers = jnp.int32(2**31 - 1) - rank
 
   def add(counts, part):
-    place, starts, numbers = part
+    position, starts, numbers = part
     nodes = walk(graph, starts, numbers)
-    kept = (nodes >= 0) & (place < total)[:, None]
+    kept = (nodes >= 0) & (position < total)[:, None]
     return counts.at[jnp.where(kept, nodes, num_nodes)].add(1, mode="drop"), None
 
   parts = jax.tree.map(lambda x: x.reshape(-1, at_once), (rank, starts, numbers))

@@ -121,8 +121,8 @@ def find_edge(graph: Graph, source: Int[Array, " walks"], target: Int[Array, " w
               rounds: int) -> tuple[Int[Array, " walks"], Bool[Array, " walks"]]:
   """Returns the place of the edge `source -> target` in `indices`, and whether there is one."""
   first, end = graph.indptr[source], graph.indptr[source + 1]
-  place = _lower_bound(graph.indices, first, end, target, rounds)
-  return place, (place < end) & (graph.indices[jnp.minimum(place, len(graph.indices) - 1)] == target)
+  index = _lower_bound(graph.indices, first, end, target, rounds)
+  return index, (index < end) & (graph.indices[jnp.minimum(index, len(graph.indices) - 1)] == target)
 
 
 def _lower_bound(values: Array, low: Array, high: Array, value: Array, rounds: int) -> Array:

@@ -128,11 +128,11 @@ def draw_blocks(
   uniform = (hashed_bits(rng, 0, tokens.shape) >> 8).astype(jnp.float32) * 2.0**-24
   kept = valid & (uniform < keep.at[tokens].get(mode="fill", fill_value=0, wrap_negative_indices=False))
   # The place of a kept token is the number of kept ones before it; the others fall off the end.
-  place = jnp.where(kept, jnp.cumsum(kept, 1) - 1, size)
+  position = jnp.where(kept, jnp.cumsum(kept, 1) - 1, size)
   document = jnp.cumsum(tokens < 0, 1)
 
-  def compact(values, place, empty):
-    return jnp.full(size, empty, jnp.int32).at[place].set(values, mode="drop")
+  def compact(values, position, empty):
+    return jnp.full(size, empty, jnp.int32).at[position].set(values, mode="drop")
 
   if noise is None:
     negatives = jnp.zeros((num_blocks, size // group, 0), jnp.int32)
@@ -144,12 +144,12 @@ def draw_blocks(
     share = jnp.minimum(share + hashed_bits(rng, 2, shape) // jnp.uint32(shared_negatives), jnp.uint32(2**32 - 2))
     negatives = jnp.searchsorted(noise, share, side="right", method="scan_unrolled").astype(jnp.int32)
   draws = Draws(
-      tokens=jax.vmap(compact, (0, 0, None))(tokens, place, vocab_size),
-      document=jax.vmap(compact, (0, 0, None))(document, place, -1),
+      tokens=jax.vmap(compact, (0, 0, None))(tokens, position, vocab_size),
+      document=jax.vmap(compact, (0, 0, None))(document, position, -1),
       radius=1 + (hashed_bits(rng, 1, (num_blocks, size)) % window).astype(jnp.int32),
       negatives=negatives,
       words=valid.sum(dtype=jnp.float32),
-      overflow=(kept & (place >= size)).sum(dtype=jnp.float32))
+      overflow=(kept & (position >= size)).sum(dtype=jnp.float32))
   return draws._replace(**constrain(
       {k: getattr(draws, k) for k in ("tokens", "document", "radius", "negatives")}, P(DATA_AXES)))
 
@@ -167,8 +167,8 @@ def hashed_bits(rng: Array, stream: int, shape: tuple[int, ...]) -> Array:
 
   halves = jax.random.key_data(rng).astype(jnp.uint32).ravel()
   first, second = mixed(halves[0] + jnp.uint32(stream)), halves[-1]
-  place = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
-  return mixed(mixed(place * jnp.uint32(0x9E3779B9) + first) ^ second)
+  index = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
+  return mixed(mixed(index * jnp.uint32(0x9E3779B9) + first) ^ second)
 
 
 def take_rows(table: Array, ids: Array) -> Array:
@@ -278,9 +278,9 @@ def _sum_of_shifted(x: Array, weights: dict[int, Array]) -> Array:
 def document_sums(document: Array, rows: Array, span: int = 1) -> Array:
   """[B, N, d] rows -> [B, N, d], the sum over each position's document without positions i ... i + span - 1."""
   size = document.shape[1]
-  place = jnp.where(document >= 0, document, size)
-  totals = jax.vmap(lambda x, i: jnp.zeros_like(x).at[i].add(x, mode="drop"))(rows, place)
-  sums = jax.vmap(lambda x, i: x.at[i].get(mode="fill", fill_value=0))(totals, place)
+  index = jnp.where(document >= 0, document, size)
+  totals = jax.vmap(lambda x, i: jnp.zeros_like(x).at[i].add(x, mode="drop"))(rows, index)
+  sums = jax.vmap(lambda x, i: x.at[i].get(mode="fill", fill_value=0))(totals, index)
   for offset in range(span):
     same = (shifted(document, offset, -1) == document) & (document >= 0)
     sums -= jnp.where(same[..., None], shifted(rows, offset, 0), 0)

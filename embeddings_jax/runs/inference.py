@@ -39,14 +39,14 @@ def embedder(model: Model, state: PyTree, encoder: Any, output: str = "") -> Cal
   def embed(items: Sequence[Any]) -> np.ndarray:
     waiting: dict[Any, dict[str, np.ndarray]] = {}  # Rows that wait for others of their shapes.
     sizes: dict[Any, int] = {}  # Of shapes for which a program is compiled.
-    outputs, places = [], []
+    outputs, indices = [], []
 
     def run(rows: dict[str, np.ndarray], size: int) -> None:
-      place = rows.pop("place")
-      padded = {key: np.pad(value, [(0, size - len(place))] + [(0, 0)] * (value.ndim - 1))
+      index = rows.pop("place")
+      padded = {key: np.pad(value, [(0, size - len(index))] + [(0, 0)] * (value.ndim - 1))
                 for key, value in rows.items()}
-      outputs.append(compiled(state, padded).addressable_data(0)[:len(place)])
-      places.append(place)
+      outputs.append(compiled(state, padded).addressable_data(0)[:len(index)])
+      indices.append(index)
       if len(outputs) > IN_FLIGHT:  # Fetched late, so that the device never waits.
         outputs[-1 - IN_FLIGHT] = np.asarray(outputs[-1 - IN_FLIGHT])
 
@@ -68,7 +68,7 @@ def embedder(model: Model, state: PyTree, encoder: Any, output: str = "") -> Cal
       if len(rows["place"]):
         run(rows, sizes.get(shapes) or bucket(len(rows["place"])))
     vectors = np.concatenate([np.asarray(value) for value in outputs])
-    vectors[np.concatenate(places)] = vectors.copy()
+    vectors[np.concatenate(indices)] = vectors.copy()
     return vectors
 
   return embed

@@ -30,14 +30,14 @@ def load(path: str | os.PathLike, *, mesh: jax.sharding.Mesh | None = None) -> R
   """
   from embeddings_jax.runs import pretrained, vectors
 
-  place = epath.Path(path)
-  if is_run(place):
+  location = epath.Path(path)
+  if is_run(location):
     return load_run(str(path), mesh)
-  if place.is_dir():
+  if location.is_dir():
     return pretrained.as_run(pretrained.load(str(path)))
-  if not place.exists():
+  if not location.exists():
     raise InputError(f"{path}: no such file or directory")
-  return vectors.as_run(word_vectors.read(place), place)
+  return vectors.as_run(word_vectors.read(location), location)
 
 
 def is_run(path: epath.Path) -> bool:

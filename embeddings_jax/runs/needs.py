@@ -190,8 +190,8 @@ def word_layers(model: Model, state_of: Callable[[], PyTree], encoder: Any) -> C
     order = np.argsort([len(words) for words in sentences], kind="stable")
     first = np.concatenate([[0], np.cumsum([len(words) for words in sentences])])
     vectors, known = None, np.zeros(first[-1], bool)
-    for place in range(0, len(order), PREDICTED_AT_ONCE):
-      rows = order[place:place + PREDICTED_AT_ONCE]
+    for start in range(0, len(order), PREDICTED_AT_ONCE):
+      rows = order[start:start + PREDICTED_AT_ONCE]
       chosen = [sentences[i] for i in rows] + [["."]] * (PREDICTED_AT_ONCE - len(rows))
       batch = encoder.encode_words(chosen)
       starts = batch.pop("word_starts")

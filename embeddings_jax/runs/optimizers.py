@@ -111,10 +111,10 @@ def optimizer(config: Mapping[str, Any], num_steps: int, name: str = "optimizer"
   return optax.chain(optax.clip_by_global_norm(clip_norm), transform) if clip_norm else transform
 
 
-def _transform(config: Mapping[str, Any], rate: optax.Schedule, place: str) -> optax.GradientTransformation:
+def _transform(config: Mapping[str, Any], rate: optax.Schedule, where: str) -> optax.GradientTransformation:
   """The optimizer that the config names, with a rate."""
   name = config.get("name", "adam")
-  check_options(config, NEUTRAL, place)
+  check_options(config, NEUTRAL, where)
   betas = {k: config[k] for k in _ADAM if config.get(k) is not None}
   decay, fraction, momentum = (config.get(key) for key in ("weight_decay", "adam_fraction", "momentum"))
   decay, fraction = decay or 0.0, 1.0 if fraction is None else fraction
@@ -139,25 +139,25 @@ def _transform(config: Mapping[str, Any], rate: optax.Schedule, place: str) -> o
   return transform
 
 
-def check_options(config: Mapping[str, Any], keys: Collection[str], place: str = "optimizer") -> None:
+def check_options(config: Mapping[str, Any], keys: Collection[str], where: str = "optimizer") -> None:
   """Raises for options that the optimizer does not take.
 
   Args:
     config: Options of the optimizer; of several players everything is checked.
     keys: Options to check; others may be left over from a preset with another optimizer.
-    place: The optimizer's name in error messages.
+    where: The optimizer's name in error messages.
   """
   if names := players(config):
     for player in names:
-      check_options(config[player], config[player], f"{place}.{player}")
+      check_options(config[player], config[player], f"{where}.{player}")
     return
   name = config.get("name", "adam")
-  check_choice(f"{place}.name", name, OPTIMIZERS)
+  check_choice(f"{where}.name", name, OPTIMIZERS)
   own = {key for options in OPTIONS.values() for key in options} - set(OPTIONS[name])
   for key in keys:
     if key in own and config.get(key) is not None and config[key] not in NEUTRAL.get(key, ()):
       able = ", ".join(other for other, options in OPTIONS.items() if key in options)
-      raise InputError(f"{place}.{key}={config[key]}: {name} does not take it; {able} do")
+      raise InputError(f"{where}.{key}={config[key]}: {name} does not take it; {able} do")
 
 
 def _check(config: Mapping[str, Any], name: str) -> None:
@@ -171,11 +171,11 @@ def _check(config: Mapping[str, Any], name: str) -> None:
       raise InputError(f"{name}.{key}={value}: must be from {low} to {high}")
 
 
-def _steady(params: PyTree, kept: Sequence[str], place: str) -> PyTree:
+def _steady(params: PyTree, kept: Sequence[str], where: str) -> PyTree:
   """`steady` for each array below a name of `kept`, `falling` for the others."""
   names = {name for path, _ in jax.tree_util.tree_leaves_with_path(params) for name in _name(path)}
   for name in kept:
-    check_choice(f"{place}.constant", name, sorted(names))
+    check_choice(f"{where}.constant", name, sorted(names))
   return jax.tree_util.tree_map_with_path(
       lambda path, _: "falling" if set(kept).isdisjoint(_name(path)) else "steady", params)
 

@@ -168,8 +168,8 @@ class Report:
     if "num_raw_words" not in source.facts or not seconds:
       return {}
     # A closed form reads the text once, however many steps it takes.
-    passes = 1 if source.whole else step / source.facts["steps_per_epoch"]
-    return {"words_per_second": round(passes * source.facts["num_raw_words"] / seconds)}
+    epochs = 1 if source.whole else step / source.facts["steps_per_epoch"]
+    return {"words_per_second": round(epochs * source.facts["num_raw_words"] / seconds)}
 
   def _summary(self, path: epath.Path, results: Mapping[str, Any], vectors: np.ndarray, names: Any,
                drawn: Sequence[str], topics: Mapping[str, Any] | None) -> None:

@@ -56,11 +56,11 @@ def encoder(table: word_vectors.WordVectors) -> WordEncoder:
 
 def embedder(table: word_vectors.WordVectors) -> Callable[[Sequence[str]], np.ndarray]:
   """`words -> [num_words, dim]`: a word as written, else in lower case, else zeros."""
-  place = {word: i for i, word in enumerate(table.words)}
+  index = {word: i for i, word in enumerate(table.words)}
 
   def embed(words: Sequence[str]) -> np.ndarray:
-    forms = [known_form(word, place) for word in words]
-    rows = np.array([-1 if form is None else place[form] for form in forms])
+    forms = [known_form(word, index) for word in words]
+    rows = np.array([-1 if form is None else index[form] for form in forms])
     if np.array_equal(rows, np.arange(len(rows))):  # All, or the most frequent: not copied.
       return table.vectors[:len(rows)]
     vectors = table.vectors[rows]

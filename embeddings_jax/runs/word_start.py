@@ -101,13 +101,13 @@ def initial(word_start: WordStart, encoder: Any, report: Callable[[str], None] =
 
 def _words_of(encoder: Any, words: list[str]) -> tuple[np.ndarray, np.ndarray]:
   """Ids of the tokens that are words of the vectors, and those words' rows."""
-  place = {word: i for i, word in enumerate(words)}
+  index = {word: i for i, word in enumerate(words)}
   continues, special = encoder.continues, set(encoder.facts["special_ids"])
   whole_words = []
   for i in encoder.vocabulary.values():
     if i not in special and (continues is None or not continues[i]):
-      form = known_form(encoder.tokenizer.decode([i]).strip(), place)
+      form = known_form(encoder.tokenizer.decode([i]).strip(), index)
       if form is not None:
-        whole_words.append((i, place[form]))
+        whole_words.append((i, index[form]))
   ids, rows = np.array(sorted(whole_words), np.int64).reshape(-1, 2).T
   return ids, rows

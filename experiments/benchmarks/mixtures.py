@@ -30,9 +30,9 @@ def gmm() -> dict:
   x = mixture_rows(np.random.default_rng(FLAGS.seed), FLAGS.rows)
   unit = {"full": np.tile(np.eye(dim), (k, 1, 1)), "tied": np.eye(dim), "diagonal": np.ones((k, dim)),
           "spherical": np.ones(k)}[FLAGS.covariance]
-  weights, means, floor, more = np.full(k, 1 / k), x[:k], 1e-6, 4
+  weights, means, reg, more = np.full(k, 1 / k), x[:k], 1e-6, 4
 
-  model = make(num_components=k, covariance=FLAGS.covariance, reg_covar=floor, tol=0, weights=weights, means=means,
+  model = make(num_components=k, covariance=FLAGS.covariance, reg_covar=reg, tol=0, weights=weights, means=means,
                covariances=unit)
   batch = {"x": jax.numpy.asarray(x)}
   start = jax.jit(model.init)(jax.random.key(0), batch)
@@ -51,7 +51,7 @@ def gmm() -> dict:
     def fit(iterations):
       begun = time.perf_counter()
       fitted = GaussianMixture(
-          k, covariance_type=FLAGS.covariance.replace("diagonal", "diag"), reg_covar=floor, tol=0,
+          k, covariance_type=FLAGS.covariance.replace("diagonal", "diag"), reg_covar=reg, tol=0,
           max_iter=iterations, weights_init=weights.astype(rows.dtype), means_init=means.astype(rows.dtype),
           precisions_init=unit.astype(rows.dtype)).fit(rows)
       return time.perf_counter() - begun, fitted.lower_bound_
@@ -111,13 +111,13 @@ def gmm_memory() -> dict:
     rate = config.batch_size * (len(times) - 1 - len(times) // 4) / max(times[-1] - times[len(times) // 4], 1e-9)
     some = np.load(path, mmap_mode="r")[:min(FLAGS.rows, 5 * config.batch_size // 2 + 7)]
     source = array_source({"x": some}, config.batch_size, order="sequential", remainder="pad", resident=False)
-    passes, per_pass = 3, source.facts["steps_per_epoch"]
-    parts = train(build.make_model(config, source.facts, passes), source, steps=passes * per_pass)
+    epochs, per_pass = 3, source.facts["steps_per_epoch"]
+    parts = train(build.make_model(config, source.facts, epochs), source, steps=epochs * per_pass)
     whole_source = array_source({"x": np.array(some)})
-    whole_model = build.make_model(config, whole_source.facts, passes)
+    whole_model = build.make_model(config, whole_source.facts, epochs)
     whole = train(build.make_model(config, source.facts, 0), source, steps=0)  # The same start.
     update = jax.jit(whole_model.update)
-    for _ in range(passes):
+    for _ in range(epochs):
       whole, _ = update(whole, whole_source.batch_at(0), None)
   differences = {name: float(np.linalg.norm(getattr(parts, name) - getattr(whole, name))
                              / np.linalg.norm(getattr(whole, name)))

@@ -150,8 +150,8 @@ def glove() -> dict:
         str(model.dim), "-x-max", str(model.x_max), "-alpha", str(model.alpha), "-eta", str(model.learning_rate),
         "-binary", "0", "-model", "2", "-seed", str(FLAGS.seed + 1)))
     peer = word_vectors.read(path("vectors.txt"), "glove")
-  place = {name: i for i, name in enumerate(peer.words)}
-  peer_vectors = peer.vectors[[place[name] for name in names]]
+  index = {name: i for i, name in enumerate(peer.words)}
+  peer_vectors = peer.vectors[[index[name] for name in names]]
 
   visited = FLAGS.epochs * len(cells.row)
   record = {"vocabulary": len(names), "cells": len(cells.row),
@@ -202,9 +202,9 @@ def ppmi() -> dict:
 
 def quality(names: Sequence[str], vectors) -> dict[str, float]:
   """Spearman on three sets of pairs, and accuracy on the analogies of the 30,000 most frequent words."""
-  place = {name: i for i, name in enumerate(names)}
-  embed = lambda words: vectors[[place[word] for word in words]]
-  scores = {name: word_similarity(embed, wordsets.word_similarity(name, FLAGS.data_dir), vocabulary=place)["spearman"]
+  index = {name: i for i, name in enumerate(names)}
+  embed = lambda words: vectors[[index[word] for word in words]]
+  scores = {name: word_similarity(embed, wordsets.word_similarity(name, FLAGS.data_dir), vocabulary=index)["spearman"]
             for name in ("ws353", "simlex999", "men")}
   answers = analogies(embed, wordsets.analogies(data_dir=FLAGS.data_dir), vocabulary=names)
   return {name: round(score, 4) for name, score in (scores | {"analogies": answers["cosadd/total/accuracy"]}).items()}

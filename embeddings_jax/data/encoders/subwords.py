@@ -142,17 +142,17 @@ class SubwordEncoder(TextEncoder):
     if offsets:
       batch |= {"offsets": np.full((*shape, 2), -1, np.int32), "text": np.full(shape, -1, np.int32)}
     for row, (parts, (template, kept)) in enumerate(zip(encoded, plans)):
-      place = 0
+      position = 0
       for text, token, segment in template:
         size = 1 if text is None else kept[text]
-        where = (row, slice(place, place + size))
+        where = (row, slice(position, position + size))
         batch["tokens"][where] = token if text is None else parts[text].ids[:size]
         if segment:
           batch["segments"][where] = segment
         if offsets and text is not None and size:
           batch["offsets"][where] = parts[text].offsets[:size]
           batch["text"][where] = text
-        place += size
+        position += size
     return batch | {"mask": np.ones(len(items), np.float32)}
 
   def encode_words(self, sentences: Sequence[Sequence[str]]) -> Batch:
@@ -171,8 +171,8 @@ class SubwordEncoder(TextEncoder):
       columns = np.flatnonzero(batch["text"][row] >= 0)
       first, last = batch["offsets"][row, columns].T
       # A token may begin with the space before its word.
-      place = np.searchsorted(last, ends - [len(word) for word in words], side="right") if words else ends
-      for word, (p, end) in enumerate(zip(place, ends)):
+      positions = np.searchsorted(last, ends - [len(word) for word in words], side="right") if words else ends
+      for word, (p, end) in enumerate(zip(positions, ends)):
         if p < len(columns) and first[p] < end:
           starts[row, word] = columns[p]
     del batch["offsets"], batch["text"]

@@ -138,9 +138,9 @@ def build_graph(
     raise InputError(f"{where}: the graph has no edge")
   source, target = (edges[:, 0], edges[:, 1]) if directed else (edges.min(1), edges.max(1))
   code = source * len(names) + target
-  code, place = np.unique(code, return_inverse=True)
+  code, inverse = np.unique(code, return_inverse=True)
   merged = np.zeros(len(code))
-  (np.add if repeated == "sum" else np.maximum).at(merged, place, values)
+  (np.add if repeated == "sum" else np.maximum).at(merged, inverse, values)
   source, target = np.divmod(code, len(names))
   num_repeated = len(edges) - len(code)
   if not directed:
@@ -160,8 +160,8 @@ def from_networkx(
 ) -> GraphTable:
   """Makes a `GraphTable` of a networkx graph; nodes keep their order, edges without `weight` have 1."""
   names = list(graph.nodes)
-  place = {name: i for i, name in enumerate(names)}
-  listed = [(place[a], place[b], float(data.get(weight, 1.0))) for a, b, data in graph.edges(data=True)]
+  index = {name: i for i, name in enumerate(names)}
+  listed = [(index[a], index[b], float(data.get(weight, 1.0))) for a, b, data in graph.edges(data=True)]
   table = np.array(listed, np.float64).reshape(-1, 3)
   return build_graph(names, table[:, :2].astype(np.int64), table[:, 2], directed=graph.is_directed(), loops=loops,
                      repeated=repeated)
@@ -297,8 +297,8 @@ def _load_npz(path: Path):
   if edges.dtype.kind == "f" and not (np.isfinite(ends).all() and (np.abs(ends) < 2**53).all()
                                       and (ends == np.rint(ends)).all()):
     raise InputError(f"{path}: `edges` has nodes that are no whole numbers")
-  ids, places = np.unique(ends.astype(np.uint64 if edges.dtype.kind == "u" else np.int64), return_inverse=True)
-  return [str(i) for i in ids], places.reshape(-1, 2), edges[:, 2] if edges.shape[1] == 3 else None
+  ids, indices = np.unique(ends.astype(np.uint64 if edges.dtype.kind == "u" else np.int64), return_inverse=True)
+  return [str(i) for i in ids], indices.reshape(-1, 2), edges[:, 2] if edges.shape[1] == 3 else None
 
 
 def _from_matrix(matrix: Any, path: Path):

@@ -93,7 +93,7 @@ def read_csv(path: str | os.PathLike, gaps: bool = False, errors: str = "strict"
   head = list(itertools.islice(records, _HEAD))
   columns, named, width, notes = _layout(head)
   words = _word_columns(head, columns, named)
-  places = [i for i in range(int(named), width or (len(head[0][1]) if head else 0)) if i not in words]
+  numeric = [i for i in range(int(named), width or (len(head[0][1]) if head else 0)) if i not in words]
   texts: dict[int, list[str]] = {i: [] for i in words}
   values, lines, names = array.array("d"), array.array("q"), []
   for line, cells in itertools.chain(head[columns is not None:], records):
@@ -104,7 +104,7 @@ def read_csv(path: str | os.PathLike, gaps: bool = False, errors: str = "strict"
       names.append(cells[0].strip())
     for i, column in texts.items():
       column.append(cells[i].strip())
-    values.extend(_numbers(path, line, cells, places, gaps))
+    values.extend(_numbers(path, line, cells, numeric, gaps))
     lines.append(line)
   if not lines:
     raise InputError(f"{path}: is empty, it has no row of numbers")
@@ -112,15 +112,15 @@ def read_csv(path: str | os.PathLike, gaps: bool = False, errors: str = "strict"
   bad = first_not_finite(rows, gaps)
   if bad:
     row, column = bad
-    raise InputError(f"{path}: line {lines[row]}, column {places[column] + 1}: {_shown(rows[bad])} is not a finite "
+    raise InputError(f"{path}: line {lines[row]}, column {numeric[column] + 1}: {_shown(rows[bad])} is not a finite "
                      "number")
-  integers = _integers(path, errors, rows, places)
+  integers = _integers(path, errors, rows, numeric)
   labels: dict[str, np.ndarray] = {}
   if columns is not None and words:
     titles = ["", *columns] if named else columns
     labels = {titles[i]: np.array(column) for i, column in texts.items()}
     notes = [*notes, *(f"the column {quoted(name)} holds words and is a label" for name in labels)]
-    columns = [titles[i] for i in places]
+    columns = [titles[i] for i in numeric]
   if columns and not named and len(columns) > 1 and columns[0].lower() in _COUNTERS and _counts_rows(rows[:, 0]):
     notes = [*notes, f"the column {quoted(columns[0])} counts the rows and is left out"]
     names, named = [str(int(value)) for value in rows[:, 0]], True
@@ -193,10 +193,10 @@ def _counts(cells: Sequence[str], rest: Sequence[Sequence[str]], sure: bool) -> 
   return fractions and (len(cells) > 2 or len(cells) == 2 and len(rest) >= 10)
 
 
-def _numbers(path: str | os.PathLike, line: int, cells: Sequence[str], places: Sequence[int],
+def _numbers(path: str | os.PathLike, line: int, cells: Sequence[str], columns: Sequence[int],
              gaps: bool) -> Iterable[float]:
   """Returns the numbers in some columns of a line."""
-  values = [cells[i] for i in places]
+  values = [cells[i] for i in columns]
   if gaps:
     values = ["nan" if cell.strip().lower() in GAPS else cell for cell in values]
   try:
@@ -207,7 +207,7 @@ def _numbers(path: str | os.PathLike, line: int, cells: Sequence[str], places: S
     pass
   at = next(i for i, cell in enumerate(values) if not is_number(cell))
   what = f"{quoted(values[at])} is not a number" if values[at].strip() else "the value is missing"
-  raise InputError(f"{path}: line {line}, column {places[at] + 1}: {what}")
+  raise InputError(f"{path}: line {line}, column {columns[at] + 1}: {what}")
 
 
 def _records(path: str | os.PathLike, errors: str) -> Iterator[tuple[int, list[str]]]:
@@ -218,7 +218,7 @@ def _records(path: str | os.PathLike, errors: str) -> Iterator[tuple[int, list[s
 
 
 def _integers(path: str | os.PathLike, errors: str, rows: np.ndarray,
-              places: Sequence[int]) -> dict[int, np.ndarray]:
+              positions: Sequence[int]) -> dict[int, np.ndarray]:
   """Columns of whole numbers beyond 2**53, read again as integers."""
   with np.errstate(invalid="ignore"):
     columns = [i for i in range(rows.shape[1]) if (np.abs(rows[:, i]) >= 2.0**53).any()
@@ -228,7 +228,7 @@ def _integers(path: str | os.PathLike, errors: str, rows: np.ndarray,
   texts = {i: [] for i in columns}
   for _, cells in _records(path, errors):
     for i in columns:
-      texts[i].append(cells[places[i]].strip() if places[i] < len(cells) else "")
+      texts[i].append(cells[positions[i]].strip() if positions[i] < len(cells) else "")
   whole = {}
   for i, cells in texts.items():
     cells = cells[len(cells) - len(rows):]

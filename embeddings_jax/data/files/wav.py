@@ -67,10 +67,10 @@ def _chunks(data: bytes, name: str) -> Iterator[tuple[bytes, tuple[bytes, int]]]
   """Yields id, content and stated size of the chunks up to that of the samples; the last one may be truncated."""
   if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
     raise InputError(f"{name}: not a PCM wav (it does not begin with RIFF and WAVE); convert it to 16 bit PCM")
-  place = 12
-  while place + 8 <= len(data):
-    kind, size = struct.unpack("<4sI", data[place:place + 8])
-    yield kind, (data[place + 8:place + 8 + size], size)
+  offset = 12
+  while offset + 8 <= len(data):
+    kind, size = struct.unpack("<4sI", data[offset:offset + 8])
+    yield kind, (data[offset + 8:offset + 8 + size], size)
     if kind == b"data":
       return
-    place += 8 + size + size % 2
+    offset += 8 + size + size % 2

@@ -48,8 +48,8 @@ def walks(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = None, 
       lambda round_: np.random.default_rng((seed, round_)).permutation(size))
 
   def feed_at(step, rows=slice(None)):
-    epoch, place = divmod(step, steps_per_epoch)
-    index = place * batch_size + np.arange(batch_size)[rows]
+    epoch, batch_index = divmod(step, steps_per_epoch)
+    index = batch_index * batch_size + np.arange(batch_size)[rows]
     valid = index < num_walks * size
     number = epoch * num_walks * size + np.where(valid, index, 0)
     rounds, ranks = np.divmod(number, size)

@@ -77,9 +77,9 @@ class Decoder(nn.Module):
     num_visible = x.shape[1] - 1
     x = Affine(self.dim, self.dtype, name="embed")(x)
     token = self.param("mask_token", nn.initializers.normal(0.02), (self.dim,))
-    places = jnp.asarray(sincos2d(*grid, self.dim))[order]
-    x = jnp.concatenate([x[:, :1], x[:, 1:] + places[:, :num_visible].astype(self.dtype),
-                         (token + places[:, num_visible:]).astype(self.dtype)], 1)
+    positions = jnp.asarray(sincos2d(*grid, self.dim))[order]
+    x = jnp.concatenate([x[:, :1], x[:, 1:] + positions[:, :num_visible].astype(self.dtype),
+                         (token + positions[:, num_visible:]).astype(self.dtype)], 1)
     x = Transformer(
         self.num_layers, self.num_heads, self.mlp_dim, "pre", activation=self.activation,
         norm_epsilon=self.norm_epsilon, kernel_init=nn.initializers.glorot_uniform(), dtype=self.dtype,

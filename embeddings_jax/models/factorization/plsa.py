@@ -237,8 +237,8 @@ def plsa(
   def components(state):
     components = {"beta": state.beta.T, "weights": state.weights}
     if not stepwise:
-      place = jnp.where(state.document < 0, num_documents, state.document)
-      components["theta"] = jnp.zeros((num_documents, num_topics)).at[place].set(state.theta, mode="drop")
+      index = jnp.where(state.document < 0, num_documents, state.document)
+      components["theta"] = jnp.zeros((num_documents, num_topics)).at[index].set(state.theta, mode="drop")
     return components
 
   rules = ((r"(^|/)(theta|document)$", P(DATA_AXES)),)

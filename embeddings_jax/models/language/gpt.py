@@ -188,13 +188,13 @@ def gpt(
 
     def one(i, carry):
       tokens, drawn, ended = carry
-      place = lengths + i
-      scores = network.apply({"params": params}, jnp.maximum(tokens, 0), jnp.maximum(place - 1, 0), method="scores")
+      at = lengths + i
+      scores = network.apply({"params": params}, jnp.maximum(tokens, 0), jnp.maximum(at - 1, 0), method="scores")
       token = draw(jax.random.fold_in(rng, i), scores, temperature=temperature, top_k=top_k, top_p=top_p)
       token = jnp.where(ended, -1, token)
       if end_id is not None:
         ended |= token == end_id
-      tokens = tokens.at[jnp.arange(num), place].set(token, mode="drop")
+      tokens = tokens.at[jnp.arange(num), at].set(token, mode="drop")
       return tokens, drawn.at[:, i].set(token), ended
 
     start = tokens, jnp.full((num, sample_length), -1, jnp.int32), jnp.zeros(num, bool)

@@ -152,8 +152,8 @@ def deepcluster(
     return state._replace(params={**state.params, "projector": head}, extra=extra, opt_state=opt_state)
 
   def after_update(state):
-    passes, rest = jnp.divmod(state.step, steps_per_epoch)
-    ends = (rest == 0) & ((passes - 1) % cluster_every == 0)
+    epochs, rest = jnp.divmod(state.step, steps_per_epoch)
+    ends = (rest == 0) & ((epochs - 1) % cluster_every == 0)
     rng = jax.random.fold_in(jax.random.key(0), state.step)  # k-means' draws follow from the step alone.
     return jax.lax.cond(ends, lambda state: reassigned(state, rng), lambda state: state, state)
 

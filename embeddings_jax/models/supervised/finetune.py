@@ -301,7 +301,7 @@ def task_loss(
     return mean(jnp.square(predictions - targets["label"])), {}
   if task == "span":
     ends = [(predictions[..., i], targets[name]) for i, name in enumerate(("start", "end"))]
-    right = [scores.argmax(-1) == place for scores, place in ends]
+    right = [scores.argmax(-1) == position for scores, position in ends]
     return mean(sum(entropy(*end) for end in ends) / 2), {"accuracy": mean(right[0] & right[1])}
   label = jnp.maximum(targets["tags"], 0) if task == "tagging" else targets["label"]
   return mean(entropy(predictions, label)), {"accuracy": mean(predictions.argmax(-1) == label)}

@@ -114,13 +114,13 @@ def glove(
   if weighting == "power" and not x_max > 0:
     raise InputError(f"glove: x_max={x_max}: must be above 0")
   size, num_rows = group_size, num_groups * group_size
-  place = np.arange(vocab_size) % num_groups * size + np.arange(vocab_size) // num_groups
+  index = np.arange(vocab_size) % num_groups * size + np.arange(vocab_size) // num_groups
   if biases == "marginals":
     marginals = np.asarray(marginals, np.float64)
     if marginals.shape != (vocab_size,):
       raise InputError(f"glove: marginals of shape {marginals.shape} do not fit vocab_size={vocab_size}")
     held = np.zeros(num_rows, np.float32)
-    held[place] = np.log(np.maximum(marginals, 1e-30)) / 2
+    held[index] = np.log(np.maximum(marginals, 1e-30)) / 2
   sum_width = dim if accumulators == "coordinate" else 1
   weigh = functools.partial(cell_weight, x_max=x_max, alpha=alpha) if weighting == "power" else jnp.ones_like
 
@@ -184,7 +184,7 @@ def glove(
     return total / jnp.maximum(cells, 1)
 
   def components(state):
-    return {name: getattr(state, name)[place] for name in ("word", "context", "word_bias", "context_bias")}
+    return {name: getattr(state, name)[index] for name in ("word", "context", "word_bias", "context_bias")}
 
   rules = ((r"(^|/)(word|context)(_bias)?(_squares)?$", P("model")),)
   return Model(init, update, embed, {"loss": loss, "components": components}, rules)

@@ -161,13 +161,13 @@ def ppmi(
     def one_cycle(state):
       row, col = batch["row"], batch["col"]
       values = matrix(state, batch, row, col)
-      places = (jnp.where(row_mask(batch) > 0, row, vocab_size), col)  # The padding comes last.
-      multiply = lambda x: _product(values, *places, x)
+      cells = (jnp.where(row_mask(batch) > 0, row, vocab_size), col)  # The padding comes last.
+      multiply = lambda x: _product(values, *cells, x)
       if symmetric:  # M'_ij is the similarity of the same count with the roles exchanged.
         transposed = matrix(state, batch, col, row)
-        multiply_transposed = lambda x: _product(transposed, *places, x)
+        multiply_transposed = lambda x: _product(transposed, *cells, x)
       else:
-        multiply_transposed = lambda x: _product(values, *places, x, transposed=True)
+        multiply_transposed = lambda x: _product(values, *cells, x, transposed=True)
       new = cycle(state, multiply, multiply_transposed, blocks)
       eigenvalues, size = jnp.maximum(new.values, 0), jnp.maximum((values * values).sum(), 1e-30)
       residual = (new.residual / jnp.maximum(eigenvalues, 1e-6 * eigenvalues[0] + 1e-30))[:dim].max()
@@ -212,12 +212,12 @@ def _svd_cycle(state: PpmiState, multiply: Callable, multiply_transposed: Callab
 
   def one_block(j, carry):
     left, right, core, block, _ = carry
-    place = (0, kept + j * size)
-    right = jax.lax.dynamic_update_slice(right, block, place)
+    corner = (0, kept + j * size)
+    right = jax.lax.dynamic_update_slice(right, block, corner)
     image = multiply(block)
     new = orthonormal(image, left)
-    left = jax.lax.dynamic_update_slice(left, new, place)
-    core = jax.lax.dynamic_update_slice(core, left.T @ image, place)
+    left = jax.lax.dynamic_update_slice(left, new, corner)
+    core = jax.lax.dynamic_update_slice(core, left.T @ image, corner)
     image = multiply_transposed(new)
     block = orthonormal(image, right)
     return left, right, core, block, block.T @ image

@@ -58,11 +58,11 @@ def _forward(x, scale, bias, epsilon, dtype):
 
 def _backward(epsilon, dtype, saved, cotangent):
   x, scale, mean, rate = saved
-  unit = (x.astype(jnp.float32) - mean) * rate
+  normalized = (x.astype(jnp.float32) - mean) * rate
   cotangent = cotangent.astype(jnp.float32)
   axes = tuple(range(x.ndim - 1))
-  along = _along(cotangent * scale, unit, rate, x.dtype)
-  return along, (cotangent * unit).sum(axes), cotangent.sum(axes)
+  along = _along(cotangent * scale, normalized, rate, x.dtype)
+  return along, (cotangent * normalized).sum(axes), cotangent.sum(axes)
 
 
 _normalized.defvjp(_forward, _backward)
@@ -75,13 +75,13 @@ def _unit(x, epsilon, dtype, output_dtype):
 
 def _unit_forward(x, epsilon, dtype, output_dtype):
   centered, _, rate = _statistics(x, epsilon)
-  unit = (centered * rate).astype(dtype)
-  return unit, (unit, rate)
+  normalized = (centered * rate).astype(dtype)
+  return normalized, (normalized, rate)
 
 
 def _unit_backward(epsilon, dtype, output_dtype, saved, cotangent):
-  unit, rate = saved
-  return _along(cotangent.astype(jnp.float32), unit.astype(jnp.float32), rate, output_dtype),
+  normalized, rate = saved
+  return _along(cotangent.astype(jnp.float32), normalized.astype(jnp.float32), rate, output_dtype),
 
 
 _unit.defvjp(_unit_forward, _unit_backward)
@@ -99,9 +99,9 @@ def _statistics(x, epsilon):
   return centered, mean, jax.lax.rsqrt(variance + epsilon)
 
 
-def _along(inner, unit, rate, dtype):
+def _along(inner, normalized, rate, dtype):
   """The gradient with respect to x, from that with respect to the unit norm."""
-  inner = inner - unit * (inner * unit).mean(-1, keepdims=True)
+  inner = inner - normalized * (inner * normalized).mean(-1, keepdims=True)
   along = (rate * (inner - inner.mean(-1, keepdims=True))).astype(dtype)
   if jax.default_backend() != "cpu":
     along = jax.lax.optimization_barrier(along)  # XLA would compute it again for each of those who read it.
