@@ -9,12 +9,14 @@ import heapq
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 
 from embeddings_jax.ops import word_blocks
 from embeddings_jax.ops.skipgram import Skipgram
 from embeddings_jax.ops.word_blocks import Draws, minus_log, tiled, window_pairs, with_halo
 from embeddings_jax.types import Array, InputError
 
+Tables = tuple[Float[Array, "rows d"], Float[Array, "rows d"]]  # Vectors of words and of inner nodes.
 MAX_CODE = 40  # As in word2vec; a deeper tree needs counts above 10**8 that grow like Fibonacci numbers.
 
 
@@ -56,14 +58,19 @@ def huffman_paths(counts: np.ndarray, num_rows: int) -> tuple[np.ndarray, np.nda
   return points, codes
 
 
-def log_probability(vector: Array, output: Array, points: Array, codes: Array) -> Array:
+def log_probability(
+    vector: Float[Array, " d"], output: Float[Array, "rows d"], points: Int[Array, "*words L"],
+    codes: Int[Array, "*words L"],
+) -> Float[Array, "*words"]:
   """Returns log p(w | v) for a vector [d] and paths [..., L] of words."""
   score = output.at[jnp.maximum(points, 0)].get(mode="promise_in_bounds") @ vector
   return jnp.where(points >= 0, jax.nn.log_sigmoid((1 - 2 * codes.astype(jnp.float32)) * score), 0).sum(-1)
 
 
-def step(tables: tuple[Array, Array], points: Array, codes: Array, draws: Draws, rate: Array, options: Skipgram,
-         depth: int) -> tuple[tuple[Array, Array], Array, Array]:
+def step(
+    tables: Tables, points: Int[Array, "rows L"], codes: Int[Array, "rows L"], draws: Draws, rate: Float[Array, ""],
+    options: Skipgram, depth: int,
+) -> tuple[Tables, Float[Array, ""], Float[Array, ""]]:
   """Returns the tables after a step of skip-gram, the mean loss of a pair, and the number of pairs.
 
   The summed step of a row is shortened by min(1, max_mass / mass), mass = its pairs and turns in the batch, as with
@@ -88,16 +95,17 @@ def step(tables: tuple[Array, Array], points: Array, codes: Array, draws: Draws,
           word_blocks.add_rows(tables[1], path, step_theta)), loss, pairs
 
 
-def mean_loss(tables: tuple[Array, Array], points: Array, codes: Array, draws: Draws, options: Skipgram,
-              depth: int) -> Array:
+def mean_loss(
+    tables: Tables, points: Int[Array, "rows L"], codes: Int[Array, "rows L"], draws: Draws, options: Skipgram,
+    depth: int,
+) -> Float[Array, ""]:
   """Returns the mean loss of a pair."""
   return _scored(tables, *_arranged(points, codes, draws, options, depth))[-1]
 
 
 def _arranged(points: Array, codes: Array, draws: Draws, options: Skipgram, depth: int) -> tuple[Array, ...]:
   """Returns ids of the centers [B, t, i], the contexts' paths and turns [B, t, j, L], terms [B, t, i, j, L] of 0 and
-  1,
-  and the number of pairs."""
+  1, and the number of pairs."""
   center = tiled(draws.tokens, options.tile)
   others = with_halo(center, options.window, options.vocab_size)
   path = points[:, :depth].at[others].get(mode="promise_in_bounds")

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
 from embeddings_jax.types import Array, InputError
 
@@ -21,15 +22,15 @@ class Masked(NamedTuple):
     weights: float32 [B, P], 1 where a token was chosen, 0 where the row is filled up.
   """
 
-  tokens: Array
-  positions: Array
-  targets: Array
-  weights: Array
+  tokens: Int[Array, "b t"]
+  positions: Int[Array, "b p"]
+  targets: Int[Array, "b p"]
+  weights: Float[Array, "b p"]
 
 
 def mask_tokens(
     rng: Array,
-    tokens: Array,
+    tokens: Int[Array, "b t"],
     *,
     mask_id: int,
     vocab_size: int,
@@ -37,7 +38,7 @@ def mask_tokens(
     rate: float = 0.15,
     mask_share: float = 0.8,
     random_share: float = 0.1,
-    continues: Array | None = None,
+    continues: Bool[Array, " V"] | None = None,
 ) -> Masked:
   """Chooses `rate` of a text's tokens for prediction; of these 80 % become [MASK], 10 % another token, 10 % stay.
 
@@ -107,7 +108,7 @@ def _whole_words(eligible, continues, order, num_masked, slack, capacity):
   return positions[:, :capacity], jnp.cumprod(taken, 1).sum(1).astype(jnp.int32)
 
 
-def content_keys(tokens: Array) -> Array:
+def content_keys(tokens: Int[Array, "b t"]) -> Array:
   """A key for each row of int32 [B, T] that depends on its content alone: for masks that are drawn once forever."""
   length = tokens.shape[1]
   factors = jax.random.bits(jax.random.key(length), (length,), jnp.uint32) | jnp.uint32(1)
@@ -115,7 +116,7 @@ def content_keys(tokens: Array) -> Array:
   return jax.vmap(lambda x: jax.random.fold_in(jax.random.key(0), x))(hashed)
 
 
-def patch_noise(rng: Array, masking: str, num_images: int, rows: int, columns: int) -> Array:
+def patch_noise(rng: Array, masking: str, num_images: int, rows: int, columns: int) -> Float[Array, "b N"]:
   """float32 [B, N]: of an image's patches, counted by rows, those with the lowest values stay visible.
 
   `random`: uniform. `block`: a square is hidden, those nearest to a random place by the larger of the distances in

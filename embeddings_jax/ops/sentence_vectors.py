@@ -5,11 +5,14 @@ word. What stands at -1 changes nothing. A sentence without words is a zero vect
 """
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int, Num
 
 from embeddings_jax.types import Array
 
 
-def mean(table: Array, tokens: Array, weights: Array | None = None) -> Array:
+def mean(
+    table: Float[Array, "V d"], tokens: Int[Array, "n length"], weights: Float[Array, " V"] | None = None,
+) -> Float[Array, "n d"]:
   """1/|s| sum_{w in s} a_w v_w: the mean of a sentence's vectors, each times its word's weight, [n, d].
 
   Args:
@@ -23,25 +26,25 @@ def mean(table: Array, tokens: Array, weights: Array | None = None) -> Array:
   return _rows(table, tokens).sum(1) / jnp.maximum(number, 1)
 
 
-def document_frequency(tokens: Array, num_words: int) -> Array:
+def document_frequency(tokens: Int[Array, "n length"], num_words: int) -> Int[Array, " V"]:
   """In how many sentences each word occurs, int32 [num_words]; the counts of several batches add up."""
   ordered = jnp.sort(tokens, 1)
   first = jnp.pad(ordered[:, 1:] != ordered[:, :-1], [(0, 0), (1, 0)], constant_values=True) & (ordered >= 0)
   return jnp.zeros(num_words, jnp.int32).at[jnp.where(first, ordered, num_words)].add(1, mode="drop")
 
 
-def idf_weights(frequency: Array, num_sentences: int) -> Array:
+def idf_weights(frequency: Num[Array, " V"], num_sentences: int) -> Float[Array, " V"]:
   """log(n / n_w), [V] (Sparck Jones 1972), for `document_frequency` n_w among n sentences; log n for unseen words."""
   return jnp.log(num_sentences / jnp.maximum(frequency, 1))
 
 
-def sif_weights(counts: Array, a: float = 1e-3) -> Array:
+def sif_weights(counts: Num[Array, " V"], a: float = 1e-3) -> Float[Array, " V"]:
   """a / (a + p(w)), [V] (Arora et al. 2017, algorithm 1), p the words' shares of `counts` [V]; their a is 1e-3."""
   counts = counts.astype(jnp.float32)
   return a / (a + counts / jnp.maximum(counts.sum(), 1))
 
 
-def first_component(vectors: Array) -> Array:
+def first_component(vectors: Float[Array, "n d"]) -> Float[Array, " d"]:
   """The unit vector u, [d], for which sum_s (u . v_s)² is greatest; its sign makes the sum of u . v_s positive.
 
   Of the vectors [n, d] as they are, not centered: the first right singular vector.
@@ -51,12 +54,14 @@ def first_component(vectors: Array) -> Array:
   return jnp.where(direction @ vectors.sum(0) < 0, -1, 1) * direction
 
 
-def remove_component(vectors: Array, direction: Array) -> Array:
+def remove_component(vectors: Float[Array, "n d"], direction: Float[Array, " d"]) -> Float[Array, "n d"]:
   """v_s - u (u . v_s): vectors [n, d] without their part along a unit vector [d]."""
   return vectors - jnp.matmul(vectors, direction, precision="highest")[:, None] * direction
 
 
-def sif(table: Array, tokens: Array, counts: Array, a: float = 1e-3) -> Array:
+def sif(
+    table: Float[Array, "V d"], tokens: Int[Array, "n length"], counts: Num[Array, " V"], a: float = 1e-3,
+) -> Float[Array, "n d"]:
   """Smooth inverse frequency (Arora et al. 2017, algorithm 1), [n, d].
 
   The mean weighted by `sif_weights`, less the first component of all n sentences, which says what they have in
@@ -67,14 +72,16 @@ def sif(table: Array, tokens: Array, counts: Array, a: float = 1e-3) -> Array:
   return remove_component(vectors, first_component(vectors))
 
 
-def concatenation(table: Array, tokens: Array, length: int) -> Array:
+def concatenation(
+    table: Float[Array, "V d"], tokens: Int[Array, "n length"], length: int,
+) -> Float[Array, "n length_d"]:
   """The vectors of a sentence's first `length` words one after another, 0 where it is shorter, [n, length * d]."""
   tokens = tokens[:, :length]
   tokens = jnp.pad(tokens, [(0, 0), (0, length - tokens.shape[1])], constant_values=-1)
   return _rows(table, tokens).reshape(len(tokens), -1)
 
 
-def components(table: Array, tokens: Array, number: int) -> Array:
+def components(table: Float[Array, "V d"], tokens: Int[Array, "n length"], number: int) -> Float[Array, "n number_d"]:
   """The first principal components of a sentence's word vectors one after another, [n, number * d].
 
   The subspace that a sentence spans (Mu et al. 2017): unit vectors u_1, ..., u_k that catch most of sum_w (u .

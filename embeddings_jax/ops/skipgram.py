@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from embeddings_jax.ops import word_blocks
-from embeddings_jax.ops.word_blocks import Draws, minus_log, tiled, turned, window_pairs, with_halo
+from embeddings_jax.ops.word_blocks import Draws, minus_log, tiled, transposed, window_pairs, with_halo
 from embeddings_jax.types import Array, InputError
 
 _product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
@@ -92,7 +92,7 @@ def scored(tables: tuple[Array, Array], center: Array, others: Array, terms: Arr
   """Returns rows of both tables, sigma(sign * score), and the mean loss of a pair."""
   rows = (word_blocks.take_rows(tables[0], center).astype(options.dtype),
           word_blocks.take_rows(tables[1], others).astype(options.dtype))
-  right = jax.nn.sigmoid(_signs(options) * _product("btid,btdj->btij", rows[0], turned(rows[1])))
+  right = jax.nn.sigmoid(_signs(options) * _product("btid,btdj->btij", rows[0], transposed(rows[1])))
   return rows, right, (terms * minus_log(right)).sum() / jnp.maximum(pairs, 1)
 
 
@@ -107,7 +107,7 @@ def negative_step(tables: tuple[Array, Array], draws: Draws, rate: Array,
   # Step sizes go into the small matrices, not into the rows.
   error = _signs(options) * terms * (1 - right)
   step_center = _product("btij,btjd->btid", (error * size_center[..., None]).astype(options.dtype), row_others)
-  step_others = _product("btji,btid->btjd", turned((error * size_others[:, :, None]).astype(options.dtype)),
+  step_others = _product("btji,btid->btjd", transposed((error * size_others[:, :, None]).astype(options.dtype)),
                          row_center)
   # One gather feeds one scatter, so that XLA updates each table in place.
   return (word_blocks.add_rows(tables[0], center, step_center),

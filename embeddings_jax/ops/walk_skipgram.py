@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Float, Num, UInt32
 
 from embeddings_jax.ops import hierarchical, skipgram, word_blocks
 from embeddings_jax.ops.batches import row_mask
@@ -163,7 +164,7 @@ def groups_of(name: str, batch_size: int, walks_per_step: int) -> int:
   return batch_size // walks_per_step
 
 
-def pilot_visits(graph: Any, walk: Callable[..., Array], num_nodes: int) -> Array:
+def pilot_visits(graph: Any, walk: Callable[..., Array], num_nodes: int) -> Float[Array, " n"]:
   """Returns visits of each node by a pilot, scaled to one walk from each node, [n]; every node counts at least once.
 
   The walks' numbers are the last of 2**31, which no training reaches.
@@ -185,14 +186,14 @@ def pilot_visits(graph: Any, walk: Callable[..., Array], num_nodes: int) -> Arra
   return jnp.maximum(counts * (num_nodes / total), 1.0)
 
 
-def keep_table(counts: Array, subsample: float, num_rows: int) -> Array:
+def keep_table(counts: Num[Array, " n"], subsample: float, num_rows: int) -> Float[Array, " rows"]:
   """Returns `word_blocks.Words.keep` of counts [n] on the device, [num_rows]."""
   ratio = subsample * counts.sum() / jnp.maximum(counts, 1)
   keep = jnp.sqrt(ratio) + ratio if subsample else jnp.full(counts.shape, 2.0, jnp.float32)
   return jnp.pad(keep, (0, num_rows - len(counts)))
 
 
-def noise_table(counts: Array, power: float, num_rows: int) -> Array:
+def noise_table(counts: Num[Array, " n"], power: float, num_rows: int) -> UInt32[Array, " rows"]:
   """Returns `word_blocks.Words.noise` of counts [n] on the device, uint32 [num_rows].
 
   Shares are rounded one by one to units of 2**-32 and added as integers, as a sum of floats would lose rare nodes.

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Float, Int, Shaped, UInt32
 
 from embeddings_jax.ops.batches import row_mask
 from embeddings_jax.ops.sharding import DATA_AXES, constrain
@@ -99,7 +100,7 @@ def linear_decay(learning_rate: float | Callable[[Array], Array], num_steps: int
   return optax.constant_schedule(learning_rate)
 
 
-def random_table(rng: Array, num_rows: int, vocab_size: int, dim: int) -> Array:
+def random_table(rng: Array, num_rows: int, vocab_size: int, dim: int) -> Float[Array, "rows d"]:
   """[num_rows, dim] uniform on +- 1 / (2 dim), as word2vec starts; rows past the vocabulary are 0."""
   vectors = jax.random.uniform(rng, (num_rows, dim), jnp.float32, -0.5 / dim, 0.5 / dim)
   return jnp.where(jnp.arange(num_rows)[:, None] < vocab_size, vectors, 0)
@@ -154,7 +155,7 @@ def draw_blocks(
       {k: getattr(draws, k) for k in ("tokens", "document", "radius", "negatives")}, P(DATA_AXES)))
 
 
-def hashed_bits(rng: Array, stream: int, shape: tuple[int, ...]) -> Array:
+def hashed_bits(rng: Array, stream: int, shape: tuple[int, ...]) -> UInt32[Array, "..."]:
   """uint32 of `shape`, uniform, a function of the key, the stream's number and the place alone.
 
   MurmurHash3's finaliser, once with each half of the key: on CPU a fraction of threefry's cost, fused into what uses
@@ -171,12 +172,14 @@ def hashed_bits(rng: Array, stream: int, shape: tuple[int, ...]) -> Array:
   return mixed(mixed(index * jnp.uint32(0x9E3779B9) + first) ^ second)
 
 
-def take_rows(table: Array, ids: Array) -> Array:
+def take_rows(table: Float[Array, "rows d"], ids: Int[Array, "*ids"]) -> Float[Array, "*ids d"]:
   """Ids [B, ...] in [0, V'), as those of `Draws` are, to rows [B, ..., d] of a table."""
   return constrain(table.at[ids].get(mode="promise_in_bounds"), P(DATA_AXES))
 
 
-def step_sizes(num_rows: int, ids: Array, weight: Array, rate: Array, max_mass: float) -> Array:
+def step_sizes(
+    num_rows: int, ids: Int[Array, "*ids"], weight: Float[Array, "*ids"], rate: Float[Array, ""], max_mass: float,
+) -> Float[Array, "*ids"]:
   """Returns the factors of gradients: the learning rate, less where a row would get too long a step.
 
   All terms of a batch see the tables of its start, as if each row's gradients were summed before one large step;
@@ -199,7 +202,9 @@ def step_sizes(num_rows: int, ids: Array, weight: Array, rate: Array, max_mass: 
   return constrain(sizes.at[ids].get(mode="promise_in_bounds"), P(DATA_AXES))
 
 
-def add_rows(table: Array, ids: Array, steps: Array) -> Array:
+def add_rows(
+    table: Float[Array, "rows d"], ids: Int[Array, "*ids"], steps: Float[Array, "*ids d"],
+) -> Float[Array, "rows d"]:
   """`table` with `steps` [B, ..., d] added to the rows `ids` [B, ...] in [0, V')."""
   # Small rows and ids, gathered by every device, spare an all-reduce of whole tables. They are computed where the
   # batch is: without the first constraint each device would compute all of them.
@@ -207,7 +212,9 @@ def add_rows(table: Array, ids: Array, steps: Array) -> Array:
   return table.at[ids].add(steps, mode="promise_in_bounds")
 
 
-def mean_of_words(table: Array, tokens: Array, vocab_size: int) -> Array:
+def mean_of_words(
+    table: Float[Array, "rows d"], tokens: Int[Array, "*texts length"], vocab_size: int,
+) -> Float[Array, "*texts d"]:
   """[..., T] word ids -> [..., d], the mean of the rows of valid ids (0 where there is none)."""
   valid = (tokens >= 0) & (tokens < vocab_size)
   rows = table.at[jnp.where(valid, tokens, vocab_size)].get(mode="promise_in_bounds")
@@ -215,8 +222,8 @@ def mean_of_words(table: Array, tokens: Array, vocab_size: int) -> Array:
 
 
 def window_pairs(
-    document: Array, radius: Array, *, window: int, tile: int, extra: int = 0,
-) -> Array:
+    document: Int[Array, "b n"], radius: Int[Array, "b n"], *, window: int, tile: int, extra: int = 0,
+) -> Float[Array, "b tiles tile columns"]:
   """Which positions are in each other's windows, in tiles.
 
   Position i looks at its document's words up to radius_i before and after it.
@@ -239,7 +246,9 @@ def window_pairs(
   return paired.astype(jnp.float32)
 
 
-def window_masks(document: Array, radius: Array, *, window: int, span: int = 1) -> dict[int, Array]:
+def window_masks(
+    document: Int[Array, "b n"], radius: Int[Array, "b n"], *, window: int, span: int = 1,
+) -> dict[int, Float[Array, "b n"]]:
   """Offset o -> [B, N] float32, 1 where position i + o is in the window of position i.
 
   Position i looks at its document's words up to radius_i before i and up to radius_i after i + span - 1.
@@ -252,7 +261,7 @@ def window_masks(document: Array, radius: Array, *, window: int, span: int = 1) 
   return masks
 
 
-def window_sums(masks: dict[int, Array], rows: Array) -> Array:
+def window_sums(masks: dict[int, Float[Array, "b n"]], rows: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
   """[B, N, d] rows -> [B, N, d], the sum over each position's window.
 
   Shifted sums, one loop over positions to the compiler: for rows that are only added up several times as fast on CPU
@@ -261,7 +270,7 @@ def window_sums(masks: dict[int, Array], rows: Array) -> Array:
   return _sum_of_shifted(rows, masks)
 
 
-def window_spread(masks: dict[int, Array], x: Array) -> Array:
+def window_spread(masks: dict[int, Float[Array, "b n"]], x: Float[Array, "b n d"]) -> Float[Array, "b n d"]:
   """The transpose of `window_sums`: each position's x [B, N, d] goes to all of its window."""
   return _sum_of_shifted(x, {-offset: shifted(mask, -offset, 0) for offset, mask in masks.items()})
 
@@ -275,7 +284,7 @@ def _sum_of_shifted(x: Array, weights: dict[int, Array]) -> Array:
   return sum(weight[..., None] * part(offset) for offset, weight in weights.items())
 
 
-def document_sums(document: Array, rows: Array, span: int = 1) -> Array:
+def document_sums(document: Int[Array, "b n"], rows: Float[Array, "b n d"], span: int = 1) -> Float[Array, "b n d"]:
   """[B, N, d] rows -> [B, N, d], the sum over each position's document without positions i ... i + span - 1."""
   size = document.shape[1]
   index = jnp.where(document >= 0, document, size)
@@ -287,19 +296,21 @@ def document_sums(document: Array, rows: Array, span: int = 1) -> Array:
   return sums
 
 
-def shifted(x: Array, offset: int, fill: float) -> Array:
+def shifted(x: Shaped[Array, "b n *rest"], offset: int, fill: float) -> Shaped[Array, "b n *rest"]:
   """[B, N, ...] -> the same, position i holding what was at i + offset. Filled with 0, -offset is its transpose."""
   size, reach = x.shape[1], abs(offset)
   padded = jnp.pad(x, [(0, 0), (reach, reach)] + [(0, 0)] * (x.ndim - 2), constant_values=fill)
   return padded[:, reach + offset:reach + offset + size]
 
 
-def tiled(x: Array, tile: int) -> Array:
+def tiled(x: Shaped[Array, "b n *rest"], tile: int) -> Shaped[Array, "b tiles tile *rest"]:
   """[B, N, ...] -> [B, N / tile, tile, ...]."""
   return x.reshape((x.shape[0], -1, tile) + x.shape[2:])
 
 
-def with_halo(x: Array, window: int, fill: float) -> Array:
+def with_halo(
+    x: Shaped[Array, "b tiles tile *rest"], window: int, fill: float,
+) -> Shaped[Array, "b tiles wide *rest"]:
   """[B, tiles, tile, ...] -> [B, tiles, tile + 2 window, ...]: each tile with the ends of its neighbors."""
   edge = [(0, 0)] * (x.ndim - 2)
   left = jnp.pad(x[:, :-1, -window:], [(0, 0), (1, 0)] + edge, constant_values=fill)
@@ -307,12 +318,12 @@ def with_halo(x: Array, window: int, fill: float) -> Array:
   return jnp.concatenate([left, x, right], 2)
 
 
-def minus_log(probability: Array) -> Array:
+def minus_log(probability: Float[Array, "*any"]) -> Float[Array, "*any"]:
   """-log p: cheaper than softplus of the score, and finite (87) where the probability underflows."""
   return -jnp.log(jnp.maximum(probability, jnp.finfo(jnp.float32).tiny))
 
 
-def computed_once(x: Array) -> Array:
+def computed_once(x: Float[Array, "*any"]) -> Float[Array, "*any"]:
   """x [...], finite, without a change.
 
   XLA's CPU compiler repeats what it holds for cheap, such as a sum of twenty products, within all that reads it, and
@@ -321,7 +332,7 @@ def computed_once(x: Array) -> Array:
   return x / (1 + 0 * x)
 
 
-def turned(x: Array) -> Array:
+def transposed(x: Shaped[Array, "*any i j"]) -> Shaped[Array, "*any j i"]:
   """The last two axes swapped, for a product with the result."""
   # XLA would fold the transpose into the product, whose form without one is 1.4 times as fast on CPU.
   return jax.lax.optimization_barrier(x.swapaxes(-1, -2))

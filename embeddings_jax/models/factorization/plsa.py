@@ -54,6 +54,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Float, Int
 
 from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.restarts import restarts
@@ -248,8 +249,9 @@ def plsa(
 
 
 def _em_sums(
-    theta: Array, beta: Array, power: Array | None, batch: Any, fold_in_steps: int = 0,
-) -> tuple[Array, Array, Array]:
+    theta: Float[Array, "blocks R k"], beta: Float[Array, "V k"], power: Float[Array, ""] | None, batch: Any,
+    fold_in_steps: int = 0,
+) -> tuple[Float[Array, "blocks R k"], Float[Array, "V k"], Float[Array, "4"]]:
   """One EM step on some blocks of documents, whose theta may first be folded in.
 
   Returns the next theta [blocks, R, k]; the words' sums B (Q' T) [V, k]; and four sums over the cells: log likelihood
@@ -291,7 +293,9 @@ def _em_sums(
   return new[..., :num_topics], words[:, :num_topics], numbers
 
 
-def _sampled(first: Array, second: Array, row: Array, col: Array) -> Array:
+def _sampled(
+    first: Float[Array, "R k"], second: Float[Array, "V k"], row: Int[Array, " C"], col: Int[Array, " C"],
+) -> Float[Array, " C"]:
   """`sampled_products` in chunks that stay in the cache."""
   num_cells = row.shape[0]
   chunks = -(-num_cells // CHUNK)
@@ -320,13 +324,15 @@ def _tempered(x: Array, power: Array | None) -> Array:
   return x if power is None else x ** power
 
 
-def _shares(sums: Array, old: Array) -> Array:
+def _shares(sums: Float[Array, "*rows k"], old: Float[Array, "*rows k"]) -> Float[Array, "*rows k"]:
   """Rows that sum up to 1; one whose sums are all 0 stays as it was."""
   total = sums.sum(-1, keepdims=True)
   return jnp.where(total > 0, sums / jnp.maximum(total, LEAST), old)
 
 
-def _m_step(beta: Array, words: Array) -> tuple[Array, Array]:
+def _m_step(
+    beta: Float[Array, "V k"], words: Float[Array, "V k"],
+) -> tuple[Float[Array, "V k"], Float[Array, " k"]]:
   """Topics [V, k] and their weights [k] from the words' sums [V, k]."""
   total = words.sum(0)
   new = jnp.where(total > 0, words / jnp.maximum(total, LEAST), beta)

@@ -36,6 +36,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Float
 
 from embeddings_jax.ops import lanczos
 from embeddings_jax.ops.batches import row_mask, takes
@@ -212,12 +213,14 @@ def netmf(
   return Model(init, update, embed, {"components": components})
 
 
-def log_matrix(adjacency: Array, inverse: Array, window: int, volume: float) -> Array:
+def log_matrix(
+    adjacency: Float[Array, "n n"], inverse: Float[Array, " n"], window: int, volume: float | Float[Array, ""],
+) -> Float[Array, "n n"]:
   """Returns log max(1, volume / T (sum_{r=1..T} (D^-1 A)^r) D^-1), [n, n]; `inverse` [n] is 1 / d."""
   return jnp.log(jnp.maximum(1, volume / window * powers(inverse[:, None] * adjacency, window) * inverse))
 
 
-def powers(step: Array, window: int) -> Array:
+def powers(step: Float[Array, "n n"], window: int) -> Float[Array, "n n"]:
   """Returns sum_{r=1..T} step^r, [n, n]; 0 for T = 0."""
   total = jnp.zeros_like(step)
   for _ in range(window):
@@ -225,7 +228,7 @@ def powers(step: Array, window: int) -> Array:
   return total
 
 
-def filtered(values: Array, window: int) -> Array:
+def filtered(values: Float[Array, "*any"], window: int) -> Float[Array, "*any"]:
   """Returns f(l) = max(0, 1/T sum_{r=1..T} l^r); 0 for T = 0."""
   total = jnp.zeros_like(values)
   for _ in range(window):

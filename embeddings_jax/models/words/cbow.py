@@ -57,7 +57,7 @@ from embeddings_jax.gradient import gradient_model
 from embeddings_jax.ops import word_blocks
 from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.kernels.softmax import check_affordable, weighted_log_partition
-from embeddings_jax.ops.word_blocks import Draws, minus_log, shifted, turned
+from embeddings_jax.ops.word_blocks import Draws, minus_log, shifted, transposed
 from embeddings_jax.types import Array, Fact, InputError, Model
 
 CHOICES = {"objective": ("negative_sampling", "softmax"), "context": ("mean", "sum"),
@@ -313,7 +313,7 @@ def sampled_scores(
   predicted = targets(draws, scale, num_masked)
   accepted = [jax.nn.sigmoid((query * shifted(target_rows, s, 0)).sum(-1)) for s in range(num_masked)]
   weight = grouped(sum(predicted)[..., None], draws) * (num_negatives / draws.negatives.shape[-1])
-  refused = jax.nn.sigmoid(-jnp.einsum("bgid,bgdk->bgik", grouped(query, draws), turned(noise_rows)))
+  refused = jax.nn.sigmoid(-jnp.einsum("bgid,bgdk->bgik", grouped(query, draws), transposed(noise_rows)))
   loss = sum((valid * minus_log(right)).sum() for valid, right in zip(predicted, accepted))
   loss = (loss + (weight * minus_log(refused)).sum()) / jnp.maximum(sum(predicted).sum(), 1)
   errors = [valid * (1 - right) for valid, right in zip(predicted, accepted)]
@@ -326,7 +326,7 @@ def sampled_gradients(scores: Scores, draws: Draws) -> tuple[Array, Array, Array
   for s, error in enumerate(scores.errors):
     grad_query += error[..., None] * shifted(scores.target_rows, s, 0)
   from_targets = sum(shifted(error[..., None] * scores.query, -s, 0) for s, error in enumerate(scores.errors))
-  from_noise = -jnp.einsum("bgki,bgid->bgkd", turned(scores.noise_errors), grouped(scores.query, draws))
+  from_noise = -jnp.einsum("bgki,bgid->bgkd", transposed(scores.noise_errors), grouped(scores.query, draws))
   return grad_query, from_targets, from_noise
 
 

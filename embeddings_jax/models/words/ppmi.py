@@ -40,6 +40,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Float, Int
 
 from embeddings_jax.ops import lanczos
 from embeddings_jax.ops.batches import row_mask, takes
@@ -241,7 +242,10 @@ def _eigen_cycle(state: PpmiState, multiply: Callable, multiply_transposed: Call
   return state._replace(left=vectors.T, right=vectors.T, values=values, block=block, residual=residual)
 
 
-def _product(values: Array, row: Array, col: Array, x: Array, transposed: bool = False) -> Array:
+def _product(
+    values: Float[Array, " C"], row: Int[Array, " C"], col: Int[Array, " C"], x: Float[Array, "V b"],
+    transposed: bool = False,
+) -> Float[Array, "V b"]:
   """M x or M' x, [V, b], of cells sorted by row and split over the data shards; rows from V on are padding."""
   num_rows = x.shape[0]
 
@@ -257,7 +261,9 @@ def _product(values: Array, row: Array, col: Array, x: Array, transposed: bool =
       in_specs=(P(DATA_AXES), P(DATA_AXES), P(DATA_AXES), P()), out_specs=P())(values, row, col, x)
 
 
-def _scattered(values: Array, row: Array, col: Array, x: Array) -> Array:
+def _scattered(
+    values: Float[Array, " C"], row: Int[Array, " C"], col: Int[Array, " C"], x: Float[Array, "V b"],
+) -> Float[Array, "V b"]:
   """M' x in chunks; padding adds 0 to some row."""
   extra = -len(values) % CHUNK
   chunks = [jnp.pad(cells, (0, extra)).reshape(-1, CHUNK) for cells in (values, row, col)]

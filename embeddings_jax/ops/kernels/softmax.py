@@ -3,13 +3,17 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Float, Int
 
 from embeddings_jax.ops.sharding import num_data_shards
 from embeddings_jax.types import Array, InputError
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
-def weighted_log_partition(queries: Array, table: Array, weight: Array, vocab_size: int, chunk: int) -> Array:
+def weighted_log_partition(
+    queries: Float[Array, "b n d"], table: Float[Array, "rows d"], weight: Float[Array, "b n"], vocab_size: int,
+    chunk: int,
+) -> Float[Array, ""]:
   """sum_i weight_i log sum_{w < vocab_size} exp(q_i . t_w), a scalar in nats.
 
   The cross entropy of any targets is this, minus the targets' own scores: the scores of a position are computed once
@@ -63,8 +67,10 @@ weighted_log_partition.defvjp(_value_and_gradient, _backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def cross_entropy(queries: Array, table: Array, targets: Array, weight: Array,
-                  chunk: int) -> tuple[Array, Array, Array]:
+def cross_entropy(
+    queries: Float[Array, "b n d"], table: Float[Array, "V d"], targets: Int[Array, "b n"],
+    weight: Float[Array, "b n"], chunk: int,
+) -> tuple[Float[Array, ""], Float[Array, "b n"], Float[Array, "b n"]]:
   """-sum_i weight_i log p(target_i | q_i) with p = softmax(q t^T), in nats, and what each position thought.
 
   The scores of a chunk of positions are all that is ever held, and each is computed once for the value, the accuracy
@@ -135,8 +141,10 @@ def _cross_entropy_backward(chunk, gradient, cotangents):
 cross_entropy.defvjp(_cross_entropy_forward, _cross_entropy_backward)
 
 
-def sampled_cross_entropy(rng: Array, queries: Array, table: Array, targets: Array, weight: Array,
-                          num_samples: int) -> Array:
+def sampled_cross_entropy(
+    rng: Array, queries: Float[Array, "b n d"], table: Float[Array, "V d"], targets: Int[Array, "b n"],
+    weight: Float[Array, "b n"], num_samples: int,
+) -> Float[Array, ""]:
   """-sum_i weight_i log p(target_i | q_i) with p over the target and some random words instead of all, in nats.
 
   Words are drawn with replacement from q(w) = log((w + 2) / (w + 1)) / log(V + 1), about Zipf's law for words that
