@@ -14,19 +14,14 @@ import ml_collections
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
-      model=dict(dim=2, widths=(32, 64, 64, 64), strides=(1, 2, 2, 1), slope=0.3, upsampling="transposed",
-                 loss="squared", output_activation="sigmoid", code_activation="linear", corruption="none",
-                 corruption_level=0.1, contraction=0.0, top_k=0, tied=False, dead_after=100, accumulate=1),
+      model=dict(),
       pipeline="images",
-      data=dict(name="digits", image_size=0, channels=0, bad="error", validation_fraction=0.1),
-      optimizer=dict(name="adam", learning_rate=1e-3, schedule="cosine", warmup_steps=0, clip_norm=0.0),
+      data=dict(name="digits", validation_fraction=0.1),
+      optimizer=dict(name="adam", learning_rate=1e-3, schedule="cosine"),
       steps=2000,
       batch_size=64,
       steps_per_dispatch=10,
-      log_every=100,
-      save_every=1000,
       evals=("held_out", "reconstruction", "linear_probe", "knn"),
-      eval_items=0,
       baselines=True,
   ))
   if preset == "tiny":

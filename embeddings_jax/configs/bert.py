@@ -30,14 +30,9 @@ import ml_collections
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
-      model=dict(dim=128, num_layers=2, num_heads=2, mlp_dim=512, max_length=128, norm="post", init_std=0.02,
-                 kernel_std=0.02, position_init="normal", dropout=0.1, attention_dropout=0.1, mask_rate=0.15,
-                 masking="dynamic", whole_words=False, pooling="mean", dtype="float32", remat="none", unroll=4,
-                 accumulate=1),
+      model=dict(dim=128, num_layers=2, num_heads=2, mlp_dim=512, max_length=128, kernel_std=0.02, unroll=4),
       pipeline="subword_pairs",
-      data=dict(name="pydocs", tokenizer="", model="wordpiece",
-                vocab_size=4000, lowercase=True, max_length=128, short_fraction=0.1,
-                validation_pairs=1000),
+      data=dict(name="pydocs"),
       optimizer=dict(name="adamw", learning_rate=1e-3, schedule="linear", warmup_steps=100, weight_decay=0.01,
                      clip_norm=1.0, b1=0.9, b2=0.999, eps=1e-6),
       steps=1000,
@@ -51,7 +46,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   ))
   if preset == "tiny":
     config.update(dict(
-        model=dict(dim=16, num_heads=2, mlp_dim=32, max_length=32, unroll=1),
+        model=dict(dim=16, mlp_dim=32, max_length=32, unroll=1),
         data=dict(vocab_size=400, max_length=32, max_documents=300, validation_pairs=16), steps=20, batch_size=8,
         steps_per_dispatch=1, log_every=5, save_every=10, eval_items=64, baselines=False))
   elif preset == "small":
@@ -62,7 +57,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
         model=dict(dim=256, num_layers=4, num_heads=4, mlp_dim=1024, norm="pre", dropout=0.0, attention_dropout=0.0,
                    position_init="neighbors", mask_rate=0.4, dtype="bfloat16"),
         data=dict(name="enwiki-2015", vocab_size=8000, max_length=64, validation_pairs=10_000),
-        optimizer=dict(name="muon", learning_rate=6e-3, adam_fraction=0.2, warmup_steps=100, b2=0.98), steps=1600,
+        optimizer=dict(name="muon", learning_rate=6e-3, adam_fraction=0.2, b2=0.98), steps=1600,
         batch_size=64, save_every=400))
   elif preset == "paper":
     config.update(dict(

@@ -16,22 +16,15 @@ import ml_collections
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
-      model=dict(dim=100, objective="negative_sampling", context="mean", context_unit="window", undivided=False,
-                 tied=False, num_masked=1, window=5, num_negatives=5, subsample=1e-3, negative_power=0.75,
-                 shared_negatives=16, group=104, max_mass=32.0, slack=0.06, chunk=512,
-                 max_memory=4.0),
+      model=dict(),
       pipeline="word_blocks",
-      data=dict(name="pydocs", normalize="lower", min_count=5, max_size=0, window_length=512,
-                max_documents=0),
+      data=dict(name="pydocs"),
       optimizer=dict(name="sgd", schedule="linear", learning_rate=0.1, end_fraction=1e-4),
-      steps=0,
       epochs=8,
       batch_size=16,
       steps_per_dispatch=64,
       log_every=512,
-      eval_every=0,
       save_every=4096,
-      evals=(),
   ))
   if preset == "tiny":
     config.model.update(dict(dim=16, group=26))

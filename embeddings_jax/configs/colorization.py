@@ -13,18 +13,17 @@ from embeddings_jax.configs import rotation
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = rotation.get_config(preset)
-  config.model = dict(encoder=config.model.encoder.to_dict(), loss="classification", bin_size=10, rarity_mix=0.5,
-                      temperature=0.38, gray_threshold=1.0, hidden_dims=(), embed_layer="block_3", embed_grid=2)
+  config.model = dict(encoder=config.model.encoder.to_dict(), embed_layer="block_3", embed_grid=2)
   if preset == "demo":
     config.data.update(dict(name="photographs", image_size=16))
-    config.update(dict(steps=200, batch_size=64))
+    config.update(dict(steps=200))
   elif preset == "tiny":
     config.model.update(dict(bin_size=20, embed_layer="", embed_grid=1))
     config.data.update(dict(name="photographs"))
   elif preset == "small":
     config.update(dict(batch_size=256))
   elif preset == "paper":
-    config.model.encoder = dict(name="resnet", depth=18, width=64, stem="cifar", dtype="bfloat16")
+    config.model.encoder = dict(name="resnet", dtype="bfloat16")
     config.model.update(dict(embed_layer="", embed_grid=1))
     config.data.update(dict(name="", image_size=176))
     config.optimizer = dict(name="adamw", learning_rate=3e-4, schedule="cosine", warmup_fraction=0.02,

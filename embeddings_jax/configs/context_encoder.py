@@ -15,9 +15,9 @@ from embeddings_jax.configs import rotation
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = rotation.get_config(preset)
-  config.model = dict(encoder=config.model.encoder.to_dict(), hole="region", area=0.25, overlap=0,
-                      bottleneck="channelwise", bottleneck_dim=4000, decoder_channels=(64, 32, 16),
-                      discriminator_channels=(16, 32), adversarial_weight=0.0, embed_layer="block_3", embed_grid=2)
+  config.model = dict(encoder=config.model.encoder.to_dict(), hole="region", overlap=0, bottleneck="channelwise",
+                      decoder_channels=(64, 32, 16), discriminator_channels=(16, 32), adversarial_weight=0.0,
+                      embed_layer="block_3", embed_grid=2)
   optimizer = config.optimizer.to_dict()
   if preset == "demo":
     config.data.update(dict(name="photographs", image_size=16))
@@ -30,11 +30,11 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.update(dict(batch_size=192))
   elif preset == "paper":
     config.model.encoder = dict(rotation.TRUNK, channels=(64, 64, 128, 256, 512), strides=(2, 2, 2, 2, 2))
-    config.model.update(dict(hole="center", overlap=4, bottleneck="dense", bottleneck_dim=4000,
+    config.model.update(dict(hole="center", overlap=4, bottleneck="dense",
                              decoder_channels=(512, 256, 128, 64, 64, 32), discriminator_channels=(64, 128, 256, 512),
                              adversarial_weight=0.001, embed_layer="", embed_grid=1))
     config.data.update(dict(name="", image_size=128))
-    optimizer = dict(name="adam", learning_rate=2e-3, b1=0.5, schedule="constant")
+    optimizer = dict(name="adam", learning_rate=2e-3, b1=0.5)
     config.update(dict(batch_size=64))
   with config.unlocked():
     config.optimizer = ml_collections.ConfigDict(dict(

@@ -21,13 +21,12 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   # Frames of bytes do not overlap: with a shared byte or two the next frame would be told by its spelling.
   config = ml_collections.ConfigDict(dict(
       model=dict(inputs="bytes", channels=(128, 128), kernel_sizes=(4, 2), strides=(4, 2), embedding_dim=32,
-                 context_dim=128, num_predictions=6, negatives="other", temperature=1.0, norm=True, dtype="float32"),
+                 context_dim=128, num_predictions=6, negatives="other"),
       pipeline="byte_windows",
-      data=dict(name="pydocs", window_length=256, max_length=1024),
+      data=dict(name="pydocs"),
       optimizer=dict(name="adam", learning_rate=3e-3, schedule="cosine", warmup_steps=50, clip_norm=1.0),
       steps=1200,
       batch_size=64,
-      steps_per_dispatch=1,
       log_every=50,
       save_every=400,
       evals=("linear_probe",),
@@ -42,7 +41,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.update(dict(
         model=dict(inputs="waveform", channels=(64, 128, 128), kernel_sizes=(40, 4, 4), strides=(20, 2, 4),
                    context_dim=256, num_predictions=8, negatives="all"),
-        optimizer=dict(learning_rate=1e-3, warmup_steps=100), steps=2000, batch_size=32, log_every=50, save_every=500,
+        optimizer=dict(learning_rate=1e-3, warmup_steps=100), steps=2000, batch_size=32, save_every=500,
         eval_items=0))
     # Clips of one speaker are joined: what was said varies within a window, who said it does not.
     config.data = dict(name="fsdd", window_length=8000, jitter=4000,
@@ -53,8 +52,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
         model=dict(inputs="waveform", channels=(512,) * 5, kernel_sizes=(10, 8, 4, 4, 4), strides=(5, 4, 2, 2, 2),
                    context_dim=256, num_predictions=12, negatives="all", norm=False),
         optimizer=dict(learning_rate=2e-4, schedule="constant", warmup_steps=0, clip_norm=0.0), steps=300_000,
-        batch_size=64, log_every=100, save_every=5000, eval_items=20_000, baselines=False))
-    config.data = dict(name="tfds:librispeech", window_length=20480, jitter=0,
-                       group="")
+        log_every=100, save_every=5000, eval_items=20_000, baselines=False))
+    config.data = dict(name="tfds:librispeech")
     config.pipeline = "waveforms"
   return config

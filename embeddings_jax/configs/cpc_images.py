@@ -15,13 +15,12 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
       factory="cpc",
       model=dict(inputs="images", patch_size=4, channels=(32, 64), kernel_sizes=(3, 3), strides=(1, 2),
-                 context_dim=64, num_predictions=2, negatives="all", temperature=1.0, norm=True, dtype="float32"),
+                 context_dim=64, num_predictions=2),
       pipeline="images",
-      data=dict(name="digits", image_size=0, channels=0, bad="error"),
+      data=dict(name="digits"),
       optimizer=dict(name="adam", learning_rate=2e-3, schedule="cosine", warmup_steps=50, clip_norm=1.0),
       steps=600,
       batch_size=32,
-      steps_per_dispatch=1,
       log_every=50,
       save_every=300,
       evals=("linear_probe",),
@@ -35,7 +34,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.update(dict(
         model=dict(patch_size=8, channels=(32, 64, 128), kernel_sizes=(3, 3, 3), strides=(2, 1, 2), context_dim=128,
                    num_predictions=4),
-        optimizer=dict(learning_rate=1e-3, warmup_steps=100), steps=1500, batch_size=32, save_every=500))
+        optimizer=dict(learning_rate=1e-3, warmup_steps=100), steps=1500, save_every=500))
     config.data.name = "cifar10-jpeg"
   elif preset == "paper":
     config.update(dict(

@@ -13,15 +13,13 @@ import ml_collections
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
       factory="cpc",
-      model=dict(inputs="sentences", embedding_dim=64, channels=(128,), kernel_sizes=(3,), strides=(1,),
-                 context_dim=128, num_predictions=3, negatives="other", temperature=1.0, norm=False, dtype="float32"),
+      model=dict(inputs="sentences", channels=(128,), kernel_sizes=(3,), strides=(1,), context_dim=128,
+                 num_predictions=3, negatives="other", norm=False),
       pipeline="sentence_windows",
-      data=dict(name="pydocs", tokenizer="", model="wordpiece", vocab_size=4000, lowercase=True,
-                num_sentences=8, sentence_length=32, max_length=128, max_documents=0),
+      data=dict(name="pydocs"),
       optimizer=dict(name="adam", learning_rate=2e-3, schedule="cosine", warmup_steps=50, clip_norm=1.0),
       steps=1000,
       batch_size=32,
-      steps_per_dispatch=1,
       log_every=50,
       save_every=500,
       evals=("linear_probe",),
@@ -39,7 +37,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
                        optimizer=dict(learning_rate=1e-3, warmup_steps=100)))
   elif preset == "paper":
     config.model.update(dict(embedding_dim=620, channels=(2400,), context_dim=2400))
-    config.data.update(dict(name="", vocab_size=30_000, num_sentences=8))
+    config.data.update(dict(name="", vocab_size=30_000))
     config.update(dict(steps=300_000, batch_size=512, save_every=5000, log_every=100, evals=("linear_probe:sst2",),
                        baselines=False,
                        optimizer=dict(learning_rate=2e-4, schedule="constant", warmup_steps=0, clip_norm=0.0)))

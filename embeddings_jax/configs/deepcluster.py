@@ -15,9 +15,8 @@ from embeddings_jax.configs import rotation
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = rotation.get_config(preset)
-  config.model = dict(encoder=config.model.encoder.to_dict(), num_clusters=30, num_components=64, num_turns=20,
-                      cluster_every=5, loss="softmax", temperature=0.1, shift=1, hidden_dims=(), grid=2,
-                      embed_layer="block_3", embed_grid=2)
+  config.model = dict(encoder=config.model.encoder.to_dict(), num_clusters=30, num_components=64, cluster_every=5,
+                      shift=1, grid=2, embed_layer="block_3", embed_grid=2)
   config.pipeline = "numbered_images"
   del config.data["validation_fraction"]
   config.data.max_images = 0
@@ -31,7 +30,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.data.max_images = 10_000
     config.update(dict(batch_size=200))
   elif preset == "paper":
-    config.model.encoder = dict(name="resnet", depth=50, width=64, stem="imagenet", dtype="bfloat16")
+    config.model.encoder = dict(name="resnet", depth=50, stem="imagenet", dtype="bfloat16")
     config.model.update(dict(num_clusters=10_000, num_components=256, cluster_every=1, shift=32, grid=1,
                              embed_layer="", embed_grid=1))
     config.data.update(dict(name="", image_size=224))

@@ -16,10 +16,9 @@ import ml_collections
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
-      model=dict(dim=128, window=10, loss="negative_sampling", num_negatives=5, subsample=0.0,
-                 walks_per_step=128, shared_negatives=24, max_mass=128.0, dtype="float32"),
+      model=dict(walks_per_step=128),
       pipeline="walks",
-      data=dict(name="karate", num_walks=80, walk_length=40),
+      data=dict(name="karate"),
       # word2vec ends at 1e-4 of the rate it starts with.
       optimizer=dict(schedule="linear", learning_rate=0.025, end_fraction=1e-4),
       epochs=1,

@@ -16,7 +16,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = pca.get_config()
   config.factory = "pca"
   config.model.dim = 32
-  config.data.update(dict(name="digits", standardize=False, image_size=0, channels=0, bad="error"))
+  config.data.update(dict(name="digits", standardize=False))
   if preset == "tiny":
     config.update(dict(model=dict(dim=4, tol=0.0), batch_size=512, epochs=2))
   elif preset == "small":

@@ -14,15 +14,12 @@ import ml_collections
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
-      model=dict(dim=64, cell_dim=256, num_layers=2, character_dim=16, filters=((1, 32), (2, 32), (3, 64), (4, 64)),
-                 num_highway=1, clip=3.0, dropout=0.1, num_samples=0, chunk=4096, dtype="float32"),
+      model=dict(dim=64, cell_dim=256, filters=((1, 32), (2, 32), (3, 64), (4, 64)), num_highway=1),
       pipeline="characters",
-      data=dict(name="pydocs", vocab_size=4000,
-                max_characters=16, window_length=32, max_length=128, max_documents=0),
+      data=dict(name="pydocs"),
       optimizer=dict(name="adam", learning_rate=3e-3, schedule="cosine", warmup_steps=50, clip_norm=1.0),
       steps=600,
       batch_size=32,
-      steps_per_dispatch=1,
       log_every=25,
       save_every=300,
       evals=("held_out",),
@@ -38,15 +35,11 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.model.update(dict(dim=128, cell_dim=512, filters=((1, 32), (2, 32), (3, 64), (4, 128), (5, 128)),
                              num_highway=2, num_samples=2048))
     config.data.update(dict(name="enwiki-2015", vocab_size=20_000, max_characters=20))
-    config.update(dict(steps=2500, batch_size=64, log_every=50, save_every=1000, evals=("held_out",),
-                       baselines=False))
+    config.update(dict(steps=2500, batch_size=64, log_every=50, save_every=1000, baselines=False))
   elif preset == "paper":
-    config.model = dict(dim=512, cell_dim=4096, num_layers=2, character_dim=16,
-                        filters=((1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024)), num_highway=2,
-                        clip=3.0, dropout=0.1, num_samples=8192, chunk=4096, dtype="float32")
+    config.model = dict(num_samples=8192)
     config.data.update(dict(name="tfds:lm1b", vocab_size=793_471, max_characters=50, window_length=20))
-    config.optimizer = dict(name="adagrad", learning_rate=0.2, schedule="constant", clip_norm=10.0)
+    config.optimizer = dict(name="adagrad", learning_rate=0.2, clip_norm=10.0)
     # 10 passes over 768 M words, 128 windows of 20 words on each of three devices.
-    config.update(dict(steps=1_000_000, batch_size=384, log_every=100, save_every=10_000, evals=("held_out",),
-                       baselines=False))
+    config.update(dict(steps=1_000_000, batch_size=384, log_every=100, save_every=10_000, baselines=False))
   return config

@@ -13,9 +13,8 @@ from embeddings_jax.configs import rotation
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = rotation.get_config(preset)
-  config.model = dict(encoder=config.model.encoder.to_dict(), loss="softmax", views=2, patch=32, translation=0.2,
-                      scale=(0.7, 1.4), angle=20.0, hue=0.1, margin=0.5, projector_dims=(128,), grid=2,
-                      embed_layer="block_3", embed_grid=2)
+  config.model = dict(encoder=config.model.encoder.to_dict(), views=2, projector_dims=(128,), embed_layer="block_3",
+                      embed_grid=2)
   config.pipeline = "numbered_images"
   del config.data["validation_fraction"]
   config.evals = ("knn", "linear_probe")

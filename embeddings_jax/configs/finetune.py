@@ -52,32 +52,27 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
       model=dict(
           encoder=dict(name="bert", dim=128, num_layers=2, num_heads=2, mlp_dim=512, max_length=128, dropout=0.1,
-                       attention_dropout=0.1, dtype="float32", unroll=2),
-          pooling="cls", layers="last", frozen=False, normalize=False, trained_layers=-1, dropout=0.1,
-          auxiliary_weight=0.0, layer_decay=1.0),
+                       attention_dropout=0.1, dtype="float32", unroll=2)),
       pipeline="task",
-      data=dict(name="pydocs", label="", max_examples=0,
-                max_train=0, image_size=0, channels=0, bad="error", tokenizer="", model="wordpiece", vocab_size=4000,
-                lowercase=True, max_length=48, stride=24),
+      data=dict(name="pydocs", max_length=48, stride=24),
       optimizer=dict(name="adamw", learning_rate=1e-3, schedule="linear", warmup_fraction=0.1, weight_decay=0.01,
                      clip_norm=1.0),
       epochs=2,
       batch_size=32,
-      steps_per_dispatch=1,
       log_every=50,
       save_every=500,
       evals=("finetuning",),
       eval_items=2000,
   ))
   if preset == "tiny":
-    config.model.encoder.update(dict(dim=16, num_layers=2, num_heads=2, mlp_dim=32, max_length=32, unroll=1))
+    config.model.encoder.update(dict(dim=16, mlp_dim=32, max_length=32, unroll=1))
     config.data.update(dict(vocab_size=800, max_length=16, stride=8, max_examples=200))
     config.update(dict(epochs=0, steps=20, batch_size=8, log_every=5, save_every=10, eval_items=64))
   elif preset == "small":
     config.model.encoder.update(dict(dim=256, num_layers=4, num_heads=4, mlp_dim=1024, unroll=4))
     config.model.encoder.dtype = "bfloat16"
     config.data.update(dict(name="sst2", vocab_size=8000, max_length=64, stride=32))
-    config.update(dict(epochs=2, log_every=100, save_every=1000))
+    config.update(dict(log_every=100, save_every=1000))
   elif preset == "paper":
     config.model.encoder.update(dict(dim=768, num_layers=12, num_heads=12, mlp_dim=3072, max_length=512,
                                      dtype="bfloat16", unroll=12))

@@ -13,20 +13,14 @@ import ml_collections
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
-      model=dict(dim=100, weighting="power", x_max=10.0, alpha=0.75, learning_rate=0.05, biases="learned",
-                 accumulators="coordinate", max_newton=2.0),
+      model=dict(x_max=10.0),
       pipeline="tiles",
-      data=dict(name="pydocs", normalize="lower", min_count=5, max_size=0, boundaries="document",
-                max_documents=0, window=15, weighting="distance",
-                symmetric=True, counting="pairs", memory=2048, cells_per_tile=16384),
-      steps=0,
+      data=dict(name="pydocs"),
       epochs=15,
       batch_size=1,  # Tiles; more of them keep as many devices busy and learn the same.
       steps_per_dispatch=64,
       log_every=512,
-      eval_every=0,
       save_every=8192,
-      evals=(),
   ))
   if preset == "tiny":
     config.model.update(dict(dim=16))

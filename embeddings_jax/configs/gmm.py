@@ -15,14 +15,12 @@ import ml_collections
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
-      model=dict(num_components=3, covariance="full", init="kmeans++", num_init=1, stepwise=False, power=0.7,
-                 reg_covar=1e-3, tol=1e-6, chunk_size=0),
+      model=dict(num_components=3, reg_covar=1e-3),
       # missing: error, drop or marginalize. weight, label: columns, by name or number; of label (or one of the data
       # set's labels) values below 0 are not known. start: a file with rows that are the means to start from.
       # order of the rows of an epoch: shuffled, or sequential, which is quicker for a file larger than memory.
       pipeline="rows",
-      data=dict(name="wine", standardize=True, missing="", weight="", label="", start="",
-                order="shuffled"),
+      data=dict(name="wine", standardize=True),
       epochs=500,
       batch_size=0,  # The whole set is one batch.
       steps_per_dispatch=100,

@@ -15,12 +15,9 @@ import ml_collections
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
-      model=dict(dim=128, num_layers=3, num_heads=4, mlp_dim=512, max_length=128, norm="post", dropout=0.1,
-                 attention_dropout=0.1, pooling="mean", temperature=1.0, top_k=0, top_p=1.0, sample_length=50,
-                 chunk=4096, dtype="float32", remat="none", unroll=1),
+      model=dict(dim=128, num_layers=3, num_heads=4, mlp_dim=512, max_length=128),
       pipeline="subword_windows",
-      data=dict(name="pydocs", tokenizer="",
-                model="bpe", vocab_size=3000, max_length=128),
+      data=dict(name="pydocs", vocab_size=3000),
       optimizer=dict(name="adamw", learning_rate=2e-3, schedule="cosine", warmup_steps=100, clip_norm=1.0,
                      weight_decay=0.01),
       steps=300,
@@ -33,7 +30,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   ))
   if preset == "tiny":
     config.update(dict(model=dict(dim=16, num_layers=2, num_heads=2, mlp_dim=64, max_length=32, sample_length=4),
-                       steps=20, batch_size=8, log_every=5, save_every=10, evals=(), eval_every=0, eval_items=200,
+                       steps=20, batch_size=8, log_every=5, save_every=10, evals=(), eval_items=200,
                        baselines=False))
     config.data.update(dict(vocab_size=300, max_length=32, max_documents=300))
   elif preset == "small":

@@ -17,9 +17,8 @@ from embeddings_jax.configs import rotation
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = rotation.get_config(preset)
-  config.model = dict(encoder=config.model.encoder.to_dict(), num_permutations=100, permutation_seed=0, puzzles=8,
-                      cells=3, tile=8, crop=0, gray=0.66, standardize=True, projector_dims=(64,),
-                      predictor_dims=(256,), grid=2, embed_by="image", embed_layer="block_3", embed_grid=2)
+  config.model = dict(encoder=config.model.encoder.to_dict(), puzzles=8, tile=8, gray=0.66, projector_dims=(64,),
+                      predictor_dims=(256,), embed_layer="block_3", embed_grid=2)
   if preset == "demo":
     config.model.update(dict(num_permutations=24, cells=2, tile=7))
     config.data.update(dict(name="digits", image_size=16))
@@ -30,7 +29,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   elif preset == "small":
     config.update(dict(batch_size=448))  # As many operations as 256 whole images.
   elif preset == "paper":
-    config.model.encoder = dict(name="resnet", depth=50, width=64, stem="imagenet", dtype="bfloat16")
+    config.model.encoder = dict(name="resnet", depth=50, stem="imagenet", dtype="bfloat16")
     config.model.update(dict(tile=64, crop=255, projector_dims=(1000,), predictor_dims=(4096,), embed_by="patches",
                              embed_layer="", embed_grid=1))
     config.data.update(dict(name="", image_size=292))

@@ -10,11 +10,10 @@ import ml_collections
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
-      model=dict(num_components=3, init="kmeans++", num_init=10, stepwise=False, power=0.7, tol=1e-6,
-                 chunk_size=0),
+      model=dict(num_components=3, num_init=10),
       # As for gmm.
       pipeline="rows",
-      data=dict(name="wine", standardize=True, missing="", weight="", start="", order="shuffled"),
+      data=dict(name="wine", standardize=True),
       epochs=300,
       batch_size=0,  # The whole set is one batch.
       steps_per_dispatch=20,

@@ -9,15 +9,13 @@ import ml_collections
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
-      model=dict(dim=16, tied=False, center=True, accumulate=1),
+      model=dict(dim=16),
       pipeline="rows",
-      data=dict(name="digits", standardize=False),
-      optimizer=dict(name="adam", learning_rate=1e-2, schedule="cosine", warmup_steps=0, clip_norm=0.0),
+      data=dict(name="digits"),
+      optimizer=dict(name="adam", learning_rate=1e-2, schedule="cosine"),
       steps=2000,
       batch_size=0,  # The whole set is one batch.
       steps_per_dispatch=100,
-      log_every=100,
-      save_every=1000,
       evals=("linear_probe", "knn"),
   ))
   if preset == "tiny":
@@ -25,10 +23,8 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
                        evals=("knn",)))
     config.data.update(dict(name="iris"))
   elif preset == "small":
-    config.update(dict(model=dict(dim=100, center=False), batch_size=8, steps=2000, steps_per_dispatch=10))
-    config.data = dict(name="20news", normalize="lower", min_count=2, min_documents=2, max_share=0.5,
-                       min_length=2, max_size=2000, stop_words="english", unit="document", window=100, part="train",
-                       blocks=64, max_documents=0)
+    config.update(dict(model=dict(dim=100, center=False), batch_size=8, steps_per_dispatch=10))
+    config.data = dict(name="20news", max_size=2000, blocks=64)
     config.pipeline = "bags"
     config.evals = ("retrieval", "knn", "clustering", "linear_probe")
   elif preset == "paper":

@@ -15,13 +15,10 @@ import ml_collections
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
-      model=dict(dim=100, weighting="tf-idf", unit=True, power=1.0, block=16, basis=464,
-                 num_oversamples=10, tol=5e-3),
+      model=dict(),
       # unit: document, paragraph or window (of so many words); part: train, where there is one, or all.
       pipeline="bags",
-      data=dict(name="pydocs", normalize="lower", min_count=2, min_documents=2, max_share=0.5,
-                min_length=2, max_size=20000, stop_words="english", unit="document", window=100, part="train",
-                blocks=8, max_documents=0),
+      data=dict(name="pydocs"),
       epochs=40,  # At most: it ends when it has converged.
       batch_size=0,  # All blocks are one batch.
       log_every=1,
@@ -32,7 +29,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   ))
   if preset == "tiny":
     # As many vectors as words: exact after one search, whatever the text, and equal on all meshes.
-    config.model.update(dict(dim=4, block=16, basis=112, num_oversamples=4, tol=0.0))
+    config.model.update(dict(dim=4, basis=112, num_oversamples=4, tol=0.0))
     config.data.update(dict(max_size=100, max_documents=200))
     config.update(dict(epochs=20, evals=(), baselines=False))
   elif preset == "small":

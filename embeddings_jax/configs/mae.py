@@ -22,13 +22,12 @@ import ml_collections
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
       model=dict(patch_size=4, dim=64, num_layers=4, num_heads=4, mlp_dim=256, decoder_dim=32, decoder_layers=1,
-                 decoder_heads=2, decoder_mlp_dim=128, decoder_chunk=0, mask_ratio=0.75, masking="random",
-                 norm_pix=True, flip=False, min_scale=1.0, pooling="mean", positions="sincos2d", pixel_mean=0.5,
-                 pixel_std=0.5, dtype="float32", remat="none", unroll=4, accumulate=1),
+                 decoder_heads=2, decoder_mlp_dim=128, pooling="mean", positions="sincos2d", pixel_mean=0.5,
+                 pixel_std=0.5, dtype="float32", remat="none", unroll=4),
       pipeline="images",
-      data=dict(name="photographs", image_size=16, channels=0, bad="error"),
-      optimizer=dict(name="adamw", learning_rate=1e-3, schedule="cosine", warmup_steps=100, weight_decay=0.05,
-                     clip_norm=0.0, b1=0.9, b2=0.95, eps=1e-8),
+      data=dict(name="photographs", image_size=16),
+      optimizer=dict(name="adamw", learning_rate=1e-3, schedule="cosine", warmup_steps=100, weight_decay=0.05, b1=0.9,
+                     b2=0.95, eps=1e-8),
       steps=1000,
       batch_size=128,
       steps_per_dispatch=10,
@@ -50,9 +49,9 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
         steps=20, batch_size=16, steps_per_dispatch=1, log_every=5, save_every=10, eval_items=200, baselines=False))
   elif preset == "small":
     config.update(dict(
-        model=dict(patch_size=4, dim=128, num_layers=6, num_heads=4, mlp_dim=512, decoder_dim=64, decoder_layers=2,
-                   decoder_heads=2, decoder_mlp_dim=256, dtype="bfloat16", unroll=6),
-        optimizer=dict(learning_rate=1.5e-3, warmup_steps=300), steps=4600, batch_size=256, save_every=1000))
+        model=dict(dim=128, num_layers=6, mlp_dim=512, decoder_dim=64, decoder_layers=2, decoder_mlp_dim=256,
+                   dtype="bfloat16", unroll=6),
+        optimizer=dict(learning_rate=1.5e-3, warmup_steps=300), steps=4600, batch_size=256))
     config.data.name = "fashion-mnist"
   elif preset == "paper":
     # The rate is 1.5e-4 of 256 images; 1,281,167 images make 313 steps a pass, of which 40 are warm-up.
@@ -60,7 +59,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
         model=dict(patch_size=16, dim=768, num_layers=12, num_heads=12, mlp_dim=3072, decoder_dim=512,
                    decoder_layers=8, decoder_heads=16, decoder_mlp_dim=2048, flip=True, min_scale=0.2,
                    dtype="bfloat16", remat="dots", unroll=12),
-        optimizer=dict(learning_rate=2.4e-3, warmup_steps=12_500), steps=250_000, batch_size=4096, log_every=100,
-        save_every=5000, baselines=False))
+        optimizer=dict(learning_rate=2.4e-3,
+                       warmup_steps=12_500), steps=250_000, batch_size=4096, save_every=5000, baselines=False))
     config.data.name = ""
   return config

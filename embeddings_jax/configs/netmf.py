@@ -17,8 +17,7 @@ import ml_collections
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
-      model=dict(dim=128, window=10, num_negatives=1.0, rank=256, solver="auto", block=32, blocks=12,
-                 num_oversamples=10, tol=1e-3, max_cycles=20, max_memory=1.0),
+      model=dict(),
       pipeline="edges",
       data=dict(name="karate"),
       steps=2,  # One does it all, the second ends the run.

@@ -13,8 +13,7 @@ import ml_collections
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
-      model=dict(p=0.25, q=0.25, dim=128, window=10, loss="negative_sampling", num_negatives=5, subsample=0.0,
-                 walks_per_step=64, shared_negatives=24, max_mass=128.0, dtype="float32"),
+      model=dict(p=0.25, q=0.25),
       pipeline="walks",
       data=dict(name="karate", num_walks=10, walk_length=80),
       # word2vec ends at 1e-4 of the rate it starts with.
@@ -31,7 +30,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.update(dict(batch_size=128, epochs=10))
   elif preset == "tiny":
     config.model.update(dict(dim=8, window=2, walks_per_step=16, shared_negatives=4))
-    config.data.update(dict(num_walks=10, walk_length=6))
+    config.data.update(dict(walk_length=6))
     config.update(dict(batch_size=32, epochs=2, log_every=4, save_every=10, evals=()))
   else:
     config.data.name = "blogcatalog"

@@ -11,13 +11,11 @@ import ml_collections
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
-      model=dict(dim=2, solver="auto", center=True, whiten=False, num_epochs=4, num_oversamples=10, tol=1e-2,
-                 chunk_size=16384),
+      model=dict(dim=2),
       pipeline="rows",
       data=dict(name="wine", standardize=True),
       epochs=40,  # At most: it ends with the first pass, or when it has converged.
       batch_size=0,  # The whole set is one batch.
-      steps_per_dispatch=1,
       log_every=1,
       save_every=100,
       evals=("linear_probe", "knn"),

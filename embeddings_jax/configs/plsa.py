@@ -16,13 +16,10 @@ import ml_collections
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
-      model=dict(num_topics=20, tempering=0.9, early_stopping=True, tol=1e-4, stepwise=False, power=0.7,
-                 fold_in_steps=30, num_init=1),
+      model=dict(num_topics=20, tempering=0.9, tol=1e-4),
       # `blocks` of documents are what devices share out; `held_out` is the share of the words that tempering goes by.
       pipeline="bags",
-      data=dict(name="pydocs", part="train", unit="document", window=100, normalize="lower",
-                min_count=1, min_documents=5, max_share=0.3, min_length=2, max_size=20000, stop_words="english",
-                blocks=8, held_out=0.1, max_documents=0),
+      data=dict(name="pydocs", min_count=1, min_documents=5, max_share=0.3, held_out=0.1),
       steps=300,  # At most; it ends when it has converged.
       batch_size=0,  # The whole set is one batch.
       steps_per_dispatch=5,

@@ -14,21 +14,17 @@ import ml_collections
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
-      model=dict(dim=100, similarity="ppmi", shift=1.0, smoothing=0.75, factorization="svd", power=0.25,
-                 vectors="w+c", block=32, blocks=8, num_oversamples=10, tol=1e-2),
+      model=dict(power=0.25, vectors="w+c"),
       # window in words, on either side; memory for counting in MiB.
       pipeline="cells",
-      data=dict(name="pydocs", normalize="lower", min_count=5, max_size=0,
-                boundaries="document", counting="pairs", window=10, weighting="distance", symmetric=True,
-                memory=2048, max_documents=0),
+      data=dict(name="pydocs"),
       steps=20,  # At most; it ends when it has converged.
       log_every=1,
       save_every=0,
-      evals=(),
   ))
   if preset == "tiny":
     # As many vectors as words: exact after one cycle, whatever the text, and equal on all meshes.
-    config.model.update(dict(dim=8, block=32, blocks=4, num_oversamples=4, tol=0.0))
+    config.model.update(dict(dim=8, blocks=4, num_oversamples=4, tol=0.0))
     config.data.update(dict(min_count=2, max_documents=60, max_size=100))
     config.update(dict(steps=40))
   elif preset == "small":
@@ -36,6 +32,6 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.evals = ("word_similarity:ws353", "word_similarity:simlex999", "word_similarity:men", "analogies")
   elif preset == "paper":
     config.model.update(dict(dim=500, power=0.5))
-    config.data.update(dict(name="tfds:lm1b", normalize="lower", min_count=100, window=2, weighting="none"))
+    config.data.update(dict(name="tfds:lm1b", min_count=100, window=2, weighting="none"))
     config.evals = ("word_similarity:ws353", "word_similarity:simlex999", "word_similarity:men", "analogies")
   return config

@@ -16,19 +16,19 @@ from embeddings_jax.configs import rotation
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = rotation.get_config(preset)
   config.model = dict(encoder=config.model.encoder.to_dict(), patch=8, gap=2, jitter=1, pairs=8, color="gray",
-                      downsample=0.0, standardize=True, projector_dims=(64,), predictor_dims=(256,), grid=2,
-                      embed_by="image", embed_layer="block_3", embed_grid=2)
+                      downsample=0.0, projector_dims=(64,), predictor_dims=(256,), embed_layer="block_3",
+                      embed_grid=2)
   if preset == "demo":
     config.model.update(dict(patch=4, gap=1, grid=1))
     config.data.update(dict(name="digits", image_size=16))
     config.update(dict(steps=200))
   elif preset == "tiny":
-    config.model.update(dict(patch=2, gap=0, jitter=1, pairs=2, projector_dims=(8,), predictor_dims=(8,),
-                             embed_layer="", embed_grid=1, grid=1))
+    config.model.update(dict(patch=2, gap=0, pairs=2, projector_dims=(8,), predictor_dims=(8,), embed_layer="",
+                             embed_grid=1, grid=1))
   elif preset == "small":
     config.update(dict(batch_size=448))  # As many operations as 256 whole images.
   elif preset == "paper":
-    config.model.encoder = dict(name="resnet", depth=50, width=64, stem="imagenet", dtype="bfloat16")
+    config.model.encoder = dict(name="resnet", depth=50, stem="imagenet", dtype="bfloat16")
     config.model.update(dict(patch=96, gap=48, jitter=7, color="drop", downsample=1 / 3, projector_dims=(512,),
                              predictor_dims=(4096,), embed_layer="", embed_grid=1))
     config.data.update(dict(name="", image_size=400))

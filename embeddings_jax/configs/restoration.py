@@ -13,26 +13,22 @@ import ml_collections
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
-      model=dict(task="denoise", noise=25 / 255, scale=2, kernel="bicubic", visible=0.5, widths=(32, 64),
-                 accumulate=1),
       pipeline="images",
-      data=dict(name="photographs", image_size=32, channels=0, bad="error", validation_fraction=0.1),
-      optimizer=dict(name="adam", learning_rate=2e-3, schedule="cosine", warmup_steps=0, clip_norm=1.0),
+      data=dict(name="photographs", image_size=32, validation_fraction=0.1),
+      optimizer=dict(name="adam", learning_rate=2e-3, schedule="cosine", clip_norm=1.0),
       steps=500,
       batch_size=32,
       steps_per_dispatch=5,
       log_every=50,
       save_every=500,
       evals=("held_out", "reconstruction"),
-      eval_items=0,
-      baselines=False,
   ))
   if preset == "tiny":
     config.update(dict(model=dict(widths=(8, 8)), steps=20, batch_size=16, steps_per_dispatch=1, log_every=5,
                        save_every=10, eval_items=200))
     config.data.update(dict(name="digits", image_size=0))
   elif preset == "small":
-    config.update(dict(steps=1500, eval_items=0))
+    config.update(dict(steps=1500))
     config.data.update(dict(name="cifar10-jpeg", image_size=0, validation_fraction=0.0))
     config.evals = ("reconstruction",)
   elif preset == "paper":

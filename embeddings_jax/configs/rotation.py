@@ -20,32 +20,29 @@ TINY = dict(TRUNK, channels=(4, 8), strides=(1, 2))
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
-      model=dict(encoder=dict(TRUNK), hidden_dims=(), grid=1, shift=0, embed_layer="block_3", embed_grid=2),
+      model=dict(encoder=dict(TRUNK), embed_layer="block_3", embed_grid=2),
       pipeline="images",
-      data=dict(name="translated-digits", image_size=0, channels=0, bad="error", validation_fraction=0.1),
+      data=dict(name="translated-digits", validation_fraction=0.1),
       optimizer=dict(name="adamw", learning_rate=2e-3, schedule="cosine", warmup_steps=50, weight_decay=1e-4),
       steps=600,
       batch_size=64,
-      steps_per_dispatch=1,
       log_every=50,
       save_every=500,
       evals=("held_out", "knn", "linear_probe"),
-      eval_items=0,
       baselines=True,
   ))
   if preset == "tiny":
     config.model.encoder = dict(TINY)
     config.model.update(dict(embed_layer="", embed_grid=1))
-    config.data.update(dict(name="digits", image_size=0))
+    config.data.update(dict(name="digits"))
     config.update(dict(steps=20, batch_size=16, log_every=5, save_every=10, eval_items=200, baselines=False))
   elif preset == "small":
-    config.data.update(dict(name="cifar10-jpeg", image_size=0, validation_fraction=0.02))
+    config.data.update(dict(name="cifar10-jpeg", validation_fraction=0.02))
     config.optimizer.warmup_steps = 100
-    config.update(dict(steps=600, batch_size=64))
   elif preset == "paper":
-    config.model.encoder = dict(name="resnet", depth=18, width=64, stem="cifar", dtype="bfloat16")
+    config.model.encoder = dict(name="resnet", dtype="bfloat16")
     config.model.update(dict(shift=4))
-    config.data.update(dict(name="cifar10-jpeg", image_size=0, validation_fraction=0.02))
+    config.data.update(dict(name="cifar10-jpeg", validation_fraction=0.02))
     config.optimizer = dict(name="sgd", learning_rate=0.1, schedule="cosine", warmup_fraction=0.02, momentum=0.9,
                             weight_decay=5e-4)
     config.update(dict(steps=0, epochs=100, batch_size=128, log_every=200, save_every=5000, baselines=False))

@@ -13,21 +13,16 @@ import ml_collections
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
-      model=dict(dim=100, window=5, num_negatives=5, subsample=1e-3, negative_power=0.75, shared_negatives=16,
-                 tile=22, tiles_per_group=1, max_mass=128.0, slack=0.06, dtype="bfloat16"),
+      model=dict(dtype="bfloat16"),
       pipeline="word_blocks",
-      data=dict(name="pydocs", normalize="lower", min_count=5, max_size=0, window_length=512,
-                max_documents=0),
+      data=dict(name="pydocs"),
       # word2vec ends at 1e-4 of the rate it starts with.
       optimizer=dict(schedule="linear", learning_rate=0.025, end_fraction=1e-4),
-      steps=0,
       epochs=8,
       batch_size=8,  # Blocks, 4,096 words an update; more of them learn worse, see the model's docstring.
       steps_per_dispatch=64,
       log_every=512,
-      eval_every=0,
       save_every=4096,
-      evals=(),
   ))
   if preset == "tiny":
     config.model.update(dict(dim=16))

@@ -24,16 +24,14 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   # A mirrored digit is another sign, but the views have to agree on what else it is.
   config = ml_collections.ConfigDict(dict(
       model=dict(
-          encoder=dict(name="resnet", depth=8, width=16, stem="cifar", image_size=0, pixel_mean=0.5, pixel_std=0.5,
-                       norm_decay=0.9, dtype="float32"),
+          encoder=dict(name="resnet", depth=8, width=16),
           projector_dims=(64, 64), temperature=0.2, augmentation="simclr", strength=0.5, blur=False, min_scale=0.4,
           chunk_size=0),
       pipeline="images",
-      data=dict(name="translated-digits", image_size=0, channels=0, bad="error"),
+      data=dict(name="translated-digits"),
       optimizer=dict(name="adamw", learning_rate=2e-3, schedule="cosine", warmup_steps=50, weight_decay=1e-4),
       steps=600,
       batch_size=128,
-      steps_per_dispatch=1,
       log_every=50,
       save_every=500,
       evals=("linear_probe", "few_shot"),

@@ -14,19 +14,15 @@ import ml_collections
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
-      model=dict(dim=100, window=5, tied=False, subsample=1e-3, slack=0.06, chunk=512, max_memory=4.0),
+      model=dict(),
       pipeline="word_blocks",
-      data=dict(name="pydocs", normalize="lower", min_count=5, max_size=2000, window_length=512,
-                max_documents=0),
-      optimizer=dict(name="adam", schedule="linear", learning_rate=0.03, warmup_steps=0, end_fraction=1e-4),
-      steps=0,
+      data=dict(name="pydocs", max_size=2000),
+      optimizer=dict(name="adam", schedule="linear", learning_rate=0.03, end_fraction=1e-4),
       epochs=2,
       batch_size=8,
       steps_per_dispatch=16,
       log_every=64,
-      eval_every=0,
       save_every=1024,
-      evals=(),
   ))
   if preset == "tiny":
     config.model.update(dict(dim=16))

@@ -33,6 +33,6 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.model.shift = 2
   elif preset == "paper":
     config.model.update(dict(shift=16, layer_decay=0.65))
-    config.optimizer.update(dict(learning_rate=2e-3, weight_decay=0.05))
+    config.optimizer.update(dict(learning_rate=2e-3))
     config.update(dict(steps=0, epochs=100, batch_size=1024))
   return config
