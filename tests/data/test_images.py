@@ -291,7 +291,7 @@ def test_encoder(tmp_path):
 
 
 @pytest.mark.data
-@pytest.mark.slow
+@pytest.mark.long
 def test_cifar10():
   dataset = load("cifar10-jpeg")
   assert dataset.items.shape == (60_000, 32, 32, 3) and dataset.items.dtype == np.uint8

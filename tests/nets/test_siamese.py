@@ -10,7 +10,7 @@ from embeddings_jax import array_source, train
 from embeddings_jax.models.contrastive.byol import byol
 from embeddings_jax.models.contrastive.simclr import simclr
 from embeddings_jax.models.contrastive.simsiam import simsiam
-from embeddings_jax.nets import resnet
+from embeddings_jax.nets import convnet, resnet
 from embeddings_jax.nets.siamese import Mlp
 from embeddings_jax.ops.uniformity import deviation
 from embeddings_jax.runs import optimizers
@@ -84,7 +84,8 @@ def test_views_of_pictures_agree_after_training(name, most, mesh_of):
   patches = photographs()
   unseen, seen = {"image": jnp.asarray(patches[:64])}, patches[64:]
   optimizer = optimizers.optimizer({"name": "adam", "learning_rate": 3e-3, "schedule": "cosine"}, 60)
-  model = MODELS[name](encoder=encoder(width=8), optimizer=optimizer, min_scale=0.5)
+  model = MODELS[name](encoder=convnet.encoder(channels=(8, 16, 32), strides=(1, 2, 2)), optimizer=optimizer,
+                       min_scale=0.5)
   losses = []
   state = train(model, array_source({"image": seen}, 64), steps=60, mesh=mesh_of(), log_every=1,
                 write=lambda step, record: losses.append(record["loss"]))

@@ -57,7 +57,7 @@ def is_saving(workdir):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("num_kills", [4, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.parametrize("num_kills", [2, pytest.param(20, marks=pytest.mark.long)])
 def test_kills_change_nothing(num_kills, tmp_path):
   """The moments are uniform over the training; in every fourth the kill waits for a save to be under way."""
   undisturbed = call("run", *arguments(tmp_path / "undisturbed"))

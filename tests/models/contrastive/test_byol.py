@@ -6,12 +6,12 @@ import optax
 import pytest
 
 from embeddings_jax.models.contrastive.byol import byol
-from embeddings_jax.nets import resnet
+from embeddings_jax.nets import convnet
 from embeddings_jax.nets.siamese import Mlp, Siamese
 from embeddings_jax.ops.augment import augmented, pair_of_views
 from embeddings_jax.types import InputError
 
-ENCODER = dict(depth=8, width=4)
+ENCODER = dict(channels=(4, 8), strides=(2, 2))
 SIZES = dict(projector_dims=(8, 5), predictor_dim=32)
 
 
@@ -28,15 +28,15 @@ def unit(x):
 
 def test_loss_is_the_distance_of_predictions_from_the_target_s_other_view():
   x = images(channels=3)
-  model = byol(encoder=resnet.encoder(**ENCODER), **SIZES)
+  model = byol(encoder=convnet.encoder(**ENCODER), **SIZES)
   state = jax.jit(model.init)(jax.random.key(0), {"image": x})
   # Another target than the network itself.
   state = state._replace(extra=state.extra | {"target": jax.tree.map(lambda leaf: leaf * 1.3 + 0.1,
                                                                     state.extra["target"])})
   _, metrics = jax.jit(model.update)(state, {"image": x}, jax.random.key(1))
 
-  online = Siamese(resnet.encoder(**ENCODER), Mlp((8, 5), last_bias=False), Mlp((32, 5)))
-  target = Siamese(resnet.encoder(**ENCODER), Mlp((8, 5), last_bias=False))
+  online = Siamese(convnet.encoder(**ENCODER), Mlp((8, 5), last_bias=False), Mlp((32, 5)))
+  target = Siamese(convnet.encoder(**ENCODER), Mlp((8, 5), last_bias=False))
 
   def apply(network, params, view):
     statistics = {name: state.extra["batch_stats"][name] for name in params}
@@ -55,7 +55,7 @@ def test_loss_is_the_distance_of_predictions_from_the_target_s_other_view():
 
 def test_target_follows_and_ends_by_standing_still():
   x = images()
-  model = byol(encoder=resnet.encoder(**ENCODER), **SIZES, target_decay=0.5, num_steps=4, optimizer=optax.sgd(0.1))
+  model = byol(encoder=convnet.encoder(**ENCODER), **SIZES, target_decay=0.5, num_steps=4, optimizer=optax.sgd(0.1))
   state = jax.jit(model.init)(jax.random.key(0), {"image": x})
   update = jax.jit(model.update)
   for k in range(6):
@@ -72,7 +72,7 @@ def test_target_follows_and_ends_by_standing_still():
 
 def test_the_target_is_another_buffer_than_the_parameters():
   """Both are donated."""
-  model = byol(encoder=resnet.encoder(**ENCODER), **SIZES)
+  model = byol(encoder=convnet.encoder(**ENCODER), **SIZES)
   state = jax.jit(model.init)(jax.random.key(0), {"image": images()})
   update = jax.jit(model.update, donate_argnums=0)
   state, _ = update(state, {"image": images()}, jax.random.key(0))
@@ -82,4 +82,4 @@ def test_the_target_is_another_buffer_than_the_parameters():
 
 def test_a_target_that_never_moves_is_refused():
   with pytest.raises(InputError, match="target_decay=1"):
-    byol(encoder=resnet.encoder(**ENCODER), target_decay=1)
+    byol(encoder=convnet.encoder(**ENCODER), target_decay=1)

@@ -6,23 +6,23 @@ import numpy as np
 import pytest
 
 from embeddings_jax.models.contrastive.simclr import simclr
-from embeddings_jax.nets import resnet
+from embeddings_jax.nets import convnet
 from embeddings_jax.nets.siamese import Mlp, Siamese
 from embeddings_jax.ops.augment import augmented, pair_of_views
 from embeddings_jax.types import InputError
 
-ENCODER = dict(depth=8, width=4)
+ENCODER = dict(channels=(4, 8), strides=(2, 2))
 
 
 def test_loss_is_that_of_the_other_view_among_all():
   rng = np.random.default_rng(0)
   images = jnp.asarray(rng.integers(0, 256, (6, 16, 16, 3)), jnp.uint8)
-  model = simclr(encoder=resnet.encoder(**ENCODER), projector_dims=(8, 5), temperature=0.3, strength=0.5, blur=False)
+  model = simclr(encoder=convnet.encoder(**ENCODER), projector_dims=(8, 5), temperature=0.3, strength=0.5, blur=False)
   state = jax.jit(model.init)(jax.random.key(0), {"image": images})
   new, metrics = jax.jit(model.update)(state, {"image": images}, jax.random.key(1))
 
   op, _ = pair_of_views("simclr", 16, strength=0.5, blur=False)
-  network = Siamese(resnet.encoder(**ENCODER), Mlp((8, 5)))
+  network = Siamese(convnet.encoder(**ENCODER), Mlp((8, 5)))
 
   @jax.jit
   def apply(variables, rng):
@@ -46,7 +46,7 @@ def test_scores_in_chunks_give_the_same_update():
   images = jnp.asarray(np.random.default_rng(1).integers(0, 256, (8, 16, 16, 1)), jnp.uint8)
   losses = []
   for chunk_size in (0, 4):
-    model = simclr(encoder=resnet.encoder(**ENCODER), projector_dims=(8, 5), blur=False, chunk_size=chunk_size)
+    model = simclr(encoder=convnet.encoder(**ENCODER), projector_dims=(8, 5), blur=False, chunk_size=chunk_size)
     state = jax.jit(model.init)(jax.random.key(0), {"image": images})
     losses.append(jax.jit(model.update)(state, {"image": images}, jax.random.key(1))[1])
   for name in ("loss", "gradient_norm"):
@@ -55,4 +55,4 @@ def test_scores_in_chunks_give_the_same_update():
 
 def test_a_temperature_of_0_is_refused():
   with pytest.raises(InputError, match="temperature=0"):
-    simclr(encoder=resnet.encoder(**ENCODER), temperature=0)
+    simclr(encoder=convnet.encoder(**ENCODER), temperature=0)

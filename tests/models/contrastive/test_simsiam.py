@@ -7,11 +7,11 @@ import optax
 import pytest
 
 from embeddings_jax.models.contrastive.simsiam import simsiam
-from embeddings_jax.nets import resnet
+from embeddings_jax.nets import convnet
 from embeddings_jax.nets.siamese import Mlp, Siamese
 from embeddings_jax.ops.augment import augmented, pair_of_views
 
-ENCODER = dict(depth=8, width=4)
+ENCODER = dict(channels=(4, 8), strides=(2, 2))
 
 
 @pytest.mark.parity
@@ -20,12 +20,12 @@ def test_loss_and_gradient_are_torch_s():
   import torch
 
   x = jnp.asarray(np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3)), jnp.uint8)
-  model = simsiam(encoder=resnet.encoder(**ENCODER), projector_dims=(8, 5), predictor_dim=16,
+  model = simsiam(encoder=convnet.encoder(**ENCODER), projector_dims=(8, 5), predictor_dim=16,
                   optimizer=optax.sgd(1.0))
   state = jax.jit(model.init)(jax.random.key(0), {"image": x})
   with jax.default_matmul_precision("highest"):
     new, metrics = jax.jit(model.update)(state, {"image": x}, jax.random.key(1))
-    network = Siamese(resnet.encoder(**ENCODER), Mlp((8, 5), last_norm=True), Mlp((16, 5)))
+    network = Siamese(convnet.encoder(**ENCODER), Mlp((8, 5), last_norm=True), Mlp((16, 5)))
     op, _ = pair_of_views("simclr", 16, strength=0.5, min_scale=0.2)
     project = jax.jit(lambda variables, rng: network.apply(
         variables, {"image": augmented(op, rng, x)}, deterministic=False, mutable=["batch_stats"])[0]["z"])
@@ -52,7 +52,7 @@ def test_loss_and_gradient_are_torch_s():
 def test_no_gradient_goes_through_the_vectors_that_are_predicted():
   """A predictor that ignores what it is given sends none back, so that the encoder stays as it is bit for bit."""
   x = jnp.asarray(np.random.default_rng(1).integers(0, 256, (6, 16, 16, 1)), jnp.uint8)
-  model = simsiam(encoder=resnet.encoder(**ENCODER), projector_dims=(8, 5), predictor_dim=3, optimizer=optax.sgd(1.0))
+  model = simsiam(encoder=convnet.encoder(**ENCODER), projector_dims=(8, 5), predictor_dim=3, optimizer=optax.sgd(1.0))
   state = jax.jit(model.init)(jax.random.key(0), {"image": x})
   constant = jax.tree.map(lambda leaf: leaf, state.params)
   constant["predictor"]["dense_1"] = {"kernel": jnp.zeros((3, 5)), "bias": jnp.arange(5.0)}
