@@ -139,17 +139,17 @@ def trained():
   rng = np.random.default_rng(0)
   rows = 512
   half = rng.integers(0, 2, (rows, 2))
-  start = rng.integers(0, 16, rows)
+  start = rng.integers(0, 8, rows)
   tokens = np.zeros((rows, 15), np.int32)
   tokens[:, 0], tokens[:, 7], tokens[:, 14] = CLS, SEP, SEP
   for place in range(6):
-    tokens[:, 1 + place] = 5 + 16 * half[:, 0] + (start + place) % 16
-    tokens[:, 8 + place] = 5 + 16 * half[:, 1] + (start + 6 + place) % 16
+    tokens[:, 1 + place] = 5 + 8 * half[:, 0] + (start + place) % 8
+    tokens[:, 8 + place] = 5 + 8 * half[:, 1] + (start + 6 + place) % 8
   segments = np.repeat([[0] * 8 + [1] * 7], rows, 0).astype(np.int32)
   data = {"tokens": jnp.asarray(tokens), "segments": jnp.asarray(segments),
           "is_next": jnp.asarray((half[:, 0] == half[:, 1]).astype(np.int32))}
   model = bert(**TINY | dict(dim=32, mlp_dim=64), dropout=0.0, attention_dropout=0.0,
-               optimizer=optax.adam(optax.warmup_cosine_decay_schedule(0, 3e-3, 100, 1000)))
+               optimizer=optax.adam(optax.warmup_cosine_decay_schedule(0, 4e-3, 50, 700)))
   state = jax.jit(model.init)(jax.random.key(0), data)
 
   @jax.jit
@@ -157,7 +157,7 @@ def trained():
     def step(state, rng):
       rows_now = jax.random.randint(rng, (64,), 0, rows)
       return model.update(state, jax.tree.map(lambda x: x[rows_now], data), rng)
-    return jax.lax.scan(step, state, jax.random.split(jax.random.key(1), 1000))
+    return jax.lax.scan(step, state, jax.random.split(jax.random.key(1), 700))
 
   return model, data, *steps(state)
 
