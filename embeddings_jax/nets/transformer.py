@@ -27,6 +27,7 @@ from embeddings_jax.ops.kernels.attention import attention
 from embeddings_jax.ops.kernels.dropout import dropout
 from embeddings_jax.ops.kernels.layer_norm import folded, layer_norm, unit_norm
 from embeddings_jax.ops.kernels.product import affine
+from embeddings_jax.ops.sharding import DATA_AXES, constrain, num_model_shards
 
 
 def _in_float32(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
@@ -117,6 +118,8 @@ class Transformer(nn.Module):
     rng = None if deterministic or not (self.dropout or self.attention_dropout) else self.make_rng("dropout")
 
     def body(x, layer, only=None):
+      # Without it the layout of a scan's carry follows the parameters, and fsdp becomes tensor parallelism.
+      x = constrain(x, P(DATA_AXES))
       x, weights = self._layer(layer["params"], x, shape[:2], valid, layer.get("rng"), collect == "attention", only)
       return x, x.reshape(shape) if collect == "layers" else weights
 
@@ -188,7 +191,7 @@ class Transformer(nn.Module):
   def _before(self, x, params, norm, first):
     """Returns the input of the product `first`, and its kernel and bias: those of the norm before it are folded
     into them."""
-    kernel, bias = _flat(params[first])
+    kernel, bias = _flat(_by_head(params[first]) if first == "qkv" else params[first])
     if self.norm == "post":
       return x, (kernel, bias)
     return unit_norm(x, self.norm_epsilon, self.dtype), folded(params[norm], kernel, bias)
@@ -203,14 +206,29 @@ class Transformer(nn.Module):
       qkv = self._dense(x, kernel, bias)
       if jax.default_backend() != "cpu":  # XLA would join the three gradients anew for each product that reads them.
         qkv = jax.lax.optimization_barrier(qkv)
-      heads = jnp.split(qkv, 3, axis=-1)
+      heads = self._split(qkv, 3)
     else:
-      query = self._dense(_take(x, shape, only), kernel[:, :dim], bias[:dim])
-      heads = [query, *jnp.split(self._dense(x, kernel[:, dim:], bias[dim:]), 2, axis=-1)]
+      (kernel, *kernels), (bias, *biases) = self._split(kernel, 3), self._split(bias, 3)
+      query = self._dense(_take(x, shape, only), kernel, bias)
+      heads = [query, *self._split(self._dense(x, self._joined(kernels), self._joined(biases)), 2)]
     heads = [x.reshape(shape[0], -1, self.num_heads, dim // self.num_heads) for x in heads]
     rate = 0.0 if rng is None else self.attention_dropout
     y, weights = attention(*heads, valid, causal=self.causal, rate=rate, rng=rng, with_weights=with_weights)
     return self._dense(y.reshape(-1, dim), *_flat(out)), weights
+
+  def _split(self, x, num):
+    """[..., num D] -> `num` times [..., D], of columns in the order of `_by_head`."""
+    if num_model_shards() == 1:
+      return jnp.split(x, num, axis=-1)
+    parts = x.reshape(*x.shape[:-1], self.num_heads, num, -1)
+    return [parts[..., i, :].reshape(*x.shape[:-1], -1) for i in range(num)]
+
+  def _joined(self, parts):
+    """Inverts `_split`."""
+    if num_model_shards() == 1:
+      return jnp.concatenate(parts, -1)
+    shape = parts[0].shape[:-1]
+    return jnp.stack([x.reshape(*shape, self.num_heads, -1) for x in parts], -2).reshape(*shape, -1)
 
   def _dense(self, x, kernel, bias):
     return checkpoint_name(affine(x, kernel, bias, self.dtype), "product")
@@ -220,6 +238,12 @@ def _flat(params):
   """Kernel and bias as a matrix and a row."""
   kernel, bias = params["kernel"], params["bias"].ravel()
   return kernel.reshape(-1, len(bias)), bias
+
+
+def _by_head(params):
+  """Orders the columns of queries, keys and values by head where heads are split over devices: each has its own
+  heads' then, and none has to be moved."""
+  return params if num_model_shards() == 1 else jax.tree.map(lambda x: x.swapaxes(-3, -2), params)
 
 
 def _take(x, shape, positions):

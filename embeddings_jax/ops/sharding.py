@@ -1,4 +1,5 @@
 """Queries of the mesh in context, for models, which never receive one."""
+import math
 from typing import Any
 
 import jax
@@ -16,8 +17,14 @@ def constrain(tree: Any, spec: P) -> Any:
 
 def num_data_shards() -> int:
   """Number of parts that the context's mesh splits a batch into (1 without a mesh)."""
+  return _size(*DATA_AXES)
+
+
+def num_model_shards() -> int:
+  """Number of parts that the context's mesh splits heads, hidden units and vocabularies into (1 without a mesh)."""
+  return _size("model")
+
+
+def _size(*axes: str) -> int:
   shape = jax.sharding.get_abstract_mesh().shape
-  size = 1
-  for axis in DATA_AXES:
-    size *= shape.get(axis, 1)
-  return size
+  return math.prod(shape.get(axis, 1) for axis in axes)
