@@ -6,9 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hlo import collectives
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from embeddings_jax.nets.text_encoder import sinusoidal_positions, text_encoder
+from embeddings_jax.nets.transformer import RULES, Transformer
 from embeddings_jax.ops.kernels.attention import attention
+from embeddings_jax.ops.sharding import DATA_AXES
+from embeddings_jax.train.mesh import state_shardings
 from embeddings_jax.types import InputError
 
 HYPER = dict(vocab_size=30, dim=12, num_layers=2, num_heads=3, mlp_dim=20, max_length=10, num_segments=2,
@@ -212,3 +218,35 @@ def test_too_long_a_text_is_refused():
   module, params = params_of()
   with pytest.raises(InputError, match="11 tokens: the encoder knows positions up to 10"):
     module.apply(params, jnp.zeros((1, 11), jnp.int32))
+
+
+def compiled_gradient(mesh, only):
+  """Returns the program of a gradient of a stack whose activations, [256, 16, 32], outweigh its parameters."""
+  stack = Transformer(num_layers=3, num_heads=4, mlp_dim=64, norm="pre")
+  with jax.set_mesh(mesh):
+    params = jax.eval_shape(stack.init, jax.random.key(0), jnp.zeros((1, 16, 32)))
+    rules = [(pattern.removeprefix("layers/"), spec) for pattern, spec in RULES]
+    layout = state_shardings(params, mesh, rules)
+    described = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, layout)
+    x = jax.ShapeDtypeStruct((256, 16, 32), jnp.float32, sharding=NamedSharding(mesh, P(DATA_AXES)))
+    loss = lambda params, x: jnp.square(stack.apply(params, x, only=only)).mean()
+    return jax.jit(jax.grad(loss), out_shardings=layout).lower(described, x).compile()
+
+
+@pytest.mark.parametrize("only", [None, slice(1)])
+def test_heads_are_split_where_they_are_computed(only, mesh_of):
+  """Tensor parallelism adds up activations once after attention and once after the MLP, and moves nothing else."""
+  moved = collectives(compiled_gradient(mesh_of("data:2,model:4"), only))
+  assert {operation for operation, _ in moved} == {"all-reduce"}
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+@pytest.mark.parametrize("only", [None, slice(2)])
+def test_heads_on_several_devices_give_what_one_gives(norm, only, mesh_of):
+  stack = Transformer(num_layers=2, num_heads=4, mlp_dim=64, norm=norm)
+  x = jnp.asarray(np.random.default_rng(0).normal(size=(8, 6, 32)), jnp.float32)
+  params = stack.init(jax.random.key(0), x)
+  call = lambda params, x: jnp.square(stack.apply(params, x, only=only)).sum()
+  expected = jax.jit(jax.value_and_grad(call))(params, x)
+  with jax.set_mesh(mesh_of("data:2,model:4")):
+    chex.assert_trees_all_close(jax.jit(jax.value_and_grad(call))(params, x), expected, rtol=1e-4, atol=1e-4)

@@ -289,6 +289,31 @@ def test_tensor_parallel_equals_one_device(mesh_of):
     assert tuple(spec)[:4] == (None, "fsdp", None, "model")
 
 
+def test_fully_sharded_parameters_move_and_activations_do_not(mesh_of, monkeypatch):
+  """Parameters are gathered and gradients added up, all else stays: 11 sums, where tensor parallelism needs 22."""
+  from hlo import collectives
+  from jax.sharding import NamedSharding
+  from jax.sharding import PartitionSpec as P
+
+  from embeddings_jax.ops.sharding import DATA_AXES
+  from embeddings_jax.train import mesh as meshes
+
+  monkeypatch.setattr(meshes, "FSDP_MIN_BYTES", 1 << 12)
+  model = mae(patch_size=4, dim=64, num_layers=3, num_heads=4, mlp_dim=256, decoder_dim=32, decoder_layers=1,
+              decoder_heads=2, decoder_mlp_dim=128, optimizer=optax.adam(1e-3))
+  described = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+  mesh = mesh_of("data:2,fsdp:4")
+  with jax.set_mesh(mesh):
+    batch = jax.tree.map(lambda x: described(x, NamedSharding(mesh, P(DATA_AXES))), images(64, 16, 16, 3))
+    state = jax.eval_shape(model.init, jax.random.key(0), batch)
+    layout = meshes.state_shardings(state, mesh, model.rules)
+    update = jax.jit(model.update, out_shardings=(layout, None))
+    moved = collectives(update.lower(jax.tree.map(described, state, layout), batch, jax.random.key(0)).compile())
+  operations = [operation for operation, _ in moved]
+  assert set(operations) <= {"all-gather", "all-reduce", "reduce-scatter"}
+  assert 0 < operations.count("all-reduce") < 16
+
+
 def test_the_decoder_in_parts_takes_the_same_step(mesh_of):
   batch = images(8, 8, 8, 1) | {"mask": jnp.array([1.0, 1, 1, 0, 1, 1, 1, 1])}
 

@@ -52,7 +52,8 @@ def test_loss_and_gradient_are_torch_s():
 def test_no_gradient_goes_through_the_vectors_that_are_predicted():
   """A predictor that ignores what it is given sends none back, so that the encoder stays as it is bit for bit."""
   x = jnp.asarray(np.random.default_rng(1).integers(0, 256, (6, 16, 16, 1)), jnp.uint8)
-  model = simsiam(encoder=convnet.encoder(**ENCODER), projector_dims=(8, 5), predictor_dim=3, optimizer=optax.sgd(1.0))
+  model = simsiam(encoder=convnet.encoder(**ENCODER), projector_dims=(8, 5), predictor_dim=3,
+                  optimizer=optax.sgd(1.0))
   state = jax.jit(model.init)(jax.random.key(0), {"image": x})
   constant = jax.tree.map(lambda leaf: leaf, state.params)
   constant["predictor"]["dense_1"] = {"kernel": jnp.zeros((3, 5)), "bias": jnp.arange(5.0)}
