@@ -27,7 +27,7 @@ from embeddings_jax.ops.kernels.attention import attention
 from embeddings_jax.ops.kernels.dropout import dropout
 from embeddings_jax.ops.kernels.layer_norm import folded, layer_norm, unit_norm
 from embeddings_jax.ops.kernels.product import affine
-from embeddings_jax.ops.sharding import DATA_AXES, constrain, num_model_shards
+from embeddings_jax.ops.sharding import DATA_AXES, constrain, num_model_shards, platform
 
 
 def _in_float32(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
@@ -204,7 +204,7 @@ class Transformer(nn.Module):
     kernel, bias = qkv
     if only is None:
       qkv = self._dense(x, kernel, bias)
-      if jax.default_backend() != "cpu":  # XLA would join the three gradients anew for each product that reads them.
+      if platform() != "cpu":  # XLA would join the three gradients anew for each product that reads them.
         qkv = jax.lax.optimization_barrier(qkv)
       heads = self._split(qkv, 3)
     else:

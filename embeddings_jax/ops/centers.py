@@ -4,9 +4,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from embeddings_jax.ops.batches import row_mask
+from embeddings_jax.ops.sharding import DATA_AXES, constrain, num_data_shards
 from embeddings_jax.types import Batch, InputError
 
 INITS = ("kmeans++", "random")
@@ -72,7 +74,7 @@ def starting_centers(
   if init == "random":
     # The largest of log weight + Gumbel noise: a draw without replacement (Vieira 2014).
     keys = jnp.where(weight > 0, jnp.log(weight) + jax.random.gumbel(rng, weight.shape), -jnp.inf)
-    return jnp.where(known[:, None], centers, x[jax.lax.top_k(keys, num)[1]])
+    return jnp.where(known[:, None], centers, _rows_of_largest(keys, x, num))
 
   def distance(center):
     return ((x - center) ** 2).sum(1)
@@ -80,7 +82,7 @@ def starting_centers(
   def draw(rng, score):
     # Rows that coincide with all others have a score of 0: any row with a weight will do then.
     score = jnp.where((score * weight).sum() > 0, score * weight, weight)
-    return x[jax.random.categorical(rng, jnp.log(score))]
+    return _row(x, jax.random.categorical(rng, jnp.log(score)))
 
   def body(index, carry):
     centers, nearest = carry
@@ -92,3 +94,24 @@ def starting_centers(
   if label is not None:
     nearest = jnp.where(known[:, None], squared_distances(x.T, centers), jnp.inf).min(0)
   return jax.lax.fori_loop(0, num, body, (centers, nearest))[0]
+
+
+def _row(x: Float[Array, "n d"], index: Int[Array, ""]) -> Float[Array, " d"]:
+  """Returns x[index]. Where rows are split over devices each looks among its own: an index would gather all rows."""
+  if num_data_shards() == 1:
+    return x[index]
+  return jnp.where((jnp.arange(len(x)) == index)[:, None], x, 0).sum(0)
+
+
+def _rows_of_largest(keys: Float[Array, " n"], x: Float[Array, "n d"], num: int) -> Float[Array, "num d"]:
+  """Returns the rows with the `num` largest keys, the largest first; of each device's rows only so many are moved."""
+  def largest(keys, x, num):
+    keys, index = jax.lax.top_k(keys, num)
+    return keys, x[index]
+
+  shards = num_data_shards()
+  if shards == 1:
+    return largest(keys, x, num)[1]
+  local = jax.shard_map(lambda keys, x: largest(keys, x, min(num, len(x))), in_specs=(P(DATA_AXES), P(DATA_AXES)),
+                        out_specs=(P(DATA_AXES), P(DATA_AXES)))
+  return largest(*constrain(local(keys, x), P()), num)[1]

@@ -15,6 +15,15 @@ def constrain(tree: Any, spec: P) -> Any:
   return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, spec), tree)
 
 
+def platform() -> str:
+  """Returns the platform that the program is traced for: that of the context's mesh, or of the default backend.
+
+  A program for a TPU may be traced on a host without one.
+  """
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  return device.platform if device is not None else jax.default_backend()
+
+
 def num_data_shards() -> int:
   """Number of parts that the context's mesh splits a batch into (1 without a mesh)."""
   return _size(*DATA_AXES)

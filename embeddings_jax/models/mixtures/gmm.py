@@ -63,6 +63,7 @@ from embeddings_jax.ops.covariances import (
     over_rows,
 )
 from embeddings_jax.ops.restarts import restarts
+from embeddings_jax.ops.sharding import platform
 from embeddings_jax.types import Fact, InputError, Model
 
 COVARIANCES = tuple(FORMS)
@@ -160,7 +161,7 @@ def gmm(
     if "label" in batch:
       rows["label"] = batch["label"]
     per_row = num_init * k * dim * (5 * dim if missing else 1)
-    floats = CHUNK_FLOATS.get(jax.default_backend(), ACCELERATOR_CHUNK_FLOATS)
+    floats = CHUNK_FLOATS.get(platform(), ACCELERATOR_CHUNK_FLOATS)
     size = chunk_size or max(128, floats // per_row // 128 * 128)
     one_chunk = functools.partial(_chunk_statistics, form, missing, reg_covar)
     return sum_over_chunks(one_chunk, (state, density), rows, size, rows_last=True)

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from embeddings_jax.ops.kernels.dropout import dropout
+from embeddings_jax.ops.sharding import platform
 
 
 def attention(
@@ -22,7 +23,7 @@ def attention(
   On accelerators, without dropout and weights, it is `jax.nn.dot_product_attention`, by cuDNN on GPUs where that has
   the type and the shape; dropout of the weights it lacks. Padding stands at the end of a row.
   """
-  if not rate and not with_weights and jax.default_backend() != "cpu":
+  if not rate and not with_weights and platform() != "cpu":
     if _cudnn_takes(query, key, valid):
       return _by_cudnn(query, key, value, valid, causal), None
     mask = None if valid is None else _over_heads(valid)
@@ -77,7 +78,7 @@ _attend.defvjp(_attend_forward, _attend_backward)
 def _cudnn_takes(query, key, valid) -> bool:
   width = query.shape[-1]
   even = query.shape[1] % 2 == 0 and key.shape[1] % 2 == 0
-  return (jax.default_backend() == "gpu" and query.dtype in (jnp.bfloat16, jnp.float16) and width % 8 == 0
+  return (platform() == "gpu" and query.dtype in (jnp.bfloat16, jnp.float16) and width % 8 == 0
           and width <= 128 and (even or valid is None or valid.ndim == 2))
 
 

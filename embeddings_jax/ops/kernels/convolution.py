@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from embeddings_jax.ops.kernels import reference
+from embeddings_jax.ops.sharding import platform
 
 
 def convolve(
@@ -28,7 +29,7 @@ def convolve(
     stride: int = 1,
 ) -> Float[Array, "batch rows columns features"]:
   """Returns the convolution of `reference.convolve`; `stride` must divide the height and the width."""
-  if jax.default_backend() != "cpu":
+  if platform() != "cpu":
     return reference.convolve(x, kernel, stride)
   if _is_symmetric(kernel, stride) and kernel.shape[3] < kernel.shape[2]:  # Fewer taps to write.
     return _scattered(x @ _flipped(kernel).reshape(-1, kernel.shape[2]).T, kernel.shape[0], stride)
@@ -40,7 +41,7 @@ def convolve_transposed(
     stride: int = 1,
 ) -> Float[Array, "batch height width channels"]:
   """Returns the adjoint of `convolve` with the same kernel and stride, of `stride` times the rows and columns."""
-  if jax.default_backend() != "cpu":
+  if platform() != "cpu":
     return reference.convolve_transposed(y, kernel, stride)
   size, _, channels, features = kernel.shape
   if _is_symmetric(kernel, stride) and features < channels:

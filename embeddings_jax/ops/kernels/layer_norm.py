@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Float
 
+from embeddings_jax.ops.sharding import platform
 from embeddings_jax.types import Array
 
 
@@ -92,7 +93,7 @@ def _statistics(x, epsilon):
   wide = x.astype(jnp.float32)
   mean = wide.mean(-1, keepdims=True)
   centered = wide - mean
-  if jax.default_backend() == "cpu":
+  if platform() == "cpu":
     variance = jnp.square(centered).mean(-1, keepdims=True)
   else:  # In one pass, which XLA joins with whatever makes x: a twentieth of a training step of BERT-base.
     variance = jnp.maximum(jnp.square(wide).mean(-1, keepdims=True) - jnp.square(mean), 0)
@@ -103,6 +104,6 @@ def _along(inner, normalized, rate, dtype):
   """The gradient with respect to x, from that with respect to the unit norm."""
   inner = inner - normalized * (inner * normalized).mean(-1, keepdims=True)
   along = (rate * (inner - inner.mean(-1, keepdims=True))).astype(dtype)
-  if jax.default_backend() != "cpu":
+  if platform() != "cpu":
     along = jax.lax.optimization_barrier(along)  # XLA would compute it again for each of those who read it.
   return along

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
+from embeddings_jax.ops.sharding import platform
 from embeddings_jax.types import Array
 
 
@@ -16,12 +17,12 @@ def affine(x: Array, kernel: Array, bias: Array, dtype: DTypeLike = jnp.float32,
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
 def _affine(x, kernel, bias, dtype, result):
   # On accelerators the product itself rounds its sums, so that they are never written as float32.
-  sums = jnp.float32 if jax.default_backend() == "cpu" else result
+  sums = jnp.float32 if platform() == "cpu" else result
   return (product(x, kernel, dtype, sums).astype(jnp.float32) + bias).astype(result)
 
 
 def _affine_backward(dtype, result, saved, cotangent):
-  if cotangent.dtype != dtype and jax.default_backend() != "cpu":
+  if cotangent.dtype != dtype and platform() != "cpu":
     # A large one, of a vocabulary's scores, is to be written once and in half of the bytes.
     cotangent = jax.lax.optimization_barrier(cotangent.astype(dtype))
   cotangent = cotangent.astype(dtype)
@@ -61,7 +62,7 @@ def _backward(dtype, result, saved, cotangent):
   x, kernel = saved
   cotangent = cotangent.astype(dtype)
   rows, columns = (y.reshape(-1, y.shape[-1]) for y in (x.astype(dtype), cotangent))
-  if jax.default_backend() != "cpu":
+  if platform() != "cpu":
     along = _dot(cotangent, kernel.astype(dtype), x.ndim - 1, 1, x.dtype)
     return along, _dot(rows, columns, 0, 0).astype(kernel.dtype)
   along = _dot(cotangent, kernel.astype(dtype), x.ndim - 1, 1).astype(x.dtype)
