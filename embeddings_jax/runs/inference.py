@@ -1,6 +1,6 @@
 """Embeds items and sentences with a trained state."""
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,11 +12,45 @@ from jax.sharding import PartitionSpec as P
 from embeddings_jax.data import packing
 from embeddings_jax.data.encoders.base import best_widths, bucket
 from embeddings_jax.ops import sentence_vectors
+from embeddings_jax.ops.sharding import DATA_AXES
+from embeddings_jax.train.mesh import num_data_shards
 from embeddings_jax.types import InputError, Model, PyTree
 
 EMBEDDED_AT_ONCE = 1024  # Items.
 WORD_POOLINGS = ("mean", "idf", "sif", "concatenation", "components")
 IN_FLIGHT = 2  # Batches that are not fetched yet.
+
+
+class OverRows:
+  """A compiled `(state, batch) -> rows` that gives each device of the state's mesh its share of the batch's rows.
+
+  The result is replicated. Batches are host arrays, whole on every process, of a multiple of the data shards.
+  """
+
+  def __init__(self, fn: Callable[[PyTree, Any], Any], state: PyTree):
+    self._state, self.mesh = state, jax.tree.leaves(state)[0].sharding.mesh
+    # Of a function that stays the same it is compiled once.
+    self.compiled = jax.jit(fn, out_shardings=NamedSharding(self.mesh, P()))
+
+  def __call__(self, batch: Mapping[str, Any]) -> Any:
+    """Returns the rows of a batch."""
+    with jax.set_mesh(self.mesh):
+      return self.compiled(self._state, self.placed(batch))
+
+  def placed(self, batch: Mapping[str, Any]) -> Any:
+    """Returns the batch as global arrays that are split by rows."""
+    if self.mesh.size == 1:
+      return batch
+    split = NamedSharding(self.mesh, P(DATA_AXES))
+    return jax.tree.map(lambda value: jax.make_array_from_callback(value.shape, split, value.__getitem__), batch)
+
+  def rows(self, number: int) -> int:
+    """Returns the number of rows, rounded up to a multiple of the data shards."""
+    return -(-number // num_data_shards(self.mesh)) * num_data_shards(self.mesh)
+
+  def at_once(self, elements: int) -> int:
+    """Returns the elements of a batch: accelerators want more of them than what stays in a processor's cache."""
+    return elements * (1 if self.mesh.devices.flat[0].platform == "cpu" else 32)
 
 
 def embedder(model: Model, state: PyTree, encoder: Any, output: str = "") -> Callable[[Sequence[Any]], np.ndarray]:
@@ -28,12 +62,8 @@ def embedder(model: Model, state: PyTree, encoder: Any, output: str = "") -> Cal
   """
   if not output and "embed_packed" in model.outputs and hasattr(encoder, "token_ids"):
     return packing_embedder(model, state, encoder)
-  replicated = NamedSharding(jax.tree.leaves(state)[0].sharding.mesh, P())
-  fn = model.outputs[output] if output else model.embed
-  compiled = jax.jit(fn, out_shardings=replicated)  # Of a function that stays the same it is compiled once.
-
-  # Accelerators want more at once than what stays in a processor's cache.
-  at_once = encoder.embedded_at_once * (1 if jax.default_backend() == "cpu" else 32)
+  compiled = OverRows(model.outputs[output] if output else model.embed, state)
+  at_once = compiled.at_once(encoder.embedded_at_once)
   widths: list[int] = []  # As the first items want them; kept, so that later ones find their programs compiled.
 
   def embed(items: Sequence[Any]) -> np.ndarray:
@@ -45,7 +75,7 @@ def embedder(model: Model, state: PyTree, encoder: Any, output: str = "") -> Cal
       index = rows.pop("place")
       padded = {key: np.pad(value, [(0, size - len(index))] + [(0, 0)] * (value.ndim - 1))
                 for key, value in rows.items()}
-      outputs.append(compiled(state, padded).addressable_data(0)[:len(index)])
+      outputs.append(compiled(padded).addressable_data(0)[:len(index)])
       indices.append(index)
       if len(outputs) > IN_FLIGHT:  # Fetched late, so that the device never waits.
         outputs[-1 - IN_FLIGHT] = np.asarray(outputs[-1 - IN_FLIGHT])
@@ -58,7 +88,7 @@ def embedder(model: Model, state: PyTree, encoder: Any, output: str = "") -> Cal
         if shapes in waiting:
           rows = {key: np.concatenate([waiting[shapes][key], value]) for key, value in rows.items()}
         total, per_row = len(rows["place"]), sum(int(np.prod(shape)) for shape in shapes if shape)
-        size = max(1, min(EMBEDDED_AT_ONCE, at_once // max(1, per_row)))
+        size = compiled.rows(max(1, min(EMBEDDED_AT_ONCE, at_once // max(1, per_row))))
         whole = total // size * size
         for row in range(0, whole, size):
           sizes[shapes] = size
@@ -66,7 +96,7 @@ def embedder(model: Model, state: PyTree, encoder: Any, output: str = "") -> Cal
         waiting[shapes] = {key: value[whole:] for key, value in rows.items()}
     for shapes, rows in waiting.items():
       if len(rows["place"]):
-        run(rows, sizes.get(shapes) or bucket(len(rows["place"])))
+        run(rows, sizes.get(shapes) or compiled.rows(bucket(len(rows["place"]))))
     vectors = np.concatenate([np.asarray(value) for value in outputs])
     vectors[np.concatenate(indices)] = vectors.copy()
     return vectors
@@ -133,10 +163,9 @@ def sentence_embedder(
 
 def packing_embedder(model: Model, state: PyTree, encoder: Any) -> Callable[[Sequence[Any]], np.ndarray]:
   """As `embedder`, for models that read several texts in a row: at most four programs, and hardly any padding."""
-  replicated = NamedSharding(jax.tree.leaves(state)[0].sharding.mesh, P())
-  compiled = jax.jit(model.outputs["embed_packed"], out_shardings=replicated)
+  compiled = OverRows(model.outputs["embed_packed"], state)
   widths = packing.row_widths(encoder.max_length)
-  at_once = encoder.embedded_at_once * (1 if jax.default_backend() == "cpu" else 32)
+  at_once = compiled.at_once(encoder.embedded_at_once)
   sizes: dict[int, int] = {}  # Width -> rows of the program that is compiled.
 
   def batches(items: Sequence[Any]):
@@ -145,7 +174,7 @@ def packing_embedder(model: Model, state: PyTree, encoder: Any) -> Callable[[Seq
       for rows in packing.packed(encoder.encode(items[first:first + encoder.encoded_at_once]), widths):
         total, width = rows["tokens"].shape
         most = max(1, at_once // (2 * width))
-        size = sizes[width] = max(sizes.get(width, 1), min(most, bucket(total)))
+        size = sizes[width] = compiled.rows(max(sizes.get(width, 1), min(most, bucket(total))))
         for row in range(0, total, size):
           piece = {key: value[row:row + size] for key, value in rows.items()}
           more = size - len(piece["tokens"])
@@ -167,7 +196,7 @@ def packing_embedder(model: Model, state: PyTree, encoder: Any) -> Callable[[Seq
         vectors[slots[slots >= 0]] = value[slots >= 0]
 
     for piece, slots in batches(items):
-      waiting.append((compiled(state, piece), slots))
+      waiting.append((compiled(piece), slots))
       fetch(IN_FLIGHT)
     fetch(0)
     if vectors is None:

@@ -5,10 +5,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from embeddings_jax.data.encoders.base import bucket
+from embeddings_jax.runs.inference import OverRows
 from embeddings_jax.types import Model, PyTree
 
 PREDICTED_AT_ONCE = 64  # Rows.
@@ -132,15 +131,15 @@ def predictor(model: Model, state: PyTree, encoder: Any) -> Callable[[Mapping[st
 
   Rows that the encoder pads are sorted by length and cut to one of four widths.
   """
-  replicated = NamedSharding(jax.tree.leaves(state)[0].sharding.mesh, P())
-  compiled = jax.jit(model.outputs["predict"], out_shardings=replicated)
+  compiled = OverRows(model.outputs["predict"], state)
+  at_once = compiled.rows(PREDICTED_AT_ONCE)
 
   def rows_of(inputs: Mapping[str, Any], rows: np.ndarray, axis: int, width: int | None) -> dict[str, np.ndarray]:
     """Some rows, cut to the width at their axis of time, and filled up to a full batch."""
     def one(value):
       value = np.asarray(value[rows])
       value = value[(slice(None),) * axis + (slice(width),)] if width else value
-      return np.pad(value, [(0, PREDICTED_AT_ONCE - len(rows))] + [(0, 0)] * (value.ndim - 1))
+      return np.pad(value, [(0, at_once - len(rows))] + [(0, 0)] * (value.ndim - 1))
     return jax.tree.map(one, dict(inputs))
 
   def predict(encoded: Mapping[str, Any]) -> np.ndarray:
@@ -154,11 +153,11 @@ def predictor(model: Model, state: PyTree, encoder: Any) -> Callable[[Mapping[st
       order = np.argsort(lengths, kind="stable")
       widths = np.array(sorted({min(longest, -(-longest * i // 32) * 8) for i in range(1, 5)}))
     predictions = None
-    for start in range(0, len(order), PREDICTED_AT_ONCE):
-      rows = order[start:start + PREDICTED_AT_ONCE]
+    for start in range(0, len(order), at_once):
+      rows = order[start:start + at_once]
       width = 0 if lengths is None else int(widths[np.searchsorted(widths, lengths[rows].max())])
       batch = {"inputs": rows_of(inputs, rows, axis, width)}
-      part = np.asarray(compiled(state, batch).addressable_data(0))[:len(rows)]
+      part = np.asarray(compiled(batch).addressable_data(0))[:len(rows)]
       of_tokens = part.ndim == 3
       if predictions is None:
         predictions = np.zeros((len(order), longest, part.shape[2]) if of_tokens else (len(order), *part.shape[1:]),
