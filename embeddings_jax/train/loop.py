@@ -92,6 +92,7 @@ def train(
   if source.whole:
     source = mesh_lib.padded(source, mesh_lib.num_data_shards(mesh))
   mesh_lib.check_batch_size(mesh, source.batch_size)
+  mesh_lib.check_model_axis(mesh, model.rules)
   with jax.set_mesh(mesh), contextlib.ExitStack() as stack:
     replicated = NamedSharding(mesh, P())
     feeder = mesh_lib.Feeder(mesh, source.batch_size)

@@ -53,6 +53,14 @@ def check_batch_size(mesh: Mesh, batch_size: int) -> None:
                      f"of the mesh {dict(mesh.shape)}")
 
 
+def check_model_axis(mesh: Mesh, rules: Sequence[Rule]) -> None:
+  """Raises if the devices along `model` would only repeat each other's work."""
+  named = {axis for _, spec in rules for axes in spec for axis in ((axes,) if isinstance(axes, str) else axes or ())}
+  if mesh.shape["model"] > 1 and "model" not in named:
+    raise InputError(f"mesh=model:{mesh.shape['model']}: the model has no parameters that are split over `model`, so "
+                     "these devices would repeat each other's work; use data or fsdp")
+
+
 def padded(source: Source, multiple: int) -> Source:
   """A source of whole sets with rows of `mask` 0 added, up to a multiple of the data shards.
 

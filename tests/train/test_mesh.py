@@ -49,3 +49,14 @@ def test_feeder_places_rows_of_every_step():
   placed = feeder([{"x": np.arange(16) + 100 * step} for step in range(3)])["x"]
   np.testing.assert_array_equal(placed, np.arange(16) + 100 * np.arange(3)[:, None])
   assert {shard.data.shape for shard in placed.addressable_shards} == {(3, 2)}
+
+
+def test_devices_that_would_repeat_each_other_are_refused(mesh_of):
+  from embeddings_jax.models.mixtures.kmeans import kmeans
+  from embeddings_jax.train.loop import train
+
+  source = array_source({"x": np.ones((8, 2), np.float32)}, 8)
+  with pytest.raises(InputError, match="mesh=model:2: the model has no parameters that are split over `model`"):
+    train(kmeans(num_components=2), source, steps=1, mesh=mesh_of("data:2,model:2"))
+  mesh_lib.check_model_axis(mesh_of("data:2,model:2"), [("kernel", P(None, ("fsdp", "model")))])
+  mesh_lib.check_model_axis(mesh_of("data:2,fsdp:2"), ())
