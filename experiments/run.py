@@ -26,7 +26,8 @@ flags.DEFINE_integer("steps", None, "Number of updates; a larger number extends 
 flags.DEFINE_integer("batch_size", None, "Rows of the global batch.", lower_bound=1)
 flags.DEFINE_integer("seed", None, "Random seed for initialization, data order and noise.", lower_bound=0,
                      upper_bound=presets.MAX_SEED)
-flags.DEFINE_string("mesh", "", "Sizes of the mesh's axes, as data:4,fsdp:2 (default: all devices along data).")
+flags.DEFINE_string("mesh", "", "Sizes of the mesh's axes, as data:4,fsdp:2; dcn:2 is the number of slices "
+                    "(default: all devices along data).")
 flags.DEFINE_string("workdir", "", "Directory of the run (default: runs/MODEL-PRESET-HASH).")
 flags.DEFINE_string("init_from", "", "Start from a pretrained network: a work directory, or one of Hugging Face; or "
                     "from word vectors: a work directory, or a file.")

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -21,24 +22,44 @@ def make_mesh(spec: str = "", devices: Sequence[jax.Device] | None = None) -> Me
   """A mesh with the axes `data`, `fsdp` and `model` over all devices.
 
   Args:
-    spec: sizes as `data:4,fsdp:2`. An axis that is left out has size 1; with no `data`, that axis
-      takes all devices that the others leave over.
-    devices: by default all devices of all processes.
+    spec: Sizes as `data:4,fsdp:2`. An axis that is left out has size 1; without `data`, that axis takes all devices
+      that the others leave over. `dcn:2` is the number of slices, by default that of the devices: the other sizes are
+      those within a slice, and `data` runs over slices too, so that only sums of gradients cross between them.
+    devices: Devices; by default those of all processes.
   """
   devices = list(jax.devices() if devices is None else devices)
   sizes = {}
   for part in filter(None, spec.split(",")):
     axis, _, size = part.partition(":")
-    if axis not in AXES or not size.isdigit() or int(size) < 1 or axis in sizes:
-      raise InputError(f"mesh={spec}: {part!r} is not one of {', '.join(AXES)} with a size, as in data:4,fsdp:2")
+    if axis not in (*AXES, "dcn") or not size.isdigit() or int(size) < 1 or axis in sizes:
+      raise InputError(f"mesh={spec}: {part!r} is not one of {', '.join(AXES)}, dcn with a size, as in data:4,fsdp:2")
     sizes[axis] = int(size)
+  slices = sizes.setdefault("dcn", len({getattr(device, "slice_index", 0) for device in devices}))
   others = math.prod(size for axis, size in sizes.items() if axis != "data")
   sizes.setdefault("data", max(len(devices) // others, 1))
   shape = tuple(sizes.get(axis, 1) for axis in AXES)
-  if math.prod(shape) != len(devices):
-    raise InputError(f"mesh={spec}: needs {math.prod(shape)} devices, and there are {len(devices)}")
+  if math.prod(shape) * slices != len(devices):
+    raise InputError(f"mesh={spec}: needs {math.prod(shape) * slices} devices, and there are {len(devices)}")
   # Auto, not Explicit: Flax modules and scatters are not written for sharding in types.
-  return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+  return Mesh(arranged(devices, shape, slices), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def arranged(devices: Sequence[jax.Device], shape: Sequence[int], slices: int = 1) -> np.ndarray:
+  """Returns devices in the order of a mesh: neighbors along an axis are close to each other.
+
+  Args:
+    devices: As many as `shape` within each slice.
+    shape: Sizes of the axes within a slice.
+    slices: Number of groups of devices with fast links, along the first axis.
+  """
+  whole = (slices * shape[0], *shape[1:])
+  if len({getattr(device, "slice_index", 0) for device in devices}) == slices > 1:
+    return mesh_utils.create_hybrid_device_mesh(shape, (slices, *[1] * (len(shape) - 1)), devices,
+                                                allow_split_physical_axes=True)
+  try:
+    return mesh_utils.create_device_mesh(whole, devices)
+  except NotImplementedError:  # An axis that is no product of whole axes of the torus, as 64 and 4 of 16 x 16.
+    return mesh_utils.create_device_mesh(whole, devices, allow_split_physical_axes=True)
 
 
 def num_data_shards(mesh: Mesh) -> int:

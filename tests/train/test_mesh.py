@@ -1,4 +1,6 @@
 """Meshes, layouts, and which rows a process feeds."""
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,3 +62,34 @@ def test_devices_that_would_repeat_each_other_are_refused(mesh_of):
     train(kmeans(num_components=2), source, steps=1, mesh=mesh_of("data:2,model:2"))
   mesh_lib.check_model_axis(mesh_of("data:2,model:2"), [("kernel", P(None, ("fsdp", "model")))])
   mesh_lib.check_model_axis(mesh_of("data:2,fsdp:2"), ())
+
+
+def test_slices_are_split_along_data_alone():
+  """Each slice is a block of consecutive rows of the mesh, whatever the order in which its devices come."""
+  devices = [types.SimpleNamespace(id=i, platform="cpu", device_kind="cpu", process_index=i // 2, slice_index=i % 2)
+             for i in range(16)]
+  order = mesh_lib.arranged(devices, (2, 4, 1), slices=2)
+  assert order.shape == (4, 4, 1)
+  numbers = np.array([[device.slice_index for device in row] for row in order[..., 0]])
+  np.testing.assert_array_equal(numbers, np.repeat([[0], [0], [1], [1]], 4, 1))
+  assert sorted(device.id for device in order.ravel()) == list(range(16))
+
+
+def test_slices_may_be_simulated():
+  mesh = mesh_lib.make_mesh("dcn:2,data:2,fsdp:2")
+  assert dict(mesh.shape) == {"data": 4, "fsdp": 2, "model": 1}
+  assert dict(mesh_lib.make_mesh("dcn:2").shape) == {"data": 8, "fsdp": 1, "model": 1}
+  with pytest.raises(InputError, match="mesh=dcn:3: needs 6 devices, and there are 8"):
+    mesh_lib.make_mesh("dcn:3")
+
+
+def test_a_torus_is_cut_where_no_axis_fits():
+  """data:64,fsdp:4 of a slice of 16 x 16 chips."""
+  chips = [types.SimpleNamespace(id=16 * y + x, platform="tpu", device_kind="TPU v6 lite", coords=(x, y, 0),
+                                 core_on_chip=0, process_index=(16 * y + x) // 4, slice_index=0)
+           for y in range(16) for x in range(16)]
+  order = mesh_lib.arranged(chips, (64, 4, 1))
+  assert order.shape == (64, 4, 1)
+  assert sorted(chip.id for chip in order.ravel()) == list(range(256))
+  for row in order[:, :, 0]:  # Those that share parameters are neighbors.
+    assert max(abs(a.coords[i] - b.coords[i]) for a, b in zip(row, row[1:]) for i in (0, 1)) == 1
