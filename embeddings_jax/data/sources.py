@@ -8,6 +8,8 @@ import numpy as np
 from embeddings_jax.types import InputError, Source
 
 RESIDENT_BYTES = 1 << 30  # Sets up to this size go to the device once.
+MOST_DRAWN = 1 << 24  # Rows whose order is drawn as a whole.
+ROUNDS = 6  # Of the cipher that orders more of them.
 
 
 def array_source(
@@ -243,12 +245,41 @@ def row_order(num_rows: int, batch_size: int, seed: int, order: str, remainder: 
     noise = np.random.Generator(np.random.Philox(key=[seed, 0], counter=[0, 0, 0, epoch]))
     return noise.permutation(num_rows).astype(np.int32)
 
+  def shuffled(position: np.ndarray, epoch: int) -> np.ndarray:
+    # A permutation of many rows takes seconds to draw, and memory on every host.
+    return permutation(epoch)[position] if num_rows <= MOST_DRAWN else enciphered(position, num_rows, seed, epoch)
+
   def index_at(step: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
     epoch, index = divmod(step, steps_per_epoch)
     position = index * batch_size + np.arange(batch_size)[rows]
     valid = position < num_rows
-    position = np.where(valid, position, 0).astype(np.int32)
-    row = position if order == "sequential" else permutation(epoch)[position]
-    return {"row": row, "mask": valid.astype(np.float32)}
+    position = np.where(valid, position, 0)
+    row = position if order == "sequential" else shuffled(position, epoch)
+    return {"row": row.astype(np.int32 if num_rows < 1 << 31 else np.int64), "mask": valid.astype(np.float32)}
 
   return index_at, steps_per_epoch
+
+
+def enciphered(position: np.ndarray, num_rows: int, seed: int, epoch: int) -> np.ndarray:
+  """Returns where a shuffle puts rows, each a function of (seed, epoch, position) alone, int64.
+
+  A Feistel network permutes the numbers of an even number of bits (Luby & Rackoff 1988); what lies beyond the rows is
+  enciphered again until it does not (cycle walking; Black & Rogaway 2002).
+  """
+  half = np.uint64(max(1, -(-(num_rows - 1).bit_length() // 2)))
+  low = np.uint64((1 << int(half)) - 1)
+  keys = np.random.Generator(np.random.Philox(key=[seed, 1], counter=[0, 0, 0, epoch])).integers(
+      0, 1 << 64, ROUNDS, np.uint64)
+
+  def encipher(x):
+    left, right = x >> half, x & low
+    for key in keys:
+      mixed = (right + key) * np.uint64(0xBF58476D1CE4E5B9)  # The constants of SplitMix64.
+      mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+      left, right = right, left ^ ((mixed ^ (mixed >> np.uint64(31))) & low)
+    return (left << half) | right
+
+  row = encipher(np.asarray(position, np.uint64))
+  while (beyond := row >= num_rows).any():
+    row[beyond] = encipher(row[beyond])
+  return row.astype(np.int64)

@@ -99,12 +99,12 @@ def train(
     resident = mesh_lib.put(source.resident, NamedSharding(mesh, P(DATA_AXES)) if source.whole else replicated)
 
     def feeds_of(span):
-      feeds = [source.feed_at(step, feeder.rows) for step in range(*span)]
+      feeds = [feeder.read(source, step) for step in range(*span)]
       return feeder(feeds + [feeds[-1]] * (steps_per_dispatch - len(feeds)))
 
     make_state, many_updates = programs(model, source)
     seed_bits = np.uint32(seed)
-    first_feeds = feeder([source.feed_at(0, feeder.rows)])
+    first_feeds = feeder([feeder.read(source, 0)])
     abstract = jax.eval_shape(make_state, seed_bits, resident, first_feeds)
     layout = mesh_lib.state_shardings(abstract, mesh, model.rules)
     dispatch = jax.jit(many_updates, donate_argnums=0, out_shardings=(layout, replicated))

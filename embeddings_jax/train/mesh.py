@@ -2,7 +2,7 @@
 import functools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -89,7 +89,9 @@ def padded(source: Source, multiple: int) -> Source:
     InputError: rows are missing and may not be added.
   """
   extra = -source.batch_size % multiple
-  if extra and not source.may_pad:
+  if not extra:  # Memory maps stay on the disk.
+    return source
+  if not source.may_pad:
     raise InputError(f"the {source.batch_size} blocks of the data cannot be shared out to {multiple} data shards; "
                      f"data.blocks={source.batch_size + extra} can")
   resident = {k: np.pad(v, [(0, extra)] + [(0, 0)] * (v.ndim - 1)) for k, v in source.resident.items()}
@@ -147,6 +149,17 @@ def placed(state: PyTree, layout: PyTree) -> PyTree:
   return jax.tree.map(put, state, layout)
 
 
+def joined(ranges: Collection[tuple[int, int]]) -> list[slice]:
+  """Returns disjoint ranges of rows in order, those that follow each other as one."""
+  slices: list[slice] = []
+  for start, stop in sorted(ranges):
+    if slices and slices[-1].stop == start:
+      slices[-1] = slice(slices[-1].start, stop)
+    else:
+      slices.append(slice(start, stop))
+  return slices
+
+
 class Feeder:
   """Puts this process's rows of the feeds of a dispatch onto its devices.
 
@@ -158,12 +171,19 @@ class Feeder:
     self.sharding = NamedSharding(mesh, P(None, DATA_AXES))
     self._batch_size = batch_size
     held = self.sharding.addressable_devices_indices_map((1, batch_size)).values()
-    starts, stops = zip(*[index[1].indices(batch_size)[:2] for index in held])
-    self.rows = slice(min(starts), max(stops))
+    self.rows = joined({index[1].indices(batch_size)[:2] for index in held})
+
+  def read(self, source: Source, step: int) -> dict[str, np.ndarray]:
+    """Returns this process's rows of a step's feed, those of `self.rows` one after another."""
+    feeds = [source.feed_at(step, rows) for rows in self.rows]
+    if len(feeds) == 1:
+      return feeds[0]
+    return {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}
 
   def __call__(self, feeds: Sequence[Mapping[str, np.ndarray]]) -> dict[str, jax.Array]:
-    """`feeds`: one for every step of the dispatch, each with the rows `self.rows`."""
-    first = self.rows.start
+    """Places feeds, one for every step of the dispatch, as `read` gives them."""
+    lengths = [rows.stop - rows.start for rows in self.rows]
+    before = np.cumsum([0, *lengths[:-1]])
 
     def place(name):
       value = np.stack([feed[name] for feed in feeds])
@@ -171,7 +191,8 @@ class Feeder:
 
       def read(index):
         start, stop, _ = index[1].indices(self._batch_size)
-        return value[(index[0], slice(start - first, stop - first)) + index[2:]]
+        offset = next(first - rows.start for first, rows in zip(before, self.rows) if rows.start <= start < rows.stop)
+        return value[(index[0], slice(start + offset, stop + offset)) + index[2:]]
 
       return jax.make_array_from_callback(shape, self.sharding, read)
 

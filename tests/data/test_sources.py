@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from embeddings_jax.data.sources import array_source, reader_source, window_source
+from embeddings_jax.data import sources
+from embeddings_jax.data.sources import array_source, enciphered, reader_source, row_order, window_source
 from embeddings_jax.types import InputError
 
 ROWS = np.arange(46, dtype=np.float32).reshape(23, 2)
@@ -110,3 +111,39 @@ def test_bad_input_is_one_line(build, message):
   with pytest.raises(InputError, match=message) as error:
     build()
   assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 3, 1000, 4096, 70_001])
+def test_a_cipher_permutes_any_number_of_rows(num_rows):
+  position = np.arange(num_rows)
+  first, second = (enciphered(position, num_rows, 0, epoch) for epoch in (0, 1))
+  np.testing.assert_array_equal(np.sort(first), position)
+  np.testing.assert_array_equal(enciphered(position[::3], num_rows, 0, 0), first[::3])
+  if num_rows > 100:
+    # As of random orders: one row stays in its place on average, and no place tells of the row.
+    assert (first == position).sum() < 8 and (first == second).sum() < 8
+    assert (enciphered(position, num_rows, 1, 0) == first).sum() < 8
+    for other in (position, second, np.roll(first, 1)):
+      assert abs(np.corrcoef(first, other)[0, 1]) < 4 / np.sqrt(num_rows)
+    # The first tenth comes from everywhere alike.
+    counts = np.histogram(first[:num_rows // 10], bins=10, range=(0, num_rows))[0]
+    assert np.abs(counts - num_rows / 100).max() < 4.5 * np.sqrt(num_rows / 100)
+
+
+def test_many_rows_are_ordered_without_drawing_a_permutation(monkeypatch):
+  monkeypatch.setattr(sources, "MOST_DRAWN", 10)
+  index_at, steps_per_epoch = row_order(103, 10, seed=0, order="shuffled", remainder="pad")
+  passes = [np.concatenate([index_at(step)["row"][index_at(step)["mask"] > 0] for step in range(first, first + 11)])
+            for first in (0, 11)]
+  assert steps_per_epoch == 11 and (passes[0] != passes[1]).any()
+  for rows in passes:
+    np.testing.assert_array_equal(np.sort(rows), np.arange(103))
+  np.testing.assert_array_equal(index_at(4, slice(3, 7))["row"], index_at(4)["row"][3:7])
+
+
+def test_row_numbers_beyond_32_bits_do_not_wrap():
+  index_at, _ = row_order((1 << 33) + 5, 1 << 10, seed=0, order="shuffled", remainder="drop")
+  last = index_at((1 << 23) - 1)["row"]
+  assert last.dtype == np.int64 and last.min() >= 0 and 1 << 32 < last.max() < (1 << 33) + 5
+  sequential, _ = row_order((1 << 33) + 5, 1 << 10, seed=0, order="sequential", remainder="drop")
+  assert sequential((1 << 23) - 1)["row"][-1] == (1 << 33) - 1

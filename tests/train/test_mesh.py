@@ -47,7 +47,7 @@ def test_whole_sets_are_padded_to_the_shards():
 def test_feeder_places_rows_of_every_step():
   mesh = mesh_lib.make_mesh("data:4,fsdp:2")
   feeder = mesh_lib.Feeder(mesh, 16)
-  assert feeder.rows == slice(0, 16)
+  assert feeder.rows == [slice(0, 16)]
   placed = feeder([{"x": np.arange(16) + 100 * step} for step in range(3)])["x"]
   np.testing.assert_array_equal(placed, np.arange(16) + 100 * np.arange(3)[:, None])
   assert {shard.data.shape for shard in placed.addressable_shards} == {(3, 2)}
@@ -93,3 +93,20 @@ def test_a_torus_is_cut_where_no_axis_fits():
   assert sorted(chip.id for chip in order.ravel()) == list(range(256))
   for row in order[:, :, 0]:  # Those that share parameters are neighbors.
     assert max(abs(a.coords[i] - b.coords[i]) for a, b in zip(row, row[1:]) for i in (0, 1)) == 1
+
+
+def test_a_process_reads_its_rows_and_no_others(mesh_of):
+  """Its devices may hold rows in several places of the batch."""
+  assert mesh_lib.joined({(8, 12), (0, 4), (4, 8), (20, 24)}) == [slice(0, 12), slice(20, 24)]
+  asked = []
+
+  def feed_at(step, rows):
+    asked.append(rows)
+    return {"x": 100 * step + np.arange(16)[rows]}
+
+  feeder = mesh_lib.Feeder(mesh_of("data:4"), 16)
+  feeder.rows = [slice(0, 4), slice(4, 8), slice(8, 16)]
+  source = array_source({"x": np.zeros(16)}, 16)._replace(feed_at=feed_at)
+  placed = feeder([feeder.read(source, step) for step in (0, 1)])["x"]
+  assert asked == 2 * feeder.rows
+  np.testing.assert_array_equal(placed, [np.arange(16), 100 + np.arange(16)])
