@@ -23,13 +23,13 @@ class Dataset(NamedTuple):
 
   Attributes:
     name: as the user gave it.
-    kind: `rows`, `images`, `text`, `audio`, `bags`, `matrix` or `graph`; text in parts also `pairs`, `triples`,
-      `choices`, `questions`, `words`.
+    kind: `rows`, `images`, `video`, `text`, `audio`, `bags`, `matrix` or `graph`; text in parts also `pairs`,
+      `triples`, `choices`, `questions`, `words`.
     items: rows: float32 `[num_rows, num_features]`, or float64 or integers where float32 would lose digits; images:
       uint8 `[num_images, height, width, channels]`, perhaps memory-mapped; text: a sequence of strings, documents
-      (read from the disk as they are asked for); audio: a list of int16 `[num_samples]`; bags: see `bags.py`; matrix:
-      see `matrix.py`; graph: names of the nodes; pairs and what follows it: see `task_files.py`; triples: (anchor,
-      like it, unlike it).
+      (read from the disk as they are asked for); audio: a list of int16 `[num_samples]`; video: see `video.py: Clips`;
+      bags: see `bags.py`; matrix: see `matrix.py`; graph: names of the nodes; pairs and what follows it: see
+      `task_files.py`; triples: (anchor, like it, unlike it).
     rate: Sample rate of audio, in Hz.
     names: Names of the rows, documents or clips.
     columns: Names of the features.
