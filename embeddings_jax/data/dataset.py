@@ -27,7 +27,7 @@ class Dataset(NamedTuple):
       `triples`, `choices`, `questions`, `words`.
     items: rows: float32 `[num_rows, num_features]`, or float64 or integers where float32 would lose digits; images:
       uint8 `[num_images, height, width, channels]`, perhaps memory-mapped; text: a sequence of strings, documents
-      (read from the disk as they are asked for); audio: a list of int16 `[num_samples]`; video: see `video.py: Clips`;
+      (read from the disk as they are asked for); audio: a list of int16 `[num_samples]`; video: see `Clips`;
       bags: see `bags.py`; matrix: see `matrix.py`; graph: names of the nodes; pairs and what follows it: see
       `task_files.py`; triples: (anchor, like it, unlike it).
     rate: Sample rate of audio, in Hz.

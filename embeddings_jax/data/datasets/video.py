@@ -37,9 +37,8 @@ def _moving_digits(name: str, place: Place, physics: str) -> Dataset:
     (folder / "digits.json").write_text(json.dumps(digits))
 
   path = cached(place.cache_dir / f"moving-digits-{key[:32]}", build)
-  arrays = {field: np.load(path / f"{field}.npy", mmap_mode="r") for field in ("frames", "masks", "tracks", "actions")}
-  if physics != "actions":
-    arrays.pop("actions")
+  fields = ("frames", "masks", "tracks", *(["actions"] if physics == "actions" else []))
+  arrays = {field: np.load(path / f"{field}.npy", mmap_mode="r") for field in fields}
   items = Clips(arrays.pop("frames"), [NUM_FRAMES] * number, arrays)
   labels = {"digit": np.array(json.loads((path / "digits.json").read_text()))}
   split = {"train": np.arange(NUM_TRAIN), "test": np.arange(NUM_TRAIN, number)}
