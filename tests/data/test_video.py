@@ -53,7 +53,7 @@ def test_masks_and_tracks_say_where_objects_are():
     np.testing.assert_array_equal(clip.frames[0][both], clip.frames[t][both])
     entered = (clip.masks[t] == 2) & away[0]
     assert (clip.frames[t][entered] != clip.frames[0][entered]).any(-1).all()
-  round_one = next(clip for clip in (moving_digits(0, i) for i in range(9)) if (clip.masks[0] == 2).sum() > 100)
+  round_one = next(clip for clip in (moving_digits(0, i) for i in range(9)) if (clip.masks[0] == 2).sum() > 90)
   for mask, track in zip(round_one.masks, round_one.tracks):
     np.testing.assert_allclose(np.argwhere(mask == 2).mean(0), track[1], atol=0.2)
 
