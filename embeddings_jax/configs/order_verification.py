@@ -1,8 +1,8 @@
 """Order verification (Misra et al. 2016, arXiv:1603.08561): are three frames in the order of time?
 
 Command: `python -m experiments.run --model=order_verification [--preset=small --data_dir=DIR] [--data=VIDEOS]`
-Presets: `demo` moving digits of 32 x 32 pixels, about a minute on two cores; `tiny` for tests; `small` four real clips
-of 48 x 64 pixels, one of them held out, a smoke run; `paper` a ResNet-18 on your own videos of 224 x 224 pixels (the
+Presets: `demo` moving digits of 32 x 32 pixels, about a minute on two cores; `tiny` for tests; `small` four real
+clips of 48 x 64 pixels, one of them held out, a smoke run; `paper` a ResNet-18 on your own videos of 224 x 224 pixels (the
 paper's: CaffeNet on UCF101).
 Sorting the frames of a clip: `python -m experiments.order --workdir=W --input=CLIP`.
 Expected: see the results.
@@ -16,8 +16,8 @@ TINY = dict(TRUNK, channels=(4, 8), strides=(4, 2))
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
-      model=dict(encoder=dict(TRUNK), span=10, triples=4, invalid_fraction=0.75, projector_dims=(128,),
-                 predictor_dims=(128,), grid=4, embed_layer="", embed_grid=1),
+      model=dict(encoder=dict(TRUNK), span=10, triples=4, invalid_fraction=0.75, center=True,
+                 projector_dims=(128,), predictor_dims=(128,), grid=4, embed_layer="", embed_grid=1),
       pipeline="clips",
       data=dict(name="moving-digits", image_size=0, channels=0, every=1, max_clips=0, window=12, stride=1, hop=0,
                 jitter=True, actions=False, validation_fraction=0.15),

@@ -12,6 +12,7 @@ from embeddings_jax.data.dataset import as_dataset
 from embeddings_jax.data.encoders.bags import BagEncoder
 from embeddings_jax.data.graphs import read
 from embeddings_jax.data.sources import array_source
+from embeddings_jax.data.video import Clips
 from embeddings_jax.data.words import Vocabulary
 from embeddings_jax.eval import probing, text_classification
 
@@ -195,6 +196,20 @@ def _compression(perfect):
       embed, data, decode=decode if perfect else noise).items() if "pca" not in key and "jpeg" not in key}
 
 
+def _propagation(perfect):
+  """A square that moves by its width; features tell its four pixels from each other and the rest, or nothing."""
+  masks = np.zeros((4, 8, 8), np.uint8)
+  for t in range(4):
+    masks[t, 2:4, 2 * t:2 * t + 2] = 1
+  tracks = np.array([[[2.5, 2 * t + 0.5]] for t in range(4)])
+  data = SimpleNamespace(name="made", kind="video", split={}, items=Clips(
+      masks[..., None], [4], {"masks": masks, "tracks": tracks}))
+  places = np.arange(8) % 2 + 2 * (np.arange(8)[:, None] % 2)
+  codes = np.eye(5)[masks * (1 + places)] if perfect else np.random.default_rng(13).normal(size=(4, 8, 8, 2))
+  return {key: value for key, value in protocols.find("propagation").function(
+      None, data, maps=lambda frames: {"last": codes}, top_k=1).items() if key.startswith("radius")}
+
+
 CASES = {
     **{name: lambda perfect, name=name: _of_labels(name, perfect)
        for name in ("clustering", "few_shot", "knn", "linear_probe", "retrieval", "transfer")},
@@ -206,7 +221,7 @@ CASES = {
        for name in ("node_classification", "link_prediction")},
     "topics": _topics, "held_out": _held_out, "finetuning": _finetuning,
     "reconstruction": _reconstruction, "likelihood": _likelihood,
-    "compression": _compression,
+    "compression": _compression, "propagation": _propagation,
 }
 
 

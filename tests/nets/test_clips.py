@@ -16,7 +16,7 @@ def test_a_clip_is_the_mean_of_its_frames():
   params, extra = {"encoder": variables["params"]}, {"batch_stats": {"encoder": variables["batch_stats"]}}
   embed, layers = clips.clip_embedder(trunk, "", 1)
   maps = layers(params, extra, {"clip": frames})
-  assert {name: value.shape for name, value in maps.items()} == {"block_0": (2, 3, 6, 8, 4), "block_1": (2, 3, 3, 4, 6)}
+  assert maps["block_0"].shape == (2, 3, 6, 8, 4) and maps["block_1"].shape == (2, 3, 3, 4, 6) and len(maps) == 2
   expected = np.stack([trunk.apply(variables, clip).mean((0, 1, 2)) for clip in frames])
   np.testing.assert_allclose(embed(params, extra, {"clip": frames}), expected, rtol=1e-5)
   with pytest.raises(InputError, match="embed_layer='block_7': must be one of block_0, block_1"):

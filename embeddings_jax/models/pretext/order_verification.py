@@ -20,7 +20,7 @@ triples of each:
 
 Held out, all four triples of each window are judged, so that the accuracy is balanced, and a triple is called valid
 where s exceeds the prior log (1 - ρ) / ρ. `embed` is the mean over the frames of a clip. Deviations: motion is the
-mean absolute difference of frames (the paper's: optical flow); the distances of the frames are not bounded from below.
+mean absolute difference of frames (the paper's: optical flow); the distances of frames are not bounded from below.
 
 Expected: `embeddings_jax/configs/order_verification.py`.
 """
@@ -31,7 +31,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.clips import check_clips, check_length, clip_embedder, motion
@@ -63,6 +63,7 @@ def order_verification(
     span: int = 0,
     triples: int = 4,
     invalid_fraction: float = 0.75,
+    center: bool = False,
     projector_dims: Sequence[int] = (128,),
     predictor_dims: Sequence[int] = (128,),
     grid: int = 4,
@@ -78,6 +79,7 @@ def order_verification(
     span: Frames of the part of a window that the five are drawn from; 0: the whole window.
     triples: Triples of each window, k.
     invalid_fraction: ρ.
+    center: Whether the mean of a window's frames is subtracted from each, so that what rests disappears.
     projector_dims: Layers of g.
     predictor_dims: Hidden layers of q.
     grid: Cells per side over which the map of a frame is averaged for g.
@@ -91,15 +93,17 @@ def order_verification(
                      f"in (0, 1), and be 0 or at least {NUM_FRAMES}")
   network = PretextNetwork(encoder, Mlp(tuple(projector_dims)), Mlp((*predictor_dims, 1)), grid)
   prior = math.log((1 - invalid_fraction) / invalid_fraction)
-  embed_fn, layers = clip_embedder(encoder, embed_layer, embed_grid)
+  shown = centered if center else unit
+  embed_fn, layers = clip_embedder(encoder, embed_layer, embed_grid, shown)
 
   def examples(batch, rng):
     """Returns five frames of each window, [n, 5, h, w, c], and the numbers of its triples, [n, k]."""
     check_length(batch["clip"].shape[1], max(span, NUM_FRAMES), "order_verification")
 
     def one(key, clip):
-      clip, (rng_frames, rng_kinds) = unit(clip), jax.random.split(key)
-      return clip[five_frames(rng_frames, clip, span)], triple_kinds(rng_kinds, triples, invalid_fraction)
+      rng_frames, rng_kinds = jax.random.split(key)
+      numbers = five_frames(rng_frames, unit(clip), span)
+      return shown(clip[None])[0, numbers], triple_kinds(rng_kinds, triples, invalid_fraction)
 
     return jax.vmap(one)(row_keys(rng, len(batch["clip"])), batch["clip"])
 
@@ -138,7 +142,7 @@ def order_verification(
 
   def predict(params, extra, batch):
     """Log odds, at equal shares, that frames (i, j, k) of each clip are in order, [n, frames, frames, frames]."""
-    clips = unit(batch["clip"])
+    clips = shown(batch["clip"])
     number = clips.shape[1]
     order = jnp.stack(jnp.meshgrid(*[jnp.arange(number)] * 3, indexing="ij"), -1).reshape(-1, 3)
     order = jnp.broadcast_to(order, (len(clips), *order.shape))
@@ -154,6 +158,13 @@ def order_verification(
   outputs = {"layers": layers, "measures": measures, "calibrated": calibrated, "predict": predict, "draws": draws}
   return gradient_model(init_params, loss_fn, embed_fn, optimizer or optax.adam(1e-3), coupled=True,
                         ema_decay=ema_decay, outputs=outputs, rules=RULES)
+
+
+def centered(clips: Shaped[Array, "n frames height width channels"]) -> Float[
+    Array, "n frames height width channels"]:
+  """Returns frames without the mean of their clip, scaled from [-1, 1] to [0, 1]."""
+  clips = unit(clips)
+  return (clips - clips.mean(1, keepdims=True) + 1) / 2
 
 
 def five_frames(rng: Array, clip: Float[Array, "frames height width channels"], span: int) -> Int[Array, "5"]:

@@ -86,7 +86,7 @@ def test_the_order_of_a_moving_bar_is_learned():
 
 
 def test_short_windows_and_bad_options_are_named():
-  with pytest.raises(InputError, match="order_verification: windows of 4 frames are shorter than the 5 that it needs"):
+  with pytest.raises(InputError, match="order_verification: windows of 4 frames are shorter than the 5"):
     order_verification(encoder=trunk()).init(jax.random.key(0), moving(0, 2, 4))
   with pytest.raises(InputError, match="span=4: must be at least 1, lie in"):
     order_verification(encoder=trunk(), span=4)
