@@ -2,8 +2,8 @@
 
 Command: `python -m experiments.run --model=order_verification [--preset=small --data_dir=DIR] [--data=VIDEOS]`
 Presets: `demo` moving digits of 32 x 32 pixels, about a minute on two cores; `tiny` for tests; `small` four real
-clips of 48 x 64 pixels, one of them held out, a smoke run; `paper` a ResNet-18 on your own videos of 224 x 224 pixels (the
-paper's: CaffeNet on UCF101).
+clips of 48 x 64 pixels, one of them held out, a smoke run; `paper` a ResNet-18 on your own videos of 224 x 224
+pixels (the paper's: CaffeNet on UCF101).
 Sorting the frames of a clip: `python -m experiments.order --workdir=W --input=CLIP`.
 Expected: see the results.
 """

@@ -2,9 +2,9 @@
 
 Protocol (Caron et al. 2021, arXiv:2104.14294, section 4.2.2, after Jabri et al. 2020). Features have length 1. Each
 place of a frame copies the soft labels of the `top_k` places that look most like it, with weights exp(cosine /
-`temperature`) of sum 1, from a neighborhood of `radius` places each way in the first frame and in the `context` frames
-before. The labels of the first frame are its mask at the map's resolution, by the nearest pixel. They are enlarged by
-linear interpolation, each object is scaled to [0, 1], and the largest one wins.
+`temperature`) of sum 1, from a neighborhood of `radius` places each way, in the first frame and in the `context`
+frames before. The labels of the first frame are its mask at the map's resolution, by the nearest pixel. Labels are
+enlarged by linear interpolation, each object is scaled to [0, 1], and the largest one wins.
 
 Metrics as DAVIS defines them (Perazzi et al. 2016; Pont-Tuset et al. 2017), over all objects of the first frame, on
 all frames but the first and the last:
@@ -63,8 +63,8 @@ def propagation(
   del embed
   clips = dataset.items
   if dataset.kind != "video" or "masks" not in clips.beside:
-    raise InputError(f"propagation: {dataset.name} has no masks of clips; moving-digits has, or give folders as DAVIS "
-                     "has them")
+    raise InputError(f"propagation: {dataset.name} has no masks of clips; moving-digits has, or give folders as "
+                     "DAVIS has them")
   part = "test" if "test" in dataset.split else "all"
   chosen = np.asarray(dataset.split.get("test", np.arange(len(clips))))[:max_clips]
   options = dict(radius=radius, context=context, top_k=top_k, temperature=temperature)

@@ -30,7 +30,7 @@ def test_a_sharp_pointer_over_distinct_features_is_the_identity():
 def test_blocks_are_the_whole_and_so_are_their_gradients():
   arguments = draws(2, 11, 4), draws(2, 6, 4, seed=1), draws(2, 6, 3, seed=2)
   for block in (1, 4, 11, 20):
-    whole, parts = (jax.value_and_grad(lambda *x: jnp.square(copied(*x, block=size)).sum(), (0, 1, 2))(*arguments)
-                    for size in (0, block))
+    whole, parts = (jax.value_and_grad(lambda *x, size=size: jnp.square(copied(*x, block=size)).sum(),
+                                       (0, 1, 2))(*arguments) for size in (0, block))
     for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(parts)):
       np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)

@@ -105,7 +105,7 @@ def video_colorization(
     return unit_length(found).reshape(*views.shape[:2], *found.shape[1:]), extra
 
   def predicted(params, extra, batch, **options):
-    """Returns the copied colors y, [n, places, colors], those of all frames, [n, frames, h, w], and the new `extra`."""
+    """Returns the copied colors y, [n, places, colors], all true ones, [n, frames, h, w], and the new `extra`."""
     clips = batch["clip"]
     check_length(clips.shape[1], 2, "video_colorization")
     maps, extra = features(params, extra, clips, row_mask(batch), **options)
