@@ -100,13 +100,7 @@ def propagation(
 def _measured(masks, tracks, carried, grid) -> dict[str, list[float]]:
   """J and F of each object, and of each point and frame whether it is close; `carried` None: nothing moves."""
   objects = [i for i in np.unique(masks[0]) if i]
-  shape = masks.shape[1:]
-  if carried:
-    labels = np.stack([masks[0] == i for i in (0, *objects)], -1).astype(np.float32)
-    found = carried(labels[nearest(shape[0], grid[0])[:, None], nearest(shape[1], grid[1])])
-    guesses = [np.asarray([0, *objects])[winner(soft, shape)] for soft in found]
-  else:
-    guesses = [masks[0]] * len(masks)
+  guesses = _carried(masks[0], carried, grid) if carried else [masks[0]] * len(masks)
   inner = range(1, len(masks) - 1)  # DAVIS leaves out the first frame and the last.
   result = {"j": [float(np.mean([region(guesses[t] == i, masks[t] == i) for t in inner])) for i in objects],
             "f": [float(np.mean([boundary(guesses[t] == i, masks[t] == i) for t in inner])) for i in objects]}
@@ -134,6 +128,21 @@ def _close(masks, tracks, carried, grid, inner) -> list[float]:
     guesses = np.broadcast_to(where[0], where.shape)
   near = np.linalg.norm(guesses - where, axis=-1) <= CLOSE * shape.max()
   return [float(near[t, n]) for t in inner for n, point in enumerate(points) if visible[t, point]]
+
+
+def carried_masks(features: np.ndarray, mask: np.ndarray, *, radius: int = 12, context: int = 7, top_k: int = 5,
+                  temperature: float = 0.1) -> list[np.ndarray]:
+  """Returns the masks of all frames, [height, width], from features [frames, h, w, dim] and the mask of the first."""
+  step = lambda labels: propagated(features, labels, radius=radius, context=context, top_k=top_k,
+                                   temperature=temperature)
+  return _carried(np.asarray(mask), step, features.shape[1:3])
+
+
+def _carried(mask, carried, grid) -> list[np.ndarray]:
+  numbers = np.unique(np.append(mask, 0))
+  labels = (mask[..., None] == numbers).astype(np.float32)
+  labels = labels[nearest(mask.shape[0], grid[0])[:, None], nearest(mask.shape[1], grid[1])]
+  return [numbers[winner(soft, mask.shape)] for soft in carried(labels)]
 
 
 def propagated(features: np.ndarray, labels: np.ndarray, *, radius: int, context: int, top_k: int,
