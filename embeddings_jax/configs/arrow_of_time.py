@@ -17,7 +17,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
                       border=0, stabilize=False, embed_layer="", embed_grid=1)
   if preset == "demo":
     config.data.update(dict(window=13))
-    config.update(dict(steps=200))
+    config.update(dict(steps=100))
   elif preset == "tiny":
     config.model.update(dict(segment=2, border=2, stabilize=True))
     config.data.update(dict(window=5))

@@ -21,7 +21,8 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   # Frames of bytes do not overlap: with a shared byte or two the next frame would be told by its spelling.
   config = ml_collections.ConfigDict(dict(
       model=dict(inputs="bytes", channels=(128, 128), kernel_sizes=(4, 2), strides=(4, 2), embedding_dim=32,
-                 context_dim=128, num_predictions=6, negatives="other", temperature=1.0, norm=True, dtype="float32"),
+                 context_dim=128, num_predictions=6, negatives="other", temperature=1.0, norm=True, dtype="float32",
+                 direction="forward"),
       pipeline="byte_windows",
       data=dict(name="pydocs", window_length=256, max_length=1024),
       optimizer=dict(name="adam", learning_rate=3e-3, schedule="cosine", warmup_steps=50, clip_norm=1.0),

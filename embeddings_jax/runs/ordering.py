@@ -37,7 +37,8 @@ def order_frames(run: Any, clip: Any, *, num: int = 0, seed: int = 0) -> Ordered
     InputError: The run cannot do it, or the clip is too short.
   """
   if run.config["name"] != "order_verification" and run.config.get("factory") != "order_verification":
-    raise InputError(f"the run holds a {run.config['name']}, which does not verify orders; train order_verification")
+    raise InputError(f"the run is one of {run.config['name']}, which does not verify orders; train "
+                     "order_verification")
   frames = run.encoder.encode([clip])["clip"][0]
   number = num or min(len(frames), MOST)
   if not 3 <= number <= min(MOST, len(frames)):

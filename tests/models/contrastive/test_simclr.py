@@ -1,4 +1,6 @@
 """SimCLR's update by hand: its two views, NT-Xent of cosines, the network that is kept."""
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -6,9 +8,9 @@ import numpy as np
 import pytest
 
 from embeddings_jax.models.contrastive.simclr import simclr
-from embeddings_jax.nets import resnet
+from embeddings_jax.nets import convnet, resnet
 from embeddings_jax.nets.siamese import Mlp, Siamese
-from embeddings_jax.ops.augment import augmented, pair_of_views
+from embeddings_jax.ops.augment import augmented, pair_of_views, two_views
 from embeddings_jax.types import InputError
 
 ENCODER = dict(depth=8, width=4)
@@ -51,6 +53,21 @@ def test_scores_in_chunks_give_the_same_update():
     losses.append(jax.jit(model.update)(state, {"image": images}, jax.random.key(1))[1])
   for name in ("loss", "gradient_norm"):
     np.testing.assert_allclose(losses[0][name], losses[1][name], rtol=1e-5)
+
+
+def test_another_frame_of_the_clip_is_the_second_view():
+  images = jnp.asarray(np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3)), jnp.uint8)
+  draw = jax.jit(functools.partial(two_views, name="simclr"))
+  one, two = draw(jax.random.key(1), images, positives=images[::-1])
+  same = draw(jax.random.key(1), images, positives=images)
+  np.testing.assert_array_equal(one, same[0])
+  other = jax.jit(lambda key, images: augmented(pair_of_views("simclr", 8)[1], key, images))
+  np.testing.assert_allclose(two, other(jax.random.fold_in(jax.random.key(1), 1), images[::-1]), atol=1e-6)
+  model = simclr(encoder=convnet.encoder(channels=(4,), strides=(2,)), projector_dims=(4,), blur=False)
+  state = jax.jit(model.init)(jax.random.key(0), {"image": images})
+  loss = jax.jit(model.outputs["training_loss"])
+  alone = loss(state, {"image": images, "positive": images}, jax.random.key(2))
+  assert abs(loss(state, {"image": images, "positive": images[::-1]}, jax.random.key(2)) - alone) > 1e-3
 
 
 def test_a_temperature_of_0_is_refused():
