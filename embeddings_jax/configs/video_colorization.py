@@ -17,7 +17,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config.model = dict(encoder=config.model.encoder.to_dict(), feature_dim=64, hidden_dims=(), num_colors=16,
                       temperature=0.05, block=0, embed_layer="", embed_grid=1)
   config.data.update(dict(window=4, stride=2))
-  config.evals = ("held_out", "propagation")
+  config.evals = ("held_out", "propagation", "segmentation")
   if preset == "demo":
     config.model.encoder.update(dict(channels=(32, 48, 64), strides=(2, 1, 1)))
     config.update(dict(steps=300, batch_size=16))

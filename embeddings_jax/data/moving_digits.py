@@ -35,6 +35,7 @@ class MovingClip(NamedTuple):
     masks: uint8 [frames, size, size], number of the visible object from 1, 0 is the background.
     tracks: float32 [frames, objects, 2], centers (row, column) in pixels, also of hidden objects.
     actions: int32 [frames], the action that leads to the next frame; of the last frame one that is not carried out.
+    kinds: uint8 [objects], 1 for digits and 2 for patches.
     digit: Class of the first object.
   """
 
@@ -42,6 +43,7 @@ class MovingClip(NamedTuple):
   masks: np.ndarray
   tracks: np.ndarray
   actions: np.ndarray
+  kinds: np.ndarray
   digit: int
 
 
@@ -61,12 +63,14 @@ def moving_digits(seed: int, index: int, *, physics: str = "gravity", num_frames
   rng = np.random.default_rng([seed, index, PHYSICS.index(physics)])
   background = _piece(rng, size)
   digits, classes = _digits()
-  shapes = []
+  shapes, kinds = [], np.full(objects, 2, np.uint8)
   for number in range(objects):
     chosen = rng.integers(len(digits))
     if number == 0:
       digit = int(classes[chosen])
-    shapes.append(_colored(rng, digits[chosen], side) if number == 0 or rng.random() < 0.5 else _patch(rng, side))
+    if number == 0 or rng.random() < 0.5:
+      kinds[number] = 1
+    shapes.append(_colored(rng, digits[chosen], side) if kinds[number] == 1 else _patch(rng, side))
   low, high = (side - 1) / 2, size - 1 - (side - 1) / 2
   actions = rng.integers(len(ACTIONS), size=num_frames).astype(np.int32)
   position, velocity = rng.uniform(low, high, (objects, 2)), rng.normal(size=(objects, 2))
@@ -77,7 +81,7 @@ def moving_digits(seed: int, index: int, *, physics: str = "gravity", num_frames
   if physics == "actions":
     tracks[:, 0] = _pushed(position[0], actions, low, high)
   frames, masks = _rendered(background, shapes, tracks, size, side)
-  return MovingClip(frames, masks, tracks.astype(np.float32), actions, digit)
+  return MovingClip(frames, masks, tracks.astype(np.float32), actions, kinds, digit)
 
 
 def _falling(position, velocity, num_frames, low, high):

@@ -38,7 +38,8 @@ class Clips(Sequence):
   Attributes:
     frames: uint8 `[total, height, width, channels]`, all clips one after another.
     starts: int64 `[clips + 1]`, first frame of each clip, and the end.
-    beside: Name -> `[total, ...]`, of each frame: `masks` (0 is the background), `tracks`, `actions`.
+    beside: Name -> `[total, ...]`, of each frame: `masks` (0 is the background), `tracks`, `actions`,
+      and `kinds` of the objects 1, 2, ... of the masks.
   """
 
   def __init__(self, frames: np.ndarray, lengths: Sequence[int], beside: Mapping[str, np.ndarray] | None = None):

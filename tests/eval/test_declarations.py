@@ -211,6 +211,15 @@ def _propagation(perfect):
       None, data, maps=lambda frames: {"last": codes}, top_k=1).items() if key.startswith("radius")}
 
 
+def _segmentation(perfect):
+  masks = np.random.default_rng(14).integers(0, 2, (6, 8, 8)).astype(np.uint8)
+  data = SimpleNamespace(name="made", kind="video", split={}, items=Clips(
+      np.zeros((6, 8, 8, 1), np.uint8), [6], {"masks": masks}))
+  codes = np.eye(2)[masks] if perfect else np.random.default_rng(15).normal(size=(6, 8, 8, 2))
+  return {key: value for key, value in protocols.find("segmentation").function(
+      None, data, maps=lambda frames: {"last": codes}, frames=6).items() if key.startswith("last")}
+
+
 CASES = {
     **{name: lambda perfect, name=name: _of_labels(name, perfect)
        for name in ("clustering", "few_shot", "knn", "linear_probe", "retrieval", "transfer")},
@@ -222,7 +231,7 @@ CASES = {
        for name in ("node_classification", "link_prediction")},
     "topics": _topics, "held_out": _held_out, "finetuning": _finetuning,
     "reconstruction": _reconstruction, "likelihood": _likelihood,
-    "compression": _compression, "propagation": _propagation,
+    "compression": _compression, "propagation": _propagation, "segmentation": _segmentation,
 }
 
 

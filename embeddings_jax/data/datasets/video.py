@@ -27,8 +27,9 @@ def _moving_digits(name: str, place: Place, physics: str) -> Dataset:
     for i in range(number):
       clip = moving_digits(0, i, physics=physics)
       digits.append(int(clip.digit))
-      for field in ("frames", "masks", "tracks", "actions"):
+      for field in ("frames", "masks", "tracks", "actions", "kinds"):
         value = getattr(clip, field)
+        value = np.broadcast_to(value, (NUM_FRAMES, len(value))) if field == "kinds" else value
         if field not in arrays:
           arrays[field] = create_npy(folder / f"{field}.npy", value.dtype, (total, *value.shape[1:]))
         arrays[field][i * NUM_FRAMES:(i + 1) * NUM_FRAMES] = value
@@ -37,7 +38,7 @@ def _moving_digits(name: str, place: Place, physics: str) -> Dataset:
     (folder / "digits.json").write_text(json.dumps(digits))
 
   path = cached(place.cache_dir / f"moving-digits-{key[:32]}", build)
-  fields = ("frames", "masks", "tracks", *(["actions"] if physics == "actions" else []))
+  fields = ("frames", "masks", "tracks", "kinds", *(["actions"] if physics == "actions" else []))
   arrays = {field: np.load(path / f"{field}.npy", mmap_mode="r") for field in fields}
   items = Clips(arrays.pop("frames"), [NUM_FRAMES] * number, arrays)
   labels = {"digit": np.array(json.loads((path / "digits.json").read_text()))}
