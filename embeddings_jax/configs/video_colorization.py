@@ -22,7 +22,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.model.encoder.update(dict(channels=(32, 48, 64), strides=(2, 1, 1)))
     config.update(dict(steps=300, batch_size=16))
   elif preset == "tiny":
-    config.model.update(dict(feature_dim=8, num_colors=4, block=5))
+    config.model.update(dict(feature_dim=8, num_colors=2, temperature=0.5, block=5))
     config.data.update(dict(window=3, max_clips=16))
   elif preset == "small":
     config.model.encoder.update(dict(channels=(32, 48, 64), strides=(2, 1, 1)))

@@ -42,7 +42,7 @@ def propagation(
     context: int = 7,
     top_k: int = 5,
     temperature: float = 0.1,
-    max_clips: int = 32,
+    max_clips: int = 24,
 ) -> dict[str, float]:
   """J and F of masks that are carried through clips.
 
@@ -99,50 +99,47 @@ def propagation(
 
 def _measured(masks, tracks, carried, grid) -> dict[str, list[float]]:
   """J and F of each object, and of each point and frame whether it is close; `carried` None: nothing moves."""
+  shape = np.array(masks.shape[1:])
   objects = [i for i in np.unique(masks[0]) if i]
-  guesses = _carried(masks[0], carried, grid) if carried else [masks[0]] * len(masks)
+  points, visible = np.zeros(0, int), None
+  if tracks is not None:
+    places = np.clip(np.rint(tracks).astype(int), 0, shape - 1)
+    visible = masks[np.arange(len(masks))[:, None], places[..., 0], places[..., 1]] == 1 + np.arange(tracks.shape[1])
+    points = np.flatnonzero(visible[0])
+  guesses = [masks[0]] * len(masks)
+  where = np.zeros((len(masks), 0, 2)) if tracks is None else tracks[:, points]
+  found = np.broadcast_to(where[0], where.shape)
+  if carried:  # Masks and points together: finding the places that are copied from is what takes time.
+    numbers, labels = mask_labels(masks[0], grid)
+    cells = np.clip(((where[0] + 0.5) * grid / shape).astype(int), 0, np.array(grid) - 1)
+    spots = np.zeros((*grid, len(points)), np.float32)
+    spots[cells[:, 0], cells[:, 1], np.arange(len(points))] = 1
+    soft = carried(np.concatenate([labels, spots], -1))
+    guesses = [numbers[winner(each[..., :len(numbers)], masks.shape[1:])] for each in soft]
+    best = np.stack([each[..., len(numbers):].reshape(-1, len(points)).argmax(0) for each in soft])
+    found = (np.stack(np.divmod(best, grid[1]), -1) + 0.5) * shape / grid - 0.5
   inner = range(1, len(masks) - 1)  # DAVIS leaves out the first frame and the last.
   result = {"j": [float(np.mean([region(guesses[t] == i, masks[t] == i) for t in inner])) for i in objects],
             "f": [float(np.mean([boundary(guesses[t] == i, masks[t] == i) for t in inner])) for i in objects]}
-  if tracks is not None:
-    result["pck"] = _close(masks, tracks, carried, grid, inner)
+  if len(points):
+    near = np.linalg.norm(found - where, axis=-1) <= CLOSE * shape.max()
+    result["pck"] = near[1:-1][visible[1:-1, points]].astype(float).tolist()
   return result
 
 
-def _close(masks, tracks, carried, grid, inner) -> list[float]:
-  shape = np.array(masks.shape[1:])
-  places = np.clip(np.rint(tracks).astype(int), 0, shape - 1)
-  visible = masks[np.arange(len(masks))[:, None], places[..., 0], places[..., 1]] == 1 + np.arange(tracks.shape[1])
-  points = np.flatnonzero(visible[0])
-  if not len(points):
-    return []
-  scale = shape / grid
-  where = tracks[:, points]
-  if carried:
-    labels = np.zeros((*grid, len(points)), np.float32)
-    cells = np.clip(((where[0] + 0.5) / scale).astype(int), 0, np.array(grid) - 1)
-    labels[cells[:, 0], cells[:, 1], np.arange(len(points))] = 1
-    best = np.stack([soft.reshape(-1, len(points)).argmax(0) for soft in carried(labels)])
-    guesses = (np.stack(np.divmod(best, grid[1]), -1) + 0.5) * scale - 0.5
-  else:
-    guesses = np.broadcast_to(where[0], where.shape)
-  near = np.linalg.norm(guesses - where, axis=-1) <= CLOSE * shape.max()
-  return [float(near[t, n]) for t in inner for n, point in enumerate(points) if visible[t, point]]
+def mask_labels(mask: np.ndarray, grid: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the objects of a mask, from the background 0, and the labels of the places of a grid, [h, w, objects]."""
+  numbers = np.unique(np.append(mask, 0))
+  labels = (mask[..., None] == numbers).astype(np.float32)
+  return numbers, labels[nearest(mask.shape[0], grid[0])[:, None], nearest(mask.shape[1], grid[1])]
 
 
 def carried_masks(features: np.ndarray, mask: np.ndarray, *, radius: int = 12, context: int = 7, top_k: int = 5,
                   temperature: float = 0.1) -> list[np.ndarray]:
   """Returns the masks of all frames, [height, width], from features [frames, h, w, dim] and the mask of the first."""
-  step = lambda labels: propagated(features, labels, radius=radius, context=context, top_k=top_k,
-                                   temperature=temperature)
-  return _carried(np.asarray(mask), step, features.shape[1:3])
-
-
-def _carried(mask, carried, grid) -> list[np.ndarray]:
-  numbers = np.unique(np.append(mask, 0))
-  labels = (mask[..., None] == numbers).astype(np.float32)
-  labels = labels[nearest(mask.shape[0], grid[0])[:, None], nearest(mask.shape[1], grid[1])]
-  return [numbers[winner(soft, mask.shape)] for soft in carried(labels)]
+  numbers, labels = mask_labels(np.asarray(mask), features.shape[1:3])
+  found = propagated(features, labels, radius=radius, context=context, top_k=top_k, temperature=temperature)
+  return [numbers[winner(soft, mask.shape)] for soft in found]
 
 
 def propagated(features: np.ndarray, labels: np.ndarray, *, radius: int, context: int, top_k: int,
