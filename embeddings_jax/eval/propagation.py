@@ -222,14 +222,13 @@ def boundary(guess: np.ndarray, truth: np.ndarray) -> float:
   from scipy import ndimage
 
   reach = math.ceil(BOUNDARY * np.linalg.norm(truth.shape))
-  away = np.arange(-reach, reach + 1)
-  disk = away[:, None] ** 2 + away ** 2 <= reach**2
+  near = lambda outlined: ndimage.distance_transform_edt(~outlined) <= reach
   of_guess, of_truth = outline(guess), outline(truth)
   num_guess, num_truth = of_guess.sum(), of_truth.sum()
   if not num_guess or not num_truth:
     return float(num_guess == num_truth)
-  precision = (of_guess & ndimage.binary_dilation(of_truth, disk)).sum() / num_guess
-  recall = (of_truth & ndimage.binary_dilation(of_guess, disk)).sum() / num_truth
+  precision = (of_guess & near(of_truth)).sum() / num_guess
+  recall = (of_truth & near(of_guess)).sum() / num_truth
   return float(2 * precision * recall / (precision + recall)) if precision + recall else 0.0
 
 
