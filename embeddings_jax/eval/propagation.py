@@ -116,7 +116,7 @@ def _measured(masks, tracks, carried, grid) -> dict[str, list[float]]:
     spots[cells[:, 0], cells[:, 1], np.arange(len(points))] = 1
     soft = carried(np.concatenate([labels, spots], -1))
     guesses = [numbers[winner(each[..., :len(numbers)], masks.shape[1:])] for each in soft]
-    best = np.stack([each[..., len(numbers):].reshape(-1, len(points)).argmax(0) for each in soft])
+    best = np.stack([each[..., len(numbers):].reshape(math.prod(grid), -1).argmax(0) for each in soft])
     found = (np.stack(np.divmod(best, grid[1]), -1) + 0.5) * shape / grid - 0.5
   inner = range(1, len(masks) - 1)  # DAVIS leaves out the first frame and the last.
   result = {"j": [float(np.mean([region(guesses[t] == i, masks[t] == i) for t in inner])) for i in objects],

@@ -67,6 +67,9 @@ def test_points_are_followed_where_they_are_visible():
     features[t, 9:13, 11 - t:15 - t, :8] = codes[1]
   maps = lambda frames: {"last": features}
   assert propagation(None, dataset, maps=maps, top_k=1)[f"{NAME.replace('top5', 'top1')}/pck"] == 1
+  hidden = dataset._replace(items=Clips(dataset.items.frames, [6], {
+      "masks": dataset.items.beside["masks"], "tracks": np.zeros((6, 2, 2), np.float32)}))
+  assert not [key for key in propagation(None, hidden, maps=maps) if key.endswith("pck")]
   still = propagation(None, dataset, maps=maps)[f"first_mask/{NAME}/pck"]
   assert still == 1 / 4  # Within 1.6 pixels in frame 1 of frames 1 ... 4.
 
