@@ -64,7 +64,6 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Shaped
 
-from embeddings_jax.errors import check_choice
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.conv import StridedConv, num_frames, receptive_field
 from embeddings_jax.nets.patches import PatchEncoder, image_patches
@@ -364,7 +363,8 @@ def _trunk(inputs, channels, kernel_sizes, strides, context_dim, embedding_dim, 
   """Checked arguments of `Encoder`."""
   if inputs not in INPUTS:
     raise InputError(f"inputs={inputs!r}: must be one of {', '.join(INPUTS)}")
-  check_choice("direction", direction, DIRECTIONS)
+  if direction not in DIRECTIONS:
+    raise InputError(f"direction={direction!r}: must be one of {', '.join(DIRECTIONS)}")
   receptive_field(kernel_sizes, strides)
   channels = (channels,) * len(strides) if isinstance(channels, int) else tuple(channels)
   if len(channels) != len(strides):

@@ -114,7 +114,7 @@ def test_backwards_is_forwards_on_reversed_signals():
   assert abs(loss - models[0].outputs["loss"](state, batch)) > 1e-4
   np.testing.assert_allclose(models[1].embed(state, batch), models[0].embed(state, batch | {"signal": reverse}),
                              rtol=1e-4, atol=1e-5)
-  with pytest.raises(InputError, match="direction=.*back"):
+  with pytest.raises(InputError, match="direction=.back.: must be one of forward, backward"):
     cpc(direction="back", **hyper)
 
 
