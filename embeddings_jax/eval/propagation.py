@@ -16,7 +16,8 @@ all frames but the first and the last:
 `pck` is the share of visible points (`tracks`) that are carried to within a tenth of the longer side. Clips are those
 of the test split, the first `max_clips` of them. As the figures depend on all of it, the metric's name says the
 neighborhood, the context, top-k, the temperature, the size of the frames, the layer and the size of its map. Beside
-it, `first_mask/...` leaves the first mask where it is, and `pixels/...` takes the pixels of a place for its features.
+it, `first_mask/...` leaves the first mask where it is, and `pixels/...` takes the pixels of a place for its features,
+`gray_pixels/...` without their color.
 
 ViT-S/16 of DINO has a J&F of 61.8 on DAVIS 2017, ViT-B/8 71.4, in frames of 480 pixels.
 """
@@ -26,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from embeddings_jax.ops.augment import LUMA
 from embeddings_jax.types import InputError, Metric, Protocol
 
 BOUNDARY = 0.008  # Of the diagonal.
@@ -58,7 +60,7 @@ def propagation(
     max_clips: Number of clips.
 
   Returns:
-    `{name}/{split}/` `j`, `f`, `jf` and perhaps `pck`, and the same of `first_mask` and `pixels`.
+    `{name}/{split}/` `j`, `f`, `jf` and perhaps `pck`, and the same of the baselines.
   """
   del embed
   clips = dataset.items
@@ -82,7 +84,9 @@ def propagation(
     name = (f"radius{radius}-context{context}-top{top_k}-t{temperature:g}-{frames.shape[1]}x{frames.shape[2]}-"
             f"{chosen_layer}-{grid[0]}x{grid[1]}")
     tracks = np.asarray(clips.of("tracks", i)) if "tracks" in clips.beside else None
-    for prefix, given in (("", features), ("pixels/", pixel_features(frames, *grid)), ("first_mask/", None)):
+    gray = (frames @ np.array(LUMA, np.float32)[:, None]) if frames.shape[3] == 3 else frames
+    for prefix, given in (("", features), ("pixels/", pixel_features(frames, *grid)), ("first_mask/", None),
+                          ("gray_pixels/", pixel_features(gray, *grid))):
       carried = None if given is None else lambda labels, given=given: propagated(given, labels, **options)
       totals.setdefault(prefix + name, []).append(_measured(masks, tracks, carried, grid))
   if not totals:
