@@ -5,6 +5,7 @@ Presets: `demo` digits at random places of 12 x 12 pixels, two minutes on two co
 CIFAR-10 as JPEG, 10 passes by a ResNet-8 of width 32 on views of 16 x 16 pixels, some 20 minutes on two cores;
 `paper` a ResNet-18 with the paper's recipe for CIFAR-10 (appendix B.9), 200 passes, 6 minutes on an H200
 (convolutions of bfloat16, which take half the time of float32).
+Two frames of one clip for the two views: `--config.pipeline=frame_pairs --config.data.name=moving-digits|VIDEOS`.
 The network of `small`: on two cores a stage of 2 x 2 places costs as much as one of 16 x 16, so it has three stages;
 a wider or deeper one sees too few images in that time. Images are shrunk to the views' size to be embedded.
 Expected: small, kNN .582 (k = 200: .547), linear probe .594; the best of three such untrained .384 (.373) and .379,

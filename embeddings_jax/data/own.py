@@ -43,8 +43,10 @@ _UNREAD = {
     **dict.fromkeys(("xls", "xlsx", "ods", "h5", "hdf5", "mat", "pkl", "pickle", "pt", "pth", "safetensors",
                      "joblib"), "write its numbers as .csv or .npy"),
     **dict.fromkeys(("zip", "tar", "tgz", "tbz2", "txz", "7z", "rar"), "unpack it and give the folder"),
-    **dict.fromkeys(("mp3", "flac", "ogg", "opus", "m4a", "aac", "wma", "aif", "aiff", "mp4", "mkv", "avi", "webm"),
+    **dict.fromkeys(("mp3", "flac", "ogg", "opus", "m4a", "aac", "wma", "aif", "aiff"),
                     "convert its sound to 16 bit PCM .wav"),
+    **dict.fromkeys(("mp4", "mkv", "avi", "webm", "mov"),
+                    "models of video read it, as order_verification; or convert its sound to 16 bit PCM .wav"),
     **dict.fromkeys(("heic", "heif", "avif", "jxl", "jp2", "svg", "psd", "ico"), "convert it to .png or .jpg"),
 }
 # Beginnings of such formats, whatever the file is called.

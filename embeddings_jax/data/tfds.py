@@ -48,7 +48,7 @@ def load_tfds(
   match = re.fullmatch(r"tfds:([\w/.-]+)(?::(.+))?", name)
   if not match:
     raise InputError(f"data={name}: should read tfds:<name>[/config][:split]")
-  builder = _builder(name, match[1], data_dir)
+  builder = open_builder(name, match[1], data_dir)
   splits = [match[2]] if match[2] else [part for part in ("train", "test") if part in builder.info.splits]
   if not splits:
     raise InputError(f"data={name}: no split train; name one of {', '.join(builder.info.splits)}: {name}:<split>")
@@ -57,7 +57,7 @@ def load_tfds(
     dataset = _text_dataset(name, builder, splits, *texts)
     return dataset if len(splits) > 1 else dataset._replace(split={})
   kind, feature = _content(name, builder.info.features)
-  parts = {split: _reader(name, builder, split) for split in splits}
+  parts = {split: open_reader(name, builder, split) for split in splits}
   label_names = [k for k, v in _features(builder.info.features) if type(v).__name__ == "ClassLabel"]
   # TFDS does not say what its files' content is, but a version of a set never changes.
   key = digest("tfds", VERSION, builder.info.full_name, int(builder.info.dataset_size), splits, kind, feature,
@@ -142,7 +142,7 @@ def load_tfds_task(name: str, *, data_dir: str | os.PathLike | None = None) -> D
     InputError: as `load_tfds`; or features of none of these kinds.
   """
   path = name.removeprefix("tfds:")
-  builder = _builder(name, path, data_dir)
+  builder = open_builder(name, path, data_dir)
   features = dict(_features(builder.info.features))
   names = {key.lower(): key for key in features}
   texts = _texts(features)
@@ -199,7 +199,7 @@ def _text_dataset(name: str, builder: Any, splits: Sequence[str], kind: str, lab
                   convert: Callable[[Mapping[str, Any], str], Example]) -> Dataset:
   parts = {}
   for split in splits:
-    reader = _reader(name, builder, split)
+    reader = open_reader(name, builder, split)
     examples = [convert(reader[i], f"{name}:{split}: example {i}") for i in range(len(reader))]
     parts[split] = [example for example in examples if example.target is not None or not labeled]
   key = digest("tfds task", VERSION, builder.info.full_name, int(builder.info.dataset_size), kind,
@@ -211,7 +211,7 @@ def _decoded(value: Any) -> str:
   return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def _builder(name: str, path: str, data_dir: str | os.PathLike | None) -> Any:
+def open_builder(name: str, path: str, data_dir: str | os.PathLike | None) -> Any:
   import tensorflow_datasets as tfds
 
   ours = data_dir or os.environ.get("EMBEDDINGS_DATA")
@@ -229,7 +229,7 @@ def _builder(name: str, path: str, data_dir: str | os.PathLike | None) -> Any:
       f"embeddings_jax[tensorflow]) by tfds.builder('{path}', file_format='array_record').download_and_prepare()")
 
 
-def _reader(name: str, builder: Any, split: str) -> Any:
+def open_reader(name: str, builder: Any, split: str) -> Any:
   try:
     return builder.as_data_source(split)
   except NotImplementedError as e:

@@ -122,11 +122,14 @@ def pair_of_views(
 
 
 def two_views(
-    rng: Array, images: Shaped[Array, "batch height width channels"], name: str, size: int = 0, **options: Any,
+    rng: Array, images: Shaped[Array, "batch height width channels"], name: str, size: int = 0,
+    positives: Shaped[Array, "batch height width channels"] | None = None, **options: Any,
 ) -> list[Float[Array, "batch size size channels"]]:
-  """Two views of each image, float32, by `pair_of_views`, whose `options` are given; 0: as high as the images."""
+  """Two views of each image, float32, by `pair_of_views`, whose `options` are given; 0: as high as the images. With
+  `positives` the second view is one of these, as of another frame of the same clip."""
   ops = pair_of_views(name, size or images.shape[1], **options)
-  return [augmented(op, jax.random.fold_in(rng, i), images) for i, op in enumerate(ops)]
+  pair = images, images if positives is None else positives
+  return [augmented(op, jax.random.fold_in(rng, i), seen) for i, (op, seen) in enumerate(zip(ops, pair))]
 
 
 def _tenth(size: int) -> int:

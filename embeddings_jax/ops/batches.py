@@ -13,6 +13,8 @@ from embeddings_jax.types import OUTPUTS, Array, Batch, InputError, Model
 FORMS = {
     "image": ({4: "[n, height, width, channels]"}, (jnp.uint8, jnp.floating), "uint8 from 0 to 255, or floats from 0 "
               "to 1,"),
+    "clip": ({5: "[n, frames, height, width, channels]"}, (jnp.uint8, jnp.floating), "uint8 from 0 to 255, or floats "
+             "from 0 to 1,"),
     "x": ({2: "[n, num_features]"}, (jnp.floating, jnp.integer), "numbers"),
     "tokens": ({2: "[n, length]", 3: "[n, texts, length]"}, (jnp.integer,), "integers, ids and -1 for padding,"),
     "segments": ({2: "[n, length]", 3: "[n, texts, length]"}, (jnp.integer,), "integers"),

@@ -99,6 +99,26 @@ def _decode(subject: Any) -> Mapping[str, Any] | None:
   return {"decode": decode}
 
 
+def _maps(subject: Any) -> Mapping[str, Any] | None:
+  """Returns `maps`, frames -> feature maps [n, h, w, dim] of all layers by name, of models of images or clips."""
+  if "layers" not in _outputs(subject) or not hasattr(subject.encoder, "shape"):
+    return None
+  layers = jax.jit(subject.model.outputs["layers"])
+  encode = getattr(subject.encoder, "encode_frames", subject.encoder.encode)
+
+  def maps(frames: np.ndarray) -> dict[str, np.ndarray]:
+    pieces = []
+    for first in range(0, len(frames), PREDICTED_AT_ONCE):
+      piece = frames[first:first + PREDICTED_AT_ONCE]
+      padded = np.pad(piece, [(0, -len(piece) % 8)] + [(0, 0)] * 3)  # Few lengths of clips are few programs.
+      found = jax.tree.map(np.asarray, layers(subject.state, encode(padded)))
+      pieces.append({name: value.reshape(len(padded), *value.shape[-3:])[:len(piece)]
+                     for name, value in found.items()})
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+  return {"maps": maps}
+
+
 def _held_out(subject: Any) -> Mapping[str, Any]:
   return {"encode": subject.encoder.encode, "source": (subject.splits or {}).get("validation")}
 
@@ -113,6 +133,7 @@ NEEDS = {
     "reconstruct": Need("a model that reconstructs its inputs", _reconstruct),
     "likelihood": Need("a model with a bound on the likelihood, as vae", _likelihood),
     "decode": Need("a model that decodes codes, as autoencoder", _decode),
+    "maps": Need("a model with feature maps of frames, as video_colorization", _maps),
     "hidden": Need("a model with layers of tokens, as bert", _hidden),
     "untrained": Need("a model with layers of tokens, as bert", _untrained),
 }

@@ -58,7 +58,7 @@ def test_available_says_where(tmp_path, monkeypatch):
   assert set(where) == set(entries())
   assert where["iris"] == "embedded" and where["galaxies"] == str(tmp_path)
   assert where["faithful"] == "missing: small-numeric/faithful.csv"
-  kinds = ("rows", "images", "text", "audio", "pairs", "triples", "questions", "words", "graph")
+  kinds = ("rows", "images", "video", "text", "audio", "pairs", "triples", "questions", "words", "graph")
   assert all(line.kind in kinds and line.license for line in available())
 
 

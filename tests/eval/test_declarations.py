@@ -12,6 +12,7 @@ from embeddings_jax.data.dataset import as_dataset
 from embeddings_jax.data.encoders.bags import BagEncoder
 from embeddings_jax.data.graphs import read
 from embeddings_jax.data.sources import array_source
+from embeddings_jax.data.video import Clips
 from embeddings_jax.data.words import Vocabulary
 from embeddings_jax.eval import probing, text_classification
 
@@ -116,7 +117,8 @@ def _topics(perfect):
 def _held_out(perfect):
   loss, right = (1.0, 4.0) if perfect else (8.0, 1.0)
   source = array_source({"tokens": np.array([[1, 2, 3]] * 4, np.int32)}, 2, order="sequential", remainder="pad")
-  values = {"loss": loss, "masked_loss": loss, "accuracy": right, "masked_accuracy": right, "next_share": 1.0}
+  values = {"loss": loss, "masked_loss": loss, "accuracy": right, "masked_accuracy": right, "next_share": 1.0,
+            "forward_mse": loss, "shuffled_mse": loss}
   measure = lambda batch: {name: jnp.array([value, 4.0]) for name, value in values.items()}
   return protocols.find("held_out").function(None, None, measure=measure, source=source,
                                              counts=np.array([0, 5, 3, 2]))
@@ -195,6 +197,29 @@ def _compression(perfect):
       embed, data, decode=decode if perfect else noise).items() if "pca" not in key and "jpeg" not in key}
 
 
+def _propagation(perfect):
+  """A square that moves by its width; features tell its four pixels from each other and the rest, or nothing."""
+  masks = np.zeros((4, 8, 8), np.uint8)
+  for t in range(4):
+    masks[t, 2:4, 2 * t:2 * t + 2] = 1
+  tracks = np.array([[[2.5, 2 * t + 0.5]] for t in range(4)])
+  data = SimpleNamespace(name="made", kind="video", split={}, items=Clips(
+      masks[..., None], [4], {"masks": masks, "tracks": tracks}))
+  places = np.arange(8) % 2 + 2 * (np.arange(8)[:, None] % 2)
+  codes = np.eye(5)[masks * (1 + places)] if perfect else np.random.default_rng(13).normal(size=(4, 8, 8, 2))
+  return {key: value for key, value in protocols.find("propagation").function(
+      None, data, maps=lambda frames: {"last": codes}, top_k=1).items() if key.startswith("radius")}
+
+
+def _segmentation(perfect):
+  masks = np.random.default_rng(14).integers(0, 2, (6, 8, 8)).astype(np.uint8)
+  data = SimpleNamespace(name="made", kind="video", split={}, items=Clips(
+      np.zeros((6, 8, 8, 1), np.uint8), [6], {"masks": masks}))
+  codes = np.eye(2)[masks] if perfect else np.random.default_rng(15).normal(size=(6, 8, 8, 2))
+  return {key: value for key, value in protocols.find("segmentation").function(
+      None, data, maps=lambda frames: {"last": codes}, frames=6).items() if key.startswith("last")}
+
+
 CASES = {
     **{name: lambda perfect, name=name: _of_labels(name, perfect)
        for name in ("clustering", "few_shot", "knn", "linear_probe", "retrieval", "transfer")},
@@ -206,7 +231,7 @@ CASES = {
        for name in ("node_classification", "link_prediction")},
     "topics": _topics, "held_out": _held_out, "finetuning": _finetuning,
     "reconstruction": _reconstruction, "likelihood": _likelihood,
-    "compression": _compression,
+    "compression": _compression, "propagation": _propagation, "segmentation": _segmentation,
 }
 
 

@@ -39,6 +39,9 @@ Where signals are padded there is `length`, their valid elements; tokens are -1 
 that are not there have none. For negatives of one group there is `group`, int32 [batch]; of images a group is the
 image. Samples are scaled by 2^-15, pixels to -1 ... 1.
 
+With `direction="backward"` the past is predicted from the present: codes are read in reverse (those of padding stay
+behind), so that c_t sums up z_t and what follows it, and k counts places back.
+
 Images (section 3.2): patches of `patch_size` pixels overlap by half, 7 x 7 of them where that is a quarter of the
 image. Rows below are predicted from rows above: the GRU runs down each column and sees with a patch its left and
 its right neighbor, so that c of a row knows a triangle of the rows above it, and nothing of those below.
@@ -59,7 +62,7 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.conv import StridedConv, num_frames, receptive_field
@@ -71,10 +74,12 @@ from embeddings_jax.types import Batch, Fact, InputError, Model
 
 # Kinds of input -> the array of the batch.
 INPUTS = {"waveform": "signal", "bytes": "signal", "images": "image", "sentences": "tokens"}
+DIRECTIONS = ("forward", "backward")
 
 
 class Encoder(nn.Module):
-  """The trunk: `x -> (frames [sequences, time, channels], context [sequences, time, context_dim])`."""
+  """The trunk: `x -> (frames [sequences, time, channels], context [sequences, time, context_dim])`, both in reverse
+  where the direction is `backward`; `count` [sequences] are the frames that are no padding, by default all."""
 
   inputs: str
   channels: Sequence[int]
@@ -86,6 +91,7 @@ class Encoder(nn.Module):
   patch_size: int
   norm: bool
   dtype: DTypeLike
+  direction: str = "forward"
 
   def setup(self):
     layers = self.channels, self.kernel_sizes, self.strides, self.norm, self.dtype
@@ -99,8 +105,10 @@ class Encoder(nn.Module):
       self.conv = PatchEncoder(*layers) if self.inputs == "images" else StridedConv(*layers)
     self.gru = GRU(self.context_dim, self.dtype)
 
-  def __call__(self, x):
+  def __call__(self, x, count=None):
     frames = self.frames(x)
+    if self.direction == "backward":
+      frames = in_reverse(frames, count)
     if self.inputs != "images":
       return frames, self.gru(frames)
     batch, columns = frames.shape[0], frames.shape[2]
@@ -150,8 +158,10 @@ class Encoder(nn.Module):
       codes = codes.reshape(len(codes), -1, codes.shape[-1])
       return codes, jnp.ones(codes.shape[:2], bool)
     lengths = _lengths(batch)
-    context = self(self._silenced(batch))[1]
     count = jnp.maximum(num_frames(lengths, self.kernel_sizes, self.strides), 1)
+    context = self(self._silenced(batch), count)[1]
+    if self.direction == "backward":
+      context = in_reverse(context, count)
     return context, jnp.arange(context.shape[1]) < count[:, None]
 
   def features(self, batch: Mapping[str, Any], deterministic: bool = True) -> Float[Array, "batch time dim"]:
@@ -186,8 +196,8 @@ class _Cpc(nn.Module):
     shape = (self.num_predictions, self.trunk["context_dim"], self.trunk["channels"][-1])
     self.predictor = self.param("predictor", nn.initializers.lecun_normal(batch_axis=0), shape)
 
-  def __call__(self, x):
-    frames, context = self.encoder(x)
+  def __call__(self, x, count=None):
+    frames, context = self.encoder(x, count)
     context, kernels = context.astype(frames.dtype), self.predictor.astype(frames.dtype)
     # One product per step: slices of a joint one would be padded and summed in the backward pass.
     return frames, [context[:, :-k] @ kernel for k, kernel in enumerate(kernels, 1)]
@@ -211,10 +221,11 @@ def encoder(
     patch_size: int = 8,
     norm: bool = True,
     dtype: str = "float32",
+    direction: str = "forward",
 ) -> Encoder:
   """The network whose parameters lie under `params/encoder`."""
   return Encoder(**_trunk(inputs, channels, kernel_sizes, strides, context_dim, embedding_dim, vocab_size, patch_size,
-                          norm, dtype))
+                          norm, dtype, direction))
 
 
 @takes(signal=2, tokens=(2, 3), image=4)
@@ -233,6 +244,7 @@ def cpc(
     patch_size: int = 8,
     norm: bool = True,
     dtype: str = "float32",
+    direction: str = "forward",
     optimizer: optax.GradientTransformation | None = None,
     accumulate: int = 1,
     ema_decay: float | None = None,
@@ -252,17 +264,25 @@ def cpc(
     patch_size: Side of the patches of images; neighbors overlap by half.
     norm: LayerNorm after every convolution.
     dtype: Data type of the computation (`float32` or `bfloat16`); parameters and loss are float32.
+    direction: `forward`, the future from what was; or `backward`, the past from what follows.
     optimizer: by default the paper's Adam with a rate of 2e-4.
     accumulate, ema_decay: as for `gradient_model`.
   """
   trunk = _trunk(inputs, channels, kernel_sizes, strides, context_dim, embedding_dim, vocab_size, patch_size, norm,
-                 dtype)
+                 dtype, direction)
   if negatives not in NEGATIVES:
     raise InputError(f"negatives={negatives!r}: must be one of {', '.join(NEGATIVES)}")
   network, name = _Cpc(trunk, num_predictions), INPUTS[inputs]
 
   def init_params(rng, batch):
     return network.init(rng, batch[name])["params"], {}
+
+  def frame_count(batch: Batch) -> Array | None:
+    """Frames of each sequence that are no padding, where it matters where they end."""
+    if direction == "forward" or inputs == "images":
+      return None
+    return ((batch["tokens"] >= 0).any(-1).sum(1) if inputs == "sentences" else
+            num_frames(_lengths(batch), kernel_sizes, strides))
 
   def frame_mask(batch: Batch, shape: tuple[int, int]) -> Float[Array, "sequences frames"]:
     """1 for frames that see valid elements only, of rows that are no padding."""
@@ -278,7 +298,7 @@ def cpc(
 
   def contrasts(params, batch):
     """One `Contrast` per prediction step."""
-    frames, predictions = network.apply({"params": params}, batch[name])
+    frames, predictions = network.apply({"params": params}, batch[name], frame_count(batch))
     num_sequences, num_times = frames.shape[:2]
     if num_times <= num_predictions:
       what = {"images": "rows of patches", "sentences": "sentences"}.get(inputs, "frames")
@@ -322,6 +342,16 @@ def cpc(
                         accumulate=accumulate, ema_decay=ema_decay, outputs=outputs)
 
 
+def in_reverse(x: Shaped[Array, "sequences time ..."], count: Array | None = None) -> Shaped[
+    Array, "sequences time ..."]:
+  """Returns the first `count` [sequences] places of each sequence in reverse, and the others as they are."""
+  if count is None:
+    return x[:, ::-1]
+  time = jnp.arange(x.shape[1])
+  place = jnp.where(time < count[:, None], count[:, None] - 1 - time, time)
+  return jnp.take_along_axis(x, place.reshape(*place.shape, *[1] * (x.ndim - 2)), 1)
+
+
 def _lengths(batch):
   """Elements of each signal that are no padding."""
   num_rows, length = batch["signal"].shape
@@ -329,10 +359,12 @@ def _lengths(batch):
 
 
 def _trunk(inputs, channels, kernel_sizes, strides, context_dim, embedding_dim, vocab_size, patch_size, norm,
-           dtype) -> dict:
+           dtype, direction) -> dict:
   """Checked arguments of `Encoder`."""
   if inputs not in INPUTS:
     raise InputError(f"inputs={inputs!r}: must be one of {', '.join(INPUTS)}")
+  if direction not in DIRECTIONS:
+    raise InputError(f"direction={direction!r}: must be one of {', '.join(DIRECTIONS)}")
   receptive_field(kernel_sizes, strides)
   channels = (channels,) * len(strides) if isinstance(channels, int) else tuple(channels)
   if len(channels) != len(strides):
@@ -344,4 +376,4 @@ def _trunk(inputs, channels, kernel_sizes, strides, context_dim, embedding_dim, 
     raise InputError(f"patch_size={patch_size}: must be at least 1")
   return dict(inputs=inputs, channels=channels, kernel_sizes=tuple(kernel_sizes), strides=tuple(strides),
               context_dim=context_dim, embedding_dim=embedding_dim, vocab_size=vocab_size, patch_size=patch_size,
-              norm=norm, dtype=jnp.dtype(dtype))
+              norm=norm, dtype=jnp.dtype(dtype), direction=direction)

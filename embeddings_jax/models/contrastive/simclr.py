@@ -11,6 +11,9 @@ of a batch (equation 1; `ops/contrastive.py: nt_xent`):
   g, z    projector    [batch, projector_dims[-1]]
   τ       temperature
 
+Where a batch has `positive` beside `image`, as of the pipeline `frame_pairs`, the second view is one of that image:
+another frame of the same clip (Gordon et al. 2020, arXiv:2003.07990).
+
 The encoder's parameters lie under `params/encoder`, its running statistics under `extra/batch_stats/encoder`. Both
 views go through the network in one pass, so BatchNorm sees them together, over the whole mesh. Deviations: the
 optimizer is the config's (the paper's is LARS); crops are of images as they are stored.
@@ -75,7 +78,7 @@ def simclr(
 
   def loss_fn(params, extra, batch, rng):
     images, mask = batch["image"], row_mask(batch)
-    views = draw(rng, images)
+    views = draw(rng, images, positives=batch.get("positive"))
     # The views of an image lie side by side, so that a sharded batch stays where it is.
     both = lambda pair: jnp.stack(pair, 1).reshape(-1, *pair[0].shape[1:])
     outputs, extra = applied(network, params, extra, {"image": both(views), "mask": both([mask, mask])},

@@ -99,9 +99,38 @@ def test_context_sees_nothing_beyond_its_receptive_field(time):
   assert np.abs(gradient[:, end - 8:end]).max() > 0
 
 
-@pytest.mark.parametrize("inputs", ["waveform", "bytes"])
-def test_padding_counts_for_nothing(inputs):
-  model = _jitted(cpc(inputs=inputs, **SMALL))
+def test_backwards_is_forwards_on_reversed_signals():
+  """With codes of one element each, of any lengths; codes of padding stay behind."""
+  hyper = dict(channels=(8, 12), kernel_sizes=(1, 1), strides=(1, 1), context_dim=16, num_predictions=3)
+  lengths = np.array([30, 21, 17, 30], np.int32)
+  batch = _batch(4, 30) | {"length": lengths}
+  reverse = np.array(batch["signal"])
+  for row, length in zip(reverse, lengths):
+    row[:length] = row[:length][::-1]
+  models = [_jitted(cpc(direction=direction, **hyper)) for direction in ("forward", "backward")]
+  state = models[0].init(jax.random.key(0), batch)
+  loss, other = models[1].outputs["loss"](state, batch), models[0].outputs["loss"](state, batch | {"signal": reverse})
+  np.testing.assert_allclose(loss, other, rtol=1e-5)
+  assert abs(loss - models[0].outputs["loss"](state, batch)) > 1e-4
+  np.testing.assert_allclose(models[1].embed(state, batch), models[0].embed(state, batch | {"signal": reverse}),
+                             rtol=1e-4, atol=1e-5)
+  with pytest.raises(InputError, match="direction=.back.: must be one of forward, backward"):
+    cpc(direction="back", **hyper)
+
+
+def test_a_context_backwards_sees_nothing_of_the_past():
+  network = encoder(channels=(8, 12), kernel_sizes=(6, 4), strides=(4, 2), context_dim=16, direction="backward")
+  signal = jnp.asarray(_batch()["signal"], jnp.float32)
+  params = jax.jit(network.init)(jax.random.key(0), signal)
+  frames = num_frames(120, (6, 4), (4, 2))
+  gradient = jax.jit(jax.grad(lambda x: network.apply(params, x)[1][:, frames - 1 - 5].sum()))(signal)
+  np.testing.assert_array_equal(gradient[:, :8 * 5], 0)
+  assert np.abs(gradient[:, 8 * 5:8 * 6]).max() > 0 and np.abs(gradient[:, -20:]).max() > 0
+
+
+@pytest.mark.parametrize("inputs, direction", [("waveform", "forward"), ("bytes", "forward"), ("bytes", "backward")])
+def test_padding_counts_for_nothing(inputs, direction):
+  model = _jitted(cpc(inputs=inputs, direction=direction, **SMALL))
   batch = _batch(4, 120, inputs)
   state = model.init(jax.random.key(0), batch)
   lengths = np.array([120, 77, 18, 5], np.int32)
