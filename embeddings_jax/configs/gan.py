@@ -1,0 +1,57 @@
+"""Generative adversarial networks (Goodfellow et al. 2014, arXiv:1406.2661; DCGAN: Radford et al. 2016).
+
+Command: `python -m experiments.run --model=gan [--preset=small --data_dir=DIR] [--data=FOLDER]`
+Presets: `demo` a ring of 8 Gaussians in the plane, dense networks, a minute on two cores; `tiny` for tests; `small`
+Fashion-MNIST, small DCGAN networks with spectral normalization and an averaged generator, ten minutes; `paper` DCGAN
+for your own images of 64 x 64 pixels (`--data=`).
+By class: `--config.model.conditional=True --config.data.label=class`. Collapse to see:
+`--config.model.schedule=to_convergence --config.model.loss=minimax`.
+"""
+import ml_collections
+
+
+def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
+  optimizer = dict(name="adam", learning_rate=1e-3, schedule="constant", b1=0.5)
+  config = ml_collections.ConfigDict(dict(
+      model=dict(latent_dim=16, conditional=False, network="dense", generator_widths=(128, 128),
+                 discriminator_widths=(128, 128), generator_norm="none", discriminator_norm="none", kernel_size=5,
+                 loss="non_saturating", penalty="none", penalty_weight=10.0, schedule="alternating",
+                 discriminator_steps=1, convergence_steps=20, augmentation=(), embed_grid=1),
+      pipeline="rows",
+      data=dict(name="ring"),
+      optimizer=dict(generator=optimizer, discriminator=optimizer),
+      steps=6000,
+      batch_size=256,
+      steps_per_dispatch=100,
+      log_every=100,
+      save_every=2000,
+      evals=("generation",),
+      eval_items=0,
+      baselines=False,
+  ))
+  if preset == "tiny":
+    config.update(dict(
+        model=dict(latent_dim=4, conditional=True, network="dcgan", generator_widths=(8, 4),
+                   discriminator_widths=(4, 8), generator_norm="batch", discriminator_norm="batch", kernel_size=4,
+                   discriminator_steps=2, augmentation=("color", "translation", "cutout"), ema_decay=0.9),
+        pipeline="images", steps=20, batch_size=32, steps_per_dispatch=1, log_every=5, save_every=10, evals=(),
+        eval_items=200))
+    config.data.update(dict(name="digits", label="class"))
+  elif preset == "small":
+    config.update(dict(
+        model=dict(latent_dim=64, network="dcgan", generator_widths=(128, 64), discriminator_widths=(64, 128),
+                   generator_norm="batch", discriminator_norm="spectral", kernel_size=4,
+                   augmentation=("translation",), ema_decay=0.999),
+        pipeline="images", steps=8000, batch_size=64, steps_per_dispatch=10, evals=("generation", "linear_probe")))
+    for player in ("generator", "discriminator"):
+      config.optimizer[player].update(dict(learning_rate=4e-4, schedule="linear", end_fraction=0.1))
+    config.data.update(dict(name="fashion-mnist"))
+  elif preset == "paper":
+    config.update(dict(
+        model=dict(latent_dim=100, network="dcgan", generator_widths=(1024, 512, 256, 128),
+                   discriminator_widths=(128, 256, 512, 1024), generator_norm="batch", discriminator_norm="batch"),
+        pipeline="images", steps=100_000, batch_size=128, steps_per_dispatch=1, evals=("generation",)))
+    for player in ("generator", "discriminator"):
+      config.optimizer[player].learning_rate = 2e-4
+    config.data.update(dict(name="", image_size=64, channels=3))
+  return config
