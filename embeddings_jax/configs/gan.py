@@ -11,7 +11,7 @@ import ml_collections
 
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
-  optimizer = dict(name="adam", learning_rate=1e-3, schedule="constant", b1=0.5)
+  optimizer = dict(name="adam", learning_rate=1e-3, schedule="cosine", end_fraction=0.0, b1=0.5)
   config = ml_collections.ConfigDict(dict(
       model=dict(latent_dim=16, conditional=False, network="dense", generator_widths=(128, 128),
                  discriminator_widths=(128, 128), generator_norm="none", discriminator_norm="none", kernel_size=5,
@@ -20,7 +20,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
       pipeline="rows",
       data=dict(name="ring"),
       optimizer=dict(generator=optimizer, discriminator=optimizer),
-      steps=6000,
+      steps=10_000,
       batch_size=256,
       steps_per_dispatch=100,
       log_every=100,
@@ -52,6 +52,6 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
                    discriminator_widths=(128, 256, 512, 1024), generator_norm="batch", discriminator_norm="batch"),
         pipeline="images", steps=100_000, batch_size=128, steps_per_dispatch=1, evals=("generation",)))
     for player in ("generator", "discriminator"):
-      config.optimizer[player].learning_rate = 2e-4
+      config.optimizer[player].update(dict(learning_rate=2e-4, schedule="constant"))
     config.data.update(dict(name="", image_size=64, channels=3))
   return config

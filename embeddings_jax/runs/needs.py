@@ -100,6 +100,14 @@ def _decode(subject: Any) -> Mapping[str, Any] | None:
   return {"decode": decode}
 
 
+def _generate(subject: Any) -> Mapping[str, Any] | None:
+  """Returns `generators` by their sources, `encode` and `cache_dir`."""
+  from embeddings_jax.runs.generators import generators
+
+  found = generators(subject)
+  return {"generators": found, "encode": subject.encoder.encode, "cache_dir": subject.cache_dir} if found else None
+
+
 def _held_out(subject: Any) -> Mapping[str, Any]:
   return {"encode": subject.encoder.encode, "source": (subject.splits or {}).get("validation")}
 
@@ -114,6 +122,7 @@ NEEDS = {
     "reconstruct": Need("a model that reconstructs its inputs", _reconstruct),
     "likelihood": Need("a model with a bound on the likelihood, as vae", _likelihood),
     "decode": Need("a model that decodes codes, as autoencoder", _decode),
+    "generate": Need("a model that draws samples or decodes codes, as gan", _generate),
     "hidden": Need("a model with layers of tokens, as bert", _hidden),
     "untrained": Need("a model with layers of tokens, as bert", _untrained),
 }

@@ -195,6 +195,15 @@ def _compression(perfect):
       embed, data, decode=decode if perfect else noise).items() if "pca" not in key and "jpeg" not in key}
 
 
+def _generation(perfect):
+  """Rows in the plane; random samples lie elsewhere and have one class."""
+  rows = np.random.default_rng(13).normal(size=(120, 2)) + 5 * LABEL[:, None]
+  data = SimpleNamespace(name="made", kind="rows", items=rows, image_shape=None, labels={"class": LABEL}, split=SPLIT)
+  draw = lambda num, seed: rows[80:80 + num] if perfect else np.full((num, 2), 9.0)
+  return protocols.find("generation").function(None, data, generators={"prior": draw},
+                                               encode=lambda items: {"x": np.asarray(items)})
+
+
 CASES = {
     **{name: lambda perfect, name=name: _of_labels(name, perfect)
        for name in ("clustering", "few_shot", "knn", "linear_probe", "retrieval", "transfer")},
@@ -206,7 +215,7 @@ CASES = {
        for name in ("node_classification", "link_prediction")},
     "topics": _topics, "held_out": _held_out, "finetuning": _finetuning,
     "reconstruction": _reconstruction, "likelihood": _likelihood,
-    "compression": _compression,
+    "compression": _compression, "generation": _generation,
 }
 
 
