@@ -13,8 +13,8 @@ import ml_collections
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   optimizer = dict(name="adam", learning_rate=1e-3, schedule="cosine", end_fraction=0.0, b1=0.5)
   config = ml_collections.ConfigDict(dict(
-      model=dict(latent_dim=16, conditional=False, network="dense", generator_widths=(128, 128),
-                 discriminator_widths=(128, 128), generator_norm="none", discriminator_norm="none", kernel_size=5,
+      model=dict(latent_dim=2, conditional=False, network="dense", generator_widths=(128,) * 3,
+                 discriminator_widths=(128,) * 3, generator_norm="none", discriminator_norm="none", kernel_size=5,
                  loss="non_saturating", penalty="none", penalty_weight=10.0, schedule="alternating",
                  discriminator_steps=1, convergence_steps=20, augmentation=(), embed_grid=1),
       pipeline="rows",

@@ -100,6 +100,15 @@ def _decode(subject: Any) -> Mapping[str, Any] | None:
   return {"decode": decode}
 
 
+def _codes(subject: Any) -> Mapping[str, Any] | None:
+  """Returns `codes`, `num_codes`, `encode` and the held-out `source`."""
+  if "codes" not in _outputs(subject):
+    return None
+  compiled = jax.jit(subject.model.outputs["codes"])
+  return {"codes": lambda batch: compiled(subject.state, batch), "num_codes": len(subject.state.extra["counts"]),
+          **_held_out(subject)}
+
+
 def _generate(subject: Any) -> Mapping[str, Any] | None:
   """Returns `generators` by their sources, `encode` and `cache_dir`."""
   from embeddings_jax.runs.generators import generators
@@ -122,6 +131,7 @@ NEEDS = {
     "reconstruct": Need("a model that reconstructs its inputs", _reconstruct),
     "likelihood": Need("a model with a bound on the likelihood, as vae", _likelihood),
     "decode": Need("a model that decodes codes, as autoencoder", _decode),
+    "codes": Need("a model with discrete codes, as vq_vae", _codes),
     "generate": Need("a model that draws samples or decodes codes, as gan", _generate),
     "hidden": Need("a model with layers of tokens, as bert", _hidden),
     "untrained": Need("a model with layers of tokens, as bert", _untrained),

@@ -204,6 +204,13 @@ def _generation(perfect):
                                                encode=lambda items: {"x": np.asarray(items)})
 
 
+def _codebook(perfect):
+  data = SimpleNamespace(items=np.zeros((40, 1)), split={"test": np.arange(40)})
+  codes = lambda batch: (np.arange(len(batch["mask"])) % (8 if perfect else 2))[:, None]
+  return protocols.find("codebook").function(None, data, codes=codes, num_codes=8, encode=lambda items: {
+      "x": np.asarray(items), "mask": np.ones(len(items))})
+
+
 CASES = {
     **{name: lambda perfect, name=name: _of_labels(name, perfect)
        for name in ("clustering", "few_shot", "knn", "linear_probe", "retrieval", "transfer")},
@@ -216,6 +223,7 @@ CASES = {
     "topics": _topics, "held_out": _held_out, "finetuning": _finetuning,
     "reconstruction": _reconstruction, "likelihood": _likelihood,
     "compression": _compression, "generation": _generation,
+    "codebook": _codebook,
 }
 
 
