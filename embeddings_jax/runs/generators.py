@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from embeddings_jax.runs import codes as of_codes
 from embeddings_jax.runs import sampling
 
 AT_ONCE = 250  # Samples.
@@ -21,6 +22,10 @@ def generators(subject: Any) -> Mapping[str, Callable[[int, int], np.ndarray]]:
   if hasattr(subject.encoder, "token_ids"):  # Texts.
     return {}
   found: dict[str, Callable[[int, int], np.ndarray]] = {}
+  if hasattr(subject.encoder, "origin"):  # Codes of another run, which decodes them.
+    compiled = jax.jit(outputs["sample"], static_argnums=2)
+    return {"prior": lambda num, seed: of_codes.decode(subject.encoder, in_pieces(
+        lambda key: compiled(subject.state, key, AT_ONCE), num, seed))}
   if "sample" in outputs:
     compiled = jax.jit(outputs["sample"], static_argnums=2)
     found["prior"] = lambda num, seed: in_pieces(

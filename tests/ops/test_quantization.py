@@ -40,6 +40,22 @@ def test_averages_are_those_of_a_loop_and_leave_padding_out():
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+def test_averages_and_revival_on_eight_devices_are_those_of_one(mesh_of):
+  z = jnp.asarray(Z)
+  codes = q.nearest_codes(z, jnp.asarray(BOOK))
+
+  @jax.jit
+  def moved(z, codes):
+    state = q.moved_codebook(jnp.zeros(7), jnp.zeros((7, 3)), jnp.asarray(BOOK), z, codes, jnp.ones(40), 0.9)
+    return q.revived(jax.random.key(0), *state, z, jnp.ones(40), 0.5)
+
+  mesh = mesh_of("data:4,fsdp:2")
+  rows = jax.NamedSharding(mesh, jax.P(("data", "fsdp")))
+  for one, eight in zip(moved(z, codes), moved(*jax.device_put((z, codes), rows))):
+    np.testing.assert_allclose(one, eight, atol=1e-6)
+  assert moved(z, codes)[3] > 0
+
+
 def test_dead_codes_become_vectors_of_the_batch():
   counts = jnp.array([5.0, 0.0, 0.4, 5.0, 0.6, 5.0, 5.0])  # A mean of 3.
   sums = counts[:, None] * BOOK

@@ -60,23 +60,6 @@ def _networks(options):
           MapDecoder(options["channels"], options["widths"], options["num_blocks"]))
 
 
-def test_averages_on_eight_devices_are_those_of_one(mesh_of):
-  model = vq_vae(**SMALL)
-  images = {"image": jnp.asarray(np.random.default_rng(1).integers(0, 256, (16, 4, 4, 1)), jnp.uint8)}
-  found = []
-  for spec in ("data:1", "data:4,fsdp:2"):
-    mesh = mesh_of(spec)
-    with jax.set_mesh(mesh):
-      rows = jax.NamedSharding(mesh, jax.P(("data", "fsdp")))
-      state = jax.jit(model.init)(jax.random.key(0), images)
-      update = jax.jit(model.update)
-      for step in range(3):
-        state, _ = update(state, jax.device_put(images, rows), jax.random.key(step))
-      found.append(jax.tree.map(np.asarray, state.extra))
-  for name in ("counts", "sums", "codebook"):
-    np.testing.assert_allclose(found[0][name], found[1][name], atol=1e-6)
-
-
 @pytest.mark.parametrize("levels", [(), (3, 4)])
 def test_every_form_of_code_is_decoded_alike(levels):
   model = vq_vae(**SMALL | dict(widths=(8,)), levels=levels)
@@ -92,6 +75,8 @@ def test_every_form_of_code_is_decoded_alike(levels):
   assert vectors.shape == (6, 8)
   for form in (codes, codes.reshape(6, 4), vectors, vectors + 0.1 * bool(levels)):
     np.testing.assert_allclose(decode(form), expected, atol=1e-6)
+  if not levels:
+    return
   slopes = jax.jit(jax.grad(lambda params: model.outputs["training_loss"](
       state._replace(params=params), batch(), jax.random.key(0))))(state.params)
   assert np.abs(slopes["encoder"]["code"]["bias"]).min() > 0
