@@ -25,6 +25,7 @@
   python -m experiments.benchmark mutual_information --figure=mi.png  lower bounds of a known mutual information
   python -m experiments.benchmark walks --data=blogcatalog            random walks: steps a second for several p, q
   python -m experiments.benchmark deepwalk --data=blogcatalog         DeepWalk against gensim on ready walks
+  python -m experiments.benchmark gan_ring --data=ring --seeds=3      modes that GANs find, by loss and schedule
 
 Each prints one JSON object; `--output` writes it as well, and the README's table is made from such files.
 """
@@ -48,7 +49,7 @@ VERBS = {"loop": "loop", "sgns": "words", "cbow": "words", "glove": "words", "pp
          "gmm_memory": "mixtures", "bert_step": "text", "bert_base": "text", "simcse_step": "text",
          "mae_step": "images", "mae_gpu": "images", "augment": "images", "labels": "labels", "mask_ratios": "images",
          "embed": "text", "pairs": "text", "contrastive": "contrastive", "mutual_information": "contrastive",
-         "walks": "graphs", "deepwalk": "graphs"}
+         "walks": "graphs", "deepwalk": "graphs", "gan_ring": "generation"}
 
 flags.DEFINE_string("model", "", "Model of the benchmark `loop`.")
 flags.DEFINE_string("preset", "demo", "Preset of --model.")
@@ -80,7 +81,7 @@ flags.DEFINE_enum("size", "base", ["base", "large"], "Vision transformer of `mae
 flags.DEFINE_float("seconds", 5.0, "Approximate seconds of one measurement of `loop`.")
 flags.DEFINE_integer("seed", 0, "Random seed.")
 flags.DEFINE_integer("seeds", 1,
-                     "Number of seeds of `sgns`, `cbow`, `labels`, `mask_ratios`, from --seed on.", lower_bound=1)
+                     "Number of seeds of `sgns`, `cbow`, `labels`, `mask_ratios`, `gan_ring`, from --seed on.", lower_bound=1)
 flags.DEFINE_string("figure", "", "File to draw the figure of `mutual_information`, `labels` or `mask_ratios` in.")
 flags.DEFINE_string("output", "", "File to write the result to.")
 

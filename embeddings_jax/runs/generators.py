@@ -37,6 +37,11 @@ def generators(subject: Any) -> Mapping[str, Callable[[int, int], np.ndarray]]:
       return lambda num, seed: decoded(decode, subject.state, sampling.draw_codes(
           training_codes(subject), kind, num, seed=seed))
 
+    if "codes" in outputs:  # Discrete ones, of which there is no Gaussian.
+      shape = jax.eval_shape(outputs["codes"], subject.state, subject.encoder.example()).shape[1:]
+      number = len(subject.state.extra["counts"])
+      draw = lambda num, seed: np.random.default_rng(seed).integers(0, number, (num, *shape)).astype(np.int32)
+      return found | {"uniform": lambda num, seed: decoded(decode, subject.state, draw(num, seed))}
     width = jax.eval_shape(subject.model.embed, subject.state, subject.encoder.example()).shape[-1]
     found |= {kind: of_density(kind) for kind in ("uniform", "gaussian", "mixture")
               if kind != "mixture" or width <= MAX_CODES}
