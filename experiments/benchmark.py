@@ -81,7 +81,8 @@ flags.DEFINE_enum("size", "base", ["base", "large"], "Vision transformer of `mae
 flags.DEFINE_float("seconds", 5.0, "Approximate seconds of one measurement of `loop`.")
 flags.DEFINE_integer("seed", 0, "Random seed.")
 flags.DEFINE_integer("seeds", 1,
-                     "Number of seeds of `sgns`, `cbow`, `labels`, `mask_ratios`, `gan_ring`, from --seed on.", lower_bound=1)
+                     "Number of seeds of `sgns`, `cbow`, `labels`, `mask_ratios`, `gan_ring`, from --seed on.",
+                     lower_bound=1)
 flags.DEFINE_string("figure", "", "File to draw the figure of `mutual_information`, `labels` or `mask_ratios` in.")
 flags.DEFINE_string("output", "", "File to write the result to.")
 

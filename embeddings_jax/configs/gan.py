@@ -20,7 +20,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
       pipeline="rows",
       data=dict(name="ring"),
       optimizer=dict(generator=optimizer, discriminator=optimizer),
-      steps=10_000,
+      steps=5000,
       batch_size=256,
       steps_per_dispatch=100,
       log_every=100,
@@ -31,10 +31,10 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   ))
   if preset == "tiny":
     config.update(dict(
-        model=dict(latent_dim=4, conditional=True, network="dcgan", generator_widths=(8, 4),
-                   discriminator_widths=(4, 8), generator_norm="batch", discriminator_norm="batch", kernel_size=4,
-                   discriminator_steps=2, augmentation=("color", "translation", "cutout"), ema_decay=0.9),
-        pipeline="images", steps=20, batch_size=32, steps_per_dispatch=1, log_every=5, save_every=10, evals=(),
+        model=dict(latent_dim=4, conditional=True, network="dcgan", generator_widths=(4,), discriminator_widths=(4,),
+                   generator_norm="batch", discriminator_norm="spectral", kernel_size=2,
+                   augmentation=("translation",), ema_decay=0.9),
+        pipeline="images", steps=20, batch_size=16, steps_per_dispatch=1, log_every=5, save_every=10, evals=(),
         eval_items=200))
     config.data.update(dict(name="digits", label="class"))
   elif preset == "small":

@@ -25,8 +25,8 @@ def load_quantizer(path: str) -> tuple[Any, CodeEncoder]:
   run = load_run(path)
   if "codes" not in run.model.outputs:
     raise InputError(f"codes={path}: holds a {run.config['name']}, which has no discrete codes; vq_vae has")
-  shape = jax.eval_shape(run.model.outputs["codes"], run.state, run.encoder.example()).shape[1:]
-  return run, CodeEncoder(len(run.state.extra["counts"]), *shape, origin=path, checksum=checksum(run))
+  _, rows, columns = jax.eval_shape(run.model.outputs["codes"], run.state, run.encoder.example()).shape
+  return run, CodeEncoder(len(run.state.extra["counts"]), rows, columns, path, checksum(run))
 
 
 def checksum(run: Any) -> str:

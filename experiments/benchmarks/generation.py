@@ -46,7 +46,7 @@ def gan_ring() -> dict:
 def trained(name: str, options: dict, seed: int) -> dict[str, float]:
   """Returns modes found (2 % of the samples and more), the least share of a mode, and the share near one."""
   options = dict(options)
-  steps, batch_size = 10_000, 256
+  steps, batch_size = 5_000, 256
   if options.get("schedule") == "to_convergence":
     steps //= 20
   batch_size *= options.get("discriminator_steps", 1)
