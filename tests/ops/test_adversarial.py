@@ -42,11 +42,14 @@ def test_the_best_discriminator_is_the_ratio_of_densities_and_its_loss_the_diver
     real, fake = adversarial.discriminator_losses("non_saturating", logits, logits)
     return (p * real + q * fake).sum()
 
+  @jax.jit
+  def newton(logits):
+    curve = (p + q) * jax.nn.sigmoid(logits) * jax.nn.sigmoid(-logits)
+    return logits - jnp.clip(jax.grad(value)(logits) / curve, -1, 1)
+
   logits = jnp.zeros(40)
   for _ in range(30):
-    gradient = jax.grad(value)(logits)
-    curve = (p + q) * jax.nn.sigmoid(logits) * jax.nn.sigmoid(-logits)
-    logits = logits - jnp.clip(gradient / curve, -1, 1)
+    logits = newton(logits)
   np.testing.assert_allclose(jax.nn.sigmoid(logits), p / (p + q), atol=1e-5)
   middle = (p + q) / 2
   divergence = (p * np.log(p / middle) + q * np.log(q / middle)).sum() / 2
@@ -71,8 +74,9 @@ def test_penalties_of_a_linear_and_of_a_curved_discriminator():
 def test_power_iterations_reach_the_singular_value_and_divide_as_torch_does():
   kernel = np.random.default_rng(0).normal(size=(3, 3, 4, 5)).astype(np.float32)
   u = jnp.full(5, 5**-0.5)
+  iterate = jax.jit(adversarial.spectral_norm)
   for _ in range(60):
-    norm, u = adversarial.spectral_norm(jnp.asarray(kernel), u)
+    norm, u = iterate(jnp.asarray(kernel), u)
   matrix = kernel.reshape(-1, 5)
   assert norm == pytest.approx(np.linalg.svd(matrix)[1][0], rel=1e-5)
   layer = torch.nn.Linear(36, 5, bias=False)

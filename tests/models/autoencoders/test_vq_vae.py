@@ -23,7 +23,7 @@ def test_gradients_and_codebook_equal_a_plain_loop():
   model = vq_vae(**SMALL, revival=0.0)
   state = model.init(jax.random.key(0), batch())
   images = np.asarray(batch()["image"], np.float32)[:5] / 255
-  z = np.asarray(_networks(SMALL)[0].apply({"params": state.params["encoder"]}, jnp.asarray(images)))
+  z = np.asarray(jax.jit(_networks(SMALL)[0].apply)({"params": state.params["encoder"]}, jnp.asarray(images)))
   book = z.reshape(-1, 2)[::4] + 0.01
   state = state._replace(extra={**state.extra, "codebook": jnp.asarray(book)})
   new, metrics = jax.jit(model.update)(state, batch(), jax.random.key(1))
@@ -33,7 +33,7 @@ def test_gradients_and_codebook_equal_a_plain_loop():
     codes[n, i, j] = min(range(5), key=lambda k: np.square(z[n, i, j] - book[k]).sum())
     counts[codes[n, i, j]] += 0.01
     sums[codes[n, i, j]] += 0.01 * z[n, i, j]
-  np.testing.assert_array_equal(np.asarray(model.outputs["codes"](state, batch()))[:5], codes)
+  np.testing.assert_array_equal(np.asarray(jax.jit(model.outputs["codes"])(state, batch()))[:5], codes)
   assert len(np.unique(codes)) > 2
   np.testing.assert_allclose(np.asarray(new.extra["counts"]), counts, atol=1e-6)
   for k in range(5):
@@ -64,19 +64,26 @@ def _networks(options):
 def test_every_form_of_code_is_decoded_alike(levels):
   model = vq_vae(**SMALL | dict(widths=(8,)), levels=levels)
   state = model.init(jax.random.key(0), batch())
-  update = jax.jit(model.update)
-  for step in range(2):
-    state, _ = update(state, batch(), jax.random.key(step))
-  codes = jax.jit(model.outputs["codes"])(state, batch())
+
+  @jax.jit
+  def everything(state):
+    state, metrics = model.update(state, batch(), jax.random.key(0))
+    codes, vectors = model.outputs["codes"](state, batch()), model.embed(state, batch())
+    forms = (codes, codes.reshape(6, 4), vectors, vectors + 0.1 * bool(levels))
+    return (metrics, codes, vectors, [model.outputs["decode"](state, form) for form in forms],
+            model.outputs["reconstruct"](state, batch())["reconstructed"])
+
+  metrics, codes, vectors, decoded, expected = everything(state)
   assert codes.shape == (6, 2, 2) and codes.dtype == jnp.int32 and 0 <= codes.min() <= codes.max() < 12
-  decode = lambda codes: np.asarray(jax.jit(model.outputs["decode"])(state, codes))
-  expected = jax.jit(model.outputs["reconstruct"])(state, batch())["reconstructed"]
-  vectors = jax.jit(model.embed)(state, batch())
-  assert vectors.shape == (6, 8)
-  for form in (codes, codes.reshape(6, 4), vectors, vectors + 0.1 * bool(levels)):
-    np.testing.assert_allclose(decode(form), expected, atol=1e-6)
-  if not levels:
-    return
+  assert vectors.shape == (6, 8) and metrics["gradient_norm"] > 0
+  for found in decoded:
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_scalars_have_a_gradient_from_the_start():
+  """Where all rounded numbers are 0, as in small networks at first, the encoder learns all the same."""
+  model = vq_vae(**SMALL, levels=(3, 4))
+  state = model.init(jax.random.key(0), batch())
   slopes = jax.jit(jax.grad(lambda params: model.outputs["training_loss"](
       state._replace(params=params), batch(), jax.random.key(0))))(state.params)
   assert np.abs(slopes["encoder"]["code"]["bias"]).min() > 0
