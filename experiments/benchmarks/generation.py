@@ -1,4 +1,6 @@
-"""GANs on a ring of Gaussians: modes that are found, by loss and schedule."""
+"""GANs on a ring of Gaussians, by loss and schedule; and all generative runs of a dataset in one table."""
+import json
+import pathlib
 import time
 
 import jax
@@ -6,7 +8,14 @@ import numpy as np
 from absl import flags
 
 from embeddings_jax.data.catalog import load
+from embeddings_jax.data.images import as_images
+from embeddings_jax.errors import InputError
+from embeddings_jax.figures import canvas
+from embeddings_jax.figures.codes import NUM_IMAGES, rows_of_images
+from embeddings_jax.runs import evaluation
 from embeddings_jax.runs.fit import fit
+from embeddings_jax.runs.generators import generators
+from embeddings_jax.runs.load import load_run
 from embeddings_jax.train.mesh import make_mesh
 
 FLAGS = flags.FLAGS
@@ -70,3 +79,50 @@ def measured(samples: np.ndarray, name: str) -> dict[str, float]:
   of_near = np.bincount(distance.argmin(1)[near], minlength=modes) / len(samples)
   return {"modes": int((of_near >= 0.02).sum()), "least_mode": round(float(shares.min()), 4),
           "near": round(float(near.mean()), 4)}
+
+
+def generation_table() -> dict:
+  """Distances of every source of samples of the runs in a folder, from their results, the nearest first.
+
+  The runs were evaluated by `experiments.evaluate --protocols=generation` (of a prior over codes
+  `--protocols=generation:SET`). `--figure` draws samples beside uniformly random and real images.
+  """
+  folder = pathlib.Path(FLAGS.workdir)
+  paths = sorted(path.parent for path in folder.glob("*/results.json"))
+  if not FLAGS.workdir or not paths:
+    raise InputError(f"--workdir={FLAGS.workdir}: a folder with work directories of runs is needed")
+  rows, floor = [], {}
+  for path in paths:
+    results = json.loads((path / "results.json").read_text())
+    for key, value in results["metrics"].items():
+      *_, source, encoder, name = key.split("/") if key.count("/") > 2 else ("", "", "", "")
+      if name in ("frechet_floor", "kernel_floor", "classifier_accuracy"):
+        floor |= {name: value, "encoder": encoder}
+      elif name == "kernel":
+        beside = {other: results["metrics"][f"{key.rpartition('/')[0]}/{other}"]
+                  for other in ("frechet", "smallest_class", "spread")}
+        rows.append({"run": path.name, "model": results["model"], "source": source, "steps": results["steps"],
+                     "seconds": results.get("wall_seconds"), "kernel": value, "encoder": encoder, **beside})
+  rows.sort(key=lambda row: row["kernel"])
+  if len({row["encoder"] for row in rows}) > 1:
+    raise InputError(f"--workdir={FLAGS.workdir}: the runs were evaluated by different encoders")
+  if FLAGS.figure:
+    draw_samples(paths, {(row["run"], row["source"]) for row in rows})
+  best = rows[0]
+  return {"summary": f"least kernel distance {best['kernel']:.2f} by {best['model']} ({best['source']}), Fréchet "
+                     f"{best['frechet']:.2f}; floor {floor['frechet_floor']:.2f}", "floor": floor, "rows": rows}
+
+
+def draw_samples(paths: list[pathlib.Path], listed: set[tuple[str, str]]) -> None:
+  """Draws samples of every run and source into `--figure`, below real and uniformly random images."""
+  images = as_images(load(FLAGS.data, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)).items
+  rng = np.random.default_rng(FLAGS.seed)
+  rows = {"real": images[rng.integers(0, len(images), NUM_IMAGES)] / 255,
+          "uniform pixels": rng.random((NUM_IMAGES, *images.shape[1:]))}
+  for path in paths:
+    subject = evaluation.of_run(load_run(str(path)), (), data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+    for source, draw in generators(subject).items():
+      if (path.name, source) in listed:
+        rows[f"{path.name}, {source}"] = draw(NUM_IMAGES, FLAGS.seed)
+  plt = canvas.pyplot()
+  canvas.save(plt, rows_of_images(plt, list(rows.values()), list(rows), "Samples"), FLAGS.figure)
