@@ -26,7 +26,7 @@
   python -m experiments.benchmark walks --data=blogcatalog            random walks: steps a second for several p, q
   python -m experiments.benchmark deepwalk --data=blogcatalog         DeepWalk against gensim on ready walks
   python -m experiments.benchmark gan_ring --data=ring --seeds=3      modes that GANs find, by loss and schedule
-  python -m experiments.benchmark generation_table --workdir=runs --data=fashion-mnist --figure=samples.png
+  python -m experiments.benchmark generation_table --workdir=runs --data=fashion-mnist  distances of all runs
 
 Each prints one JSON object; `--output` writes it as well, and the README's table is made from such files.
 """
