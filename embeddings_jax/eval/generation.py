@@ -66,6 +66,8 @@ def generation(
   if dataset.kind not in ("images", "rows"):
     raise InputError(f"generation: {dataset.name} holds {dataset.kind}; name a dataset of images, as "
                      "generation:fashion-mnist")
+  if not isinstance(dataset.items, np.ndarray):  # A sample of them.
+    dataset = dataset._replace(items=np.stack([np.asarray(item) for item in dataset.items]))
   images = dataset.kind == "images"
   part = "test" if "test" in dataset.split else "all"
   parts = {name: np.asarray(rows) for name, rows in dataset.split.items()}
