@@ -2,8 +2,11 @@
 
 Command: `python -m experiments.run --model=gan [--preset=small --data_dir=DIR] [--data=FOLDER]`
 Presets: `demo` a ring of 8 Gaussians in the plane, dense networks, a minute on two cores; `tiny` for tests; `small`
-Fashion-MNIST, small DCGAN networks with spectral normalization and an averaged generator, ten minutes; `paper` DCGAN
-for your own images of 64 x 64 pixels (`--data=`).
+Fashion-MNIST, small DCGAN networks with spectral normalization and an averaged generator, 4 epochs; `paper` DCGAN for
+your own images of 64 x 64 pixels (`--data=`).
+Expected: demo, all 8 modes, each with 11 % of the samples or more, 95 to 97 % of them within three standard
+deviations of one (3 seeds). small, test split in features of the protocol's classifier, Fréchet distance 16.3 (floor
+.13, uniform codes of an autoencoder 62.7), every class at least 6.4 % of the samples (1 seed).
 By class: `--config.model.conditional=True --config.data.label=class`. Collapse to see:
 `--config.model.schedule=to_convergence --config.model.loss=minimax`.
 """
@@ -42,7 +45,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
         model=dict(latent_dim=64, network="dcgan", generator_widths=(128, 64), discriminator_widths=(64, 128),
                    generator_norm="batch", discriminator_norm="spectral", kernel_size=4,
                    augmentation=("translation",), ema_decay=0.999),
-        pipeline="images", steps=8000, batch_size=64, steps_per_dispatch=10, evals=("generation", "linear_probe")))
+        pipeline="images", steps=4000, batch_size=64, steps_per_dispatch=10, evals=("generation", "linear_probe")))
     for player in ("generator", "discriminator"):
       config.optimizer[player].update(dict(learning_rate=4e-4, schedule="linear", end_fraction=0.1))
     config.data.update(dict(name="fashion-mnist"))
