@@ -48,6 +48,7 @@ def generation(
     seed: int = 0,
     cache_dir: Any = None,
     features: ImageFeatures | None = None,
+    num_samples: int = MAX_SAMPLES,
 ) -> dict[str, float]:
   """Distances of each source of samples.
 
@@ -59,6 +60,7 @@ def generation(
     seed: Random seed of the samples.
     cache_dir: Directory of derived data.
     features: Encoder of images that replaces the classifier.
+    num_samples: Largest number of samples of each source, where they are slow to draw.
   """
   del embed
   if dataset.kind == "rows" and dataset.image_shape is not None:
@@ -90,8 +92,9 @@ def generation(
   metrics = {f"{part}/floor/{name}/{key}_floor": value for key, value in distances(*halves).items()}
   if features.classify is not None:
     metrics[f"{part}/floor/{name}/classifier_accuracy"] = features.accuracy
+  name = f"{features.name}_n{min(num_samples, len(real))}"
   for source, generate in generators.items():
-    samples = np.asarray(generate(len(real), seed))
+    samples = np.asarray(generate(min(num_samples, len(real)), seed))
     if samples.shape[1:] != of_shape(items(real[:1])):
       raise InputError(f"generation: samples have the shape {list(samples.shape[1:])}, the items of {dataset.name} "
                        f"{list(of_shape(items(real[:1])))}; name the dataset that the model was trained on")
