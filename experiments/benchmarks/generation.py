@@ -26,11 +26,11 @@ TRAININGS = {
     "non-saturating, alternating": {},
     "minimax, alternating": dict(loss="minimax"),
     "non-saturating, simultaneous": dict(schedule="simultaneous"),
-    "non-saturating, 5 steps of D": dict(discriminator_steps=5),
+    "non-saturating, 2 steps of D": dict(discriminator_steps=2),
     "non-saturating, to convergence": dict(schedule="to_convergence"),
     "minimax, to convergence": dict(schedule="to_convergence", loss="minimax"),
     "hinge": dict(loss="hinge"),
-    "WGAN-GP, 5 steps of D": dict(loss="wasserstein", penalty="gradient", penalty_weight=0.1, discriminator_steps=5),
+    "WGAN-GP, 2 steps of D": dict(loss="wasserstein", penalty="gradient", penalty_weight=0.1, discriminator_steps=2),
     "non-saturating, R1": dict(penalty="r1", penalty_weight=0.1),
     "non-saturating, spectral": dict(discriminator_norm="spectral"),
 }
@@ -105,7 +105,7 @@ def generation_table() -> dict:
         rows.append({"run": path.name, "model": results["model"], "source": source, "steps": results["steps"],
                      "seconds": results.get("wall_seconds"), "kernel": value, "encoder": encoder, **beside})
   rows.sort(key=lambda row: row["kernel"])
-  if len({row["encoder"] for row in rows}) > 1:
+  if len({row["encoder"].rpartition("_n")[0] for row in rows}) > 1:
     raise InputError(f"--workdir={FLAGS.workdir}: the runs were evaluated by different encoders")
   if FLAGS.figure:
     draw_samples(paths, {(row["run"], row["source"]) for row in rows})
