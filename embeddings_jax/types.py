@@ -79,7 +79,9 @@ OUTPUTS: Mapping[str, Output] = {
                           "denoising models the corrupted inputs"),
     "sample": Output(("num", ...), "samples; `batch` is a condition (a prompt, classes)",
                      ("state", "rng", "num", "batch")),
-    "decode": Output(("n", ...), "what latent codes [n, ...] stand for", ("state", "codes")),
+    "interpolate": Output(("num", ...), "samples on a path between two draws", ("state", "rng", "num")),
+    "codes": Output(_N, "discrete codes, int32"),
+    "decode": Output(("n", ...), "what latent codes [n, ...] stand for, integers if discrete", ("state", "codes")),
     # Parameters and what is made of training data.
     "components": Output({"*": (...,)}, "parameters by name, without padding", ("state",)),
     "best_start": Output((), "number of the best of several initializations", ("state",)),

@@ -25,6 +25,8 @@
   python -m experiments.benchmark mutual_information --figure=mi.png  lower bounds of a known mutual information
   python -m experiments.benchmark walks --data=blogcatalog            random walks: steps a second for several p, q
   python -m experiments.benchmark deepwalk --data=blogcatalog         DeepWalk against gensim on ready walks
+  python -m experiments.benchmark gan_ring --data=ring --seeds=3      modes that GANs find, by loss and schedule
+  python -m experiments.benchmark generation_table --workdir=runs --data=fashion-mnist  distances of all runs
 
 Each prints one JSON object; `--output` writes it as well, and the README's table is made from such files.
 """
@@ -48,7 +50,8 @@ VERBS = {"loop": "loop", "sgns": "words", "cbow": "words", "glove": "words", "pp
          "gmm_memory": "mixtures", "bert_step": "text", "bert_base": "text", "simcse_step": "text",
          "mae_step": "images", "mae_gpu": "images", "augment": "images", "labels": "labels", "mask_ratios": "images",
          "embed": "text", "pairs": "text", "contrastive": "contrastive", "mutual_information": "contrastive",
-         "walks": "graphs", "deepwalk": "graphs"}
+         "walks": "graphs", "deepwalk": "graphs", "gan_ring": "generation",
+         "generation_table": "generation"}
 
 flags.DEFINE_string("model", "", "Model of the benchmark `loop`.")
 flags.DEFINE_string("preset", "demo", "Preset of --model.")
@@ -66,7 +69,8 @@ flags.DEFINE_enum("covariance", "full", ["full", "tied", "diagonal", "spherical"
 flags.DEFINE_integer("length", 512, "Tokens of a row of `bert_base`.", lower_bound=8)
 flags.DEFINE_float("attention_dropout", 0.0,
                    "Dropout of the attention weights of `bert_base`.", lower_bound=0.0, upper_bound=0.9)
-flags.DEFINE_string("workdir", "", "Work directory of the pretrained run for `labels`.")
+flags.DEFINE_string("workdir", "",
+                    "Work directory of the pretrained run for `labels`; a folder of runs for `generation_table`.")
 flags.DEFINE_list("numbers", ["100", "300", "1000", "3000", "10000"], "Numbers of labels, for `labels`.")
 flags.DEFINE_list("rates", [], "Learning rates of `labels`, to choose from by `dev` (default: the recipe's).")
 flags.DEFINE_enum("layers", None, ["last",
@@ -80,8 +84,10 @@ flags.DEFINE_enum("size", "base", ["base", "large"], "Vision transformer of `mae
 flags.DEFINE_float("seconds", 5.0, "Approximate seconds of one measurement of `loop`.")
 flags.DEFINE_integer("seed", 0, "Random seed.")
 flags.DEFINE_integer("seeds", 1,
-                     "Number of seeds of `sgns`, `cbow`, `labels`, `mask_ratios`, from --seed on.", lower_bound=1)
-flags.DEFINE_string("figure", "", "File to draw the figure of `mutual_information`, `labels` or `mask_ratios` in.")
+                     "Number of seeds of `sgns`, `cbow`, `labels`, `mask_ratios`, `gan_ring`, from --seed on.",
+                     lower_bound=1)
+flags.DEFINE_string("figure", "", "File to draw the figure of `mutual_information`, `labels`, `mask_ratios` or "
+                    "`generation_table` in.")
 flags.DEFINE_string("output", "", "File to write the result to.")
 
 

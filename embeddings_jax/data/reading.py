@@ -78,6 +78,20 @@ def images(name: str, *, dataset: Dataset | None = None, encoder: Any = None, da
   return fitted(as_images(dataset), image_size, image_size, channels, cache_dir=cache_dir)
 
 
+def codes(name: str, *, dataset: Dataset | None = None, encoder: Any = None, data_dir: str | None = None,
+          cache_dir: str | None = None, allow_code: bool = False, errors: str = "strict", codes: str = "") -> Dataset:
+  """Reads images whose codes another run makes; `runs/codes.py` makes them.
+
+  Args:
+    name: See `catalog.load`.
+    errors: See `text`.
+    codes: Work directory of the run.
+  """
+  if not codes:
+    raise InputError("data.codes is missing: the work directory of a run with discrete codes, as vq_vae")
+  return dataset or catalog.load(name, data_dir=data_dir, cache_dir=cache_dir, errors=errors, allow_code=allow_code)
+
+
 def rows(name: str, *, dataset: Dataset | None = None, encoder: Any = None, data_dir: str | None = None,
          cache_dir: str | None = None, allow_code: bool = False, errors: str = "strict", missing: str = "",
          weight: str = "", label: str = "", image_size: int = 0, channels: int = 0, bad: str = "error") -> Dataset:

@@ -12,6 +12,7 @@ import numpy as np
 VOCAB_SIZE = 10_000
 NUM_ROWS = 1_000
 STEPS_PER_EPOCH = 100
+NUM_LABELS = 10
 
 
 class Item(NamedTuple):

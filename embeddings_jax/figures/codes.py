@@ -90,13 +90,19 @@ def _draw_walks(plt: Any, drawing: Any) -> Any:
 
 def _draw_samples_and_noise(plt: Any, drawing: Any) -> Any:
   rng = np.random.default_rng(drawing.seed)
-  codes = np.asarray(drawing.embeddings, np.float64)
-  names = {"uniform codes": rng.uniform(codes.min(0), codes.max(0), (NUM_IMAGES, codes.shape[1]))}
-  root = np.linalg.cholesky(np.cov(codes.T).reshape(codes.shape[1], -1) + 1e-6 * np.eye(codes.shape[1]))
-  names["Gaussian codes"] = codes.mean(0) + rng.normal(size=(NUM_IMAGES, codes.shape[1])) @ root.T
-  if "sample" in drawing.outputs:
-    names["prior"] = rng.normal(size=(NUM_IMAGES, codes.shape[1]))
-  rows = [_decode(drawing, value.astype(np.float32)) for value in names.values()]
+  if "codes" in drawing.outputs:  # Discrete ones.
+    found = drawing.output("codes", drawing.encoder.encode(drawing.dataset.items[:1]))
+    number = len(drawing.state.extra["counts"])
+    names = {"uniform codes": rng.integers(0, number, (NUM_IMAGES, *found.shape[1:])).astype(np.int32)}
+  else:
+    codes = np.asarray(drawing.embeddings, np.float64)
+    names = {"uniform codes": rng.uniform(codes.min(0), codes.max(0), (NUM_IMAGES, codes.shape[1]))}
+    root = np.linalg.cholesky(np.cov(codes.T).reshape(codes.shape[1], -1) + 1e-6 * np.eye(codes.shape[1]))
+    names["Gaussian codes"] = codes.mean(0) + rng.normal(size=(NUM_IMAGES, codes.shape[1])) @ root.T
+    if "sample" in drawing.outputs:
+      names["prior"] = rng.normal(size=(NUM_IMAGES, codes.shape[1]))
+    names = {name: value.astype(np.float32) for name, value in names.items()}
+  rows = [_decode(drawing, value) for value in names.values()]
   return rows_of_images(plt, [*rows, rng.random(rows[0].shape)], [*names, "uniform pixels"],
                         "Decoded codes, and uniformly random images")
 

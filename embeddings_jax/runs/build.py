@@ -135,8 +135,13 @@ def read_dataset(config: Mapping[str, Any], *, dataset: Any = None, data_dir: st
   if dataset is None and not options["name"]:
     raise InputError("data is missing: a name of the catalog, tfds:NAME, or a path")
   keys = pipelines.reader_options(module)
-  return module.READ(options["name"], dataset=dataset, encoder=encoder, data_dir=data_dir, cache_dir=cache_dir,
-                     allow_code=allow_code, **{key: options[key] for key in keys if key in options})
+  dataset = module.READ(options["name"], dataset=dataset, encoder=encoder, data_dir=data_dir, cache_dir=cache_dir,
+                        allow_code=allow_code, **{key: options[key] for key in keys if key in options})
+  if options.get("codes") and dataset.kind != "codes":
+    from embeddings_jax.runs import codes  # Which loads a run, as this module builds one.
+
+    dataset = codes.read(options["codes"], dataset, cache_dir)
+  return dataset
 
 
 def stand_in(config: Mapping[str, Any], kind: str = "unknown") -> stand_ins.StandIn:
@@ -177,6 +182,10 @@ def prepare(config: Mapping[str, Any], *, dataset: Any = None, data_dir: str | N
                           f"model={config['name']} with pipeline={config['pipeline']}")
   if config["pipeline"] != "task":  # Whose splits are told by the task's files.
     reading.refuse_test_split(dataset, config["data"]["name"])
+  if config["data"].get("codes"):
+    from embeddings_jax.runs.codes import load_quantizer
+
+    encoder = load_quantizer(config["data"]["codes"])[1]
   function = pipelines.function(module)
   common = dict(encoder=encoder, batch_size=config["batch_size"], seed=config["seed"], cache_dir=cache_dir,
                 data_dir=data_dir, progress=progress)

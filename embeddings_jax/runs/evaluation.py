@@ -17,7 +17,7 @@ from embeddings_jax.runs import inference
 from embeddings_jax.runs.needs import NEEDS
 from embeddings_jax.types import Model, Protocol, PyTree
 
-_OF_SPLITS = {"measures", "predict", "reconstruct", "likelihood"}  # Needs that look at the run's own splits.
+_OF_SPLITS = {"measures", "predict", "reconstruct", "likelihood", "codes"}  # Needs that look at the run's own splits.
 
 
 class LeftOut(InputError):

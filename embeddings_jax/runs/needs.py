@@ -119,6 +119,23 @@ def _maps(subject: Any) -> Mapping[str, Any] | None:
   return {"maps": maps}
 
 
+def _codes(subject: Any) -> Mapping[str, Any] | None:
+  """Returns `codes`, `num_codes`, `encode` and the held-out `source`."""
+  if "codes" not in _outputs(subject):
+    return None
+  compiled = jax.jit(subject.model.outputs["codes"])
+  return {"codes": lambda batch: compiled(subject.state, batch), "num_codes": len(subject.state.extra["counts"]),
+          **_held_out(subject)}
+
+
+def _generate(subject: Any) -> Mapping[str, Any] | None:
+  """Returns `generators` by their sources, `encode` and `cache_dir`."""
+  from embeddings_jax.runs.generators import generators
+
+  found = generators(subject)
+  return {"generators": found, "encode": subject.encoder.encode, "cache_dir": subject.cache_dir} if found else None
+
+
 def _held_out(subject: Any) -> Mapping[str, Any]:
   return {"encode": subject.encoder.encode, "source": (subject.splits or {}).get("validation")}
 
@@ -134,6 +151,8 @@ NEEDS = {
     "likelihood": Need("a model with a bound on the likelihood, as vae", _likelihood),
     "decode": Need("a model that decodes codes, as autoencoder", _decode),
     "maps": Need("a model with feature maps of frames, as video_colorization", _maps),
+    "codes": Need("a model with discrete codes, as vq_vae", _codes),
+    "generate": Need("a model that draws samples or decodes codes, as gan", _generate),
     "hidden": Need("a model with layers of tokens, as bert", _hidden),
     "untrained": Need("a model with layers of tokens, as bert", _untrained),
 }

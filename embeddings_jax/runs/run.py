@@ -184,6 +184,10 @@ class Run:
       A list of `num` texts of a language model, else an array `[num, ...]` of what the model reads, as standardized
       rows.
     """
+    if hasattr(self.encoder, "origin"):  # Codes of another run, which decodes them.
+      from embeddings_jax.runs import codes
+
+      return codes.sample(self, num, seed=seed, **options)
     if "sample" not in self.model.outputs:
       if "decode" in self.model.outputs:
         from embeddings_jax.runs import sampling

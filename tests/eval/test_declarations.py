@@ -220,6 +220,22 @@ def _segmentation(perfect):
       None, data, maps=lambda frames: {"last": codes}, frames=6).items() if key.startswith("last")}
 
 
+def _generation(perfect):
+  """Rows in the plane; random samples lie elsewhere and have one class."""
+  rows = np.random.default_rng(13).normal(size=(120, 2)) + 5 * LABEL[:, None]
+  data = SimpleNamespace(name="made", kind="rows", items=rows, image_shape=None, labels={"class": LABEL}, split=SPLIT)
+  draw = lambda num, seed: rows[80:80 + num] if perfect else np.full((num, 2), 9.0)
+  return protocols.find("generation").function(None, data, generators={"prior": draw},
+                                               encode=lambda items: {"x": np.asarray(items)})
+
+
+def _codebook(perfect):
+  data = SimpleNamespace(items=np.zeros((40, 1)), split={"test": np.arange(40)})
+  codes = lambda batch: (np.arange(len(batch["mask"])) % (8 if perfect else 2))[:, None]
+  return protocols.find("codebook").function(None, data, codes=codes, num_codes=8, encode=lambda items: {
+      "x": np.asarray(items), "mask": np.ones(len(items))})
+
+
 CASES = {
     **{name: lambda perfect, name=name: _of_labels(name, perfect)
        for name in ("clustering", "few_shot", "knn", "linear_probe", "retrieval", "transfer")},
@@ -232,6 +248,7 @@ CASES = {
     "topics": _topics, "held_out": _held_out, "finetuning": _finetuning,
     "reconstruction": _reconstruction, "likelihood": _likelihood,
     "compression": _compression, "propagation": _propagation, "segmentation": _segmentation,
+    "generation": _generation, "codebook": _codebook,
 }
 
 

@@ -47,6 +47,16 @@ def _photographs(name: str, place: Place) -> Dataset:
   return dataset._replace(image_shape=(size, size, 3))
 
 
+def _ring(name: str, place: Place, radius: float, sigma: float, modes: int = 8, number: int = 16_384) -> Dataset:
+  """Gaussians whose means are evenly spaced on a circle; one half of the rows is the test split."""
+  rng = np.random.default_rng(0)
+  mode = np.arange(number) % modes
+  angle = 2 * np.pi * mode / modes
+  rows = radius * np.stack([np.cos(angle), np.sin(angle)], 1) + sigma * rng.normal(size=(number, 2))
+  found = _row_dataset(name, rows, ["x", "y"], {"mode": mode})
+  return found._replace(split={"train": np.arange(number // 2), "test": np.arange(number // 2, number)})
+
+
 def _sklearn_table(name: str, place: Place) -> Dataset:
   from sklearn import datasets
 
@@ -87,6 +97,12 @@ DATASETS = {
     "photographs": Entry(
         "rows", "RGB patches of two photographs, 8x8 or image_size, in [0, 1]", "CC BY", _photographs,
         shape=(8, 8, 3)),
+    "ring": Entry(
+        "rows", "8 Gaussians on a circle of radius 1, standard deviation .05", "made by a formula",
+        functools.partial(_ring, radius=1.0, sigma=0.05), shape=(2,)),
+    "ring-narrow": Entry(
+        "rows", "8 Gaussians on a circle of radius 2, standard deviation .02", "made by a formula",
+        functools.partial(_ring, radius=2.0, sigma=0.02), shape=(2,)),
     "iris": Entry("rows", "150 flowers of 3 species, 4 measurements (Fisher 1936)", SKLEARN, _sklearn_table,
                   shape=(4,)),
     "wine": Entry("rows", "178 wines of 3 cultivars, 13 measurements (UCI)", SKLEARN, _sklearn_table,

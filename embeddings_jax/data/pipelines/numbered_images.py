@@ -13,7 +13,7 @@ from embeddings_jax.types import Prepared
 
 ACCEPTS = ("images",)
 READ = reading.images
-FACTS = OF_IMAGES
+FACTS = {key: text for key, text in OF_IMAGES.items() if key != "num_labels"}
 
 
 def numbered_images(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = None,
@@ -34,7 +34,7 @@ def numbered_images(dataset: Dataset, *, batch_size: int, seed: int, encoder: An
     chosen = chosen[np.sort(np.random.default_rng(0).permutation(len(chosen))[:max_images])]
   number = np.full(len(dataset.items), -1, np.int32)
   number[chosen] = np.arange(len(chosen), dtype=np.int32)
-  facts = {key: prepared.facts[key] for key in OF_IMAGES}
+  facts = {key: prepared.facts[key] for key in FACTS}
   source = array_source({"image": dataset.items, "number": number}, batch_size, chosen=chosen, seed=seed, facts=facts)
   return prepared._replace(splits={"train": source}, facts=source.facts)
 
