@@ -114,7 +114,10 @@ def infill(rng: Array, content: Tokens, rate: float, span_length: float, mask_id
   gaps = jnp.take_along_axis(jnp.argsort(gaps, axis=1), jnp.arange(length) % (kept[:, None] + 1), 1)
   gaps = jnp.sort(jnp.where(active, gaps, length + 1), axis=1)
   rows, place = jnp.arange(len(content))[:, None], jnp.arange(length)
-  """Returns the numbers of special tokens in front, of the content's tokens, and of special tokens behind."""
+
+  def added(values):  # How many, or how much, up to each place.
+    return jnp.zeros((len(content), length), jnp.int32).at[rows, gaps].add(values, mode="drop").cumsum(1)
+
   masks, skipped = added(active.astype(jnp.int32)), added(spans)
   stays = place < kept[:, None]
   new = jnp.where(place < (kept + active.sum(1))[:, None], mask_id, -1).astype(content.dtype)

@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 
 from embeddings_jax.errors import InputError, check_choice
-from embeddings_jax.interop import huggingface, huggingface_vision, word_vectors
+from embeddings_jax.interop import huggingface, huggingface_bart, huggingface_vision, word_vectors
 from embeddings_jax.runs import pretrained, vectors
 from embeddings_jax.runs.run import Run
 
@@ -51,6 +51,12 @@ def _export_network(run: Run, output: str | os.PathLike, report: Callable[[str],
   found = pretrained.load(str(run.path)) if run.path and not run.prepared else pretrained.of_run(run)
   if found and found.name == "mae":
     huggingface_vision.write(output, found.hyper, found.others, found.params, found.encoder.shape)
+  elif found and found.model == "sequence_autoencoder" and not huggingface_bart.cannot(found.hyper, found.others):
+    files = huggingface.tokenizer_files(found.encoder.files()["tokenizer.json"], found.encoder.max_length)
+    facts = found.encoder.facts
+    ids = {"bos_token_id": facts.get("cls_id"), "eos_token_id": facts["sep_id"], "pad_token_id": facts.get("pad_id")}
+    huggingface_bart.write(output, found.hyper, found.others, found.params, files, ids)
+    return "bart"
   elif found and hasattr(found.encoder, "tokenizer"):
     files = huggingface.tokenizer_files(found.encoder.files()["tokenizer.json"], found.encoder.max_length)
     files |= _sentence_files(found, run, lambda line: report(f"{output}: {line}"))

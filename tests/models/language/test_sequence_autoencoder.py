@@ -233,3 +233,32 @@ def test_what_does_not_fit_is_refused():
     sequence_autoencoder(encoder=trunk, **IDS, variational=True, free_bits=0.5, accumulate=2)
   with pytest.raises(InputError, match="a Hugging Face bart cannot have position_offset=0"):
     huggingface_bart.write("unused", {**TRUNK, "norm": "post", "position_offset": 0, "num_segments": 0}, {}, {})
+
+
+def test_a_run_is_exported_as_bart_and_loaded(tmp_path):
+  """Vectors and written texts stay; a damaged directory is refused in one line."""
+  from safetensors.numpy import load_file, save_file
+
+  import embeddings_jax as ej
+  from embeddings_jax.runs import sampling
+
+  items = [f"the {a} cat sat on the {b} mat." for a in ("red", "old", "big") for b in ("soft", "thin", "warm")] * 2
+  network = dict(name="bert", dim=8, num_layers=1, num_heads=2, mlp_dim=8, max_length=12, num_segments=0,
+                 position_offset=2, norm_epsilon=1e-5)
+  run = ej.fit("sequence_autoencoder", items, steps=1, batch_size=8, encoder=network, **BART,
+               data_options={"vocab_size": 60, "max_length": 12})
+  run.export(tmp_path / "bart", "huggingface")
+  loaded = ej.load(tmp_path / "bart")
+  np.testing.assert_array_equal(loaded.embed(items[:3], pooling="mean"), run.embed(items[:3]))
+  assert sampling.reconstruct_texts(loaded, items[:3]) == sampling.reconstruct_texts(run, items[:3])
+  with pytest.raises(InputError, match="has no code of an item"):
+    sampling.interpolate(run, *items[:2])
+  tensors = load_file(tmp_path / "bart" / "model.safetensors")
+  tensors["lm_head.weight"] = tensors["model.shared.weight"] + 1
+  save_file(tensors, tmp_path / "bart" / "model.safetensors")
+  with pytest.raises(InputError, match="lm_head.weight is not model.shared.weight"):
+    ej.load(tmp_path / "bart")
+  del tensors["lm_head.weight"], tensors["model.decoder.layers.0.encoder_attn.k_proj.bias"]
+  save_file(tensors, tmp_path / "bart" / "model.safetensors")
+  with pytest.raises(InputError, match="lack the tensor model.decoder.layers.0.encoder_attn.k_proj.bias"):
+    ej.load(tmp_path / "bart")
