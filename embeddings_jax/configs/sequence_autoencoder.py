@@ -24,7 +24,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
       pipeline="passages",
       data=dict(name="pydocs", vocab_size=4000, max_length=32, num_passages=20_000),
       optimizer=dict(name="adam", learning_rate=2e-3, schedule="linear", warmup_fraction=0.1, clip_norm=1.0),
-      epochs=2,
+      epochs=1,
       batch_size=64,
       steps_per_dispatch=5,
       log_every=50,

@@ -214,7 +214,7 @@ class Run:
       tokens = np.concatenate([[end], tokens])
     if not len(tokens):
       raise InputError("prompt is missing: the tokenizer has no token that begins a text")
-    longest = self.config["model"]["max_length"]
+    longest = self.config["model"].get("max_length", 1 << 20)  # A recurrent network has no limit.
     length = min(length, longest)
     tokens = tokens[-(longest + 1 - length):]  # Of a long text the end counts.
     return {"tokens": np.tile(tokens.astype(np.int32), (num, 1))}, length
