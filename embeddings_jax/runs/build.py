@@ -179,8 +179,15 @@ def prepare(config: Mapping[str, Any], *, dataset: Any = None, data_dir: str | N
     reading.refuse_test_split(dataset, config["data"]["name"])
   function = pipelines.function(module)
   common = dict(encoder=encoder, batch_size=config["batch_size"], seed=config["seed"], cache_dir=cache_dir,
-                data_dir=data_dir, progress=progress)
+                data_dir=data_dir, progress=progress, vectors_of=_vectors_of)
   own = pipelines.own_options(module)
   return function(dataset, **{key: value for key, value in common.items()
                               if key in inspect.signature(function).parameters},
                   **{key: config["data"][key] for key in own if key in config["data"]})
+
+
+def _vectors_of(run: str, layer: int, hop: int) -> Any:
+  """See `runs/frames.py: vectors_of`; imported late, as it loads runs."""
+  from embeddings_jax.runs import frames
+
+  return frames.vectors_of(run, layer, hop)

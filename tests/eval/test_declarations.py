@@ -177,6 +177,14 @@ def _reconstruction(perfect):
   return protocols.find("reconstruction").function(None, data, encode=_encode_images, reconstruct=reconstruct)
 
 
+def _unit_usage(perfect):
+  units = np.arange(60, dtype=np.int32).reshape(6, 10) % 7
+  found = {"original": units, "reconstructed": units if perfect else np.zeros_like(units), "mask": units > 0}
+  source = array_source({"signal": np.zeros((6, 3), np.int16)}, 6, order="sequential", remainder="pad")
+  function = protocols.find("unit_usage").function
+  return function(None, None, reconstruct=lambda batch: found, encode=None, source=source)
+
+
 def _likelihood(perfect):
   data = SimpleNamespace(items=_smooth_images(), split={"test": np.arange(40)})
   bound = lambda batch, rng, num: jnp.full(len(batch["image"]), -5.0 - 9 * (not perfect))
@@ -206,7 +214,7 @@ CASES = {
        for name in ("node_classification", "link_prediction")},
     "topics": _topics, "held_out": _held_out, "finetuning": _finetuning,
     "reconstruction": _reconstruction, "likelihood": _likelihood,
-    "compression": _compression,
+    "compression": _compression, "unit_usage": _unit_usage,
 }
 
 
