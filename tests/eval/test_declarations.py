@@ -177,6 +177,14 @@ def _reconstruction(perfect):
   return protocols.find("reconstruction").function(None, data, encode=_encode_images, reconstruct=reconstruct)
 
 
+def _polysemy(perfect):
+  items = protocols.find("polysemy").lists.load("bank", None)
+  noise = np.random.default_rng(1).normal(size=(sum(len(item.words) for item in items), 1, 4))
+  senses = np.concatenate([np.full(len(item.words), item.sense == "river") for item in items])
+  vectors = np.eye(4)[senses.astype(int)][:, None] if perfect else noise
+  return protocols.find("polysemy").function(None, items, hidden=lambda _: (vectors, np.ones(len(vectors), bool)))
+
+
 def _unit_usage(perfect):
   units = np.arange(60, dtype=np.int32).reshape(6, 10) % 7
   found = {"original": units, "reconstructed": units if perfect else np.zeros_like(units), "mask": units > 0}
@@ -214,7 +222,7 @@ CASES = {
        for name in ("node_classification", "link_prediction")},
     "topics": _topics, "held_out": _held_out, "finetuning": _finetuning,
     "reconstruction": _reconstruction, "likelihood": _likelihood,
-    "compression": _compression, "unit_usage": _unit_usage,
+    "compression": _compression, "unit_usage": _unit_usage, "polysemy": _polysemy,
 }
 
 
