@@ -111,7 +111,7 @@ def of_run(run: Run) -> Pretrained:
 def _others(owner: str, facts: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the arguments of a model on which parameters beside the encoder depend."""
   known = inspect.signature(build.find_factory({"name": owner})).parameters
-  given = {key: value for key, value in facts.items() if key in known} | options
+  given = {**{key: value for key, value in facts.items() if key in known}, **options}
   return {key: given.get(key, known[key].default)
           for key in getattr(build.network_module(owner), "PRETRAINING", ())}
 

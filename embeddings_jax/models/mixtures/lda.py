@@ -26,9 +26,9 @@ and the evidence lower bound is raised by turns, with E log theta_dk = psi(gamma
 How it is computed: as in `plsa`, sums over a cell's topics are products sampled at the cells, and sums over cells
 are sparse products: with T = exp(E log theta), S = exp(E log beta) and Q = n / (T S) at the cells, gamma is
 alpha + T (Q S) and the words' sums are S (Q' T). Blocks of documents are shared out to the data shards, and one
-all-reduce adds them up. gamma starts at 1 in every update and is not kept. The loss is minus the ELBO per occurrence, nats, of
-the topics before the update: with batch updates it never rises, but for `inner_tol`. A stream's ELBO is that of the
-batch, scaled by D / |B|.
+all-reduce adds them up. gamma starts at 1 in every update and is not kept. The loss is minus the ELBO per occurrence,
+nats, of the topics before the update: with batch updates it never rises, but for `inner_tol`. A stream's ELBO is that
+of the batch, scaled by D / |B|.
 
 Deviations: documents of a block go on until the last has converged.
 
