@@ -25,6 +25,7 @@
   python -m experiments.benchmark mutual_information --figure=mi.png  lower bounds of a known mutual information
   python -m experiments.benchmark walks --data=blogcatalog            random walks: steps a second for several p, q
   python -m experiments.benchmark deepwalk --data=blogcatalog         DeepWalk against gensim on ready walks
+  python -m experiments.benchmark lda --data=20news                   topics against scikit-learn's batch updates
   python -m experiments.benchmark copy_task --numbers=5,20,60         what recurrent cells carry over a gap
 
 Each prints one JSON object; `--output` writes it as well, and the README's table is made from such files.
@@ -49,7 +50,7 @@ VERBS = {"loop": "loop", "sgns": "words", "cbow": "words", "glove": "words", "pp
          "gmm_memory": "mixtures", "bert_step": "text", "bert_base": "text", "simcse_step": "text",
          "mae_step": "images", "mae_gpu": "images", "augment": "images", "labels": "labels", "mask_ratios": "images",
          "embed": "text", "pairs": "text", "contrastive": "contrastive", "mutual_information": "contrastive",
-         "walks": "graphs", "deepwalk": "graphs", "copy_task": "recurrent"}
+         "walks": "graphs", "deepwalk": "graphs", "copy_task": "recurrent", "lda": "lda"}
 
 flags.DEFINE_string("model", "", "Model of the benchmark `loop`.")
 flags.DEFINE_string("preset", "demo", "Preset of --model.")
