@@ -27,6 +27,8 @@
   python -m experiments.benchmark deepwalk --data=blogcatalog         DeepWalk against gensim on ready walks
   python -m experiments.benchmark gan_ring --data=ring --seeds=3      modes that GANs find, by loss and schedule
   python -m experiments.benchmark generation_table --workdir=runs --data=fashion-mnist  distances of all runs
+  python -m experiments.benchmark lda --data=20news                   topics against scikit-learn's batch updates
+  python -m experiments.benchmark copy_task --numbers=5,20,60         what recurrent cells carry over a gap
 
 Each prints one JSON object; `--output` writes it as well, and the README's table is made from such files.
 """
@@ -50,8 +52,8 @@ VERBS = {"loop": "loop", "sgns": "words", "cbow": "words", "glove": "words", "pp
          "gmm_memory": "mixtures", "bert_step": "text", "bert_base": "text", "simcse_step": "text",
          "mae_step": "images", "mae_gpu": "images", "augment": "images", "labels": "labels", "mask_ratios": "images",
          "embed": "text", "pairs": "text", "contrastive": "contrastive", "mutual_information": "contrastive",
-         "walks": "graphs", "deepwalk": "graphs", "gan_ring": "generation",
-         "generation_table": "generation"}
+         "walks": "graphs", "deepwalk": "graphs", "gan_ring": "generation", "generation_table": "generation",
+         "copy_task": "recurrent", "lda": "lda"}
 
 flags.DEFINE_string("model", "", "Model of the benchmark `loop`.")
 flags.DEFINE_string("preset", "demo", "Preset of --model.")

@@ -3,11 +3,13 @@
   text     python -m experiments.sample --workdir=W --prompt='Return the'
   images   python -m experiments.sample --workdir=W --num=64 --output=FILE.png
            python -m experiments.sample --workdir=W --interpolate=3,17 --steps=12 --output=FILE.png
+  texts    python -m experiments.sample --workdir=W --reconstruct='A sentence.'
+           python -m experiments.sample --workdir=W --interpolate='A sentence.|Another one.'
 
 A language model continues a prompt; without one a document is begun. With --init_from=DIR the network of a Hugging
 Face directory is used. Models of images draw codes (--codes) and decode them: of a VAE from its prior, of an
 autoencoder from a density fitted to the codes of its training images. --interpolate names two of these images by
-their number, or two image files.
+their number, or two image files. Autoencoders of text write a text anew, or the texts between two.
 """
 from collections.abc import Sequence
 from typing import Any
@@ -33,7 +35,9 @@ flags.DEFINE_string("output", "", "File for images: .png, side by side, or .npy,
 flags.DEFINE_string("codes", "", "Distribution of the codes: prior, uniform, gaussian or mixture (default: the prior "
                     "where the model has one, else gaussian).")
 flags.DEFINE_integer("num_components", 10, "Gaussians of --codes=mixture.", lower_bound=1)
-flags.DEFINE_string("interpolate", "", "Two training images by number, or two image files, with a comma between.")
+flags.DEFINE_string("interpolate", "", "Two training images by number, or two image files, with a comma between; or "
+                    "two texts with a | between.")
+flags.DEFINE_string("reconstruct", "", "Text to encode and write again, by an autoencoder of text.")
 flags.DEFINE_integer("steps", 12, "Images of --interpolate.", lower_bound=2)
 flags.DEFINE_string("data_dir", None, "Directory of the catalog's files (default: $EMBEDDINGS_DATA).")
 flags.DEFINE_string("cache_dir", None,
@@ -62,11 +66,30 @@ def main(argv: Sequence[str]) -> int:
 
 def continue_text(run: Any) -> int:
   """Prints continuations of the prompt."""
+  if FLAGS.reconstruct or FLAGS.interpolate:
+    return rewrite(run)
   options = {name: FLAGS[name].value for name in ("temperature", "top_k", "top_p")}
   for text in run.sample(FLAGS.num_samples, prompt=FLAGS.prompt, length=FLAGS.length, seed=FLAGS.seed, **options):
     print(text, flush=True)
     if FLAGS.num_samples > 1:
       print("-" * 20)
+  return 0
+
+
+def rewrite(run: Any) -> int:
+  """Prints a text written anew, or the texts between two."""
+  from embeddings_jax.runs import sampling
+
+  if "reconstruct" not in run.model.outputs:
+    raise InputError(f"--reconstruct, --interpolate: {run.config['name']} is no autoencoder of text")
+  if FLAGS.reconstruct:
+    texts = sampling.reconstruct_texts(run, [FLAGS.reconstruct])
+  else:
+    ends = [end.strip() for end in FLAGS.interpolate.split("|")]
+    if len(ends) != 2 or not all(ends):
+      raise InputError(f"--interpolate={FLAGS.interpolate}: must be two texts with a | between")
+    texts = sampling.interpolate(run, *ends, FLAGS.steps)
+  print("\n".join(texts))
   return 0
 
 

@@ -21,7 +21,7 @@ from embeddings_jax.data.words import combining_marks
 from embeddings_jax.types import InputError
 
 VERSION = 2  # Of what is cached: raise it when the same text would give other tokens.
-UNITS = ("sentence", "line", "document")
+UNITS = ("sentence", "line", "paragraph", "document")
 PARTS = ("train", "validation")
 
 _TITLES = "".join(rf"(?<!\b{title}\.)" for title in ("Mr", "Mrs", "Ms", "Dr", "St", "Prof", "Gen", "Jr", "vs", "No"))
@@ -52,6 +52,11 @@ def split_sentences(text: str) -> list[str]:
 def split_lines(text: str) -> list[str]:
   """Splits a text into its lines, without blank ones and white space around them."""
   return [line for line in map(str.strip, text.split("\n")) if line]
+
+
+def split_paragraphs(text: str) -> list[str]:
+  """Splits a text at blank lines, without blank paragraphs and white space around them."""
+  return [paragraph for part in re.split(r"\n\s*\n", text) if (paragraph := part.strip())]
 
 
 class TokenTexts(NamedTuple):
@@ -90,7 +95,8 @@ def tokenize_documents(dataset: Dataset, encoder: SubwordEncoder, *, unit: str =
   Args:
     dataset: a `Dataset` of kind `text`.
     encoder: has the tokenizer. What looks like a special token in the text is ordinary text.
-    unit: `sentence`: each is tokenized by itself (`split_sentences`); `line`: so is each line, which is a sentence;
+    unit: `sentence`: each is tokenized by itself (`split_sentences`); `line`, `paragraph`: so is each line or
+      paragraph, which counts as a sentence;
       `document`: the text is tokenized as it is, with the token `end_id` behind it, and counts as one sentence.
     cache_dir: default `$EMBEDDINGS_CACHE`, then `~/.cache/embeddings_jax`.
 
@@ -110,7 +116,7 @@ def tokenize_documents(dataset: Dataset, encoder: SubwordEncoder, *, unit: str =
   key = digest("subwords", VERSION, dataset.fingerprint, part, file, unit)
   path = cached(cache_root(cache_dir) / f"subwords-{key[:32]}",
                 lambda folder: _build(folder, dataset, chosen, encoder, end,
-                                      split_sentences if unit == "sentence" else split_lines))
+                                      _SPLITS.get(unit, split_lines)))
   meta = json.loads((path / "meta.json").read_text())
   train, validation = (_read(path / name, meta["dtype"]) for name in PARTS)
   return Corpus(train, validation, meta["num_raw_words"], key)
@@ -147,6 +153,9 @@ def sentence_rows(texts: TokenTexts, *, max_length: int, cls_id: int, sep_id: in
   rows[:, 1:-1][inside] = texts.tokens[index[inside]]
   rows[np.arange(len(chosen)), kept + 1] = sep_id
   return rows
+
+
+_SPLITS = {"sentence": split_sentences, "line": split_lines, "paragraph": split_paragraphs}
 
 
 def _read(folder: Path, dtype: str) -> TokenTexts | None:

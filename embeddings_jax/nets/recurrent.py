@@ -26,7 +26,7 @@ class GRU(nn.Module):
   @nn.compact
   def __call__(self, inputs: Float[Array, "batch time features"]) -> Float[Array, "batch time dim"]:
     projected = nn.Dense(3 * self.dim, dtype=self.dtype, name="input")(inputs)
-    kernel = self.param("recurrent", _orthogonal_gates, (self.dim, 3 * self.dim))
+    kernel = self.param("recurrent", orthogonal_gates, (self.dim, 3 * self.dim))
     bias = self.param("candidate_bias", nn.initializers.zeros, (self.dim,))
 
     def step(h, x):
@@ -110,7 +110,7 @@ def _forget_one(rng, shape, dtype=jnp.float32):
   return jnp.zeros(shape, dtype).at[shape[0] // 4:shape[0] // 2].set(1.0)
 
 
-def _orthogonal_gates(rng, shape, dtype=jnp.float32):
-  """One orthogonal matrix per gate, side by side."""
+def orthogonal_gates(rng, shape, dtype=jnp.float32):
+  """Returns one orthogonal matrix for each gate, side by side."""
   keys = jax.random.split(rng, shape[1] // shape[0])
   return jnp.concatenate([nn.initializers.orthogonal()(key, (shape[0], shape[0]), dtype) for key in keys], axis=1)

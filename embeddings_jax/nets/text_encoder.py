@@ -38,7 +38,7 @@ class TextEncoder(nn.Module):
     embedding_norm: LayerNorm and after it dropout, as in BERT; else dropout alone.
     init_std: Std of the initial embeddings and kernels, a normal truncated at two std; `kernel_std`: of kernels
       alone.
-    others: see `Transformer`.
+    others: see `Transformer`; with `cross` and `causal` it is the decoder of an encoder's memory.
   """
 
   vocab_size: int
@@ -63,6 +63,7 @@ class TextEncoder(nn.Module):
   dtype: DTypeLike = jnp.float32
   remat: str = "none"
   unroll: int = 1
+  cross: bool = False
 
   def setup(self):
     init = nn.initializers.truncated_normal(self.init_std)
@@ -81,7 +82,7 @@ class TextEncoder(nn.Module):
     self.layers_ = Transformer(
         self.num_layers, self.num_heads, self.mlp_dim, self.norm, self.causal, self.activation, self.norm_epsilon,
         self.dropout, self.attention_dropout, nn.initializers.truncated_normal(self.kernel_std or self.init_std),
-        self.dtype, self.remat, self.unroll, self.position_init == "neighbors", name="layers")
+        self.dtype, self.remat, self.unroll, self.position_init == "neighbors", self.cross, name="layers")
 
   def __call__(
       self,
@@ -90,14 +91,17 @@ class TextEncoder(nn.Module):
       *,
       deterministic: bool = True,
       parts: Int[Array, "batch time"] | None = None,
+      memory: Float[Array, "batch places dim"] | None = None,
+      seen: Bool[Array, "batch places"] | None = None,
   ) -> Float[Array, "batch time dim"]:
-    """The last layer. `tokens` are -1 on padding, at the end of a row.
+    """The last layer. `tokens` are -1 on padding, at the end of a row; `memory` and `seen`: see `Transformer`.
 
     Several texts may stand in a row, one after another: `parts` numbers them, -1 on padding. Each has positions of
     its own and is as if it were alone.
     """
     x = self._embed(tokens, segments, deterministic, parts)
-    return self._final(self.layers_(x, _visible(tokens, parts), deterministic=deterministic))
+    visible = _visible(tokens, parts)
+    return self._final(self.layers_(x, visible, deterministic=deterministic, memory=memory, seen=seen))
 
   def hidden(
       self,

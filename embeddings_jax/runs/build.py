@@ -32,6 +32,9 @@ def make_model(config: Mapping[str, Any], facts: Mapping[str, Any], num_steps: i
   if facts.get("missing") and "missing" not in known:
     raise InputError(f"missing=marginalize: {name} needs every value; use drop")
   known_facts = facts_for(factory, {"num_steps": num_steps, **facts})
+  if "parts" in known and "parts" not in arguments:
+    arguments |= {key: _plain(arguments[key]) for key in ("losses", "options") if key in arguments}
+    known_facts["parts"] = parts_of(arguments, facts, num_steps)
   if hasattr(arguments.get("encoder"), "keys"):
     weight = arguments.get("auxiliary_weight", 0)
     known_facts |= encoder_of(arguments.pop("encoder"), facts, num_steps, with_model=bool(weight))
@@ -101,6 +104,34 @@ def encoder_of(options: Mapping[str, Any], facts: Mapping[str, Any], num_steps: 
     options = {key: value for key, value in options.items() if key in arguments}
     found["auxiliary"] = make_model({"name": name, "model": options, "optimizer": sgd}, facts, num_steps)
   return found
+
+
+def parts_of(options: Mapping[str, Any], facts: Mapping[str, Any], num_steps: int) -> dict[str, Model]:
+  """Returns the models that a config's `losses` names, of the network that its `encoder` describes.
+
+  Args:
+    options: `encoder`, `losses`, and `options` of each model beside the encoder's.
+    facts: Facts of the data.
+    num_steps: Updates over which schedules run.
+  """
+  encoder, parts = dict(options["encoder"]), {}
+  for name in options["losses"]:
+    known = inspect.signature(find_factory({"name": name})).parameters
+    own = dict(options.get("options", {}).get(name, {}))
+    if "encoder" in known:
+      model = {"encoder": encoder, **own}
+    elif name == encoder["name"]:
+      model = {key: value for key, value in encoder.items() if key in known} | own
+    else:
+      raise InputError(f"model.losses.{name}: has a network of its own, and model.encoder.name={encoder['name']}")
+    sgd = {"name": "sgd", "learning_rate": 0.0}  # Its optimizer is not used.
+    parts[name] = make_model({"name": name, "model": model, "optimizer": sgd}, facts, num_steps)
+  return parts
+
+
+def _plain(value: Any) -> Any:
+  """Returns nested dicts of a config's node."""
+  return {key: _plain(part) for key, part in value.items()} if hasattr(value, "items") else value
 
 
 def network_module(name: str) -> Any:
@@ -188,8 +219,15 @@ def prepare(config: Mapping[str, Any], *, dataset: Any = None, data_dir: str | N
     encoder = load_quantizer(config["data"]["codes"])[1]
   function = pipelines.function(module)
   common = dict(encoder=encoder, batch_size=config["batch_size"], seed=config["seed"], cache_dir=cache_dir,
-                data_dir=data_dir, progress=progress)
+                data_dir=data_dir, progress=progress, vectors_of=_vectors_of)
   own = pipelines.own_options(module)
   return function(dataset, **{key: value for key, value in common.items()
                               if key in inspect.signature(function).parameters},
                   **{key: config["data"][key] for key in own if key in config["data"]})
+
+
+def _vectors_of(run: str, layer: int, hop: int) -> Any:
+  """See `runs/frames.py: vectors_of`; imported late, as it loads runs."""
+  from embeddings_jax.runs import frames
+
+  return frames.vectors_of(run, layer, hop)

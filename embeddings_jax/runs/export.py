@@ -11,7 +11,7 @@ import numpy as np
 from etils import epath
 
 from embeddings_jax.errors import InputError, check_choice
-from embeddings_jax.interop import huggingface, huggingface_vision, word_vectors
+from embeddings_jax.interop import huggingface, huggingface_bart, huggingface_vision, word_vectors
 from embeddings_jax.runs import pretrained, vectors
 from embeddings_jax.runs.run import Run
 
@@ -51,12 +51,20 @@ def _export_network(run: Run, output: str | os.PathLike, report: Callable[[str],
   network = pretrained.load(str(run.path)) if run.path and not run.prepared else pretrained.of_run(run)
   if network and network.name == "mae":
     huggingface_vision.write(output, network.hyper, network.others, network.params, network.encoder.shape)
+  elif (network and network.model == "sequence_autoencoder"
+        and not huggingface_bart.cannot(network.hyper, network.others)):
+    files = huggingface.tokenizer_files(network.encoder.files()["tokenizer.json"], network.encoder.max_length)
+    facts = network.encoder.facts
+    ids = {"bos_token_id": facts.get("cls_id"), "eos_token_id": facts["sep_id"], "pad_token_id": facts.get("pad_id")}
+    huggingface_bart.write(output, network.hyper, network.others, network.params, files, ids)
+    return "bart"
   elif network and hasattr(network.encoder, "tokenizer"):
     files = huggingface.tokenizer_files(network.encoder.files()["tokenizer.json"], network.encoder.max_length)
     files |= _sentence_files(network, run, lambda line: report(f"{output}: {line}"))
     huggingface.write(output, network.name, network.hyper, network.params, files)
   else:
-    raise InputError(f"format=huggingface: there is no place for {run.config['name']}; bert, gpt and mae have one")
+    raise InputError(f"format=huggingface: there is no place for {run.config['name']}; bert, gpt, mae and "
+                     "sequence_autoencoder have one")
   return network.name
 
 

@@ -13,7 +13,7 @@ from etils import epath
 
 from embeddings_jax.data.encoders.images import ImageEncoder
 from embeddings_jax.data.files.json import read_json
-from embeddings_jax.interop import huggingface, huggingface_vision
+from embeddings_jax.interop import huggingface, huggingface_bart, huggingface_vision
 from embeddings_jax.runs import build, presets
 from embeddings_jax.runs.load import load_run
 from embeddings_jax.runs.run import Run
@@ -42,6 +42,7 @@ class Pretrained(NamedTuple):
     step: updates made, of a run of ours.
     others: further arguments of the model, on which parameters beside the encoder depend.
     statistics: BatchNorm's running ones, by the names of their parameters.
+    model: Name of the model that the network is a part of, whose arguments `others` are; "" where it is one itself.
   """
 
   path: epath.Path
@@ -56,6 +57,7 @@ class Pretrained(NamedTuple):
   step: int | None = None
   others: dict[str, Any] = {}
   statistics: Mapping[str, Any] = {}
+  model: str = ""
 
 
 def load(directory: str) -> Pretrained:
@@ -82,6 +84,7 @@ def of_run(run: Run) -> Pretrained:
   facts = run.prepared.facts if run.prepared else run.record["facts"]
   config = run.record["config"]
   name, options = config.get("factory") or config["name"], config["model"]
+  owner = name
   if isinstance(options.get("encoder"), Mapping):  # Of a run that fine-tuned it.
     options = dict(options["encoder"])
     name = options.pop("name")
@@ -90,6 +93,7 @@ def of_run(run: Run) -> Pretrained:
     raise InputError(f"init_from={path}: holds a {name} of {run.encoder.kind}, which is no network to start from")
   known = inspect.signature(getattr(module, name, module.encoder)).parameters
   arguments = {key: value for key, value in facts.items() if key in known} | options
+  others = _others(owner, facts, config["model"])
   parameters = inspect.signature(module.encoder).parameters
   vocabulary = {"vocab_size": 1} if "vocab_size" in parameters else {}
   fields = set(_hyper_fields(module.encoder(**vocabulary)))
@@ -101,9 +105,15 @@ def of_run(run: Run) -> Pretrained:
   statistics = jax.tree.map(np.asarray, dict(run.state.extra).get("batch_stats", {}))
   return Pretrained(path, name, hyper, params, run.encoder, _fingerprint(params, run.encoder),
                     str(path / "encoder" / "tokenizer.json"), config["model"].get("pooling", ""), step=run.step,
-                    statistics=statistics,
-                    others={key: arguments.get(key, known[key].default)
-                            for key in getattr(module, "PRETRAINING", ())})
+                    others=others, statistics=statistics, model=owner if others and owner != name else "")
+
+
+def _others(owner: str, facts: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the arguments of a model on which parameters beside the encoder depend."""
+  known = inspect.signature(build.find_factory({"name": owner})).parameters
+  arguments = {**{key: value for key, value in facts.items() if key in known}, **options}
+  return {key: arguments.get(key, known[key].default)
+          for key in getattr(build.network_module(owner), "PRETRAINING", ())}
 
 
 def _load_theirs(path: epath.Path) -> Pretrained:
@@ -112,6 +122,11 @@ def _load_theirs(path: epath.Path) -> Pretrained:
     encoder = ImageEncoder(*shape, huggingface_vision.processor(path, shape))
     return Pretrained(path, "mae", hyper, params, encoder, _fingerprint(params, encoder), "", others=others)
   sentence = huggingface.sentence_model(path)
+  if huggingface_bart.is_bart(sentence.folder):
+    hyper, others, params = huggingface_bart.read(sentence.folder)
+    texts = huggingface.text_encoder(sentence, hyper)
+    return Pretrained(path, "bert", hyper, params, texts, _fingerprint(params, texts), str(sentence.folder),
+                      sentence.pooling, sentence.normalize, others=others, model="sequence_autoencoder")
   name, hyper, params = huggingface.read(path)
   texts = huggingface.text_encoder(sentence, hyper)
   return Pretrained(path, name, hyper, params, texts, _fingerprint(params, texts), str(sentence.folder),
@@ -148,11 +163,15 @@ def adapt(config: Any, network: Pretrained, explicit: Collection[str]) -> None:
     raise InputError(f"{where}: holds a {network.name}, no {config.get('factory') or config['name']}")
   else:
     sizes |= {key: value for key, value in network.others.items() if key not in FREE and value is not None}
-  for key, value in sizes.items():
-    current = node.get(key)
-    if f"{prefix}.{key}" in explicit and current != value:
-      raise InputError(f"{prefix}.{key}={current!r}: {where} has {key}={value!r}; leave the option out")
-    presets.assign(node, key, value)
+  settings = [(node, prefix, sizes)]
+  if fine_tuned and network.model == (config.get("factory") or config["name"]):
+    settings.append((config.model, "model", network.others))
+  for node, prefix, values in settings:
+    for key, value in values.items():
+      current = node.get(key)
+      if f"{prefix}.{key}" in explicit and current != value:
+        raise InputError(f"{prefix}.{key}={current!r}: {where} has {key}={value!r}; leave the option out")
+      presets.assign(node, key, value)
   pooling = network.pooling
   if fine_tuned:
     whole = not hasattr(network.encoder, "encode_words") or network.name == "cpc"  # No element stands for the others.
@@ -232,13 +251,15 @@ def as_run(network: Pretrained, pooling: str = "", **options: Any) -> Run:
   options["pooling"] = pooling or network.pooling or "mean"
   if not hasattr(build.network_module(network.name), network.name):
     raise InputError(f"{network.path}: a {network.name} is no model by itself; load the run that trained it")
-  factory = build.find_factory({"name": network.name})
+  name = network.model or network.name
+  factory = build.find_factory({"name": name})
   known = inspect.signature(factory).parameters
+  trunk = {"encoder": build.network_module(network.name).encoder(**network.hyper)} if network.model else {}
   hyper = {key: value for key, value in (network.hyper | network.others).items() if key in known}
   facts = {"mask_id": 0, **getattr(network.encoder, "facts", {})}
 
   def rebuild(**others: Any) -> Model:
-    chosen = facts | hyper | options | others
+    chosen = facts | trunk | hyper | options | others
     return factory(**{key: value for key, value in chosen.items() if key in known}, optimizer=optax.identity())
 
   model, mesh = rebuild(), make_mesh()
@@ -247,7 +268,7 @@ def as_run(network: Pretrained, pooling: str = "", **options: Any) -> Run:
     abstract = jax.eval_shape(model.init, jax.eval_shape(lambda: jax.random.key(0)), batch)
     fresh = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), abstract)
     state = placed(initial(network, logging.info)(fresh), state_shardings(abstract, mesh, model.rules))
-  config = {"name": network.name, "model": hyper | options, "data": {}, "optimizer": {}, "evals": ()}
+  config = {"name": name, "model": hyper | options, "data": {}, "optimizer": {}, "evals": ()}
   return Run(network.path, {"config": config}, model, state, network.step or 0, network.encoder, rebuild,
              network.normalize)
 

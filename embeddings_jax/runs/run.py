@@ -174,7 +174,8 @@ class Run:
 
     Args:
       num: Number of samples.
-      prompt: Text to continue, of a language model; without one a document is begun.
+      prompt: Text to continue, of a language model; without one a document is begun. Text to write anew, of an
+        autoencoder of text; without one codes are drawn from the prior.
       length: Tokens to add at most, of a language model.
       seed: Random seed.
       **options: Hyperparameters of sampling, as `temperature`, `top_k` and `top_p` of `gpt`; of models that only
@@ -194,17 +195,21 @@ class Run:
 
         return sampling.sample(self, num, seed=seed, **options)
       raise InputError(f"sample: {self.config['name']} draws no samples; gpt and gmm do")
-    batch = None
-    if hasattr(self.encoder, "token_ids"):
+    batch, written = None, ""
+    if hasattr(self.encoder, "token_ids") and "reconstruct" in self.model.outputs:
+      batch = self.encoder.encode([prompt]) if prompt else None
+      options["sample_length"] = length
+    elif hasattr(self.encoder, "token_ids"):
+      written = prompt
       batch, length = self._prompt(prompt, length, num)
       options["sample_length"] = length
     sample = (self.rebuild(**options) if options else self.model).outputs["sample"]
     with jax.set_mesh(self.mesh):
       drawn = np.asarray(jax.jit(sample, static_argnums=2)(self.state, jax.random.key(seed), num, batch))
-    if batch is None:
+    if not hasattr(self.encoder, "token_ids"):
       return drawn
     end = self.encoder.facts.get("end_id")
-    return [prompt + self.encoder.decode(row[row != end] if end is not None else row) for row in drawn]
+    return [written + self.encoder.decode(row[row != end] if end is not None else row) for row in drawn]
 
   def _prompt(self, prompt: str, length: int, num: int) -> tuple[dict[str, np.ndarray], int]:
     """Returns the batch of a prompt for `num` samples, and how many tokens fit behind it."""
@@ -213,7 +218,7 @@ class Run:
       tokens = np.concatenate([[end], tokens])
     if not len(tokens):
       raise InputError("prompt is missing: the tokenizer has no token that begins a text")
-    longest = self.config["model"]["max_length"]
+    longest = self.config["model"].get("max_length", 1 << 20)  # A recurrent network has no limit.
     length = min(length, longest)
     tokens = tokens[-(longest + 1 - length):]  # Of a long text the end counts.
     return {"tokens": np.tile(tokens.astype(np.int32), (num, 1))}, length

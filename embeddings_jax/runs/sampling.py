@@ -1,4 +1,5 @@
 """Samples of models that decode codes: from the prior, from a density fitted to codes, or between two items."""
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -50,13 +51,24 @@ def decode(run: Any, codes: Any) -> np.ndarray:
   return np.concatenate([run.decode(codes[first:first + DECODED_AT_ONCE]) for first in pieces])
 
 
-def interpolate(run: Any, first: Any, last: Any, steps: int = 12) -> np.ndarray:
-  """Returns `steps` images decoded from codes on the line between those of two items, ends included."""
+def reconstruct_texts(run: Any, texts: Sequence[str]) -> list[str]:
+  """Returns what an autoencoder of text writes for each text, the likeliest token each time."""
+  batch = run.encoder.encode(list(texts))
+  with jax.set_mesh(run.mesh):
+    found = np.asarray(jax.jit(run.model.outputs["reconstruct"])(run.state, batch)["reconstructed"])
+  return [run.encoder.decode(row) for row in found]
+
+
+def interpolate(run: Any, first: Any, last: Any, steps: int = 12) -> Any:
+  """Returns `steps` items decoded from codes on the line between those of two, ends included: images, or texts."""
+  if "decode" not in run.model.outputs:
+    raise InputError(f"interpolate: {run.config['name']} has no code of an item to decode")
   if steps < 2:
     raise InputError(f"steps={steps}: must be at least 2, the two ends")
   ends = np.asarray(run.embed([first, last]), np.float32)
   weight = np.linspace(0, 1, steps, dtype=np.float32)[:, None]
-  return decode(run, (1 - weight) * ends[0] + weight * ends[1])
+  found = decode(run, (1 - weight) * ends[0] + weight * ends[1])
+  return [run.encoder.decode(row) for row in found] if hasattr(run.encoder, "token_ids") else found
 
 
 def training_codes(run: Any, data_dir: str | None = None,

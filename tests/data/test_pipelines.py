@@ -11,7 +11,7 @@ from embeddings_jax.types import InputError, is_fact
 from experiments.benchmarks.memory import anonymous
 
 # Arguments of factories that are functions or arrays, or come from the config's other parts.
-NO_OPTIONS = {"optimizer", "learning_rate", "encoder", "auxiliary", "weights", "covariances"}
+NO_OPTIONS = {"optimizer", "learning_rate", "encoder", "auxiliary", "parts", "weights", "covariances"}
 
 
 @pytest.mark.parametrize("name", pipelines.names())

@@ -179,6 +179,22 @@ def _reconstruction(perfect):
   return protocols.find("reconstruction").function(None, data, encode=_encode_images, reconstruct=reconstruct)
 
 
+def _polysemy(perfect):
+  items = protocols.find("polysemy").lists.load("bank", None)
+  noise = np.random.default_rng(1).normal(size=(sum(len(item.words) for item in items), 1, 4))
+  senses = np.concatenate([np.full(len(item.words), item.sense == "river") for item in items])
+  vectors = np.eye(4)[senses.astype(int)][:, None] if perfect else noise
+  return protocols.find("polysemy").function(None, items, hidden=lambda _: (vectors, np.ones(len(vectors), bool)))
+
+
+def _unit_usage(perfect):
+  units = np.arange(60, dtype=np.int32).reshape(6, 10) % 7
+  found = {"original": units, "reconstructed": units if perfect else np.zeros_like(units), "mask": units > 0}
+  source = array_source({"signal": np.zeros((6, 3), np.int16)}, 6, order="sequential", remainder="pad")
+  function = protocols.find("unit_usage").function
+  return function(None, None, reconstruct=lambda batch: found, encode=None, source=source)
+
+
 def _likelihood(perfect):
   data = SimpleNamespace(items=_smooth_images(), split={"test": np.arange(40)})
   bound = lambda batch, rng, num: jnp.full(len(batch["image"]), -5.0 - 9 * (not perfect))
@@ -249,6 +265,7 @@ CASES = {
     "reconstruction": _reconstruction, "likelihood": _likelihood,
     "compression": _compression, "propagation": _propagation, "segmentation": _segmentation,
     "generation": _generation, "codebook": _codebook,
+    "unit_usage": _unit_usage, "polysemy": _polysemy,
 }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from embeddings_jax import extensions
 from embeddings_jax.errors import InputError, check_choice
 
-COMMON = ("encoder", "batch_size", "seed", "cache_dir", "data_dir", "progress")
+COMMON = ("encoder", "batch_size", "seed", "cache_dir", "data_dir", "progress", "vectors_of")
 # Facts of every source, see `data/sources.py`.
 FACTS = {"num_rows": "Number of training rows", "steps_per_epoch": "Updates in an epoch"}
 # Keywords of every reader that are no options.

@@ -1,0 +1,79 @@
+"""Mixed losses: a positive combination of the parts' own, over one trunk; with a task that has labels; bad input."""
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from embeddings_jax.gradient import GradientState
+from embeddings_jax.models.language.bert import bert, encoder
+from embeddings_jax.models.language.sequence_autoencoder import sequence_autoencoder
+from embeddings_jax.models.supervised.finetune import finetune
+from embeddings_jax.models.supervised.mixed import mixed
+from embeddings_jax.runs import build
+from embeddings_jax.types import InputError
+
+TRUNK = dict(vocab_size=30, dim=8, num_layers=1, num_heads=2, mlp_dim=12, max_length=9, dropout=0.0,
+             attention_dropout=0.0)
+IDS = dict(special_ids=(0, 1, 2, 3, 4), mask_id=4)
+WEIGHTS = {"bert": 1.0, "sequence_autoencoder": 0.5, "finetune": 2.0}
+
+
+def parts_of(*names):
+  made = {"bert": lambda: bert(**TRUNK, **IDS),
+          "sequence_autoencoder": lambda: sequence_autoencoder(encoder=encoder(**TRUNK), **IDS, cls_id=2, sep_id=3),
+          "finetune": lambda: finetune(encoder=encoder(**TRUNK), task="classification", num_classes=3, dropout=0.0)}
+  return {name: made[name]() for name in names}
+
+
+def task_batch():
+  tokens = np.random.default_rng(0).integers(5, 30, (4, 9)).astype(np.int32)
+  tokens[:, 0], tokens[:, 8] = 2, 3
+  return {"inputs": {"tokens": jnp.asarray(tokens)}, "targets": {"label": jnp.array([0, 1, 2, 1])},
+          "mask": jnp.array([1.0, 1.0, 1.0, 0.0])}
+
+
+def test_an_update_is_by_the_weighted_sum_of_the_parts_gradients():
+  """By plain gradient descent, each part alone from the same parameters."""
+  parts, batch, rng = parts_of(*WEIGHTS), task_batch(), jax.random.key(5)
+  model = mixed(encoder=encoder(**TRUNK), parts=parts, losses=WEIGHTS, optimizer=optax.sgd(1.0))
+  state = jax.jit(model.init)(jax.random.key(0), batch)
+  new, metrics = jax.jit(model.update)(state, batch, rng)
+  expected, total = jax.tree.map(jnp.zeros_like, state.params["encoder"]), 0.0
+  for name, key in zip(sorted(parts), jax.random.split(rng, 3)):
+    rows = batch if name == "finetune" else {**batch["inputs"], "mask": batch["mask"]}
+
+    @jax.jit
+    def loss(params, name=name, rows=rows, key=key):
+      own = GradientState(jnp.int32(0), params, state.extra[name], (), params)
+      return parts[name].outputs["training_loss"](own, rows, key)
+
+    value, slopes = jax.value_and_grad(loss)({"encoder": state.params["encoder"], **state.params[name]})
+    assert float(metrics[f"{name}_loss"]) == pytest.approx(float(value), rel=1e-5)
+    total += WEIGHTS[name] * float(value)
+    expected = jax.tree.map(lambda a, b, w=WEIGHTS[name]: a + w * b, expected, slopes["encoder"])
+    for old, moved, slope in zip(*map(jax.tree.leaves, (
+        state.params[name], new.params[name], {key: slopes[key] for key in state.params[name]})), strict=True):
+      np.testing.assert_allclose(old - moved, WEIGHTS[name] * slope, atol=1e-5)
+  assert float(metrics["loss"]) == pytest.approx(total, rel=1e-5)
+  for old, moved, slope in zip(*map(jax.tree.leaves, (state.params["encoder"], new.params["encoder"], expected))):
+    np.testing.assert_allclose(old - moved, slope, atol=1e-5)
+  found = jax.jit(model.outputs["predict"])(state, batch)
+  own = GradientState(jnp.int32(0), {"encoder": state.params["encoder"], **state.params["finetune"]}, {}, (), ())
+  np.testing.assert_allclose(found, parts["finetune"].outputs["predict"](own, batch), atol=1e-6)
+
+
+def test_parts_are_built_from_a_config():
+  facts = dict(vocab_size=30, num_segments=2, counts=np.ones(30), cls_id=2, sep_id=3, stop_ids=[], **IDS)
+  options = dict(encoder=dict(name="bert", dim=8, num_layers=1, num_heads=2, mlp_dim=12, max_length=9),
+                 losses={"bert": 1.0, "sequence_autoencoder": 0.5}, options={"bert": {"mask_rate": 0.3}})
+  config = {"name": "mixed", "model": options, "optimizer": {"name": "sgd", "learning_rate": 0.1}}
+  batch = task_batch()["inputs"]
+  state = jax.eval_shape(build.make_model(config, facts, 5).init, jax.random.key(0), batch)
+  assert set(state.params) == {"encoder", "bert", "sequence_autoencoder"}
+  assert set(state.params["bert"]) == {"pooler", "masked", "next_sentence"}
+  for change, message in (({"losses": {"bert": -1.0}}, "losses.bert=-1.0: must be above 0"),
+                          ({"losses": {"gpt": 1.0}, "options": {}}, "model.losses.gpt: has a network of its own"),
+                          ({"losses": {"sequence_autoencoder": 1.0}}, "options.bert: there is no such part")):
+    with pytest.raises(InputError, match=message):
+      build.make_model({**config, "model": {**options, **change}}, facts, 5)
