@@ -313,7 +313,8 @@ def test_a_sigterm_to_one_of_two_processes_saves_and_stops_both(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["gmm", "sgns", pytest.param("cpc", marks=pytest.mark.long)])
+@pytest.mark.parametrize("model", [
+    "sgns", pytest.param("gmm", marks=pytest.mark.long), pytest.param("cpc", marks=pytest.mark.long)])
 def test_two_processes_give_the_losses_of_one(model, tmp_path):
   """Two processes of two devices on loopback, and one process of four."""
   arguments = (f"--model={model}", "--preset=tiny", "--steps=12", "--config.log_every=1",

@@ -18,9 +18,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     del config.model[key]
   hidden = {"tiny": 8, "small": 256, "paper": 1024}.get(preset, 64)
   config.model.update(dict(predictor_dim=hidden, target_decay=0.99))
-  if preset == "tiny":
-    config.model.encoder = dict(name="convnet", channels=(4, 8), strides=(1, 2))
-  elif preset == "small":
+  if preset == "small":
     config.update(dict(steps=1650, baselines=False))
   elif preset == "paper":
     config.model.projector_dims = (1024, 256)

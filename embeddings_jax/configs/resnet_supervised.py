@@ -13,6 +13,8 @@ from embeddings_jax.configs import finetune, simclr
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   base = simclr.get_config(preset)
+  if preset == "tiny":
+    base.model.encoder = dict(name="resnet", depth=8, width=4)
   config = finetune.supervised(base, base.model.encoder, trained_layers=-1, layer_decay=1.0,
                                shift=4 if preset in ("small", "paper") else 1)
   if preset == "tiny":

@@ -41,7 +41,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   ))
   if preset == "tiny":
     config.data.name = "digits"
-    config.model.encoder.width = 4
+    config.model.encoder = dict(name="convnet", channels=(4, 8), strides=(1, 2))
     config.update(dict(model=dict(projector_dims=(8, 8)), steps=20, batch_size=16, log_every=5, save_every=10,
                        eval_items=200, baselines=False))
   elif preset == "small":

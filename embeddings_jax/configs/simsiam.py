@@ -24,7 +24,6 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.optimizer.learning_rate = 1e-3
     config.steps = 1000
   elif preset == "tiny":
-    config.model.encoder = dict(name="convnet", channels=(4, 8), strides=(1, 2))
     config.model.update(dict(projector_dims=(8, 8), predictor_dim=4))
   elif preset == "small":
     config.baselines = False

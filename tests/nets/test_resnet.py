@@ -68,7 +68,7 @@ def in_torch(net, variables, depth, width):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("depth, width, size", [(18, 8, 45), (50, 4, 64)])
+@pytest.mark.parametrize("depth, width, size", [(18, 8, 45), pytest.param(50, 4, 64, marks=pytest.mark.long)])
 def test_network_is_that_of_transformers(depth, width, size):
   """Values, running statistics and gradients, with the batch's statistics and with the running ones."""
   import torch

@@ -161,7 +161,7 @@ def test_a_run_starts_from_what_contrast_has_learnt_with_its_statistics(tmp_path
   done = run("--model=resnet_supervised", f"--workdir={second}", f"--init_from={first}", "--steps=3",
              "--config.model.frozen=True")
   assert done.returncode == 0, done.stderr
-  assert "arrays of resnet taken over; fresh: head; without use: batch_stats, projector" in done.stdout
+  assert "arrays of convnet taken over; fresh: head; without use: batch_stats, projector" in done.stdout
   runs = [load_run(str(path)) for path in (first, second)]
   kept = [(run.state.params["encoder"], run.state.extra["batch_stats"]["encoder"]) for run in runs]
   chex.assert_trees_all_equal(*kept)

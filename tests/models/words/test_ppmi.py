@@ -141,7 +141,8 @@ def test_it_ends_when_it_has_converged_and_then_stays(converged):
   chex.assert_trees_all_equal(state, again)
 
 
-@pytest.mark.parametrize("mesh", ["data:4,fsdp:2", "model:8"])
+@pytest.mark.parametrize("mesh", [
+    pytest.param("data:4,fsdp:2", marks=pytest.mark.long), "model:8"])  # The former as in `test_contract.py`.
 def test_eight_devices_find_the_same(converged, mesh, mesh_of):
   expected, losses, model, batch = converged
   actual = []
@@ -293,6 +294,7 @@ def test_bad_arguments_are_named():
 
 
 @pytest.mark.data
+@pytest.mark.long
 def test_word_similarity_on_real_text(tmp_path):
   """A tenth of the Wikipedia sample is enough to be far above chance; the whole reaches .68."""
   from embeddings_jax.data import wordsets
