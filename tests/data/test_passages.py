@@ -45,7 +45,7 @@ def test_units_of_a_text(tmp_path):
     assert {data.encoder.tokenizer.id_to_token(i) for i in data.facts["stop_ids"]} <= {".", "##."}
   # A sentence begins with a capital, of which there is none here.
   assert sizes["paragraph"] == 60 and sizes["document"] == 40 and sizes["window"] > 40 and sizes["sentence"] == 60
-  with pytest.raises(InputError, match="unit: "):
+  with pytest.raises(InputError, match="unit=page: unknown; one of sentence"):
     passages(Dataset("x", "text", items), batch_size=4, seed=0, unit="page")
 
 
