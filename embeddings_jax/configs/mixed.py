@@ -28,6 +28,8 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   ))
   if preset == "tiny":
     config.model.encoder.update(dict(dim=8, num_layers=1, mlp_dim=16, max_length=16, unroll=1))
+    config.model.losses = dict(sequence_autoencoder=0.5)
+    config.model.options = dict(sequence_autoencoder=dict(pooling="mean"))
     config.data.update(dict(vocab_size=300, max_length=16, num_passages=200, max_documents=100))
     config.update(dict(epochs=0, steps=20, batch_size=8, steps_per_dispatch=1, log_every=5, save_every=10,
                        eval_items=32, evals=("held_out",), baselines=False))

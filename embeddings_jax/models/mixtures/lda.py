@@ -26,9 +26,9 @@ and the evidence lower bound is raised by turns, with E log theta_dk = psi(gamma
 How it is computed: as in `plsa`, sums over a cell's topics are products sampled at the cells, and sums over cells
 are sparse products: with T = exp(E log theta), S = exp(E log beta) and Q = n / (T S) at the cells, gamma is
 alpha + T (Q S) and the words' sums are S (Q' T). Blocks of documents are shared out to the data shards, and one
-all-reduce adds them up. gamma starts at 1 in every update and is not kept. The loss is minus the ELBO per occurrence,
-nats, of the topics before the update: with batch updates it never rises, but for `inner_tol`. A stream's ELBO is that
-of the batch, scaled by D / |B|.
+all-reduce adds them up. With `warm_start` gamma starts where the last update left it, else, and in streams, at 1. The
+loss is minus the ELBO per occurrence, nats, of the topics before the update: with batch updates and a warm start it
+never rises. A stream's ELBO is that of the batch, scaled by D / |B|.
 
 Deviations: documents of a block go on until the last has converged.
 
@@ -59,12 +59,14 @@ class LdaState(NamedTuple):
   Attributes:
     step: [] int32, updates made.
     topics: [V, k] lambda.
+    mixtures: [blocks, R, k] gamma; [1, 1, k] where it is not kept.
     score: [] ELBO per occurrence of the last update.
     converged: [] int32.
   """
 
   step: Array
   topics: Array
+  mixtures: Array
   score: Array
   converged: Array
 
@@ -79,6 +81,7 @@ def lda(
     alpha: float = 0.0,
     eta: float = 0.0,
     online: bool = False,
+    warm_start: bool = True,
     offset: float = 10.0,
     power: float = 0.7,
     inner_steps: int = 100,
@@ -93,6 +96,7 @@ def lda(
     num_topics: k.
     alpha, eta: Concentrations of the Dirichlet priors of mixtures and of topics; 0: 1 / k.
     online: Make an M step of a weight rho_t after every batch of a stream.
+    warm_start: Begin the E step of batch updates where the last one ended.
     offset, power: tau and kappa, in (0.5, 1].
     inner_steps: Turns of the E step at most.
     inner_tol: The E step ends when the mean change of each document's gamma is below this.
@@ -111,19 +115,25 @@ def lda(
   if online and not 0.5 < power <= 1:
     raise InputError(f"lda: power={power}: online learning converges for powers in (0.5, 1]")
   alpha, eta = alpha or 1 / num_topics, eta or 1 / num_topics
+  kept = warm_start and not online
   start = None if topics is None else given_start("topics", topics, (vocab_size, num_topics))
 
   def init(rng, batch):
-    del batch
+    if not online and batch["document"].size < num_documents:
+      raise InputError(f"lda: the batch has room for {batch['document'].size} of {num_documents} documents, and "
+                       "batch updates need all; set batch_size=0, or model.online=True")
+    shape = batch["document"].shape if kept else (1, 1)
     drawn = jax.random.gamma(rng, 100.0, (vocab_size, num_topics)) / 100 if start is None else start
-    return LdaState(jnp.zeros((), jnp.int32), drawn, jnp.finfo(jnp.float32).min, jnp.zeros((), jnp.int32))
+    return LdaState(jnp.zeros((), jnp.int32), drawn, jnp.ones((*shape, num_topics)), jnp.finfo(jnp.float32).min,
+                    jnp.zeros((), jnp.int32))
 
   def update(state, batch, rng):
     del rng  # The E step is deterministic.
     blocks = {name: batch[name] for name in ("row", "col", "count", "row_start", "col_start", "turned", "document")}
     blocks["count"] = blocks["count"] * row_mask(batch)[:, None]
     blocks["document"] = jnp.where(row_mask(batch)[:, None] > 0, blocks["document"], -1)
-    words, sums = _over_shards(state.topics, blocks, alpha, inner_steps, inner_tol)
+    gamma = state.mixtures if kept else jnp.ones((*blocks["document"].shape, num_topics))
+    words, sums, gamma = _over_shards(state.topics, gamma, blocks, alpha, inner_steps, inner_tol)
     bound, occurrences, documents, turns = sums
     scale = num_documents / jnp.maximum(documents, 1) if online else 1.0
     elbo = (scale * bound - topic_divergence(state.topics, eta)) / jnp.maximum(scale * occurrences, 1)
@@ -131,7 +141,7 @@ def lda(
     fresh = (1 - rate) * state.topics + rate * (eta + scale * words)
     close = jnp.abs(elbo - state.score) <= tol * jnp.abs(elbo)
     converged = (close & (not online) & (tol > 0)).astype(jnp.int32)
-    new = LdaState(state.step + 1, fresh, elbo, converged)
+    new = LdaState(state.step + 1, fresh, gamma if kept else state.mixtures, elbo, converged)
     new = jax.tree.map(lambda a, b: jnp.where(state.converged > 0, a, b), state, new)
     return new, {"loss": -elbo, "perplexity": jnp.exp(-elbo), "inner_turns": turns / batch["count"].shape[0],
                  "converged": new.converged}
@@ -170,7 +180,8 @@ def lda(
     return {"beta": (state.topics / total).T, "weights": total / total.sum(), "lambda": state.topics.T}
 
   outputs = {"log_likelihood": lambda state, batch: mixtures(state, batch)[1], "loss": loss, "components": components}
-  return Model(init, update, embed, outputs, ((r"(^|/)topics$", P("model", None)),))
+  rules = ((r"(^|/)topics$", P("model", None)), (r"(^|/)mixtures$", P(DATA_AXES)))
+  return Model(init, update, embed, outputs, rules)
 
 
 def expected_log(concentration: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
@@ -204,15 +215,18 @@ def _until(turn: Any, start: Array, steps: int, tol: float, each: bool = False) 
     moves = jnp.abs(new - old).mean(-1) >= tol
     return new, moving & moves if each else moves, number + 1
 
-  gamma, _, number = jax.lax.while_loop(go_on, body, (start, jnp.ones(len(start), bool), jnp.zeros((), jnp.int32)))
+  moving = start.sum(-1) > 0  # All rows, on the shards that have them.
+  gamma, _, number = jax.lax.while_loop(go_on, body, (start, moving, jnp.zeros((), jnp.int32)))
   return gamma, number
 
 
-def _sums(topics: Array, blocks: Any, alpha: float, steps: int, tol: float) -> tuple[Array, Array]:
-  """The words' sums [V, k] of some blocks; and their bound, occurrences, documents and turns."""
+def _sums(topics: Array, start: Array, blocks: Any, alpha: float, steps: int,
+          tol: float) -> tuple[Array, Array, Array]:
+  """The words' sums [V, k] of some blocks; their bound, occurrences, documents and turns; and gamma, from `start`."""
   weights = jnp.exp(expected_log(topics, 0))
 
-  def one_block(total, block):
+  def one_block(total, part):
+    start, block = part
     row, col, count = block["row"], block["col"], block["count"]
 
     def cells(mixture):
@@ -222,7 +236,7 @@ def _sums(topics: Array, blocks: Any, alpha: float, steps: int, tol: float) -> t
       mixture = jnp.exp(expected_log(gamma, -1))
       return alpha + mixture * csr_matmul(cells(mixture), col, block["row_start"], weights)
 
-    gamma, turns = _until(turn, jnp.ones((len(block["document"]), topics.shape[1])), steps, tol)
+    gamma, turns = _until(turn, start, steps, tol)
     logs = expected_log(gamma, -1)
     mixture = jnp.exp(logs)
     turned = block["turned"]
@@ -231,23 +245,26 @@ def _sums(topics: Array, blocks: Any, alpha: float, steps: int, tol: float) -> t
     bound = (count * jnp.log(jnp.maximum(_sampled(mixture, weights, row, col), LEAST))).sum()
     bound += jnp.where(there, mixture_terms(gamma, logs, alpha), 0).sum()
     numbers = jnp.stack([bound, count.sum(), there.sum(dtype=jnp.float32), turns.astype(jnp.float32)])
-    return (total[0] + words, total[1] + numbers), None
+    return (total[0] + words, total[1] + numbers), gamma
 
-  start = (jnp.zeros_like(topics), jnp.zeros(4))
+  zeros = (jnp.zeros_like(topics), jnp.zeros(4))
   if num_data_shards() > 1:
-    start = jax.lax.pcast(start, DATA_AXES, to="varying")
-  return jax.lax.scan(one_block, start, blocks)[0]
+    zeros = jax.lax.pcast(zeros, DATA_AXES, to="varying")
+  sums, gamma = jax.lax.scan(one_block, zeros, (start, blocks))
+  return *sums, gamma
 
 
-def _over_shards(topics: Array, blocks: Any, *options: Any) -> tuple[Array, Array]:
+def _over_shards(topics: Array, start: Array, blocks: Any, *options: Any) -> tuple[Array, Array, Array]:
   """`_sums` of each shard's blocks, added up over the shards in one all-reduce."""
   if num_data_shards() == 1:
-    return _sums(topics, blocks, *options)
+    return _sums(topics, start, blocks, *options)
 
-  def local(topics, blocks):
-    return jax.lax.psum(_sums(topics, blocks, *options), DATA_AXES)
+  def local(topics, start, blocks):
+    *sums, gamma = _sums(topics, start, blocks, *options)
+    return *jax.lax.psum(sums, DATA_AXES), gamma
 
-  return jax.shard_map(local, in_specs=(P(), P(DATA_AXES)), out_specs=P())(topics, blocks)
+  shards = P(DATA_AXES)
+  return jax.shard_map(local, in_specs=(P(), shards, shards), out_specs=(P(), P(), shards))(topics, start, blocks)
 
 
 def _sampled(first: Array, second: Array, row: Array, col: Array) -> Array:

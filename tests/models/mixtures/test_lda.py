@@ -33,7 +33,8 @@ def small(tmp_path_factory):
 
 
 def model_of(small, **options):
-  options = {"num_topics": 3, "tol": 0.0, "topics": small.start, "inner_steps": 500, "inner_tol": 1e-6, **options}
+  options = {"num_topics": 3, "tol": 0.0, "topics": small.start, "inner_steps": 500, "inner_tol": 1e-6,
+             "warm_start": False, **options}
   return lda(vocab_size=30, num_documents=90, **options)
 
 
@@ -89,6 +90,22 @@ def test_online_updates_are_scikit_learn_s(small):
     state, _ = update(state, jax.tree.map(jnp.asarray, batch), jax.random.key(0))
     peer._em_step(small.counts[rows], total_samples=90, batch_update=False)
     np.testing.assert_allclose(state.topics, peer.components_.T, rtol=2e-3, atol=2e-3)
+
+
+def test_with_a_warm_start_the_bound_never_falls_and_ends_no_lower(small):
+  """A turn or two of the E step an update will do."""
+  losses = {}
+  for warm, turns in ((True, 2), (False, 500)):
+    model = model_of(small, warm_start=warm, inner_steps=turns)
+    state = jax.jit(model.init)(jax.random.key(0), small.batch)
+    update, found = jax.jit(model.update), []
+    for _ in range(60):
+      state, metrics = update(state, small.batch, jax.random.key(0))
+      found.append(float(metrics["loss"]))
+    losses[warm] = np.array(found)
+  assert (np.diff(losses[True]) < 1e-6).all() and losses[True][-1] < losses[False][-1] + 1e-3
+  with pytest.raises(InputError, match="room for 24 of 90 documents, and batch updates need all"):
+    model.init(jax.random.key(0), bag_source(small.bags, 2, blocks=8).batch_at(0))
 
 
 def test_a_document_s_mixture_depends_on_it_alone(small):
