@@ -156,12 +156,13 @@ def test_a_run_starts_from_what_contrast_has_learnt_with_its_statistics(tmp_path
   run = lambda *flags: call("run", "--preset=tiny", "--config.evals=()", *flags, env=cache, devices=8)
 
   first, second = tmp_path / "simclr", tmp_path / "supervised"
-  done = run("--model=simclr", f"--workdir={first}", "--steps=4")
+  done = run("--model=simclr", f"--workdir={first}", "--steps=4", "--config.model.encoder.name=resnet",
+             "--config.model.encoder.depth=8", "--config.model.encoder.width=4")
   assert done.returncode == 0, done.stderr
   done = run("--model=resnet_supervised", f"--workdir={second}", f"--init_from={first}", "--steps=3",
              "--config.model.frozen=True")
   assert done.returncode == 0, done.stderr
-  assert "arrays of convnet taken over; fresh: head; without use: batch_stats, projector" in done.stdout
+  assert "arrays of resnet taken over; fresh: head; without use: batch_stats, projector" in done.stdout
   runs = [load_run(str(path)) for path in (first, second)]
   kept = [(run.state.params["encoder"], run.state.extra["batch_stats"]["encoder"]) for run in runs]
   chex.assert_trees_all_equal(*kept)
