@@ -12,14 +12,15 @@ from embeddings_jax.configs import order_verification
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = order_verification.get_config(preset)
-  config.model = dict(encoder=config.model.encoder.to_dict(), num_steps_between=2, width=48, predictor_dims=(64,),
-                      forward_weight=1.0, inverse_weight=1.0, pixel_std=0.1, embed_layer="", embed_grid=1)
+  config.model = dict(encoder=config.model.encoder.to_dict(), num_steps_between=2, width=32, reach=5,
+                      predictor_dims=(64,), forward_weight=1.0, inverse_weight=1.0, pixel_std=0.1, embed_layer="",
+                      embed_grid=1)
   config.model.encoder.update(dict(channels=(32, 48), strides=(2, 1)))
   config.data.update(dict(name="moving-digits-actions", window=4, hop=1, actions=True, validation_fraction=0.15))
-  config.update(dict(steps=300, batch_size=32))
+  config.update(dict(steps=400, batch_size=32))
   if preset == "tiny":
     config.model.encoder.update(dict(channels=(4, 8), strides=(4, 2)))
-    config.model.update(dict(num_steps_between=1, width=8, predictor_dims=(8,)))
+    config.model.update(dict(num_steps_between=1, width=4, reach=2, predictor_dims=(8,)))
     config.data.update(dict(window=3, hop=0, max_clips=16))
     config.update(dict(steps=20, batch_size=8))
   elif preset == "small":

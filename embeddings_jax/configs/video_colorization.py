@@ -5,7 +5,10 @@ Presets: `demo` moving digits of 32 x 32 pixels, features of 16 x 16 places, abo
 tests; `small` four real clips of 48 x 64 pixels, one of them held out, a smoke run; `paper` a trunk of stride 8 on
 your own videos of 256 x 256 pixels, three references.
 Masks carried along: the evaluation `propagation`.
-Expected: see the results.
+Expected: demo, held-out colors .911 (those at the same place of the frame before .861). Masks on test clips, J: .439,
+untrained .233, the first mask kept .115, pixels in gray, as the network sees them, .265, in color .698: objects of
+these clips keep a color of their own. F .653, untrained .458; points .699, untrained .600 (1 seed, 192 seconds beside
+other work).
 """
 import ml_collections
 

@@ -8,7 +8,7 @@ velocity v and one frame as the unit of time:
   gravity      dv = (g - drag v) dt, v changes its sign and loses energy at the borders: time has a direction
   reversible   dv = 0, and v changes its sign at the borders. x is uniform and v isotropic at first, a law that the
                motion keeps and that time reversal leaves alone: a clip and its reverse are equally likely
-  actions      the first object alone is pushed: v <- v / 2 + push a, with a drawn from stay, up, down, left, right;
+  actions      the first object alone is pushed: v <- v / 4 + push a, with a drawn from stay, up, down, left, right;
                borders stop it. The others move slowly as under `reversible`
 
 Digits are rendered at broken positions by bilinear interpolation, so motion is smooth. Clips run forwards.
@@ -24,7 +24,7 @@ VERSION = 1  # Raise it when the same (seed, index) would give another clip.
 NUM_FRAMES, SIZE, SIDE = 24, 32, 12
 PHYSICS = ("gravity", "reversible", "actions")
 ACTIONS = np.array([[0, 0], [-1, 0], [1, 0], [0, -1], [0, 1]])  # Stay, up, down, left, right: (row, column).
-GRAVITY, DRAG, RESTITUTION, PUSH, SUBSTEPS = 0.35, 0.08, 0.7, 1.8, 4
+GRAVITY, DRAG, RESTITUTION, PUSH, SUBSTEPS = 0.35, 0.08, 0.7, 2.2, 4
 
 
 class MovingClip(NamedTuple):
@@ -111,7 +111,7 @@ def _pushed(position, actions, low, high):
   found, velocity = [], np.zeros(2)
   for action in actions:
     found.append(position)
-    velocity = velocity / 2 + PUSH * ACTIONS[action]
+    velocity = velocity / 4 + PUSH * ACTIONS[action]
     moved = np.clip(position + velocity, low, high)
     velocity, position = np.where(moved == position + velocity, velocity, 0), moved
   return np.array(found)

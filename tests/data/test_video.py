@@ -93,7 +93,7 @@ def test_actions_push_the_first_object():
   clip = moving_digits(0, 2, physics="actions")
   position, velocity = clip.tracks[0, 0].astype(np.float64), np.zeros(2)
   for action, following in zip(clip.actions[:-1], clip.tracks[1:, 0]):
-    velocity = velocity / 2 + PUSH * ACTIONS[action]
+    velocity = velocity / 4 + PUSH * ACTIONS[action]
     moved = np.clip(position + velocity, 5.5, 25.5)
     velocity = np.where(moved == position + velocity, velocity, 0)
     position = moved

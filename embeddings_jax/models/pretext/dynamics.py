@@ -5,13 +5,13 @@ Darrell 2017, "Curiosity-driven Exploration by Self-supervised Prediction", arXi
 model on one trunk f. Here the forward model predicts pixels, and the inverse one the *sequence* of the k actions
 between two frames, one class for each of the A^k sequences. With frames x_t and actions a_t, means over windows:
 
-  x'_t+1 = x_t + u(f(x_t-1), f(x_t), a_t),   L_f = mean |x'_t+1 - x_t+1|^2 / σ^2
+  x'_t+1 = x_t + u(f(x_t-1), f(x_t), a_t) + W_a * (x_t - x_t-1),   L_f = mean |x'_t+1 - x_t+1|^2 / σ^2
   L_i = -log softmax(q(f(x_t), f(x_t+k)))_(a_t, ..., a_t+k-1),   L = forward_weight L_f + inverse_weight L_i
 
   symbol  name        shape
   f       encoder     [2 or more batch, h, w, dim], the trunk's last map
-  u       forward     convolutions of the maps and the action, [batch, height, width, channels]
-  q       inverse     convolutions of both maps, then `predictor_dims`, [batch, A^k]
+  u, W    forward     convolutions of the maps, and of the last change, with kernels of the action's own
+  q       inverse     `predictor_dims` on correlations of both maps, where these differ, [batch, A^k]
   σ       pixel_std   .1: both losses are then of one size
 
 Held out, `forward_mse` stands beside `linear_mse` (2 x_t - x_t-1, in [0, 1]), `still_mse` (x_t) and `shuffled_mse`,
@@ -57,12 +57,14 @@ class Dynamics(nn.Module):
     encoder: The trunk.
     num_actions: A.
     width: Channels of the convolutions of both models.
+    reach: Pixels that an action moves things by, at most, and places of the maps for the inverse model.
     predictor: Head of the inverse model.
   """
 
   encoder: nn.Module
   num_actions: int
   width: int
+  reach: int
   predictor: Mlp
 
   @nn.compact
@@ -78,18 +80,26 @@ class Dynamics(nn.Module):
     if height % rows or width % columns:
       raise InputError(f"dynamics: maps of {rows} x {columns} places do not divide frames of {height} x {width} "
                        "pixels; take other strides or data.image_size")
-    known = jax.nn.one_hot(actions, self.num_actions)[:, None, None]
-    x = jnp.concatenate([maps[:, 0], maps[:, 1], jnp.broadcast_to(known, (n, rows, columns, self.num_actions))], -1)
-    for i in range(3):
-      x = nn.relu(Conv(self.width, name=f"forward_{i}")(x))
+    known = jax.nn.one_hot(actions, self.num_actions)
+
+    def of_action(x, features):
+      """The action's own of A groups of features."""
+      return jnp.einsum("nhwaf,na->nhwf", x.reshape(*x.shape[:3], self.num_actions, features), known)
+
+    x = nn.relu(Conv(self.width, name="forward_0")(jnp.concatenate([maps[:, 0], maps[:, 1]], -1)))
+    x = nn.relu(of_action(Conv(self.num_actions * self.width, name="forward_1")(x), self.width))
     cell = height // rows, width // columns
     x = nn.Dense(cell[0] * cell[1] * channels, kernel_init=nn.initializers.zeros, name="forward_pixels")(x)
-    x = x.reshape(n, rows, columns, *cell, channels).transpose(0, 1, 3, 2, 4, 5)
-    following = frames[:, 1] + x.reshape(n, height, width, channels)
-    y = jnp.concatenate([maps[:, 1], maps[:, 2]], -1)
-    y = nn.relu(Conv(self.width, name="inverse_0")(y))
-    y = nn.relu(Conv(self.width, name="inverse_1")(y))
-    return following, self.predictor(y.mean((1, 2)), mask, deterministic=deterministic)
+    x = x.reshape(n, rows, columns, *cell, channels).transpose(0, 1, 3, 2, 4, 5).reshape(n, height, width, channels)
+    # What the last step has changed, moved on by the action.
+    moved = nn.Conv(self.num_actions * channels, (2 * self.reach + 1,) * 2, use_bias=False,
+                    kernel_init=nn.initializers.zeros, name="forward_moved")(frames[:, 1] - frames[:, 0])
+    following = frames[:, 1] + x + of_action(moved, channels)
+
+    changed = nn.relu(Conv(1, name="inverse_changed")(jnp.abs(maps[:, 2] - maps[:, 1])))
+    features = nn.Dense(self.width, name="inverse_features")(maps[:, 1:]) * changed[:, None]
+    scores = displacements(features[:, 0], features[:, 1], self.reach) / (jnp.square(changed).sum((1, 2)) + 1)
+    return following, self.predictor(scores, mask, deterministic=deterministic)
 
 
 @takes(clip=5, actions=2)
@@ -99,6 +109,7 @@ def dynamics(
     num_actions: Fact[int],
     num_steps_between: int = 2,
     width: int = 64,
+    reach: int = 4,
     predictor_dims: Sequence[int] = (128,),
     forward_weight: float = 1.0,
     inverse_weight: float = 1.0,
@@ -115,6 +126,7 @@ def dynamics(
     num_actions: A.
     num_steps_between: k, actions between the two frames of the inverse model.
     width: Channels of the convolutions of both models.
+    reach: Pixels that an action moves things by, at most, and places of the maps for the inverse model.
     predictor_dims: Hidden layers of q.
     forward_weight, inverse_weight: Weights of both losses.
     pixel_std: σ, with which squared errors of pixels are compared.
@@ -124,9 +136,9 @@ def dynamics(
     ema_decay: See `gradient_model`.
   """
   between = num_steps_between
-  if between < 1 or width < 1 or not pixel_std > 0:
-    raise InputError(f"num_steps_between={between}, width={width}, pixel_std={pixel_std}: must be at least 1, 1, and "
-                     "above 0")
+  if between < 1 or width < 1 or reach < 1 or not pixel_std > 0:
+    raise InputError(f"num_steps_between={between}, width={width}, reach={reach}, pixel_std={pixel_std}: must be at "
+                     "least 1, 1, 1, and above 0")
   if num_actions < 2:
     raise InputError(f"dynamics: needs actions, and the data has {num_actions}; set data.actions, as of "
                      "moving-digits-actions")
@@ -134,7 +146,7 @@ def dynamics(
     raise InputError(f"num_steps_between={between}: {num_actions} actions have {num_actions**between} sequences, "
                      f"more than {MAX_SEQUENCES}")
   least = 2 + between
-  network = Dynamics(encoder, num_actions, width, Mlp((*predictor_dims, num_actions**between)))
+  network = Dynamics(encoder, num_actions, width, reach, Mlp((*predictor_dims, num_actions**between)))
   embed_fn, layers = clip_embedder(encoder, embed_layer, embed_grid)
 
   def init_params(rng, batch):
@@ -187,6 +199,18 @@ def dynamics(
   outputs = {"layers": layers, "measures": measures, "calibrated": calibrated, "predict": predict}
   return gradient_model(init_params, loss_fn, embed_fn, optimizer or optax.adam(1e-3), coupled=True,
                         ema_decay=ema_decay, outputs=outputs, rules=RULES)
+
+
+def displacements(one: Float[Array, "n h w dim"], other: Float[Array, "n h w dim"], reach: int) -> Float[
+    Array, "n moves"]:
+  """Returns sums over places p of one(p) . other(p + d) for moves d of up to `reach` rows and columns, row by row."""
+  height, width = one.shape[1:3]
+  size = height + reach, width + reach  # So that nothing comes round.
+  spectra = (jnp.fft.rfft2(x, size, axes=(1, 2)) for x in (one, other))
+  first, second = spectra
+  found = jnp.fft.irfft2((jnp.conj(first) * second).sum(-1), size, axes=(1, 2))
+  move = jnp.arange(-reach, reach + 1)
+  return found[:, (move % size[0])[:, None], move % size[1]].reshape(len(one), -1)
 
 
 def sequence_number(actions: Int[Array, "n steps"], num_actions: int) -> Int[Array, " n"]:

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from embeddings_jax.models.pretext.dynamics import dynamics, sequence_number
+from embeddings_jax.models.pretext.dynamics import displacements, dynamics, sequence_number
 from embeddings_jax.nets import convnet
 from embeddings_jax.types import InputError
 
@@ -29,6 +29,16 @@ def pushed(seed, number=32, frames=4):
 def test_sequences_are_numbered_in_order():
   sequences = np.array(list(itertools.product(range(3), repeat=3)))
   np.testing.assert_array_equal(sequence_number(jnp.asarray(sequences), 3), np.arange(27))
+
+
+def test_displacements_are_sums_over_shifted_maps():
+  one, other = np.random.default_rng(0).normal(size=(2, 3, 5, 6, 2)).astype(np.float32)
+  found = np.asarray(displacements(jnp.asarray(one), jnp.asarray(other), 2)).reshape(3, 5, 5)
+  padded = np.pad(other, ((0, 0), (2, 2), (2, 2), (0, 0)))
+  for i in range(5):
+    for j in range(5):
+      expected = (one * padded[:, i:i + 5, j:j + 6]).sum((1, 2, 3))
+      np.testing.assert_allclose(found[:, i, j], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_baselines_are_those_of_numpy_and_padding_counts_for_nothing():
