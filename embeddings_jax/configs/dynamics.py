@@ -3,7 +3,9 @@
 Command: `python -m experiments.run --model=dynamics`
 Presets: `demo` moving digits that are pushed by five actions, about a minute on two cores; `small` the same for
 longer; `tiny` for tests; `paper` a ResNet-18 with three steps between frames.
-Expected: see the results.
+Expected: demo, held-out error of the next frame .0025, by linear extrapolation .0064, by the frame before .0042,
+with the actions of other windows .0049; sequences of two actions .422, chance .040 (1 seed, 239 seconds beside other
+work).
 """
 import ml_collections
 

@@ -66,6 +66,7 @@ PROTOCOL = Protocol(
     held_out, needs=("measures",), dataset=False,
     metrics={
         "loss": Metric(False, "nats"), "*_loss": Metric(False, "nats"), "accuracy": Metric(True, "fraction"),
-        "*_accuracy": Metric(True, "fraction"), "*_mse": Metric(False), "perplexity": Metric(False),
+        "*_accuracy": Metric(True, "fraction"), "shuffled_mse": Metric(None), "*_mse": Metric(False),
+        "perplexity": Metric(False),
         "next_share": Metric(None, "fraction"),
     })

@@ -118,7 +118,7 @@ def _held_out(perfect):
   loss, right = (1.0, 4.0) if perfect else (8.0, 1.0)
   source = array_source({"tokens": np.array([[1, 2, 3]] * 4, np.int32)}, 2, order="sequential", remainder="pad")
   values = {"loss": loss, "masked_loss": loss, "accuracy": right, "masked_accuracy": right, "next_share": 1.0,
-            "forward_mse": loss}
+            "forward_mse": loss, "shuffled_mse": loss}
   measure = lambda batch: {name: jnp.array([value, 4.0]) for name, value in values.items()}
   return protocols.find("held_out").function(None, None, measure=measure, source=source,
                                              counts=np.array([0, 5, 3, 2]))
