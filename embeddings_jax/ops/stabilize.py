@@ -4,6 +4,7 @@ Kuglin & Hines 1975: with F and G the Fourier transforms of two frames, the inve
 its peak where the second is shifted to. Small moving objects do not move the peak of a large background.
 """
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 
@@ -11,14 +12,23 @@ def shifts(clip: Float[Array, "frames height width channels"]) -> Int[Array, "st
   """Returns by how many rows and columns each frame's background has moved in the next."""
   gray = clip.mean(-1)
   gray = gray - gray.mean((1, 2), keepdims=True)
-  spectrum = jnp.fft.fft2(gray)
-  product = spectrum[1:] * jnp.conj(spectrum[:-1])
-  peaks = jnp.fft.ifft2(product / jnp.maximum(jnp.abs(product), 1e-6)).real
   height, width = gray.shape[1:]
+  # As matrix products: XLA's transforms on CPUs want layouts that a larger program need not have.
+  transform = lambda x, sign: jnp.einsum("ih,thw,jw->tij", _fourier(height, sign), x, _fourier(width, sign),
+                                         precision="highest")
+  spectrum = transform(gray.astype(jnp.complex64), -1)
+  product = spectrum[1:] * jnp.conj(spectrum[:-1])
+  peaks = transform(product / jnp.maximum(jnp.abs(product), 1e-6), 1).real
   place = peaks.reshape(len(peaks), -1).argmax(1)
   rows, columns = jnp.divmod(place, width)
   signed = lambda value, length: jnp.where(value > length // 2, value - length, value)
   return jnp.stack([signed(rows, height), signed(columns, width)], 1).astype(jnp.int32)
+
+
+def _fourier(length: int, sign: int) -> np.ndarray:
+  """The matrix of the discrete Fourier transform; sign 1: of its inverse, times the length."""
+  place = np.arange(length)
+  return np.exp(sign * 2j * np.pi * (np.outer(place, place) % length) / length).astype(np.complex64)
 
 
 def stabilized(clip: Float[Array, "frames height width channels"]) -> Float[Array, "frames height width channels"]:

@@ -205,12 +205,15 @@ def displacements(one: Float[Array, "n h w dim"], other: Float[Array, "n h w dim
     Array, "n moves"]:
   """Returns sums over places p of one(p) . other(p + d) for moves d of up to `reach` rows and columns, row by row."""
   height, width = one.shape[1:3]
-  size = height + reach, width + reach  # So that nothing comes round.
-  spectra = (jnp.fft.rfft2(x, size, axes=(1, 2)) for x in (one, other))
-  first, second = spectra
-  found = jnp.fft.irfft2((jnp.conj(first) * second).sum(-1), size, axes=(1, 2))
-  move = jnp.arange(-reach, reach + 1)
-  return found[:, (move % size[0])[:, None], move % size[1]].reshape(len(one), -1)
+  number = 2 * reach + 1
+  padded = jnp.pad(other, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
+
+  def of_row(row):
+    rows = jax.lax.dynamic_slice_in_dim(padded, row, height, 1)
+    moved = jnp.stack([rows[:, :, column:column + width] for column in range(number)], 1)
+    return jnp.einsum("nhwd,nmhwd->nm", one, moved, precision="highest")
+
+  return jnp.moveaxis(jax.lax.map(of_row, jnp.arange(number)), 0, 1).reshape(len(one), -1)
 
 
 def sequence_number(actions: Int[Array, "n steps"], num_actions: int) -> Int[Array, " n"]:
