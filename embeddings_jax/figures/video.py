@@ -105,6 +105,15 @@ def _draw_masks(plt: Any, drawing: Any) -> Any:
   return strips(plt, rows, "Masks carried from the first frame")
 
 
+def _draw_copied(plt: Any, drawing: Any) -> Any:
+  """A reference, and the last frame of each clip in gray, with the colors copied, and as it is."""
+  clips = _clips(drawing)
+  found = drawing.output("reconstruct", {"clip": clips})
+  rows = [(f"clip {i + 1}", [clip[-2] / 255, true.mean(-1, keepdims=True), copied, true])
+          for i, (clip, true, copied) in enumerate(zip(clips, found["original"], found["reconstructed"]))]
+  return strips(plt, rows, "The frame before; the last one in gray, colored, and as it is")
+
+
 def _draw_following(plt: Any, drawing: Any) -> Any:
   """The next frame for each action, beside the two that it is predicted from."""
   clips = _clips(drawing)
@@ -134,5 +143,7 @@ FIGURES = (
            applies=lambda drawing: "draws" not in drawing.outputs and _axes_of_predict(drawing) == 4),
     Figure("predicted_frames", _draw_following, outputs=("predict",),
            applies=lambda drawing: _axes_of_predict(drawing) == 5),
+    Figure("copied_colors", _draw_copied, outputs=("reconstruct",),
+           applies=lambda drawing: getattr(drawing.dataset, "kind", "") == "video"),
     Figure("carried_masks", _draw_masks, outputs=("layers",), applies=_has_masks),
 )

@@ -40,6 +40,9 @@ def drawing():
     dataset = Dataset("x", "video", Clips(frames, [6, 6], {"masks": masks}))
     outputs = {"predict": lambda state, batch: PREDICT[name](jnp.asarray(batch["clip"]))} if name in PREDICT else {
         "layers": None}
+    if name == "copied_colors":
+      outputs = {"reconstruct": lambda state, batch: {
+          "original": batch["clip"][:, -1] / 255, "reconstructed": 1 - batch["clip"][:, -1] / 255}}
     if name == "sorted_frames":
       outputs["draws"] = None
     maps = lambda frames: {"last": np.eye(2)[masks[:len(frames)]]}
@@ -54,7 +57,7 @@ def drawing():
 
 
 def test_each_figure_applies_to_its_model(drawing):
-  for name in (*PREDICT, "carried_masks"):
+  for name in (*PREDICT, "carried_masks", "copied_colors"):
     given = drawing(name)
     found = [figure.name for figure in video.FIGURES if set(figure.outputs) <= given.outputs.keys()
              and (figure.applies is None or figure.applies(given))]
@@ -93,3 +96,10 @@ def test_masks_are_painted_in_colors_and_carried_beside_true_ones(drawing):
 def test_next_frames_are_shown_for_each_action(drawing):
   row = pictures(video._draw_following(pyplot, drawing("predicted_frames")))[0]
   assert len(row) == 6 and [round(float(image.max()), 3) for image in row[3:]] == [1, 0.5, 0.333]
+
+
+def test_copied_colors_stand_between_gray_and_true_ones(drawing):
+  before, gray, copied, true = pictures(video._draw_copied(pyplot, drawing("copied_colors")))[0]
+  np.testing.assert_allclose(copied, 1 - true)
+  assert gray.ndim == 2 or gray.shape[-1] == 1
+  np.testing.assert_allclose(true.max() - before.max(), 10 / 255)
