@@ -205,8 +205,8 @@ def as_dataset(data: Any, name: str = "", cache_dir: str | os.PathLike | None = 
 
   Args:
     data: Rows [n, num_features]; images [n, height, width] or [n, height, width, channels], uint8 or floats in
-      [0, 1]; an iterable of texts; a graph: of networkx, or a square sparse matrix of scipy; or a `Dataset`, which is
-      returned as it is.
+      [0, 1]; clips uint8 [n, frames, height, width, channels]; an iterable of texts; a graph: of networkx, or a
+      square sparse matrix of scipy; or a `Dataset`, which is returned as it is.
     name: Name of the dataset; by default its kind.
     cache_dir: Directory of derived data, where texts are kept.
 
@@ -225,6 +225,11 @@ def as_dataset(data: Any, name: str = "", cache_dir: str | os.PathLike | None = 
   if not hasattr(data, "ndim"):
     return from_texts(data, name or "texts", cache_dir)
   array = np.asarray(data)
+  if array.ndim == 5 and array.dtype == np.uint8 and array.size:
+    from embeddings_jax.data.video import Clips  # Imports this module.
+
+    clips = Clips(array.reshape(-1, *array.shape[2:]), [array.shape[1]] * len(array))
+    return Dataset(name or "clips", "video", clips, fingerprint=content_digest([array]))
   if array.dtype.kind not in "fiub" or array.ndim not in (2, 3, 4) or not array.size:
     raise InputError(f"data: is {array.dtype} {list(array.shape)}; expected rows [n, num_features] or images [n, "
                      "height, width, channels]")

@@ -8,7 +8,7 @@ from PIL import Image
 
 from embeddings_jax.data import pipelines, video
 from embeddings_jax.data.clip_windows import clip_source
-from embeddings_jax.data.dataset import Dataset
+from embeddings_jax.data.dataset import Dataset, as_dataset
 from embeddings_jax.data.encoders import load_encoder
 from embeddings_jax.data.encoders.clips import ClipEncoder
 from embeddings_jax.data.moving_digits import ACTIONS, DRAG, GRAVITY, PUSH, _bouncing, moving_digits
@@ -29,6 +29,14 @@ def test_clips_are_views_of_one_array():
   assert [len(clip) for clip in clips[::-1]] == [4, 3] and clips[-1][-1, 0, 0, 0] == 23
   with pytest.raises(InputError, match="frames has 7 entries for 6 frames"):
     video.Clips(clips.frames, [3, 3])
+
+
+def test_an_array_of_clips_is_a_dataset():
+  array = np.arange(2 * 3 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 3, 4, 5, 3)
+  dataset = as_dataset(array)
+  assert dataset.kind == "video" and dataset.items.lengths.tolist() == [3, 3]
+  np.testing.assert_array_equal(dataset.items[1], array[1])
+  assert video.read("clips", dataset=dataset) is dataset
 
 
 # The generator.
