@@ -14,7 +14,7 @@ def shifts(clip: Float[Array, "frames height width channels"]) -> Int[Array, "st
   gray = gray - gray.mean((1, 2), keepdims=True)
   height, width = gray.shape[1:]
   # As matrix products: XLA's transforms on CPUs want layouts that a larger program need not have.
-  transform = lambda x, sign: jnp.einsum("ih,thw,jw->tij", _fourier(height, sign), x, _fourier(width, sign),
+  transform = lambda x, sign: jnp.einsum("ab,nbd,cd->nac", _fourier(height, sign), x, _fourier(width, sign),
                                          precision="highest")
   spectrum = transform(gray.astype(jnp.complex64), -1)
   product = spectrum[1:] * jnp.conj(spectrum[:-1])
