@@ -4,7 +4,7 @@
   `.npz`                      each array: uint8 [frames, height, width, 3], or [frames, height, width] in gray; an
                               array `NAME.masks`, whole numbers [frames, height, width], holds the masks of `NAME`
   `.npy`                      one clip each
-  folder with image files     one clip each, its frames by their names
+  folder with image files     one clip each, its frames by the numbers in their names
   `JPEGImages`, `Annotations` beside each other, as DAVIS has them: frames and masks
   `.mp4`, `.avi`, ...         one clip each, decoded by PyAV, the extra `video`
   `tfds:NAME`                 a feature `Video`, or a sequence of images
@@ -135,12 +135,11 @@ def load_clips(path: str, *, cache_dir: str | None = None, image_size: int = 0, 
                every: int = 1) -> Dataset:
   """Loads the user's files as clips; see the head of this file."""
   files = own.list_files(path)
-  clips = _listed(path, files)
   sums = [formats.sha256(file) for file in files]
   root = _root(path)
   key = digest("video", VERSION, [[_name(file, root), value] for file, value in zip(files, sums)],
                [image_size, channels, every])
-  return _stored(path, key, clips, cache_dir, image_size, channels, every)
+  return _stored(path, key, lambda: _listed(path, files), cache_dir, image_size, channels, every)
 
 
 def load_tfds_clips(name: str, *, data_dir: str | None = None, cache_dir: str | None = None, image_size: int = 0,
@@ -169,7 +168,7 @@ def load_tfds_clips(name: str, *, data_dir: str | None = None, cache_dir: str | 
         yield Clip(f"{prefix}{folder}{i}", lambda value=example[feature]: iter(np.asarray(value)))
 
   key = digest("tfds-video", VERSION, builder.info.full_name, parts, feature, [image_size, channels, every])
-  return _stored(name, key, clips(), cache_dir, image_size, channels, every)
+  return _stored(name, key, clips, cache_dir, image_size, channels, every)
 
 
 def fitted(dataset: Dataset, image_size: int, channels: int, cache_dir: str | None = None) -> Dataset:
@@ -183,8 +182,11 @@ def fitted(dataset: Dataset, image_size: int, channels: int, cache_dir: str | No
   clips = [Clip(str(i), lambda i=i: iter(items[i]), None if masks is None else lambda i=i: iter(items.of("masks", i)))
            for i in range(len(items))]
   key = digest("fitted video", VERSION, dataset.fingerprint, shape)
-  found = _stored(dataset.name, key, clips, cache_dir, image_size, channels, 1)
-  return dataset._replace(items=found.items, fingerprint=key)
+  found = _stored(dataset.name, key, lambda: clips, cache_dir, image_size, channels, 1).items
+  beside = {name: values for name, values in items.beside.items() if name in ("actions", "kinds")} | found.beside
+  if "tracks" in items.beside and height * shape[1] == width * shape[0]:
+    beside["tracks"] = (items.beside["tracks"] + 0.5) * np.float32(shape[0] / height) - np.float32(0.5)
+  return dataset._replace(items=Clips(found.frames, items.lengths, beside), fingerprint=key)
 
 
 def decoded_frames(path: Path) -> Iterator[np.ndarray]:
@@ -231,6 +233,8 @@ def _listed(path: str, files: Sequence[Path]) -> list[Clip]:
       clips.append(Clip(name, lambda file=file: decoded_frames(file)))
     elif own.file_kind(file) == "images":
       folders.setdefault(file.parent, []).append(file)
+  for pictures in folders.values():
+    pictures.sort(key=_in_time)
   masked = {folder: pictures for folder, pictures in folders.items() if MASKS in folder.parts}
   for folder, pictures in folders.items():
     if folder in masked:
@@ -252,6 +256,11 @@ def _listed(path: str, files: Sequence[Path]) -> list[Clip]:
     raise InputError(f"{path}: holds no clips; give .npz or .npy files of frames, folders of images, or video files "
                      f"({', '.join(SUFFIXES)})")
   return sorted(clips, key=lambda clip: clip.name)
+
+
+def _in_time(file: Path) -> list[Any]:
+  """Sorts names by the numbers in them: frame 10 follows frame 9."""
+  return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", file.name)]
 
 
 def _arrays(file: Path, folder: str) -> Iterator[Clip]:
@@ -289,11 +298,11 @@ def _mask(file: Path) -> np.ndarray:
   return values
 
 
-def _stored(name: str, key: str, clips: Iterable[Clip], cache_dir: str | None, image_size: int, channels: int,
-            every: int) -> Dataset:
+def _stored(name: str, key: str, clips: Callable[[], Iterable[Clip]], cache_dir: str | None, image_size: int,
+            channels: int, every: int) -> Dataset:
   """Returns the dataset of clips, decoded into the cache once."""
   path = cached(cache_root(cache_dir) / f"video-{key[:32]}",
-                lambda folder: _write(folder, clips, image_size, channels, every))
+                lambda folder: _write(folder, clips(), image_size, channels, every))
   content = json.loads((path / "clips.json").read_text())
   shape = (sum(content["lengths"]), *content["shape"])
   frames = np.memmap(path / "frames", np.uint8, "r", shape=shape)

@@ -64,7 +64,7 @@ def propagation(
   """
   del embed
   clips = dataset.items
-  if dataset.kind != "video" or "masks" not in clips.beside:
+  if dataset.kind != "video" or "masks" not in getattr(clips, "beside", {}):
     raise InputError(f"propagation: {dataset.name} has no masks of clips; moving-digits has, or give folders as "
                      "DAVIS has them")
   part = "test" if "test" in dataset.split else "all"

@@ -49,7 +49,7 @@ def segmentation(
   """
   del embed
   clips = dataset.items
-  if dataset.kind != "video" or "masks" not in clips.beside:
+  if dataset.kind != "video" or "masks" not in getattr(clips, "beside", {}):
     raise InputError(f"segmentation: {dataset.name} has no masks of clips; moving-digits has")
   part = "test" if "test" in dataset.split else "all"
   chosen = np.asarray(dataset.split.get("test", np.arange(len(clips))))[:max_clips]

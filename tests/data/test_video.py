@@ -205,7 +205,7 @@ def test_folders_of_frames_with_classes_splits_and_masks(tmp_path):
     folder = tmp_path / "x" / split / kind / name
     folder.mkdir(parents=True)
     for t in range(3):
-      Image.fromarray(np.full((9, 8, 3), 10 * value + t, np.uint8)).save(folder / f"{t}.png")
+      Image.fromarray(np.full((9, 8, 3), 10 * value + t, np.uint8)).save(folder / f"{t + 8}.png")
   dataset = video.read(str(tmp_path / "x"), cache_dir=str(tmp_path / "c"))
   assert dataset.labels["class"].tolist() == ["run", "run", "walk"] and dataset.split["test"].tolist() == [0]
   assert [clip[:, 0, 0, 0].tolist() for clip in dataset.items] == [[30, 31, 32], [10, 11, 12], [20, 21, 22]]
@@ -223,6 +223,15 @@ def test_folders_of_frames_with_classes_splits_and_masks(tmp_path):
   (davis / video.MASKS / "480p" / "dog" / "1.png").unlink()
   with pytest.raises(InputError, match="has 1 masks for 2 frames"):
     video.read(str(davis), cache_dir=str(tmp_path / "c"))
+
+
+def test_frames_of_another_size_keep_what_is_beside_them(tmp_path):
+  beside = {"masks": np.zeros((5, 4, 4), np.uint8), "tracks": np.full((5, 1, 2), 1.5, np.float32),
+            "kinds": np.ones((5, 1), np.uint8)}
+  dataset = Dataset("x", "video", video.Clips(np.zeros((5, 4, 4, 3), np.uint8), [2, 3], beside), fingerprint="x")
+  items = video.read("x", dataset=dataset, image_size=8, cache_dir=str(tmp_path)).items
+  assert items.shape == (8, 8, 3) and items.lengths.tolist() == [2, 3] and items.beside["masks"].shape == (5, 8, 8)
+  assert (items.beside["tracks"] == 3.5).all() and items.beside["kinds"].all()  # The middle stays the middle.
 
 
 @pytest.mark.parametrize("arrays, line", [
