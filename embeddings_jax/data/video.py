@@ -291,8 +291,11 @@ def _mask(file: Path) -> np.ndarray:
   """Returns the object of each pixel; a palette's index, or a gray value."""
   from PIL import Image
 
-  with Image.open(file) as image:
-    values = np.asarray(image)
+  try:
+    with Image.open(file) as image:
+      values = np.asarray(image)
+  except Exception as error:  # What readers of formats raise over damaged files has no common class.
+    raise InputError(f"{file}: is no mask that can be read ({' '.join(str(error).split())[:80]})") from error
   if values.ndim != 2:
     raise InputError(f"{file}: is no mask; expected one number a pixel, as in an image with a palette")
   return values

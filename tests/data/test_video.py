@@ -220,7 +220,15 @@ def test_folders_of_frames_with_classes_splits_and_masks(tmp_path):
       palette.save(davis / video.MASKS / "480p" / name / f"{t}.png")
   dataset = video.read(str(davis), cache_dir=str(tmp_path / "c"))
   assert list(dataset.names) == ["cat", "dog"] and dataset.items.of("masks", 1)[:, 0, 0].tolist() == [1, 2]
-  (davis / video.MASKS / "480p" / "dog" / "1.png").unlink()
+  last = davis / video.MASKS / "480p" / "dog" / "1.png"
+  whole = last.read_bytes()
+  last.write_bytes(whole[:40])
+  with pytest.raises(InputError, match="1.png: is no mask that can be read"):
+    video.read(str(davis), cache_dir=str(tmp_path / "c"))
+  Image.fromarray(np.zeros((8, 8), np.uint8)).save(last)
+  with pytest.raises(InputError, match=r"dog, frame 1: the mask is \[8, 8\] and does not fit 9 x 8 pixels"):
+    video.read(str(davis), cache_dir=str(tmp_path / "c"))
+  last.unlink()
   with pytest.raises(InputError, match="has 1 masks for 2 frames"):
     video.read(str(davis), cache_dir=str(tmp_path / "c"))
 
