@@ -26,7 +26,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.data.update(dict(window=3, hop=0, max_clips=16))
     config.update(dict(steps=20, batch_size=8))
   elif preset == "small":
-    config.update(dict(steps=2000, evals=("held_out", "linear_probe")))
+    config.update(dict(steps=2000))
   elif preset == "paper":
     config.model.encoder = dict(name="resnet", depth=18, width=64, stem="cifar", dtype="bfloat16")
     config.model.update(dict(num_steps_between=3, width=256, predictor_dims=(1024,)))

@@ -29,7 +29,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
       steps_per_dispatch=1,
       log_every=50,
       save_every=500,
-      evals=("held_out", "linear_probe"),
+      evals=("held_out",),
       eval_items=0,
       baselines=True,
   ))
@@ -40,7 +40,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.update(dict(steps=20, batch_size=8, log_every=5, save_every=10, baselines=False))
   elif preset == "small":
     config.data.update(dict(name="video-clips", window=16, hop=4, validation_fraction=0.25))
-    config.update(dict(steps=100, batch_size=8, evals=("held_out",), baselines=False))
+    config.update(dict(steps=100, batch_size=8, baselines=False))
   elif preset == "paper":
     config.model.encoder = dict(name="resnet", depth=18, width=64, stem="imagenet", dtype="bfloat16")
     config.model.update(dict(span=0, projector_dims=(1024,), predictor_dims=(1024,), grid=2))
