@@ -13,7 +13,7 @@ import ml_collections
 
 TRUNK = dict(name="convnet", channels=(24, 32, 48, 48), strides=(2, 1, 2, 1), norm_affine=True, image_size=0,
              pixel_mean=0.5, pixel_std=0.5, norm_decay=0.9, dtype="float32")
-TINY = dict(TRUNK, channels=(4, 8), strides=(4, 2))
+TINY = dict(TRUNK, channels=(4,), strides=(4,))
 
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
