@@ -4,8 +4,8 @@ Command: `python -m experiments.run --model=arrow_of_time [--preset=small --data
 Presets: `demo` moving digits with gravity and friction, about a minute on two cores; `tiny` for tests; `small` four
 real clips of 48 x 64 pixels, one of them held out, a smoke run; `paper` a ResNet-18 on your own videos.
 The control, video that obeys the same law backwards: `--data=moving-digits-reversible`.
-Expected: demo, held-out accuracy .995 after 200 updates, untrained .500; of the reversible video .531 after 100,
-where three binomial errors of 96 windows are .5 +- .153 (1 seed).
+Expected: demo, held-out accuracy .995, untrained .500; of the reversible video .531, where three binomial errors of
+96 windows are .5 +- .153 (1 seed).
 """
 import ml_collections
 

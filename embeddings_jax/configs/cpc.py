@@ -5,7 +5,7 @@ Presets: `demo` bytes of documentation, three minutes on two cores; `tiny` for t
 digits (`--data=fsdd`), 5 minutes a seed on two cores; `paper` 100 hours of LibriSpeech, an accelerator.
 Ablations of the paper's table 2, of `small`: `--config.model.num_predictions=1 ... 12` (20 ms each)
 and `--config.model.negatives=all|other|group|group_other|same`, groups being speakers. The past from the present:
-`--config.model.direction=backward`.
+`--config.model.direction=backward` (small after 500 updates: digit .887, speaker .997; forward .937, .993; 1 seed).
 Expected: small, linear probe of mean and deviation over time: digit .980, speaker .998 (3 seeds); the same network
 untrained .48 and .84, MFCC mean and deviation .947 and 1.000, its network trained with digits `cpc_supervised` .917.
 Digit by number of steps 2, 4, 8, 12: .907, .973, .980, .983; by negatives all, other, group, group_other, same: .980,

@@ -21,12 +21,12 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config.data.update(dict(name="moving-digits-actions", window=4, hop=1, actions=True, validation_fraction=0.15))
   config.update(dict(steps=400, batch_size=32))
   if preset == "tiny":
-    config.model.encoder.update(dict(channels=(4, 8), strides=(4, 2)))
-    config.model.update(dict(num_steps_between=1, width=4, reach=2, predictor_dims=(8,)))
+    config.model.encoder.update(dict(channels=(4,), strides=(4,)))
+    config.model.update(dict(num_steps_between=1, width=4, reach=1, predictor_dims=(8,)))
     config.data.update(dict(window=3, hop=0, max_clips=16))
     config.update(dict(steps=20, batch_size=8))
   elif preset == "small":
-    config.update(dict(steps=2000, evals=("held_out", "linear_probe")))
+    config.update(dict(steps=2000))
   elif preset == "paper":
     config.model.encoder = dict(name="resnet", depth=18, width=64, stem="cifar", dtype="bfloat16")
     config.model.update(dict(num_steps_between=3, width=256, predictor_dims=(1024,)))

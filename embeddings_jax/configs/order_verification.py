@@ -13,7 +13,7 @@ import ml_collections
 
 TRUNK = dict(name="convnet", channels=(24, 32, 48, 48), strides=(2, 1, 2, 1), norm_affine=True, image_size=0,
              pixel_mean=0.5, pixel_std=0.5, norm_decay=0.9, dtype="float32")
-TINY = dict(TRUNK, channels=(4, 8), strides=(4, 2))
+TINY = dict(TRUNK, channels=(4,), strides=(4,))
 
 
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
@@ -29,7 +29,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
       steps_per_dispatch=1,
       log_every=50,
       save_every=500,
-      evals=("held_out", "linear_probe"),
+      evals=("held_out",),
       eval_items=0,
       baselines=True,
   ))
@@ -40,7 +40,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.update(dict(steps=20, batch_size=8, log_every=5, save_every=10, baselines=False))
   elif preset == "small":
     config.data.update(dict(name="video-clips", window=16, hop=4, validation_fraction=0.25))
-    config.update(dict(steps=100, batch_size=8, evals=("held_out",), baselines=False))
+    config.update(dict(steps=100, batch_size=8, baselines=False))
   elif preset == "paper":
     config.model.encoder = dict(name="resnet", depth=18, width=64, stem="imagenet", dtype="bfloat16")
     config.model.update(dict(span=0, projector_dims=(1024,), predictor_dims=(1024,), grid=2))
