@@ -3,8 +3,11 @@
 Command: `python -m experiments.run --model=vq_vae [--preset=small --data_dir=DIR] [--data=FOLDER]`; a prior over its
 codes: `python -m experiments.run --model=gpt --config.pipeline=codes --config.data.codes=RUN`.
 Presets: `demo` scikit-learn's digits, 4 x 4 codes of 64, a minute on two cores; `tiny` for tests; `small`
-Fashion-MNIST, 7 x 7 codes of 512, 441 bits an image, five minutes; `paper` the paper's for your own images of 128 x
-128 pixels (`--data=`).
+Fashion-MNIST, 7 x 7 codes of 512, 441 bits an image at most, 6 epochs; `paper` the paper's for your own images of 128
+x 128 pixels (`--data=`).
+Expected: small after 1,000 of its 3,000 updates, mean squared error on the test split .0093 with 423 bits an image
+(codes of 16 float32 numbers, 512 bits, by `autoencoder`: .0114 after 9 times as many images), all codes used,
+perplexity 395 (1 seed).
 Finite scalar quantization: `--config.model.levels='(8, 8, 8)'`.
 """
 import ml_collections
