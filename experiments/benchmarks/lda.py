@@ -64,7 +64,7 @@ def lda() -> dict:
   cold, warm, theirs = (statistics.median(column) for column in zip(*turns))
   ratios = [statistics.median(turn[2] / turn[i] for turn in turns) for i in (0, 1)]
   return {"summary": f"{ratios[1]:.1f} times as fast a batch update as scikit-learn, {ratios[0]:.1f} times from a "
-                     f"cold start ({warm:.2f} s, {cold:.2f} s and {theirs:.2f} s, {FLAGS.data}, {k} topics, median of "
+                     f"cold start ({warm:.2f} s, {cold:.2f} s, {theirs:.2f} s, {FLAGS.data}, {k} topics, median of "
                      f"{len(turns)} turns); topics apart by at most {max(apart):.1e} of the largest entry",
           "ratio": round(ratios[1], 3), "ratio_cold": round(ratios[0], 3),
           "turns": [[round(x, 4) for x in turn] for turn in turns], "apart": apart,
