@@ -40,7 +40,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.data = dict(name="sst2", max_length=64, vocab_size=8000)
     config.update(dict(epochs=3, batch_size=32, evals=("finetuning",), optimizer=dict(learning_rate=1e-3)))
   elif preset == "paper":
-    config.model.encoder.update(dict(dim=768, num_layers=12, num_heads=12, mlp_dim=3072, max_length=512, unroll=12))
+    config.model.encoder.update(dict(dim=768, num_layers=12, num_heads=12, mlp_dim=3072, max_length=512, unroll=1))
     config.data.update(dict(name="enwiki-2015", vocab_size=30_522, num_passages=0, max_length=128, unit="window"))
     config.update(dict(epochs=0, steps=1_000_000, batch_size=256, optimizer=dict(learning_rate=1e-4)))
   return config

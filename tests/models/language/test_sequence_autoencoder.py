@@ -113,6 +113,7 @@ def test_a_bottleneck_as_wide_as_the_vocabulary_reaches_loss_zero(mesh_of):
   assert jax.jit(model.outputs["loss"])(state, {"tokens": tokens}) < 1e-3
 
 
+@pytest.mark.long
 def test_without_corruption_all_vectors_let_the_decoder_copy_new_texts(mesh_of):
   """Texts of held-out words' orders come back exactly, each to its end."""
   trunk = encoder(**{**TRUNK, "vocab_size": 14, "dim": 32, "num_layers": 1, "max_length": 7, "init_std": 0.1},
