@@ -55,10 +55,10 @@ def main(argv: Sequence[str]) -> int:
   for number in FLAGS.clip.split(","):
     if not number.isdecimal() or int(number) >= len(clips):
       raise InputError(f"--clip={number[:20]}: must be a number from 0 to {len(clips) - 1}")
-    found = order_frames(run, clips[int(number)], num=FLAGS.num, seed=FLAGS.seed)
-    print(f"clip {number}: {' '.join(map(str, found.order))}  |tau| {found.tau:.3f}")
-    taus.append(found.tau)
-    rows += [found.frames[found.shuffled], found.frames[found.order], found.frames]
+    result = order_frames(run, clips[int(number)], num=FLAGS.num, seed=FLAGS.seed)
+    print(f"clip {number}: {' '.join(map(str, result.order))}  |tau| {result.tau:.3f}")
+    taus.append(result.tau)
+    rows += [result.frames[result.shuffled], result.frames[result.order], result.frames]
   if len(taus) > 1:
     print(f"mean |tau| {np.mean(taus):.3f}")
   if FLAGS.output:

@@ -83,9 +83,9 @@ def clip_source(
 
   def read(step, rows=slice(None)):
     index = window_at(step, rows)
-    found = {key[name]: np.stack([arrays[name][first:first + span:stride] for first in index["start"]])
-             for name in names}
-    return found | {"mask": index["mask"]}
+    columns = {key[name]: np.stack([arrays[name][first:first + span:stride] for first in index["start"]])
+               for name in names}
+    return columns | {"mask": index["mask"]}
 
   facts = {"num_rows": len(clip), "steps_per_epoch": steps_per_epoch, **(facts or {})}
   if resident:

@@ -86,16 +86,16 @@ def moving_digits(seed: int, index: int, *, physics: str = "gravity", num_frames
 
 def _falling(position, velocity, num_frames, low, high):
   """Positions [frames, objects, 2] under gravity and friction."""
-  found, step = [], 1 / SUBSTEPS
+  states, step = [], 1 / SUBSTEPS
   for _ in range(num_frames):
-    found.append(position)
+    states.append(position)
     for _ in range(SUBSTEPS):
       velocity = velocity + step * (np.array([GRAVITY, 0]) - DRAG * velocity)
       position = position + step * velocity
       outside = (position < low) | (position > high)
       velocity = np.where(outside, -RESTITUTION * velocity, velocity)
       position = np.clip(position, low, high)
-  return np.array(found)
+  return np.array(states)
 
 
 def _bouncing(position, velocity, num_frames, low, high):
@@ -108,13 +108,13 @@ def _bouncing(position, velocity, num_frames, low, high):
 
 def _pushed(position, actions, low, high):
   """Positions of an object that is pushed."""
-  found, velocity = [], np.zeros(2)
+  states, velocity = [], np.zeros(2)
   for action in actions:
-    found.append(position)
+    states.append(position)
     velocity = velocity / 4 + PUSH * ACTIONS[action]
     moved = np.clip(position + velocity, low, high)
     velocity, position = np.where(moved == position + velocity, velocity, 0), moved
-  return np.array(found)
+  return np.array(states)
 
 
 def _rendered(background, shapes, tracks, size, side):
@@ -168,20 +168,20 @@ def _photographs(shrink: int) -> list[np.ndarray]:
   """scikit-learn's photographs, shrunk by averaging."""
   from sklearn import datasets
 
-  found = []
+  patches = []
   for image in datasets.load_sample_images().images:
     height, width = (length // shrink for length in image.shape[:2])
     cells = image[:height * shrink, :width * shrink].reshape(height, shrink, width, shrink, 3)
-    found.append(cells.mean((1, 3)) / 255)
-  return found
+    patches.append(cells.mean((1, 3)) / 255)
+  return patches
 
 
 @functools.cache
 def _digits() -> tuple[np.ndarray, np.ndarray]:
   from sklearn import datasets
 
-  found = datasets.load_digits()
-  return found.images / 16, found.target
+  digits = datasets.load_digits()
+  return digits.images / 16, digits.target
 
 
 def _resized(image: np.ndarray, side: int) -> np.ndarray:

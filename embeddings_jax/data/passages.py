@@ -62,10 +62,10 @@ def passage_source(
     index = index_at(step, rows)
     first, length = starts[index["row"]], lengths[index["row"]]
     place = np.arange(room)
-    found = np.asarray(texts.tokens).take(first[:, None] + place, mode="clip").astype(np.int32)
+    tokens_of_rows = np.asarray(texts.tokens).take(first[:, None] + place, mode="clip").astype(np.int32)
     tokens = np.full((len(first), max_length), -1, np.int32)
     tokens[:, 0] = cls_id
-    tokens[:, 1:-1] = np.where(place < length[:, None], found, -1)
+    tokens[:, 1:-1] = np.where(place < length[:, None], tokens_of_rows, -1)
     tokens[np.arange(len(first)), length + 1] = sep_id
     return {"tokens": tokens, "mask": index["mask"]}
 

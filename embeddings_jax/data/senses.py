@@ -50,7 +50,7 @@ def load(name: str, data_dir: str | os.PathLike | None = None) -> list[Occurrenc
   del data_dir
   if name == "bank":
     return [_occurrence("bank", sense, text, name) for sense, texts in _BANK.items() for text in texts]
-  path, found = Path(name), []
+  path, occurrences = Path(name), []
   for number, line in enumerate(formats.read_lines(path), 1):
     fields = [field.strip() for field in line.split("\t")]
     if not any(fields):
@@ -58,21 +58,21 @@ def load(name: str, data_dir: str | os.PathLike | None = None) -> list[Occurrenc
     if len(fields) != 3 or not all(fields):
       raise InputError(f"{path}: line {number}: should be a word, a sense and a sentence with tabs between, not "
                        f"{formats.quoted(line.strip())}")
-    found.append(_occurrence(*fields, f"{path}: line {number}"))
-  if not found:
+    occurrences.append(_occurrence(*fields, f"{path}: line {number}"))
+  if not occurrences:
     raise InputError(f"{path}: is empty, it has no sentence")
-  for word in dict.fromkeys(item.word for item in found):
-    senses = [item.sense for item in found if item.word == word]
+  for word in dict.fromkeys(item.word for item in occurrences):
+    senses = [item.sense for item in occurrences if item.word == word]
     few = [sense for sense in dict.fromkeys(senses) if senses.count(sense) < 2]
     if len(set(senses)) < 2 or few:
       raise InputError(f"{path}: {word!r} needs two senses or more with two sentences or more each; it has "
                        + ", ".join(f"{senses.count(sense)} of {sense!r}" for sense in dict.fromkeys(senses)))
-  return found
+  return occurrences
 
 
 def _occurrence(word: str, sense: str, text: str, where: str) -> Occurrence:
-  words, wanted = _WORDS.findall(text), word.lower()
-  place = next((i for i, form in enumerate(words) if form.lower() == wanted), None)
+  words, lowered = _WORDS.findall(text), word.lower()
+  place = next((i for i, form in enumerate(words) if form.lower() == lowered), None)
   if place is None:
     raise InputError(f"{where}: the sentence {formats.quoted(text)} lacks the word {word!r}")
-  return Occurrence(wanted, sense, words, place)
+  return Occurrence(lowered, sense, words, place)

@@ -62,20 +62,20 @@ def clustered(signal: np.ndarray, vectors: Callable[[np.ndarray], np.ndarray], n
   name = f"units-{digest('units', VERSION, list(map(str, key)), num_units, seed, num_turns)[:32]}"
 
   def build(folder):
-    found = np.asarray(vectors(signal), np.float32)
-    if num_units < 2 or len(found) < num_units:
-      raise InputError(f"num_units={num_units}: must be from 2 to the {len(found)} frames of the clips")
-    mean, spread = found.mean(0), np.maximum(found.std(0), 1e-6)
-    rows = (found - mean) / spread
+    features = np.asarray(vectors(signal), np.float32)
+    if num_units < 2 or len(features) < num_units:
+      raise InputError(f"num_units={num_units}: must be from 2 to the {len(features)} frames of the clips")
+    mean, spread = features.mean(0), np.maximum(features.std(0), 1e-6)
+    rows = (features - mean) / spread
     rng = np.random.default_rng([seed, 5])
     chosen = rows if len(rows) <= MAX_ROWS else rows[np.sort(rng.choice(len(rows), MAX_ROWS, replace=False))]
     centers = lloyd(rng, chosen, num_units, num_turns)
     folder.mkdir()
-    np.savez(folder / "units.npz", units=assigned(found, centers, mean, spread), centers=centers, mean=mean,
+    np.savez(folder / "units.npz", units=assigned(features, centers, mean, spread), centers=centers, mean=mean,
              spread=spread)
 
-  with np.load(cached(cache_root(cache_dir) / name, build) / "units.npz") as found:
-    return found["units"], found["centers"], found["mean"], found["spread"]
+  with np.load(cached(cache_root(cache_dir) / name, build) / "units.npz") as stored:
+    return stored["units"], stored["centers"], stored["mean"], stored["spread"]
 
 
 def assigned(vectors: np.ndarray, centers: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> np.ndarray:

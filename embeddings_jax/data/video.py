@@ -182,11 +182,11 @@ def fitted(dataset: Dataset, image_size: int, channels: int, cache_dir: str | No
   clips = [Clip(str(i), lambda i=i: iter(items[i]), None if masks is None else lambda i=i: iter(items.of("masks", i)))
            for i in range(len(items))]
   key = digest("fitted video", VERSION, dataset.fingerprint, shape)
-  found = _stored(dataset.name, key, lambda: clips, cache_dir, image_size, channels, 1).items
-  beside = {name: values for name, values in items.beside.items() if name in ("actions", "kinds")} | found.beside
+  stored = _stored(dataset.name, key, lambda: clips, cache_dir, image_size, channels, 1).items
+  beside = {name: values for name, values in items.beside.items() if name in ("actions", "kinds")} | stored.beside
   if "tracks" in items.beside and height * shape[1] == width * shape[0]:
     beside["tracks"] = (items.beside["tracks"] + 0.5) * np.float32(shape[0] / height) - np.float32(0.5)
-  return dataset._replace(items=Clips(found.frames, items.lengths, beside), fingerprint=key)
+  return dataset._replace(items=Clips(stored.frames, items.lengths, beside), fingerprint=key)
 
 
 def decoded_frames(path: Path) -> Iterator[np.ndarray]:
@@ -233,10 +233,10 @@ def _listed(path: str, files: Sequence[Path]) -> list[Clip]:
       clips.append(Clip(name, lambda file=file: decoded_frames(file)))
     elif own.file_kind(file) == "images":
       folders.setdefault(file.parent, []).append(file)
-  for pictures in folders.values():
-    pictures.sort(key=_in_time)
-  masked = {folder: pictures for folder, pictures in folders.items() if MASKS in folder.parts}
-  for folder, pictures in folders.items():
+  for images in folders.values():
+    images.sort(key=_in_time)
+  masked = {folder: images for folder, images in folders.items() if MASKS in folder.parts}
+  for folder, images in folders.items():
     if folder in masked:
       continue
     parts = list(folder.parts)
@@ -246,11 +246,11 @@ def _listed(path: str, files: Sequence[Path]) -> list[Clip]:
       masks = masked.get(Path(*parts))
       if masked and masks is None:
         raise InputError(f"{folder}: has no masks, {Path(*parts)} is missing; give masks of all clips, or of none")
-      if masks is not None and len(masks) != len(pictures):
-        raise InputError(f"{Path(*parts)}: has {len(masks)} masks for {len(pictures)} frames of {folder}")
+      if masks is not None and len(masks) != len(images):
+        raise InputError(f"{Path(*parts)}: has {len(masks)} masks for {len(images)} frames of {folder}")
     name = folder.relative_to(root).as_posix() if folder != root else root.name
     name = "/".join(part for part in name.split("/") if part not in (FRAMES, "480p", "1080p"))
-    clips.append(Clip(name, lambda pictures=pictures: (read_picture(p.read_bytes(), p) for p in pictures),
+    clips.append(Clip(name, lambda images=images: (read_picture(p.read_bytes(), p) for p in images),
                       masks and (lambda masks=masks: map(_mask, masks))))
   if not clips:
     raise InputError(f"{path}: holds no clips; give .npz or .npy files of frames, folders of images, or video files "

@@ -59,27 +59,27 @@ def analogies(
     raise InputError("analogies: the vocabulary is empty")
   index: dict[str, int] = {}
   form = np.array([index.setdefault(word.upper(), i) for i, word in enumerate(words)], np.int32)
-  asked, section_of, missing = [], [], 0
+  answerable, section_of, missing = [], [], 0
   for section, listed in questions.items():
     for question in listed:
       known = [index.get(word.upper(), -1) for word in question]
       if min(known) < 0:
         missing += 1
         continue
-      asked.append(known)
+      answerable.append(known)
       section_of.append(section)
-  asked = np.array(asked, np.int32).reshape(-1, 4)
-  right = np.zeros((len(METHODS), len(asked)), bool)
-  if len(asked):
-    answers = answer(np.asarray(embed(words), np.float32), asked[:, :3], form=form, epsilon=epsilon)
-    right = np.where(answers < 0, -1, form[answers]) == asked[:, 3]
+  answerable = np.array(answerable, np.int32).reshape(-1, 4)
+  right = np.zeros((len(METHODS), len(answerable)), bool)
+  if len(answerable):
+    answers = answer(np.asarray(embed(words), np.float32), answerable[:, :3], form=form, epsilon=epsilon)
+    right = np.where(answers < 0, -1, form[answers]) == answerable[:, 3]
 
   section_of = np.array(section_of, str)
   syntactic = np.char.startswith(section_of, "gram")
-  groups = {"total": np.ones(len(asked), bool), "semantic": ~syntactic, "syntactic": syntactic}
+  groups = {"total": np.ones(len(answerable), bool), "semantic": ~syntactic, "syntactic": syntactic}
   metrics = {f"{name}/questions": float(rows.sum()) for name, rows in groups.items()}
   metrics["out_of_vocabulary"] = float(missing)
-  if not len(asked):
+  if not len(answerable):
     logging.warning("analogies: accuracy is not defined (nan): the vocabulary lacks a word of all %d questions",
                     missing)
   groups |= {section: section_of == section for section in questions}

@@ -48,9 +48,9 @@ def codebook(
   part, batches = held_out_batches(dataset, encode, source, AT_ONCE)
   counts, length = np.zeros(num_codes, np.int64), 1
   for batch in batches:
-    found = np.asarray(codes(batch))[np.asarray(batch["mask"]) > 0]
-    length = int(np.prod(found.shape[1:]))
-    counts += np.bincount(found.reshape(-1), minlength=num_codes)
+    indices = np.asarray(codes(batch))[np.asarray(batch["mask"]) > 0]
+    length = int(np.prod(indices.shape[1:]))
+    counts += np.bincount(indices.reshape(-1), minlength=num_codes)
   share = counts[counts > 0] / counts.sum()
   entropy = float(-(share * np.log(share)).sum())
   return {f"{part}/usage": float((counts > 0).mean()), f"{part}/code_perplexity": float(np.exp(entropy)),

@@ -102,13 +102,13 @@ def generation(
       raise InputError(f"generation: a sample of {source} is not finite")
     samples = np.rint(255 * np.clip(samples, 0, 1)).astype(np.uint8) if images else samples
     of_samples = checked_features(features, samples)
-    found = distances(of_samples, of_real)
-    found["spread"] = float(np.sqrt(of_samples.var(0).sum() / max(of_real.var(0).sum(), 1e-30)))
+    results = distances(of_samples, of_real)
+    results["spread"] = float(np.sqrt(of_samples.var(0).sum() / max(of_real.var(0).sum(), 1e-30)))
     if features.classify is not None:
       shares = np.bincount(features.classify(samples), minlength=len(features.classes)) / len(samples)
-      found |= {f"class_{key}": float(value) for key, value in zip(features.classes, shares)}
-      found["smallest_class"] = float(shares.min())
-    metrics |= {f"{part}/{source}/{name}/{key}": value for key, value in found.items()}
+      results |= {f"class_{key}": float(value) for key, value in zip(features.classes, shares)}
+      results["smallest_class"] = float(shares.min())
+    metrics |= {f"{part}/{source}/{name}/{key}": value for key, value in results.items()}
   return metrics
 
 
@@ -147,12 +147,12 @@ def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
 
 def checked_features(features: ImageFeatures, items: np.ndarray) -> np.ndarray:
   """Returns features of items; raises for fewer items than features."""
-  found = features.encode(items)
-  if len(found) <= found.shape[1]:
-    raise InputError(f"generation: {len(found)} samples of {found.shape[1]} features ({features.name}): a covariance "
-                     "needs more samples than features; evaluate on a larger dataset, or one with labels, whose "
-                     "classifier has fewer features")
-  return found
+  encoded = features.encode(items)
+  if len(encoded) <= encoded.shape[1]:
+    raise InputError(f"generation: {len(encoded)} samples of {encoded.shape[1]} features ({features.name}): a "
+                     "covariance needs more samples than features; evaluate on a larger dataset, or one with labels, "
+                     "whose classifier has fewer features")
+  return encoded
 
 
 def of_rows(dataset: Any, label: np.ndarray | None, train: np.ndarray, test: np.ndarray,

@@ -45,17 +45,17 @@ def polysemy(
   metrics: dict[str, float] = {}
   words = list(dict.fromkeys(item.word for item in occurrences))
   for word in words:
-    mine = [item for item in occurrences if item.word == word]
-    labels = np.array([item.sense for item in mine])
+    of_word = [item for item in occurrences if item.word == word]
+    labels = np.array([item.sense for item in of_word])
     if hidden is None:
       form = known_form(word, vocabulary)
       if form is None:
         logging.warning("polysemy: %r is not in the vocabulary and is left out", word)
         continue
-      layers = {"": np.repeat(np.asarray(embed([form]), np.float64), len(mine), 0)}
+      layers = {"": np.repeat(np.asarray(embed([form]), np.float64), len(of_word), 0)}
     else:
-      vectors, known = hidden([item.words for item in mine])
-      rows = np.cumsum([0, *(len(item.words) for item in mine[:-1])]) + [item.place for item in mine]
+      vectors, known = hidden([item.words for item in of_word])
+      rows = np.cumsum([0, *(len(item.words) for item in of_word[:-1])]) + [item.place for item in of_word]
       vectors, labels = vectors[rows][known[rows]], labels[known[rows]]
       layers = {f"layer_{i}/": vectors[:, i] for i in range(vectors.shape[1])}
     for prefix, rows in layers.items():

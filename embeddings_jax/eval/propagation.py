@@ -75,19 +75,19 @@ def propagation(
     frames, masks = np.asarray(clips[i]), np.asarray(clips.of("masks", i))
     if not masks[0].any() or len(frames) < 3:
       continue
-    found = maps(frames)
-    if layer and layer not in found:
-      raise InputError(f"layer={layer!r}: must be one of {', '.join(found)}")
-    chosen_layer = layer or list(found)[-1]
-    features = found[chosen_layer]
+    by_layer = maps(frames)
+    if layer and layer not in by_layer:
+      raise InputError(f"layer={layer!r}: must be one of {', '.join(by_layer)}")
+    chosen_layer = layer or list(by_layer)[-1]
+    features = by_layer[chosen_layer]
     grid = features.shape[1:3]
     name = (f"radius{radius}-context{context}-top{top_k}-t{temperature:g}-{frames.shape[1]}x{frames.shape[2]}-"
             f"{chosen_layer}-{grid[0]}x{grid[1]}")
     tracks = np.asarray(clips.of("tracks", i)) if "tracks" in clips.beside else None
     gray = (frames @ np.array(LUMA, np.float32)[:, None]) if frames.shape[3] == 3 else frames
-    for prefix, given in (("", features), ("pixels/", pixel_features(frames, *grid)), ("first_mask/", None),
-                          ("gray_pixels/", pixel_features(gray, *grid))):
-      carried = None if given is None else lambda labels, given=given: propagated(given, labels, **options)
+    for prefix, source in (("", features), ("pixels/", pixel_features(frames, *grid)), ("first_mask/", None),
+                           ("gray_pixels/", pixel_features(gray, *grid))):
+      carried = None if source is None else lambda labels, source=source: propagated(source, labels, **options)
       totals.setdefault(prefix + name, []).append(_measured(masks, tracks, carried, grid))
   if not totals:
     raise InputError(f"propagation: no clip of {dataset.name} has three frames and an object in the first one")
@@ -112,7 +112,7 @@ def _measured(masks, tracks, carried, grid) -> dict[str, list[float]]:
     points = np.flatnonzero(visible[0])
   guesses = [masks[0]] * len(masks)
   where = np.zeros((len(masks), 0, 2)) if tracks is None else tracks[:, points]
-  found = np.broadcast_to(where[0], where.shape)
+  nearest = np.broadcast_to(where[0], where.shape)
   if carried:  # Masks and points together: finding the places that are copied from is what takes time.
     numbers, labels = mask_labels(masks[0], grid)
     cells = np.clip(((where[0] + 0.5) * grid / shape).astype(int), 0, np.array(grid) - 1)
@@ -121,12 +121,12 @@ def _measured(masks, tracks, carried, grid) -> dict[str, list[float]]:
     soft = carried(np.concatenate([labels, spots], -1))
     guesses = [numbers[winner(each[..., :len(numbers)], masks.shape[1:])] for each in soft]
     best = np.stack([each[..., len(numbers):].reshape(math.prod(grid), -1).argmax(0) for each in soft])
-    found = (np.stack(np.divmod(best, grid[1]), -1) + 0.5) * shape / grid - 0.5
+    nearest = (np.stack(np.divmod(best, grid[1]), -1) + 0.5) * shape / grid - 0.5
   inner = range(1, len(masks) - 1)  # DAVIS leaves out the first frame and the last.
   result = {"j": [float(np.mean([region(guesses[t] == i, masks[t] == i) for t in inner])) for i in objects],
             "f": [float(np.mean([boundary(guesses[t] == i, masks[t] == i) for t in inner])) for i in objects]}
   if len(points):
-    near = np.linalg.norm(found - where, axis=-1) <= CLOSE * shape.max()
+    near = np.linalg.norm(nearest - where, axis=-1) <= CLOSE * shape.max()
     result["pck"] = near[1:-1][visible[1:-1, points]].astype(float).tolist()
   return result
 
@@ -142,8 +142,8 @@ def carried_masks(features: np.ndarray, mask: np.ndarray, *, radius: int = 12, c
                   temperature: float = 0.1) -> list[np.ndarray]:
   """Returns the masks of all frames, [height, width], from features [frames, h, w, dim] and the mask of the first."""
   numbers, labels = mask_labels(np.asarray(mask), features.shape[1:3])
-  found = propagated(features, labels, radius=radius, context=context, top_k=top_k, temperature=temperature)
-  return [numbers[winner(soft, mask.shape)] for soft in found]
+  carried = propagated(features, labels, radius=radius, context=context, top_k=top_k, temperature=temperature)
+  return [numbers[winner(soft, mask.shape)] for soft in carried]
 
 
 def propagated(features: np.ndarray, labels: np.ndarray, *, radius: int, context: int, top_k: int,
@@ -157,12 +157,12 @@ def propagated(features: np.ndarray, labels: np.ndarray, *, radius: int, context
   """
   features = np.asarray(features, np.float32)
   features = features / np.maximum(np.linalg.norm(features, axis=-1, keepdims=True), 1e-6)
-  found = [np.asarray(labels, np.float32)]
+  carried = [np.asarray(labels, np.float32)]
   for t in range(1, len(features)):
     sources = [0, *range(max(1, t - context), t)]
-    found.append(_step(features[t], features[sources], np.stack([found[s] for s in sources]), radius, top_k,
-                       temperature))
-  return found
+    carried.append(_step(features[t], features[sources], np.stack([carried[s] for s in sources]), radius, top_k,
+                         temperature))
+  return carried
 
 
 def _step(target: np.ndarray, sources: np.ndarray, labels: np.ndarray, radius: int, top_k: int,

@@ -57,11 +57,11 @@ def segmentation(
   num_classes = int(classes.max()) + 1
   if num_classes < 2:
     raise InputError(f"segmentation: the masks of {dataset.name} are empty")
-  found = maps(images)
-  if layer and layer not in found:
-    raise InputError(f"layer={layer!r}: must be one of {', '.join(found)}")
-  layer = layer or list(found)[-1]
-  features = np.asarray(found[layer], np.float32)
+  by_layer = maps(images)
+  if layer and layer not in by_layer:
+    raise InputError(f"layer={layer!r}: must be one of {', '.join(by_layer)}")
+  layer = layer or list(by_layer)[-1]
+  features = np.asarray(by_layer[layer], np.float32)
   unit = features / np.maximum(np.linalg.norm(features, axis=-1, keepdims=True), 1e-6)
   name = f"{layer}-{features.shape[1]}x{features.shape[2]}"
   height, width = images.shape[1:3]
@@ -101,8 +101,8 @@ def clusters(vectors: np.ndarray, number: int, seed: int) -> np.ndarray:
     fitted = rows[np.random.default_rng(seed).choice(len(rows), FITTED, replace=False)]
   with warnings.catch_warnings():
     warnings.simplefilter("ignore", ConvergenceWarning)  # There may be fewer different rows than clusters.
-    found = KMeans(number, n_init=STARTS, random_state=seed).fit(fitted)
-  return found.predict(rows).reshape(vectors.shape[:-1])
+    kmeans = KMeans(number, n_init=STARTS, random_state=seed).fit(fitted)
+  return kmeans.predict(rows).reshape(vectors.shape[:-1])
 
 
 def enlarged(labels: np.ndarray, height: int, width: int) -> np.ndarray:

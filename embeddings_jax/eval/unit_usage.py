@@ -41,28 +41,28 @@ def unit_usage(
   del embed, dataset, encode
   if source is None:
     raise InputError("unit_usage: the data has no held-out part; the clips need some seconds more")
-  there: list[np.ndarray] = []
+  targets: list[np.ndarray] = []
   predicted: list[np.ndarray] = []
   for step in range(source.facts["steps_per_epoch"]):
     batch = source.batch_at(step)
-    found = {name: np.asarray(value) for name, value in reconstruct(batch).items()}
-    if "mask" not in found or found["original"].dtype.kind != "i":
+    outputs = {name: np.asarray(value) for name, value in reconstruct(batch).items()}
+    if "mask" not in outputs or outputs["original"].dtype.kind != "i":
       raise InputError("unit_usage: the model predicts no units of hidden frames; hubert does")
-    hidden = found["mask"].astype(bool) & (np.asarray(batch["mask"]) > 0)[:, None]
-    there.append(found["original"][hidden])
-    predicted.append(found["reconstructed"][hidden])
-  return {f"validation/{name}": value for name, value in usage(np.concatenate(there),
+    hidden = outputs["mask"].astype(bool) & (np.asarray(batch["mask"]) > 0)[:, None]
+    targets.append(outputs["original"][hidden])
+    predicted.append(outputs["reconstructed"][hidden])
+  return {f"validation/{name}": value for name, value in usage(np.concatenate(targets),
                                                               np.concatenate(predicted)).items()}
 
 
-def usage(there: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+def usage(targets: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
   """Returns the metrics of units and their predictions, [num_frames] each."""
-  if not len(there):
+  if not len(targets):
     raise InputError("unit_usage: no frame of the held-out part is hidden")
-  kinds, guesses = np.unique(there), np.unique(predicted)
-  return {"accuracy": float((there == predicted).mean()), "predicted_units": float(len(guesses)),
+  kinds, guesses = np.unique(targets), np.unique(predicted)
+  return {"accuracy": float((targets == predicted).mean()), "predicted_units": float(len(guesses)),
           "held_out_units": float(len(kinds)), "coverage": float(np.isin(kinds, guesses).mean()),
-          "predicted_perplexity": _perplexity(predicted), "held_out_perplexity": _perplexity(there)}
+          "predicted_perplexity": _perplexity(predicted), "held_out_perplexity": _perplexity(targets)}
 
 
 def _perplexity(units: np.ndarray) -> float:

@@ -91,9 +91,9 @@ def _draw_walks(plt: Any, drawing: Any) -> Any:
 def _draw_samples_and_noise(plt: Any, drawing: Any) -> Any:
   rng = np.random.default_rng(drawing.seed)
   if "codes" in drawing.outputs:  # Discrete ones.
-    found = drawing.output("codes", drawing.encoder.encode(drawing.dataset.items[:1]))
+    example = drawing.output("codes", drawing.encoder.encode(drawing.dataset.items[:1]))
     number = len(drawing.state.extra["counts"])
-    names = {"uniform codes": rng.integers(0, number, (NUM_IMAGES, *found.shape[1:])).astype(np.int32)}
+    names = {"uniform codes": rng.integers(0, number, (NUM_IMAGES, *example.shape[1:])).astype(np.int32)}
   else:
     codes = np.asarray(drawing.embeddings, np.float64)
     names = {"uniform codes": rng.uniform(codes.min(0), codes.max(0), (NUM_IMAGES, codes.shape[1]))}

@@ -5,19 +5,19 @@ from typing import Any
 from embeddings_jax.types import Figure
 
 
-def distances(plt: Any, word: str, found: Mapping[str, float]) -> Any:
+def distances(plt: Any, word: str, values: Mapping[str, float]) -> Any:
   """Draws the mean distance of a word's vectors within and between its senses, by layer.
 
   Args:
     plt: matplotlib's pyplot.
     word: The word.
-    found: `{metric}` of a model of words, or `layer_{l}/{metric}`.
+    values: `{metric}` of a model of words, or `layer_{l}/{metric}`.
   """
-  layers = sorted(int(key.split("/")[0].removeprefix("layer_")) for key in found if key.endswith("/between"))
+  layers = sorted(int(key.split("/")[0].removeprefix("layer_")) for key in values if key.endswith("/between"))
   prefixes = [f"layer_{i}/" for i in layers] or [""]
   figure, axis = plt.subplots(figsize=(4, 3), layout="constrained")
   for shift, (name, label) in enumerate((("within", "of one sense"), ("between", "of two senses"))):
-    axis.bar([i + 0.4 * shift - 0.2 for i in range(len(prefixes))], [found[prefix + name] for prefix in prefixes],
+    axis.bar([i + 0.4 * shift - 0.2 for i in range(len(prefixes))], [values[prefix + name] for prefix in prefixes],
              width=0.4, label=label)
   axis.set(ylabel="mean distance, 1 - cosine", title=word, xticks=range(len(prefixes)))
   axis.set_xticklabels([str(i) for i in layers] or ["word vector"])
@@ -38,7 +38,7 @@ def _draw(plt: Any, drawing: Any) -> dict[str, Any]:
     size = 2 if len(parts) > 1 and parts[-2].startswith("layer_") else 1
     if len(parts) > size:
       words.setdefault("/".join(parts[:-size]), {})["/".join(parts[-size:])] = value
-  return {f"senses_{word.replace('/', '_')}": distances(plt, word, found) for word, found in words.items()}
+  return {f"senses_{word.replace('/', '_')}": distances(plt, word, values) for word, values in words.items()}
 
 
 FIGURES = (Figure("senses", _draw, evaluations=("*between",)),)

@@ -16,14 +16,14 @@ COLORS = np.array([[0, 0, 0], [0.9, 0.2, 0.2], [0.2, 0.8, 0.3], [0.3, 0.4, 1], [
 
 def strips(plt: Any, rows: Sequence[tuple[str, Sequence[np.ndarray]]], title: str) -> Any:
   """Draws rows of pictures [height, width, 1 or 3] in [0, 1], each row with its name."""
-  columns = max(len(pictures) for _, pictures in rows)
+  columns = max(len(images) for _, images in rows)
   figure, axes = plt.subplots(len(rows), columns, figsize=(1.1 * columns + 0.6, 1.15 * len(rows) + 0.4),
                               squeeze=False)
-  for line, (name, pictures) in zip(axes, rows):
+  for line, (name, images) in zip(axes, rows):
     for place in line:
       place.set(xticks=[], yticks=[])
       place.set_frame_on(False)
-    for place, picture in zip(line, pictures):
+    for place, picture in zip(line, images):
       place.imshow(np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     line[0].set_ylabel(name, fontsize=7)
   figure.suptitle(title)
@@ -59,8 +59,8 @@ def _draw_sorted(plt: Any, drawing: Any) -> Any:
   scores = drawing.output("predict", {"clip": clips[:, shuffled]})
   rows, taus = [], []
   for clip, odds in zip(clips, scores):
-    found, tau = sorted_rows(clip, odds, shuffled)
-    rows += found
+    indices, tau = sorted_rows(clip, odds, shuffled)
+    rows += indices
     taus.append(tau)
   return strips(plt, rows, f"Frames sorted up to the direction of time, |tau| {np.mean(taus):.2f}")
 
@@ -108,17 +108,17 @@ def _draw_masks(plt: Any, drawing: Any) -> Any:
 def _draw_copied(plt: Any, drawing: Any) -> Any:
   """A reference, and the last frame of each clip in gray, with the colors copied, and as it is."""
   clips = _clips(drawing)
-  found = drawing.output("reconstruct", {"clip": clips})
+  images = drawing.output("reconstruct", {"clip": clips})
   rows = [(f"clip {i + 1}", [clip[-2] / 255, true.mean(-1, keepdims=True), copied, true])
-          for i, (clip, true, copied) in enumerate(zip(clips, found["original"], found["reconstructed"]))]
+          for i, (clip, true, copied) in enumerate(zip(clips, images["original"], images["reconstructed"]))]
   return strips(plt, rows, "The frame before; the last one in gray, colored, and as it is")
 
 
 def _draw_following(plt: Any, drawing: Any) -> Any:
   """The next frame for each action, beside the two that it is predicted from."""
   clips = _clips(drawing)
-  found = drawing.output("predict", {"clip": clips})
-  rows = [(f"clip {i + 1}", [*clip[:3] / 255, *following]) for i, (clip, following) in enumerate(zip(clips, found))]
+  images = drawing.output("predict", {"clip": clips})
+  rows = [(f"clip {i + 1}", [*clip[:3] / 255, *following]) for i, (clip, following) in enumerate(zip(clips, images))]
   return strips(plt, rows, "Two frames and the next one; the next one as predicted for each action")
 
 

@@ -136,9 +136,9 @@ def write(directory: str | os.PathLike, hyper: Mapping[str, Any], others: Mappin
 
 def cannot(hyper: Mapping[str, Any], others: Mapping[str, Any]) -> str:
   """Returns what BART has no place for, or ""."""
-  wanted = {"norm": "post", "embedding_norm": True, "num_segments": 0, "position_offset": OFFSET, "causal": False,
-            "positions": "learned"}
-  for key, value in wanted.items():
+  required = {"norm": "post", "embedding_norm": True, "num_segments": 0, "position_offset": OFFSET, "causal": False,
+              "positions": "learned"}
+  for key, value in required.items():
     if hyper.get(key, value) != value:
       return f"{key}={hyper[key]!r}, only {value!r}"
   if hyper["norm_epsilon"] != 1e-5:

@@ -111,12 +111,12 @@ class RecurrentStack(nn.Module):
     bias = self.param(f"candidate_bias_{depth}", nn.initializers.zeros, (self.dim,)) if self.cell == "gru" else None
 
     def step(state, now):
-      x, keep, there = now
+      x, keep, valid = now
       before = state if keep is None else tuple(jnp.where(keep[:, None], part, 0.0) for part in state)
       u = jnp.dot(before[0].astype(self.dtype), kernel).astype(jnp.float32)
       after = cell.step(x.astype(jnp.float32), u, bias, before)
-      if there is not None:
-        after = tuple(jnp.where(there[:, None], new, old) for new, old in zip(after, state))
+      if valid is not None:
+        after = tuple(jnp.where(valid[:, None], new, old) for new, old in zip(after, state))
       return after, after[0]
 
     times = (jnp.moveaxis(projected, 1, 0), None if kept is None else kept.T, None if valid is None else valid.T)

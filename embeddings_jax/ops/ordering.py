@@ -21,7 +21,7 @@ def best_order(scores: np.ndarray, *, starts: int = 4, seed: int = 0) -> np.ndar
   if scores.shape != (number,) * 3 or not 3 <= number <= MOST:
     raise InputError(f"scores: have the shape {list(scores.shape)}, expected [t, t, t] with t from 3 to {MOST}")
   scores = (scores + scores.transpose(2, 1, 0)) / 2
-  rng, best, found = np.random.default_rng(seed), -np.inf, None
+  rng, best, best_rows = np.random.default_rng(seed), -np.inf, None
   for _ in range(starts):
     order, total = list(rng.permutation(number)), -np.inf
     while True:
@@ -32,8 +32,8 @@ def best_order(scores: np.ndarray, *, starts: int = 4, seed: int = 0) -> np.ndar
         break
       order, total = options[int(totals.argmax())], totals.max()
     if total > best:
-      best, found = total, order
-  return np.array(found if found[0] < found[-1] else found[::-1])
+      best, best_rows = total, order
+  return np.array(best_rows if best_rows[0] < best_rows[-1] else best_rows[::-1])
 
 
 def order_score(scores: np.ndarray, orders: np.ndarray) -> np.ndarray:

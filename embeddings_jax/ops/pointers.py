@@ -34,5 +34,5 @@ def copied(
   num = -(-q // block)
   padded = jnp.pad(queries, ((0, 0), (0, num * block - q), (0, 0)))
   parts = jnp.moveaxis(padded.reshape(n, num, block, dim), 1, 0)
-  found = jax.lax.map(jax.checkpoint(attend), parts)
-  return jnp.moveaxis(found, 0, 1).reshape(n, num * block, -1)[:, :q]
+  outputs = jax.lax.map(jax.checkpoint(attend), parts)
+  return jnp.moveaxis(outputs, 0, 1).reshape(n, num * block, -1)[:, :q]

@@ -102,11 +102,11 @@ def infill(rng: Array, content: Tokens, rate: float, span_length: float, mask_id
   length = content.shape[1]
   rng_count, rng_length, rng_place = jax.random.split(rng, 3)
   count = (content >= 0).sum(1)
-  wanted = jnp.floor(rate * count + jax.random.uniform(rng_count, count.shape)).astype(jnp.int32)
+  num_masked = jnp.floor(rate * count + jax.random.uniform(rng_count, count.shape)).astype(jnp.int32)
   spans = jnp.searchsorted(_poisson(span_length), jax.random.uniform(rng_length, content.shape)).astype(jnp.int32)
   before = jnp.cumsum(spans, 1) - spans
-  active = before < wanted[:, None]
-  spans = jnp.where(active, jnp.minimum(spans, wanted[:, None] - before), 0)
+  active = before < num_masked[:, None]
+  spans = jnp.where(active, jnp.minimum(spans, num_masked[:, None] - before), 0)
   kept = count - spans.sum(1)
   # Each span gets one of the gaps in front of, between and behind the tokens that stay.
   draws = jax.random.uniform(rng_place, (len(content), length + 1))
@@ -136,16 +136,16 @@ def rotate(rng: Array, content: Tokens) -> Tokens:
   count = jnp.maximum((content >= 0).sum(1), 1)
   place = jnp.arange(content.shape[1])
   first = (jax.random.uniform(rng, count.shape) * count).astype(jnp.int32)
-  turned = _take(content, (place + first[:, None]) % count[:, None])
-  return jnp.where(content >= 0, turned, -1)
+  rotated = _take(content, (place + first[:, None]) % count[:, None])
+  return jnp.where(content >= 0, rotated, -1)
 
 
 def is_in(tokens: Tokens, ids: Sequence[int]) -> Bool[Array, "batch time"]:
   """Returns which tokens are among some ids."""
-  found = jnp.zeros(tokens.shape, bool)
+  member = jnp.zeros(tokens.shape, bool)
   for i in ids:
-    found |= tokens == i
-  return found
+    member |= tokens == i
+  return member
 
 
 def _regions(tokens: Tokens, special_ids: Sequence[int]) -> tuple[Array, Array, Array]:

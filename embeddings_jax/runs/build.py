@@ -97,13 +97,13 @@ def encoder_of(options: Mapping[str, Any], facts: Mapping[str, Any], num_steps: 
     raise InputError(f"model.encoder.name={name}: there is no such network") from error
   except TypeError as error:
     raise InputError(f"model.encoder: {name} cannot be built ({error})") from error
-  found = {"encoder": network}
+  of_encoder = {"encoder": network}
   if with_model:
     sgd = {"name": "sgd", "learning_rate": 0.0}  # Its optimizer is not used.
     arguments = inspect.signature(getattr(module, name)).parameters
     options = {key: value for key, value in options.items() if key in arguments}
-    found["auxiliary"] = make_model({"name": name, "model": options, "optimizer": sgd}, facts, num_steps)
-  return found
+    of_encoder["auxiliary"] = make_model({"name": name, "model": options, "optimizer": sgd}, facts, num_steps)
+  return of_encoder
 
 
 def parts_of(options: Mapping[str, Any], facts: Mapping[str, Any], num_steps: int) -> dict[str, Model]:

@@ -51,15 +51,15 @@ def read(path: str, dataset: Dataset, cache_dir: str | None = None) -> Dataset:
 
   def build(temporary: Any) -> None:
     compiled = jax.jit(run.model.outputs["codes"])
-    found = np.empty((len(images.items), encoder.length), np.int32)
-    for first in range(0, len(found), AT_ONCE):
+    codes = np.empty((len(images.items), encoder.length), np.int32)
+    for first in range(0, len(codes), AT_ONCE):
       items = images.items[first:first + AT_ONCE]
       batch = run.encoder.encode(items)
       padded = {name: np.pad(value, [(0, AT_ONCE - len(items))] + [(0, 0)] * (value.ndim - 1))
                 for name, value in batch.items()}
-      found[first:first + AT_ONCE] = np.asarray(compiled(run.state, padded)).reshape(AT_ONCE, -1)[:len(items)]
+      codes[first:first + AT_ONCE] = np.asarray(compiled(run.state, padded)).reshape(AT_ONCE, -1)[:len(items)]
     with open(temporary, "wb") as file:
-      np.save(file, found)
+      np.save(file, codes)
 
   items = np.load(cached(cache_root(cache_dir) / f"codes-{fingerprint[:32]}.npy", build), allow_pickle=False)
   return images._replace(kind="codes", items=items, fingerprint=fingerprint)

@@ -38,7 +38,7 @@ def vectors_of(path: str, layer: int, hop: int) -> tuple[Callable[[np.ndarray], 
 
   def vectors(signal: np.ndarray) -> np.ndarray:
     number = max(1, -(-len(signal) // hop))
-    found = np.zeros((number, shape[3]), np.float32)
+    frames = np.zeros((number, shape[3]), np.float32)
     step = PIECE - 2 * MARGIN
     for first in range(0, number, step):
       begin = max(0, first - MARGIN)
@@ -46,8 +46,8 @@ def vectors_of(path: str, layer: int, hop: int) -> tuple[Callable[[np.ndarray], 
       batch = {"signal": np.pad(piece, (0, length - len(piece)))[None]}
       rows = np.asarray(hidden(run.state, batch)[0, layer])
       last = min(first + step, number, begin + len(rows))
-      found[first:last] = rows[first - begin:last - begin]
-    return found
+      frames[first:last] = rows[first - begin:last - begin]
+    return frames
 
   content = hashlib.sha256(str((run.config["model"], layer)).encode())
   for leaf in jax.tree.leaves(run.state.params):

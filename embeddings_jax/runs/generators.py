@@ -21,14 +21,14 @@ def generators(subject: Any) -> Mapping[str, Callable[[int, int], np.ndarray]]:
   outputs = subject.model.outputs if subject.model is not None else {}
   if hasattr(subject.encoder, "token_ids"):  # Texts.
     return {}
-  found: dict[str, Callable[[int, int], np.ndarray]] = {}
+  by_source: dict[str, Callable[[int, int], np.ndarray]] = {}
   if hasattr(subject.encoder, "origin"):  # Codes of another run, which decodes them.
     compiled = jax.jit(outputs["sample"], static_argnums=2)
     return {"prior": lambda num, seed: of_codes.decode(subject.encoder, in_pieces(
         lambda key: compiled(subject.state, key, AT_ONCE), num, seed))}
   if "sample" in outputs:
     compiled = jax.jit(outputs["sample"], static_argnums=2)
-    found["prior"] = lambda num, seed: in_pieces(
+    by_source["prior"] = lambda num, seed: in_pieces(
         lambda key: compiled(subject.state, key, AT_ONCE), num, seed)
   if "decode" in outputs:
     decode = jax.jit(outputs["decode"])
@@ -41,11 +41,11 @@ def generators(subject: Any) -> Mapping[str, Callable[[int, int], np.ndarray]]:
       shape = jax.eval_shape(outputs["codes"], subject.state, subject.encoder.example()).shape[1:]
       number = len(subject.state.extra["counts"])
       draw = lambda num, seed: np.random.default_rng(seed).integers(0, number, (num, *shape)).astype(np.int32)
-      return found | {"uniform": lambda num, seed: decoded(decode, subject.state, draw(num, seed))}
+      return by_source | {"uniform": lambda num, seed: decoded(decode, subject.state, draw(num, seed))}
     width = jax.eval_shape(subject.model.embed, subject.state, subject.encoder.example()).shape[-1]
-    found |= {kind: of_density(kind) for kind in ("uniform", "gaussian", "mixture")
-              if kind != "mixture" or width <= MAX_CODES}
-  return found
+    by_source |= {kind: of_density(kind) for kind in ("uniform", "gaussian", "mixture")
+                  if kind != "mixture" or width <= MAX_CODES}
+  return by_source
 
 
 def in_pieces(draw: Callable[[jax.Array], Any], num: int, seed: int) -> np.ndarray:

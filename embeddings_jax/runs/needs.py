@@ -111,9 +111,9 @@ def _maps(subject: Any) -> Mapping[str, Any] | None:
     for first in range(0, len(frames), PREDICTED_AT_ONCE):
       piece = frames[first:first + PREDICTED_AT_ONCE]
       padded = np.pad(piece, [(0, -len(piece) % 8)] + [(0, 0)] * 3)  # Few lengths of clips are few programs.
-      found = jax.tree.map(np.asarray, layers(subject.state, encode(padded)))
+      by_layer = jax.tree.map(np.asarray, layers(subject.state, encode(padded)))
       pieces.append({name: value.reshape(len(padded), *value.shape[-3:])[:len(piece)]
-                     for name, value in found.items()})
+                     for name, value in by_layer.items()})
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
   return {"maps": maps}
@@ -132,8 +132,8 @@ def _generate(subject: Any) -> Mapping[str, Any] | None:
   """Returns `generators` by their sources, `encode` and `cache_dir`."""
   from embeddings_jax.runs.generators import generators
 
-  found = generators(subject)
-  return {"generators": found, "encode": subject.encoder.encode, "cache_dir": subject.cache_dir} if found else None
+  drawn = generators(subject)
+  return {"generators": drawn, "encode": subject.encoder.encode, "cache_dir": subject.cache_dir} if drawn else None
 
 
 def _held_out(subject: Any) -> Mapping[str, Any]:

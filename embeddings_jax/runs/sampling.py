@@ -55,8 +55,8 @@ def reconstruct_texts(run: Any, texts: Sequence[str]) -> list[str]:
   """Returns what an autoencoder of text writes for each text, the likeliest token each time."""
   batch = run.encoder.encode(list(texts))
   with jax.set_mesh(run.mesh):
-    found = np.asarray(jax.jit(run.model.outputs["reconstruct"])(run.state, batch)["reconstructed"])
-  return [run.encoder.decode(row) for row in found]
+    tokens = np.asarray(jax.jit(run.model.outputs["reconstruct"])(run.state, batch)["reconstructed"])
+  return [run.encoder.decode(row) for row in tokens]
 
 
 def interpolate(run: Any, first: Any, last: Any, steps: int = 12) -> Any:
@@ -67,8 +67,8 @@ def interpolate(run: Any, first: Any, last: Any, steps: int = 12) -> Any:
     raise InputError(f"steps={steps}: must be at least 2, the two ends")
   ends = np.asarray(run.embed([first, last]), np.float32)
   weight = np.linspace(0, 1, steps, dtype=np.float32)[:, None]
-  found = decode(run, (1 - weight) * ends[0] + weight * ends[1])
-  return [run.encoder.decode(row) for row in found] if hasattr(run.encoder, "token_ids") else found
+  tokens = decode(run, (1 - weight) * ends[0] + weight * ends[1])
+  return [run.encoder.decode(row) for row in tokens] if hasattr(run.encoder, "token_ids") else tokens
 
 
 def training_codes(run: Any, data_dir: str | None = None,

@@ -46,8 +46,8 @@ def gan_ring() -> dict:
   rows = []
   for title, options in TRAININGS.items():
     seeds = range(FLAGS.seed, FLAGS.seed + (1 if options else FLAGS.seeds))
-    found = [trained(name, options, seed) for seed in seeds]
-    rows.append({"training": title, **{key: [value[key] for value in found] for key in found[0]}})
+    results = [trained(name, options, seed) for seed in seeds]
+    rows.append({"training": title, **{key: [value[key] for value in results] for key in results[0]}})
   first = rows[0]
   return {"summary": f"{rows[0]['training']}: least share of a mode {min(first['least_mode']):.3f}, within 3 sigma "
                      f"{min(first['near']):.3f}, over {FLAGS.seeds} seeds", "data": name, "rows": rows}

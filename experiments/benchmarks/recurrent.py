@@ -29,10 +29,10 @@ def copy_task() -> dict:
     for gap in gaps:
       rows.append({"cell": cell, "gap": gap, "accuracy": round(copied(cell, gap), 4),
                    "gradient": float(f"{slopes[gap] / slopes[0]:.3g}")})
-  told = "; ".join(f"{cell} " + ", ".join(f"{row['gap']}: {row['accuracy']:.3f}" for row in rows
-                                          if row["cell"] == cell) for cell in CELLS)
+  lines = "; ".join(f"{cell} " + ", ".join(f"{row['gap']}: {row['accuracy']:.3f}" for row in rows
+                                           if row["cell"] == cell) for cell in CELLS)
   return {"summary": f"accuracy of copying {LENGTH} of {SYMBOLS} symbols by gap (chance {1 / SYMBOLS:.3f}) after "
-                     f"{FLAGS.steps} updates, {told}", "rows": rows}
+                     f"{FLAGS.steps} updates, {lines}", "rows": rows}
 
 
 def texts(num: int, gap: int, seed: int) -> np.ndarray:

@@ -29,10 +29,10 @@ def test_a_row_is_a_sentence_between_special_tokens():
 
 
 def test_windows_cover_each_document_once():
-  found = [row[1:-1] for row in rows(passage_source(TEXTS, 2, window=True, **OPTIONS))]
-  assert sum(found, []) == list(range(10, 31)) and max(map(len, found)) == 4
+  actual = [row[1:-1] for row in rows(passage_source(TEXTS, 2, window=True, **OPTIONS))]
+  assert sum(actual, []) == list(range(10, 31)) and max(map(len, actual)) == 4
   bounds = set(TEXTS.sentences.tolist())
-  assert {row[0] - 10 for row in found} >= bounds - {21}  # None goes on into the next one.
+  assert {row[0] - 10 for row in actual} >= bounds - {21}  # None goes on into the next one.
 
 
 def test_units_of_a_text(tmp_path):

@@ -118,13 +118,13 @@ def test_windows_are_slices_of_the_chosen_clips(resident):
                        remainder="pad", resident=resident)
   firsts = [0, 3, 40, 43, 46]  # Spans of 5 frames: clip 0 has room for 0 and 3, clip 2 for 0, 3 and 6.
   assert source.facts["num_rows"] == 5 and bool(source.resident) == resident
-  found = []
+  actual = []
   for step in range(3):
     batch = source.batch_at(step)
     assert batch["clip"].shape == (2, 3, 2, 3, 1) and batch["clip"].dtype == np.uint8
     np.testing.assert_array_equal(batch["clip"][..., 0, 0, 0], batch["actions"])
-    found += batch["actions"][batch["mask"] > 0].tolist()
-  assert found == [[first, first + 2, first + 4] for first in firsts]
+    actual += batch["actions"][batch["mask"] > 0].tolist()
+  assert actual == [[first, first + 2, first + 4] for first in firsts]
   part = source.feed_at(1, slice(1, 2))
   np.testing.assert_array_equal(np.asarray(source.assemble(source.resident, part)["actions"]), [[43, 45, 47]])
 

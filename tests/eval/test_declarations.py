@@ -189,10 +189,10 @@ def _polysemy(perfect):
 
 def _unit_usage(perfect):
   units = np.arange(60, dtype=np.int32).reshape(6, 10) % 7
-  found = {"original": units, "reconstructed": units if perfect else np.zeros_like(units), "mask": units > 0}
+  actual = {"original": units, "reconstructed": units if perfect else np.zeros_like(units), "mask": units > 0}
   source = array_source({"signal": np.zeros((6, 3), np.int16)}, 6, order="sequential", remainder="pad")
   function = protocols.find("unit_usage").function
-  return function(None, None, reconstruct=lambda batch: found, encode=None, source=source)
+  return function(None, None, reconstruct=lambda batch: actual, encode=None, source=source)
 
 
 def _likelihood(perfect):

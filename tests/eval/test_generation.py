@@ -55,8 +55,8 @@ def test_kernel_is_a_double_loop_in_any_blocks(monkeypatch):
 
 def test_kernel_is_unbiased():
   """Its mean over draws from one distribution is 0 within three standard errors, and it falls below 0."""
-  found = [kernel_distance(*np.random.default_rng(seed).normal(size=(2, 12, 3))) for seed in range(400)]
-  assert abs(np.mean(found)) < 3 * np.std(found) / 20 and min(found) < 0
+  actual = [kernel_distance(*np.random.default_rng(seed).normal(size=(2, 12, 3))) for seed in range(400)]
+  assert abs(np.mean(actual)) < 3 * np.std(actual) / 20 and min(actual) < 0
 
 
 def squares(number=120, side=8):
@@ -96,14 +96,14 @@ def test_real_images_are_near_and_one_class_shows(short):
       steps=30)
   assert again.name == classifier.name and len(list(short.glob("classifier-*.npz"))) == 1
   generators = {"prior": lambda num, seed: images[40:40 + num], "one": lambda num, seed: images[:1].repeat(num, 0)}
-  found = generation(None, data, generators=generators, features=classifier)
+  actual = generation(None, data, generators=generators, features=classifier)
   key = f"{classifier.name}_n80"
-  assert found[f"test/floor/{key}/classifier_accuracy"] == 1
-  assert found[f"test/prior/{key}/frechet"] < 1e-3 < found[f"test/floor/{key}/frechet_floor"]
-  assert found[f"test/one/{key}/frechet"] > 5 * found[f"test/floor/{key}/frechet_floor"]
-  assert found[f"test/one/{key}/kernel"] > 5 * abs(found[f"test/floor/{key}/kernel_floor"])
-  assert found[f"test/prior/{key}/smallest_class"] == 0.5 and found[f"test/one/{key}/smallest_class"] == 0
-  assert found[f"test/one/{key}/class_0"] == 1 and found[f"test/one/{key}/spread"] == 0
+  assert actual[f"test/floor/{key}/classifier_accuracy"] == 1
+  assert actual[f"test/prior/{key}/frechet"] < 1e-3 < actual[f"test/floor/{key}/frechet_floor"]
+  assert actual[f"test/one/{key}/frechet"] > 5 * actual[f"test/floor/{key}/frechet_floor"]
+  assert actual[f"test/one/{key}/kernel"] > 5 * abs(actual[f"test/floor/{key}/kernel_floor"])
+  assert actual[f"test/prior/{key}/smallest_class"] == 0.5 and actual[f"test/one/{key}/smallest_class"] == 0
+  assert actual[f"test/one/{key}/class_0"] == 1 and actual[f"test/one/{key}/spread"] == 0
 
 
 def test_rows_have_their_values_as_features():
@@ -114,10 +114,10 @@ def test_rows_have_their_values_as_features():
   encode = lambda items: {"x": (np.asarray(items) - 3) / 2}
   generators = {"prior": lambda num, seed: (rows[:num] - 3) / 2,
                 "one": lambda num, seed: (rows[::2].repeat(2, 0) - 3) / 2}
-  found = generation(None, data, generators=generators, encode=encode)
-  assert found["all/prior/values_n400/frechet"] == pytest.approx(0, abs=1e-9)
-  assert found["all/one/values_n400/frechet"] > 3 and found["all/one/values_n400/smallest_class"] < 0.02
-  assert found["all/floor/values_n400/classifier_accuracy"] > 0.98
+  actual = generation(None, data, generators=generators, encode=encode)
+  assert actual["all/prior/values_n400/frechet"] == pytest.approx(0, abs=1e-9)
+  assert actual["all/one/values_n400/frechet"] > 3 and actual["all/one/values_n400/smallest_class"] < 0.02
+  assert actual["all/floor/values_n400/classifier_accuracy"] > 0.98
 
 
 @pytest.mark.parametrize("data, samples, message", [

@@ -9,16 +9,16 @@ from embeddings_jax.types import InputError
 
 
 def test_bank_has_ten_sentences_of_each_sense():
-  found = senses.load("bank")
-  assert len(found) == len({" ".join(item.words) for item in found}) == 20
-  assert [sum(item.sense == sense for item in found) for sense in ("money", "river")] == [10, 10]
-  assert all(item.words[item.place] == "bank" for item in found)
+  actual = senses.load("bank")
+  assert len(actual) == len({" ".join(item.words) for item in actual}) == 20
+  assert [sum(item.sense == sense for item in actual) for sense in ("money", "river")] == [10, 10]
+  assert all(item.words[item.place] == "bank" for item in actual)
 
 
 def test_a_model_of_words_has_one_vector_for_all_senses():
   vector = np.random.default_rng(0).normal(size=(1, 50)).astype(np.float32)
-  found = polysemy(lambda words: vector, senses.load("bank"), vocabulary={"bank": 0})
-  assert found == {"within": 0, "between": 0, "auc": 0.5, "nearest_accuracy": pytest.approx(9 / 19)}
+  actual = polysemy(lambda words: vector, senses.load("bank"), vocabulary={"bank": 0})
+  assert actual == {"within": 0, "between": 0, "auc": 0.5, "nearest_accuracy": pytest.approx(9 / 19)}
   with pytest.raises(InputError, match="the model knows none of bank"):
     polysemy(lambda words: vector, senses.load("bank"), vocabulary={"shore": 0})
 
@@ -32,21 +32,21 @@ def test_layers_are_asked_one_by_one_at_the_word_s_place():
   for item in items:
     vectors[place + item.place, 1] = [1, 0, 0, 0, 0, 0, 0, 0] if item.sense == "river" else [0, 2, 0, 0, 0, 0, 0, 0]
     place += len(item.words)
-  found = polysemy(None, items, hidden=lambda sentences: (vectors, np.ones(total, bool)))
-  assert found["layer_1/within"] == 0 and found["layer_1/between"] == pytest.approx(1)
-  assert found["layer_1/auc"] == found["layer_1/nearest_accuracy"] == 1
-  assert 0.2 < found["layer_0/auc"] < 0.8
+  actual = polysemy(None, items, hidden=lambda sentences: (vectors, np.ones(total, bool)))
+  assert actual["layer_1/within"] == 0 and actual["layer_1/between"] == pytest.approx(1)
+  assert actual["layer_1/auc"] == actual["layer_1/nearest_accuracy"] == 1
+  assert 0.2 < actual["layer_0/auc"] < 0.8
 
 
 def test_separation_by_hand():
   vectors = np.array([[1, 0], [0, 3], [1, 1], [-2, 0]], float)
-  found = separation(vectors, np.array(["a", "a", "b", "b"]))
+  actual = separation(vectors, np.array(["a", "a", "b", "b"]))
   half = 1 - 0.5**0.5
-  assert found["within"] == pytest.approx((1 + 1 + 0.5**0.5) / 2)
-  assert found["between"] == pytest.approx((half + 2 + half + 1) / 4)
+  assert actual["within"] == pytest.approx((1 + 1 + 0.5**0.5) / 2)
+  assert actual["between"] == pytest.approx((half + 2 + half + 1) / 4)
   # Of the 4 x 2 comparisons: 2 is above both, 1 ties with the first, the small ones are below both.
-  assert found["auc"] == pytest.approx(2.5 / 8)
-  assert found["nearest_accuracy"] == 0
+  assert actual["auc"] == pytest.approx(2.5 / 8)
+  assert actual["nearest_accuracy"] == 0
 
 
 def test_files_of_the_user_s(tmp_path):

@@ -46,13 +46,13 @@ def test_perfect_features_carry_masks_and_points():
   dataset = moving_squares()
   kinds = np.eye(3)
   maps = lambda frames: {"first": np.ones((len(frames), 4, 4, 2)), "last": kinds[frames[..., 0] // 60 - 1]}
-  found = propagation(None, dataset, maps=maps)
-  assert {key: found[f"{NAME}/{key}"] for key in ("j", "f", "jf")} == {"j": 1, "f": 1, "jf": 1}
-  assert found[f"first_mask/{NAME}/j"] < 0.3 and found[f"first_mask/{NAME}/f"] < 0.7
-  assert found[f"pixels/{NAME}/j"] < 0.6  # Gray values of one sign have one direction.
+  actual = propagation(None, dataset, maps=maps)
+  assert {key: actual[f"{NAME}/{key}"] for key in ("j", "f", "jf")} == {"j": 1, "f": 1, "jf": 1}
+  assert actual[f"first_mask/{NAME}/j"] < 0.3 and actual[f"first_mask/{NAME}/f"] < 0.7
+  assert actual[f"pixels/{NAME}/j"] < 0.6  # Gray values of one sign have one direction.
   constant = propagation(None, dataset, maps=maps, layer="first")
   name = "radius12-context7-top5-t0.1-16x16-first-4x4/all"
-  assert constant[f"{name}/j"] < 0.3 and constant[f"first_mask/{name}/j"] == found[f"first_mask/{NAME}/j"]
+  assert constant[f"{name}/j"] < 0.3 and constant[f"first_mask/{name}/j"] == actual[f"first_mask/{NAME}/j"]
   with pytest.raises(InputError, match="layer='none': must be one of first, last"):
     propagation(None, dataset, maps=maps, layer="none")
 
@@ -78,7 +78,7 @@ def test_a_step_is_the_protocol_written_out():
   """All pairs of places at once, as DINO's program does it."""
   rng = np.random.default_rng(1)
   features, labels = rng.normal(size=(4, 5, 6, 3)), rng.random((5, 6, 2))
-  found = propagated(features, labels, radius=2, context=1, top_k=3, temperature=0.5)
+  actual = propagated(features, labels, radius=2, context=1, top_k=3, temperature=0.5)
   unit = features / np.linalg.norm(features, axis=-1, keepdims=True)
   places = np.stack(np.meshgrid(np.arange(5), np.arange(6), indexing="ij"), -1).reshape(-1, 2)
   near = (np.abs(places[:, None] - places) <= 2).all(-1)
@@ -89,7 +89,7 @@ def test_a_step_is_the_protocol_written_out():
                               for s in sources], 1)
     weights = np.where(weights >= np.sort(weights, 1)[:, -3:][:, :1], weights, 0)
     soft.append(weights / weights.sum(1, keepdims=True) @ np.concatenate([soft[s] for s in sources]))
-  for one, other in zip(found, soft):
+  for one, other in zip(actual, soft):
     np.testing.assert_allclose(one.reshape(30, 2), other, rtol=1e-4, atol=1e-6)
 
 

@@ -25,21 +25,21 @@ def test_matching_is_one_to_one_for_the_whole_set():
   """Of clusters 1, 0, 2 for classes 0, 1, 2 with one pixel of class 2 in cluster 0."""
   truth = np.array([[[0, 0, 0, 1, 1, 2, 2, 2]]])
   guess = np.array([[[1, 1, 1, 0, 0, 2, 2, 0]]])
-  found = module.matched(guess, truth, 3)
-  assert found == {"miou": pytest.approx((1 + 2 / 3 + 2 / 3) / 3), "pixel_accuracy": 7 / 8}
+  actual = module.matched(guess, truth, 3)
+  assert actual == {"miou": pytest.approx((1 + 2 / 3 + 2 / 3) / 3), "pixel_accuracy": 7 / 8}
   renamed = np.array([1, 0, 2])[guess]
-  assert found["miou"] == pytest.approx(jaccard_score(truth.ravel(), renamed.ravel(), average="macro"))
+  assert actual["miou"] == pytest.approx(jaccard_score(truth.ravel(), renamed.ravel(), average="macro"))
   assert module.enlarged(np.array([[[0, 1], [2, 3]]]), 4, 6)[0, :, ::3].tolist() == [[0, 1]] * 2 + [[2, 3]] * 2
 
 
 def test_perfect_features_and_baselines():
   dataset, masks = made()
   perfect = lambda frames: {"first": np.ones((len(frames), 3, 3, 2)), "last": np.eye(3)[masks]}
-  found = segmentation(None, dataset, maps=perfect)
-  assert found["last-6x6/all/miou"] == found["last-6x6/all/pixel_accuracy"] == 1
+  actual = segmentation(None, dataset, maps=perfect)
+  assert actual["last-6x6/all/miou"] == actual["last-6x6/all/pixel_accuracy"] == 1
   background = (masks == 0).mean()
-  assert found["background/last-6x6/all/miou"] == pytest.approx(background / 3)
-  assert found["pixels/last-6x6/all/pixel_accuracy"] == pytest.approx(background)  # All pixels are alike.
+  assert actual["background/last-6x6/all/miou"] == pytest.approx(background / 3)
+  assert actual["pixels/last-6x6/all/pixel_accuracy"] == pytest.approx(background)  # All pixels are alike.
   constant = segmentation(None, dataset, maps=perfect, layer="first")
   assert constant["first-3x3/all/miou"] == pytest.approx(background / 3)
 

@@ -59,9 +59,9 @@ def drawing():
 def test_each_figure_applies_to_its_model(drawing):
   for name in (*PREDICT, "carried_masks", "copied_colors"):
     given = drawing(name)
-    found = [figure.name for figure in video.FIGURES if set(figure.outputs) <= given.outputs.keys()
-             and (figure.applies is None or figure.applies(given))]
-    assert found == [name]
+    actual = [figure.name for figure in video.FIGURES if set(figure.outputs) <= given.outputs.keys()
+              and (figure.applies is None or figure.applies(given))]
+    assert actual == [name]
 
 
 def pictures(figure):
@@ -71,8 +71,8 @@ def pictures(figure):
 
 def test_frames_are_shown_as_shuffled_and_as_sorted(drawing):
   figure = video._draw_sorted(pyplot, drawing("sorted_frames"))
-  shuffled, found = ([round(255 * float(image.max())) for image in row] for row in pictures(figure)[:2])
-  assert sorted(shuffled) == sorted(found) and np.abs(np.diff(found)).tolist() == [10] * 4
+  shuffled, actual = ([round(255 * float(image.max())) for image in row] for row in pictures(figure)[:2])
+  assert sorted(shuffled) == sorted(actual) and np.abs(np.diff(actual)).tolist() == [10] * 4
   assert np.abs(np.diff(shuffled)).tolist() != [10] * 4 and "|tau| 1.00" in figure.get_suptitle()
 
 
@@ -85,10 +85,10 @@ def test_evidence_is_positive_forwards_and_negative_backwards(drawing):
 
 def test_masks_are_painted_in_colors_and_carried_beside_true_ones(drawing):
   frames, masks = np.full((1, 2, 2, 3), 100, np.uint8), np.array([[[0, 1], [2, 6]]])
-  found = video.painted(frames, masks)[0]
-  np.testing.assert_allclose(found[0, 0], 100 / 255)
-  assert found[0, 1].argmax() == 0 and found[1, 0].argmax() == 1
-  np.testing.assert_array_equal(found[1, 1], found[0, 1])  # Five colors.
+  actual = video.painted(frames, masks)[0]
+  np.testing.assert_allclose(actual[0, 0], 100 / 255)
+  assert actual[0, 1].argmax() == 0 and actual[1, 0].argmax() == 1
+  np.testing.assert_array_equal(actual[1, 1], actual[0, 1])  # Five colors.
   carried, true = pictures(video._draw_masks(pyplot, drawing("carried_masks")))[:2]
   np.testing.assert_allclose(carried, true)
 

@@ -26,8 +26,8 @@ def test_a_clip_is_the_mean_of_its_frames():
 def test_differences_and_motion():
   clip = jnp.asarray(np.random.default_rng(0).random((4, 3, 3, 2)), jnp.float32)
   np.testing.assert_allclose(clips.motion(clip), np.abs(np.diff(np.asarray(clip), axis=0)).mean((1, 2, 3)), rtol=1e-6)
-  found = clips.differences(clip[None])
-  np.testing.assert_allclose(2 * found[0] - 1, np.diff(np.asarray(clip), axis=0), atol=1e-6)
+  actual = clips.differences(clip[None])
+  np.testing.assert_allclose(2 * actual[0] - 1, np.diff(np.asarray(clip), axis=0), atol=1e-6)
   with pytest.raises(InputError, match="m: windows of 2 frames are shorter than the 3 that it needs; raise data.win"):
     clips.check_length(2, 3, "m")
 

@@ -15,8 +15,8 @@ LOGITS = jnp.linspace(-4, 4, 9)
     ("minimax", lambda f: -expit(f)), ("non_saturating", lambda f: expit(f) - 1), ("hinge", lambda f: -1 + 0 * f),
     ("wasserstein", lambda f: -1 + 0 * f)])
 def test_gradients_of_the_generators_losses_are_the_formulas(loss, slope):
-  found = jax.grad(lambda f: adversarial.generator_losses(loss, f).sum())(LOGITS)
-  np.testing.assert_allclose(found, slope(np.asarray(LOGITS)), atol=1e-6)
+  actual = jax.grad(lambda f: adversarial.generator_losses(loss, f).sum())(LOGITS)
+  np.testing.assert_allclose(actual, slope(np.asarray(LOGITS)), atol=1e-6)
 
 
 def test_losses_are_those_of_the_probabilities():
@@ -85,8 +85,8 @@ def test_power_iterations_reach_the_singular_value_and_divide_as_torch_does():
   np.testing.assert_allclose(matrix.T / norm, layer.weight.detach().numpy(), atol=1e-5)
   # The gradient of the norm is u v', that of the singular value.
   left, _, right = np.linalg.svd(matrix)
-  found = jax.grad(lambda kernel: adversarial.spectral_norm(kernel, u)[0])(jnp.asarray(matrix))
-  np.testing.assert_allclose(found, np.outer(left[:, 0], right[0]), atol=1e-4)
+  actual = jax.grad(lambda kernel: adversarial.spectral_norm(kernel, u)[0])(jnp.asarray(matrix))
+  np.testing.assert_allclose(actual, np.outer(left[:, 0], right[0]), atol=1e-4)
 
 
 def test_spread_is_the_root_of_the_total_variance_of_valid_rows():

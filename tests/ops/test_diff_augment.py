@@ -44,10 +44,10 @@ def test_colors_keep_their_pattern():
 def test_gradients_pass_and_draws_belong_to_rows():
   images = jnp.stack([IMAGE] * 4)
   changed = jax.jit(lambda x: diff_augment.diff_augment(jax.random.key(0), x, ("color", "translation")))
-  found, pull = jax.vjp(changed, images)
+  actual, pull = jax.vjp(changed, images)
   assert (np.abs(np.asarray(pull(jnp.ones_like(images))[0])).sum((1, 2, 3)) > 0).all()
-  assert not np.allclose(found[0], found[1])
-  np.testing.assert_allclose(changed(images[:2]), found[:2], atol=1e-6)
+  assert not np.allclose(actual[0], actual[1])
+  np.testing.assert_allclose(changed(images[:2]), actual[:2], atol=1e-6)
   assert diff_augment.diff_augment(jax.random.key(0), images, ()) is images
   with pytest.raises(InputError, match="augmentation='colour': must be of color"):
     diff_augment.check_changes(("colour",))

@@ -23,8 +23,8 @@ def test_a_sharp_pointer_over_distinct_features_is_the_identity():
   features = features / jnp.linalg.norm(features, axis=-1, keepdims=True)
   order = np.random.default_rng(3).permutation(9)
   values = jax.nn.one_hot(jnp.arange(9), 9)[None].repeat(2, 0)
-  found = copied(features[:, order], features, values, temperature=1e-3)
-  np.testing.assert_allclose(found, values[:, order], atol=1e-6)
+  actual = copied(features[:, order], features, values, temperature=1e-3)
+  np.testing.assert_allclose(actual, values[:, order], atol=1e-6)
 
 
 def test_blocks_are_the_whole_and_so_are_their_gradients():

@@ -36,8 +36,8 @@ def test_averages_are_those_of_a_loop_and_leave_padding_out():
       if counts[k] > 0:
         book[k] = sums[k] / counts[k]
     state = q.moved_codebook(*state, jnp.asarray(Z), jnp.asarray(codes, jnp.int32), jnp.asarray(weight), 0.9)
-  for found, expected in zip(state, (counts, sums, book)):
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+  for actual, expected in zip(state, (counts, sums, book)):
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
 def test_averages_and_revival_on_eight_devices_are_those_of_one(mesh_of):
@@ -60,15 +60,15 @@ def test_dead_codes_become_vectors_of_the_batch():
   counts = jnp.array([5.0, 0.0, 0.4, 5.0, 0.6, 5.0, 5.0])  # A mean of 3.
   sums = counts[:, None] * BOOK
   weight = jnp.asarray((np.arange(40) < 39).astype(np.float32))
-  found = q.revived(jax.random.key(0), counts, sums, jnp.asarray(BOOK), jnp.asarray(Z), weight, 0.15)
+  actual = q.revived(jax.random.key(0), counts, sums, jnp.asarray(BOOK), jnp.asarray(Z), weight, 0.15)
   dead = [1, 2]  # Below .45.
-  assert found[3] == 2
+  assert actual[3] == 2
   alive = [i for i in range(7) if i not in dead]
-  np.testing.assert_array_equal(np.asarray(found[2])[alive], BOOK[alive])
+  np.testing.assert_array_equal(np.asarray(actual[2])[alive], BOOK[alive])
   for k in dead:
-    assert (np.asarray(found[2])[k] == Z[:39]).all(1).any()
-  np.testing.assert_allclose(np.asarray(found[0])[dead], 0.15 * counts.mean(), rtol=1e-6)
-  np.testing.assert_allclose(found[1] / found[0][:, None], found[2], rtol=1e-5)
+    assert (np.asarray(actual[2])[k] == Z[:39]).all(1).any()
+  np.testing.assert_allclose(np.asarray(actual[0])[dead], 0.15 * counts.mean(), rtol=1e-6)
+  np.testing.assert_allclose(actual[1] / actual[0][:, None], actual[2], rtol=1e-5)
   none = q.revived(jax.random.key(0), counts, sums, jnp.asarray(BOOK), jnp.asarray(Z), weight, 0.0)
   np.testing.assert_array_equal(none[2], BOOK)
 

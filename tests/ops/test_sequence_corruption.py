@@ -26,12 +26,12 @@ def noisy(rng, tokens, noise):
 
 def contents(tokens):
   """The rows between their special tokens, which stand where they should."""
-  found = []
+  actual = []
   for row in np.asarray(tokens):
     size = (row >= 0).sum()
     assert row[0] == CLS and row[size - 1] == SEP and (row[size:] == -1).all()
-    found.append(row[1:size - 1].tolist())
-  return found
+    actual.append(row[1:size - 1].tolist())
+  return actual
 
 
 def subsequence(part, whole):
@@ -41,9 +41,9 @@ def subsequence(part, whole):
 
 def test_deletion_keeps_the_order_and_its_share():
   text = list(range(10, 30))
-  found = contents(noisy(jax.random.key(0), rows(*[text] * 500), Noise(deletion=0.6)))
-  assert all(subsequence(row, text) and row for row in found)
-  kept = np.mean([len(row) for row in found])
+  actual = contents(noisy(jax.random.key(0), rows(*[text] * 500), Noise(deletion=0.6)))
+  assert all(subsequence(row, text) and row for row in actual)
+  kept = np.mean([len(row) for row in actual])
   assert abs(kept / 20 - 0.4) < 4 * (0.24 / 20 / 500) ** 0.5
   assert contents(noisy(jax.random.key(0), rows(text), Noise())) == [text]
 
@@ -52,9 +52,9 @@ def test_spans_have_the_share_and_the_lengths_that_are_asked_for():
   """Recovered from distinct tokens: between two that stay, one mask stands for what lies between them."""
   text = list(range(10, 110))
   tokens = jnp.tile(jnp.asarray(text), (400, 1))
-  found = np.asarray(jax.jit(lambda key: infill(key, tokens, 0.3, 3.0, MASK))(jax.random.key(0)))
+  actual = np.asarray(jax.jit(lambda key: infill(key, tokens, 0.3, 3.0, MASK))(jax.random.key(0)))
   lengths, hidden = [], []
-  for row in found:
+  for row in actual:
     row = row[row >= 0].tolist()
     assert not any(a == b == MASK for a, b in zip(row, row[1:]))
     assert subsequence([token for token in row if token != MASK], text)
@@ -68,18 +68,18 @@ def test_spans_have_the_share_and_the_lengths_that_are_asked_for():
 
 def test_sentences_are_permuted_as_wholes_and_each_order_is_as_likely():
   sentences = [[10, 11, STOP], [12, STOP], [13, 14, 15]]
-  found = contents(noisy(jax.random.key(0), rows(*[sum(sentences, [])] * 1200), Noise(permute_sentences=True)))
+  actual = contents(noisy(jax.random.key(0), rows(*[sum(sentences, [])] * 1200), Noise(permute_sentences=True)))
   orders = [sum((sentences[i] for i in order), []) for order in
             ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))]
-  counts = [found.count(order) for order in orders]
+  counts = [actual.count(order) for order in orders]
   assert sum(counts) == 1200 and np.abs(np.array(counts) - 200).max() < 4 * (200 * 5 / 6) ** 0.5
 
 
 def test_rotation_begins_anywhere_and_masking_hides_its_share():
   text = list(range(10, 20))
-  found = contents(noisy(jax.random.key(0), rows(*[text] * 600), Noise(rotate=True)))
-  assert all(row == text[row[0] - 10:] + text[:row[0] - 10] for row in found)
-  assert np.abs(np.bincount([row[0] - 10 for row in found], minlength=10) - 60).max() < 4 * 54**0.5
+  actual = contents(noisy(jax.random.key(0), rows(*[text] * 600), Noise(rotate=True)))
+  assert all(row == text[row[0] - 10:] + text[:row[0] - 10] for row in actual)
+  assert np.abs(np.bincount([row[0] - 10 for row in actual], minlength=10) - 60).max() < 4 * 54**0.5
   masked = np.array(contents(noisy(jax.random.key(0), rows(*[text] * 600), Noise(masking=0.25))))
   assert abs((masked == MASK).mean() - 0.25) < 4 * (0.1875 / 6000) ** 0.5
   assert (masked[masked != MASK] == np.tile(text, (600, 1))[masked != MASK]).all()
@@ -90,7 +90,7 @@ def test_texts_shorter_than_the_corruption_keep_a_token(noise):
   """A token, nothing, a full row, and a row without special tokens at its end."""
   tokens = jnp.concatenate([rows([10], [], list(range(10, 32))), jnp.arange(40, 64)[None]])
   for seed in range(3):
-    found = np.asarray(noisy(jax.random.key(seed), tokens, noise))
-    sizes = (found >= 0).sum(1)
-    assert sizes[0] == 3 and found[1].tolist() == tokens[1].tolist() and 3 <= sizes[2] <= 24 and 1 <= sizes[3] <= 24
-    assert ((found >= 0) == (np.arange(24) < sizes[:, None])).all() and found[2, sizes[2] - 1] == SEP
+    actual = np.asarray(noisy(jax.random.key(seed), tokens, noise))
+    sizes = (actual >= 0).sum(1)
+    assert sizes[0] == 3 and actual[1].tolist() == tokens[1].tolist() and 3 <= sizes[2] <= 24 and 1 <= sizes[3] <= 24
+    assert ((actual >= 0) == (np.arange(24) < sizes[:, None])).all() and actual[2, sizes[2] - 1] == SEP

@@ -31,20 +31,20 @@ def config_of(path):
 
 def test_codes_are_those_of_the_run_and_cached(quantizer, tmp_path, monkeypatch):
   digits = catalog.load("digits")
-  found = codes.read(str(quantizer), digits, str(tmp_path))
+  actual = codes.read(str(quantizer), digits, str(tmp_path))
   run = ej.load(quantizer)
   items = np.rint(digits.items[:9] * 255).astype(np.uint8).reshape(-1, 8, 8, 1)
   expected = np.asarray(jax.jit(run.model.outputs["codes"])(run.state, run.encoder.encode(items)))
-  np.testing.assert_array_equal(found.items[:9], expected.reshape(9, 16))
-  assert found.kind == "codes" and len(found.items) == 1797 and found.labels.keys() == digits.labels.keys()
+  np.testing.assert_array_equal(actual.items[:9], expected.reshape(9, 16))
+  assert actual.kind == "codes" and len(actual.items) == 1797 and actual.labels.keys() == digits.labels.keys()
   monkeypatch.setattr(np, "save", lambda *_: pytest.fail("made again"))
   again = codes.read(str(quantizer), digits, str(tmp_path))
-  assert again.fingerprint == found.fingerprint
+  assert again.fingerprint == actual.fingerprint
   data = build.prepare(config_of(quantizer), cache_dir=str(tmp_path))
   batch = data.splits["train"].batch_at(0)
   assert data.facts["vocab_size"] == 17 and data.facts["end_id"] == 16
   assert (batch["tokens"][:, 0] == 16).all() and batch["tokens"].shape == (8, 17)
-  rows = {tuple(row) for row in found.items}
+  rows = {tuple(row) for row in actual.items}
   assert all(tuple(row) in rows for row in np.asarray(batch["tokens"])[:, 1:])
 
 

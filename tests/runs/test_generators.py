@@ -18,13 +18,13 @@ def test_samples_and_their_distances_on_eight_devices_are_those_of_one(mesh_of):
               discriminator_norm="none")
   state = model.init(jax.random.key(0), {"x": jnp.zeros((8, 2))})
   real = np.random.default_rng(0).normal(size=(300, 2))
-  found = []
+  actual = []
   for spec in ("data:1", "data:4,fsdp:2"):
     own = jax.device_put(state, jax.NamedSharding(mesh_of(spec), jax.P()))
     samples = generators(SimpleNamespace(model=model, state=own, encoder=None))["prior"](300, 1)
     assert samples.shape == (300, 2)
-    found.append(distances(samples.astype(np.float64), real))
-  assert found[0] == pytest.approx(found[1], rel=1e-5)
+    actual.append(distances(samples.astype(np.float64), real))
+  assert actual[0] == pytest.approx(actual[1], rel=1e-5)
   assert not np.allclose(samples[:50], samples[250:])  # No piece has the noise of another.
 
 
@@ -37,9 +37,9 @@ def test_codes_of_densities_and_discrete_ones():
   data = SimpleNamespace(items=items + 50 * (np.arange(400) >= 300)[:, None], split={"train": np.arange(300)})
   subject = SimpleNamespace(model=Model(None, None, embed, {"decode": decode}), state=(), encoder=encoder,
                             dataset=data, embed=lambda items: items)
-  found = generators(subject)
-  assert found.keys() == {"uniform", "gaussian", "mixture"}
-  uniform, gaussian = found["uniform"](600, 0), found["gaussian"](600, 0)
+  actual = generators(subject)
+  assert actual.keys() == {"uniform", "gaussian", "mixture"}
+  uniform, gaussian = actual["uniform"](600, 0), actual["gaussian"](600, 0)
   assert uniform.min(0).round(1).tolist() == [0, 2] and uniform.max(0).round(1).tolist() == [1, 3]
   np.testing.assert_allclose(gaussian.mean(0), [0.5, 2.5], atol=0.05)
   discrete = {"decode": decode, "codes": lambda state, batch: jnp.zeros((len(batch["x"]), 2, 2), jnp.int32)}

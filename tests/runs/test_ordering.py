@@ -34,9 +34,9 @@ def test_shuffled_frames_are_sorted_and_numbered_as_they_were():
   """A network that reads the time off the frames."""
   frames = np.arange(0, 70, 10, dtype=np.uint8)[:, None, None, None] * np.ones((7, 2, 2, 1), np.uint8)
   predict = lambda state, batch: between(batch["clip"][0, :, 0, 0, 0].astype(int))[None]
-  found = sort_frames(predict, None, frames, seed=3)
-  assert found.tau == 1 and found.order.tolist() in (list(range(7)), list(range(7))[::-1])
-  assert sorted(found.shuffled) == list(range(7)) and found.shuffled.tolist() != list(range(7))
+  actual = sort_frames(predict, None, frames, seed=3)
+  assert actual.tau == 1 and actual.order.tolist() in (list(range(7)), list(range(7))[::-1])
+  assert sorted(actual.shuffled) == list(range(7)) and actual.shuffled.tolist() != list(range(7))
 
   class Run:
     config = {"name": "arrow_of_time"}

@@ -53,8 +53,8 @@ def _ring(name: str, place: Place, radius: float, sigma: float, modes: int = 8, 
   mode = np.arange(number) % modes
   angle = 2 * np.pi * mode / modes
   rows = radius * np.stack([np.cos(angle), np.sin(angle)], 1) + sigma * rng.normal(size=(number, 2))
-  found = _row_dataset(name, rows, ["x", "y"], {"mode": mode})
-  return found._replace(split={"train": np.arange(number // 2), "test": np.arange(number // 2, number)})
+  dataset = _row_dataset(name, rows, ["x", "y"], {"mode": mode})
+  return dataset._replace(split={"train": np.arange(number // 2), "test": np.arange(number // 2, number)})
 
 
 def _sklearn_table(name: str, place: Place) -> Dataset:

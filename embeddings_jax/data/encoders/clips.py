@@ -67,10 +67,10 @@ class ClipEncoder(Encoder):
   def _window(self, i: int, item: np.ndarray | str | os.PathLike) -> np.ndarray:
     where = f"clip {i}"
     if isinstance(item, (str, os.PathLike)):
-      where, found = str(item), video.load_clips(str(item)).items
-      if len(found) != 1:
-        raise InputError(f"{where}: holds {len(found)} clips, expected one")
-      item = found[0]
+      where, stored = str(item), video.load_clips(str(item)).items
+      if len(stored) != 1:
+        raise InputError(f"{where}: holds {len(stored)} clips, expected one")
+      item = stored[0]
     span = 1 + (self.window - 1) * self.stride
     if not hasattr(item, "ndim") or item.ndim != 4 or item.dtype != np.uint8:
       shape = f"{item.dtype} {list(item.shape)}" if hasattr(item, "ndim") else type(item).__name__

@@ -86,6 +86,6 @@ def stream_source(stream: np.ndarray, length: int, batch_size: int, *,
 def stand_in(item: stand_ins.Item, *, batch_size: int, model: str = "bpe", vocab_size: int = 4000,
              max_length: int = 128, window_length: int = 0, **_: Any) -> stand_ins.StandIn:
   """Returns facts and batch shapes; see `stand_ins`."""
-  found = stand_ins.stand_in(stand_ins.subword_facts(model, vocab_size), batch_size,
-                             tokens=(np.int32, (window_length or max_length) + 1), begins=(np.float32,))
-  return found._replace(batch={key: value for key, value in found.batch.items() if key != "mask"})
+  prepared = stand_ins.stand_in(stand_ins.subword_facts(model, vocab_size), batch_size,
+                                tokens=(np.int32, (window_length or max_length) + 1), begins=(np.float32,))
+  return prepared._replace(batch={key: value for key, value in prepared.batch.items() if key != "mask"})

@@ -241,13 +241,13 @@ def gan(
 
     def move(carry, turn):
       of_g, opt_state = carry
-      of_g, opt_state, found = move_generator({"generator": of_g, "discriminator": against[0]}, against[1], opt_state,
-                                              num, label, rng_g)
-      return (of_g, opt_state), found
+      players = {"generator": of_g, "discriminator": against[0]}
+      of_g, opt_state, values = move_generator(players, against[1], opt_state, num, label, rng_g)
+      return (of_g, opt_state), values
 
-    (of_g, opt_g), found = repeated(move, (params["generator"], state.opt_state["generator"]),
-                                    turns if schedule == "to_convergence" else 1)
-    metrics |= found
+    (of_g, opt_g), of_generator = repeated(move, (params["generator"], state.opt_state["generator"]),
+                                           turns if schedule == "to_convergence" else 1)
+    metrics |= of_generator
     average = state.average
     if ema_decay is not None:
       decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))

@@ -88,10 +88,10 @@ class Encoder(nn.Module):
       x = jnp.where(hidden[..., None], self.hidden_frame.astype(x.dtype), x)
     x = jnp.where(valid[..., None], x, 0)
     x = self.drop(x + nn.gelu(self.positions(x)), deterministic)
-    found = self.layers_(x, valid, deterministic=deterministic, collect="layers" if collect else "")
+    layers = self.layers_(x, valid, deterministic=deterministic, collect="layers" if collect else "")
     if not collect:
-      return self.final_norm(found)
-    return found.at[:, -1].set(self.final_norm(found[:, -1]).astype(found.dtype))
+      return self.final_norm(layers)
+    return layers.at[:, -1].set(self.final_norm(layers[:, -1]).astype(layers.dtype))
 
   def features(self, batch: Mapping[str, Any], deterministic: bool = True) -> Float[Array, "batch time dim"]:
     return self(batch, deterministic=deterministic)
@@ -225,17 +225,17 @@ def hubert(
     hidden = hidden_frames(rng_mask, batch)
     logits, units = predicted(params, batch, hidden, deterministic=False, rngs={"dropout": rng_dropout})
     weight = hidden * row_mask(batch)[:, None]
-    found = {name: total / jnp.maximum(count, 1) for name, (total, count) in sums(logits, units, weight).items()}
+    means = {name: total / jnp.maximum(count, 1) for name, (total, count) in sums(logits, units, weight).items()}
     some = weight.sum() > 0
     used = lambda values: (jnp.zeros(num_units).at[values].add(weight) > 0).sum(dtype=jnp.float32) * some
-    metrics = {"accuracy": found["masked_accuracy"], "predicted_units": used(logits.argmax(-1)),
+    metrics = {"accuracy": means["masked_accuracy"], "predicted_units": used(logits.argmax(-1)),
                "hidden_units": used(units), "hidden_fraction": weight.mean()}
-    return found["masked_loss"], (metrics, extra)
+    return means["masked_loss"], (metrics, extra)
 
   def measures(params, extra, batch):
     hidden = hidden_frames(None, batch)
-    found = sums(*predicted(params, batch, hidden), hidden * row_mask(batch)[:, None])
-    return {name: jnp.stack(pair) for name, pair in found.items()}
+    totals = sums(*predicted(params, batch, hidden), hidden * row_mask(batch)[:, None])
+    return {name: jnp.stack(pair) for name, pair in totals.items()}
 
   def loss(params, extra, batch):
     total, count = measures(params, extra, batch)["masked_loss"]

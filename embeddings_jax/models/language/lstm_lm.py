@@ -175,8 +175,8 @@ def lstm_lm(
     return {name: jnp.stack([total, valid.sum()]) for name, total in sums.items()}
 
   def log_likelihood(params, extra, batch):
-    _, found, _, valid, _ = from_zero(params, batch)
-    return found * valid
+    _, log_probs, _, valid, _ = from_zero(params, batch)
+    return log_probs * valid
 
   def embed_fn(params, extra, batch):
     tokens = batch["tokens"]

@@ -249,11 +249,11 @@ def sequence_autoencoder(
     """name -> [sum, count]."""
     log_p, right, valid, kl = held_out(params, batch)
     rows = row_mask(batch)
-    found = {"loss": (-log_p.sum(), valid.sum()), "accuracy": (right.sum(), valid.sum())}
+    sums = {"loss": (-log_p.sum(), valid.sum()), "accuracy": (right.sum(), valid.sum())}
     if variational:
       kl = (rows * kl).sum()
-      found |= {"elbo_loss": (kl - log_p.sum(), rows.sum()), "kl_loss": (kl, rows.sum())}
-    return {name: jnp.stack(pair) for name, pair in found.items()}
+      sums |= {"elbo_loss": (kl - log_p.sum(), rows.sum()), "kl_loss": (kl, rows.sum())}
+    return {name: jnp.stack(pair) for name, pair in sums.items()}
 
   def loss(params, extra, batch):
     total, count = measures(params, extra, batch)["elbo_loss" if variational else "loss"]
@@ -275,9 +275,9 @@ def sequence_autoencoder(
 
   def reconstruct(params, extra, batch):
     tokens = batch["tokens"]
-    given = int(start == "first")
-    found = writing(params, *remembered(params, batch), tokens.shape[1] - given)
-    return {"original": tokens, "reconstructed": jnp.concatenate([tokens[:, :given], found], 1)}
+    num_given = int(start == "first")
+    written = writing(params, *remembered(params, batch), tokens.shape[1] - num_given)
+    return {"original": tokens, "reconstructed": jnp.concatenate([tokens[:, :num_given], written], 1)}
 
   def decode(params, extra, codes):
     return writing(params, recalled(params, codes), None, length)

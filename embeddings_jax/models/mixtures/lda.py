@@ -149,9 +149,9 @@ def lda(
   def mixtures(state, batch):
     """gamma [n, k] of bags, and each one's bound given the topics, [n]."""
     words, count = batch["words"], batch["counts"]
-    there = (words >= 0) & (words < vocab_size)
-    count = jnp.where(there, count, 0)
-    weights = jnp.exp(expected_log(state.topics, 0)).at[jnp.where(there, words, vocab_size)].get(
+    known = (words >= 0) & (words < vocab_size)
+    count = jnp.where(known, count, 0)
+    weights = jnp.exp(expected_log(state.topics, 0)).at[jnp.where(known, words, vocab_size)].get(
         mode="fill", fill_value=0)
 
     def turn(gamma):
@@ -241,10 +241,10 @@ def _sums(topics: Array, start: Array, blocks: Any, alpha: float, steps: int,
     mixture = jnp.exp(logs)
     turned = block["turned"]
     words = weights * csr_matmul(cells(mixture)[turned], row[turned], block["col_start"], mixture)
-    there = block["document"] >= 0
+    valid = block["document"] >= 0
     bound = (count * jnp.log(jnp.maximum(_sampled(mixture, weights, row, col), LEAST))).sum()
-    bound += jnp.where(there, mixture_terms(gamma, logs, alpha), 0).sum()
-    numbers = jnp.stack([bound, count.sum(), there.sum(dtype=jnp.float32), turns.astype(jnp.float32)])
+    bound += jnp.where(valid, mixture_terms(gamma, logs, alpha), 0).sum()
+    numbers = jnp.stack([bound, count.sum(), valid.sum(dtype=jnp.float32), turns.astype(jnp.float32)])
     return (total[0] + words, total[1] + numbers), gamma
 
   zeros = (jnp.zeros_like(topics), jnp.zeros(4))

@@ -90,8 +90,8 @@ def arrow_of_time(
   def activations(params, extra, views, mask, *, deterministic=False, network=network):
     """Returns the class activations of segments, [n, segments, h, w], and the new `extra`."""
     batch = {"image": side_by_side(views), "mask": jnp.repeat(mask, views.shape[1])}
-    found, extra = applied(network, params, extra, batch, deterministic=deterministic, method="places")
-    return found[..., 0].reshape(*views.shape[:2], *found.shape[1:3]), extra
+    maps, extra = applied(network, params, extra, batch, deterministic=deterministic, method="places")
+    return maps[..., 0].reshape(*views.shape[:2], *maps.shape[1:3]), extra
 
   def init_params(rng, batch):
     check_clips(encoder, batch, least, "arrow_of_time")
@@ -99,9 +99,9 @@ def arrow_of_time(
 
   def predicted(params, extra, batch, *, deterministic=False, network=network):
     """Returns losses and hits of both directions, [n, 2], and the new `extra`."""
-    found, extra = activations(params, extra, both_directions(batch["clip"]), jnp.repeat(row_mask(batch), 2),
-                               deterministic=deterministic, network=network)
-    scores = found.mean((1, 2, 3)).reshape(-1, 2) * jnp.array([1, -1])
+    maps, extra = activations(params, extra, both_directions(batch["clip"]), jnp.repeat(row_mask(batch), 2),
+                              deterministic=deterministic, network=network)
+    scores = maps.mean((1, 2, 3)).reshape(-1, 2) * jnp.array([1, -1])
     return -jax.nn.log_sigmoid(scores), (scores > 0).astype(jnp.float32), extra
 
   def loss_fn(params, extra, batch, rng):

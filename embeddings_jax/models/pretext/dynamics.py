@@ -180,9 +180,9 @@ def dynamics(
     other = (jnp.arange(len(mask)) + 1) % jnp.maximum(valid, 1)
     wrong = predicted(params, extra, batch, actions=batch["actions"][other, 1], deterministic=True)[0]
     linear = jnp.clip(2 * clip[:, 1] - clip[:, 0], 0, 1)
-    found = {"forward_mse": errors, "linear_mse": linear - clip[:, 2], "still_mse": clip[:, 1] - clip[:, 2],
-             "shuffled_mse": wrong}
-    return {**{name: sums(jnp.square(value), mask) for name, value in found.items()},
+    differences = {"forward_mse": errors, "linear_mse": linear - clip[:, 2], "still_mse": clip[:, 1] - clip[:, 2],
+                   "shuffled_mse": wrong}
+    return {**{name: sums(jnp.square(value), mask) for name, value in differences.items()},
             "inverse_loss": sums(losses, mask), "inverse_accuracy": sums(hits, mask)}
 
   def calibrated(params, extra, batch):

@@ -101,8 +101,8 @@ def video_colorization(
     """Returns f of all frames, [n, frames, h, w, dim], and the new `extra`."""
     views = gray_frames(clips)
     batch = {"image": side_by_side(views), "mask": jnp.repeat(mask, views.shape[1])}
-    found, extra = applied(network, params, extra, batch, deterministic=deterministic, method="places")
-    return unit_length(found).reshape(*views.shape[:2], *found.shape[1:]), extra
+    maps, extra = applied(network, params, extra, batch, deterministic=deterministic, method="places")
+    return unit_length(maps).reshape(*views.shape[:2], *maps.shape[1:]), extra
 
   def predicted(params, extra, batch, **options):
     """Returns the copied colors y, [n, places, colors], all true ones, [n, frames, h, w], and the new `extra`."""
@@ -112,27 +112,27 @@ def video_colorization(
     colors = nearest_colors(lab_of(clips)[..., 1:], extra["centers"], *maps.shape[2:4])
     places = lambda x, *last: x.reshape(len(clips), -1, *last)
     known = jax.nn.one_hot(places(colors[:, :-1]), num_colors)
-    found = copied(places(maps[:, -1], maps.shape[-1]), places(maps[:, :-1], maps.shape[-1]), known,
-                   temperature=temperature, block=block)
-    return found, colors, extra
+    copies = copied(places(maps[:, -1], maps.shape[-1]), places(maps[:, :-1], maps.shape[-1]), known,
+                    temperature=temperature, block=block)
+    return copies, colors, extra
 
-  def judged(found, colors):
+  def judged(copies, colors):
     """Returns losses and hits of the last frame's places, [n, places]."""
     colors = colors[:, -1].reshape(len(colors), -1)
-    losses = -jnp.log(jnp.maximum(jnp.take_along_axis(found, colors[..., None], -1)[..., 0], 1e-6))
-    return losses, (found.argmax(-1) == colors).astype(jnp.float32)
+    losses = -jnp.log(jnp.maximum(jnp.take_along_axis(copies, colors[..., None], -1)[..., 0], 1e-6))
+    return losses, (copies.argmax(-1) == colors).astype(jnp.float32)
 
   def loss_fn(params, extra, batch, rng):
     del rng  # There is nothing random here.
-    found, colors, extra = predicted(params, extra, batch)
-    losses, hits = judged(found, colors)
+    copies, colors, extra = predicted(params, extra, batch)
+    losses, hits = judged(copies, colors)
     mask = row_mask(batch)
     return masked_mean(losses, mask), ({"accuracy": masked_mean(hits, mask)}, extra)
 
   def measures(params, extra, batch):
     """Held-out loss and accuracy, and the accuracy of the color at the same place of the frame before."""
-    found, colors, _ = predicted(params, extra, batch, deterministic=True)
-    losses, hits = judged(found, colors)
+    copies, colors, _ = predicted(params, extra, batch, deterministic=True)
+    losses, hits = judged(copies, colors)
     mask = row_mask(batch)
     return {"pretext_loss": sums(losses, mask), "pretext_accuracy": sums(hits, mask),
             "still_accuracy": sums((colors[:, -2] == colors[:, -1]).astype(jnp.float32), mask)}
@@ -143,9 +143,9 @@ def video_colorization(
 
   def reconstruct(params, extra, batch):
     """The last frame of each clip, and its lightness with the colors copied, in the grid of the map."""
-    found, colors, _ = predicted(params, extra, batch, deterministic=True)
+    copies, colors, _ = predicted(params, extra, batch, deterministic=True)
     lab = lab_of(batch["clip"][:, -1])
-    ab = jnp.matmul(found, extra["centers"], precision="highest").reshape(len(found), *colors.shape[2:], 2)
+    ab = jnp.matmul(copies, extra["centers"], precision="highest").reshape(len(copies), *colors.shape[2:], 2)
     ab = jax.image.resize(ab, (*lab.shape[:3], 2), "bilinear")
     return {"original": unit(batch["clip"][:, -1]),
             "reconstructed": color.lab_to_rgb(jnp.concatenate([lab[..., :1], ab], -1))}

@@ -90,10 +90,10 @@ def mixed(
     return GradientState(jnp.zeros((), jnp.int32), whole, extra[name], (), whole)
 
   def loss_fn(params, extra, batch, rng):
-    found = {}
+    losses_of_parts = {}
     for (name, part), key in zip(sorted(parts.items()), jax.random.split(rng, len(parts))):
-      found[name] = part.outputs["training_loss"](state_of(params, extra, name), rows_of(name, batch), key)
-    return weighted(found), ({f"{name}_loss": value for name, value in found.items()}, extra)
+      losses_of_parts[name] = part.outputs["training_loss"](state_of(params, extra, name), rows_of(name, batch), key)
+    return weighted(losses_of_parts), ({f"{name}_loss": value for name, value in losses_of_parts.items()}, extra)
 
   def weighted(values):
     return jnp.stack([jnp.float32(losses[name]) * value for name, value in values.items()]).sum()

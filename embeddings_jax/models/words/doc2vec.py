@@ -127,8 +127,8 @@ def doc2vec(
         rows, state.output, batch["row"], batch["col"], count, drawn, weight, ridge)
     squares = jnp.where(known, jnp.square(of_rows).mean(-1), 0)
     sums = state.document_sums.at[place].add(squares, mode="drop")
-    mine = sums.at[place].get(mode="fill", fill_value=1)
-    rows -= learning_rate * of_rows / jnp.sqrt(mine + 1e-20)[..., None]
+    own = sums.at[place].get(mode="fill", fill_value=1)
+    rows -= learning_rate * of_rows / jnp.sqrt(own + 1e-20)[..., None]
     word_sums = state.word_sums + jnp.square(of_words).mean(-1)
     new = state._replace(
         step=state.step + 1, document_sums=sums, word_sums=word_sums,

@@ -40,9 +40,9 @@ def test_the_discriminator_of_a_fixed_generator_is_the_ratio_of_densities():
   p, q = stats.norm.pdf(grid, 1, 1), stats.norm.pdf(grid, shift, abs(weight))
   features = np.asarray(model.embed(state, {"x": jnp.asarray(grid[:, None], jnp.float32)}))
   last = state.params["discriminator"]["out"]
-  found = 1 / (1 + np.exp(-(features @ np.asarray(last["kernel"]) + np.asarray(last["bias"]))[:, 0]))
+  actual = 1 / (1 + np.exp(-(features @ np.asarray(last["kernel"]) + np.asarray(last["bias"]))[:, 0]))
   likely = (p + q) > 0.05
-  np.testing.assert_allclose(found[likely], (p / (p + q))[likely], atol=0.04)
+  np.testing.assert_allclose(actual[likely], (p / (p + q))[likely], atol=0.04)
   width = grid[1] - grid[0]
   divergence = sum((d * np.log(np.maximum(d, 1e-300) / ((p + q) / 2))).sum() for d in (p, q)) * width / 2
   assert np.mean(metrics["loss"][-100:]) == pytest.approx(2 * np.log(2) - 2 * divergence, abs=0.02)
@@ -65,9 +65,9 @@ def explicit(state, rng, real, old):
     return (hidden @ params["out"]["kernel"] + params["out"]["bias"])[:, 0]
 
   def of_d(params):
-    found = discriminator_losses("minimax", logits(params, real),
-                                 logits(params, generated(state.params["generator"], rng_d)))
-    return found[0].mean() + found[1].mean()
+    actual = discriminator_losses("minimax", logits(params, real),
+                                  logits(params, generated(state.params["generator"], rng_d)))
+    return actual[0].mean() + actual[1].mean()
 
   moved = lambda params, slope: jax.tree.map(lambda p, g: p - 0.1 * g, params, slope)
   d = moved(state.params["discriminator"], jax.grad(of_d)(state.params["discriminator"]))
@@ -82,12 +82,12 @@ def test_the_generator_moves_against_the_old_or_the_new_discriminator(schedule):
   state, rng = model.init(jax.random.key(0), plane()), jax.random.key(5)
   new, _ = jax.jit(model.update)(state, plane(), rng)
   by_hand = jax.jit(explicit, static_argnums=3)
-  found = {old: by_hand(state, rng, plane()["x"], old) for old in (True, False)}
+  actual = {old: by_hand(state, rng, plane()["x"], old) for old in (True, False)}
   kernel = lambda params: np.asarray(params["out"]["kernel"])
   own, other = schedule == "simultaneous", schedule != "simultaneous"
-  np.testing.assert_allclose(kernel(new.params["generator"]), kernel(found[own][0]), atol=1e-6)
-  np.testing.assert_allclose(kernel(new.params["discriminator"]), kernel(found[own][1]), atol=1e-6)
-  assert np.abs(kernel(found[own][0]) - kernel(found[other][0])).max() > 1e-5
+  np.testing.assert_allclose(kernel(new.params["generator"]), kernel(actual[own][0]), atol=1e-6)
+  np.testing.assert_allclose(kernel(new.params["discriminator"]), kernel(actual[own][1]), atol=1e-6)
+  assert np.abs(kernel(actual[own][0]) - kernel(actual[other][0])).max() > 1e-5
 
 
 def test_steps_of_the_discriminator_split_the_batch():

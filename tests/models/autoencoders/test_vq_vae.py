@@ -43,9 +43,9 @@ def test_gradients_and_codebook_equal_a_plain_loop():
 
   def objective(params):
     encoder, decoder = _networks(SMALL)
-    found = encoder.apply({"params": params["encoder"]}, jnp.asarray(images))
-    back = decoder.apply({"params": params["decoder"]}, found + (vectors - z))
-    return jnp.square(images - back).mean() / 0.5 + 0.25 * jnp.square(found - vectors).mean()
+    actual = encoder.apply({"params": params["encoder"]}, jnp.asarray(images))
+    back = decoder.apply({"params": params["decoder"]}, actual + (vectors - z))
+    return jnp.square(images - back).mean() / 0.5 + 0.25 * jnp.square(actual - vectors).mean()
 
   value, slopes = jax.jit(jax.value_and_grad(objective))(state.params)
   assert metrics["loss"] == pytest.approx(float(value), rel=1e-5)
@@ -76,8 +76,8 @@ def test_every_form_of_code_is_decoded_alike(levels):
   metrics, codes, vectors, decoded, expected = everything(state)
   assert codes.shape == (6, 2, 2) and codes.dtype == jnp.int32 and 0 <= codes.min() <= codes.max() < 12
   assert vectors.shape == (6, 8) and metrics["gradient_norm"] > 0
-  for found in decoded:
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+  for actual in decoded:
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
 def test_scalars_have_a_gradient_from_the_start():
@@ -109,11 +109,11 @@ def test_usage_by_hand():
   """Four images of two codes: 0 three times as often as 3, of 8 codes."""
   codes = np.array([[0, 0], [0, 3], [0, 0], [0, 3]])
   data = type("Data", (), {"items": np.zeros((4, 1)), "split": {"test": np.arange(4)}})
-  found = codebook(None, data, codes=lambda batch: np.pad(codes, ((0, 252), (0, 0)), constant_values=7), num_codes=8,
-                   encode=lambda items: {"x": np.asarray(items), "mask": np.ones(len(items))})
+  actual = codebook(None, data, codes=lambda batch: np.pad(codes, ((0, 252), (0, 0)), constant_values=7), num_codes=8,
+                    encode=lambda items: {"x": np.asarray(items), "mask": np.ones(len(items))})
   entropy = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
-  assert found == {"test/usage": 0.25, "test/code_perplexity": pytest.approx(np.exp(entropy)),
-                   "test/bits_per_image": pytest.approx(2 * entropy / np.log(2))}
+  assert actual == {"test/usage": 0.25, "test/code_perplexity": pytest.approx(np.exp(entropy)),
+                    "test/bits_per_image": pytest.approx(2 * entropy / np.log(2))}
 
 
 @pytest.mark.parametrize("options, message", [

@@ -145,10 +145,10 @@ def test_units_of_a_layer_are_clusters_of_its_vectors(tmp_path):
 
 
 def test_usage_by_hand():
-  found = usage(np.array([0, 0, 1, 2, 3]), np.array([0, 0, 0, 2, 4]))
-  assert found["accuracy"] == 0.6 and found["coverage"] == 0.5
-  assert (found["predicted_units"], found["held_out_units"]) == (3, 4)
-  assert found["predicted_perplexity"] == pytest.approx(np.exp(-(0.6 * np.log(0.6) + 0.4 * np.log(0.2))))
+  actual = usage(np.array([0, 0, 1, 2, 3]), np.array([0, 0, 0, 2, 4]))
+  assert actual["accuracy"] == 0.6 and actual["coverage"] == 0.5
+  assert (actual["predicted_units"], actual["held_out_units"]) == (3, 4)
+  assert actual["predicted_perplexity"] == pytest.approx(np.exp(-(0.6 * np.log(0.6) + 0.4 * np.log(0.2))))
 
 
 def test_what_does_not_fit_is_refused():

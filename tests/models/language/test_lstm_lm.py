@@ -34,8 +34,8 @@ def test_two_layers_equal_torch_from_a_given_state(cell):
   start = torch.randn(CELLS[cell].num_states, 2, 3, 7)
   expected, last = theirs(x, tuple(start) if cell == "lstm" else start[0])
   carry = jnp.asarray(start.numpy().transpose(2, 1, 0, 3))
-  found, state = jax.jit(RecurrentStack(cell, 7, 2).apply)({"params": params}, jnp.asarray(x.numpy()), carry)
-  np.testing.assert_allclose(found, expected.detach().numpy(), atol=2e-6)
+  actual, state = jax.jit(RecurrentStack(cell, 7, 2).apply)({"params": params}, jnp.asarray(x.numpy()), carry)
+  np.testing.assert_allclose(actual, expected.detach().numpy(), atol=2e-6)
   last = torch.stack(last if cell == "lstm" else [last]).detach().numpy()
   np.testing.assert_allclose(state, last.transpose(2, 1, 0, 3), atol=2e-6)
 
@@ -80,9 +80,9 @@ def test_carried_states_equal_one_long_row():
   np.testing.assert_allclose(losses, [-whole[:, 4 * i:4 * i + 4].mean() for i in range(3)], rtol=1e-5)
   # Behind the end of a document nothing is known of it.
   other = jnp.asarray(np.where(np.arange(13) < 6, 7, rows))[:1]
-  found = jax.jit(model.outputs["log_likelihood"])(state, {"tokens": other})
-  np.testing.assert_allclose(found[0, 6:], whole[0, 6:], rtol=1e-5)
-  assert np.abs(found[0, :5] - whole[0, :5]).min() > 1e-3
+  actual = jax.jit(model.outputs["log_likelihood"])(state, {"tokens": other})
+  np.testing.assert_allclose(actual[0, 6:], whole[0, 6:], rtol=1e-5)
+  assert np.abs(actual[0, :5] - whole[0, :5]).min() > 1e-3
 
 
 def test_padding_changes_nothing_and_sampling_continues_a_prompt():
@@ -121,7 +121,7 @@ def test_gradients_vanish_in_rnn_and_stay_where_gates_are_open(cell):
     outputs, _ = stack.apply({"params": params}, x, carry)
     return outputs[:, -1].sum(), outputs
 
-  slopes, outputs = (np.asarray(found, np.float64) for found in jax.grad(run, has_aux=True)(x))
+  slopes, outputs = (np.asarray(actual, np.float64) for actual in jax.grad(run, has_aux=True)(x))
   norms = np.linalg.norm(slopes, axis=(0, 2))[::-1]
   if cell != "rnn":
     assert norms[50] > 0.05 * norms[0]

@@ -83,11 +83,11 @@ def test_logits_loss_and_gradients_are_transformers(tmp_path):
     return (valid * losses).sum() / valid.sum(), logits
 
   with jax.default_matmul_precision("highest"):
-    (loss, logits), found = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))(params)
+    (loss, logits), actual = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))(params)
   there = np.asarray(targets) >= 0
   np.testing.assert_allclose(np.asarray(logits)[there], answer.logits.detach().numpy()[there], atol=1e-5)
   assert float(loss) == pytest.approx(answer.loss.item(), rel=1e-6)
-  for (path, one), other in zip(jax.tree_util.tree_leaves_with_path({k: found[k] for k in ("encoder", "decoder")}),
+  for (path, one), other in zip(jax.tree_util.tree_leaves_with_path({k: actual[k] for k in ("encoder", "decoder")}),
                                 jax.tree.leaves({k: expected[k] for k in ("encoder", "decoder")}), strict=True):
     # A constant added to all keys changes no weight of attention.
     keys = [i for name, i in (("['qkv']['bias']", 1), ("['cross_memory']['bias']", 0)) if name in str(path)]
@@ -123,8 +123,8 @@ def test_without_corruption_all_vectors_let_the_decoder_copy_new_texts(mesh_of):
   state = train(model, array_source({"tokens": rows}, 32), steps=300, steps_per_dispatch=100,
                 mesh=mesh_of())
   new = texts(100, 7, 14, seed=1)
-  found = jax.jit(model.outputs["reconstruct"])(state, {"tokens": new})
-  assert np.mean(np.all(np.asarray(found["reconstructed"]) == np.asarray(new), 1)) == 1
+  actual = jax.jit(model.outputs["reconstruct"])(state, {"tokens": new})
+  assert np.mean(np.all(np.asarray(actual["reconstructed"]) == np.asarray(new), 1)) == 1
 
 
 def test_the_decoder_sees_no_future():

@@ -98,11 +98,11 @@ def test_with_a_warm_start_the_bound_never_falls_and_ends_no_lower(small):
   for warm, turns in ((True, 2), (False, 500)):
     model = model_of(small, warm_start=warm, inner_steps=turns)
     state = jax.jit(model.init)(jax.random.key(0), small.batch)
-    update, found = jax.jit(model.update), []
+    update, actual = jax.jit(model.update), []
     for _ in range(60):
       state, metrics = update(state, small.batch, jax.random.key(0))
-      found.append(float(metrics["loss"]))
-    losses[warm] = np.array(found)
+      actual.append(float(metrics["loss"]))
+    losses[warm] = np.array(actual)
   assert (np.diff(losses[True]) < 1e-6).all() and losses[True][-1] < losses[False][-1] + 1e-3
   with pytest.raises(InputError, match="room for 24 of 90 documents, and batch updates need all"):
     model.init(jax.random.key(0), bag_source(small.bags, 2, blocks=8).batch_at(0))

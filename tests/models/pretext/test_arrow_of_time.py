@@ -17,12 +17,12 @@ def trunk():
 def test_segments_are_those_of_numpy():
   clips = np.random.default_rng(0).random((2, 7, 5, 4, 3)).astype(np.float32)
   for inputs, values in (("frames", clips), ("differences", (np.diff(clips, axis=1) + 1) / 2)):
-    found = segments(jnp.asarray(clips), inputs, 3, 2)
+    actual = segments(jnp.asarray(clips), inputs, 3, 2)
     starts = range(0, values.shape[1] - 2, 2)
-    assert found.shape == (2, len(starts), 5, 4, 9)
+    assert actual.shape == (2, len(starts), 5, 4, 9)
     for t, start in enumerate(starts):
       expected = np.moveaxis(values[:, start:start + 3], 1, 3).reshape(2, 5, 4, 9)
-      np.testing.assert_allclose(found[:, t], expected, atol=1e-6)
+      np.testing.assert_allclose(actual[:, t], expected, atol=1e-6)
   np.testing.assert_array_equal(cleaned(jnp.asarray(clips), 1, False), clips[:, :, 1:-1, 1:-1])
   with pytest.raises(InputError, match="border=2: leaves nothing of frames of 5 x 4"):
     cleaned(jnp.asarray(clips), 2, False)
@@ -38,9 +38,9 @@ def test_a_score_is_the_mean_of_class_activations_in_both_directions():
   backwards = np.asarray(predict(state, {"clip": clips[:, ::-1]}), np.float64)
   assert forwards.shape == (4, 2, 3, 3)
   scores = np.stack([forwards.mean((1, 2, 3)), -backwards.mean((1, 2, 3))], 1)[[0, 2, 3]]
-  found = jax.jit(model.outputs["measures"])(state, batch)
-  np.testing.assert_allclose(found["pretext_loss"], [np.log1p(np.exp(-scores)).sum(), 6], rtol=1e-4)
-  np.testing.assert_allclose(found["pretext_accuracy"], [(scores > 0).sum(), 6])
+  actual = jax.jit(model.outputs["measures"])(state, batch)
+  np.testing.assert_allclose(actual["pretext_loss"], [np.log1p(np.exp(-scores)).sum(), 6], rtol=1e-4)
+  np.testing.assert_allclose(actual["pretext_accuracy"], [(scores > 0).sum(), 6])
 
 
 def slowing(seed, number=32, friction=0.75):

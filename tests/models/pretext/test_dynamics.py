@@ -33,12 +33,12 @@ def test_sequences_are_numbered_in_order():
 
 def test_displacements_are_sums_over_shifted_maps():
   one, other = np.random.default_rng(0).normal(size=(2, 3, 5, 6, 2)).astype(np.float32)
-  found = np.asarray(displacements(jnp.asarray(one), jnp.asarray(other), 2)).reshape(3, 5, 5)
+  actual = np.asarray(displacements(jnp.asarray(one), jnp.asarray(other), 2)).reshape(3, 5, 5)
   padded = np.pad(other, ((0, 0), (2, 2), (2, 2), (0, 0)))
   for i in range(5):
     for j in range(5):
       expected = (one * padded[:, i:i + 5, j:j + 6]).sum((1, 2, 3))
-      np.testing.assert_allclose(found[:, i, j], expected, rtol=1e-4, atol=1e-4)
+      np.testing.assert_allclose(actual[:, i, j], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_baselines_are_those_of_numpy_and_padding_counts_for_nothing():
@@ -46,18 +46,18 @@ def test_baselines_are_those_of_numpy_and_padding_counts_for_nothing():
   batch = pushed(0, 6) | {"mask": jnp.array([1.0, 1, 1, 1, 0, 0])}
   state = jax.jit(model.init)(jax.random.key(0), batch)
   measures = jax.jit(model.outputs["measures"])
-  found = measures(state, batch)
+  actual = measures(state, batch)
   clip = np.asarray(batch["clip"], np.float64)[:4]
   still = np.square(clip[:, 1] - clip[:, 2])
   linear = np.square(np.clip(2 * clip[:, 1] - clip[:, 0], 0, 1) - clip[:, 2])
-  np.testing.assert_allclose(found["still_mse"], [still.sum(), still.size], rtol=1e-4)
-  np.testing.assert_allclose(found["linear_mse"], [linear.sum(), linear.size], rtol=1e-4)
-  np.testing.assert_allclose(found["forward_mse"], found["still_mse"], rtol=1e-4)  # u starts as 0.
+  np.testing.assert_allclose(actual["still_mse"], [still.sum(), still.size], rtol=1e-4)
+  np.testing.assert_allclose(actual["linear_mse"], [linear.sum(), linear.size], rtol=1e-4)
+  np.testing.assert_allclose(actual["forward_mse"], actual["still_mse"], rtol=1e-4)  # u starts as 0.
   other = batch | {name: batch[name].at[4:].set(0) for name in ("clip", "actions")}
   state = state._replace(params=jax.tree.map(lambda x: x + 0.1, state.params))
   for (name, values), others in zip(measures(state, batch).items(), measures(state, other).values()):
     np.testing.assert_allclose(values, others, rtol=1e-4, err_msg=name)
-  assert found["forward_mse"][0] != measures(state, batch)["forward_mse"][0]
+  assert actual["forward_mse"][0] != measures(state, batch)["forward_mse"][0]
 
 
 def test_the_consequence_and_the_sequence_of_actions_are_learned():
@@ -68,15 +68,15 @@ def test_the_consequence_and_the_sequence_of_actions_are_learned():
   for step in range(100):
     state, _ = update(state, pushed(step), jax.random.key(step))
   test = pushed(999, 256)
-  found = {name: float(total / count) for name, (total, count) in
-           jax.jit(model.outputs["measures"])(state, test).items()}
-  assert found["forward_mse"] < found["linear_mse"] / 5 and found["forward_mse"] < found["still_mse"] / 5
-  assert found["forward_mse"] < found["shuffled_mse"] / 5
-  assert 0.4 < found["inverse_accuracy"] < 5 / 9 + 0.1
+  actual = {name: float(total / count) for name, (total, count) in
+            jax.jit(model.outputs["measures"])(state, test).items()}
+  assert actual["forward_mse"] < actual["linear_mse"] / 5 and actual["forward_mse"] < actual["still_mse"] / 5
+  assert actual["forward_mse"] < actual["shuffled_mse"] / 5
+  assert 0.4 < actual["inverse_accuracy"] < 5 / 9 + 0.1
   following = np.asarray(jax.jit(model.outputs["predict"])(state, test))
   rows = np.arange(256), np.asarray(test["actions"][:, 1])
   np.testing.assert_allclose(np.square(following[rows] - np.asarray(test["clip"][:, 2])).mean(),
-                             found["forward_mse"], rtol=1e-3)
+                             actual["forward_mse"], rtol=1e-3)
 
 
 def test_missing_actions_and_bad_options_are_named():

@@ -33,10 +33,10 @@ def test_triples_are_those_of_numpy(span):
   batch["clip"] = batch["clip"].at[0, :5].set(0)  # Nothing moves at first.
   model = order_verification(encoder=trunk(), span=span, triples=6, grid=2)
   state = jax.eval_shape(model.init, jax.random.key(0), batch)
-  found = jax.jit(model.outputs["draws"])(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state), batch,
-                                          jax.random.key(3))
+  actual = jax.jit(model.outputs["draws"])(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), state), batch,
+                                           jax.random.key(3))
   keys, clips = row_keys(jax.random.key(3), 5), np.asarray(batch["clip"], np.float32) / 255
-  for key, clip, frames, kinds in zip(keys, clips, found["frames"], found["kinds"]):
+  for key, clip, frames, kinds in zip(keys, clips, actual["frames"], actual["kinds"]):
     of_frames, of_kinds = jax.random.split(key)
     of_start, of_five = jax.random.split(of_frames)
     first = 0
@@ -62,7 +62,7 @@ def test_measures_are_balanced_and_means_over_valid_windows():
   model = order_verification(encoder=trunk(), projector_dims=(6,), predictor_dims=(6,), grid=2)
   batch = {"clip": moving(0, 4, 5)["clip"], "mask": jnp.array([1.0, 1, 0, 1])}
   state = model.init(jax.random.key(0), batch)
-  found = jax.jit(model.outputs["measures"])(state, batch)
+  actual = jax.jit(model.outputs["measures"])(state, batch)
   scores = np.asarray(jax.jit(model.outputs["predict"])(state, batch), np.float64)
   right, losses = [], []
   for row in (0, 1, 3):
@@ -70,8 +70,8 @@ def test_measures_are_balanced_and_means_over_valid_windows():
       score = sign * scores[(row, *triple)]
       right.append(score > 0)
       losses.append(np.log1p(np.exp(-score)))
-  np.testing.assert_allclose(found["balanced_accuracy"], [np.sum(right), 12])
-  np.testing.assert_allclose(found["pretext_loss"], [np.sum(losses), 12], rtol=1e-4)
+  np.testing.assert_allclose(actual["balanced_accuracy"], [np.sum(right), 12])
+  np.testing.assert_allclose(actual["pretext_loss"], [np.sum(losses), 12], rtol=1e-4)
 
 
 def test_the_order_of_a_moving_bar_is_learned():

@@ -47,19 +47,19 @@ def test_colors_copied_are_those_of_numpy():
     losses += (-np.log(np.maximum(y[np.arange(8), c[2].ravel()], 1e-6))).tolist()
     hits += (y.argmax(1) == c[2].ravel()).tolist()
     still += (c[1] == c[2]).ravel().tolist()
-  found = jax.jit(model.outputs["measures"])(state, batch)
-  np.testing.assert_allclose(found["pretext_loss"], [sum(losses), 16], rtol=1e-3)
-  np.testing.assert_allclose(found["pretext_accuracy"], [sum(hits), 16])
-  np.testing.assert_allclose(found["still_accuracy"], [sum(still), 16])
+  actual = jax.jit(model.outputs["measures"])(state, batch)
+  np.testing.assert_allclose(actual["pretext_loss"], [sum(losses), 16], rtol=1e-3)
+  np.testing.assert_allclose(actual["pretext_accuracy"], [sum(hits), 16])
+  np.testing.assert_allclose(actual["still_accuracy"], [sum(still), 16])
 
 
 def test_centers_are_the_means_of_planted_clusters():
   rng = np.random.default_rng(0)
   means = np.array([[40.0, 0], [0, 40], [-40, -10]])
   rows = (means[:, None] + rng.normal(size=(3, 50, 2))).astype(np.float32)
-  found = np.asarray(color_centers(jax.random.key(0), jnp.asarray(rows.reshape(-1, 2)), 3))
+  actual = np.asarray(color_centers(jax.random.key(0), jnp.asarray(rows.reshape(-1, 2)), 3))
   expected = rows.mean(1)
-  np.testing.assert_allclose(found[np.argsort(found[:, 0])], expected[np.argsort(expected[:, 0])], rtol=1e-3)
+  np.testing.assert_allclose(actual[np.argsort(actual[:, 0])], expected[np.argsort(expected[:, 0])], rtol=1e-3)
   assert np.isfinite(color_centers(jax.random.key(0), jnp.zeros((9, 2)), 4)).all()
   with pytest.raises(InputError, match="num_colors=5: exceeds the 4 pixels"):
     color_centers(jax.random.key(0), jnp.zeros((4, 2)), 5)
@@ -72,8 +72,8 @@ def test_correspondence_is_learned_from_colors():
   update = jax.jit(model.update)
   for step in range(40):
     state, _ = update(state, striped(step), jax.random.key(step))
-  found = jax.jit(model.outputs["measures"])(state, striped(999, 64))
-  share = {name: float(hits / number) for name, (hits, number) in found.items()}
+  actual = jax.jit(model.outputs["measures"])(state, striped(999, 64))
+  share = {name: float(hits / number) for name, (hits, number) in actual.items()}
   assert share["pretext_accuracy"] > 0.95 and 0.3 < share["still_accuracy"] < 0.7
 
 

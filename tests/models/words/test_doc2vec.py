@@ -108,9 +108,9 @@ def test_documents_of_a_topic_are_alike_and_their_vectors_depend_on_nothing_else
   cosine = (trained * unit).sum(1) / np.linalg.norm(trained, axis=1)
   assert np.median(cosine) > 0.9
   few = encoder.encode([items[5], {}, {"unknown": 3.0}])
-  found = np.asarray(embed(state, few))
-  np.testing.assert_allclose(found[0], vectors[5], atol=1e-5)
-  assert not found[1:].any()
+  actual = np.asarray(embed(state, few))
+  np.testing.assert_allclose(actual[0], vectors[5], atol=1e-5)
+  assert not actual[1:].any()
 
 
 def test_rows_move_by_adagrad(planted):
