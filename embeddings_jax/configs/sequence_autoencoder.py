@@ -10,6 +10,8 @@ BART: `--config.model.memory=tokens --config.model.tie=embeddings --config.model
 --config.data.unit=window --config.data.max_length=128`, or `--init_from=` a Hugging Face directory of BART.
 VAE: `--config.model.variational=True --config.model.deletion=0 --config.model.word_dropout=0.4
 --config.model.kl_warmup_steps=500 --config.model.free_bits=0.05 --config.model.tie=embeddings`.
+Expected: demo (1 seed, two minutes on two busy cores): held-out loss 4.00 nats a token from a text with .6 of its
+tokens left out (the tokens' frequencies alone: 5.81); package of a docstring .533.
 """
 import ml_collections
 

@@ -77,7 +77,7 @@ def doc2vec(
     num_noise: int = 256,
     negative_power: float = 0.75,
     subsample: float = 1e-3,
-    ridge: float = 1.0,
+    ridge: float = 20.0,
     learning_rate: float = 0.2,
     infer_steps: int = 20,
 ) -> Model:
@@ -91,7 +91,7 @@ def doc2vec(
     num_noise: K, noise words of an update and of inference.
     negative_power: Exponent of the unigram distribution for noise words.
     subsample: t, the relative frequency above which occurrences count for less; 0: all count.
-    ridge: r.
+    ridge: r. Below some 5 vectors fit their own documents and stop being alike by subject.
     learning_rate: Learning rate of Adagrad.
     infer_steps: Steps of inference.
 

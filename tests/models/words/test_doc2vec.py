@@ -89,7 +89,8 @@ def planted(tmp_path_factory):
   table = from_matrix("planted", scipy.sparse.csr_array(counts), words)
   bags = count_documents(table, cache_dir=tmp_path_factory.mktemp("cache"))
   source = bag_source(bags, 4, blocks=8)
-  model = doc2vec(vocab_size=48, num_documents=120, counts=bags.facts["counts"], dim=8, num_noise=32, subsample=0.1)
+  model = doc2vec(vocab_size=48, num_documents=120, counts=bags.facts["counts"], dim=8, num_noise=32, subsample=0.1,
+                  ridge=1.0)
   from embeddings_jax.train.mesh import make_mesh
   state = train(model, source, steps=200, steps_per_dispatch=50, mesh=make_mesh("data:1", jax.devices()[:1]))
   items = [{words[w]: float(n) for w, n in enumerate(row) if n} for row in counts]
