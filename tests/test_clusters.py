@@ -1,4 +1,4 @@
-"""What a scheduler says about the processes of a run."""
+"""Reading what a scheduler says about the processes of a run."""
 import pytest
 
 from embeddings_jax.types import InputError

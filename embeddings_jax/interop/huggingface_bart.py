@@ -200,7 +200,7 @@ def _leaves(hyper: Mapping[str, Any], others: Mapping[str, Any], prefix: str,
 
 
 def _stack(part: str, prefix: str, dim: int, heads: int, mlp: int, rows: int) -> list[Leaf]:
-  """What encoder and decoder have alike."""
+  """Leaves that encoder and decoder share."""
   head, layer = (heads, dim // heads), f"{prefix}{part}.layers.{{}}."
   names = [f"{layer}self_attn.{name}_proj" for name in "qkv"]
   return [

@@ -22,7 +22,7 @@ def made(kinds=True):
 
 
 def test_matching_is_one_to_one_for_the_whole_set():
-  """Of clusters 1, 0, 2 for classes 0, 1, 2 with one pixel of class 2 in cluster 0."""
+  """Clusters 1, 0, 2 for classes 0, 1, 2 with one pixel of class 2 in cluster 0."""
   truth = np.array([[[0, 0, 0, 1, 1, 2, 2, 2]]])
   guess = np.array([[[1, 1, 1, 0, 0, 2, 2, 0]]])
   actual = module.matched(guess, truth, 3)
