@@ -43,7 +43,8 @@ def rows_of_images(plt: Any, rows: list[np.ndarray], labels: list[str], title: s
   """Draws rows of images, each [number, height, width, channels], with a label in front."""
   strips = [np.concatenate(list(np.clip(images, 0, 1)), 1) for images in rows]
   height, width = strips[0].shape[:2]
-  figure, axes = plt.subplots(len(rows), 1, figsize=(12, 12.5 * height / width * len(rows) + 0.4), squeeze=False)
+  figure, axes = plt.subplots(len(rows), 1, figsize=(12, 12.5 * height / width * len(rows) + 0.4), squeeze=False,
+                              layout="constrained")
   for axis, strip, label in zip(axes[:, 0], strips, labels):
     axis.imshow(strip, cmap="gray", vmin=0, vmax=1)
     axis.set(xticks=[], yticks=[])

@@ -43,7 +43,8 @@ def examples(plt: Any, images: np.ndarray, shown: Mapping[str, Sequence[np.ndarr
     title: Title.
   """
   rows = {"image": list(images), **shown}
-  figure, axes = plt.subplots(len(rows), len(images), figsize=(1.4 * len(images), 1.5 * len(rows)), squeeze=False)
+  figure, axes = plt.subplots(len(rows), len(images), figsize=(1.4 * len(images), 1.5 * len(rows)), squeeze=False,
+                              layout="constrained")
   for line, (name, row) in zip(axes, rows.items()):
     for axis, picture in zip(line, row):
       axis.imshow(np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")

@@ -15,16 +15,16 @@ COLORS = np.array([[0, 0, 0], [0.9, 0.2, 0.2], [0.2, 0.8, 0.3], [0.3, 0.4, 1], [
 
 
 def strips(plt: Any, rows: Sequence[tuple[str, Sequence[np.ndarray]]], title: str) -> Any:
-  """Draws rows of pictures [height, width, 1 or 3] in [0, 1], each row with its name."""
+  """Draws rows of images [height, width, 1 or 3] in [0, 1], each row with its name."""
   columns = max(len(images) for _, images in rows)
   figure, axes = plt.subplots(len(rows), columns, figsize=(1.1 * columns + 0.6, 1.15 * len(rows) + 0.4),
-                              squeeze=False)
+                              squeeze=False, layout="constrained")
   for line, (name, images) in zip(axes, rows):
-    for place in line:
-      place.set(xticks=[], yticks=[])
-      place.set_frame_on(False)
-    for place, picture in zip(line, images):
-      place.imshow(np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    for axis in line:
+      axis.set(xticks=[], yticks=[])
+      axis.set_frame_on(False)
+    for axis, image in zip(line, images):
+      axis.imshow(np.clip(image, 0, 1), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     line[0].set_ylabel(name, fontsize=7)
   figure.suptitle(title)
   return figure
