@@ -217,7 +217,7 @@ def config_rows(config: Any) -> list[tuple[str, Any, str]]:
       rows.append((key, value, meanings.get(key, "")))
       continue
     for name, nested in value.items():
-      if hasattr(nested, "keys"):
+      if hasattr(nested, "keys") and (key == "optimizer" or "name" in nested):
         known = optimizers.MEANINGS if key == "optimizer" else _network_arguments(nested.name)
         rows += [(f"{key}.{name}.{option}", setting, known.get(option, "")) for option, setting in nested.items()]
       else:
