@@ -5,6 +5,7 @@ import pathlib
 import re
 
 import numpy as np
+import pytest
 
 from experiments import baselines, hardware
 
@@ -12,13 +13,18 @@ TEXT = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
 
 
 def test_the_library_in_ten_lines_runs():
-  (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+  code, own_loss = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
   assert len(code.strip().splitlines()) <= 10
   names = {}
   exec(code, names)
   resp = np.asarray(names["responsibilities"])
   assert resp.shape == (500, 2)
   assert (resp[:200].argmax(1) == resp[0].argmax()).mean() > 0.99
+  exec(own_loss, names)
+  state, x = names["state"], names["x"]
+  best = np.linalg.eigvalsh(x.T @ x / len(x))[0] / 2  # What one dimension leaves over.
+  value, _ = names["loss"](state.params, {}, {"x": x}, None)
+  assert float(value) == pytest.approx(best, rel=0.05)
 
 
 HEAD = ("| model | data | result (untrained) | steps | seeds | minutes | command | notes |\n" + "|---" * 8 + "|\n")
