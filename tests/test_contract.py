@@ -19,7 +19,15 @@ from embeddings_jax.types import OUTPUTS, InputError, Output
 STEPS = 20
 
 
-@pytest.fixture(scope="module", params=presets.model_names())
+def configs():
+  """Names of configs; those that train the factory of another config are left to `--slow`, but for BatchNorm's."""
+  names = presets.model_names()
+  factory_of = {name: presets.load_config(name, "tiny").get("factory") or name for name in names}
+  variant = lambda name: factory_of[name] != name and factory_of[name] in names and name != "resnet_supervised"
+  return [pytest.param(name, marks=pytest.mark.long) if variant(name) else name for name in names]
+
+
+@pytest.fixture(scope="module", params=configs())
 def tiny(request):
   """`(config, model, data, trained)` of a tiny preset, on data that eight shards can split.
 
