@@ -3,14 +3,16 @@ import math
 from typing import Any
 
 import jax
+from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 DATA_AXES = ("data", "fsdp")  # A batch is split over both; `model` splits the state alone.
 
 
 def constrain(tree: Any, spec: P) -> Any:
-  """Asks for a layout of every leaf; does nothing outside `jax.set_mesh`."""
-  if jax.sharding.get_abstract_mesh().empty:
+  """Asks for a layout of every leaf; does nothing outside `jax.set_mesh`, nor within `jax.shard_map`."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or AxisType.Manual in mesh.axis_types:
     return tree
   return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, spec), tree)
 
