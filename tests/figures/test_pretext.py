@@ -38,7 +38,7 @@ def test_all_bins_are_drawn_in_their_colors():
 
 @pytest.mark.parametrize("name, made", [
     ("jigsaw", {"examples"}), ("colorization", {"bins", "reconstructions"}),
-    *(pytest.param(name, {"examples"}, marks=pytest.mark.slow)
+    *(pytest.param(name, {"examples"}, marks=pytest.mark.long)
       for name in ("relative_patch", "context_encoder", "exemplar"))])
 def test_runs_have_the_figures_of_their_task(name, made, tmp_path, mesh_of):
   config = presets.load_config(name, "tiny")

@@ -240,8 +240,7 @@ def test_heads_are_split_where_they_are_computed(only, mesh_of):
   assert {operation for operation, _ in moved} == {"all-reduce"}
 
 
-@pytest.mark.parametrize("norm", ["post", "pre"])
-@pytest.mark.parametrize("only", [None, slice(2)])
+@pytest.mark.parametrize("norm, only", [("post", None), ("pre", slice(2))])
 def test_heads_on_several_devices_give_what_one_gives(norm, only, mesh_of):
   stack = Transformer(num_layers=2, num_heads=4, mlp_dim=64, norm=norm)
   x = jnp.asarray(np.random.default_rng(0).normal(size=(8, 6, 32)), jnp.float32)

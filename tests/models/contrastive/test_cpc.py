@@ -330,7 +330,8 @@ def test_learns_planted_structure():
   assert probe(state) > max(0.95, untrained + 0.05), (untrained, probe(state))
 
 
-@pytest.mark.parametrize("negatives", ["other", "all", "group"])
+@pytest.mark.parametrize("negatives", [
+    "group", pytest.param("all", marks=pytest.mark.long), pytest.param("other", marks=pytest.mark.long)])
 def test_eight_devices_equal_one(negatives):
   model = cpc(negatives=negatives, optimizer=optax.adam(1e-3), **SMALL | dict(num_predictions=2))
   batches = [_batch(16, 120, seed=seed) | {"mask": np.arange(16) < 15, "group": np.arange(16, dtype=np.int32) % 3}

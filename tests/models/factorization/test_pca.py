@@ -138,7 +138,8 @@ def test_what_cannot_be_is_said(options, message):
     pca(**{"num_features": D, "num_rows": N, "dim": K, **options})
 
 
-@pytest.mark.parametrize("solver", ["exact", "randomized", "incremental"])
+@pytest.mark.parametrize("solver", [
+    "randomized", pytest.param("exact", marks=pytest.mark.long), pytest.param("incremental", marks=pytest.mark.long)])
 def test_eight_devices_find_the_same_by_one_sum_that_does_not_grow(solver, mesh_of, monkeypatch):
   monkeypatch.setattr(pca_module, "EXACT_FEATURES", 8)  # No scatter matrix, then, but for the exact way.
   x = cloud()[:608]

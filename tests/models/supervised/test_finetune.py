@@ -298,7 +298,7 @@ def test_a_network_with_running_statistics_moves_them_in_training_alone():
   assert same(state.extra, new.extra) and same(state.params["encoder"], new.params["encoder"])
 
 
-@pytest.mark.parametrize("network", ["resnet", "vit"])
+@pytest.mark.parametrize("network", [pytest.param("resnet", marks=pytest.mark.long), "vit"])
 def test_the_last_blocks_alone_are_trained(network):
   batch = pictures(6)
   net = resnet.encoder(depth=8, width=4) if network == "resnet" else mae_encoder(
