@@ -39,7 +39,7 @@ PHASES = {  # In the order in which a run meets them.
     "checkpoints.Checkpoints.newest_sound": "SIGTERM", "workdir.write_json": "SIGUSR1",
     "checkpoints.Checkpoints.save": "SIGTERM", "evaluation.Evaluator.evaluate": "SIGTERM",
     "workdir.write_array": "SIGINT"}
-FEW = ("build.prepare", "evaluation.Evaluator.evaluate")
+FEW = ("build.prepare", "checkpoints.Checkpoints.save", "evaluation.Evaluator.evaluate")
 
 
 @pytest.mark.parametrize("places", [FEW, pytest.param(tuple(PHASES), marks=pytest.mark.long)], ids=["few", "all"])

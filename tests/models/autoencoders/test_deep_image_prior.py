@@ -75,7 +75,8 @@ def test_it_converges_after_the_patience(stopping):
 
 
 @pytest.mark.parametrize("task,least", [
-    ("denoise", 19.4), pytest.param("superres", 30, marks=pytest.mark.long), pytest.param("inpaint", 30, marks=pytest.mark.long)])
+    ("denoise", 19.4), pytest.param("superres", 30, marks=pytest.mark.long),
+    pytest.param("inpaint", 30, marks=pytest.mark.long)])
 def test_a_smooth_image_is_restored(task, least):
   """PSNR from noise of .2 (14.4), half of the resolution, or half of the pixels (10.0). Noise is fitted in the end,
   which held-out pixels tell."""

@@ -30,7 +30,8 @@ def initial(model, batch):
 @pytest.mark.parity
 @pytest.mark.parametrize("rows,columns,channels,patch,ratio,norm_pix,heads", [
     (5, 3, 3, 4, 0.75, True, 3), (4, 4, 1, 2, 0.75, False, 2),
-    pytest.param(3, 7, 1, 3, 0.5, True, 3, marks=pytest.mark.long), pytest.param(7, 6, 3, 2, 0.9, False, 1, marks=pytest.mark.long),
+    pytest.param(3, 7, 1, 3, 0.5, True, 3, marks=pytest.mark.long),
+    pytest.param(7, 6, 3, 2, 0.9, False, 1, marks=pytest.mark.long),
 ])
 def test_vectors_pixels_loss_and_gradients_are_transformers(
     rows, columns, channels, patch, ratio, norm_pix, heads, tmp_path, monkeypatch):

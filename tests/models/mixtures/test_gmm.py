@@ -108,7 +108,8 @@ def compare_with_scikit_learn(x, k, floor, covariance, iterations):
 
 @pytest.mark.parametrize("k,floor,covariance", [
     (10, 1e-3, "full"), (10, 1e-3, "tied"), (10, 1e-3, "diagonal"), (10, 1e-3, "spherical"),
-    pytest.param(10, 1e-6, "full", marks=pytest.mark.long), pytest.param(10, 1e-6, "diagonal", marks=pytest.mark.long)])
+    pytest.param(10, 1e-6, "full", marks=pytest.mark.long),
+    pytest.param(10, 1e-6, "diagonal", marks=pytest.mark.long)])
 def test_digits_equal_scikit_learn(k, floor, covariance):
   compare_with_scikit_learn(catalog.load("digits").items, k, floor, covariance, 12)
 
