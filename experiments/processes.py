@@ -1,4 +1,4 @@
-"""What a scheduler says about the processes of a run."""
+"""Reads from the environment which processes belong to the run, as schedulers say it."""
 import os
 
 from embeddings_jax.errors import InputError
