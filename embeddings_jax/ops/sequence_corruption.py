@@ -2,7 +2,7 @@
 
 Lewis et al. 2020 (arXiv:1910.13461) and Wang et al. 2021 (arXiv:2104.06979). A row is special tokens, the content,
 special tokens, and padding (-1). Only the content is changed, and a row keeps at least one token of it. Shapes are
-static: what becomes shorter is padded, what would become too long is cut.
+static: shortened rows are padded, and rows that would become too long are cut.
 """
 from collections.abc import Sequence
 from typing import NamedTuple

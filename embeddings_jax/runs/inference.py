@@ -13,7 +13,7 @@ from embeddings_jax.data import packing
 from embeddings_jax.data.encoders.base import best_widths, bucket
 from embeddings_jax.ops import sentence_vectors
 from embeddings_jax.ops.sharding import DATA_AXES
-from embeddings_jax.train.mesh import num_data_shards
+from embeddings_jax.train.mesh import num_data_shards, put
 from embeddings_jax.types import InputError, Model, PyTree
 
 EMBEDDED_AT_ONCE = 1024  # Items.
@@ -41,8 +41,7 @@ class OverRows:
     """Returns the batch as global arrays that are split by rows."""
     if self.mesh.size == 1:
       return batch
-    split = NamedSharding(self.mesh, P(DATA_AXES))
-    return jax.tree.map(lambda value: jax.make_array_from_callback(value.shape, split, value.__getitem__), batch)
+    return put(batch, NamedSharding(self.mesh, P(DATA_AXES)))
 
   def rows(self, number: int) -> int:
     """Returns the number of rows, rounded up to a multiple of the data shards."""

@@ -131,10 +131,10 @@ def _divisible(spec: P, shape: tuple[int, ...], mesh: Mesh) -> P:
   return P(*[axes if fits(size, axes) else None for size, axes in zip(shape, spec)])
 
 
-def put(value: Mapping[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
-  """Host arrays, whole on every process, as global arrays with the given layout."""
-  return {name: jax.make_array_from_callback(array.shape, sharding, functools.partial(_part, array))
-          for name, array in value.items()}
+def put(tree: PyTree, sharding: NamedSharding) -> PyTree:
+  """Returns host arrays, whole on every process, as global arrays with the given layout."""
+  return jax.tree.map(
+      lambda array: jax.make_array_from_callback(array.shape, sharding, functools.partial(_part, array)), tree)
 
 
 def _part(array: np.ndarray, index: tuple[slice, ...] | None) -> np.ndarray:
