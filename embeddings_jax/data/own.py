@@ -18,7 +18,9 @@ from embeddings_jax.data.cache import digest
 from embeddings_jax.data.dataset import Dataset, content_digest, from_texts, text_dataset, without_gaps
 from embeddings_jax.data.documents import Document, count_blocks, has_marks, read_documents
 from embeddings_jax.data.files.arrays import first_not_finite, lossless
+from embeddings_jax.data.files.dialects import check_options
 from embeddings_jax.data.files.json_lines import read_json_documents
+from embeddings_jax.data.files.row_buffer import joined
 from embeddings_jax.data.images import SUFFIXES, by_folders, decoded
 from embeddings_jax.data.matrix import load_matrix
 from embeddings_jax.data.task_files import holds_sentences, read_sentences, task_dataset
@@ -57,7 +59,7 @@ _JSON = re.compile(rb'[\[\s]*\{\s*"(?:[^"\\]|\\.)*"\s*:')
 
 
 def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str = "", documents: str = "line",
-              field: str = "", **image_options: Any) -> Dataset:
+              field: str = "", table: formats.TableOptions = formats.TableOptions(), **image_options: Any) -> Dataset:
   """Loads a file, a folder or a glob.
 
   What the files hold follows from their names, and of tables also from their first lines
@@ -71,6 +73,7 @@ def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str =
     documents: Of plain text: each `line` is a document; or a `blank` line ends one, whose lines are its sentences,
       unless most documents are one line; `auto` is `blank` where a blank line stands between others, else `line`.
     field: Field of JSON objects with the text; see `read_json_documents`.
+    table: Options of tables of numbers; see `TableOptions`.
     **image_options: Options of `images.decoded`.
 
   Raises:
@@ -86,6 +89,7 @@ def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str =
   if len(kinds) > 1:
     raise InputError(f"{path}: holds files of several kinds ({', '.join(kinds)}); choose one by a glob like *.txt")
   kind = kinds[0]
+  check_options(table)
   tables = [file for file in files if kind == "rows" and not file.name.lower().endswith(".npy")
             and holds_sentences(file, errors)]
   if tables:
@@ -94,7 +98,7 @@ def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str =
       raise InputError(f"{path}: {tables[0].name} holds sentences, {other.name} numbers; choose one by a glob")
     return _sentences(path, files, errors)
   if kind == "rows":
-    return _rows(path, files, missing or "error", errors)
+    return _rows(path, files, missing or "error", errors, table, cache_dir)
   if kind == "images":
     return _pictures(path, files, cache_dir, image_options)
   reader = {"idx": _idx, "audio": _clips, "matrix": load_matrix, "bags": load_lda_c}.get(kind)
@@ -260,11 +264,12 @@ def file_kind(file: Path) -> str:
   return "text" if _TEXT.search(name) else "unknown"
 
 
-def read_rows(file: Path, gaps: bool = False, errors: str = "strict") -> formats.Table:
-  """Reads a .csv, .tsv or .npy file of numbers; with `gaps`, values may be missing (NaN)."""
+def read_rows(file: Path, gaps: bool = False, errors: str = "strict",
+              options: formats.TableOptions = formats.TableOptions(), spill: Path | None = None) -> formats.Table:
+  """Reads a .csv, .tsv or .npy file of numbers; with `gaps`, values may be missing (NaN). See `read_csv`."""
   if file.name.lower().endswith(".npy"):
     return formats.Table(formats.read_rows(file, gaps))
-  return formats.read_csv(file, gaps, errors)
+  return formats.read_csv(file, gaps, errors, options, spill)
 
 
 def read_idx_pairs(
@@ -303,8 +308,9 @@ def read_idx_pairs(
   return np.concatenate(rows), labels, {} if set(split) == {"train"} else split, values.shape[1:]
 
 
-def _rows(path: str, files: Sequence[Path], missing: str, errors: str) -> Dataset:
-  tables = [read_rows(file, missing != "error", errors) for file in files]
+def _rows(path: str, files: Sequence[Path], missing: str, errors: str, options: formats.TableOptions,
+          cache_dir: Path) -> Dataset:
+  tables = [read_rows(file, missing != "error", errors, options, cache_dir) for file in files]
   first = tables[0]
   for file, table in zip(files, tables):
     if table.rows.shape[1] != first.rows.shape[1]:
@@ -314,7 +320,7 @@ def _rows(path: str, files: Sequence[Path], missing: str, errors: str) -> Datase
                       _named(table.columns), files[0], _named(first.columns))
   rows, names, integers = first.rows, first.names, first.integers
   if len(tables) > 1:
-    rows = np.concatenate([table.rows for table in tables])
+    rows = joined([table.rows for table in tables], cache_dir)
     names = None
     if all(table.names is not None for table in tables):
       names = [name for table in tables for name in table.names]
