@@ -14,6 +14,7 @@ from embeddings_jax.data import formats, own
 from embeddings_jax.data.cache import cache_root, digest
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.datasets.base import Entry, Place
+from embeddings_jax.data.files.dialects import RECOGNIZED
 from embeddings_jax.data.images import check_options
 from embeddings_jax.errors import InputError
 
@@ -36,7 +37,7 @@ def load(
     allow_code: bool = False,
     documents: str = "line",
     field: str = "",
-    table: formats.TableOptions = formats.TableOptions(),
+    table: formats.TableOptions = RECOGNIZED,
     **image_options: Any,
 ) -> Dataset:
   """Loads a dataset.

@@ -534,8 +534,8 @@ def test_underscores_are_no_part_of_numbers(folder, text):
     ("a.jsonl", b'{"a": "x", "b": "y"}', "line 1: which field is the text. name one of a, b by field"),
     ("a.jsonl", b'{"text": "x"', "line 1: not JSON"),
     ("a.ndjson.gz", gzip.compress(b"\n", mtime=0), "is empty, it has no text"),
-    ("a.HTML", b"<p>x", ".html is not read"),
-    ("a.txt", b"\xef\xbb\xbf\n<!DOCTYPE html><p>x", ".html is not read"),
+    ("a.HTML", b"<script>x</script>", "is empty, it has no visible text"),
+    ("a.txt", b"\xef\xbb\xbf\n<!DOCTYPE html><p>x", ".html is not read as plain text; .* called .html"),
     ("page", b"<?xml version='1.0'?><x/>", ".xml is not read"),
     ("a.txt", b'\xef\xbb\xbf\n[{"a \\"b": 1}]', ".json is not read"),
     ("a.txt", "letters".encode("utf-16-le"), "is UTF-16 or UTF-32, or no text; convert it"),
@@ -543,9 +543,10 @@ def test_underscores_are_no_part_of_numbers(folder, text):
     ("a.txt", b"%PDF-1.7\n", ".pdf is not read"),
     ("a.docx", b"PK\3\4", ".docx is not read"),
     ("a.ipynb", b"{}", ".ipynb is not read"),
-    ("a.parquet", b"PAR1", ".parquet is not read; write it as .csv, .npy or .txt"),
+    ("a.parquet", b"PAR1", "a.parquet: not a file that pyarrow can read"),
+    ("a.dta", b"PAR", ".dta is not read; write it as .csv, .npy or .txt"),
     ("a.pkl", b"\x80\x04", ".pkl is not read; write its numbers as .csv or .npy"),
-    ("a.zip", b"PK\3\4", ".zip is not read; unpack it"),
+    ("a.7z", b"7z", ".7z is not read; unpack it"),
     ("a.mp3", b"ID3", ".mp3 is not read; convert its sound"),
     ("a.heic", b"x", ".heic is not read; convert it to .png"),
     ("a.txt", "text".encode("utf-16"), "is UTF-16; convert it, as by iconv -f UTF-16"),
@@ -613,7 +614,7 @@ def test_blank_lines_end_documents_where_they_are_asked_for(folder):
   assert list(paragraphs.items)[:3] == ["One. Two.", "Three. Four.", "Five.\nSix."] and not paragraphs.lines
   marked = table(folder, '<doc id="1" title="T">\na\n\nb\n</doc>\n', "c.txt", documents="auto")
   assert list(marked.items) == ["a\n\nb"] and not marked.lines
-  with pytest.raises(InputError, match="documents=page: must be one of line, blank, auto"):
+  with pytest.raises(InputError, match="documents=page: must be one of line, blank, file, auto"):
     table(folder, "a\n", "b.txt", documents="page")
 
 

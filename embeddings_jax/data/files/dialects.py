@@ -40,6 +40,9 @@ class TableOptions(NamedTuple):
   wanted: Sequence[str] = ()
 
 
+RECOGNIZED = TableOptions()
+
+
 class Dialect(NamedTuple):
   """Separator and decimal mark of a table, as characters, and what to tell of them."""
 
@@ -89,29 +92,41 @@ def csv_rows(path: str | os.PathLike, errors: str = "strict",
     line = reader.line_num
 
 
-def recognize(path: str | os.PathLike, errors: str = "strict", options: TableOptions = TableOptions()) -> Dialect:
-  """Returns the dialect of a table.
+def separator_of(path: str | os.PathLike, errors: str = "strict", separator: str = "") -> str:
+  """Returns the character between the cells of a table.
 
   A .tsv has tabs and any other table commas, unless another separator alone cuts the first records into equally many
-  cells, or into more numbers. Numbers have decimal commas where a separator other than the comma leaves cells like
-  `1,5` and none like `1.5`.
+  cells, or into more numbers.
+
+  Args:
+    path: The file, perhaps compressed.
+    errors: `strict` or `replace`; see `text_lines`.
+    separator: One of `SEPARATORS`; "": recognized.
+  """
+  if separator:
+    return SEPARATORS[separator]
+  usual = "\t" if ".tsv" in Path(path).suffixes else ","
+  choices = [usual, *(mark for mark in (",", ";", "\t") if mark != usual)]
+  return max(choices, key=lambda mark: _merit(_head(path, errors, mark), mark))  # The first of equals.
+
+
+def recognize(path: str | os.PathLike, errors: str = "strict", options: TableOptions = RECOGNIZED) -> Dialect:
+  """Returns the dialect of a table of numbers; see `separator_of`.
+
+  Numbers have decimal commas where a separator other than the comma leaves cells like `1,5` and none like `1.5`.
 
   Raises:
     InputError: The file cannot be read, or `1,000` may be 1 or a thousand.
   """
+  separator = separator_of(path, errors, options.separator)
   usual = "\t" if ".tsv" in Path(path).suffixes else ","
-  choices = [SEPARATORS[options.separator]] if options.separator else [
-      usual, *(mark for mark in (",", ";", "\t") if mark != usual)]
-  heads = {mark: _head(path, errors, mark) for mark in choices}
-  separator = max(choices, key=lambda mark: _merit(heads[mark], mark))  # The first of equals.
   notes = [] if separator == usual or options.separator else [
       f"cells are separated by {next(name for name, mark in SEPARATORS.items() if mark == separator)}s"]
   if options.decimal or separator == ",":
     return Dialect(separator, DECIMALS[options.decimal or "point"], notes)
-  cells = [cell.strip() for record in heads[separator] for cell in record]
+  cells = [cell.strip() for record in _head(path, errors, separator) for cell in record]
   commas = [cell for cell in cells if "," in cell and is_number(cell.replace(",", ".", 1))]
-  points = any("." in cell and is_number(cell) for cell in cells)
-  if not commas or points:
+  if not commas or any("." in cell and is_number(cell) for cell in cells):
     return Dialect(separator, ".", notes)
   if all(_THOUSANDS.fullmatch(cell) for cell in commas):
     raise InputError(f"{path}: {quoted(commas[0])} may have a decimal comma or one between thousands; say "

@@ -84,8 +84,8 @@ class RowBuffer:
     try:
       file.write(np.ascontiguousarray(block).data)
     except OSError as error:
-      raise InputError(f"{self._folder}: no space for {self._bytes:,} bytes of rows ({error.strerror}); choose another "
-                       "folder with cache_dir or $EMBEDDINGS_CACHE") from error
+      raise InputError(f"{self._folder}: no space for {self._bytes:,} bytes of rows ({error.strerror}); choose "
+                       "another folder with cache_dir or $EMBEDDINGS_CACHE") from error
 
 
 def joined(tables: Iterable[np.ndarray], folder: str | os.PathLike | None = None) -> np.ndarray:

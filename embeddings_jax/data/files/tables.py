@@ -11,6 +11,7 @@ import numpy as np
 from embeddings_jax.data.files.arrays import as_float32, first_not_finite
 from embeddings_jax.data.files.dialects import (
     GAPS,
+    RECOGNIZED,
     Dialect,
     TableOptions,
     csv_rows,
@@ -88,7 +89,7 @@ class _Layout(NamedTuple):
 
 
 def read_csv(path: str | os.PathLike, gaps: bool = False, errors: str = "strict",
-             options: TableOptions = TableOptions(), spill: str | os.PathLike | None = None) -> Table:
+             options: TableOptions = RECOGNIZED, spill: str | os.PathLike | None = None) -> Table:
   """Reads a .csv or .tsv file of numbers.
 
   The first line is a header if it has words only, or counts 0, 1, 2, ... as pandas numbers columns. The first column
@@ -189,8 +190,8 @@ def _columns(path: str | os.PathLike, head: Sequence[tuple[int, list[str]]], lay
   named = chosen_columns(path, titles, options.words)
   for i in numeric:
     if i in words:
-      raise InputError(f"{path}: the column {quoted(titles[i])} holds words; columns are those of numbers, a label is "
-                       f"named by label={titles[i]}")
+      raise InputError(f"{path}: the column {quoted(titles[i])} holds words; columns are those of numbers, a label "
+                       f"is named by label={titles[i]}")
   words = [i for i in words if i not in numeric]
   return words, list(dict.fromkeys([*numeric, *(i for i in named if i not in words)]))
 
