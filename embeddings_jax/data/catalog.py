@@ -38,6 +38,7 @@ def load(
     documents: str = "line",
     field: str = "",
     table: formats.TableOptions = RECOGNIZED,
+    rate: int = 0,
     **image_options: Any,
 ) -> Dataset:
   """Loads a dataset.
@@ -54,6 +55,7 @@ def load(
     documents: End of a document of the user's plain text: `line`, `blank` (line) or `auto`; see `own.load_path`.
     field: Field of JSON objects with the text; see `read_json_documents`.
     table: Columns and marks of the user's tables; see `TableOptions`.
+    rate: Samples per second that the user's sound is resampled to; 0: as it is.
     **image_options: Options for image files: `image_size`, `channels` and `bad`; see `images.decoded`.
 
   Raises:
@@ -77,7 +79,7 @@ def load(
       raise InputError(f"{name}: is code, which a recorded config cannot run; if you trust it, give data={name}")
     return own.load_function(name, cache_dir)
   if os.path.exists(os.path.expanduser(name)) or re.search(r"[/\\*?\[]|\.\w{1,5}$", name):
-    return own.load_path(name, cache_dir, errors, missing, documents, field, table, **image_options)
+    return own.load_path(name, cache_dir, errors, missing, documents, field, table, rate, **image_options)
   near = difflib.get_close_matches(name.lower(), entries(), n=1, cutoff=0.4)
   hint = f"did you mean {near[0]!r}? " if near else ""
   raise InputError(f"data={name}: unknown dataset; {hint}catalog.available() lists them; files are given by their "

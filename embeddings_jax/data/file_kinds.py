@@ -27,7 +27,7 @@ _UNREAD = {
                      "joblib"), "write its numbers as .csv or .npy"),
     **dict.fromkeys(("7z", "rar"), "unpack it and give the folder"),
     **dict.fromkeys(("mp3", "opus", "m4a", "aac", "wma", "aif", "aiff"),
-                    "convert its sound to 16 bit PCM .wav"),
+                    "convert its sound to .wav or .flac"),
     **dict.fromkeys(("mp4", "mkv", "avi", "webm", "mov"),
                     "models of video read it, as order_verification; or convert its sound to 16 bit PCM .wav"),
     **dict.fromkeys(("heic", "heif", "avif", "jxl", "jp2", "svg", "psd", "ico"), "convert it to .png or .jpg"),

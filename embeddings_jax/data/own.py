@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 
 from embeddings_jax.data import formats
+from embeddings_jax.data.audio import resampled
 from embeddings_jax.data.bags import load_lda_c
 from embeddings_jax.data.cache import digest
 from embeddings_jax.data.dataset import Dataset, content_digest, from_texts, without_gaps
 from embeddings_jax.data.file_kinds import file_kind
+from embeddings_jax.data.files.archives import archived_images
 from embeddings_jax.data.files.arrays import first_not_finite, lossless
 from embeddings_jax.data.files.arrow import read_arrow_table, without_descriptions
 from embeddings_jax.data.files.dialects import RECOGNIZED, check_options
@@ -30,7 +32,8 @@ from embeddings_jax.types import InputError
 
 
 def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str = "", documents: str = "line",
-              field: str = "", table: formats.TableOptions = RECOGNIZED, **image_options: Any) -> Dataset:
+              field: str = "", table: formats.TableOptions = RECOGNIZED, rate: int = 0,
+              **image_options: Any) -> Dataset:
   """Loads a file, a folder or a glob.
 
   What the files hold follows from their names, and of tables also from their first lines
@@ -46,6 +49,7 @@ def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str =
       else `line`.
     field: Field of JSON objects, or column of a table, with the text; see `documents_of`.
     table: Options of tables of numbers; see `TableOptions`.
+    rate: Samples per second that sound is resampled to; 0: as it is.
     **image_options: Options of `images.decoded`.
 
   Raises:
@@ -69,9 +73,11 @@ def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str =
     if held == "sentences":
       return load_pairs(path, files, errors)
     return _rows(path, files, missing or "error", errors, table, cache_dir)
-  if kind == "images":
-    return _pictures(path, files, cache_dir, image_options)
-  reader = {"idx": _idx, "audio": _clips, "matrix": load_matrix, "bags": load_lda_c}.get(kind)
+  if kind in ("images", "archive"):
+    return (_pictures if kind == "images" else _archived)(path, files, cache_dir, image_options)
+  if kind == "audio":
+    return _clips(path, files, rate)
+  reader = {"idx": _idx, "matrix": load_matrix, "bags": load_lda_c}.get(kind)
   if reader:
     return reader(path, files)
   if kind == "json":
@@ -256,11 +262,16 @@ def _idx(path: str, files: Sequence[Path]) -> Dataset:
                  image_shape=image_shape if len(image_shape) == 2 else None)
 
 
-def _clips(path: str, files: Sequence[Path]) -> Dataset:
-  clips, rates = zip(*(formats.read_wav(file) for file in files))
-  for file, rate in zip(files, rates):
-    if rate != rates[0]:
-      raise InputError(f"{file}: has {rate} samples per second, {files[0]} has {rates[0]}; convert them to one rate")
+def _clips(path: str, files: Sequence[Path], rate: int) -> Dataset:
+  clips, rates = zip(*(formats.read_sound(file) for file in files))
+  for file, other in zip(files, rates):
+    if other != rates[0] and not rate:
+      raise InputError(f"{file}: has {other} samples per second, {files[0]} has {rates[0]}; convert them to one "
+                       f"rate, as by rate={rates[0]}")
+  if rate and set(rates) != {rate}:
+    logging.warning("%s: %d of %d clips are resampled to %d samples per second", path,
+                    sum(other != rate for other in rates), len(rates), rate)
+    clips, rates = [resampled(clip, other, rate) for clip, other in zip(clips, rates)], [rate]
   names = [str(file) for file in files]
   folders = np.array([file.parent.name for file in files])
   labels = {"folder": folders} if len(set(folders)) > 1 else {}
@@ -277,6 +288,14 @@ def _pictures(path: str, files: Sequence[Path], cache_dir: Path, options: dict[s
   sums = list(map_in_order(formats.sha256, files))
   key = digest("images", [[name, value] for (name, _), value in zip(named, sums)])
   return by_folders(decoded(path, key, named, cache_dir, **options))
+
+
+def _archived(path: str, files: Sequence[Path], cache_dir: Path, options: dict[str, Any]) -> Dataset:
+  if len(files) > 1:
+    raise InputError(f"{path}: {len(files)} archives; give one, or unpack them and give the folder")
+  key = digest("archive", formats.sha256(files[0]))
+  with archived_images(files[0]) as members:
+    return by_folders(decoded(path, key, members, cache_dir, **options))
 
 
 def _stem(file: Path) -> str:

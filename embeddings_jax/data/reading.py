@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from embeddings_jax.data import catalog, tasks
+from embeddings_jax.data.audio import at_rate
 from embeddings_jax.data.bags import as_bags
 from embeddings_jax.data.dataset import Dataset, keep_columns, take_columns, without_gaps
 from embeddings_jax.data.files.dialects import GAPS, TableOptions
+from embeddings_jax.data.files.wav import MAX_RATE
 from embeddings_jax.data.images import as_images, as_rows, fitted
 from embeddings_jax.errors import check_choice
 from embeddings_jax.types import InputError
@@ -56,9 +58,20 @@ def sentences(name: str, *, dataset: Dataset | None = None, encoder: Any = None,
 
 
 def audio(name: str, *, dataset: Dataset | None = None, encoder: Any = None, data_dir: str | None = None,
-          cache_dir: str | None = None, allow_code: bool = False, errors: str = "strict") -> Dataset:
-  """Reads waveforms. Options: see `text`."""
-  return dataset or catalog.load(name, data_dir=data_dir, cache_dir=cache_dir, errors=errors, allow_code=allow_code)
+          cache_dir: str | None = None, allow_code: bool = False, errors: str = "strict", rate: int = 0) -> Dataset:
+  """Reads waveforms.
+
+  Args:
+    name: See `catalog.load`.
+    errors: See `text`.
+    rate: Samples per second that clips are resampled to; 0: as they are, which must be one rate.
+  """
+  if rate < 0 or rate > MAX_RATE:
+    raise InputError(f"rate={rate}: must be from 1 to {MAX_RATE} samples per second, or 0 (as the files are)")
+  if dataset is None:
+    dataset = catalog.load(name, data_dir=data_dir, cache_dir=cache_dir, errors=errors, allow_code=allow_code,
+                           rate=rate)
+  return at_rate(dataset, rate) if rate and dataset.kind == "audio" else dataset
 
 
 def images(name: str, *, dataset: Dataset | None = None, encoder: Any = None, data_dir: str | None = None,
