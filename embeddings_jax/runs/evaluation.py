@@ -335,8 +335,10 @@ def check(name: str, declared: Protocol | None = None) -> None:
   if lists is None or (other or declared.default) in lists.names or (lists.files and pathlib.Path(other).is_file()):
     return
   if lists.files:
-    raise InputError(f"protocols={name}: " + (f"there is no file {other!r}" if other else
-                                              f"needs a file of questions, as {protocol}:FILE"))
+    if not other:
+      raise InputError(f"protocols={name}: needs a file of questions, as {protocol}:FILE")
+    listed = f"; {nearest(other, list(lists.names))}lists are {', '.join(lists.names)}" if lists.names else ""
+    raise InputError(f"protocols={name}: there is no file {other!r}{listed}")
   raise InputError(f"protocols={name}: unknown; {nearest(other, list(lists.names))}one of {', '.join(lists.names)}")
 
 

@@ -14,6 +14,7 @@ from embeddings_jax.data.files.names import read_names
 from embeddings_jax.errors import InputError, check_choice
 from embeddings_jax.eval import neighbors as nearest
 from embeddings_jax.eval.word_similarity import known_form
+from embeddings_jax.interop.dense import Dense, apply_dense
 from embeddings_jax.ops.pooling import check_pooling
 from embeddings_jax.runs import inference
 from embeddings_jax.types import Model, Prepared, PyTree
@@ -36,6 +37,7 @@ class Run:
       depend; for pooling and sampling.
     normalize: Whether `embed` divides vectors by their norms, as some sentence-transformers directories ask for.
     prepared: Data that it was trained on, where that is in memory.
+    dense: Layers behind the pooling, of sentence-transformers.
   """
 
   path: epath.Path | None
@@ -47,6 +49,7 @@ class Run:
   rebuild: Callable[..., Model]
   normalize: bool = False
   prepared: Prepared | None = None
+  dense: Sequence[Dense] = ()
 
   def __repr__(self) -> str:
     return f"Run({self.config['name']}, step {self.step}{f', {self.path}' if self.path else ''})"
@@ -91,7 +94,8 @@ class Run:
 
   @functools.cached_property
   def _embedder(self) -> Callable[[Sequence[Any]], np.ndarray]:
-    return inference.embedder(self.model, self.state, self.encoder)
+    embed = inference.embedder(self.model, self.state, self.encoder)
+    return (lambda items: apply_dense(self.dense, embed(items))) if self.dense else embed
 
   def with_pooling(self, pooling: str) -> "Run":
     """Returns the run with another pooling of a network's tokens or patches."""
