@@ -46,6 +46,7 @@ class Dataset(NamedTuple):
     note: How the files were read, for the user to check: rows, columns, and what was recognized.
     graph: Edges between the items, a `files/graphs.py: GraphTable`.
     links: Edges that were removed from the graph before training, a `link_split.py: Links`.
+    rows: Numbers of the items in the dataset of which this is a sample, int [num_items]; None: all are here.
   """
 
   name: str
@@ -65,6 +66,7 @@ class Dataset(NamedTuple):
   note: str = ""
   graph: Any = None
   links: Any = None
+  rows: np.ndarray | None = None
 
 
 def content_digest(arrays: Iterable[np.ndarray]) -> str:

@@ -16,7 +16,7 @@ from embeddings_jax.eval import neighbors as nearest
 from embeddings_jax.eval.word_similarity import known_form
 from embeddings_jax.interop.dense import Dense, apply_dense
 from embeddings_jax.ops.pooling import check_pooling
-from embeddings_jax.runs import inference
+from embeddings_jax.runs import inference, row_index
 from embeddings_jax.types import Model, Prepared, PyTree
 
 _TINY = 1e-12  # Least norm that vectors are divided by.
@@ -161,8 +161,12 @@ class Run:
     """Returns the rows of `embeddings.npy` that are nearest to each item."""
     if self.path is None or not (self.path / "embeddings.npy").exists():
       raise InputError("neighbors: the run left no embeddings.npy to compare with; use the work directory of a run")
-    vectors, listed = read_npy(self.path / "embeddings.npy"), self.path / "vocabulary.txt"
-    names = read_names(listed) if listed.exists() else [f"document {i}" for i in range(len(vectors))]
+    vectors, listed = read_npy(self.path / "embeddings.npy"), self.path / row_index.NAME
+    if listed.exists():
+      names = row_index.titles(row_index.read(listed))
+    else:
+      listed = self.path / "vocabulary.txt"
+      names = read_names(listed) if listed.exists() else [f"document {i}" for i in range(len(vectors))]
     if len(names) != len(vectors):
       raise InputError(f"{listed}: has {len(names)} names for the {len(vectors)} rows of embeddings.npy; evaluate "
                        "the run again to write both")
