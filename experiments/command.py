@@ -76,6 +76,11 @@ def parse(argv: Sequence[str]) -> None:
   _parse(argv)
 
 
+def parse_paths(argv: Sequence[str]) -> list[str]:
+  """Parses flags that know of no config; returns the other arguments, which are paths."""
+  return _parse(argv, paths=True)
+
+
 def listed(flag: flags.Flag, kind: type) -> list:
   """The numbers of a flag that is a list, of `kind` int or float; InputError unless each is one and above 0."""
   try:
@@ -87,7 +92,7 @@ def listed(flag: flags.Flag, kind: type) -> list:
   return values
 
 
-def _parse(argv: Sequence[str]) -> None:
+def _parse(argv: Sequence[str], paths: bool = False) -> list[str]:
   try:
     rest = FLAGS(list(argv))[1:]
   except flags.UnrecognizedFlagError as error:
@@ -96,8 +101,9 @@ def _parse(argv: Sequence[str]) -> None:
     raise InputError(f"--{error.flagname}: no such flag{hint}") from error
   except (flags.Error, TypeError, ValueError) as error:
     raise InputError(" ".join(str(error).split())) from error
-  if rest:
+  if rest and not paths:
     raise InputError(f"{rest[0]!r} is not a flag; flags are written --name=value")
+  return rest
 
 
 def _check_overrides(argv: Sequence[str], config: ml_collections.ConfigDict) -> None:

@@ -145,7 +145,7 @@ class Report:
     if draw:
       drawn = figures.draw(path, figures.Drawing(
           evaluator, vectors=vectors, log=metrics_log.read_metrics(path), metrics=results["metrics"],
-          evals=self._config.evals))
+          evals=self._config.evals, name=self._config.name))
       save("figures")
     self._summary(path, results, vectors, names, drawn, evaluator.provided("topics"))
 
