@@ -27,6 +27,7 @@
   python -m experiments.benchmark deepwalk --data=blogcatalog         DeepWalk against gensim on ready walks
   python -m experiments.benchmark gan_ring --data=ring --seeds=3      modes that GANs find, by loss and schedule
   python -m experiments.benchmark generation_table --workdir=runs --data=fashion-mnist  distances of all runs
+  python -m experiments.benchmark restoration_table --workdir=W --data=cifar10-jpeg  beside scikit-image
   python -m experiments.benchmark lda --data=20news                   topics against scikit-learn's batch updates
   python -m experiments.benchmark copy_task --numbers=5,20,60         what recurrent cells carry over a gap
 
@@ -53,6 +54,7 @@ VERBS = {"loop": "loop", "sgns": "words", "cbow": "words", "glove": "words", "pp
          "mae_step": "images", "mae_gpu": "images", "augment": "images", "labels": "labels", "mask_ratios": "images",
          "embed": "text", "pairs": "text", "contrastive": "contrastive", "mutual_information": "contrastive",
          "walks": "graphs", "deepwalk": "graphs", "gan_ring": "generation", "generation_table": "generation",
+         "restoration_table": "restoration",
          "copy_task": "recurrent", "lda": "lda"}
 
 flags.DEFINE_string("model", "", "Model of the benchmark `loop`.")
@@ -72,7 +74,8 @@ flags.DEFINE_integer("length", 512, "Tokens of a row of `bert_base`.", lower_bou
 flags.DEFINE_float("attention_dropout", 0.0,
                    "Dropout of the attention weights of `bert_base`.", lower_bound=0.0, upper_bound=0.9)
 flags.DEFINE_string("workdir", "",
-                    "Work directory of the pretrained run for `labels`; a folder of runs for `generation_table`.")
+                    "Work directory of the run for `labels`, `restoration_table`; a folder of runs for "
+                    "`generation_table`.")
 flags.DEFINE_list("numbers", ["100", "300", "1000", "3000", "10000"], "Numbers of labels, for `labels`.")
 flags.DEFINE_list("rates", [], "Learning rates of `labels`, to choose from by `dev` (default: the recipe's).")
 flags.DEFINE_enum("layers", None, ["last",
