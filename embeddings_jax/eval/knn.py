@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from embeddings_jax.eval.linear_probe import labeled_parts
-from embeddings_jax.eval.retrieval import cosines, nearest, unit_rows
+from embeddings_jax.eval.retrieval import cosines, l2_normalized, nearest
 from embeddings_jax.types import Metric, Protocol
 
 SETTINGS = {"knn": (20, 0.07), "knn200": (200, 0.1)}
@@ -43,7 +43,7 @@ def knn(
     `{label}/test/{name}_accuracy` for every label and setting.
   """
   parts = labeled_parts("knn", dataset, seed)
-  vectors = unit_rows(embed(dataset.items), "knn")
+  vectors = l2_normalized(embed(dataset.items), "knn")
   results = {}
   for name, labels, train, test in parts:
     classes, label = np.unique(labels, return_inverse=True)

@@ -48,7 +48,8 @@ def restoration_table() -> dict:
   rows = {}
   for name, values in images.items():
     each = np.asarray(psnr(clean, np.clip(values, 0, 1)))
-    rows[name] = {"psnr": round(float(each.mean()), 3), "standard_error": round(float(each.std() / len(each)**0.5), 3)}
+    error = float(each.std() / len(each)**0.5)
+    rows[name] = {"psnr": round(float(each.mean()), 3), "standard_error": round(error, 3)}
   others = max(row["psnr"] for name, row in rows.items() if name != "network")
   return {"summary": f"{degradation.task}: network {rows['network']['psnr']:.2f} dB, the best other "
                      f"{others:.2f} dB", "data": FLAGS.data, "num_images": len(clean), **options, **settings,

@@ -33,7 +33,7 @@ from jaxtyping import Array, Float, Int
 from embeddings_jax.nets.unet import UNet, check_unet
 from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.degradations import Degradation
-from embeddings_jax.ops.pixels import unit
+from embeddings_jax.ops.pixels import to_float
 from embeddings_jax.types import InputError, Model
 
 STOPPINGS = ("variance", "held_out", "none")
@@ -119,7 +119,7 @@ def deep_image_prior(
 
   def seen(batch):
     """Observations, and which of their pixels are observed."""
-    observed = unit(batch["image"])
+    observed = to_float(batch["image"])
     if task == "inpaint" and "visible" not in batch:
       raise InputError("task='inpaint': the batch has no 'visible', [n, height, width, 1], 1 where a pixel is seen")
     return observed, batch.get("visible", jnp.ones((*observed.shape[:3], 1)))

@@ -41,7 +41,7 @@ from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.chunks import loss_over_chunks
 from embeddings_jax.ops.kernels.layer_norm import layer_norm
 from embeddings_jax.ops.masking import PATCH_MASKINGS, patch_noise
-from embeddings_jax.ops.pixels import unit
+from embeddings_jax.ops.pixels import to_float
 from embeddings_jax.types import InputError, Model
 
 POOLINGS = ("cls", "mean")
@@ -283,7 +283,7 @@ def mae(
     pixels = fold(jnp.take_along_axis(predicted, back[..., None], 1), patch_size, images.shape[1:])
     pixels = pixels * jnp.asarray(pixel_std, jnp.float32) + jnp.asarray(pixel_mean, jnp.float32)
     hidden = fold(jnp.broadcast_to(mask[..., None], predicted.shape), patch_size, images.shape[1:]) > 0
-    original = unit(images)
+    original = to_float(images)
     return {"original": original, "masked": jnp.where(hidden, GREY, original), "mask": mask,
             "reconstructed": jnp.where(hidden, jnp.clip(pixels, 0, 1), original)}
 

@@ -28,7 +28,7 @@ from embeddings_jax.nets.unet import UNet, check_unet
 from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.degradations import Degradation
 from embeddings_jax.ops.image_quality import mse
-from embeddings_jax.ops.pixels import unit
+from embeddings_jax.ops.pixels import to_float
 from embeddings_jax.types import Fact, Model
 
 
@@ -88,7 +88,7 @@ def restoration(
 
   def errors(params, batch, rng):
     """Squared errors of each image, restored and guessed."""
-    images = unit(batch["image"])
+    images = to_float(batch["image"])
     observed, mask = degradation.observe(rng, images)
     return mse(images, restored(params, observed, mask)), mse(images, degradation.guess(observed, mask))
 
@@ -105,19 +105,19 @@ def restoration(
             "observation_loss": jnp.stack([(mask * before).sum(), mask.sum()])}
 
   def reconstruct(params, extra, batch):
-    images = unit(batch["image"])
+    images = to_float(batch["image"])
     observed, mask = degradation.observe(jax.random.key(0), images)
     return {"original": images, "corrupted": degradation.guess(observed, mask),
             "reconstructed": jnp.clip(restored(params, observed, mask), 0, 1)}
 
   def predict(params, extra, batch):
     """Restores observations, else the images themselves taken as such."""
-    observed = unit(batch["observed"] if "observed" in batch else batch["image"])
+    observed = to_float(batch["observed"] if "observed" in batch else batch["image"])
     mask = batch.get("visible", jnp.ones((*observed.shape[:3], 1)))
     return jnp.clip(restored(params, observed, mask), 0, 1)
 
   def embed_fn(params, extra, batch):
-    images = unit(batch["image"])
+    images = to_float(batch["image"])
     seen = inputs(images, jnp.ones((*images.shape[:3], 1)))
     return network.apply({"params": params}, seen, lowest=True).mean((1, 2))
 

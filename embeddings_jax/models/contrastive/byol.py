@@ -3,7 +3,7 @@
 Grill et al. 2020, "Bootstrap Your Own Latent", arXiv:2006.07733. Of each image two views are drawn by
 `ops/augment.py`, in `update`; with the online parameters θ and the target's ξ (equations 1 and 2, and algorithm 1):
 
-  z = g(f(x)),   L = Σ_{(a, b) in (1, 2), (2, 1)} |unit(q_θ(z_θ(x_a))) - unit(z_ξ(x_b))|²,   mean over the images
+  z = g(f(x)),   L = Σ_{(a, b) in (1, 2), (2, 1)} |u(q_θ(z_θ(x_a))) - u(z_ξ(x_b))|²,   u(x) = x / |x|
   ξ <- τ ξ + (1 - τ) θ,   τ = 1 - (1 - τ_0) (cos(π k / K) + 1) / 2   in update k of K
 
   symbol  name           shape
@@ -33,7 +33,7 @@ from embeddings_jax.nets.siamese import Mlp, Siamese, applied, calibrated, check
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.augment import two_views
 from embeddings_jax.ops.batches import row_mask, takes
-from embeddings_jax.ops.similarity import unit
+from embeddings_jax.ops.similarity import l2_normalize
 from embeddings_jax.ops.uniformity import deviation
 from embeddings_jax.types import Fact, InputError, Model
 
@@ -94,8 +94,8 @@ def byol(
       outputs, statistics = applied(network, params, statistics, view, deterministic=False)
       target, _ = applied(target_network, extra["target"], of_target, view, deterministic=False)
       z.append(outputs["z"])
-      q.append(unit(outputs["q"]))
-      targets.append(jax.lax.stop_gradient(unit(target["z"])))
+      q.append(l2_normalize(outputs["q"]))
+      targets.append(jax.lax.stop_gradient(l2_normalize(target["z"])))
     distances = sum(jnp.square(q[i] - targets[1 - i]).sum(-1) for i in (0, 1))
     loss = (mask * distances).sum() / jnp.maximum(mask.sum(), 1)
     return loss, ({"deviation": deviation(z[0], mask)}, {**extra, **statistics})

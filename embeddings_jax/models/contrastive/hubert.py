@@ -40,7 +40,7 @@ from embeddings_jax.nets.conv import StridedConv, num_frames, receptive_field
 from embeddings_jax.nets.transformer import RULES, Transformer
 from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.masking import content_keys
-from embeddings_jax.ops.similarity import unit
+from embeddings_jax.ops.similarity import l2_normalize
 from embeddings_jax.ops.span_masks import check_spans, span_mask
 from embeddings_jax.types import Fact, InputError, Model
 
@@ -204,7 +204,7 @@ def hubert(
     """Logits of the units of all frames, the frames' units, and which frames are there."""
     h = network.apply({"params": params["encoder"]}, batch, hidden, **options).astype(jnp.float32)
     a = h @ params["projection"]["kernel"] + params["projection"]["bias"]
-    return unit(a) @ unit(params["units"]).T / temperature, batch["units"][:, :h.shape[1]]
+    return l2_normalize(a) @ l2_normalize(params["units"]).T / temperature, batch["units"][:, :h.shape[1]]
 
   def hidden_frames(rng, batch):
     valid = network.valid(batch)

@@ -33,7 +33,7 @@ from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.augment import two_views
 from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.contrastive import nt_xent
-from embeddings_jax.ops.similarity import unit
+from embeddings_jax.ops.similarity import l2_normalize
 from embeddings_jax.ops.uniformity import deviation
 from embeddings_jax.types import InputError, Model
 
@@ -83,7 +83,7 @@ def simclr(
     both = lambda pair: jnp.stack(pair, 1).reshape(-1, *pair[0].shape[1:])
     outputs, extra = applied(network, params, extra, {"image": both(views), "mask": both([mask, mask])},
                              deterministic=False)
-    z = unit(outputs["z"])
+    z = l2_normalize(outputs["z"])
     contrast = nt_xent(z[::2], z[1::2], mask=mask, temperature=temperature, chunk_size=chunk_size)
     metrics = {"accuracy": contrast.accuracy, "bound": contrast.bound, "deviation": deviation(z, both([mask, mask]))}
     return contrast.loss, (metrics, extra)

@@ -30,7 +30,7 @@ from embeddings_jax.nets.siamese import Mlp, Siamese, applied, calibrated, check
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.augment import two_views
 from embeddings_jax.ops.batches import row_mask, takes
-from embeddings_jax.ops.similarity import unit
+from embeddings_jax.ops.similarity import l2_normalize
 from embeddings_jax.ops.uniformity import deviation
 from embeddings_jax.types import Model
 
@@ -75,8 +75,8 @@ def simsiam(
     for view in draw(rng, images):
       view = {"image": view, "mask": mask}
       outputs, extra = applied(network, params, extra, view, deterministic=False)
-      z.append(unit(outputs["z"]))
-      p.append(unit(outputs["q"]))
+      z.append(l2_normalize(outputs["z"]))
+      p.append(l2_normalize(outputs["q"]))
     cosines = sum((p[i] * jax.lax.stop_gradient(z[1 - i])).sum(-1) for i in (0, 1)) / 2
     loss = -(mask * cosines).sum() / jnp.maximum(mask.sum(), 1)
     return loss, ({"deviation": deviation(z[0], mask)}, extra)

@@ -31,7 +31,7 @@ from embeddings_jax.nets.pretext import PretextNetwork, applied, forgetful, mask
 from embeddings_jax.nets.siamese import Mlp
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.batches import row_mask, takes
-from embeddings_jax.ops.pixels import unit
+from embeddings_jax.ops.pixels import to_float
 from embeddings_jax.ops.stabilize import stabilized
 from embeddings_jax.types import InputError, Model
 
@@ -131,7 +131,7 @@ def cleaned(clips: Shaped[Array, "n frames height width channels"], border: int,
   """Returns clips in [0, 1], their background perhaps held still, without `border` pixels at each side."""
   if 2 * border >= min(clips.shape[2:4]):
     raise InputError(f"border={border}: leaves nothing of frames of {clips.shape[2]} x {clips.shape[3]} pixels")
-  clips = unit(clips)
+  clips = to_float(clips)
   clips = jax.vmap(stabilized)(clips) if stabilize else clips
   return clips[:, :, border:clips.shape[2] - border, border:clips.shape[3] - border]
 

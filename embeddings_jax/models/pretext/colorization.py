@@ -45,7 +45,7 @@ from embeddings_jax.nets.siamese import Mlp, check_images
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops import color
 from embeddings_jax.ops.batches import row_mask, takes
-from embeddings_jax.ops.pixels import unit
+from embeddings_jax.ops.pixels import to_float
 from embeddings_jax.ops.tables import read_table
 from embeddings_jax.types import InputError, Model
 
@@ -147,7 +147,7 @@ def colorization(
   def reconstruct(params, extra, batch):
     logits, lab, _, _, _ = predicted(params, extra, batch, deterministic=True)
     ab = colors_of(logits, lab.shape[1:3])
-    return {"original": unit(batch["image"]),
+    return {"original": to_float(batch["image"]),
             "reconstructed": color.lab_to_rgb(jnp.concatenate([lab[..., :1], ab], -1))}
 
   def calibrated(params, extra, batch):
@@ -181,7 +181,7 @@ def has_color(lab: Float[Array, "batch height width 3"], threshold: float) -> Fl
 
 def lightness(images: Shaped[Array, "batch height width channels"]) -> Float[Array, "batch height width 1"]:
   """Returns L in [0, 100] of color or gray images."""
-  images = unit(images)
+  images = to_float(images)
   images = jnp.broadcast_to(images, (*images.shape[:3], 3)) if images.shape[3] == 1 else images
   return color.rgb_to_lab(images)[..., :1]
 
@@ -190,4 +190,4 @@ def _lab_of(images):
   if images.shape[-1] != 3:
     raise InputError(f"colorization: images of {images.shape[-1]} channels have no colors to predict; give data with "
                      "red, green and blue")
-  return color.rgb_to_lab(unit(images))
+  return color.rgb_to_lab(to_float(images))

@@ -44,7 +44,7 @@ from embeddings_jax.nets.pretext import (
 from embeddings_jax.nets.siamese import Mlp
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.batches import row_mask, takes
-from embeddings_jax.ops.pixels import unit
+from embeddings_jax.ops.pixels import to_float
 from embeddings_jax.types import Fact, InputError, Model
 
 MAX_SEQUENCES = 10_000
@@ -151,11 +151,11 @@ def dynamics(
 
   def init_params(rng, batch):
     check_clips(encoder, batch, least, "dynamics")
-    return started(network, rng, unit(batch["clip"][:, :3]), batch["actions"][:, 1], row_mask(batch))
+    return started(network, rng, to_float(batch["clip"][:, :3]), batch["actions"][:, 1], row_mask(batch))
 
   def predicted(params, extra, batch, *, actions=None, deterministic=False, network=network):
     """Returns errors of the next frame, [n, h, w, c], losses and hits of sequences, [n], and the new `extra`."""
-    clip = unit(batch["clip"])
+    clip = to_float(batch["clip"])
     frames = jnp.stack([clip[:, 0], clip[:, 1], clip[:, 1 + between]], 1)
     actions = batch["actions"][:, 1] if actions is None else actions
     (following, logits), extra = applied(network, params, extra, frames, actions, row_mask(batch),
@@ -173,7 +173,7 @@ def dynamics(
     return forward_weight * forward / pixel_std**2 + inverse_weight * inverse, (metrics, extra)
 
   def measures(params, extra, batch):
-    clip, mask = unit(batch["clip"]), row_mask(batch)
+    clip, mask = to_float(batch["clip"]), row_mask(batch)
     errors, losses, hits, _ = predicted(params, extra, batch, deterministic=True)
     # Padding lies behind the valid rows, whose actions are moved round by one.
     valid = mask.sum().astype(jnp.int32)
@@ -190,7 +190,7 @@ def dynamics(
 
   def predict(params, extra, batch):
     """The frame after the second of each clip for each action, [n, A, h, w, c]."""
-    clip = unit(batch["clip"])
+    clip = to_float(batch["clip"])
     frames = jnp.stack([clip[:, 0], clip[:, 1], clip[:, 1]], 1)
     one = lambda action: applied(network, params, extra, frames, jnp.full(len(clip), action), row_mask(batch),
                                  deterministic=True)[0][0]

@@ -47,8 +47,8 @@ from embeddings_jax.ops.distortions import color_axes, distorted
 from embeddings_jax.ops.kernels.product import affine
 from embeddings_jax.ops.metric_learning import triplet
 from embeddings_jax.ops.patch_layouts import row_keys
-from embeddings_jax.ops.pixels import unit
-from embeddings_jax.ops.similarity import unit as unit_vectors
+from embeddings_jax.ops.pixels import to_float
+from embeddings_jax.ops.similarity import l2_normalize
 from embeddings_jax.types import Fact, InputError, Model
 
 LOSSES = ("softmax", "triplet")
@@ -108,7 +108,7 @@ def exemplar(
 
   def examples(batch, rng):
     """Returns distortions, [n, views, patch, patch, channels]."""
-    images = unit(batch["image"])
+    images = to_float(batch["image"])
     axes = color_axes(images, row_mask(batch))
     several = lambda key, image: jax.vmap(lambda key: distorted(key, image, patch, *axes, **ranges))(
         jax.random.split(key, views))
@@ -138,7 +138,7 @@ def exemplar(
     embeddings, mask, extra = projected(params, extra, batch, rng)
     labels = jnp.repeat(batch["number"], views)
     if loss == "triplet":
-      return triplet(unit_vectors(embeddings), labels, mask=mask, margin=margin), ({}, extra)
+      return triplet(l2_normalize(embeddings), labels, mask=mask, margin=margin), ({}, extra)
     logits = affine(nn.relu(embeddings), **params["classes"])
     metrics = {"accuracy": masked_mean((logits.argmax(-1) == labels).astype(jnp.float32), mask)}
     return masked_mean(cross_entropy(logits, labels), mask), (metrics, extra)
