@@ -35,7 +35,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from embeddings_jax.gradient import gradient_model
-from embeddings_jax.nets.images import autoencoder_networks, tied_decoder, untied_part
+from embeddings_jax.nets.images import autoencoder_networks, conv_maps, tied_decoder, untied_part
 from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.corruption import check_corruption, corrupted
 from embeddings_jax.ops.image_quality import checkerboard, mse, ssim
@@ -178,6 +178,8 @@ def autoencoder(
       "reconstruct": reconstruct,
       "decode": lambda params, extra, codes: activated(decoded(params, codes)),
   }
+  if strides:
+    outputs["layers"] = lambda params, extra, batch: conv_maps(encoder, params["encoder"], to_float(batch["image"]))
   return gradient_model(init_params, loss_fn, lambda params, extra, batch: encode(params, to_float(batch["image"])),
                         optimizer, accumulate=accumulate, ema_decay=ema_decay, outputs=outputs)
 

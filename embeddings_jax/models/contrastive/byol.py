@@ -29,6 +29,7 @@ import optax
 from flax import linen as nn
 
 from embeddings_jax.gradient import gradient_model
+from embeddings_jax.nets.pretext import layer_maps, variables_of
 from embeddings_jax.nets.siamese import Mlp, Siamese, applied, calibrated, check_images, started
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.augment import two_views
@@ -115,6 +116,9 @@ def byol(
   def calibrated_extra(params, extra, batch):
     return {**extra, **calibrated(network, params, {"batch_stats": extra["batch_stats"]}, batch)}
 
+  def layers(params, extra, batch):
+    return layer_maps(encoder, variables_of(params, extra), batch)
+
   return gradient_model(init_params, loss_fn, embed_fn, optimizer or optax.adam(1e-3), coupled=True,
                         accumulate=accumulate, ema_decay=ema_decay, after_update=after_update,
-                        outputs={"calibrated": calibrated_extra}, rules=RULES)
+                        outputs={"calibrated": calibrated_extra, "layers": layers}, rules=RULES)

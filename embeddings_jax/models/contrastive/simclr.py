@@ -28,6 +28,7 @@ import optax
 from flax import linen as nn
 
 from embeddings_jax.gradient import gradient_model
+from embeddings_jax.nets.pretext import layer_maps, variables_of
 from embeddings_jax.nets.siamese import Mlp, Siamese, applied, calibrated, check_images, started
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.augment import two_views
@@ -91,6 +92,7 @@ def simclr(
   def embed_fn(params, extra, batch):
     return network.apply({"params": params, **extra}, batch, method="represent")
 
-  outputs = {"calibrated": lambda params, extra, batch: calibrated(network, params, extra, batch)}
+  outputs = {"calibrated": lambda params, extra, batch: calibrated(network, params, extra, batch),
+             "layers": lambda params, extra, batch: layer_maps(encoder, variables_of(params, extra), batch)}
   return gradient_model(init_params, loss_fn, embed_fn, optimizer or optax.adam(1e-3), coupled=True,
                         accumulate=accumulate, ema_decay=ema_decay, outputs=outputs, rules=RULES)
