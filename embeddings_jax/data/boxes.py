@@ -44,8 +44,8 @@ def check_boxes(corners: np.ndarray, height: int, width: int, where: str) -> np.
   good = (0 <= top) & (top < bottom) & (bottom <= height) & (0 <= left) & (left < right) & (right <= width)
   if not good.all():
     bad = corners[np.argmin(good)]
-    raise InputError(f"{where}: the box (top, left, bottom, right) = ({', '.join(f'{x:g}' for x in bad)}) is empty or "
-                     f"reaches outside the image of {height} x {width} pixels")
+    raise InputError(f"{where}: the box (top, left, bottom, right) = ({', '.join(f'{x:g}' for x in bad)}) is "
+                     f"empty or reaches outside the image of {height} x {width} pixels")
   return corners
 
 
