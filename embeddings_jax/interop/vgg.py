@@ -4,8 +4,8 @@
   block1_conv1 ...       features.0 ... features.28     the same
   fc1, fc2, predictions  classifier.0, .3, .6           pre_logits.fc1, pre_logits.fc2, head.fc
 
-A convolution of theirs is [out, in, row, column], a dense layer [out, in]; timm writes its dense layers as convolutions,
-all but the last. The classifier may be missing.
+A convolution of theirs is [out, in, row, column], a dense layer [out, in]; timm writes all dense layers but the last
+as convolutions. The classifier may be missing.
 """
 import os
 from pathlib import Path
