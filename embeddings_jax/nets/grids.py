@@ -4,6 +4,7 @@ Every trunk of images (`convnet`, `resnet`, `vgg`, the vision transformer of `ma
 
   grids(height, width)    name of a layer -> its `Grid`, for images of this size
   tokens(images)          name of a layer -> [n, leading + rows * columns, dim], after its nonlinearity
+  first_filters(params)   kernels of the first layer, [n, rows, columns, channels]
 
 so that nobody has to know how tokens are turned into a map: `Grid.maps` does it. To have gradients with respect to a
 layer's values, `with_gradient` adds a perturbation of 0 to them (Flax's `perturb`).

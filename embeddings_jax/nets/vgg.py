@@ -83,6 +83,10 @@ class Vgg(nn.Module):
     """Returns the vectors of all places of each layer, [B, places, D]."""
     return {name: x.reshape(len(x), -1, x.shape[-1]) for name, x in self(images, collect=True).items()}
 
+  def first_filters(self, params: Mapping[str, Any]) -> Float[Array, "filters rows columns channels"]:
+    """Returns the kernels of the first layer."""
+    return jnp.moveaxis(jnp.asarray(params["block1_conv1"]["kernel"]), -1, 0)
+
   def features(self, batch: Mapping[str, Any], deterministic: bool = True) -> Float[Array, "batch places dim"]:
     """Returns the vectors of all places of the last map."""
     maps = self(batch["image"])

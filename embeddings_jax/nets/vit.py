@@ -139,6 +139,11 @@ class Vit(nn.Module):
     layers = self.layers({"image": images})
     return {f"block_{i}": layers[:, i + 1] for i in range(self.num_layers)}
 
+  def first_filters(self, params: Mapping[str, Any]) -> Float[Array, "filters rows columns channels"]:
+    """Returns the kernels of the patches' embedding."""
+    kernel = jnp.asarray(params["patch_embedding"]["kernel"])
+    return kernel.T.reshape(kernel.shape[1], self.patch_size, self.patch_size, -1)
+
   def valid(self, batch: Mapping[str, Array]) -> Bool[Array, "batch time"]:
     """All True: images are not padded."""
     rows, columns = self.grid(batch["image"])
