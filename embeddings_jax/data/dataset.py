@@ -45,6 +45,7 @@ class Dataset(NamedTuple):
     note: How the files were read, for the user to check: rows, columns, and what was recognized.
     graph: Edges between the items, a `files/graphs.py: GraphTable`.
     links: Edges that were removed from the graph before training, a `link_split.py: Links`.
+    boxes: Boxes around objects of images, a `boxes.py: Boxes`.
   """
 
   name: str
@@ -64,6 +65,7 @@ class Dataset(NamedTuple):
   note: str = ""
   graph: Any = None
   links: Any = None
+  boxes: Any = None
 
 
 def content_digest(arrays: Iterable[np.ndarray]) -> str:
