@@ -1,8 +1,11 @@
-"""Clips joined to long signals, for models that look further than one clip."""
+"""Clips joined to long signals, for models that look further than one clip, and clips at another sample rate."""
+import logging
 from collections.abc import Sequence
 
 import numpy as np
 
+from embeddings_jax.data.cache import digest
+from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.types import InputError
 
 
@@ -46,3 +49,22 @@ def join_clips(
     raise InputError(f"no group of clips has the {length + jitter} samples of one window; lower its length")
   numbers = np.repeat(np.arange(len(starts), dtype=np.int32), [len(part) for part in starts])
   return np.concatenate(pieces), np.concatenate(starts), numbers
+
+def resampled(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
+  """int16 `[num_samples]` at another rate, by a polyphase filter."""
+  if rate == new_rate:
+    return samples
+  from scipy.signal import resample_poly
+
+  divisor = int(np.gcd(rate, new_rate))
+  values = resample_poly(samples.astype(np.float64), new_rate // divisor, rate // divisor)
+  return np.clip(np.rint(values), -32768, 32767).astype(np.int16)
+
+
+def at_rate(dataset: Dataset, rate: int) -> Dataset:
+  """Returns audio at another number of samples per second, and says so."""
+  if dataset.rate == rate:
+    return dataset
+  logging.warning("%s: is resampled from %d to %d samples per second", dataset.name, dataset.rate, rate)
+  items = [resampled(np.asarray(item), dataset.rate, rate) for item in dataset.items]
+  return dataset._replace(items=items, rate=rate, fingerprint=digest(dataset.fingerprint, "rate", rate))

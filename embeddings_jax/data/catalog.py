@@ -14,6 +14,7 @@ from embeddings_jax.data import formats, own
 from embeddings_jax.data.cache import cache_root, digest
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.datasets.base import Entry, Place
+from embeddings_jax.data.files.dialects import RECOGNIZED
 from embeddings_jax.data.images import check_options
 from embeddings_jax.errors import InputError
 
@@ -36,6 +37,8 @@ def load(
     allow_code: bool = False,
     documents: str = "line",
     field: str = "",
+    table: formats.TableOptions = RECOGNIZED,
+    rate: int = 0,
     **image_options: Any,
 ) -> Dataset:
   """Loads a dataset.
@@ -51,6 +54,8 @@ def load(
     allow_code: Whether `FILE.py:FUNCTION` may run; only for a name that the user has given himself.
     documents: End of a document of the user's plain text: `line`, `blank` (line) or `auto`; see `own.load_path`.
     field: Field of JSON objects with the text; see `read_json_documents`.
+    table: Columns and marks of the user's tables; see `TableOptions`.
+    rate: Samples per second that the user's sound is resampled to; 0: as it is.
     **image_options: Options for image files: `image_size`, `channels` and `bad`; see `images.decoded`.
 
   Raises:
@@ -74,7 +79,7 @@ def load(
       raise InputError(f"{name}: is code, which a recorded config cannot run; if you trust it, give data={name}")
     return own.load_function(name, cache_dir)
   if os.path.exists(os.path.expanduser(name)) or re.search(r"[/\\*?\[]|\.\w{1,5}$", name):
-    return own.load_path(name, cache_dir, errors, missing, documents, field, **image_options)
+    return own.load_path(name, cache_dir, errors, missing, documents, field, table, rate, **image_options)
   near = difflib.get_close_matches(name.lower(), entries(), n=1, cutoff=0.4)
   hint = f"did you mean {near[0]!r}? " if near else ""
   raise InputError(f"data={name}: unknown dataset; {hint}catalog.available() lists them; files are given by their "

@@ -12,6 +12,7 @@ import numpy as np
 from embeddings_jax.data.cache import cache_root, cached, digest, naming_full_disks
 from embeddings_jax.data.documents import Document, Documents, write_documents
 from embeddings_jax.data.files.arrays import lossless
+from embeddings_jax.data.files.tables import chosen_columns
 from embeddings_jax.types import InputError
 
 MISSING = ("", "error", "drop", "marginalize")
@@ -106,6 +107,18 @@ def without_gaps(dataset: Dataset, missing: str) -> Dataset:
       names=None if dataset.names is None else [name for name, kept in zip(dataset.names, whole) if kept],
       labels={name: label[whole] for name, label in dataset.labels.items()},
       split={name: index[rows[whole[rows]]] for name, rows in dataset.split.items()})
+
+
+def keep_columns(dataset: Dataset, names: Sequence[str]) -> Dataset:
+  """Returns rows with some of their columns, in the order of `names`, which are names or numbers from 0."""
+  titles = list(dataset.columns or map(str, range(np.shape(dataset.items)[1])))
+  places = list(dict.fromkeys(chosen_columns(dataset.name, titles, names)))
+  if places == list(range(len(titles))):
+    return dataset
+  return dataset._replace(
+      items=dataset.items[:, places], columns=[titles[i] for i in places],
+      integers={places.index(i): value for i, value in dataset.integers.items() if i in places}, image_shape=None,
+      fingerprint=digest(dataset.fingerprint, [titles[i] for i in places]))
 
 
 def take_columns(dataset: Dataset, names: Sequence[str]) -> tuple[Dataset, list[np.ndarray]]:

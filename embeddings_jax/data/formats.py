@@ -1,5 +1,6 @@
 """The readers of file formats in one place; see `data/files/`."""
 from embeddings_jax.data.files.arrays import load_npy, load_npz, parse_npy, read_idx, read_npy, read_rows
+from embeddings_jax.data.files.dialects import TableOptions, csv_rows, is_number
 from embeddings_jax.data.files.streams import (
            checked_file,
            opened,
@@ -9,9 +10,9 @@ from embeddings_jax.data.files.streams import (
            tar_members,
            text_lines,
 )
-from embeddings_jax.data.files.tables import Table, csv_rows, is_number, read_csv
-from embeddings_jax.data.files.wav import read_wav
+from embeddings_jax.data.files.tables import Table, read_csv
+from embeddings_jax.data.files.wav import read_sound, read_wav
 
-__all__ = ["Table", "checked_file", "csv_rows", "is_number", "load_npy", "load_npz", "opened", "parse_npy", "quoted",
-           "read_csv", "read_idx", "read_lines", "read_npy", "read_rows", "read_wav", "sha256", "tar_members",
-           "text_lines"]
+__all__ = ["Table", "TableOptions", "checked_file", "csv_rows", "is_number", "load_npy", "load_npz", "opened",
+           "parse_npy", "quoted", "read_csv", "read_idx", "read_lines", "read_npy", "read_rows", "read_sound",
+           "read_wav", "sha256", "tar_members", "text_lines"]

@@ -9,6 +9,7 @@ makes smaller, and cropped around its center: to N x N its short side becomes N.
 import io
 import json
 import logging
+import operator
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,12 +20,12 @@ import numpy as np
 
 from embeddings_jax.data.cache import cache_root, cached, digest
 from embeddings_jax.data.dataset import Dataset
+from embeddings_jax.data.files.archives import SUFFIXES as SUFFIXES
 from embeddings_jax.data.files.arrays import create_npy
 from embeddings_jax.data.threads import WORKERS, map_in_order
 from embeddings_jax.types import InputError
 
 VERSION = 1  # Of images that are cached: raise it when the same files would give others.
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm")
 MIN_SIDE = 8  # Pixels; a file with less is taken for an icon or a mistake.
 BAD = ("error", "skip")
 # Leading folders that are parts of a set, and the parts' names.
@@ -186,7 +187,7 @@ def fitted(dataset: Dataset, height: int, width: int, channels: int, *,
 def decoded(
     name: str,
     fingerprint: str,
-    files: Iterable[tuple[str, bytes | Path]],
+    files: Iterable[tuple[str, Any]],
     cache_dir: Path,
     *,
     image_size: int = 0,
@@ -198,7 +199,7 @@ def decoded(
   Args:
     name: Name of the dataset.
     fingerprint: SHA-256 of what determines the files.
-    files: names and bytes, or where these are; they are put in the order of the names.
+    files: names and bytes, or what has `read_bytes()`, as a path; they are put in the order of the names.
     cache_dir: where the array is kept.
     image_size: N makes each N x N, as the head of this file says; 0: as they are, which must be one size.
     channels: 1 (gray), 3 (RGB), or 0: gray if all files are, else RGB.
@@ -209,8 +210,9 @@ def decoded(
     InputError: such files, counted, or files of several sizes. All are looked at before.
   """
   key = digest(VERSION, fingerprint, *([image_size, channels] if image_size or channels else []))
+  ordered = lambda: sorted(files, key=operator.itemgetter(0))
   path = cached(cache_dir / f"images-{key[:32]}",
-                lambda folder: _decode(folder, name, sorted(files), image_size, channels, bad))
+                lambda folder: _decode(folder, name, ordered(), image_size, channels, bad))
   names = np.load(path / "names.npy")
   if (path / "left_out.json").exists():
     left_out = json.loads((path / "left_out.json").read_text())
@@ -221,7 +223,7 @@ def decoded(
   return Dataset(name, "images", np.load(path / "images.npy", mmap_mode="r"), names=names, fingerprint=key)
 
 
-def _decode(folder: Path, name: str, files: Sequence[tuple[str, bytes | Path]], image_size: int, channels: int,
+def _decode(folder: Path, name: str, files: Sequence[tuple[str, Any]], image_size: int, channels: int,
             bad: str) -> None:
   """`images.npy`, `names.npy` and, where some files are left out, `left_out.json` in a folder that is made."""
   from PIL import Image
@@ -229,7 +231,7 @@ def _decode(folder: Path, name: str, files: Sequence[tuple[str, bytes | Path]], 
   Image.init()  # Not in several workers at once.
   size = (image_size, image_size) if image_size else None
 
-  def read(file: tuple[str, bytes | Path]) -> np.ndarray | UnusablePicture:
+  def read(file: tuple[str, Any]) -> np.ndarray | UnusablePicture:
     data = file[1] if isinstance(file[1], bytes) else file[1].read_bytes()
     try:
       return read_picture(data, file[0], channels, size, MIN_SIDE)

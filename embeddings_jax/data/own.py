@@ -13,70 +13,49 @@ from typing import Any
 import numpy as np
 
 from embeddings_jax.data import formats
+from embeddings_jax.data.audio import resampled
 from embeddings_jax.data.bags import load_lda_c
 from embeddings_jax.data.cache import digest
-from embeddings_jax.data.dataset import Dataset, content_digest, from_texts, text_dataset, without_gaps
-from embeddings_jax.data.documents import Document, count_blocks, has_marks, read_documents
+from embeddings_jax.data.dataset import Dataset, content_digest, from_texts, without_gaps
+from embeddings_jax.data.file_kinds import file_kind
+from embeddings_jax.data.files.archives import archived_images
 from embeddings_jax.data.files.arrays import first_not_finite, lossless
-from embeddings_jax.data.files.json_lines import read_json_documents
-from embeddings_jax.data.images import SUFFIXES, by_folders, decoded
+from embeddings_jax.data.files.arrow import read_arrow_table, without_descriptions
+from embeddings_jax.data.files.dialects import RECOGNIZED, check_options
+from embeddings_jax.data.files.row_buffer import joined
+from embeddings_jax.data.images import by_folders, decoded
 from embeddings_jax.data.matrix import load_matrix
-from embeddings_jax.data.task_files import holds_sentences, read_sentences, task_dataset
+from embeddings_jax.data.own_text import DOCUMENTS as DOCUMENTS
+from embeddings_jax.data.own_text import load_pairs, load_plain, load_records, table_kind
 from embeddings_jax.data.threads import map_in_order
 from embeddings_jax.types import InputError
 
-_IDX = re.compile(r"(\.idx|idx\d-ubyte)(\.gz|\.xz|\.bz2|\.zst)?$")
-_TEXT = re.compile(r"\.(txt|text)(\.gz|\.xz|\.bz2|\.zst)?$")
-_JSON_NAME = re.compile(r"\.(jsonl|ndjson|json)(\.gz|\.xz|\.bz2|\.zst)?$")
-_ROWS = (".npy", ".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.xz", ".tsv.xz", ".csv.bz2", ".tsv.bz2", ".csv.zst",
-         ".tsv.zst")
-_VERSION = 2  # Of cached text: raise it when the same files would give other documents.
-DOCUMENTS = ("line", "blank", "auto")
-# Formats that would give nonsense if they were read as plain text, and what to do with them.
-_FUNCTION = "or yield its texts from a function of yours, data=FILE.py:FUNCTION"
-_TO_TEXT = f"write its texts to a .txt file, a document a line, {_FUNCTION}"
-_UNREAD = {
-    **dict.fromkeys(("json", "html", "htm", "xhtml", "xml", "pdf", "rtf", "doc", "docx", "odt",
-                     "epub", "ipynb"), _TO_TEXT),
-    **dict.fromkeys(("parquet", "arrow", "feather", "avro", "orc", "tfrecord", "array_record", "db", "sqlite", "sql",
-                     "dta", "sav", "rds", "rda", "rdata"), f"write it as .csv, .npy or .txt, {_FUNCTION}"),
-    **dict.fromkeys(("xls", "xlsx", "ods", "h5", "hdf5", "mat", "pkl", "pickle", "pt", "pth", "safetensors",
-                     "joblib"), "write its numbers as .csv or .npy"),
-    **dict.fromkeys(("zip", "tar", "tgz", "tbz2", "txz", "7z", "rar"), "unpack it and give the folder"),
-    **dict.fromkeys(("mp3", "flac", "ogg", "opus", "m4a", "aac", "wma", "aif", "aiff"),
-                    "convert its sound to 16 bit PCM .wav"),
-    **dict.fromkeys(("mp4", "mkv", "avi", "webm", "mov"),
-                    "models of video read it, as order_verification; or convert its sound to 16 bit PCM .wav"),
-    **dict.fromkeys(("heic", "heif", "avif", "jxl", "jp2", "svg", "psd", "ico"), "convert it to .png or .jpg"),
-}
-# Beginnings of such formats, whatever the file is called.
-_SIGNATURES = {b"%pdf-": "pdf", b"<!doctype": "html", b"<html": "html", b"<?xml": "xml", b"{\\rtf": "rtf",
-               b"par1": "parquet"}
-_UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # Byte order marks, which the reader of lines names.
-_JSON = re.compile(rb'[\[\s]*\{\s*"(?:[^"\\]|\\.)*"\s*:')
-
 
 def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str = "", documents: str = "line",
-              field: str = "", **image_options: Any) -> Dataset:
+              field: str = "", table: formats.TableOptions = RECOGNIZED, rate: int = 0,
+              **image_options: Any) -> Dataset:
   """Loads a file, a folder or a glob.
 
   What the files hold follows from their names, and of tables also from their first lines
-  (`task_files.holds_sentences`).
+  (`own_text.table_kind`).
 
   Args:
     path: The file, the folder with its subfolders, or the glob.
     cache_dir: Folder of derived data.
     errors: `strict` refuses text that is not UTF-8, `replace` puts replacement characters.
     missing: What to do with rows that lack a value; see `without_gaps`.
-    documents: Of plain text: each `line` is a document; or a `blank` line ends one, whose lines are its sentences,
-      unless most documents are one line; `auto` is `blank` where a blank line stands between others, else `line`.
-    field: Field of JSON objects with the text; see `read_json_documents`.
+    documents: Of plain text: each `line` is a document, or each `file`; or a `blank` line ends one, whose lines are
+      its sentences, unless most documents are one line; `auto` is `blank` where a blank line stands between others,
+      else `line`.
+    field: Field of JSON objects, or column of a table, with the text; see `documents_of`.
+    table: Options of tables of numbers; see `TableOptions`.
+    rate: Samples per second that sound is resampled to; 0: as it is.
     **image_options: Options of `images.decoded`.
 
   Raises:
     InputError: No such file, files of several kinds, or a format that is not read.
   """
-  files = list_files(path)
+  files = without_descriptions(list_files(path))
   others = [file for file in files if file_kind(file) == "unknown"]
   if 0 < len(others) < len(files):  # A readme or license beside the data is not data.
     logging.warning("%s: %d of %d files are left out, whose names tell nothing that is read, as %s", path,
@@ -86,72 +65,24 @@ def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str =
   if len(kinds) > 1:
     raise InputError(f"{path}: holds files of several kinds ({', '.join(kinds)}); choose one by a glob like *.txt")
   kind = kinds[0]
-  tables = [file for file in files if kind == "rows" and not file.name.lower().endswith(".npy")
-            and holds_sentences(file, errors)]
-  if tables:
-    if len(tables) < len(files):
-      other = next(file for file in files if file not in tables)
-      raise InputError(f"{path}: {tables[0].name} holds sentences, {other.name} numbers; choose one by a glob")
-    return _sentences(path, files, errors)
-  if kind == "rows":
-    return _rows(path, files, missing or "error", errors)
-  if kind == "images":
-    return _pictures(path, files, cache_dir, image_options)
-  reader = {"idx": _idx, "audio": _clips, "matrix": load_matrix, "bags": load_lda_c}.get(kind)
+  check_options(table)
+  if kind in ("rows", "arrow"):
+    held = table_kind(path, files, errors, field)
+    if held == "documents" or held == "sentences" and kind == "arrow":
+      return load_records(path, files, cache_dir, errors, field)
+    if held == "sentences":
+      return load_pairs(path, files, errors)
+    return _rows(path, files, missing or "error", errors, table, cache_dir)
+  if kind in ("images", "archive"):
+    return (_pictures if kind == "images" else _archived)(path, files, cache_dir, image_options)
+  if kind == "audio":
+    return _clips(path, files, rate)
+  reader = {"idx": _idx, "matrix": load_matrix, "bags": load_lda_c}.get(kind)
   if reader:
     return reader(path, files)
   if kind == "json":
-    return _json(path, files, cache_dir, errors, field)
-  return _text(path, files, cache_dir, errors, documents)
-
-
-def _text(path: str, files: Sequence[Path], cache_dir: Path, errors: str, documents: str) -> Dataset:
-  for file in files:
-    if not file.stat().st_size:
-      raise InputError(f"{file}: is empty")
-    check_text(file)
-  blank = sentences = False
-  if documents != "line" and not any(has_marks(file, errors) for file in files):
-    counts = [count_blocks(file, errors) for file in files]
-    blank = documents == "blank" or any(num_blocks > 1 for _, num_blocks in counts)
-    # Where most blocks are one line, a line is a paragraph, of several sentences.
-    sentences = blank and sum(num_lines for num_lines, _ in counts) >= 1.5 * sum(number for _, number in counts)
-
-  def read() -> Iterator[Document]:
-    for file in files:
-      yield from read_documents(file, errors, blank)
-
-  key = digest("own", _VERSION, [formats.sha256(file) for file in files], errors, *(["blank"] if blank else []))
-  return text_dataset(path, key, read, cache_dir, by_content=True)._replace(lines=sentences)
-
-
-def _json(path: str, files: Sequence[Path], cache_dir: Path, errors: str, field: str) -> Dataset:
-  read = lambda: (document for file in files for document in read_json_documents(file, field, errors))
-  key = digest("json", _VERSION, [formats.sha256(file) for file in files], errors, field)
-  return text_dataset(path, key, read, cache_dir, by_content=True)
-
-
-def check_text(file: Path) -> None:
-  """Raises an `InputError` for a file that is not plain text by its name or first bytes, with the way out."""
-  with formats.opened(file) as handle:
-    begin = handle.read(1024)
-  suffix = file_format(file)
-  if suffix not in _UNREAD:
-    plain = begin.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    suffix = next((name for signature, name in _SIGNATURES.items() if plain.startswith(signature)), "")
-    suffix = "json" if _JSON.match(plain) else suffix
-  if suffix:
-    raise InputError(f"{file}: .{suffix} is not read; {_UNREAD[suffix]}")
-  if file_kind(file) == "unknown" and b"\0" in begin and not begin.startswith(_UTF_16):
-    raise InputError(f"{file}: is not text, and its name is none of .txt, .csv, .tsv, .npy, .wav, .idx, .jpg")
-  if 4 * begin.count(0) > len(begin) and not begin.startswith(_UTF_16):  # Letters would be words.
-    raise InputError(f"{file}: is UTF-16 or UTF-32, or no text; convert it, as by iconv -f UTF-16LE -t UTF-8")
-
-
-def file_format(file: Path) -> str:
-  """Returns the suffix of a file in lower case, without the dot and without that of its compression."""
-  name = re.sub(r"\.(gz|xz|bz2|zst)$", "", file.name.lower())
-  return name.rpartition(".")[2] if "." in name[1:] else ""
+    return load_records(path, files, cache_dir, errors, field)
+  return load_plain(path, files, cache_dir, errors, documents)
 
 
 def load_function(name: str, cache_dir: Path) -> Dataset:
@@ -239,32 +170,14 @@ def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
   return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
 
 
-def file_kind(file: Path) -> str:
-  """`rows`, `matrix`, `bags`, `idx`, `audio`, `images`, `json`, `text` or `unknown`, by the name; what is all
-  unknown is text."""
-  name = file.name.lower()
-  if name.endswith(_ROWS):
-    return "rows"
-  if name.endswith(".npz"):
-    return "matrix"
-  if name.endswith((".dat", ".ldac")):
-    return "bags"
-  if _IDX.search(name):
-    return "idx"
-  if name.endswith((".wav", ".wave")):
-    return "audio"
-  if name.endswith(SUFFIXES):
-    return "images"
-  if _JSON_NAME.search(name):
-    return "json"
-  return "text" if _TEXT.search(name) else "unknown"
-
-
-def read_rows(file: Path, gaps: bool = False, errors: str = "strict") -> formats.Table:
-  """Reads a .csv, .tsv or .npy file of numbers; with `gaps`, values may be missing (NaN)."""
+def read_rows(file: Path, gaps: bool = False, errors: str = "strict",
+              options: formats.TableOptions = RECOGNIZED, spill: Path | None = None) -> formats.Table:
+  """Reads a table of numbers; with `gaps`, values may be missing (NaN). See `read_csv`."""
+  if file_kind(file) == "arrow":
+    return read_arrow_table(file, gaps, options, spill)
   if file.name.lower().endswith(".npy"):
     return formats.Table(formats.read_rows(file, gaps))
-  return formats.read_csv(file, gaps, errors)
+  return formats.read_csv(file, gaps, errors, options, spill)
 
 
 def read_idx_pairs(
@@ -303,8 +216,9 @@ def read_idx_pairs(
   return np.concatenate(rows), labels, {} if set(split) == {"train"} else split, values.shape[1:]
 
 
-def _rows(path: str, files: Sequence[Path], missing: str, errors: str) -> Dataset:
-  tables = [read_rows(file, missing != "error", errors) for file in files]
+def _rows(path: str, files: Sequence[Path], missing: str, errors: str, options: formats.TableOptions,
+          cache_dir: Path) -> Dataset:
+  tables = [read_rows(file, missing != "error", errors, options, cache_dir) for file in files]
   first = tables[0]
   for file, table in zip(files, tables):
     if table.rows.shape[1] != first.rows.shape[1]:
@@ -314,7 +228,7 @@ def _rows(path: str, files: Sequence[Path], missing: str, errors: str) -> Datase
                       _named(table.columns), files[0], _named(first.columns))
   rows, names, integers = first.rows, first.names, first.integers
   if len(tables) > 1:
-    rows = np.concatenate([table.rows for table in tables])
+    rows = joined([table.rows for table in tables], cache_dir)
     names = None
     if all(table.names is not None for table in tables):
       names = [name for table in tables for name in table.names]
@@ -342,31 +256,22 @@ def _named(columns: Sequence[str], most: int = 20) -> str:
   return shown if len(columns) <= most else f"{shown}, ..."
 
 
-def _sentences(path: str, files: Sequence[Path], errors: str) -> Dataset:
-  parts = {str(file): read_sentences(file, errors) for file in files}
-  what = {file: f"{'scored ' if listed and isinstance(listed[0].target, float) else ''}"
-                f"{'labeled ' if listed and isinstance(listed[0].target, str) else ''}{kind}"
-          for file, (kind, listed) in parts.items()}
-  first = next(iter(what))
-  for file, held in what.items():
-    if held != what[first]:
-      raise InputError(f"{file}: holds {held}, {first} holds {what[first]}; choose one by a glob")
-  key = digest("sentences", [formats.sha256(file) for file in files], errors)
-  task = task_dataset(path, parts[first][0], {file: listed for file, (_, listed) in parts.items()}, key)
-  return task._replace(split={})
-
-
 def _idx(path: str, files: Sequence[Path]) -> Dataset:
   rows, labels, split, image_shape = read_idx_pairs(files)
   return Dataset(path, "rows", rows, labels=labels, split=split, fingerprint=content_digest([rows, *labels.values()]),
                  image_shape=image_shape if len(image_shape) == 2 else None)
 
 
-def _clips(path: str, files: Sequence[Path]) -> Dataset:
-  clips, rates = zip(*(formats.read_wav(file) for file in files))
-  for file, rate in zip(files, rates):
-    if rate != rates[0]:
-      raise InputError(f"{file}: has {rate} samples per second, {files[0]} has {rates[0]}; convert them to one rate")
+def _clips(path: str, files: Sequence[Path], rate: int) -> Dataset:
+  clips, rates = zip(*(formats.read_sound(file) for file in files))
+  for file, other in zip(files, rates):
+    if other != rates[0] and not rate:
+      raise InputError(f"{file}: has {other} samples per second, {files[0]} has {rates[0]}; convert them to one "
+                       f"rate, as by rate={rates[0]}")
+  if rate and set(rates) != {rate}:
+    logging.warning("%s: %d of %d clips are resampled to %d samples per second", path,
+                    sum(other != rate for other in rates), len(rates), rate)
+    clips, rates = [resampled(clip, other, rate) for clip, other in zip(clips, rates)], [rate]
   names = [str(file) for file in files]
   folders = np.array([file.parent.name for file in files])
   labels = {"folder": folders} if len(set(folders)) > 1 else {}
@@ -383,6 +288,14 @@ def _pictures(path: str, files: Sequence[Path], cache_dir: Path, options: dict[s
   sums = list(map_in_order(formats.sha256, files))
   key = digest("images", [[name, value] for (name, _), value in zip(named, sums)])
   return by_folders(decoded(path, key, named, cache_dir, **options))
+
+
+def _archived(path: str, files: Sequence[Path], cache_dir: Path, options: dict[str, Any]) -> Dataset:
+  if len(files) > 1:
+    raise InputError(f"{path}: {len(files)} archives; give one, or unpack them and give the folder")
+  key = digest("archive", formats.sha256(files[0]))
+  with archived_images(files[0]) as members:
+    return by_folders(decoded(path, key, members, cache_dir, **options))
 
 
 def _stem(file: Path) -> str:

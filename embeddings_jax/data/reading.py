@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 
 from embeddings_jax.data import catalog, tasks
+from embeddings_jax.data.audio import at_rate
 from embeddings_jax.data.bags import as_bags
-from embeddings_jax.data.dataset import Dataset, take_columns, without_gaps
+from embeddings_jax.data.dataset import Dataset, keep_columns, take_columns, without_gaps
+from embeddings_jax.data.files.dialects import GAPS, TableOptions
+from embeddings_jax.data.files.wav import MAX_RATE
 from embeddings_jax.data.images import as_images, as_rows, fitted
 from embeddings_jax.errors import check_choice
 from embeddings_jax.types import InputError
@@ -55,9 +58,20 @@ def sentences(name: str, *, dataset: Dataset | None = None, encoder: Any = None,
 
 
 def audio(name: str, *, dataset: Dataset | None = None, encoder: Any = None, data_dir: str | None = None,
-          cache_dir: str | None = None, allow_code: bool = False, errors: str = "strict") -> Dataset:
-  """Reads waveforms. Options: see `text`."""
-  return dataset or catalog.load(name, data_dir=data_dir, cache_dir=cache_dir, errors=errors, allow_code=allow_code)
+          cache_dir: str | None = None, allow_code: bool = False, errors: str = "strict", rate: int = 0) -> Dataset:
+  """Reads waveforms.
+
+  Args:
+    name: See `catalog.load`.
+    errors: See `text`.
+    rate: Samples per second that clips are resampled to; 0: as they are, which must be one rate.
+  """
+  if rate < 0 or rate > MAX_RATE:
+    raise InputError(f"rate={rate}: must be from 1 to {MAX_RATE} samples per second, or 0 (as the files are)")
+  if dataset is None:
+    dataset = catalog.load(name, data_dir=data_dir, cache_dir=cache_dir, errors=errors, allow_code=allow_code,
+                           rate=rate)
+  return at_rate(dataset, rate) if rate and dataset.kind == "audio" else dataset
 
 
 def images(name: str, *, dataset: Dataset | None = None, encoder: Any = None, data_dir: str | None = None,
@@ -94,7 +108,8 @@ def codes(name: str, *, dataset: Dataset | None = None, encoder: Any = None, dat
 
 def rows(name: str, *, dataset: Dataset | None = None, encoder: Any = None, data_dir: str | None = None,
          cache_dir: str | None = None, allow_code: bool = False, errors: str = "strict", missing: str = "",
-         weight: str = "", label: str = "", image_size: int = 0, channels: int = 0, bad: str = "error") -> Dataset:
+         weight: str = "", label: str = "", columns: str = "", header: str = "", separator: str = "",
+         decimal: str = "", image_size: int = 0, channels: int = 0, bad: str = "error") -> Dataset:
   """Reads rows, or images as rows of pixels.
 
   Args:
@@ -102,17 +117,28 @@ def rows(name: str, *, dataset: Dataset | None = None, encoder: Any = None, data
     errors: See `text`.
     missing: `error`, `drop` or `marginalize` rows that lack a value; see `catalog.load`.
     weight: Column with the weights of the rows, by name or number.
-    label: One of the dataset's labels, or a column of whole numbers; those below 0 or missing are not known.
+    label: One of the dataset's labels, or a column of words or whole numbers, by name or number; numbers below 0 and
+      missing ones are not known.
+    columns: Columns that are features, by name or number, separated by commas; "": all with numbers.
+    header: Whether the first line of a table has the names of the columns, `yes` or `no`; "": recognized.
+    separator: Separator of a table's cells, `comma`, `semicolon`, `tab` or `bar`; "": recognized.
+    decimal: Decimal mark of a table, `point` or `comma`; "": recognized.
     image_size, channels, bad: See `images`.
   """
+  features = [column.strip() for column in columns.split(",")] if columns else []
   if dataset is None:
-    dataset = catalog.load(name, data_dir=data_dir, cache_dir=cache_dir, errors=errors, missing=missing,
+    table = TableOptions([*features, weight] if features and weight else features, [label] if label else [], header,
+                         separator, decimal)
+    dataset = catalog.load(name, data_dir=data_dir, cache_dir=cache_dir, errors=errors, missing=missing, table=table,
                            allow_code=allow_code, image_size=image_size, channels=channels, bad=bad)
   elif dataset.kind == "rows":
     dataset = without_gaps(dataset, missing or "error")
   if image_size or channels:
     dataset = fitted(as_images(dataset), image_size, image_size, channels, cache_dir=cache_dir)
   dataset = as_rows(dataset)
+  if features:
+    dataset = keep_columns(dataset, [*features, *(column for column in (label, weight) if column not in
+                                                  ("", *dataset.labels))])
   roles = {role: column for role, column in (("label", label), ("weight", weight)) if column}
   columns = [column for column in roles.values() if column not in dataset.labels]
   dataset, values = take_columns(dataset, columns) if columns else (dataset, [])
@@ -131,7 +157,7 @@ def _checked_labels(values: np.ndarray, column: str) -> np.ndarray:
     values = np.where(np.isnan(values), -1, values)
     if (wrong := values != np.rint(values)).any():
       raise InputError(f"label={column}: row {wrong.argmax()} has {values[wrong.argmax()]}, labels are whole numbers")
-  known = values >= 0 if values.dtype.kind in "fi" else np.ones(len(values), bool)
+  known = values >= 0 if values.dtype.kind in "fi" else ~np.isin(np.char.lower(values.astype(str)), GAPS)
   if not known.any():
     raise InputError(f"label={column}: no row has one; leave the option out")
   labels = np.full(len(values), -1, np.int32)

@@ -25,6 +25,7 @@ import numpy as np
 
 from embeddings_jax.data import formats
 from embeddings_jax.data.dataset import Dataset
+from embeddings_jax.data.files.dialects import separator_of
 from embeddings_jax.data.files.json import json_field, parse_json
 from embeddings_jax.types import InputError
 
@@ -119,7 +120,7 @@ def read_table(path: str | os.PathLike, errors: str = "strict") -> tuple[str, li
   elif target is None:
     logging.warning("%s: has no column of labels, and is left out", path)
     return "pairs" if len(texts) == 2 else "text", None
-  return "pairs" if len(texts) == 2 else "text", _examples(path, rows, texts, target, score)
+  return "pairs" if len(texts) == 2 else "text", read_cells(path, rows, texts, target, score)
 
 
 def holds_sentences(path: str | os.PathLike, errors: str = "strict") -> bool:
@@ -132,7 +133,7 @@ def holds_sentences(path: str | os.PathLike, errors: str = "strict") -> bool:
   if not rows:
     return False
   header, last = rows[0][1], rows[-1][1]
-  if len(_sentence_columns(header)[0] or ()) > 1:
+  if len(text_columns(header)[0] or ()) > 1:
     return True
   return ".tsv" in Path(path).suffixes and len(last) in (2, 3) and not any(map(formats.is_number, last[:2]))
 
@@ -147,7 +148,7 @@ def read_sentences(path: str | os.PathLike, errors: str = "strict") -> tuple[str
   """
   rows = _table_rows(path, errors)
   first = next(rows, (0, []))
-  texts, target, score = _sentence_columns(first[1])
+  texts, target, score = text_columns(first[1])
   if texts is None or len(texts) < 2:
     rows = itertools.chain([first], rows)
     width = len(first[1])
@@ -156,16 +157,16 @@ def read_sentences(path: str | os.PathLike, errors: str = "strict") -> tuple[str
                        "a pair and its score, or a triple of sentences")
     score = width == 3 and formats.is_number(first[1][2])
     texts, target = ((0, 1), 2) if score else (tuple(range(width)), None)
-  return "pairs" if len(texts) == 2 else "triples", _examples(path, rows, texts, target, score)
+  return "pairs" if len(texts) == 2 else "triples", read_cells(path, rows, texts, target, score)
 
 
-def _examples(path: str | os.PathLike, rows: Iterable[tuple[int, list[str]]], texts: tuple[int, ...],
-              target: int | None, score: bool) -> list[Example]:
-  """Lines of a table as examples; `texts` and `target` are columns."""
+def read_cells(path: str | os.PathLike, rows: Iterable[tuple[int | str, list[str]]], texts: tuple[int, ...],
+               target: int | None, score: bool) -> list[Example]:
+  """Returns lines of a table, by number, or records, by place, as examples; `texts` and `target` are columns."""
   examples, undecided = [], 0
   needed = 1 + max(*texts, -1 if target is None else target)
   for number, cells in rows:
-    where = f"{path}: line {number}"
+    where = number if isinstance(number, str) else f"{path}: line {number}"
     if len(cells) < needed:
       raise InputError(f"{where} has {len(cells)} columns, needs {needed}")
     item, label = tuple(cells[i].strip() for i in texts), None
@@ -189,12 +190,12 @@ def _table_rows(path: str | os.PathLike, errors: str) -> Iterator[tuple[int, lis
     yield from ((i, line.split("\t")) for i, line in enumerate(formats.read_lines(path, errors), 1) if line.strip())
     return
   # A sentence has no line breaks: everything that lists sentences gives each a line.
-  for line, cells in formats.csv_rows(path, errors):
+  for line, cells in formats.csv_rows(path, errors, separator_of(path, errors)):
     yield line, [_LINE_BREAK.sub(" ", cell) for cell in cells]
 
 
-def _sentence_columns(header: Sequence[str]) -> tuple[tuple[int, ...] | None, int | None, bool]:
-  """As `_columns`, of triples too."""
+def text_columns(header: Sequence[str]) -> tuple[tuple[int, ...] | None, int | None, bool]:
+  """Returns the columns of a header with texts, a pair or a triple, and that of the label; see `_columns`."""
   names = [cell.strip().lower() for cell in header]
   triple = next((triple for triple in TRIPLES if set(triple) <= set(names)), None)
   return (tuple(map(names.index, triple)), None, False) if triple else _columns(header)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from embeddings_jax.data import catalog, formats, own
+from embeddings_jax.data import catalog, formats, own, own_text, records
 from embeddings_jax.data.cache import cache_root, cached, digest
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.encoders.base import Encoder
+from embeddings_jax.data.files.arrow import without_descriptions
 from embeddings_jax.data.sources import array_source
-from embeddings_jax.data.task_files import read_examples, task_dataset
+from embeddings_jax.data.task_files import read_examples, task_dataset, text_columns
 from embeddings_jax.types import InputError, Source
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def load_examples(
   Args:
     name: a labeled set of text of the catalog (`sst2`, `rte`, ..., also `20news`), `tfds:NAME`, or a file or a
       folder of the user's, where the parts are told by the files' names, as `train.tsv`, `dev.tsv` (or `valid`,
-      `val`) and `test.tsv`. Their forms: see `task_files.py`.
+      `val`) and `test.tsv`. Their forms: see `task_files.py`, `records.py`. Or a folder of a folder per class.
     data_dir, cache_dir, errors, allow_code: as for `catalog.load`.
   """
   if name.startswith("tfds:"):
@@ -91,19 +92,22 @@ def load_examples(
     return load_tfds_task(name, data_dir=data_dir)
   if name in catalog.entries() or not os.path.exists(os.path.expanduser(name)):
     return catalog.load(name, data_dir=data_dir, cache_dir=cache_dir, errors=errors, allow_code=allow_code)
-  return _own_files(name, errors)
+  return _own_files(name, errors, cache_dir)
 
 
-def _own_files(name: str, errors: str) -> Dataset:
-  files = own.list_files(name)
-  by_split, origin = {}, {}
+def _own_files(name: str, errors: str, cache_dir: str | os.PathLike | None = None) -> Dataset:
+  files = without_descriptions(own.list_files(name))
+  held = {own.file_kind(file) for file in files}
+  if held == {"arrow"} or held <= {"text", "html"} and own_text.folder_labels(name, files):
+    return own.load_path(name, cache_root(cache_dir), errors, documents="file")
+  by_split, origin, kinds = {}, {}, ""
   for file in files:
     match = _PART.search(file.name.lower())
     if not match and len(files) > 1:
       continue  # A readme beside the data.
     part = "train" if len(files) == 1 else _PART_NAMES.get(match[0], match[0])
     part += "_mismatched" if "mismatched" in file.name.lower() else ""
-    kind, examples = read_examples(file, errors)
+    kind, examples = _read(file, errors)
     if not examples:  # Without labels.
       continue
     if part in by_split:
@@ -115,6 +119,15 @@ def _own_files(name: str, errors: str) -> Dataset:
     raise InputError(f"{name}: has no training part; a folder needs a file train.tsv, .json, .csv, .conll or .conllu")
   key = digest("task", [[part, formats.sha256(file)] for part, file in origin.items()], errors)
   return task_dataset(Path(name).name.partition(".")[0] or name, kinds, by_split, key)
+
+
+def _read(file: Path, errors: str) -> tuple[str, list[Any]]:
+  """Returns the kind and the examples of a file: records with texts and labels, or see `read_examples`."""
+  listed = own.file_kind(file) == "json" and (
+      not file.name.lower().endswith(".json") or records.is_list(file))
+  if own.file_kind(file) == "rows" and ".csv" in file.suffixes:
+    listed = text_columns(list(next(records.read_records(file, errors), ("", {}))[1]))[0] is not None
+  return (records.read_record_examples if listed else read_examples)(file, errors)
 
 
 def as_task(dataset: Dataset, label: str = "", max_examples: int = 0, max_train: int = 0, seed: int = 0) -> Task:

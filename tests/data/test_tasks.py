@@ -105,7 +105,7 @@ MISTAKES = {
     "no_header": ("train.tsv", "a\tb\tc\td\te\n", "line 1 has 5 columns and no header that is known"),
     "score": ("train.tsv", "sentence1\tsentence2\tscore\na\tb\thigh\n", "line 2: the score 'high' is not a finite"),
     "empty": ("train.tsv", "sentence\tlabel\n", "has no training part|is empty"),
-    "name": ("train.parquet", "x", "is no task by its name"),
+    "name": ("train.orc", "x", "is no task by its name"),
     "json": ("train.json", "{", "train.json: not JSON"),
     "key": ("train.json", '{"data": [{"paragraphs": [{"qas": []}]}]}', "has no field 'context'"),
     "answer": ("train.json", squad(("who", [(5, "France")])), "the answer 'France' is not at character 5"),

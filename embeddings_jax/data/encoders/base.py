@@ -12,7 +12,6 @@ from typing import Any, ClassVar
 import numpy as np
 from etils import epath
 
-from embeddings_jax.data import formats
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.files.atomic import write_atomically
 from embeddings_jax.errors import InputError
@@ -111,17 +110,9 @@ class TextEncoder(Encoder):
 
   def read(self, path: str, errors: str = "strict") -> list[str]:
     """See `Encoder.read`; a blank line is an empty item, so that rows stay aligned with lines."""
-    from embeddings_jax.data import own
-    from embeddings_jax.data.files.json_lines import read_json_documents
+    from embeddings_jax.data import own, own_text
 
-    files = own.list_files(path)
-    items: list[str] = []
-    for file in files:
-      if own.file_kind(file) == "json":
-        items += [document.text for document in read_json_documents(file, errors=errors, keep_empty=True)]
-      else:
-        own.check_text(file)
-        items += formats.read_lines(file, errors)
+    items, _ = own_text.read_texts(own.list_files(path), errors)
     if not any(items):
       raise InputError(f"{path}: is empty, it has no text")
     return items

@@ -9,6 +9,7 @@ from etils import epath
 from embeddings_jax.data import features, formats
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.encoders.base import Batch, Encoder, check_size, check_some, ones
+from embeddings_jax.data.files.archives import archived_images
 from embeddings_jax.data.images import as_images, fitted, read_picture, to_uint8
 from embeddings_jax.data.processor import Processor
 from embeddings_jax.errors import InputError
@@ -47,7 +48,8 @@ class ImageEncoder(Encoder):
     return {"image": images, "mask": ones(items)}
 
   def read(self, path: str, errors: str = "strict") -> list[Any]:
-    """See `Encoder.read`: .npy (uint8 [n, height, width, channels]), or image files, of which the paths are items."""
+    """See `Encoder.read`: .npy (uint8 [n, height, width, channels]); image files, of which the paths are items; or an
+    archive of images."""
     from embeddings_jax.data import own
 
     files = own.list_files(path)
@@ -57,6 +59,11 @@ class ImageEncoder(Encoder):
         raise InputError(f"{files[0]}: holds {images.dtype} {list(images.shape)}, should be uint8 [n, height, width, "
                          "channels]")
       return list(images)
+    if len(files) == 1 and own.file_kind(files[0]) == "archive":
+      size = None if self.processor else self.shape[:2]
+      with archived_images(files[0]) as members:
+        return [read_picture(content if isinstance(content, bytes) else content.read_bytes(), f"{files[0]}: {name}",
+                             self.shape[2], size) for name, content in sorted(members, key=lambda member: member[0])]
     images = [file for file in files if own.file_kind(file) == "images"]
     return [str(file) for file in images or files]  # A readme beside images is none.
 

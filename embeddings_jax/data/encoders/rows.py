@@ -81,7 +81,7 @@ class RowEncoder(Encoder):
     file, *others = own.list_files(path)
     if others:
       raise InputError(f"{path}: {1 + len(others)} files, give one")
-    table = own.read_rows(file, self.gaps, errors)
+    table = own.read_rows(file, self.gaps, errors, formats.TableOptions(wanted=self.columns or ()))
     if not self.columns or not table.columns or list(self.columns) == list(table.columns):
       return list(table.rows)
     missing = [name for name in self.columns if name not in table.columns]

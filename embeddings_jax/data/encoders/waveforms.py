@@ -1,4 +1,5 @@
 """Encoder of audio clips."""
+import logging
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from embeddings_jax.data import features, formats
+from embeddings_jax.data.audio import at_rate, resampled
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.encoders.base import Batch, Encoder, check_size, signals
 from embeddings_jax.errors import InputError
@@ -14,7 +16,7 @@ from embeddings_jax.errors import InputError
 class WaveformEncoder(Encoder):
   """Clips -> `signal` int16 `[n, num_samples]`, padded with 0, and `length` int32 `[n]`.
 
-  Items are int16 arrays at `rate` samples per second, or paths of wav files, which are resampled to it; with
+  Items are int16 arrays at `rate` samples per second, or paths of sound files, which are resampled to it; with
   `max_length` they are cut after so many samples.
   """
 
@@ -24,6 +26,7 @@ class WaveformEncoder(Encoder):
     check_size("rate", rate, 1, 1 << 24)
     check_size("max_length", max_length, 0)
     self.rate, self.max_length = rate, max_length
+    self._told: set[int] = set()  # Rates that were reported.
 
   def options(self) -> dict[str, Any]:
     return {"rate": self.rate, **({"max_length": self.max_length} if self.max_length else {})}
@@ -33,7 +36,7 @@ class WaveformEncoder(Encoder):
     return signals(clips, np.int16, self.max_length or None)
 
   def read(self, path: str, errors: str = "strict") -> list[str]:
-    """See `Encoder.read`: wav files, or a text file with a path of one a line, relative to that file."""
+    """See `Encoder.read`: sound files, or a text file with a path of one a line, relative to that file."""
     from embeddings_jax.data import own
 
     files = own.list_files(path)
@@ -45,6 +48,10 @@ class WaveformEncoder(Encoder):
     if not clips:
       raise InputError(f"{path}: has no wav file, nor a list of them")
     return [str(clip) for clip in clips]
+
+  def adapt(self, dataset: Dataset, cache_dir: str | os.PathLike | None = None) -> Dataset:
+    """See `Encoder.adapt`; clips of another rate are resampled."""
+    return at_rate(dataset, self.rate) if dataset.kind == "audio" else dataset
 
   def example(self) -> Batch:
     return self.encode([np.zeros(self.max_length or self.rate, np.int16)])
@@ -59,19 +66,13 @@ class WaveformEncoder(Encoder):
 
   def _samples(self, i: int, item: np.ndarray | str | os.PathLike) -> np.ndarray:
     if isinstance(item, (str, os.PathLike)):
-      return resampled(*formats.read_wav(item), self.rate)
+      samples, rate = formats.read_sound(item)
+      if rate != self.rate and rate not in self._told:
+        self._told.add(rate)
+        logging.warning("%s: is resampled from %d to %d samples per second, and so are others like it", item, rate,
+                        self.rate)
+      return resampled(samples, rate, self.rate)
     item = np.asarray(item)
     if item.dtype != np.int16 or item.ndim != 1 or not len(item):
       raise InputError(f"clip {i}: is {item.dtype} {list(item.shape)}, should be int16 [num_samples] and not empty")
     return item
-
-
-def resampled(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
-  """int16 `[num_samples]` at another rate, by a polyphase filter."""
-  if rate == new_rate:
-    return samples
-  from scipy.signal import resample_poly
-
-  divisor = int(np.gcd(rate, new_rate))
-  values = resample_poly(samples.astype(np.float64), new_rate // divisor, rate // divisor)
-  return np.clip(np.rint(values), -32768, 32767).astype(np.int16)

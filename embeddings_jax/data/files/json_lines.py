@@ -1,6 +1,6 @@
 """Documents in JSON Lines (an object per line) and in JSON (one list of objects)."""
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from embeddings_jax.data.documents import Document
@@ -12,23 +12,23 @@ FIELDS = ("text", "content", "body", "sentence")  # Names by which the text is r
 NAMES, LABELS = ("id", "title"), ("label", "class", "category")
 
 
-def read_json_documents(path: str | os.PathLike, field: str = "", errors: str = "strict",
-                        keep_empty: bool = False) -> Iterator[Document]:
-  """Yields the documents of a file of JSON objects.
+def documents_of(records: Iterable[tuple[str, Mapping[str, Any]]], path: str | os.PathLike, field: str = "",
+                 keep_empty: bool = False) -> Iterator[Document]:
+  """Yields the documents of records.
 
   A field `id` or `title` names a document, `label`, `class` or `category` is its label.
 
   Args:
-    path: The file; a list of objects if it begins with `[`, else an object per line. May be compressed.
+    records: Places, for errors, and names with their values.
+    path: The file.
     field: Field with the text; "": the first of `FIELDS`, or the only string.
-    errors: `strict` refuses text that is not UTF-8, `replace` puts replacement characters.
     keep_empty: Also yield documents without text.
 
   Raises:
-    InputError: No JSON, no objects, or an object without the field; line or item are named.
+    InputError: A record without the field, or none at all.
   """
   empty = True
-  for where, record in _records(path, errors):
+  for where, record in records:
     empty = False
     field = field or _text_field(record, where)
     if not isinstance(record.get(field), str):
@@ -43,8 +43,16 @@ def read_json_documents(path: str | os.PathLike, field: str = "", errors: str = 
     raise InputError(f"{path}: is empty, it has no text")
 
 
-def _records(path: str | os.PathLike, errors: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-  """Yields every object with its place in the file, for errors."""
+def read_json_records(path: str | os.PathLike, errors: str = "strict") -> Iterator[tuple[str, Mapping[str, Any]]]:
+  """Yields the objects of a file with their places, for errors.
+
+  Args:
+    path: The file; a list of objects if it begins with `[`, else an object per line. May be compressed.
+    errors: `strict` refuses text that is not UTF-8, `replace` puts replacement characters.
+
+  Raises:
+    InputError: No JSON, or no objects; line or item are named.
+  """
   with opened(path) as file:
     beginning = file.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip()
     if beginning.startswith(b"["):

@@ -58,7 +58,8 @@ class _Zstandard(io.RawIOBase):
     super().close()
 
 
-_OPENERS = {".gz": gzip.open, ".tgz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open,
+_OPENERS = {".gz": gzip.open, ".tgz": gzip.open, ".xz": lzma.open, ".txz": lzma.open,
+            ".bz2": bz2.open, ".tbz2": bz2.open,
             ".zst": lambda path, mode: io.BufferedReader(_Zstandard(path, mode), 1 << 16)}
 _LINE = re.compile("[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
@@ -168,14 +169,24 @@ def read_lines(path: str | os.PathLike, errors: str = "strict") -> Iterator[str]
     yield line.rstrip("\r\n")
 
 
-def tar_members(path: str | os.PathLike) -> Iterator[tuple[str, bytes]]:
-  """Yields names and bytes of the files in a tar archive. Nothing is extracted to the disk."""
+def tar_members(path: str | os.PathLike, largest: int = 0) -> Iterator[tuple[str, bytes]]:
+  """Yields names and bytes of the files in a tar archive. Nothing is extracted to the disk.
+
+  Args:
+    path: The archive, perhaps compressed.
+    largest: Bytes that a file may have; 0: any number.
+
+  Raises:
+    InputError: It is damaged, or a file is sparse or too large.
+  """
   with opened(path) as file:
     try:
       with tarfile.open(fileobj=file, mode="r|") as archive:
         for member in archive:
           if member.issparse():  # Its holes, which take no room in the archive, would be read as zeros.
             raise InputError(f"{path}: the member {quoted(member.name)} is sparse; pack it without --sparse")
+          if largest and member.isfile() and member.size > largest:
+            raise InputError(f"{path}: the member {quoted(member.name)} has {member.size:,} bytes, too many")
           if member.isfile():
             yield member.name, archive.extractfile(member).read()
     except (InputError, MemoryError, EOFError, OSError, lzma.LZMAError, zlib.error):
