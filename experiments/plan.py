@@ -6,8 +6,8 @@
                 --item_shape=128
   meshes      python -m experiments.plan --model=bert --preset=paper --topology=v5e:4x4 --sweep
 
-Initialization, update and evaluation of the training loop are compiled for stand-in data; nothing is read or run. TPUs
-need the compiler of `pip install 'embeddings_jax[tpu]'` and no TPU; simulated CPUs show the kinds and places of
+Initialization, update and evaluation of the training loop are compiled for stand-in data; nothing is read or run.
+TPUs need the compiler of `pip install 'embeddings_jax[tpu]'` and no TPU; simulated CPUs show the kinds and places of
 collectives, not a TPU's bytes. Layers are scanned unless --config.model.unroll is given, as a compiler takes many
 minutes for unrolled ones. Times are predictions from published figures of the chips. Exit code 0: it fits; 3: it does
 not; 2: the flags are wrong.
@@ -41,15 +41,10 @@ flags.DEFINE_list("item_shape", [], "Shape of an item, as 128 features or 224,22
 flags.DEFINE_bool("evaluation", True, "Compile the evaluation too.")
 flags.DEFINE_bool("sweep", False, "Compile the update for several meshes, rank them, and predict 8 to 256 devices.")
 flags.DEFINE_string("output", "", "File for the plan as JSON.")
-flags.DEFINE_bool("list_models", False, "List the models and exit.")
-flags.DEFINE_bool("list_data", False, "")
 
 
 def main(argv: Sequence[str]) -> int:
   config = command.parse_with_config(argv)
-  if config is None:
-    print("\n".join(presets.model_names()))
-    return 0
   if FLAGS.output:
     command.check_output(FLAGS.output)
   item_shape = tuple(command.listed(FLAGS["item_shape"], int))
@@ -130,7 +125,8 @@ def write_sweep(plans: dict[str, Any]) -> None:
     rows.append([spec, "yes" if plans[spec]["fits"] else "no", report.size(plans[spec]["peak_bytes"]),
                  *(f"{1e3 * update['seconds'][part]:.3g}" for part in ("arithmetic", "memory", "links", "sum")),
                  f"{update['utilization']['sum']:.0%}"])
-  print("\n".join(report.table(["mesh", "fits", "a device", "ms: arithmetic", "memory", "links", "sum", "used"], rows)))
+  header = ["mesh", "fits", "a device", "ms: arithmetic", "memory", "links", "sum", "used"]
+  print("\n".join(report.table(header, rows)))
   scaling = {spec: sweep.weak_scaling(plans[spec]) for spec in order}
   print("\n".join(report.table(
       [f"devices of {order[0]}'s kind", "ms: sum", "limit", "efficiency"],

@@ -122,7 +122,7 @@ def _compiled(model, batch, shared, whole, mesh, rows, evaluation, report) -> Pl
   seed = scalar(jnp.uint32)
   abstract = jax.eval_shape(make_state, seed, resident, feeds)
   layout = mesh_lib.state_shardings(abstract, mesh, model.rules)
-  state = jax.tree.map(lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract, layout)
+  state = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), abstract, layout)
   programs, skipped = {}, {}
 
   def compile_one(name: str, function: Callable, *arguments: Any, **options: Any) -> None:
@@ -147,14 +147,15 @@ def _compiled(model, batch, shared, whole, mesh, rows, evaluation, report) -> Pl
   return Planned(model, abstract, layout, batch, programs, skipped)
 
 
-def read_share(mesh: Mesh, batch_size: int) -> float:
-  """Returns the rows that all hosts read together, by those of the global batch: 1 where no row is read twice."""
-  sharding = NamedSharding(mesh, P(DATA_AXES))
-  read: dict[int, set[tuple[int, int]]] = {}
-  for device, index in sharding.devices_indices_map((batch_size,)).items():
-    read.setdefault(device.process_index, set()).add(index[0].indices(batch_size)[:2])
-  rows = [sum(part.stop - part.start for part in mesh_lib.joined(ranges)) for ranges in read.values()]
-  return sum(rows) / batch_size
+def read_share(devices: np.ndarray) -> float:
+  """Returns the rows that all hosts read together, by those of the global batch: 1 where no row is read twice.
+
+  Args:
+    devices: Those of a mesh, [data, fsdp, model].
+  """
+  by_shard = devices.reshape(-1, devices.shape[-1])
+  hosts = [{device.process_index for device in shard} for shard in by_shard]
+  return sum(map(len, hosts)) / len(hosts)
 
 
 def shard_bytes(leaf: Any, sharding: NamedSharding) -> int:

@@ -32,7 +32,7 @@ def described(planned: programs.Planned, mesh: Mesh, rules: Sequence[Any], chip:
   plan: dict[str, Any] = {
       "mesh": shape, "devices": mesh.size, "rows": rows, "batch_bytes": batch_bytes,
       "chip": chip._asdict() if chip else None, "state": held(planned),
-      "replicated": replicated(planned, mesh, chip), "read_share": programs.read_share(mesh, rows),
+      "replicated": replicated(planned, mesh, chip), "read_share": programs.read_share(mesh.devices),
       "programs": {name: program(compiled, shape, chip) for name, compiled in planned.programs.items()},
       "skipped": dict(planned.skipped)}
   plan["warnings"] = warnings(plan, mesh_lib.replication_note(planned.state, mesh, rules))
@@ -69,7 +69,8 @@ def program(compiled: programs.Compiled, shape: Mapping[str, int], chip: Chip | 
   total = (read.flops + read.kernel_flops) * devices
   result: dict[str, Any] = {
       "memory": memory(compiled.memory),
-      "flops": {"asked": compiled.flops, "compiled": total, "ratio": total / compiled.flops if compiled.flops else None},
+      "flops": {"asked": compiled.flops, "compiled": total,
+                "ratio": total / compiled.flops if compiled.flops else None},
       "memory_traffic": read.memory_bytes, "collectives": together(read.collectives, shape),
       "unknown_loops": read.unknown_loops}
   if chip:
@@ -121,8 +122,8 @@ def warnings(plan: Mapping[str, Any], note: str) -> list[str]:
   """Returns lines on what is likely to be a mistake."""
   lines = [note] if note else []
   for leaf in plan["replicated"] if plan["chip"] else ():
-    lines.append(f"{leaf['path']}: {size(leaf['bytes'])} whole on every device, {leaf['bytes'] / plan['chip']['memory']:.0%}"
-                 " of its memory")
+    share = leaf["bytes"] / plan["chip"]["memory"]
+    lines.append(f"{leaf['path']}: {size(leaf['bytes'])} whole on every device, {share:.0%} of its memory")
   for name, one in plan["programs"].items():
     ratio = one["flops"]["ratio"]
     if ratio and ratio > REPEATED:
@@ -166,8 +167,8 @@ def text(plan: Mapping[str, Any], most: int = 12) -> str:
   rows = []
   for name, one in plan["programs"].items():
     flops, seconds = one["flops"], one.get("seconds")
-    row = [name, f"{flops['asked']:.3g}", f"{flops['compiled']:.3g}", f"{flops['ratio']:.2f}" if flops["ratio"] else "-",
-           size(one["memory_traffic"])]
+    row = [name, f"{flops['asked']:.3g}", f"{flops['compiled']:.3g}",
+           f"{flops['ratio']:.2f}" if flops["ratio"] else "-", size(one["memory_traffic"])]
     if seconds:
       row += [f"{1e3 * seconds[part]:.3g}" for part in ("arithmetic", "memory", "links", "largest", "sum")]
       row += [f"{one['utilization'][way]:.0%}" for way in ("largest", "sum")]

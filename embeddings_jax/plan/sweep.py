@@ -23,7 +23,8 @@ def meshes(num_devices: int, model: bool) -> list[str]:
 
 def ranked(plans: Mapping[str, Mapping[str, Any]]) -> list[str]:
   """Returns meshes in order: those that fit first, by the predicted time of an update."""
-  return sorted(plans, key=lambda spec: (not plans[spec]["fits"], plans[spec]["programs"]["update"]["seconds"]["sum"]))
+  time = lambda spec: plans[spec]["programs"]["update"]["seconds"]["sum"]
+  return sorted(plans, key=lambda spec: (not plans[spec]["fits"], time(spec)))
 
 
 def weak_scaling(plan: Mapping[str, Any], sizes: Sequence[int] = SIZES) -> list[dict[str, Any]]:
