@@ -124,6 +124,32 @@ def state_shardings(abstract_state: PyTree, mesh: Mesh, rules: Sequence[Rule]) -
   return jax.tree_util.tree_map_with_path(choose, abstract_state)
 
 
+def undivided(abstract_state: PyTree, mesh: Mesh, rules: Sequence[Rule]) -> dict[str, str]:
+  """Returns the leaves that a rule would split but the mesh does not divide: path -> `30522 rows over model:4`."""
+  lost = {}
+  for path, leaf in jax.tree_util.tree_leaves_with_path(abstract_state):
+    name = path_name(path)
+    spec = next((spec for pattern, spec in rules if re.search(pattern, name)), P())
+    for size, axes, kept in zip(leaf.shape, spec, _divisible(spec, leaf.shape, mesh)):
+      axes = (axes,) if isinstance(axes, str) else axes or ()
+      if axes and kept is None and (split := [axis for axis in axes if mesh.shape[axis] > 1]):
+        lost[name] = f"{size} over {','.join(f'{axis}:{mesh.shape[axis]}' for axis in split)}"
+  return lost
+
+
+def replication_note(abstract_state: PyTree, mesh: Mesh, rules: Sequence[Rule]) -> str:
+  """Returns one line that names the largest of the leaves in `undivided`, or "" if there are none."""
+  lost = undivided(abstract_state, mesh, rules)
+  if not lost:
+    return ""
+  bytes_of = {path_name(path): leaf.size * leaf.dtype.itemsize
+              for path, leaf in jax.tree_util.tree_leaves_with_path(abstract_state)}
+  first = max(lost, key=bytes_of.__getitem__)
+  others = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+  return (f"mesh={dict(mesh.shape)}: {first}{others} cannot be split evenly ({lost[first]}), so every device holds "
+          f"{sum(bytes_of[name] for name in lost) / 1e6:.1f} MB of them whole along that axis")
+
+
 def _divisible(spec: P, shape: tuple[int, ...], mesh: Mesh) -> P:
   def fits(size, axes):
     axes = (axes,) if isinstance(axes, str) else axes or ()
