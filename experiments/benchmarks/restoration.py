@@ -21,8 +21,9 @@ def restoration_table() -> dict:
   """PSNR of a `restoration` run on test images, beside scikit-image's and scipy's methods for its task.
 
   denoise: total variation (`denoise_tv_chambolle`), its weight chosen on training images. superres: bicubic
-  interpolation. inpaint: linear interpolation (`griddata`, the nearest pixel outside of the hull) and biharmonic
-  interpolation (`inpaint_biharmonic`). All methods restore the same observations, clipped to [0, 1].
+  interpolation. inpaint: linear interpolation (`griddata`, the nearest pixel outside of the hull), biharmonic
+  interpolation (`inpaint_biharmonic`), and normalized convolution, where our network starts. All methods restore the
+  same observations, clipped to [0, 1].
   """
   if not FLAGS.workdir:
     raise InputError("--workdir is missing: a run of the model 'restoration'")
@@ -44,6 +45,7 @@ def restoration_table() -> dict:
   elif degradation.task == "superres":
     images["bicubic"] = images.pop("observed")
   else:
+    images["normalized_convolution"] = images.pop("observed")
     images |= {"linear": by_image(linear, observed, mask), "biharmonic": by_image(biharmonic, observed, mask)}
   rows = {}
   for name, values in images.items():

@@ -177,7 +177,8 @@ def deep_image_prior(
   def reconstruct(state, batch):
     observed, visible = seen(batch)
     rule = state.by_held_out if stopping == "held_out" else state.by_variance
-    return {"original": degradation.guess(observed, visible), "reconstructed": rule.output}
+    shown = observed if task == "inpaint" else degradation.guess(observed, visible)
+    return {"original": shown, "reconstructed": rule.output}
 
   def components(state):
     return {"by_variance": state.by_variance.output, "by_held_out": state.by_held_out.output, "latest": state.mean,

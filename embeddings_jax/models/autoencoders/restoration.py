@@ -3,9 +3,9 @@
   loss = mean |Y - g(X)|^2,   X = d(Y) + noise,   g(X) = b(X) + network(b(X), mask)
 
 over clean images Y that are degraded anew in every update (`ops/degradations.py`); b(X) has the size of Y: X itself,
-or X enlarged by bicubic interpolation. Visible pixels of an inpainted image without noise are those of X. Predicting
-the difference from the input is Zhang, Zuo, Chen, Meng & Zhang 2017 ("Beyond a Gaussian Denoiser",
-arXiv:1608.03981).
+X enlarged by bicubic interpolation, or X with its holes filled from the pixels around them. Visible pixels of an
+inpainted image without noise are those of X. Predicting the difference from the input is Zhang, Zuo, Chen, Meng &
+Zhang 2017 ("Beyond a Gaussian Denoiser", arXiv:1608.03981).
 
 | symbol | code | shape |
 |---|---|---|
@@ -63,8 +63,9 @@ def restoration(
 
   Returns:
     A `Model` whose `embed` gives the lowest map of the clean image, averaged over places. Outputs: `loss`,
-    `measures`, `reconstruct` (`corrupted` is b(X)), `predict`, which restores the batch's `observed` [n, ...] with
-    its `visible` mask [n, H, W, 1] where it is inpainted. Metrics: `psnr_gain`, dB over b(X).
+    `measures`, `reconstruct` (`corrupted` is b(X), of inpainting X), `predict`, which restores the batch's
+    `observed` [n, ...] with its `visible` mask [n, H, W, 1] where it is inpainted. Metrics: `psnr_gain`, dB over
+    b(X).
   """
   degradation = Degradation(task, float(noise), int(scale), kernel, float(visible)).check(height, width)
   check_unet(height, width, widths)
@@ -107,7 +108,7 @@ def restoration(
   def reconstruct(params, extra, batch):
     images = to_float(batch["image"])
     observed, mask = degradation.observe(jax.random.key(0), images)
-    return {"original": images, "corrupted": degradation.guess(observed, mask),
+    return {"original": images, "corrupted": observed if inpaints else degradation.guess(observed, mask),
             "reconstructed": jnp.clip(restored(params, observed, mask), 0, 1)}
 
   def predict(params, extra, batch):

@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float, Int, Shaped
 
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.pretext import (
@@ -110,21 +110,22 @@ def colorization(
                             deterministic=deterministic, method="places")
     return logits, lab, cell_means(lab[..., 1:], *logits.shape[1:3]), mask, extra
 
-  def losses_of(logits, target, counts):
-    """Returns losses of places, [n, h, w]."""
+  def losses_of(logits, target, near, counts):
+    """Returns losses of places, [n, h, w]; `near` are the soft targets."""
     if not by_class:
       return jnp.square(logits - target / AB_SCALE).sum(-1) / 2
     weights = color.rarity_weights(color.smoothed_shares(counts, bins), rarity_mix)
-    return weighted_losses(logits, target, bins, weights)
+    return weighted_losses(logits, *near, weights)
 
   def loss_fn(params, extra, batch, rng):
     del rng  # There is nothing random here.
     logits, _, target, mask, extra = predicted(params, extra, batch)
-    nearest = color.soft_targets(target, bins, 1)[0][..., 0]
+    near = color.soft_targets(target, bins, 5 if by_class else 1)
+    nearest = near[0][..., 0]
     counts = extra["counts"].at[nearest].add(jnp.broadcast_to(mask[:, None, None], nearest.shape))
     valid = row_mask(batch)
     metrics = {"gray_fraction": masked_mean(1 - mask, valid), "bins_seen": (counts > 0).mean()}
-    return masked_mean(losses_of(logits, target, counts), mask), (metrics, {**extra, "counts": counts})
+    return masked_mean(losses_of(logits, target, near, counts), mask), (metrics, {**extra, "counts": counts})
 
   def colors_of(logits, shape):
     """Returns ab of the pixels."""
@@ -137,7 +138,8 @@ def colorization(
     pixels = jnp.broadcast_to(mask[:, None, None], nearest.shape)
     shares = color.smoothed_shares(jnp.zeros(len(bins)).at[nearest].add(pixels), bins)
     weights = color.rarity_weights(shares, BALANCED_MIX)[nearest] * pixels
-    measured = {"pretext_loss": sums(losses_of(logits, target, extra["counts"]), mask)}
+    near = color.soft_targets(target, bins)
+    measured = {"pretext_loss": sums(losses_of(logits, target, near, extra["counts"]), mask)}
     for name, ab in (("", colors_of(logits, lab.shape[1:3])), ("gray_", jnp.zeros_like(lab[..., 1:]))):
       right = closeness(ab, lab[..., 1:])
       measured[f"{name}raw_accuracy"] = sums(right, mask)
@@ -160,11 +162,10 @@ def colorization(
 
 
 def weighted_losses(
-    logits: Float[Array, "*shape q"], ab: Float[Array, "*shape 2"], bins: Float[Array, "q 2"],
+    logits: Float[Array, "*shape q"], index: Int[Array, "*shape k"], target: Float[Array, "*shape k"],
     weights: Float[Array, "q"],
 ) -> Float[Array, "*shape"]:
-  """Returns the cross-entropy of soft targets, weighted by the rarity of the nearest bin."""
-  index, target = color.soft_targets(ab, bins)
+  """Returns the cross-entropy of soft targets, weighted by the rarity of the nearest bin, `index[..., 0]`."""
   entropy = -(target * jnp.take_along_axis(jax.nn.log_softmax(logits), index, -1)).sum(-1)
   return weights[index[..., 0]] * entropy
 
