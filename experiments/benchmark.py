@@ -28,6 +28,7 @@
   python -m experiments.benchmark gan_ring --data=ring --seeds=3      modes that GANs find, by loss and schedule
   python -m experiments.benchmark generation_table --workdir=runs --data=fashion-mnist  distances of all runs
   python -m experiments.benchmark restoration_table --workdir=W --data=cifar10-jpeg  beside scikit-image
+  python -m experiments.benchmark principal_components --workdir=W    an autoencoder beside as many components
   python -m experiments.benchmark pretext_table --workdir=runs        layers of all runs of pretext tasks
   python -m experiments.benchmark building                            pretext examples: their share of a step
   python -m experiments.benchmark lda --data=20news                   topics against scikit-learn's batch updates
@@ -56,7 +57,8 @@ VERBS = {"loop": "loop", "sgns": "words", "cbow": "words", "glove": "words", "pp
          "mae_step": "images", "mae_gpu": "images", "augment": "images", "labels": "labels", "mask_ratios": "images",
          "embed": "text", "pairs": "text", "contrastive": "contrastive", "mutual_information": "contrastive",
          "walks": "graphs", "deepwalk": "graphs", "gan_ring": "generation", "generation_table": "generation",
-         "restoration_table": "restoration", "pretext_table": "pretext", "building": "pretext",
+         "restoration_table": "restoration", "principal_components": "restoration",
+         "pretext_table": "pretext", "building": "pretext",
          "copy_task": "recurrent", "lda": "lda"}
 
 flags.DEFINE_string("model", "", "Model of the benchmark `loop`.")

@@ -1,5 +1,6 @@
 """Restoration by a trained network beside the methods that people use without one."""
 import jax
+import ml_collections
 import numpy as np
 from absl import flags
 
@@ -8,8 +9,9 @@ from embeddings_jax.data.images import as_images
 from embeddings_jax.errors import InputError
 from embeddings_jax.ops.degradations import Degradation
 from embeddings_jax.ops.image_quality import psnr
+from embeddings_jax.runs import build
 from embeddings_jax.runs.load import load_run
-from embeddings_jax.types import Array
+from embeddings_jax.types import Array, Source
 
 FLAGS = flags.FLAGS
 
@@ -56,6 +58,41 @@ def restoration_table() -> dict:
   return {"summary": f"{degradation.task}: network {rows['network']['psnr']:.2f} dB, the best other "
                      f"{others:.2f} dB", "data": FLAGS.data, "num_images": len(clean), **options, **settings,
           "steps": run.step, "rows": rows}
+
+
+def principal_components() -> dict:
+  """Held-out PSNR of an autoencoder's run beside as many principal components of its training images.
+
+  There are no more components than training images.
+  """
+  if not FLAGS.workdir:
+    raise InputError("--workdir is missing: a run of the model 'autoencoder' with a validation split")
+  run = load_run(FLAGS.workdir)
+  config = ml_collections.ConfigDict(run.config)
+  data = build.prepare(config, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+  if "reconstruct" not in run.model.outputs or "validation" not in data.splits:
+    raise InputError(f"--workdir={FLAGS.workdir}: needs a model that reconstructs, and a validation split")
+  train, held_out = (all_images(data.splits[split]) for split in ("train", "validation"))
+  flat = train.reshape(len(train), -1)
+  mean = flat.mean(0)
+  values, vectors = np.linalg.eigh((flat - mean) @ (flat - mean).T)
+  number = min(config.model.dim, int((values > 1e-6 * values[-1]).sum()))
+  basis = (flat - mean).T @ vectors[:, -number:] / np.sqrt(values[-number:])
+  by_components = (mean + (held_out.reshape(len(held_out), -1) - mean) @ basis @ basis.T).reshape(held_out.shape)
+  with jax.set_mesh(run.mesh):
+    by_run = jax.jit(run.model.outputs["reconstruct"])(run.state, {"image": held_out})["reconstructed"]
+  each = {name: float(psnr(held_out, np.clip(images, 0, 1)).mean())
+          for name, images in (("autoencoder", by_run), ("principal_components", by_components),
+                               ("mean", np.broadcast_to(mean.reshape(held_out.shape[1:]), held_out.shape)))}
+  return {"summary": f"code of {config.model.dim}: {each['autoencoder']:.2f} dB, {number} principal components "
+                     f"{each['principal_components']:.2f} dB, mean image {each['mean']:.2f} dB",
+          "steps": run.step, "training_images": len(train), "held_out_images": len(held_out), **each}
+
+
+def all_images(source: Source) -> np.ndarray:
+  """Returns the images of one epoch in [0, 1]."""
+  batches = [source.batch_at(step) for step in range(source.facts["steps_per_epoch"])]
+  return np.concatenate([batch["image"][batch["mask"] > 0] for batch in batches]).astype(np.float32) / 255
 
 
 def observations(dataset, split: str, degradation: Degradation) -> tuple[Array, Array, Array | None]:
