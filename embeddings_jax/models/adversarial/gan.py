@@ -27,6 +27,8 @@ of the data, near 0 where G has collapsed.
 
 Deviations: hyperparameters are those of DCGAN (Radford, Metz & Chintala 2016, arXiv:1511.06434), the loss of G is the
 non-saturating one. Expected: `embeddings_jax/configs/gan.py`.
+
+Split: image and noise | the image, or one made of the noise | whether it is an image of the data.
 """
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -25,6 +25,8 @@
 The default networks, with "same" padding and LeakyReLU .3, are those of Foster, "Generative Deep Learning" (2nd
 edition, chapter 3): 98,946 and 102,017 parameters for images of 28 x 28 and codes of 2.
 
+Split: image | the image, whole or corrupted | the image.
+
 Expected: `embeddings_jax/configs/autoencoder.py`.
 """
 from collections.abc import Sequence

@@ -21,6 +21,8 @@ late. Several images have a network each, and stop together.
 | z | `state.code` | [n, H, W, code_channels] |
 | theta | `state.params` | a leading axis n |
 | e, V | `state.mean`, `state.variance` | [n, H, W, C], [n] |
+
+Split: one degraded image | fixed noise | the image's visible content.
 """
 from collections.abc import Sequence
 from typing import Any, NamedTuple

@@ -19,6 +19,8 @@ decoder reads their vectors and a mask token at each hidden place, and only thes
 know an order, so that nothing is put back in its place for that. Positions are sines and cosines of row and column,
 fixed, for both.
 
+Split: image | a quarter of its patches | the pixels of the other patches.
+
 Expected: `embeddings_jax/configs/mae.py`.
 """
 import functools

@@ -15,6 +15,8 @@ Zhang 2017 ("Beyond a Gaussian Denoiser", arXiv:1608.03981).
 
 Its counterpart that sees one degraded image and no clean one is `deep_image_prior`.
 
+Split: image | the image degraded | the image.
+
 Expected: `embeddings_jax/configs/restoration.py`.
 """
 from collections.abc import Sequence

@@ -25,6 +25,8 @@ whose constant is added so that the loss is minus the bound here too.
 Linear and Gaussian, with the one scale, it is probabilistic PCA, whose likelihood the bound reaches (Lucas, Tucker,
 Grosse & Norouzi 2019, arXiv:1911.02469).
 
+Split: image | a random code of the image | the image.
+
 Expected: `embeddings_jax/configs/vae.py`.
 """
 import math

@@ -24,6 +24,8 @@ is a second model: `python -m experiments.run --model=gpt --config.pipeline=code
 
 Deviations: the codebook's vectors are few numbers; dead codes are revived. Expected:
 `embeddings_jax/configs/vq_vae.py`.
+
+Split: image | discrete codes of the image | the image.
 """
 import math
 from collections.abc import Sequence

@@ -18,6 +18,8 @@ The encoder's parameters lie under `params/encoder`, its running statistics unde
 view has BatchNorm's statistics of its own, over the whole mesh; so has the target, whose statistics are never kept.
 The loss lies in [0, 8]; `deviation` shows a collapse.
 
+Split: image | one view of it | the target network's vector of another view.
+
 Expected: `embeddings_jax/configs/byol.py`.
 """
 import functools

@@ -23,6 +23,8 @@ whole gradient, not a tenth; no layers are dropped; the features have no penalty
 Batch: `signal` int16 [batch, samples], perhaps `length`, and `units` to train. `embed` is the mean and the standard
 deviation over time of the layer `embed_layer`. `reconstruct` fills in hidden segments: the likeliest units.
 
+Split: utterance | its frames with spans hidden | the units of the hidden frames.
+
 Expected: `embeddings_jax/configs/hubert.py`.
 """
 from collections.abc import Mapping, Sequence

@@ -18,6 +18,8 @@ The encoder's parameters lie under `params/encoder`, its running statistics unde
 views go through the network in one pass, so BatchNorm sees them together, over the whole mesh. Deviations: the
 optimizer is the config's (the paper's is LARS); crops are of images as they are stored.
 
+Split: image | one view of it | the other view, among those of other images.
+
 Expected: `embeddings_jax/configs/simclr.py`.
 """
 import functools

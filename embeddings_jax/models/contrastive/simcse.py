@@ -29,6 +29,8 @@ The encoder's parameters lie under `params/encoder`, so that pretrained leaves f
 is drawn anew, as in the paper. Deviation: dropout's mask comes from a hash. `alignment` and `uniformity` of the batch
 (Wang & Isola 2020, `ops/uniformity.py`) are metrics.
 
+Split: sentence | the sentence under one dropout mask | the same under another, among other sentences.
+
 Expected: `embeddings_jax/configs/simcse.py`.
 """
 import jax

@@ -15,6 +15,8 @@ The encoder's parameters lie under `params/encoder`, its running statistics unde
 view has BatchNorm's statistics of its own, over the whole mesh. The loss lies in [-1, 1], as the paper's does, not in
 nats. That the predictor's rate does not fall (section 4.2) is the optimizer's affair (`optimizer.constant`).
 
+Split: image | one view of it | the vector of another view.
+
 Expected: `embeddings_jax/configs/simsiam.py`.
 """
 import functools

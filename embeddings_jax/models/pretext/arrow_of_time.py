@@ -17,6 +17,8 @@ where time is seen. Black borders and the camera's motion tell the direction by 
 `border` cuts, `stabilize` holds the background still. `embed` is the mean over segments of the clip as it is.
 Deviations: differences of pixels for optical flow; any trunk (the paper's: VGG-16, fused over ten segments).
 
+Split: clip | its frames, played forwards or backwards | the direction.
+
 Expected: `embeddings_jax/configs/arrow_of_time.py`.
 """
 import jax

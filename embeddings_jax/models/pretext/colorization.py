@@ -20,6 +20,8 @@ the batch; `gray` is the same of a = b = 0. Images without color are left out, `
 Deviations: p is counted during training, from the first batch on; the trunk is any encoder, without dilated
 convolutions.
 
+Split: color image | its lightness | its colors.
+
 Expected: `embeddings_jax/configs/colorization.py`.
 """
 from collections.abc import Sequence

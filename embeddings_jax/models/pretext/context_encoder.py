@@ -22,6 +22,8 @@ mean difference of neighboring pixels across the border of a filled hole, `true_
 `embed` sees whole images. Deviations: the trunk is any encoder; the decoder repeats pixels and convolves; D has no
 BatchNorm.
 
+Split: image | the image with a hole | what was in the hole.
+
 Expected: `embeddings_jax/configs/context_encoder.py`.
 """
 from collections.abc import Mapping, Sequence

@@ -21,6 +21,8 @@ instead (`ops/contrastive.py: supervised_contrastive`), without g. k-means runs 
 batch, not those after it; the trunk is any encoder, on colors and not on Sobel's edges.
 `agreement` is the normalized mutual information of the clusters of the last two passes.
 
+Split: image | the image, distorted | its cluster in an earlier epoch.
+
 Expected: `embeddings_jax/configs/deepcluster.py`.
 """
 from collections.abc import Sequence

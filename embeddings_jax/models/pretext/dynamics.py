@@ -18,6 +18,8 @@ Held out, `forward_mse` stands beside `linear_mse` (2 x_t - x_t-1, in [0, 1]), `
 where each window gets the action of another. `embed` is the mean over the frames of a clip. Deviation: the maps are
 those of one frame each; Pathak et al. predict features, which needs their inverse loss not to collapse.
 
+Split: two frames and the actions between them | a frame and the actions; both frames | the later frame; the actions.
+
 Expected: `embeddings_jax/configs/dynamics.py`.
 """
 from collections.abc import Sequence

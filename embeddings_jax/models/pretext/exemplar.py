@@ -18,6 +18,8 @@ Batches hold `number`, the class of each image (`pipelines/numbered_images.py`, 
 paper has 8,000 to 32,000). Without classes to weigh, the triplets take any number of images. Deviations: the patch is
 the middle of an image, not where gradients are large; the axes of the first contrast are those of the batch's pixels.
 
+Split: patch | the patch, distorted | which patch of all it is.
+
 Expected: `embeddings_jax/configs/exemplar.py`.
 """
 import math

@@ -18,6 +18,8 @@ are a part of the state. `embed` is the trunk on the whole image, standardized a
 `embed_by="patches"` the mean over the tiles in the middle of the cells (Kolesnikov et al. 2019, arXiv:1901.09005).
 Deviations: the trunk is any encoder; the channels are not shifted against each other, `gray` hides aberration.
 
+Split: image | its tiles in a permuted order | the permutation.
+
 Expected: `embeddings_jax/configs/jigsaw.py`.
 """
 from collections.abc import Sequence

@@ -22,6 +22,8 @@ Held out, all four triples of each window are judged, so that the accuracy is ba
 where s exceeds the prior log (1 - ρ) / ρ. `embed` is the mean over the frames of a clip. Deviations: motion is the
 mean absolute difference of frames (the paper's: optical flow); the distances of frames are not bounded from below.
 
+Split: clip | three of its frames | whether they are in order.
+
 Expected: `embeddings_jax/configs/order_verification.py`.
 """
 import math

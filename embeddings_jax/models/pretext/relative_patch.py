@@ -20,6 +20,8 @@ scale and shift.
 patches (Kolesnikov et al. 2019, arXiv:1901.09005). Deviations: the trunk is any encoder; the first patch is only
 where all eight neighbors fit, so that its place tells nothing of the label.
 
+Split: image | two neighboring patches | where the second lies.
+
 Expected: `embeddings_jax/configs/relative_patch.py`.
 """
 from collections.abc import Sequence

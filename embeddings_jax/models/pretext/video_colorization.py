@@ -17,6 +17,8 @@ the trunk's map; `layers` has f under the name `features`, which `eval/propagati
 Deviations: f has length 1 and a temperature, for the paper's plain product; a 2-D trunk of any kind, for a ResNet-18
 with a 3-D network on top; no smoothness of colors in time.
 
+Split: clip | a gray frame, and earlier ones in color | the frame's colors.
+
 Expected: `embeddings_jax/configs/video_colorization.py`.
 """
 from collections.abc import Sequence
