@@ -123,8 +123,8 @@ def exciting_inputs(
       values = jnp.take_along_axis(tokens, unit[:, None, None], 2)[..., 0]
       return values.max(1) + slope * values.mean(1)
 
-    result = ascend(lambda images: peaks(images, _SLOPE) / scale, (len(unit), *trunk.shape), key, norm=norm, center=center,
-                    **options)
+    result = ascend(lambda images: peaks(images, _SLOPE) / scale, (len(unit), *trunk.shape), key, norm=norm,
+                    center=center, **options)
     return result.images, peaks(result.images, 0.0)
 
   compiled = jax.jit(run)
