@@ -86,7 +86,7 @@ def detection(
 
   # Training: the true boxes, and a pool of candidates of each image from which trials draw.
   rng, pool, vectors = np.random.default_rng(seed), [], []
-  for i in train:
+  for i in map(int, train):
     image, own = np.asarray(dataset.items[i]), boxes.of(i)
     check_boxes(own.corners, *image.shape[:2], f"image {i}")
     drawn = candidates(i, image)
@@ -95,7 +95,7 @@ def detection(
     vectors.append(embed(warped(image, pool[-1], shape, context)))
   # Test: all candidates.
   tested, scored = {}, {}
-  for i in test:
+  for i in map(int, test):
     image = np.asarray(dataset.items[i])
     check_boxes(boxes.of(i).corners, *image.shape[:2], f"image {i}")
     tested[i] = candidates(i, image)
@@ -105,7 +105,7 @@ def detection(
   for trial in range(trials):
     rng = np.random.default_rng([seed, trial])
     chosen = rng.permutation(len(train))[:max(1, 3 * len(train) // 4)]
-    classify = classifiers([(pool[j], np.asarray(vectors[j], np.float64), boxes.of(train[j])) for j in chosen],
+    classify = classifiers([(pool[j], np.asarray(vectors[j], np.float64), boxes.of(int(train[j]))) for j in chosen],
                            negatives, rng)
     results.append(summary(detected(tested, scored, classify, len(boxes.classes)), truth))
   part = "test" if "test" in dataset.split else "half"
