@@ -34,13 +34,14 @@ class Pasted(NamedTuple):
   difficult: np.ndarray
 
 
-def pasted_digits(seed: int, index: int, *, test: bool = False, size: int = SIZE) -> Pasted:
+def pasted_digits(seed: int, index: int, *, test: bool = False, size: int = SIZE, most: int = MOST) -> Pasted:
   """Makes one image.
 
   Args:
     seed, index: Numbers of the set and of the image in it.
     test: Whether it is a test image.
     size: Height and width in pixels.
+    most: Most digits.
   """
   rng = np.random.default_rng([seed, index, test])
   digits, classes = digit_images()
@@ -49,7 +50,7 @@ def pasted_digits(seed: int, index: int, *, test: bool = False, size: int = SIZE
     side = rng.integers(*SIDES)
     _paste(canvas, *patch(rng, side), *rng.integers(0, size - side + 1, 2))
   corners, labels, faint = np.zeros((0, 4), np.float32), [], []
-  for _ in range(rng.integers(1, MOST + 1)):
+  for _ in range(rng.integers(1, most + 1)):
     chosen = 2 * rng.integers(len(digits) // 2) + int(test)
     side = rng.integers(SIDES[0], SIDES[1] + 1)
     alpha, color = colored(rng, digits[chosen], side)

@@ -3,12 +3,13 @@
 Erhan et al. 2009; Yosinski et al. 2015, arXiv:1506.06579; Olah et al. 2017, "Feature Visualization"; for features
 Mahendran & Vedaldi 2015, arXiv:1412.0035.
 
-  x(z) = sigmoid(a(z)),   z <- z + Adam(dJ / dz),   J = f(jitter(x)) - λ mean (x - center)²
+  x(z) = sigmoid(a(z)),   z <- z + Adam(dJ / dz),   J = f(jitter(x)) - λ mean (x - center)² - μ mean |gradient x|²
 
   symbol  name              meaning
   f       objective         what is made large, one number for each image
   a       parameterization  `pixels` a = z; `fourier` a = irfft(z / frequency) mixed into colors by their covariance
   λ       penalty           weight of the norm
+  μ       variation         weight of the differences of neighboring pixels
           blur              standard deviation of a Gaussian that smooths x before f, pixels
           norm              |x - center|, exactly: x(z) = clip(center + s (sigmoid(a / rms(a)) - center), 0, 1)
 
@@ -61,6 +62,7 @@ def ascend(
     jitter: int = 0,
     blur: float = 0.0,
     penalty: float = 0.0,
+    variation: float = 0.0,
     norm: Float[Array, " n"] | None = None,
     center: float = 0.5,
 ) -> Ascended:
@@ -77,14 +79,15 @@ def ascend(
     jitter: Pixels by which images are rolled at most, drawn anew in each step.
     blur: Standard deviation in pixels; 0: none.
     penalty: λ.
+    variation: μ.
     norm: [n], distance of each image from `center` that is kept exactly; None: free.
     center: Gray value from which norms are measured.
   """
   if parameterization not in PARAMETERIZATIONS:
     raise InputError(f"parameterization={parameterization!r}: must be one of {', '.join(PARAMETERIZATIONS)}")
-  if steps < 1 or not learning_rate > 0 or jitter < 0 or blur < 0 or penalty < 0:
+  if steps < 1 or not learning_rate > 0 or jitter < 0 or blur < 0 or min(penalty, variation) < 0:
     raise InputError(f"steps={steps}, learning_rate={learning_rate}, jitter={jitter}, blur={blur}, "
-                     f"penalty={penalty}: must be at least 1, above 0, and at least 0")
+                     f"penalty={penalty}, variation={variation}: must be at least 1, above 0, and at least 0")
   start, draw = parameterized(parameterization, shape, basis)
   optimizer = optax.adam(learning_rate)
   rng, rng_start = jax.random.split(rng)
@@ -107,7 +110,8 @@ def ascend(
     if blur:
       shown = smoothed(shown, blur)
     values = objective(shown)
-    return -(values - penalty * jnp.square(x - center).mean((1, 2, 3))).sum(), values
+    total = values - penalty * jnp.square(x - center).mean((1, 2, 3)) - variation * roughness(x)
+    return -total.sum(), values
 
   def step(carry, key):
     z, state = carry
@@ -172,6 +176,12 @@ def with_norm(x: Float[Array, "n height width channels"], norm: Float[Array, " n
   rest = jax.lax.stop_gradient(part)
   factor = jnp.sqrt(jnp.maximum(rest, 1e-12) / jnp.maximum(part, 1e-12))
   return scaled(s * factor)
+
+
+def roughness(images: Float[Array, "n height width channels"]) -> Float[Array, " n"]:
+  """Returns the mean squared difference of neighboring pixels, down and to the right, added up."""
+  down, right = (jnp.square(jnp.diff(images, axis=axis)).mean((1, 2, 3)) for axis in (1, 2))
+  return down + right
 
 
 def smoothed(images: Float[Array, "n height width channels"], sigma: float) -> Float[

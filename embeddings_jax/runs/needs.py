@@ -119,6 +119,11 @@ def _maps(subject: Any) -> Mapping[str, Any] | None:
   return {"maps": maps}
 
 
+def _image_shape(subject: Any) -> Mapping[str, Any] | None:
+  """Returns `shape`, height, width and channels, of models of images."""
+  return {"shape": subject.encoder.shape} if getattr(subject.encoder, "kind", "") == "images" else None
+
+
 def _codes(subject: Any) -> Mapping[str, Any] | None:
   """Returns `codes`, `num_codes`, `encode` and the held-out `source`."""
   if "codes" not in _outputs(subject):
@@ -151,6 +156,7 @@ NEEDS = {
     "likelihood": Need("a model with a bound on the likelihood, as vae", _likelihood),
     "decode": Need("a model that decodes codes, as autoencoder", _decode),
     "maps": Need("a model with feature maps of frames, as video_colorization", _maps),
+    "image_shape": Need("a model of images", _image_shape),
     "codes": Need("a model with discrete codes, as vq_vae", _codes),
     "generate": Need("a model that draws samples or decodes codes, as gan", _generate),
     "hidden": Need("a model with layers of tokens, as bert", _hidden),

@@ -89,6 +89,7 @@ def exciting_inputs(
     *,
     norms: np.ndarray | None = None,
     center: float = 0.5,
+    scales: np.ndarray | None = None,
     colors: np.ndarray | None = None,
     starts: int = 1,
     seed: int = 0,
@@ -102,6 +103,7 @@ def exciting_inputs(
     units: Numbers of the units.
     norms: [units], distance of each input from `center`; None: free.
     center: Gray value from which norms are measured.
+    scales: [units], excitations that count as 1 beside the weights of the ascent's penalties; None: all 1.
     colors: Images [n, height, width, channels] in [0, 1] whose colors give the Fourier basis; None: a general one.
     starts: Random starts of each unit, of which the best is kept.
     seed: Random seed.
@@ -114,26 +116,28 @@ def exciting_inputs(
   if colors is not None:
     options["basis"] = color_basis(colors)
 
-  def run(variables, key, unit, norm):
+  def run(variables, key, unit, norm, scale):
     """Images of several units, one each."""
     def peaks(images, slope):
       tokens = layer_tokens(trunk.network, variables, images)[layer][:, grid.leading:]
       values = jnp.take_along_axis(tokens, unit[:, None, None], 2)[..., 0]
       return values.max(1) + slope * values.mean(1)
 
-    result = ascend(lambda images: peaks(images, _SLOPE), (len(unit), *trunk.shape), key, norm=norm, center=center,
-                    **options)
+    result = ascend(lambda images: peaks(images, _SLOPE) / scale, (len(unit), *trunk.shape), key, norm=norm,
+                    center=center, **options)
     return result.images, peaks(result.images, 0.0)
 
   compiled = jax.jit(run)
   each = np.repeat(units, starts)
   lengths = None if norms is None else np.repeat(np.asarray(norms, np.float32), starts)
+  scales = np.repeat(np.ones(len(units)) if scales is None else np.maximum(scales, 1e-6), starts).astype(np.float32)
   size = min(len(each), max(1, UNITS_AT_ONCE // int(np.prod(trunk.shape[:2]))))
   images, values = [], []
   for number, first in enumerate(range(0, len(each), size)):
     part = np.resize(each[first:first + size], size)  # Filled up, for one program.
     norm = None if lengths is None else np.resize(lengths[first:first + size], size)
-    done = compiled(trunk.variables, jax.random.fold_in(jax.random.key(seed), number), part, norm)
+    scale = np.resize(scales[first:first + size], size)
+    done = compiled(trunk.variables, jax.random.fold_in(jax.random.key(seed), number), part, norm, scale)
     count = min(size, len(each) - first)
     images.append(np.asarray(done[0])[:count])
     values.append(np.asarray(done[1])[:count])

@@ -1,4 +1,4 @@
-"""Trunks of images: the network below the heads of a run, of a Hugging Face directory or of a file of VGG16's weights."""
+"""Trunks of images: the network below the heads of a run, of a Hugging Face directory or of VGG16's weights."""
 import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -43,6 +43,10 @@ class Trunk(NamedTuple):
   def grids(self) -> dict[str, Grid]:
     """Grids of all layers for images of the encoder's shape."""
     return grids_of(self.network, jnp.zeros((1, *self.shape)))
+
+  def checked(self) -> "Trunk":
+    """Returns the trunk if it has maps of images, of this size too; else raises."""
+    return self if self.grids else self
 
   def layer(self, name: str = "") -> str:
     """Returns a layer's name, the last one's for "".
@@ -92,7 +96,7 @@ def load_trunk(path: str | os.PathLike, *, size: int = 0) -> Trunk:
     hyper, params = vgg_files.read(str(path))
     side = size or VGG_SIDE
     network = build.network_module("vgg").encoder(**hyper)
-    return _checked(Trunk("vgg", network, {"params": params}, ImageEncoder(side, side, 3)))
+    return Trunk("vgg", network, {"params": params}, ImageEncoder(side, side, 3)).checked()
   if location.is_file():
     raise InputError(f"{path}: is no .safetensors file of VGG16's weights, nor a directory")
   if not location.exists():
@@ -112,12 +116,7 @@ def of_run(run: Any) -> Trunk:
   statistics = network.statistics.get("encoder")
   variables = {"params": network.params["encoder"], **({"batch_stats": statistics} if statistics else {})}
   module = build.network_module(network.name).encoder(**network.hyper)
-  return _checked(Trunk(network.name, module, variables, network.encoder, run))
-
-
-def _checked(trunk: Trunk) -> Trunk:
-  trunk.grids  # Raises where there are none, or where images do not fit.
-  return trunk
+  return Trunk(network.name, module, variables, network.encoder, run).checked()
 
 
 def untrained(trunk: Trunk, images: np.ndarray, seed: int = 0) -> Trunk:
