@@ -2,6 +2,8 @@
 import difflib
 from collections.abc import Sequence
 
+PROGRESS = "embeddings_jax.progress"  # Name of the logger of how far long readings are.
+
 
 class InputError(ValueError):
   """Something the user gave is wrong; the message is one line that says what, where and what to do."""

@@ -117,7 +117,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def benchmarks() -> dict[str, str]:
-  """Returns the module of each benchmark: public functions of `benchmarks/` that return a dict and need no argument."""
+  """Returns the module of each benchmark: functions of `benchmarks/` that return a dict and need no arguments."""
   modules = {}
   for path in sorted(pathlib.Path(__file__).with_name("benchmarks").glob("*.py")):
     for node in ast.parse(path.read_text()).body:

@@ -3,6 +3,7 @@ import difflib
 import importlib.metadata
 import importlib.util
 import inspect
+import logging as standard_logging
 import os
 import pathlib
 import re
@@ -14,7 +15,7 @@ import ml_collections
 from absl import flags, logging
 from ml_collections import config_flags
 
-from embeddings_jax.errors import InputError, nearest
+from embeddings_jax.errors import PROGRESS, InputError, nearest
 from embeddings_jax.runs import presets
 
 FLAGS = flags.FLAGS
@@ -75,6 +76,11 @@ def parse(argv: Sequence[str]) -> None:
   _parse(argv)
 
 
+def parse_paths(argv: Sequence[str]) -> list[str]:
+  """Parses flags that know of no config; returns the other arguments, which are paths."""
+  return _parse(argv, paths=True)
+
+
 def listed(flag: flags.Flag, kind: type) -> list:
   """The numbers of a flag that is a list, of `kind` int or float; InputError unless each is one and above 0."""
   try:
@@ -86,7 +92,7 @@ def listed(flag: flags.Flag, kind: type) -> list:
   return values
 
 
-def _parse(argv: Sequence[str]) -> None:
+def _parse(argv: Sequence[str], paths: bool = False) -> list[str]:
   try:
     rest = FLAGS(list(argv))[1:]
   except flags.UnrecognizedFlagError as error:
@@ -95,8 +101,9 @@ def _parse(argv: Sequence[str]) -> None:
     raise InputError(f"--{error.flagname}: no such flag{hint}") from error
   except (flags.Error, TypeError, ValueError) as error:
     raise InputError(" ".join(str(error).split())) from error
-  if rest:
+  if rest and not paths:
     raise InputError(f"{rest[0]!r} is not a flag; flags are written --name=value")
+  return rest
 
 
 def _check_overrides(argv: Sequence[str], config: ml_collections.ConfigDict) -> None:
@@ -150,7 +157,7 @@ def described(main: Callable[[Sequence[str]], int | None], argv: Sequence[str]) 
 
 def call(main: Callable[[Sequence[str]], int | None]) -> None:
   """Runs a command and exits; what a user can mend ends in one line, not in a traceback."""
-  logging.set_verbosity(logging.FATAL)  # Libraries raise what they log as errors.
+  show_messages()
   try:
     if {"--help", "-help", "-h"} & set(sys.argv[1:]):
       print(described(main, sys.argv))
@@ -174,6 +181,23 @@ def call(main: Callable[[Sequence[str]], int | None]) -> None:
     code = _fail(error, getattr(error, "exit_code", FAILURE))
   sys.stdout.flush()
   sys.exit(code)
+
+
+class _Message(standard_logging.Formatter):
+  """Formats messages for people, without the name of a logger."""
+
+  def format(self, record: standard_logging.LogRecord) -> str:
+    word = "" if record.levelno < standard_logging.WARNING else f"{record.levelname.lower()}: "
+    return f"{word}{super().format(record)}"
+
+
+def show_messages() -> None:
+  """Writes warnings, and the progress of long readings, to the standard error; of libraries, warnings alone."""
+  logging.set_verbosity(logging.FATAL)  # Libraries raise what they log as errors.
+  handler = standard_logging.StreamHandler()
+  handler.setFormatter(_Message())
+  standard_logging.getLogger().addHandler(handler)
+  standard_logging.getLogger(PROGRESS).setLevel(standard_logging.INFO)
 
 
 def with_flags(message: str) -> str:

@@ -4,6 +4,8 @@ With --init_from=DIR instead of --workdir the network of a Hugging Face (or sent
 or that of a work directory. A transformer's --pooling is one of `embeddings_jax/ops/pooling.py` (cls, mean, max,
 last, first_last_mean, cls:K and mean:K of layer K); what a sentence-transformers directory says is the default.
 
+Beside OUT.npy, OUT.rows.tsv says which item each row is: its file and line, its id or name, and its first words.
+
 With a model of words, --pooling makes a line's vector from those of its words
 (`embeddings_jax/ops/sentence_vectors.py`): mean; idf and sif, weighted means (idf's counts are of the input's lines,
 sif's of the training text; of sif the input's first component is removed; both need several lines); concatenation of
@@ -41,23 +43,27 @@ def main(argv: Sequence[str]) -> int:
     if not FLAGS[name].value:
       raise InputError(f"--{name} is missing")
   command.check_output(FLAGS.output, FLAGS.input)
+  index = FLAGS.output.removesuffix(".npy") + ".rows.tsv"
+  command.check_output(index, FLAGS.input)
   from etils import epath
 
   from embeddings_jax import extensions
-  from embeddings_jax.runs import workdir
+  from embeddings_jax.runs import row_index, workdir
   from embeddings_jax.runs.load import load, load_run
 
   if FLAGS.extension:
     extensions.extend(FLAGS.extension)
   run = load(FLAGS.init_from) if FLAGS.init_from else load_run(FLAGS.workdir)
   encoder = run.encoder
-  items = encoder.read(FLAGS.input, FLAGS.errors)
+  items, places = encoder.read_indexed(FLAGS.input, FLAGS.errors)
   of_words = {"sif_a": FLAGS.sif_a, "num_words": FLAGS.num_words, "num_components": FLAGS.num_components}
   vectors = run.embed(items, pooling=FLAGS.pooling, normalize=FLAGS.normalize,
                       **(of_words if FLAGS.pooling and encoder.names is not None else {}))
   workdir.write_array(epath.Path(FLAGS.output), vectors)
+  row_index.write(index, row_index.of_items(items, places))
   origin = FLAGS.init_from or f"step {run.step} of {FLAGS.workdir}"
   print(f"{FLAGS.output}: {vectors.shape[0]} x {vectors.shape[1]} {vectors.dtype}, from {origin}")
+  print(f"{index}: what the rows are")
   unknown = int((~vectors.any(axis=1)).sum())
   if unknown:
     print(f"{unknown} rows are 0: the encoder knows nothing of these items")

@@ -11,9 +11,12 @@ FLAGS = flags.FLAGS
 def define_flags() -> None:
   """Defines `--workdir`, `--vectors`, `--vectors_format` and `--errors`, which `load` reads."""
   flags.DEFINE_string("workdir", "", "Work directory of a run.")
-  flags.DEFINE_string("vectors", "", "File of word vectors, instead of a run's: word2vec, GloVe, or .npy.")
+  flags.DEFINE_string("vectors", "", "File of word vectors, instead of a run's: word2vec, GloVe, "
+                      "fastText, or .npy.")
   flags.DEFINE_string("vectors_format", "", "Format of --vectors (default: recognized): word2vec, word2vec-binary, "
-                      "glove or npy.")
+                      "glove, fasttext or npy.")
+  flags.DEFINE_integer("limit", 0, "Number of words of --vectors to read, the first ones (default: all).",
+                       lower_bound=0)
   flags.DEFINE_enum("errors", "strict", ["strict", "replace"],
                     "What to do with words of --vectors that are not UTF-8 or listed twice (replace: keep one).")
 
@@ -28,6 +31,7 @@ def load() -> tuple[Any, str]:
   from embeddings_jax.runs.load import load_run
 
   if FLAGS.vectors:
-    return vectors.as_run(word_vectors.read(FLAGS.vectors, FLAGS.vectors_format, FLAGS.errors)), FLAGS.vectors
+    return vectors.as_run(word_vectors.read(FLAGS.vectors, FLAGS.vectors_format, FLAGS.errors,
+                                              FLAGS.limit)), FLAGS.vectors
   run = load_run(FLAGS.workdir)
   return run, f"step {run.step} of {FLAGS.workdir}"

@@ -47,6 +47,7 @@ class Dataset(NamedTuple):
     graph: Edges between the items, a `files/graphs.py: GraphTable`.
     links: Edges that were removed from the graph before training, a `link_split.py: Links`.
     boxes: Boxes around objects of images, a `boxes.py: Boxes`.
+    rows: Numbers of the items in the dataset of which this is a sample, int [num_items]; None: all are here.
   """
 
   name: str
@@ -67,6 +68,7 @@ class Dataset(NamedTuple):
   graph: Any = None
   links: Any = None
   boxes: Any = None
+  rows: np.ndarray | None = None
 
 
 def content_digest(arrays: Iterable[np.ndarray]) -> str:

@@ -226,7 +226,10 @@ def training_split(dataset: Dataset) -> Dataset:
 
 def first_items(dataset: Any, number: int) -> Any:
   """Returns the first items of a dataset without a split, for tests and trials."""
+  total = len(dataset.items)
+  note = f"the first {number:,} of {total:,} items of {dataset.name}" if number < total else ""
   return dataset._replace(
       items=dataset.items[:number], labels={name: label[:number] for name, label in dataset.labels.items()},
+      note="; ".join(filter(None, [dataset.note, note])),
       names=None if dataset.names is None else dataset.names[:number],
       fingerprint=f"{dataset.fingerprint}:{number}")

@@ -1,4 +1,5 @@
 """Lists of words that people have judged: pairs by similarity, analogies, synonyms and categories."""
+import math
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,7 @@ WORD_SIMILARITY = {
     "mc30": _File("word-similarity/EN-MC-30.txt",
                   "33ee05911496ff83d95cac351d0746c6f63b9181b605cb7d307f4daa8864511b", "Miller & Charles 1991"),
 }
+_SCORES = ("score", "similarity", "rating", "human (mean)", "simlex999")  # Names of columns.
 _ANALOGIES = _File("word-analogy/questions-words.txt",
                    "8c29b3332afc46f3fb8be04cb5297bf96f39aa7131272dff57869b4485b22a36", "Mikolov et al. 2013")
 CATEGORIZATION = {
@@ -44,31 +46,87 @@ CATEGORIZATION = {
 
 
 def word_similarity(name: str, data_dir: str | os.PathLike | None = None) -> list[tuple[str, str, float]]:
-  """Pairs of words and their score, greater = more alike. Scales differ between sets: compare ranks."""
-  if name not in WORD_SIMILARITY:
-    raise InputError(f"word similarity {name!r}: unknown; there are {', '.join(WORD_SIMILARITY)}")
-  path = _checked(WORD_SIMILARITY[name], data_dir)
-  pairs = (line.split() for line in formats.read_lines(path) if line.strip())
-  return [(first, second, float(score)) for first, second, score in pairs]
+  """Returns pairs of words and their score, greater = more alike. Scales differ between sets: compare ranks.
+
+  Args:
+    name: One of `WORD_SIMILARITY`, or the path of a file of the user's with a pair a line: two words and a number,
+      separated by tabs, by commas, or by white space. The first line may be a header; if it names a column `score`,
+      `similarity`, `rating`, `human (mean)` or `simlex999`, that is the score, else the third column. Lines that
+      begin with # are skipped.
+    data_dir: Directory of the published lists.
+
+  Raises:
+    InputError: No such list or file, a line that is no pair with a score, or no pair.
+  """
+  if name not in WORD_SIMILARITY and not Path(name).is_file():
+    raise InputError(f"word similarity {name!r}: unknown; there are {', '.join(WORD_SIMILARITY)}, and files")
+  path = _checked(WORD_SIMILARITY[name], data_dir) if name in WORD_SIMILARITY else Path(name)
+  pairs, score = [], 2
+  lines = ((number, line.strip()) for number, line in enumerate(formats.read_lines(path), 1))
+  lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
+  for i, (number, line) in enumerate(lines):
+    fields = [field.strip() for field in line.split("\t" if "\t" in line else "," if "," in line else None)]
+    names = [field.lower() for field in fields]
+    if not i and len(fields) > 2 and not any(map(formats.is_number, fields)):
+      score = next((names.index(known) for known in _SCORES if known in names), 2)
+      continue
+    if len(fields) <= score or not all(fields[:2]) or not formats.is_number(fields[score]) or not math.isfinite(
+        float(fields[score])):
+      raise InputError(f"{path}: line {number}: {formats.quoted(line)} should be two words and their score")
+    pairs.append((fields[0], fields[1], float(fields[score])))
+  if not pairs:
+    raise InputError(f"{path}: is empty, it has no pair of words")
+  return pairs
 
 
 def analogies(name: str = "google", data_dir: str | os.PathLike | None = None) -> dict[str, list[tuple[str, ...]]]:
-  """Section -> questions `(a, b, c, d)`: a is to b as c is to d. Sections `gram...` are the syntactic ones.
+  """Returns section -> questions `(a, b, c, d)`: a is to b as c is to d. Sections `gram...` are the syntactic ones.
 
-  `name` is `google` or the path of a file of the same form: lines `: section`, and lines of four words.
+  Args:
+    name: `google`, or the path of a file of the user's: lines of four words, below lines `: section` or without any,
+      or those of Microsoft Research (Mikolov, Yih & Zweig 2013): `NAME.questions` with three words a line, beside
+      which `NAME.answers` has a tag and the fourth, as `JJ_JJR rougher`; its sections are `gram` and the tags.
+    data_dir: Directory of the published list.
+
+  Raises:
+    InputError: No such file, a line that is no question, or no question.
   """
   path = _checked(_ANALOGIES, data_dir) if name == "google" else Path(name)
+  if path.suffix == ".questions":
+    return _tagged_analogies(path)
   sections: dict[str, list[tuple[str, ...]]] = {}
+  questions: list[tuple[str, ...]] = []
   for number, line in enumerate(formats.read_lines(path), 1):
     words = tuple(line.split())
     if line.startswith(":"):
       questions = sections.setdefault(line[1:].strip(), [])
-    elif len(words) == 4 and sections:
+    elif len(words) == 4:
+      if not sections:
+        sections["all"] = questions
       questions.append(words)
     elif words:
-      raise InputError(f"{path}: line {number}: {formats.quoted(line.strip())} should be four words, below a line "
+      raise InputError(f"{path}: line {number}: {formats.quoted(line.strip())} should be four words, or a line "
                        "`: section`")
   if not any(sections.values()):
+    raise InputError(f"{path}: is empty, it has no question")
+  return sections
+
+
+def _tagged_analogies(path: Path) -> dict[str, list[tuple[str, ...]]]:
+  """Returns the questions of `NAME.questions` with `NAME.answers`."""
+  answers = path.with_suffix(".answers")
+  if not answers.is_file():
+    raise InputError(f"{path}: {answers.name} is missing beside it, with a tag and the fourth word of each question")
+  asked, told = ([line.split() for line in formats.read_lines(file)] for file in (path, answers))
+  asked, told = ([words for words in listed if words] for listed in (asked, told))
+  if len(asked) != len(told):
+    raise InputError(f"{path}: has {len(asked)} questions for the {len(told)} lines of {answers.name}")
+  sections: dict[str, list[tuple[str, ...]]] = {}
+  for number, (words, answer) in enumerate(zip(asked, told), 1):
+    if len(words) != 3 or len(answer) != 2:
+      raise InputError(f"{path}: line {number}: should be three words, and a tag and a word in {answers.name}")
+    sections.setdefault(f"gram {answer[0]}", []).append((*words, answer[1]))
+  if not sections:
     raise InputError(f"{path}: is empty, it has no question")
   return sections
 

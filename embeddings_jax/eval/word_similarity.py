@@ -80,7 +80,7 @@ def known_form(word: str, vocabulary: Container[str]) -> str | None:
 
 PROTOCOL = Protocol(
     word_similarity, needs=("embed", "vocabulary"), default=next(iter(wordsets.WORD_SIMILARITY)),
-    lists=Lists(wordsets.word_similarity, dict.fromkeys(wordsets.WORD_SIMILARITY, {})),
+    lists=Lists(wordsets.word_similarity, dict.fromkeys(wordsets.WORD_SIMILARITY, {}), files=True),
     metrics={
         "spearman": Metric(True), "pairs": Metric(None, "count"), "out_of_vocabulary": Metric(None, "count"),
     })

@@ -80,8 +80,9 @@ def line_and_plane(plt: Any, parts: dict[str, np.ndarray], x: np.ndarray, datase
   ones, or where it has more features their images in those that vary most along them. Each point is tied to its
   reconstruction."""
   rows = np.sort(np.random.default_rng(0).permutation(len(x))[:300])
-  label = next((np.asarray(values)[rows] for values in dataset.labels.values() if len(np.unique(values)) <= 10), None)
-  color = np.zeros(len(rows), int) if label is None else np.unique(label, return_inverse=True)[1]
+  name, label = next(((name, np.asarray(values)[rows]) for name, values in dataset.labels.items()
+                      if len(np.unique(values)) <= 10), ("", None))
+  classes, color = ([], np.zeros(len(rows), int)) if label is None else np.unique(label, return_inverse=True)
   color = plt.get_cmap("tab10")(color)
   names = dataset.columns or [f"feature {i + 1}" for i in range(x.shape[1])]
   panels = [k for k in (1, 2) if x.shape[1] > k and len(parts["components"]) >= k]
@@ -110,6 +111,11 @@ def line_and_plane(plt: Any, parts: dict[str, np.ndarray], x: np.ndarray, datase
     subspace, many = ("line", "two") if k == 1 else ("plane", "three")
     where = "" if x.shape[1] == k + 1 else f", seen in {many} of {x.shape[1]} features"
     axes.set(xlabel=names[seen[0]], ylabel=names[seen[1]], title=f"Best {subspace}{where}")
+    if panel == 1:
+      for i, each in enumerate(classes):
+        axes.scatter([], [], s=12, color=plt.get_cmap("tab10")(i), label=str(each))
+      if len(classes):
+        axes.legend(title=name, fontsize="small")
   return figure
 
 

@@ -55,7 +55,8 @@ def document_map(plt: Any, vectors: np.ndarray, label: str, classes: np.ndarray)
                  linewidths=0)
   if len(names) <= 40:
     axes.legend(title=label, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1), markerscale=2, frameon=False)
-  axes.set(xticks=[], yticks=[], title=f"{len(rows)} documents by {label} (t-SNE of cosine distances)")
+  axes.set(xticks=[], yticks=[], xlabel="first t-SNE axis", ylabel="second t-SNE axis",
+           title=f"{len(rows)} documents by {label} (t-SNE of cosine distances)")
   return figure
 
 

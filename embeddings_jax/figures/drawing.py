@@ -21,6 +21,7 @@ class Drawing:
     evals: Names of the evaluations.
     vectors: Embeddings of the vocabulary, else of the dataset's items; computed if they are not at hand.
     suffix: Stands behind the names of the files.
+    name: Name of the model.
   """
 
   evaluator: Any
@@ -29,6 +30,7 @@ class Drawing:
   evals: Sequence[str] = ()
   vectors: np.ndarray | None = None
   suffix: str = ""
+  name: str = ""
 
   def __post_init__(self):
     self.log = [record for record in self.log if "loss" in record]  # Not those of evaluations.
@@ -44,6 +46,13 @@ class Drawing:
   @property
   def outputs(self) -> Mapping[str, Callable]:
     return self.model.outputs if self.model is not None else {}
+
+  @property
+  def subject(self) -> str:
+    """Returns the names of the model and its data, for a title."""
+    data = str(getattr(self.dataset, "name", "") or "") if self.name else ""
+    data = data if len(data) <= 40 else f"...{data[-37:]}"
+    return f"{self.name} on {data}" if data else self.name
 
   @functools.cached_property
   def components(self) -> dict[str, np.ndarray]:

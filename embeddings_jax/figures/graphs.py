@@ -47,7 +47,8 @@ def node_map(plt: Any, vectors: np.ndarray, dataset: Any) -> Any:
   if len(rows) <= NAMED:
     for point, row in zip(points, rows):
       axes.annotate(str(dataset.items[row]), point, (4, 3), textcoords="offset points", fontsize=7)
-  axes.set(xticks=[], yticks=[], title=f"{len(rows)} nodes ({how})")
+  axis = "principal component" if len(rows) <= NAMED else "t-SNE axis"
+  axes.set(xticks=[], yticks=[], xlabel=f"first {axis}", ylabel=f"second {axis}", title=f"{len(rows)} nodes ({how})")
   return figure
 
 

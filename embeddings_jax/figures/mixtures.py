@@ -15,11 +15,11 @@ SHOWN_ROWS = 300  # Rows of which responsibilities are drawn.
 
 def mixture(plt: Any, parts: dict[str, np.ndarray], data: Any, resp: np.ndarray) -> Any:
   """Ellipses of one and two deviations, over two features or the first two principal components."""
-  x = _filled(data.encoder.encode(data.dataset.items)["x"])
+  x = filled(data.encoder.encode(data.dataset.items)["x"])
   columns = data.dataset.columns
   if x.shape[1] == 1:
     return _mixture_1d(plt, parts, x[:, 0], columns)
-  center, basis, labels = _plane(x, columns)
+  center, basis, labels = plane(x, columns)
   figure, axes = plt.subplots(figsize=(6, 5))
   _ellipses(plt, axes, parts, resp, (x - center) @ basis, center, basis)
   axes.set(xlabel=labels[0], ylabel=labels[1], title="Components: 1 and 2 standard deviations")
@@ -47,9 +47,9 @@ def mixture_course(plt: Any, model: Model, state: PyTree, data: Any, seed: int, 
     shown = [(step, jax.tree.map(lambda x: np.repeat(np.asarray(x)[best:best + 1], len(x), 0), at_step))
              for step, at_step in shown]
   x = resident["x"]
-  filled = _filled(x)
-  center, basis, labels = _plane(filled, data.dataset.columns)
-  points = (filled - center) @ basis
+  whole = filled(x)
+  center, basis, labels = plane(whole, data.dataset.columns)
+  points = (whole - center) @ basis
   rows = -(-len(shown) // 3)
   figure, axes = plt.subplots(rows, min(len(shown), 3), figsize=(4 * min(len(shown), 3), 3.4 * rows), sharex=True,
                               sharey=True, squeeze=False)
@@ -73,7 +73,7 @@ def mixture_course(plt: Any, model: Model, state: PyTree, data: Any, seed: int, 
 def _ellipses(plt: Any, axes: Any, parts: dict[str, np.ndarray], resp: np.ndarray, points: np.ndarray,
               center: np.ndarray, basis: np.ndarray) -> None:
   """Points in the mixture of their components' colors, and each component's ellipses."""
-  colors = _component_colors(plt, len(parts["means"]))
+  colors = component_colors(plt, len(parts["means"]))
   axes.scatter(*points.T, s=8, c=np.clip(resp @ colors, 0, 1), alpha=0.6, linewidths=0)
   circle = np.stack([np.cos(np.linspace(0, 2 * np.pi, 100)), np.sin(np.linspace(0, 2 * np.pi, 100))])
   for mean, covariance, color in zip((parts["means"] - center) @ basis, parts["covariances"], colors):
@@ -93,7 +93,7 @@ def responsibilities(plt: Any, resp: np.ndarray, seed: int) -> Any:
   shown = shown[np.lexsort((-shown[np.arange(len(shown)), first], first))]
   figure, axes = plt.subplots(figsize=(8, 2.8))
   bottom = np.zeros(len(shown))
-  for k, color in enumerate(_component_colors(plt, shown.shape[1])):
+  for k, color in enumerate(component_colors(plt, shown.shape[1])):
     axes.bar(np.arange(len(shown)), shown[:, k], 1.0, bottom, color=color, label=str(k + 1))
     bottom += shown[:, k]
   number = f"{len(shown)} of {len(resp)} rows" if len(shown) < len(resp) else f"{len(resp)} rows"
@@ -104,17 +104,17 @@ def responsibilities(plt: Any, resp: np.ndarray, seed: int) -> Any:
   return figure
 
 
-def _component_colors(plt: Any, num: int) -> np.ndarray:
+def component_colors(plt: Any, num: int) -> np.ndarray:
   """RGB [num, 3]."""
   return plt.get_cmap("tab10" if num <= 10 else "turbo")(np.linspace(0, 1, max(num, 10)))[:num, :3]
 
 
-def _filled(x: np.ndarray) -> np.ndarray:
+def filled(x: np.ndarray) -> np.ndarray:
   """Rows with the mean of the column where a value is missing."""
   return np.where(np.isnan(x), np.nanmean(x, axis=0), x) if np.isnan(x).any() else x
 
 
-def _plane(x: np.ndarray, columns: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def plane(x: np.ndarray, columns: Sequence[str] | None) -> tuple[np.ndarray, np.ndarray, list[str]]:
   """Center, basis [d, 2] and labels of two features, or of the first two principal components."""
   if x.shape[1] == 2:
     return np.zeros(2), np.eye(2), list(columns) if columns else ["first feature", "second feature"]

@@ -7,10 +7,11 @@ import numpy as np
 from embeddings_jax.types import Figure
 
 
-def loss_curve(plt: Any, records: Sequence[dict[str, float]]) -> Any:
+def loss_curve(plt: Any, records: Sequence[dict[str, float]], subject: str = "") -> Any:
+  """Training loss by step; `subject` names the model and its data."""
   figure, axes = plt.subplots(figsize=(6, 4))
   axes.plot([r["step"] for r in records], [r["loss"] for r in records])
-  axes.set(xlabel="step", ylabel="loss", title="Training loss")
+  axes.set(xlabel="step (updates)", ylabel="training loss", title=subject or "Training loss")
   axes.grid(alpha=0.3)
   return figure
 
@@ -106,8 +107,14 @@ def draw_probing(plt: Any, drawing: Any) -> dict[str, Any]:
                                                  if key.startswith(f"{name}/")}) for name in names}
 
 
+def _learns(drawing: Any) -> bool:
+  """Returns whether the loss took a course: that of a closed form is there at once, or after a last batch."""
+  return len({record["loss"] for record in drawing.log}) > 2
+
+
 FIGURES = (
-    Figure("loss", lambda plt, drawing: loss_curve(plt, drawing.log), metrics=("loss",)),
+    Figure("loss", lambda plt, drawing: loss_curve(plt, drawing.log, drawing.subject), metrics=("loss",),
+           applies=_learns),
     Figure("bound", lambda plt, drawing: bounds(plt, drawing.log), metrics=("bound_1",)),
     Figure("collapse", lambda plt, drawing: collapse(plt, drawing.log), metrics=("deviation",)),
     Figure("pretraining", lambda plt, drawing: pretraining(plt, drawing.log, drawing.facts),

@@ -24,6 +24,7 @@ from safetensors.numpy import save
 
 from embeddings_jax.data.files.atomic import write_atomically
 from embeddings_jax.data.files.json import json_field, parse_json, read_json
+from embeddings_jax.interop.dense import Dense, read_dense
 from embeddings_jax.interop.leaves import (
   Fields,
   Leaf,
@@ -45,7 +46,8 @@ if TYPE_CHECKING:
 ROBERTA = ("roberta", "xlm-roberta", "camembert")
 KNOWN = ("bert", *ROBERTA, "openai-gpt", "gpt2")
 POOLINGS = {"cls_token": "cls", "cls": "cls", "mean_tokens": "mean", "mean": "mean", "max_tokens": "max",
-            "max": "max", "lasttoken": "last"}
+            "max": "max", "lasttoken": "last", "mean_sqrt_len_tokens": "mean_sqrt_len",
+            "mean_sqrt_len": "mean_sqrt_len"}
 
 
 class SentenceModel(NamedTuple):
@@ -53,11 +55,12 @@ class SentenceModel(NamedTuple):
 
   Attributes:
     folder: Directory of `config.json`, weights and tokenizer; without `modules.json` the directory itself.
-    pooling: `cls`, `mean`, `max` or `last`; "" without `modules.json`.
+    pooling: `cls`, `mean`, `max`, `last` or `mean_sqrt_len`; "" without `modules.json`.
     normalize: Divide vectors by their lengths.
     max_length: Texts are truncated to so many tokens; None for no limit beside the network's.
     strip: Strip white space around texts, as sentence-transformers does.
     lowercase: Fold the case of texts before tokenization.
+    dense: Layers behind the pooling, see `interop/dense.py`.
   """
 
   folder: Path
@@ -66,6 +69,7 @@ class SentenceModel(NamedTuple):
   max_length: int | None = None
   strip: bool = False
   lowercase: bool = False
+  dense: tuple[Dense, ...] = ()
 
 
 def read(directory: str | os.PathLike) -> tuple[str, dict[str, Any], dict[str, Any]]:
@@ -180,11 +184,13 @@ def sentence_model(directory: str | os.PathLike) -> SentenceModel:
       sentence = _with_transformer(sentence, folder_of_module)
     elif kind == "Pooling" and not sentence.pooling and i > 0:
       sentence = sentence._replace(pooling=_pooling(folder_of_module / "config.json"))
+    elif kind == "Dense" and sentence.pooling and not sentence.normalize:
+      sentence = sentence._replace(dense=(*sentence.dense, read_dense(folder_of_module)))
     elif kind == "Normalize" and sentence.pooling:
       sentence = sentence._replace(normalize=True)
     else:
       raise InputError(f"{path}: module {i} is of type {kind[:60]!r}; supported are a Transformer, then Pooling, "
-                       "then Normalize")
+                       "then Dense, then Normalize")
   if not sentence.pooling:
     raise InputError(f"{path}: names no Pooling; sentence-transformers needs one")
   return sentence
@@ -219,7 +225,7 @@ def sentence_files(pooling: str, dim: int, max_length: int, normalize: bool) -> 
   """Returns the files of a sentence-transformers directory beside those of the network: name -> content.
 
   Args:
-    pooling: `cls`, `mean`, `max` or `last`.
+    pooling: `cls`, `mean`, `max`, `last` or `mean_sqrt_len`.
     dim: Dimensions of the vectors.
     max_length: Texts are truncated to so many tokens.
     normalize: Divide vectors by their lengths.
@@ -234,8 +240,8 @@ def sentence_files(pooling: str, dim: int, max_length: int, normalize: bool) -> 
   modules = [{"idx": i, "name": str(i), "path": f"{i}_{name}" if i else "",
               "type": f"sentence_transformers.models.{name}"} for i, name in enumerate(names)]
   flags = {f"pooling_mode_{mode}": POOLINGS[mode] == pooling
-           for mode in ("cls_token", "mean_tokens", "max_tokens", "lasttoken")}
-  flags |= {"pooling_mode_mean_sqrt_len_tokens": False, "pooling_mode_weightedmean_tokens": False}
+           for mode in ("cls_token", "mean_tokens", "max_tokens", "lasttoken", "mean_sqrt_len_tokens")}
+  flags |= {"pooling_mode_weightedmean_tokens": False}
   contents = {
       "modules.json": modules,
       "sentence_bert_config.json": {"max_seq_length": max_length, "do_lower_case": False},
@@ -290,7 +296,7 @@ def _pooling(path: Path) -> str:
                                  if key.startswith(flag) and value]
   if len(modes) != 1 or modes[0] not in POOLINGS:
     raise InputError(f"{path}: pooling {'+'.join(modes)[:80] or 'of no kind'} is not supported; known: cls_token, "
-                     "mean_tokens, max_tokens, lasttoken")
+                     "mean_tokens, max_tokens, lasttoken, mean_sqrt_len_tokens")
   return POOLINGS[modes[0]]
 
 

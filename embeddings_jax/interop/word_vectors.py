@@ -5,6 +5,7 @@
 | `word2vec` | a line `num_words dim`, then a line `word x1 ... xd` for each word, one space between |
 | `word2vec-binary` | the same first line, then for each word its UTF-8, a space, and d little-endian float32 |
 | `glove` | as `word2vec`, without the first line; when reading it may be there |
+| `fasttext` | a model of fastText, read only; see `fasttext.py`. Its `.vec` is `word2vec` |
 | `npy` | `NAME.npy` [num_words, dim], and `NAME.vocabulary.txt`, or `vocabulary.txt` as a run has it, a word a line |
 
 All but `npy` may be compressed, by the file's suffix: read .gz .xz .bz2 .zst, written .gz. What is written is byte
@@ -12,9 +13,10 @@ for byte what gensim's `save_word2vec_format` writes for the same vectors: every
 give the same float32 back, no space at a line's end, no line end after a binary vector. What the C programs write,
 which have both of the latter, is read too. A word with a space cannot be told from its numbers: gensim writes it all
 the same, and its reader then fails on text and silently mistakes binary. Here writing it is an error; in text it is
-read where what follows is no number, which happens in GloVe's own files (`. . .`).
+read where what follows is no number, which happens in GloVe's own files (`. . .`), or where a first line tells
+how many numbers a vector has.
 
-Nothing is ever unpickled: files of gensim, fastText, torch and HDF5 are named, with the way out. Beside the result,
+Nothing is ever unpickled: files of gensim, torch and HDF5 are named, with the way out. Beside the result,
 reading and writing hold one block of the file in memory.
 """
 import contextlib
@@ -30,25 +32,18 @@ import numpy as np
 from embeddings_jax.data import formats
 from embeddings_jax.data.files.atomic import replacing
 from embeddings_jax.data.files.names import read_names
+from embeddings_jax.interop.fasttext import is_fasttext, read_fasttext
+from embeddings_jax.interop.foreign import refuse_foreign
 from embeddings_jax.types import InputError
 
 FORMATS = ("word2vec", "word2vec-binary", "glove", "npy")
+READ_FORMATS = (*FORMATS, "fasttext")
 _BLOCK_BYTES = 1 << 24
 _BLOCK_ROWS = 1024
 _ALWAYS_ALLOCATED = 1 << 26  # Bytes of a table for which the size of the file is not asked.
 _COMPRESSED = (".gz", ".xz", ".bz2", ".zst")
 _BOM = b"\xef\xbb\xbf"
 _LONGEST_LINE = 1 << 24  # Bytes of a first line.
-# Beginnings of files that are no word vectors of these formats, what they are, and the way out.
-_FOREIGN = {
-    **{bytes([0x80, version]): "a pickle (gensim's .kv and .model are), which runs code when it is loaded; in gensim "
-       "write the vectors by model.wv.save_word2vec_format(FILE), or KeyedVectors'" for version in range(2, 6)},
-    b"\xba\x16\x4f\x2f": "a model of fastText; in gensim write the vectors by "
-       "load_facebook_vectors(PATH).save_word2vec_format(FILE)",
-    b"PK\x03\x04": "an archive (of torch, Keras or NumPy); save the table by np.save, with its words in "
-       "NAME.vocabulary.txt",
-    b"\x89HDF": "HDF5; save the table by np.save, with its words in NAME.vocabulary.txt",
-    b"\x93NUMPY": "a .npy file; give it a name that ends in .npy, with its words in NAME.vocabulary.txt"}
 _PRINTABLE = bytes(range(32, 127)) + b"\t\r\n"
 _LONGEST_WORD = 1 << 16  # Bytes; a longer one means that words and vectors are out of step.
 
@@ -60,14 +55,15 @@ class WordVectors(NamedTuple):
   vectors: np.ndarray
 
 
-def read(path: str | os.PathLike, format: str = "", errors: str = "strict") -> WordVectors:
+def read(path: str | os.PathLike, format: str = "", errors: str = "strict", limit: int = 0) -> WordVectors:
   """Reads a file of word vectors.
 
   Args:
     path: Path of the file.
-    format: one of `FORMATS`; by default recognized, see `recognize`.
+    format: one of `READ_FORMATS`; by default recognized, see `recognize`.
     errors: `strict` refuses words that are not UTF-8 or occur a second time; `replace` puts replacement
       characters, and keeps the first of several equal words, as gensim does.
+    limit: Words to read, the first of the file; 0: all.
 
   Raises:
     InputError: the file is empty, cut short or damaged; the number of words is not that of its first line; a line has
@@ -75,13 +71,17 @@ def read(path: str | os.PathLike, format: str = "", errors: str = "strict") -> W
   """
   if errors not in ("strict", "replace"):
     raise InputError(f"errors={errors}: must be 'strict' or 'replace'")
-  format = _checked(format) if format else recognize(path)
+  if limit < 0:
+    raise InputError(f"limit={limit}: must be a number of words, or 0 for all")
+  format = _checked(format, READ_FORMATS) if format else recognize(path)
   if format == "npy":
-    return _read_npy(Path(path), errors)
-  _refuse_foreign(path)
+    return _read_npy(Path(path), errors, limit)
+  if format == "fasttext":
+    return _read_fasttext(path, errors, limit)
+  refuse_foreign(path)
   with formats.opened(path) as file:
     if format == "word2vec-binary":
-      rows = _Rows(path, errors, *_header(path, _first_line(path, file), format))
+      rows = _Rows(path, errors, *_header(path, _first_line(path, file), format), limit)
       _read_binary(path, file, rows)
     else:
       first = _first_line(path, file)
@@ -92,10 +92,10 @@ def read(path: str | os.PathLike, format: str = "", errors: str = "strict") -> W
         sizes = _header(path, first, format)
       elif not sizes or len(lines[0].split()) != 1 + sizes[1]:  # A vector of one number looks like a header.
         lines.insert(0, first)
-        sizes = _count_lines(path), _dim(first)
+        sizes = limit or _count_lines(path), _dim(first)
         if not sizes[1]:
           raise InputError(f"{path}: line 1: {_shown(first)} should be a word and the numbers of its vector")
-      rows = _Rows(path, errors, *sizes)
+      rows = _Rows(path, errors, *sizes, limit)
       _read_text(path, lines, file, rows, with_header=len(lines) == 1)
   return rows.finish()
 
@@ -104,7 +104,9 @@ def recognize(path: str | os.PathLike) -> str:
   """The format of a file, by its name (`.npy`) or its first two lines."""
   if Path(path).suffix == ".npy":
     return "npy"
-  _refuse_foreign(path)
+  if is_fasttext(path):
+    return "fasttext"
+  refuse_foreign(path)
   with formats.opened(path) as file:
     sizes, second = _sizes(_first_line(path, file)), file.readline(1 << 12)
   if not sizes:
@@ -125,7 +127,7 @@ def write(path: str | os.PathLike, words: Sequence[str], vectors: np.ndarray, fo
   Raises:
     InputError: words and vectors do not fit each other or the format, or a number is not finite.
   """
-  path, format = Path(path), _checked(format)
+  path, format = Path(path), _checked(format, FORMATS)
   if vectors.ndim != 2 or len(words) != len(vectors) or not vectors.size:
     raise InputError(f"{path}: {len(words)} words for vectors of shape {list(vectors.shape)} cannot be written")
   forbidden = "\n" if format == "npy" else " \n"
@@ -164,7 +166,9 @@ def write(path: str | os.PathLike, words: Sequence[str], vectors: np.ndarray, fo
 class _Rows:
   """The table that is being read, allocated once; pages that are never written take no memory."""
 
-  def __init__(self, path: str | os.PathLike, errors: str, num_words: int, dim: int):
+  def __init__(self, path: str | os.PathLike, errors: str, num_words: int, dim: int, limit: int = 0):
+    self.limit = limit
+    self.numbered = 0  # Words that end with a number.
     self.path, self.errors, self.num_words, self.dim = path, errors, num_words, dim
     self.seen: dict[str, str] = {}  # Word -> where it stands.
     self._repeated = 0
@@ -174,13 +178,17 @@ class _Rows:
       raise InputError(f"{path}: the {num_words} vectors of {dim} numbers that line 1 tells of do not fit into a "
                        f"file of {os.path.getsize(path)} bytes")
     try:
-      self.vectors = np.empty((num_words, dim), np.float32)
+      self.vectors = np.empty((min(num_words, limit or num_words), dim), np.float32)
     except (MemoryError, ValueError) as e:
       raise InputError(f"{path}: {num_words} vectors of {dim} numbers need more memory than there is") from e
 
   def __len__(self) -> int:
     """Words read so far, those that are left out as well."""
     return len(self.seen) + self._repeated
+
+  def full(self) -> bool:
+    """Returns whether the words that are wanted are there."""
+    return bool(self.limit) and len(self.seen) == self.limit
 
   def add(self, word: bytes, where: str) -> int | None:
     """The row for a word's vector, or None where it occurs a second time and that is allowed."""
@@ -222,7 +230,10 @@ def _read_text(path: str | os.PathLike, lines: list[bytes], file: BinaryIO, rows
         continue
       word, _, rest = line.partition(b" ")
       if rest.count(b" ") != rows.dim - 1:
-        word, rest = _split(path, line, number, rows.dim)
+        word, rest = _split(path, line, number, rows.dim, with_header)
+        rows.numbered += len(word.split()) > 1 and _numbers(word.split()[-1]) is not None
+      if rows.full():
+        break
       if len(rows) == rows.num_words:
         raise InputError(f"{path}: line {number}: there are more words than the {rows.num_words} that line 1 tells "
                          "of")
@@ -238,16 +249,23 @@ def _read_text(path: str | os.PathLike, lines: list[bytes], file: BinaryIO, rows
             raise InputError(f"{path}: line {at}: {_shown(rest)} should be {rows.dim} numbers")
       first = targets[0][0]
       rows.vectors[first:first + len(targets)] = values.reshape(-1, rows.dim)
-    lines = file.readlines(_BLOCK_BYTES)
+    lines = [] if rows.full() else file.readlines(_BLOCK_BYTES)
+  if with_header and rows.numbered == len(rows) > 0:
+    word = next(iter(rows.seen))
+    raise InputError(f"{path}: {rows.seen[word]}: {word[:60]!r} and all other words end with a number, so their "
+                     f"vectors have more than the {rows.dim} numbers that line 1 tells of")
+  if rows.full():
+    return
   if with_header and len(rows) < rows.num_words:
     raise InputError(f"{path}: ends after {len(rows)} of the {rows.num_words} words that line 1 tells of; it was cut "
                      "short, or line 1 is wrong")
 
 
-def _split(path: str | os.PathLike, line: bytes, number: int, dim: int) -> tuple[bytes, bytes]:
-  """Word and numbers of a line that has more or fewer single spaces than it should."""
+def _split(path: str | os.PathLike, line: bytes, number: int, dim: int,
+           sure: bool) -> tuple[bytes, bytes]:
+  """Word and numbers of a line that has more or fewer single spaces than it should; `sure`: a header tells `dim`."""
   fields = line.split()
-  if len(fields) > dim + 1 and _numbers(fields[1]) is None:  # The word itself has spaces.
+  if len(fields) > dim + 1 and (sure or _numbers(fields[1]) is None):  # The word itself has spaces.
     return line.rsplit(None, dim)[0], b" ".join(fields[-dim:])
   if len(fields) != dim + 1:
     raise InputError(f"{path}: line {number}: the word {_shown(fields[0])} has a vector of {len(fields) - 1} "
@@ -274,12 +292,24 @@ def _read_binary(path: str | os.PathLike, file: BinaryIO, rows: _Rows) -> None:
     if row is not None:
       rows.vectors[row] = np.frombuffer(data, "<f4", rows.dim, space + 1)
     at = space + 1 + size
+    if rows.full():
+      return
   if (data[at:] + file.read(_BLOCK_BYTES)).strip(b"\n"):
     raise InputError(f"{path}: goes on after the {rows.num_words} words of {rows.dim} numbers that its first line "
                      "tells of")
 
 
-def _read_npy(path: Path, errors: str) -> WordVectors:
+def _read_fasttext(path: str | os.PathLike, errors: str, limit: int) -> WordVectors:
+  words, vectors = read_fasttext(path, limit)
+  rows = _Rows(path, errors, len(words), vectors.shape[1])
+  for number, (word, vector) in enumerate(zip(words, vectors), 1):
+    row = rows.add(word, f"word {number}")
+    if row is not None:
+      rows.vectors[row] = vector
+  return rows.finish()
+
+
+def _read_npy(path: Path, errors: str, limit: int) -> WordVectors:
   vectors = formats.read_npy(path)
   vocabulary = _vocabulary(path)
   if not vocabulary.exists():
@@ -290,6 +320,7 @@ def _read_npy(path: Path, errors: str) -> WordVectors:
   words = read_names(vocabulary, errors)
   if len(words) != len(vectors):
     raise InputError(f"{vocabulary}: has {len(words)} words for the {len(vectors)} vectors of {path.name}")
+  words, vectors = words[:limit or None], vectors[:limit or None]
   first = dict(zip(reversed(words), reversed(range(len(words)))))
   if len(first) < len(words):
     if errors == "strict":
@@ -301,17 +332,6 @@ def _read_npy(path: Path, errors: str) -> WordVectors:
   return WordVectors(words, vectors)
 
 
-def _refuse_foreign(path: str | os.PathLike) -> None:
-  """Raises for files of other programs that are recognized, and for directories."""
-  if os.path.isdir(path):
-    raise InputError(f"{path}: is a directory; give a file of word vectors")
-  with formats.opened(path) as file:
-    start = file.read(8)
-  for beginning, what in _FOREIGN.items():
-    if start.startswith(beginning):
-      raise InputError(f"{path}: is {what}")
-
-
 def _first_line(path: str | os.PathLike, file: BinaryIO) -> bytes:
   """The first line without a byte order mark."""
   line = file.readline(_LONGEST_LINE)
@@ -320,9 +340,9 @@ def _first_line(path: str | os.PathLike, file: BinaryIO) -> bytes:
   return line.removeprefix(_BOM)
 
 
-def _checked(format: str) -> str:
-  if format not in FORMATS:
-    raise InputError(f"format={format}: unknown; one of {', '.join(FORMATS)}")
+def _checked(format: str, formats_: Sequence[str]) -> str:
+  if format not in formats_:
+    raise InputError(f"format={format}: unknown; one of {', '.join(formats_)}")
   return format
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from embeddings_jax.types import Array, InputError
 
-POOLINGS = ("cls", "mean", "max", "last", "first_last_mean")
+POOLINGS = ("cls", "mean", "max", "last", "mean_sqrt_len", "first_last_mean")
 
 
 def check_pooling(pooling: str) -> str:
@@ -42,8 +42,9 @@ def pool(hidden: Array, valid: Array, pooling: str) -> Array:
   Args:
     hidden: vectors of the tokens, or of the first of them alone; layer 0 is the embeddings.
     valid: bool [B, T], True on the tokens of the text, which follow each other.
-    pooling: `cls` (the first token), `last` (the last token), `mean` or `max` over tokens, `first_last_mean` (over
-      tokens of layers 1 and L; Su et al. 2021, arXiv:2103.15316), or `cls:K`, `mean:K` of layer K.
+    pooling: `cls` (the first token), `last` (the last token), `mean` or `max` over tokens, `mean_sqrt_len` (their
+      sum divided by the square root of their number), `first_last_mean` (over tokens of layers 1 and L; Su et al.
+      2021, arXiv:2103.15316), or `cls:K`, `mean:K` of layer K.
   """
   how, _, layer = check_pooling(pooling).partition(":")
   valid = valid[:, :hidden.shape[-2]]
@@ -59,4 +60,5 @@ def pool(hidden: Array, valid: Array, pooling: str) -> Array:
   if how == "max":
     return jnp.where(valid.any(1)[:, None], jnp.where(valid[..., None], hidden, -jnp.inf).max(1), 0)
   weights = valid.astype(hidden.dtype)
-  return jnp.einsum("bt,btd->bd", weights, hidden) / jnp.maximum(weights.sum(1, keepdims=True), 1)
+  length = jnp.maximum(weights.sum(1, keepdims=True), 1)
+  return jnp.einsum("bt,btd->bd", weights, hidden) / (jnp.sqrt(length) if how == "mean_sqrt_len" else length)

@@ -3,6 +3,7 @@ import functools
 import inspect
 import itertools
 import pathlib
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from embeddings_jax.runs import inference
 from embeddings_jax.runs.needs import NEEDS
 from embeddings_jax.types import Model, Protocol, PyTree
 
+SECONDS_BETWEEN_LINES = 10.0  # Of progress.
 _OF_SPLITS = {"measures", "predict", "reconstruct", "likelihood", "codes"}  # Needs that look at the run's own splits.
 
 
@@ -143,7 +145,11 @@ class Evaluator:
       if not lenient:
         self._check_answerable(name)
     uses = Counter(filter(None, map(self._dataset_of, pending)))
-    for name in pending:
+    shown = time.monotonic()
+    for number, name in enumerate(pending, 1):
+      if number > 1 and time.monotonic() - shown > SECONDS_BETWEEN_LINES:
+        shown = time.monotonic()
+        self._report(f"evaluating {name}, {number} of {len(pending)}")
       try:
         metrics |= self._ask(name)
       except InputError as error:
@@ -335,8 +341,10 @@ def check(name: str, declared: Protocol | None = None) -> None:
   if lists is None or (other or declared.default) in lists.names or (lists.files and pathlib.Path(other).is_file()):
     return
   if lists.files:
-    raise InputError(f"protocols={name}: " + (f"there is no file {other!r}" if other else
-                                              f"needs a file of questions, as {protocol}:FILE"))
+    if not other:
+      raise InputError(f"protocols={name}: needs a file of questions, as {protocol}:FILE")
+    listed = f"; {nearest(other, list(lists.names))}lists are {', '.join(lists.names)}" if lists.names else ""
+    raise InputError(f"protocols={name}: there is no file {other!r}{listed}")
   raise InputError(f"protocols={name}: unknown; {nearest(other, list(lists.names))}one of {', '.join(lists.names)}")
 
 
@@ -378,7 +386,8 @@ def subset(dataset: Any, max_items: int, seed: int) -> Any:
     return dataset
   rows = np.sort(np.random.default_rng(seed).choice(total, max_items, replace=False))
   labels: Mapping[str, np.ndarray] = {name: np.asarray(label)[rows] for name, label in dataset.labels.items()}
-  return dataset._replace(items=[dataset.items[i] for i in rows], labels=labels, names=None)
+  names = None if dataset.names is None else [dataset.names[i] for i in rows]
+  return dataset._replace(items=[dataset.items[i] for i in rows], labels=labels, names=names, rows=rows)
 
 
 def surpassing(metrics: Mapping[str, float]) -> dict[str, list[str]]:

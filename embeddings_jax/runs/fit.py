@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 from etils import epath
 
+from embeddings_jax.data import pipelines
 from embeddings_jax.data.dataset import as_dataset
 from embeddings_jax.errors import InputError, check_choice
 from embeddings_jax.eval import check_best_metric
@@ -281,8 +282,11 @@ class Directory:
     if self._alone:
       data.encoder.save(path / "encoder")
       workdirs.write_json(path / "config.json", record)
-    say(f"{config.name}: {data.facts['num_rows']} rows of {data.dataset.name}, {steps} steps of batch "
-        f"{source.batch_size}, mesh {dict(mesh.shape)} of {jax.devices()[0].device_kind}; in {path}")
+    devices = f"mesh {dict(mesh.shape)} of {jax.devices()[0].device_kind}" if mesh.size > 1 else (
+        jax.devices()[0].device_kind)
+    unit = pipelines.unit(pipelines.find(config.pipeline))
+    say(f"{config.name}: {data.facts['num_rows']:,} {unit} of {data.dataset.name}, {steps} steps of batch "
+        f"{source.batch_size}, on {devices}; in {path}")
     if record["horizon"] < steps and "horizon" in trajectory:
       say(f"schedules run over {record['horizon']} steps, beyond which the learning rate stays at its end")
 
@@ -297,6 +301,8 @@ class Directory:
           progress=(lambda step, values: progress(step, steps, values)) if progress and self._alone else None,
           signals=signals, initial=initial)
       step, best = checkpoints.latest(), checkpoints.best()
+      if step < steps:
+        say(f"{config.name}: converged after {step} of {steps} steps")
       if best not in (None, step):
         layout = jax.tree.map(lambda leaf: leaf.sharding, state)
         state, best, _ = checkpoints.restore(jax.eval_shape(lambda: state), layout, best)

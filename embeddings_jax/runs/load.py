@@ -17,13 +17,14 @@ from embeddings_jax.train.checkpoints import CheckpointReader
 from embeddings_jax.train.mesh import make_mesh, state_shardings
 
 
-def load(path: str | os.PathLike, *, mesh: jax.sharding.Mesh | None = None) -> Run:
+def load(path: str | os.PathLike, *, mesh: jax.sharding.Mesh | None = None, limit: int = 0) -> Run:
   """Loads what was trained, here or elsewhere.
 
   Args:
     path: Work directory of a run; a directory of Hugging Face or sentence-transformers (see `interop/`); or a file of
       word vectors in a format of `interop/word_vectors.py`.
     mesh: Devices; see `make_mesh`.
+    limit: Words to read of a file of word vectors, the first ones; 0: all.
 
   Raises:
     InputError: There is nothing of the kind, a file is damaged, or the files do not fit together.
@@ -37,7 +38,7 @@ def load(path: str | os.PathLike, *, mesh: jax.sharding.Mesh | None = None) -> R
     return pretrained.as_run(pretrained.load(str(path)))
   if not location.exists():
     raise InputError(f"{path}: no such file or directory")
-  return vectors.as_run(word_vectors.read(location), location)
+  return vectors.as_run(word_vectors.read(location, limit=limit), location)
 
 
 def is_run(path: epath.Path) -> bool:

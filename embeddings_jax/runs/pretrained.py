@@ -14,6 +14,7 @@ from etils import epath
 from embeddings_jax.data.encoders.images import ImageEncoder
 from embeddings_jax.data.files.json import read_json
 from embeddings_jax.interop import huggingface, huggingface_bart, huggingface_vision
+from embeddings_jax.interop.dense import Dense
 from embeddings_jax.runs import build, presets
 from embeddings_jax.runs.load import load_run
 from embeddings_jax.runs.run import Run
@@ -43,6 +44,7 @@ class Pretrained(NamedTuple):
     others: further arguments of the model, on which parameters beside the encoder depend.
     statistics: BatchNorm's running ones, by the names of their parameters.
     model: Name of the model that the network is a part of, whose arguments `others` are; "" where it is one itself.
+    dense: Layers behind the pooling, which a run that starts from it leaves out.
   """
 
   path: epath.Path
@@ -58,6 +60,7 @@ class Pretrained(NamedTuple):
   others: dict[str, Any] = {}
   statistics: Mapping[str, Any] = {}
   model: str = ""
+  dense: tuple[Dense, ...] = ()
 
 
 def load(directory: str) -> Pretrained:
@@ -126,11 +129,12 @@ def _load_theirs(path: epath.Path) -> Pretrained:
     hyper, others, params = huggingface_bart.read(sentence.folder)
     texts = huggingface.text_encoder(sentence, hyper)
     return Pretrained(path, "bert", hyper, params, texts, _fingerprint(params, texts), str(sentence.folder),
-                      sentence.pooling, sentence.normalize, others=others, model="sequence_autoencoder")
+                      sentence.pooling, sentence.normalize, others=others, model="sequence_autoencoder",
+                      dense=sentence.dense)
   name, hyper, params = huggingface.read(path)
   texts = huggingface.text_encoder(sentence, hyper)
   return Pretrained(path, name, hyper, params, texts, _fingerprint(params, texts), str(sentence.folder),
-                    sentence.pooling, sentence.normalize)
+                    sentence.pooling, sentence.normalize, dense=sentence.dense)
 
 
 def adapt(config: Any, network: Pretrained, explicit: Collection[str]) -> None:
@@ -145,6 +149,8 @@ def adapt(config: Any, network: Pretrained, explicit: Collection[str]) -> None:
     InputError: another model than the config's, or a key that contradicts it; both values are named.
   """
   where = f"init_from={network.path}"
+  if network.dense:
+    logging.warning("%s: its %d dense layers behind the pooling are left out", where, len(network.dense))
   module = build.network_module(network.name)
   known = inspect.signature(getattr(module, network.name, module.encoder)).parameters
   sizes = {key: value for key, value in network.hyper.items() if key in known and key not in FREE}
@@ -270,7 +276,7 @@ def as_run(network: Pretrained, pooling: str = "", **options: Any) -> Run:
     state = placed(initial(network, logging.info)(fresh), state_shardings(abstract, mesh, model.rules))
   config = {"name": name, "model": hyper | options, "data": {}, "optimizer": {}, "evals": ()}
   return Run(network.path, {"config": config}, model, state, network.step or 0, network.encoder, rebuild,
-             network.normalize)
+             network.normalize, dense=network.dense)
 
 
 def _hyper_fields(module: Any) -> list[str]:

@@ -12,7 +12,7 @@ from embeddings_jax.data.files.atomic import write_atomically
 from embeddings_jax.data.files.names import format_names
 from embeddings_jax.eval.neighbors import neighbors
 from embeddings_jax.eval.topics import top_words
-from embeddings_jax.runs import build, evaluation, metrics_log, workdir
+from embeddings_jax.runs import build, evaluation, metrics_log, row_index, summary, workdir
 from embeddings_jax.runs.evaluation import Evaluator
 from embeddings_jax.types import Model, Prepared, PyTree
 
@@ -123,7 +123,12 @@ class Report:
       vectors = evaluator.embed(names)
     else:
       vectors, names = evaluator.embed(evaluator.dataset.items), self._material.names
+      if self._material.rows is not None:
+        self._say(f"embeddings and evaluations are of a sample, {len(self._material.items):,} of "
+                  f"{len(self._data.dataset.items):,} items (eval_items={self._config.eval_items}; 0: all)")
     if write:
+      if self._data.encoder.names is None:
+        row_index.write(path / row_index.NAME, row_index.of_dataset(self._material))
       workdir.write_array(path / "embeddings.npy", vectors)
       if names is not None:
         write_atomically(path / "vocabulary.txt", format_names(names))
@@ -140,7 +145,7 @@ class Report:
     if draw:
       drawn = figures.draw(path, figures.Drawing(
           evaluator, vectors=vectors, log=metrics_log.read_metrics(path), metrics=results["metrics"],
-          evals=self._config.evals))
+          evals=self._config.evals, name=self._config.name))
       save("figures")
     self._summary(path, results, vectors, names, drawn, evaluator.provided("topics"))
 
@@ -173,14 +178,15 @@ class Report:
 
   def _summary(self, path: epath.Path, results: Mapping[str, Any], vectors: np.ndarray, names: Any,
                drawn: Sequence[str], topics: Mapping[str, Any] | None) -> None:
-    if self._data.encoder.names is not None:
+    encoder = self._data.encoder
+    if encoder.names is not None:
       words = [names[rank] for rank in NEIGHBOR_RANKS if rank < len(names)] or list(names[:5])
       for word, near in neighbors(vectors, names, words, k=6).items():
         self._say(f"  {word:>14}: {', '.join(name for name, _ in near)}")
     for number, words in enumerate(top_words(topics["topics"], 10) if topics else ()):
       self._say(f"  topic {number}: {' '.join(self._data.encoder.vocabulary.words[i] for i in words)}")
-    for key, value in results["metrics"].items():
-      self._say(f"  {key}: {value:.4f}")
+    for line in summary.table(results["metrics"], ("untrained", *encoder.baselines(self._data.dataset))):
+      self._say(f"  {line}")
     for name, better in evaluation.surpassing(results["metrics"]).items():
       self._say(f"  {name} does better than the trained model in {', '.join(better)}")
     loss = results["training"].get("loss")
@@ -190,7 +196,8 @@ class Report:
     self._say(f"{results['model']}: {results['steps']} steps in {results['wall_seconds']} s"
               + (f", loss {loss:.4f}" if loss is not None else "")
               + (f", {results['words_per_second']:,} words/s" if "words_per_second" in results else ""))
-    made = ["results.json", f"embeddings.npy [{', '.join(map(str, vectors.shape))}]", *drawn]
+    index = "vocabulary.txt" if self._data.encoder.names is not None else row_index.NAME
+    made = ["results.json", f"embeddings.npy [{', '.join(map(str, vectors.shape))}]", f"{index} (its rows)", *drawn]
     self._say(f"{path}: {', '.join(made)}")
     self._say("embed your own: python -m experiments.embed "
               f"--workdir={shlex.quote(str(path))} --input=FILE --output=OUT.npy")

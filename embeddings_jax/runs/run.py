@@ -14,8 +14,9 @@ from embeddings_jax.data.files.names import read_names
 from embeddings_jax.errors import InputError, check_choice
 from embeddings_jax.eval import neighbors as nearest
 from embeddings_jax.eval.word_similarity import known_form
+from embeddings_jax.interop.dense import Dense, apply_dense
 from embeddings_jax.ops.pooling import check_pooling
-from embeddings_jax.runs import inference
+from embeddings_jax.runs import inference, row_index
 from embeddings_jax.types import Model, Prepared, PyTree
 
 _TINY = 1e-12  # Least norm that vectors are divided by.
@@ -36,6 +37,7 @@ class Run:
       depend; for pooling and sampling.
     normalize: Whether `embed` divides vectors by their norms, as some sentence-transformers directories ask for.
     prepared: Data that it was trained on, where that is in memory.
+    dense: Layers behind the pooling, of sentence-transformers.
   """
 
   path: epath.Path | None
@@ -47,6 +49,7 @@ class Run:
   rebuild: Callable[..., Model]
   normalize: bool = False
   prepared: Prepared | None = None
+  dense: Sequence[Dense] = ()
 
   def __repr__(self) -> str:
     return f"Run({self.config['name']}, step {self.step}{f', {self.path}' if self.path else ''})"
@@ -91,7 +94,8 @@ class Run:
 
   @functools.cached_property
   def _embedder(self) -> Callable[[Sequence[Any]], np.ndarray]:
-    return inference.embedder(self.model, self.state, self.encoder)
+    embed = inference.embedder(self.model, self.state, self.encoder)
+    return (lambda items: apply_dense(self.dense, embed(items))) if self.dense else embed
 
   def with_pooling(self, pooling: str) -> "Run":
     """Returns the run with another pooling of a network's tokens or patches."""
@@ -157,8 +161,12 @@ class Run:
     """Returns the rows of `embeddings.npy` that are nearest to each item."""
     if self.path is None or not (self.path / "embeddings.npy").exists():
       raise InputError("neighbors: the run left no embeddings.npy to compare with; use the work directory of a run")
-    vectors, listed = read_npy(self.path / "embeddings.npy"), self.path / "vocabulary.txt"
-    names = read_names(listed) if listed.exists() else [f"document {i}" for i in range(len(vectors))]
+    vectors, listed = read_npy(self.path / "embeddings.npy"), self.path / row_index.NAME
+    if listed.exists():
+      names = row_index.titles(row_index.read(listed))
+    else:
+      listed = self.path / "vocabulary.txt"
+      names = read_names(listed) if listed.exists() else [f"document {i}" for i in range(len(vectors))]
     if len(names) != len(vectors):
       raise InputError(f"{listed}: has {len(names)} names for the {len(vectors)} rows of embeddings.npy; evaluate "
                        "the run again to write both")

@@ -216,7 +216,7 @@ FIGURES = (Figure("own", draw, metrics=("spread",)), Figure("none", draw, metric
   encoder = SimpleNamespace(names=None, adapt=lambda dataset, cache_dir: dataset)
   evaluator = Evaluator(None, None, encoder, embed=lambda items: items)
   drawing = figures.Drawing(evaluator, log=[{"step": 1, "spread": 2.0}, {"step": 5, "loss": 1.0, "spread": 3.0}])
-  assert figures.draw(epath.Path(tmp_path), drawing) == ["figures/loss.png", "figures/own.png"]
+  assert figures.draw(epath.Path(tmp_path), drawing) == ["figures/own.png"]
   assert made["own.png"].axes[0].get_title() == "spread 3.0"
 
 

@@ -121,10 +121,12 @@ def test_pooling_of_sentence_models(written, tmp_path):
   pooling.write_text('{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": true}')
   with pytest.raises(InputError, match="cls_token.mean_tokens is not supported"):
     huggingface.sentence_model(folder)
-  modules[2]["type"] = "sentence_transformers.models.Dense"
+  pooling.write_text('{"pooling_mode_mean_sqrt_len_tokens": true}')
+  assert huggingface.sentence_model(folder).pooling == "mean_sqrt_len"
+  modules[2]["type"] = "sentence_transformers.models.WeightedLayerPooling"
   pooling.write_text('{"pooling_mode": "cls"}')
   (folder / "modules.json").write_text(json.dumps(modules))
-  with pytest.raises(InputError, match="module 2 is of type 'Dense'; supported are a Transformer, then Pooling"):
+  with pytest.raises(InputError, match="module 2 is of type 'WeightedLayerPooling'; supported are a Transformer"):
     huggingface.sentence_model(folder)
 
 

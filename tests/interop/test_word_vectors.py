@@ -107,6 +107,25 @@ def test_words_with_spaces_in_text(tmp_path):
   assert actual.vectors.tolist() == [[0.5, 1], [2, 3], [4, 5]]
 
 
+def test_words_that_end_with_numbers_need_a_header(tmp_path):
+  (tmp_path / "v").write_text("2 2\nat 5 0.5 1\nthe 4 5\n")
+  assert read(tmp_path / "v").words == ["at 5", "the"] and read(tmp_path / "v").vectors.tolist() == [[0.5, 1], [4, 5]]
+  (tmp_path / "v").write_text("2 2\na 1 2 3\nb 4 5 6\n")
+  with pytest.raises(InputError, match="v: line 2: 'a 1' and all other words end with a number, so their vectors"):
+    read(tmp_path / "v")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_first_words_of_a_file(tmp_path, vectors, format):
+  path = tmp_path / ("v.npy" if format == "npy" else "v")
+  write(path, WORDS, vectors, format)
+  actual = read(path, limit=3)
+  assert actual.words == WORDS[:3] and actual.vectors.tobytes() == vectors[:3].tobytes()
+  assert read(path, limit=99).words == WORDS
+  with pytest.raises(InputError, match="limit=-1: must be a number of words"):
+    read(path, limit=-1)
+
+
 def test_compressed_and_npy_of_a_run(tmp_path):
   with lzma.open(tmp_path / "v.txt.xz", "wb") as file:
     file.write(b"a 1 2\n")
@@ -176,7 +195,7 @@ def test_byte_order_marks_and_carriage_returns_are_no_part_of_words(tmp_path, fo
 
 @pytest.mark.parametrize("content,message", [
     (b"\x80\x04\x95\x01", "is a pickle .gensim's .kv and .model are.*save_word2vec_format"),
-    (b"\xba\x16\x4f\x2f\x0c\0\0\0", "is a model of fastText.*save_word2vec_format"),
+    (b"\xba\x16\x4f\x2f\x0b\0\0\0", "is a model of fastText.*save_word2vec_format"),
     (b"PK\x03\x04rest", "is an archive .of torch, Keras or NumPy"), (b"\x89HDF\r\n", "is HDF5"),
     (b"\x93NUMPY\x01\0", "is a .npy file; give it a name that ends in .npy"),
     (b"a" * (1 << 24), "line 1 is longer than 16 MiB")])

@@ -1,5 +1,6 @@
 """`--init_from`: networks that are trained already, of others and of ours."""
 import json
+import shutil
 
 import chex
 import jax
@@ -9,6 +10,7 @@ import optax
 import pytest
 from commands import call
 from networks import equal, images, mae_params, random_params
+from safetensors.numpy import save_file
 
 from embeddings_jax import array_source, train
 from embeddings_jax.data.tokenizer_training import train_bpe, train_wordpiece
@@ -103,6 +105,35 @@ def test_states_of_one_run_share_their_programs(sentences):
   number = len(traced)
   second = inference.embedder(model, doubled, run.encoder)(TEXTS)
   assert len(traced) == number > 0 and np.abs(first - second).max() > 1e-3
+
+
+def test_dense_layers_and_root_mean_pooling_of_sentence_transformers(sentences, tmp_path):
+  folder = tmp_path / "dense"
+  shutil.copytree(sentences[0], folder)
+  rng = np.random.default_rng(0)
+  layers = [(rng.normal(size=(5, 12)), rng.normal(size=5), "activation.Tanh"), (rng.normal(size=(3, 5)), None,
+                                                                                "linear.Identity")]
+  modules = json.loads((folder / "modules.json").read_text())
+  for i, (kernel, bias, activation) in enumerate(layers):
+    (folder / f"{2 + i}_Dense").mkdir()
+    tensors = {"linear.weight": kernel} | ({} if bias is None else {"linear.bias": bias})
+    save_file({name: value.astype(np.float32) for name, value in tensors.items()},
+              folder / f"{2 + i}_Dense" / "model.safetensors")
+    (folder / f"{2 + i}_Dense" / "config.json").write_text(json.dumps({
+        "in_features": kernel.shape[1], "out_features": len(kernel), "bias": bias is not None,
+        "activation_function": f"torch.nn.modules.{activation}"}))
+    modules.insert(2 + i, {"idx": 2 + i, "path": f"{2 + i}_Dense", "type": "sentence_transformers.models.Dense"})
+  (folder / "modules.json").write_text(json.dumps(modules))
+  pooled = pretrained.as_run(pretrained.load(str(sentences[0]))).embed(TEXTS, normalize=False)
+  lengths = pretrained.load(str(folder)).encoder.encode(TEXTS)["tokens"]
+  pooled *= np.sqrt((lengths >= 0).sum(1, keepdims=True))
+  expected = np.tanh(pooled @ layers[0][0].T + layers[0][1]) @ layers[1][0].T
+  run = pretrained.as_run(pretrained.load(str(folder)), pooling="mean_sqrt_len")
+  np.testing.assert_allclose(run.embed(TEXTS), unit(expected), atol=1e-5)
+  (folder / "2_Dense" / "config.json").write_text(json.dumps({
+      "in_features": 12, "out_features": 5, "activation_function": "os.system"}))
+  with pytest.raises(InputError, match="the activation 'os.system' is not supported"):
+    pretrained.load(str(folder))
 
 
 def test_best_widths_waste_the_least():

@@ -52,6 +52,11 @@ class Encoder:
     """
     raise NotImplementedError
 
+  def read_indexed(self, path: str, errors: str = "strict") -> tuple[list[Any], list[str]]:
+    """Reads as `read` does; returns the items, and a name for each: its file, line, or number."""
+    items = self.read(path, errors)
+    return items, [str(item) if isinstance(item, (str, os.PathLike)) else str(i) for i, item in enumerate(items)]
+
   def example(self) -> Batch:
     """Returns a batch of one item, for its shapes."""
     raise NotImplementedError
@@ -110,12 +115,15 @@ class TextEncoder(Encoder):
 
   def read(self, path: str, errors: str = "strict") -> list[str]:
     """See `Encoder.read`; a blank line is an empty item, so that rows stay aligned with lines."""
+    return self.read_indexed(path, errors)[0]
+
+  def read_indexed(self, path: str, errors: str = "strict") -> tuple[list[str], list[str]]:
     from embeddings_jax.data import own, own_text
 
-    items, _ = own_text.read_texts(own.list_files(path), errors)
+    items, places = own_text.read_texts(own.list_files(path), errors)
     if not any(items):
       raise InputError(f"{path}: is empty, it has no text")
-    return items
+    return items, places
 
   def example(self) -> Batch:
     return self.encode(["a"])

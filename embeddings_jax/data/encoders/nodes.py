@@ -55,12 +55,12 @@ class NodeEncoder(TextEncoder):
       raise InputError(f"node {quoted(str(name))}: is not in the graph{hint}; give a new node with its neighbors")
     return row
 
-  def read(self, path: str, errors: str = "strict") -> list[Any]:
-    items = []
-    for line in super().read(path, errors):
+  def read_indexed(self, path: str, errors: str = "strict") -> tuple[list[Any], list[str]]:
+    items, (lines, places) = [], super().read_indexed(path, errors)
+    for line in lines:
       name, *neighbors = [cell for cell in re.split(r"\t" if "\t" in line else r"\s+", line.strip()) if cell] or [""]
       items.append(line if line in self._index or not neighbors else (name, neighbors))
-    return items
+    return items, places
 
   def example(self) -> Batch:
     return self.encode(self.names[:1])

@@ -72,6 +72,9 @@ class RowEncoder(Encoder):
     return {"x": self.encode_rows(np.asarray(items)), "mask": ones(items)}
 
   def read(self, path: str, errors: str = "strict") -> list[np.ndarray]:
+    return self.read_indexed(path, errors)[0]
+
+  def read_indexed(self, path: str, errors: str = "strict") -> tuple[list[np.ndarray], list[str]]:
     """See `Encoder.read`: a .csv, .tsv or .npy file.
 
     A table with a header gives the columns of the run in their order, whatever its own is; it may have further ones.
@@ -82,13 +85,14 @@ class RowEncoder(Encoder):
     if others:
       raise InputError(f"{path}: {1 + len(others)} files, give one")
     table = own.read_rows(file, self.gaps, errors, formats.TableOptions(wanted=self.columns or ()))
+    names = list(table.names or map(str, range(len(table.rows))))
     if not self.columns or not table.columns or list(self.columns) == list(table.columns):
-      return list(table.rows)
+      return list(table.rows), names
     missing = [name for name in self.columns if name not in table.columns]
     if missing or len(set(table.columns)) < len(table.columns):
       what = f"has no column {formats.quoted(missing[0])}" if missing else "has two columns of one name"
       raise InputError(f"{file}: {what}; the run's columns are {', '.join(self.columns)[:200]}")
-    return list(table.rows[:, [table.columns.index(name) for name in self.columns]])
+    return list(table.rows[:, [table.columns.index(name) for name in self.columns]]), names
 
   def example(self) -> Batch:
     return self.encode(np.zeros((1, self.num_features), np.float32))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from embeddings_jax.data.files.arrays import as_float32
-from embeddings_jax.errors import InputError
+from embeddings_jax.errors import PROGRESS, InputError
 
 IN_MEMORY_BYTES = 1 << 28
 _SECONDS = 10.0  # Between messages of progress.
@@ -114,4 +114,4 @@ class Progress:
     """Logs a number, unless it is too early."""
     if time.monotonic() - self._last > _SECONDS:
       self._last = time.monotonic()
-      logging.info("%s: %s %s are read", self._path, f"{number:,}", self._unit)
+      logging.getLogger(PROGRESS).info("%s: %s %s are read", self._path, f"{number:,}", self._unit)

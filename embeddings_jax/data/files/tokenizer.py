@@ -1,4 +1,5 @@
-"""Guarded reading of tokenizers: `tokenizer.json`, WordPiece `vocab.txt`, and Hugging Face directories.
+"""Guarded reading of tokenizers: `tokenizer.json`, WordPiece `vocab.txt`, byte pairs in `vocab.json` with
+`merges.txt`, and Hugging Face directories.
 
 A directory's `tokenizer_config.json` decides how `transformers` builds its tokenizer, and is obeyed here:
 
@@ -30,6 +31,11 @@ BYTE_LEVEL = ("GPT2Tokenizer", "RobertaTokenizer")
 PLAIN = ("PreTrainedTokenizer", "TokenizersBackend", "XLMRobertaTokenizer", "CamembertTokenizer")
 _CLASS_OF = {"bert": "BertTokenizer", "roberta": "RobertaTokenizer", "xlm-roberta": "XLMRobertaTokenizer",
              "camembert": "CamembertTokenizer", "openai-gpt": "OpenAIGPTTokenizer", "gpt2": "GPT2Tokenizer"}
+# Special tokens of classes, where no file names them.
+_BYTE_PAIR_ROLES: Mapping[str, Mapping[str, str]] = {
+    "GPT2Tokenizer": dict.fromkeys(("unk", "bos", "eos"), "<|endoftext|>"), "OpenAIGPTTokenizer": {"unk": "<unk>"},
+    "RobertaTokenizer": {"unk": "<unk>", "cls": "<s>", "bos": "<s>", "sep": "</s>", "eos": "</s>", "pad": "<pad>",
+                         "mask": "<mask>"}}
 _ROLES = ("unk", "cls", "sep", "pad", "mask", "bos", "eos")
 
 
@@ -37,8 +43,8 @@ def load_tokenizer(path: str | os.PathLike, lowercase: bool = True) -> Tokenizer
   """Loads a tokenizer from a file or directory.
 
   Args:
-    path: A `tokenizer.json`, a WordPiece `vocab.txt` (one token a line), or a directory with either of them; see the
-      head of this file.
+    path: A `tokenizer.json`, a WordPiece `vocab.txt` (one token a line), or a directory with either of them, or with
+      `vocab.json` and `merges.txt`; see the head of this file.
     lowercase: Default of `do_lower_case` where no `tokenizer_config.json` states it; also removes accents.
 
   Raises:
@@ -126,6 +132,43 @@ def max_tokens(folder: Path) -> int | None:
   return int(length) if 0 < length < MAX_ID else None  # Some write 1e30 for no limit.
 
 
+def byte_pairs(vocabulary: Path, merges: Path, kind: str, unk: str = "") -> dict[str, Any]:
+  """Returns the content of a `tokenizer.json` for a vocabulary of byte pairs and its merges, a pair a line.
+
+  Args:
+    vocabulary: JSON, token -> id.
+    merges: Text; a first line that begins with `#version` is skipped.
+    kind: Class of `transformers`, of which `OpenAIGPTTokenizer` marks the ends of words.
+    unk: Token of what is unknown, if the vocabulary has it.
+
+  Raises:
+    InputError: A file cannot be read, or a merge is no pair of tokens whose join is a token.
+  """
+  tokens = parse_json(_bytes(vocabulary), vocabulary)
+  try:
+    lines = _bytes(merges).decode("utf-8-sig").split("\n")
+  except UnicodeDecodeError as error:
+    raise InputError(f"{merges}: is not UTF-8, byte {error.start}; merges have two tokens a line") from error
+  pairs = []
+  for number, line in enumerate(lines, 1):
+    line = line.removesuffix("\r")
+    if not line.strip() or number == 1 and line.startswith("#version"):
+      continue
+    pair = line.split(" ")
+    if len(pair) != 2 or not all(token in tokens for token in (*pair, "".join(pair))):
+      raise InputError(f"{merges}: line {number}: {line[:60]!r} should be two tokens of {vocabulary.name} whose join "
+                       "is one too")
+    pairs.append(pair)
+  of_words = kind == "OpenAIGPTTokenizer"
+  model = {"type": "BPE", "vocab": tokens, "merges": pairs, "unk_token": unk if of_words and unk in tokens else None,
+           "end_of_word_suffix": "</w>" if of_words else None, "dropout": None, "fuse_unk": False,
+           "continuing_subword_prefix": None, "byte_fallback": False, "ignore_merges": False}
+  decoder = {"type": "BPEDecoder", "suffix": "</w>"} if of_words else {
+      "type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+  return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
+          "pre_tokenizer": None, "post_processor": None, "decoder": decoder, "model": model}
+
+
 def with_text_options(tokenizer: Tokenizer, *, strip: bool, lowercase: bool) -> Tokenizer:
   """Returns a copy that first strips white space around texts and folds their case, as sentence-transformers does."""
   steps = ([normalizers.Strip()] if strip else []) + ([normalizers.Lowercase()] if lowercase else [])
@@ -158,8 +201,14 @@ def _from_directory(folder: Path, lowercase: bool) -> Tokenizer:
         options |= extra if name == "special_tokens_map.json" else {"added_tokens": extra}
   names = {role: _content(path, role, options) for role in _ROLES}
   file, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
-  described = None
-  if file.is_file() or not vocabulary.is_file():
+  described, pairs = None, folder / "merges.txt"
+  if not file.is_file() and kind not in WORDPIECE and (folder / "vocab.json").is_file() and pairs.is_file():
+    kind = kind or "GPT2Tokenizer"
+    if kind not in (*BYTE_LEVEL, "OpenAIGPTTokenizer"):
+      raise InputError(f"{path}: {kind} is read from tokenizer.json, which is missing")
+    names = {role: name or _BYTE_PAIR_ROLES[kind].get(role, "") for role, name in names.items()}
+    described = _checked(byte_pairs(folder / "vocab.json", pairs, kind, names["unk"]), pairs)
+  elif file.is_file() or not vocabulary.is_file():
     described = _checked(parse_json(_bytes(file), file), file)
   if kind in WORDPIECE or described is None:
     tokenizer = _wordpiece_of(path, options, names, lowercase, described, file if described else vocabulary)

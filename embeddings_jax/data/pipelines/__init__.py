@@ -3,7 +3,8 @@
 `x(dataset, *, encoder=None, batch_size, seed, cache_dir=None, data_dir=None, progress=..., **options) -> Prepared`.
 Of the common keywords (`COMMON`) a function takes those that it needs; the others are its options, keys of
 `config.data` beside the reader's. A module declares `ACCEPTS`, kinds of datasets; `READ`, the reader of
-`data/reading.py`, whose keywords are the remaining keys of `config.data`; `FACTS`, name -> meaning; and `stand_in`,
+`data/reading.py`, whose keywords are the remaining keys of `config.data`; `UNIT`, what a row of training data is, in
+the plural, unless it is a row; `FACTS`, name -> meaning; and `stand_in`,
 facts and batch shapes without data, see `data/stand_ins.py`.
 """
 import inspect
@@ -52,6 +53,11 @@ def reader_options(module: ModuleType) -> dict[str, Any]:
   """Returns the keywords of a pipeline's reader with their defaults."""
   return {key: value.default for key, value in inspect.signature(module.READ).parameters.items()
           if value.kind is value.KEYWORD_ONLY and key not in _PLACES}
+
+
+def unit(module: ModuleType) -> str:
+  """Returns what rows of a pipeline's training data are called."""
+  return getattr(module, "UNIT", "rows")
 
 
 def own_options(module: ModuleType) -> dict[str, Any]:

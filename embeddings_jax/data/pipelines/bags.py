@@ -11,6 +11,7 @@ from embeddings_jax.types import Prepared
 
 ACCEPTS = ("text", "bags", "matrix")
 READ = reading.documents
+UNIT = "documents"
 FACTS = {"vocab_size": "Number of tokens", "num_documents": "Number of documents",
          "num_cells": "Cells of the matrix that are not 0", "num_empty": "Documents without a known word",
          "num_raw_words": "Words of the text", "num_features": "Number of columns",

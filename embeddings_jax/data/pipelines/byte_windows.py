@@ -12,6 +12,7 @@ from embeddings_jax.types import Prepared
 
 ACCEPTS = ("text",)
 READ = reading.text
+UNIT = "windows of bytes"
 FACTS: dict[str, str] = {}
 
 

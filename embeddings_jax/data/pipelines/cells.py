@@ -14,6 +14,7 @@ from embeddings_jax.types import Prepared
 
 ACCEPTS = ("text", "matrix")
 READ = reading.text
+UNIT = "co-occurrence cells"
 FACTS = word_blocks.FACTS | {
     "num_cells": "Cells of the matrix that are not 0", "symmetric": "Whether the matrix is symmetric",
     "marginals": "Sum of each row", "context_marginals": "Sum of each column", "total": "Sum of all cells"}

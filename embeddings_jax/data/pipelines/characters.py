@@ -11,6 +11,7 @@ from embeddings_jax.types import Prepared
 
 ACCEPTS = ("text",)
 READ = reading.text
+UNIT = "windows of words"
 FACTS = {"vocab_size": "Number of tokens", "counts": "Occurrences of each token",
          "num_raw_words": "Words of the text", "num_characters": "Number of characters"}
 

@@ -12,6 +12,7 @@ from embeddings_jax.types import Prepared
 
 ACCEPTS = ("video",)
 READ = video.read
+UNIT = "windows of frames"
 FACTS = {"height": "Height in pixels", "width": "Width in pixels", "channels": "Number of channels",
          "num_frames": "Frames of a window", "num_actions": "Number of actions; 0 where none are known"}
 

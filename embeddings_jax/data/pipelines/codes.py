@@ -12,6 +12,7 @@ from embeddings_jax.types import Prepared
 
 ACCEPTS = ("codes",)
 READ = reading.codes
+UNIT = "images"
 FACTS = {"vocab_size": "Number of different tokens", "end_id": "Token that begins a row of codes"}
 
 

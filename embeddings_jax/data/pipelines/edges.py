@@ -13,6 +13,7 @@ from embeddings_jax.types import Prepared
 
 ACCEPTS = ("graph",)
 READ = graphs.read
+UNIT = "edges"
 FACTS = {"num_nodes": "Number of nodes", "degrees": "Sum of the weights of each node's edges"}
 
 

@@ -13,6 +13,7 @@ from embeddings_jax.types import Prepared, Source
 
 ACCEPTS = ("video",)
 READ = video.read
+UNIT = "pairs of frames"
 FACTS = {"height": "Height in pixels", "width": "Width in pixels", "channels": "Number of channels"}
 
 

@@ -12,6 +12,7 @@ from embeddings_jax.types import Prepared
 
 ACCEPTS = ("images",)
 READ = reading.images
+UNIT = "images"
 FACTS = {"height": "Height in pixels", "width": "Width in pixels", "channels": "Number of channels",
          "num_labels": "Number of observed classes"}
 

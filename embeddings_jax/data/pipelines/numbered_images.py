@@ -13,6 +13,7 @@ from embeddings_jax.types import Prepared
 
 ACCEPTS = ("images",)
 READ = reading.images
+UNIT = "images"
 FACTS = {key: text for key, text in OF_IMAGES.items() if key != "num_labels"}
 
 

@@ -12,6 +12,7 @@ from embeddings_jax.types import InputError, Prepared, Source
 
 ACCEPTS = ("text",)
 READ = reading.text
+UNIT = "passages"
 FACTS = tokenized.FACTS | {"stop_ids": "Tokens that end a sentence"}
 UNITS = ("sentence", "paragraph", "window", "document")
 STOPS = tuple(".!?।॥؟۔。！？")

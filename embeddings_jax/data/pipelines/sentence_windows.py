@@ -11,6 +11,7 @@ from embeddings_jax.types import Prepared, Source
 
 ACCEPTS = ("text",)
 READ = reading.text
+UNIT = "windows of sentences"
 FACTS = tokenized.FACTS | {"cut_fraction": "Fraction of tokens beyond the sentences' length"}
 
 

@@ -15,6 +15,7 @@ from embeddings_jax.types import InputError, Prepared
 
 ACCEPTS = ("text", "pairs", "triples")
 READ = reading.text
+UNIT = "sentences"
 FACTS = tokenized.FACTS | {"num_overlapping": "Items left out because an evaluation set has a sentence of theirs"}
 
 

@@ -14,6 +14,7 @@ from embeddings_jax.types import InputError, Prepared, Source
 
 ACCEPTS = ("audio",)
 READ = reading.audio
+UNIT = "windows of sound"
 FACTS = {"num_units": "Number of units", "hop_length": "Samples from one frame to the next"}
 HELD_OUT = 20  # One clip of so many is held out.
 

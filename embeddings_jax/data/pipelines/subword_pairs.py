@@ -12,6 +12,7 @@ from embeddings_jax.types import Prepared, Source
 
 ACCEPTS = ("text",)
 READ = reading.sentences
+UNIT = "pairs of sentences"
 FACTS = tokenized.FACTS | {"next_fraction": "Fraction of pairs whose second part follows the first"}
 
 

@@ -10,6 +10,7 @@ from embeddings_jax.types import Prepared
 
 ACCEPTS = ("text",)
 READ = reading.text
+UNIT = "windows of tokens"
 FACTS = tokenized.FACTS
 
 

@@ -15,6 +15,7 @@ from embeddings_jax.types import Prepared
 
 ACCEPTS = ("rows", "images", "text", "audio", "bags", "matrix", "pairs", "triples", "choices", "questions", "words")
 READ = reading.examples
+UNIT = "examples"
 FACTS = tokenized.FACTS | {"task": "Kind of the task", "num_classes": "Number of classes",
                            "score_range": "Least and greatest training score", "rate": "Samples of a second"}
 

@@ -14,6 +14,7 @@ from embeddings_jax.types import Prepared
 
 ACCEPTS = ("text", "matrix")
 READ = reading.text
+UNIT = "tiles of co-occurrences"
 FACTS = OF_CELLS | {"num_groups": "Groups that the words are divided into"}
 
 

@@ -11,6 +11,7 @@ from embeddings_jax.types import InputError, Prepared, Source
 
 ACCEPTS = ("text",)
 READ = reading.text
+UNIT = "stretches of tokens"
 FACTS = tokenized.FACTS
 
 

@@ -12,6 +12,7 @@ from embeddings_jax.types import Prepared, Source
 
 ACCEPTS = ("graph",)
 READ = graphs.read
+UNIT = "walks"
 FACTS = {"num_nodes": "Number of nodes", "max_degree": "Largest number of edges of a node",
          "walk_length": "Nodes of a walk", "visits": "Expected visits of each node by an epoch's first-order walks"}
 

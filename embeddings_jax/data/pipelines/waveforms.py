@@ -14,6 +14,7 @@ from embeddings_jax.types import Prepared
 
 ACCEPTS = ("audio",)
 READ = reading.audio
+UNIT = "windows of sound"
 FACTS: dict[str, str] = {}
 
 

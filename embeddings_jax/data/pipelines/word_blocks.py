@@ -10,6 +10,7 @@ from embeddings_jax.types import Prepared
 
 ACCEPTS = ("text",)
 READ = reading.text
+UNIT = "blocks of words"
 FACTS = {"vocab_size": "Number of tokens", "counts": "Occurrences of each token",
          "num_words": "Words of the text that are in the vocabulary", "num_raw_words": "Words of the text",
          "num_documents": "Number of documents"}

@@ -116,7 +116,7 @@ def test_many_rows_are_kept_on_the_disk(tmp_path, monkeypatch, caplog):
   monkeypatch.setattr(row_buffer, "IN_MEMORY_BYTES", 1000)
   monkeypatch.setattr(row_buffer, "_SECONDS", 0)
   monkeypatch.setattr("embeddings_jax.data.files.tables._BLOCK", 64)
-  caplog.set_level(logging.INFO)
+  caplog.set_level(logging.INFO, "embeddings_jax.progress")
   x = np.random.default_rng(0).integers(0, 99, (400, 3)) / np.array([1, 4, 10])
   text = "kind,x,y,z\n" + "".join(f"k{i % 3},{','.join(map(str, row))}\n" for i, row in enumerate(x.tolist()))
   (tmp_path / "a.csv.gz").write_bytes(gzip.compress(text.encode()))

@@ -201,6 +201,31 @@ def test_wordpiece_tokens_are_transformers(options, tmp_path):
 
 
 @pytest.mark.parity
+@pytest.mark.parametrize("kind, config", [("gpt2", {}), ("gpt2", {"tokenizer_class": "GPT2Tokenizer",
+                                                                 "add_prefix_space": True}),
+                                          ("roberta", {"tokenizer_class": "RobertaTokenizer"})])
+def test_vocabulary_and_merges_are_transformers(kind, config, tmp_path):
+  import transformers
+  bpe = train_bpe(TEXTS * 9, 300)
+  described = json.loads(bpe.to_str())["model"]
+  special = {"gpt2": ["<|endoftext|>"], "roberta": ["<s>", "</s>", "<mask>", "<pad>", "<unk>"]}[kind]
+  tokens = [*described["vocab"], *(token for token in special if token not in described["vocab"])]
+  (tmp_path / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
+  (tmp_path / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in described["merges"]))
+  (tmp_path / "config.json").write_text(json.dumps({"model_type": kind}))
+  if config:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+  theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+  ours = SubwordEncoder(load_tokenizer(tmp_path), 200)
+  for text in TEXTS:
+    actual = ours.encode([text])["tokens"][0]
+    assert actual[actual >= 0].tolist() == theirs(text)["input_ids"], text
+  (tmp_path / "merges.txt").write_text("a b c\n")
+  with pytest.raises(InputError, match="merges.txt: line 1: 'a b c' should be two tokens of vocab.json whose join"):
+    load_tokenizer(tmp_path)
+
+
+@pytest.mark.parity
 @pytest.mark.parametrize("kind,name", [("gpt2", "GPT2Tokenizer"), ("roberta", "RobertaTokenizer"), ("gpt2", None),
                                        ("gpt2", "PreTrainedTokenizerFast")])
 @pytest.mark.parametrize("spaced", [None, True, False])

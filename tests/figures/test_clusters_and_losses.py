@@ -1,0 +1,96 @@
+"""Clusters, losses and comparisons: what they show is what was computed."""
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+
+from embeddings_jax import figures
+from embeddings_jax.data.dataset import Dataset
+from embeddings_jax.data.encoders.rows import RowEncoder
+from embeddings_jax.figures import comparison as panels
+from embeddings_jax.figures.clusters import clusters
+from embeddings_jax.runs import comparison
+from embeddings_jax.runs.evaluation import Evaluator
+from embeddings_jax.types import InputError, Model
+
+X = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
+CENTERS = np.float32([[2, 0, 0, 0], [-2, 0, 0, 0]])
+ASSIGNED = ((X[:, None] - CENTERS) ** 2).sum(-1).argmin(1)
+
+
+@pytest.fixture
+def plt():
+  yield figures.canvas.pyplot()
+  figures.canvas.pyplot().close("all")
+
+
+def drawing(log, **options):
+  outputs = {"components": lambda state: {"means": jnp.asarray(CENTERS)},
+             "distances": lambda state, batch: batch["x"]}
+  dataset = Dataset("folder/flowers.csv", "rows", X, columns=list("abcd"))
+  evaluator = Evaluator(Model(None, None, None, outputs), jnp.zeros(()), RowEncoder(4), dataset=dataset,
+                        embed=lambda items: np.eye(2)[ASSIGNED])
+  return figures.Drawing(evaluator, log=log, name="kmeans", **options)
+
+
+def test_clusters_are_told_by_color_with_their_centers(plt):
+  figure = clusters(plt, X, ASSIGNED, CENTERS, None, "kmeans on flowers")
+  axes = figure.axes[0]
+  first, second, centers = axes.collections
+  basis = np.linalg.svd(X - X.mean(0), full_matrices=False)[2][:2].T
+  np.testing.assert_allclose(first.get_offsets(), (X[ASSIGNED == 0] - X.mean(0)) @ basis, atol=1e-5)
+  np.testing.assert_allclose(centers.get_offsets(), (CENTERS - X.mean(0)) @ basis, atol=1e-5)
+  labels = [text.get_text() for text in axes.get_legend().get_texts()]
+  assert labels == [f"{k + 1} ({(ASSIGNED == k).sum()} rows)" for k in (0, 1)] + ["centers"]
+  assert axes.get_title() == "2 clusters: kmeans on flowers"
+  assert axes.get_xlabel() == "first principal component"
+  named = clusters(plt, X[:, :2], ASSIGNED, CENTERS[:, :2], ["width", "height"]).axes[0]
+  assert (named.get_xlabel(), named.get_ylabel()) == ("width", "height")
+  assert clusters(plt, X[:, :1], ASSIGNED, CENTERS[:, :1], ["width"]).axes[0].get_xlabel() == "width"
+
+
+def test_losses_name_model_and_data_and_closed_forms_have_no_curve(plt, tmp_path, monkeypatch):
+  made = {}
+  monkeypatch.setattr(figures.canvas, "save", lambda plt, figure, path: made.__setitem__(path.name, figure))
+  log = [{"step": step, "loss": 1 / step} for step in (1, 2, 3)]
+  assert figures.draw(epath.Path(tmp_path), drawing(log)) == ["figures/clusters.png", "figures/loss.png"]
+  axes = made["loss.png"].axes[0]
+  assert axes.get_title() == "kmeans on folder/flowers.csv" and axes.get_xlabel() == "step (updates)"
+  for losses in ((.5,), (.5, .5, .5), (0, .5, .5)):
+    log = [{"step": step, "loss": loss} for step, loss in enumerate(losses)]
+    assert figures.draw(epath.Path(tmp_path), drawing(log)) == ["figures/clusters.png"]
+
+
+def run(tmp_path, name, config, results, losses):
+  (tmp_path / name).mkdir(parents=True)
+  record = {"format": 1, "config": config, "trajectory": {}}
+  (tmp_path / name / "config.json").write_text(json.dumps(record))
+  (tmp_path / name / "results.json").write_text(json.dumps(results))
+  (tmp_path / name / "metrics.jsonl").write_text("".join(
+      json.dumps({"step": step, "loss": loss, "seconds": 1.0}) + "\n" for step, loss in enumerate(losses, 1)))
+  return str(tmp_path / name)
+
+
+def test_runs_are_compared_by_config_and_metrics(tmp_path, monkeypatch, plt):
+  monkeypatch.setattr(comparison.workdir, "read_record", lambda folder: json.loads(
+      (folder / "config.json").read_text()))
+  one = run(tmp_path, "one/w", {"seed": 0, "model": {"dim": 2, "k": 3}},
+            {"steps": 1000, "metrics": {"class/all/nmi": 0.5, "perplexity": 2.0}, "training": {"loss": 1.0}}, [3, 2])
+  two = run(tmp_path, "two/w", {"seed": 0, "model": {"dim": 4, "k": 3, "extra": "x"}},
+            {"steps": 1000, "metrics": {"class/all/nmi": 0.75}}, [4, 1])
+  runs = comparison.read([one, two])
+  lines = [line.split() for line in comparison.tables(runs)]
+  assert lines == [
+      ["config", "one/w", "two/w"], ["model.dim", "2", "4"], ["model.extra", "-", "x"], [],
+      ["metric", "one/w", "two/w"], ["steps", "1,000", "1,000"], ["wall_seconds", "-", "-"],
+      ["training", "loss", "1.0000", "-"], ["class/all/nmi", "0.5000", "0.7500*"], ["perplexity", "2.0000", "-"],
+      ["*", "is", "the", "best", "of", "the", "runs"]]
+  logs, metrics = comparison.curves(runs)
+  assert metrics == ["loss"]
+  first, second = panels.curves(plt, logs, metrics).axes[0].lines
+  assert first.get_xydata().tolist() == [[1, 3], [2, 2]] and second.get_label() == "two/w"
+  for paths, message in (([one], "give two or more work directories"), ([one, one], "is given twice")):
+    with pytest.raises(InputError, match=message):
+      comparison.read(paths)
