@@ -39,7 +39,7 @@ def _of_equation(equation: Any) -> float:
   elif name == "shard_map":
     specs = [axis for spec in (*params["in_specs"], *params["out_specs"]) for axis in _axes(spec)]
     times = math.prod(params["mesh"].shape[axis] for axis in set(specs))
-  return times * sum(_flops(inner) for inner in _inner(params))
+  return times * sum(_flops(body) for body in inner(params))
 
 
 def _axes(spec: Any) -> Iterator[str]:
@@ -48,7 +48,7 @@ def _axes(spec: Any) -> Iterator[str]:
       yield from (entry,) if isinstance(entry, str) else entry
 
 
-def _inner(params: Any) -> Iterator[Any]:
+def inner(params: Any) -> Iterator[Any]:
   """Jaxprs among the parameters of an equation, those of custom derivatives left out."""
   for key, value in params.items():
     if key in ("jvp_jaxpr_fun", "fwd_jaxpr_thunk", "bwd", "cond_jaxpr"):

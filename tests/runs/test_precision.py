@@ -1,9 +1,8 @@
 """`config.precision` reaches every product of a model, and the record."""
-import re
-
 import jax
 import pytest
 
+from embeddings_jax.plan import arithmetic
 from embeddings_jax.runs import build, presets, workdir
 from embeddings_jax.types import InputError
 
@@ -16,7 +15,15 @@ def products(precision, name="mae"):
   model = build.make_model(config, facts, 10)
   state = jax.eval_shape(model.init, jax.random.key(0), batch)
   traced = [jax.make_jaxpr(model.update)(state, batch, jax.random.key(0)), jax.make_jaxpr(model.embed)(state, batch)]
-  return [set(re.findall(r"dot_general\[.*?\bprecision=([^\n]+)", str(jaxpr), re.DOTALL)) for jaxpr in traced]
+  return [set(precisions(jaxpr.jaxpr)) for jaxpr in traced]
+
+
+def precisions(jaxpr):
+  for equation in jaxpr.eqns:
+    if equation.primitive.name == "dot_general":
+      yield str(equation.params["precision"])
+    for inner in arithmetic.inner(equation.params):
+      yield from precisions(inner)
 
 
 def test_products_have_the_precision_of_the_config():
