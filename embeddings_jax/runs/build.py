@@ -5,13 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from embeddings_jax import extensions
 from embeddings_jax.data import catalog, pipelines, reading, stand_ins
 from embeddings_jax.errors import check_choice
 from embeddings_jax.runs import optimizers
+from embeddings_jax.train.mesh import state_shardings
 from embeddings_jax.types import InputError, Model, Prepared, PyTree, is_fact
 
 PRECISIONS = ("default", "high", "highest")
@@ -174,10 +173,11 @@ def find_module(name: Any, rooms: Sequence[str]) -> Any:
 
 
 def first_state(model: Model, batch: Mapping[str, Any], mesh: jax.sharding.Mesh, seed: int) -> PyTree:
-  """The state before the first step; its shapes are a `batch`'s."""
+  """The state before the first step, laid out as in training; its shapes are a `batch`'s."""
   with jax.set_mesh(mesh):
     rng = jax.random.split(jax.random.key(seed))[0]
-    return jax.jit(model.init, out_shardings=NamedSharding(mesh, P()))(rng, batch)
+    layout = state_shardings(jax.eval_shape(model.init, rng, batch), mesh, model.rules)
+    return jax.jit(model.init, out_shardings=layout)(rng, batch)
 
 
 def read_dataset(config: Mapping[str, Any], *, dataset: Any = None, data_dir: str | None = None,
