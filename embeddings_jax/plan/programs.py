@@ -29,11 +29,13 @@ class Compiled(NamedTuple):
     text: The compiler's HLO.
     memory: The compiler's statistics of one device, or None.
     flops: Products that the traced program asks for, of all devices together.
+    kernel_flops: Those of them in hand-written kernels.
   """
 
   text: str
   memory: Any
   flops: float
+  kernel_flops: float
 
 
 class Planned(NamedTuple):
@@ -131,7 +133,8 @@ def _compiled(model, batch, shared, whole, mesh, rows, evaluation, report) -> Pl
     report(name)
     traced = jax.jit(function, **options).trace(*arguments)
     compiled = traced.lower().compile()
-    programs[name] = Compiled(compiled.as_text(), compiled.memory_analysis(), arithmetic.flops(traced.jaxpr))
+    programs[name] = Compiled(compiled.as_text(), compiled.memory_analysis(), arithmetic.flops(traced.jaxpr),
+                              arithmetic.kernel_flops(traced.jaxpr))
 
   compile_one(INIT, padding.of(make_state), seed, resident, feeds, out_shardings=layout)
   compile_one(UPDATE, padding.around(many_updates), state, seed, scalar(jnp.int32, 1), scalar(jnp.int32), resident,
