@@ -1,6 +1,6 @@
 """Counts the products that a traced program asks for, before any is split or repeated among devices."""
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -8,19 +8,26 @@ from jax.extend import core
 
 
 def flops(jaxpr: Any) -> float:
-  """Returns twice the multiplications of all matrix products and convolutions of a closed jaxpr.
+  """Returns twice the multiplications of all matrix products and convolutions of a closed jaxpr, kernels included.
 
   Bodies of `scan` count by their lengths, those of `shard_map` by the devices among which their inputs or results are
   split, of `cond` the most expensive branch. Bodies of `while` count once, as the text says no number of trips.
   """
-  return _flops(jaxpr.jaxpr if isinstance(jaxpr, core.ClosedJaxpr) else jaxpr)
+  return _flops(jaxpr.jaxpr, _of_equation)
 
 
-def _flops(jaxpr: Any) -> float:
-  return sum(_of_equation(equation) for equation in jaxpr.eqns)
+def kernel_flops(jaxpr: Any) -> float:
+  """Returns those of `flops` that hand-written kernels compute, which compiled programs do not show."""
+  of_kernels = lambda equation: _of_kernel(equation) if equation.primitive.name == "pallas_call" else 0.0
+  return _flops(jaxpr.jaxpr, of_kernels)
+
+
+def _flops(jaxpr: Any, leaf: Callable[[Any], float]) -> float:
+  return sum(_within(equation, leaf) for equation in jaxpr.eqns)
 
 
 def _of_equation(equation: Any) -> float:
+  """Of an equation that has no body, or whose body is a kernel."""
   name, params = equation.primitive.name, equation.params
   if name == "dot_general":
     (axes, _), _ = params["dimension_numbers"]
@@ -28,18 +35,28 @@ def _of_equation(equation: Any) -> float:
     return 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in axes)
   if name == "conv_general_dilated":
     return _of_convolution(equation)
-  if name == "pallas_call":
-    estimate = params.get("cost_estimate")
-    return float(estimate.flops) if estimate is not None else 0.0
+  return _of_kernel(equation) if name == "pallas_call" else 0.0
+
+
+def _of_kernel(equation: Any) -> float:
+  """Products of a Pallas kernel: those of its body, in each cell of its grid."""
+  grid = [size for size in equation.params["grid_mapping"].grid if isinstance(size, int)]
+  return math.prod(grid) * _flops(equation.params["jaxpr"], _of_equation)
+
+
+def _within(equation: Any, leaf: Callable[[Any], float]) -> float:
+  name, params = equation.primitive.name, equation.params
+  if name in ("dot_general", "conv_general_dilated", "pallas_call"):
+    return leaf(equation)
   if name == "cond":
-    return max(_flops(branch.jaxpr) for branch in params["branches"])
+    return max(_flops(branch.jaxpr, leaf) for branch in params["branches"])
   times = 1
   if name == "scan":
     times = params["length"]
   elif name == "shard_map":
     specs = [axis for spec in (*params["in_specs"], *params["out_specs"]) for axis in _axes(spec)]
     times = math.prod(params["mesh"].shape[axis] for axis in set(specs))
-  return times * sum(_flops(inner) for inner in _inner(params))
+  return times * sum(_flops(body, leaf) for body in inner(params))
 
 
 def _axes(spec: Any) -> Iterator[str]:
@@ -48,7 +65,7 @@ def _axes(spec: Any) -> Iterator[str]:
       yield from (entry,) if isinstance(entry, str) else entry
 
 
-def _inner(params: Any) -> Iterator[Any]:
+def inner(params: Any) -> Iterator[Any]:
   """Jaxprs among the parameters of an equation, those of custom derivatives left out."""
   for key, value in params.items():
     if key in ("jvp_jaxpr_fun", "fwd_jaxpr_thunk", "bwd", "cond_jaxpr"):

@@ -67,15 +67,13 @@ class Program:
   """A compiled program of one device.
 
   Attributes:
-    flops: Of its matrix products and convolutions, twice their multiplications.
-    kernel_flops: What hand-written kernels say of themselves, beside `flops`.
+    flops: Of its matrix products and convolutions, twice their multiplications; hand-written kernels are not read.
     memory_bytes: Bytes read from and written to the main memory.
     collectives: See `Collective`.
     unknown_loops: Names of loops whose number of trips is not in the text; they count once.
   """
 
   flops: float
-  kernel_flops: float
   memory_bytes: float
   collectives: list[Collective]
   unknown_loops: list[str]
@@ -85,7 +83,7 @@ def read(text: str) -> Program:
   """Reads the text of a compiled module, `compiled.as_text()`."""
   computations, entry = parse(text)
   lines = Sources(text)
-  program = Program(0.0, 0.0, 0.0, [], [])
+  program = Program(0.0, 0.0, [], [])
   in_fusions: dict[str, Collective] = {}
 
   def visit(name: str, times: float, fused: bool, in_loop: bool, caller: str = "") -> None:
@@ -93,8 +91,6 @@ def read(text: str) -> Program:
     scatters = name.startswith("all-reduce-scatter")
     for instruction in by_name.values():
       program.flops += times * _flops(instruction, by_name)
-      if instruction.opcode == "custom-call":
-        program.kernel_flops += times * _declared_flops(instruction)
       if (kind := _collective(instruction)) is not None:
         source = lines.of(instruction.attributes) or lines.of(caller)
         found = _described(instruction, kind, by_name, scatters, times, source, in_loop)
@@ -179,11 +175,6 @@ def _convolution_flops(attributes: str, left: Sequence[int], right: Sequence[int
   if groups := re.search(r"batch_group_count=(\d+)", attributes):
     number /= int(groups[1])
   return 2.0 * number
-
-
-def _declared_flops(instruction: Instruction) -> float:
-  match = re.search(r'"cost_estimate":\{[^}]*"flops":"?(\d+)', instruction.attributes)
-  return float(match[1]) if match else 0.0
 
 
 def _collective(instruction: Instruction) -> str | None:

@@ -66,16 +66,18 @@ class Instruction:
 def parse(text: str) -> tuple[dict[str, dict[str, Instruction]], str]:
   """Returns the computations, name -> instructions by name, and the name of the entry."""
   computations: dict[str, dict[str, Instruction]] = {}
-  entry, current = "", None
+  entry, current, last = "", None, None
   for line in text.splitlines():
     if current is None:
       if match := _HEADER.match(line):
         current = computations.setdefault(match[2], {})
         entry = match[2] if match[1] else entry
-    elif line.startswith("}"):
+    elif line.rstrip() == "}":
       current = None
     elif instruction := _instruction(line):
-      current[instruction.name] = instruction
+      current[instruction.name] = last = instruction
+    elif current:  # Attributes of a kernel may have lines of their own.
+      last.attributes += line
   return computations, entry
 
 

@@ -15,6 +15,7 @@ from embeddings_jax.plan import arithmetic
 from embeddings_jax.runs import build
 from embeddings_jax.train import loop
 from embeddings_jax.train import mesh as mesh_lib
+from embeddings_jax.train.padding import Padding
 from embeddings_jax.types import InputError, Model, PyTree, Source
 
 STEPS = 1000  # Of schedules, where a config counts epochs.
@@ -28,11 +29,13 @@ class Compiled(NamedTuple):
     text: The compiler's HLO.
     memory: The compiler's statistics of one device, or None.
     flops: Products that the traced program asks for, of all devices together.
+    kernel_flops: Those of them in hand-written kernels.
   """
 
   text: str
   memory: Any
   flops: float
+  kernel_flops: float
 
 
 class Planned(NamedTuple):
@@ -121,7 +124,8 @@ def _compiled(model, batch, shared, whole, mesh, rows, evaluation, report) -> Pl
   make_state, many_updates = loop.programs(model, source)
   seed = scalar(jnp.uint32)
   abstract = jax.eval_shape(make_state, seed, resident, feeds)
-  layout = mesh_lib.state_shardings(abstract, mesh, model.rules)
+  padding = Padding(abstract, mesh, model.rules)
+  abstract, layout = padding.stored, padding.layout
   state = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), abstract, layout)
   programs, skipped = {}, {}
 
@@ -129,11 +133,12 @@ def _compiled(model, batch, shared, whole, mesh, rows, evaluation, report) -> Pl
     report(name)
     traced = jax.jit(function, **options).trace(*arguments)
     compiled = traced.lower().compile()
-    programs[name] = Compiled(compiled.as_text(), compiled.memory_analysis(), arithmetic.flops(traced.jaxpr))
+    programs[name] = Compiled(compiled.as_text(), compiled.memory_analysis(), arithmetic.flops(traced.jaxpr),
+                              arithmetic.kernel_flops(traced.jaxpr))
 
-  compile_one(INIT, make_state, seed, resident, feeds, out_shardings=layout)
-  compile_one(UPDATE, many_updates, state, seed, scalar(jnp.int32, 1), scalar(jnp.int32), resident, feeds,
-              donate_argnums=0, out_shardings=(layout, replicated))
+  compile_one(INIT, padding.of(make_state), seed, resident, feeds, out_shardings=layout)
+  compile_one(UPDATE, padding.around(many_updates), state, seed, scalar(jnp.int32, 1), scalar(jnp.int32), resident,
+              feeds, donate_argnums=0, out_shardings=(layout, replicated))
   if evaluation:
     rows_of = {name: laid(tree, replicated if name in shared else by_rows) for name, tree in batch.items()}
     measured = next((name for name in ("measures", "loss") if name in model.outputs), None)
@@ -141,7 +146,7 @@ def _compiled(model, batch, shared, whole, mesh, rows, evaluation, report) -> Pl
       if function is None:
         continue
       try:
-        compile_one(name, function, state, rows_of, out_shardings=replicated)
+        compile_one(name, padding.reading(function), state, rows_of, out_shardings=replicated)
       except (KeyError, InputError) as error:  # It reads batches of the encoder, not those of the training.
         skipped[name] = f"reads other batches than the training ({str(error).strip()})"
   return Planned(model, abstract, layout, batch, programs, skipped)

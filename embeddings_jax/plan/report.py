@@ -66,7 +66,7 @@ def program(compiled: programs.Compiled, shape: Mapping[str, int], chip: Chip | 
   """Returns what one program holds, computes, sends, and how long that would take."""
   read = hlo.read(compiled.text)
   devices = math.prod(shape.values())
-  total = (read.flops + read.kernel_flops) * devices
+  total = read.flops * devices + compiled.kernel_flops
   result: dict[str, Any] = {
       "memory": memory(compiled.memory),
       "flops": {"asked": compiled.flops, "compiled": total,
@@ -77,7 +77,7 @@ def program(compiled: programs.Compiled, shape: Mapping[str, int], chip: Chip | 
     arithmetic = total / devices / chip.flops
     links = sum(one["traffic"] for one in result["collectives"]) / chip.link
     result["seconds"] = predicted(arithmetic, read.memory_bytes / chip.bandwidth, links)
-    peak = compiled.flops / devices / chip.flops
+    peak = min(compiled.flops, total) / devices / chip.flops  # What the compiler leaves out is not needed.
     result["utilization"] = {way: peak / result["seconds"][way] if result["seconds"][way] else 0.0
                              for way in ("largest", "sum")}
   return result

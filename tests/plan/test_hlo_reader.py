@@ -186,6 +186,16 @@ ENTRY %main (p: f32[100,64], i.2: s32[]) -> f32[100,64] {
 """
 
 
+def test_attributes_of_kernels_may_have_several_lines():
+  kernel = """  %near = f32[1,64]{1,0:S(1)} custom-call(%row.1), custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
+"xprof_metadata":"{block: 128}"
+}}, metadata={op_name="x"}"""
+  text = IN_PLACE.replace("  %near = f32[1,64]{1,0:S(1)} copy(%row.1)", kernel)
+  computations, entry = hlo_text.parse(text)
+  assert len(computations[entry]) == 5 and computations[entry]["near"].attributes.endswith('metadata={op_name="x"}')
+  assert hlo.read(text).memory_bytes == hlo.read(IN_PLACE).memory_bytes
+
+
 def test_slices_and_updates_in_place_touch_their_part():
   row, index = 64 * 4, 4
   take, near, update = (row + index + row), row, (row + index + row)  # `near` lies beside the processor.
@@ -236,6 +246,15 @@ def test_repeated_work_and_shard_map_are_seen(mesh_of):
   local = jax.shard_map(lambda x: x @ x.T, mesh=mesh, in_specs=P("data"), out_specs=P("data"))
   program, asked = compiled(local, mesh, rows)
   assert asked == 8 * 2 * 2 * 2 * 32 == program.flops * 8
+
+
+def test_products_of_kernels_are_those_of_every_cell_of_their_grid():
+  from embeddings_jax.ops.kernels import splash
+
+  x = jnp.zeros((2, 256, 3, 64))
+  jaxpr = jax.make_jaxpr(lambda q, k, v: splash.splash(q, k, v, interpret=True))(x, x, x)
+  assert arithmetic.flops(jaxpr) == arithmetic.kernel_flops(jaxpr) == 2 * 2 * 2 * 3 * 256 * 256 * 64
+  assert arithmetic.kernel_flops(jax.make_jaxpr(jnp.dot)(x[0, :, 0], x[0, :, 0].T)) == 0
 
 
 def test_products_of_branches_and_convolutions():
