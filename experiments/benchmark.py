@@ -27,11 +27,18 @@
   python -m experiments.benchmark deepwalk --data=blogcatalog         DeepWalk against gensim on ready walks
   python -m experiments.benchmark gan_ring --data=ring --seeds=3      modes that GANs find, by loss and schedule
   python -m experiments.benchmark generation_table --workdir=runs --data=fashion-mnist  distances of all runs
+  python -m experiments.benchmark restoration_table --workdir=W --data=cifar10-jpeg  beside scikit-image
+  python -m experiments.benchmark principal_components --workdir=W    an autoencoder beside as many components
+  python -m experiments.benchmark pretext_table --workdir=runs        layers of all runs of pretext tasks
+  python -m experiments.benchmark building                            pretext examples: their share of a step
   python -m experiments.benchmark lda --data=20news                   topics against scikit-learn's batch updates
   python -m experiments.benchmark copy_task --numbers=5,20,60         what recurrent cells carry over a gap
+  python -m experiments.benchmark exciting_inputs --workdir=W --data=pasted-digits --layer=block_3  units by ascent
+  python -m experiments.benchmark pointing --workdir=W --data=pasted-digits  whether maps of attention point at digits
 
 Each prints one JSON object; `--output` writes it as well, and the README's table is made from such files.
 """
+import ast
 import importlib
 import json
 import pathlib
@@ -45,15 +52,6 @@ from embeddings_jax.runs import workdir
 from experiments import command, hardware
 
 FLAGS = flags.FLAGS
-
-# Each with its file in `benchmarks/`.
-VERBS = {"loop": "loop", "sgns": "words", "cbow": "words", "glove": "words", "ppmi": "words", "plsa": "documents",
-         "topics": "documents", "lsa": "documents", "lsa_stream": "documents", "gmm": "mixtures",
-         "gmm_memory": "mixtures", "bert_step": "text", "bert_base": "text", "simcse_step": "text",
-         "mae_step": "images", "mae_gpu": "images", "augment": "images", "labels": "labels", "mask_ratios": "images",
-         "embed": "text", "pairs": "text", "contrastive": "contrastive", "mutual_information": "contrastive",
-         "walks": "graphs", "deepwalk": "graphs", "gan_ring": "generation", "generation_table": "generation",
-         "copy_task": "recurrent", "lda": "lda"}
 
 flags.DEFINE_string("model", "", "Model of the benchmark `loop`.")
 flags.DEFINE_string("preset", "demo", "Preset of --model.")
@@ -72,7 +70,9 @@ flags.DEFINE_integer("length", 512, "Tokens of a row of `bert_base`.", lower_bou
 flags.DEFINE_float("attention_dropout", 0.0,
                    "Dropout of the attention weights of `bert_base`.", lower_bound=0.0, upper_bound=0.9)
 flags.DEFINE_string("workdir", "",
-                    "Work directory of the pretrained run for `labels`; a folder of runs for `generation_table`.")
+                    "Work directory of the run for `labels`, `restoration_table`, `principal_components`, "
+                    "`exciting_inputs` and `pointing`; a folder of runs for `generation_table` and `pretext_table`.")
+flags.DEFINE_string("layer", "", "Layer of `exciting_inputs` and `pointing` (default: the last one).")
 flags.DEFINE_list("numbers", ["100", "300", "1000", "3000", "10000"], "Numbers of labels, for `labels`.")
 flags.DEFINE_list("rates", [], "Learning rates of `labels`, to choose from by `dev` (default: the recipe's).")
 flags.DEFINE_enum("layers", None, ["last",
@@ -86,7 +86,8 @@ flags.DEFINE_enum("size", "base", ["base", "large"], "Vision transformer of `mae
 flags.DEFINE_float("seconds", 5.0, "Approximate seconds of one measurement of `loop`.")
 flags.DEFINE_integer("seed", 0, "Random seed.")
 flags.DEFINE_integer("seeds", 1,
-                     "Number of seeds of `sgns`, `cbow`, `labels`, `mask_ratios`, `gan_ring`, from --seed on.",
+                     "Number of seeds of `sgns`, `cbow`, `labels`, `mask_ratios`, `gan_ring` and `pointing`, from "
+                     "--seed on.",
                      lower_bound=1)
 flags.DEFINE_string("figure", "", "File to draw the figure of `mutual_information`, `labels`, `mask_ratios` or "
                     "`generation_table` in.")
@@ -94,13 +95,14 @@ flags.DEFINE_string("output", "", "File to write the result to.")
 
 
 def main(argv: Sequence[str]) -> int:
+  module_of = benchmarks()
   if len(argv) < 2:
-    raise InputError(f"which benchmark? one of {', '.join(VERBS)}")
-  check_choice("benchmark", argv[1], list(VERBS))
+    raise InputError(f"which benchmark? one of {', '.join(module_of)}")
+  check_choice("benchmark", argv[1], list(module_of))
   command.parse([argv[0], *argv[2:]])
   if FLAGS.output:
     command.check_output(FLAGS.output)
-  verb = getattr(importlib.import_module(f"experiments.benchmarks.{VERBS[argv[1]]}"), argv[1])
+  verb = getattr(importlib.import_module(f"experiments.benchmarks.{module_of[argv[1]]}"), argv[1])
   path_flags = ("--output", "--figure", "--data_dir", "--cache_dir", "--peer")
   shown = [argument for argument in argv[1:] if not argument.startswith(path_flags)]
   record = {"command": " ".join(["python -m experiments.benchmark", *shown]), **verb(),
@@ -112,6 +114,17 @@ def main(argv: Sequence[str]) -> int:
   if FLAGS.output:
     write_atomically(FLAGS.output, text + "\n")
   return 0
+
+
+def benchmarks() -> dict[str, str]:
+  """Returns the module of each benchmark: functions of `benchmarks/` that return a dict and need no arguments."""
+  modules = {}
+  for path in sorted(pathlib.Path(__file__).with_name("benchmarks").glob("*.py")):
+    for node in ast.parse(path.read_text()).body:
+      if (isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and node.returns is not None
+          and ast.unparse(node.returns) == "dict" and len(node.args.defaults) == len(node.args.args)):
+        modules[node.name] = path.stem
+  return modules
 
 
 if __name__ == "__main__":

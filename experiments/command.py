@@ -51,7 +51,7 @@ def parse_with_config(argv: Sequence[str]) -> ml_collections.ConfigDict | None:
   # What follows --config. belongs to the second pass.
   early = [a for a in argv if not a.lstrip("-").startswith("config.")]
   _parse(early)
-  if FLAGS.list_models or FLAGS.list_data:
+  if any(name in FLAGS and FLAGS[name].value for name in ("list_models", "list_data")):
     return None
   # Names come first: they decide which other keys there are.
   named = dict(a.lstrip("-").removeprefix("config.").split("=", 1) for a in argv

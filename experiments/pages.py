@@ -46,7 +46,7 @@ def write() -> None:
 def filled(text: str, path: pathlib.Path) -> str:
   """Returns a page's text with its tables made anew."""
   tables: dict[str, Callable[[], str]] = {
-      "models": models, "model reference": lambda: family(path.parent.name), "outputs": outputs,
+      "models": models, "splits": splits, "model reference": lambda: family(path.parent.name), "outputs": outputs,
       "pipelines": pipeline_table, "facts": facts, "datasets": datasets, "protocols": protocol_table,
       "commands": commands, "config": config_keys,
       "baselines": lambda: baselines.baseline_table(baselines.DETAILS), "benchmarks": baselines.benchmark_table}
@@ -105,6 +105,19 @@ def models() -> str:
     rows.append((f"[{family_of(name)}]({family_of(name)}/README.md)", f"`{name}`", summary(config_module(name)), demo,
                  small))
   return table(("family", "model", "what it is", "`demo` data", "`small` data"), rows)
+
+
+def splits() -> str:
+  """Returns the table of what each model sees and predicts, from the line `Split:` of its module's docstring."""
+  rows = []
+  for path in sorted(ROOT.glob("embeddings_jax/models/*/*.py"), key=lambda path: (path.parent.name, path.stem)):
+    if path.stem != "__init__":
+      text = ast.get_docstring(ast.parse(path.read_text())) or ""
+      line = re.search(r"^Split: (.*?)\.(?:\n\n|$)", text, flags=re.DOTALL | re.MULTILINE)
+      if line is None or line[1].count("|") != 2:
+        raise ValueError(f"{path}: the docstring needs a line 'Split: item | what is seen | what is predicted.'")
+      rows.append((path.parent.name, f"`{path.stem}`", *(" ".join(cell.split()) for cell in line[1].split("|"))))
+  return table(("family", "model", "item t", "seen x", "predicted y"), rows)
 
 
 def family(name: str) -> str:

@@ -2,7 +2,7 @@
 
   --workdir=W    by the network of a run of the model `restoration`
   --single       by the deep image prior, which sees this image alone (minutes)
-  --method=M     by total_variation, or guess (as it is, or enlarged by bicubic interpolation)
+  --method=M     by total_variation, or guess (as it is, enlarged by bicubic interpolation, or its holes filled)
 
 With --degrade the input is a clean image: it is degraded as the task says (--noise, --scale, --visible), restored,
 and the PSNR of the guess, of total variation and of the result is printed, of the deep image prior by both rules of

@@ -22,6 +22,7 @@ ALLOWED = {
     "figures": {"extensions", "types", "ops", "data", "eval", "train"},
     "runs": {"extensions", "types", "errors", "ops", "nets", "data", "gradient", "models", "eval", "train", "interop",
              "configs", "figures"},
+    "plan": {"types", "errors", "ops", "data", "runs", "train"},
 }
 
 

@@ -27,9 +27,9 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
     config.update(dict(model=dict(dim=4, widths=(4, 8), strides=(2, 2)), steps=20, batch_size=16,
                        steps_per_dispatch=1, log_every=5, save_every=10, eval_items=200, baselines=False))
   elif preset == "small":
-    config.update(dict(model=dict(dim=16, widths=(512, 256), strides=(), likelihood="discretized_logistic",
+    config.update(dict(model=dict(dim=16, widths=(1024, 512), strides=(), likelihood="discretized_logistic",
                                   scale="output", output_activation="linear"),
-                       optimizer=dict(clip_norm=100.0), steps=6000, batch_size=128,
+                       optimizer=dict(clip_norm=100.0), steps=8000, batch_size=128,
                        evals=("likelihood", "reconstruction", "linear_probe", "knn")))
     config.data.update(dict(name="fashion-mnist", validation_fraction=0.0))
   elif preset == "paper":

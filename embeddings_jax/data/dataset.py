@@ -46,6 +46,7 @@ class Dataset(NamedTuple):
     note: How the files were read, for the user to check: rows, columns, and what was recognized.
     graph: Edges between the items, a `files/graphs.py: GraphTable`.
     links: Edges that were removed from the graph before training, a `link_split.py: Links`.
+    boxes: Boxes around objects of images, a `boxes.py: Boxes`.
     rows: Numbers of the items in the dataset of which this is a sample, int [num_items]; None: all are here.
   """
 
@@ -66,6 +67,7 @@ class Dataset(NamedTuple):
   note: str = ""
   graph: Any = None
   links: Any = None
+  boxes: Any = None
   rows: np.ndarray | None = None
 
 

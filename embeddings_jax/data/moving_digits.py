@@ -61,8 +61,8 @@ def moving_digits(seed: int, index: int, *, physics: str = "gravity", num_frames
   """
   check_choice("physics", physics, PHYSICS)
   rng = np.random.default_rng([seed, index, PHYSICS.index(physics)])
-  background = _piece(rng, size)
-  digits, classes = _digits()
+  background = piece(rng, size)
+  digits, classes = digit_images()
   shapes, kinds = [], np.full(objects, 2, np.uint8)
   for number in range(objects):
     chosen = rng.integers(len(digits))
@@ -70,7 +70,7 @@ def moving_digits(seed: int, index: int, *, physics: str = "gravity", num_frames
       digit = int(classes[chosen])
     if number == 0 or rng.random() < 0.5:
       kinds[number] = 1
-    shapes.append(_colored(rng, digits[chosen], side) if kinds[number] == 1 else _patch(rng, side))
+    shapes.append(colored(rng, digits[chosen], side) if kinds[number] == 1 else patch(rng, side))
   low, high = (side - 1) / 2, size - 1 - (side - 1) / 2
   actions = rng.integers(len(ACTIONS), size=num_frames).astype(np.int32)
   position, velocity = rng.uniform(low, high, (objects, 2)), rng.normal(size=(objects, 2))
@@ -140,7 +140,7 @@ def _rendered(background, shapes, tracks, size, side):
   return np.rint(255 * frames[:, :size, :size]).astype(np.uint8), masks[:, :size, :size]
 
 
-def _colored(rng, digit, side):
+def colored(rng, digit, side):
   """Opacity and color of a digit in a bright color."""
   import colorsys
 
@@ -148,14 +148,14 @@ def _colored(rng, digit, side):
   return np.clip(1.4 * _resized(digit, side), 0, 1), np.broadcast_to(color, (side, side, 3))
 
 
-def _patch(rng, side):
+def patch(rng, side):
   """Opacity and color of a round patch of a photograph."""
   away = np.arange(side) - (side - 1) / 2
   radius = np.sqrt(away[:, None] ** 2 + away ** 2)
-  return np.clip(side / 2 - radius, 0, 1), _piece(rng, side)
+  return np.clip(side / 2 - radius, 0, 1), piece(rng, side)
 
 
-def _piece(rng, size):
+def piece(rng, size):
   """Returns a square of one of the photographs, [size, size, 3] in [0, 1]."""
   photographs = _photographs(3 if size <= 96 else 1)
   photograph = photographs[rng.integers(len(photographs))]
@@ -177,7 +177,8 @@ def _photographs(shrink: int) -> list[np.ndarray]:
 
 
 @functools.cache
-def _digits() -> tuple[np.ndarray, np.ndarray]:
+def digit_images() -> tuple[np.ndarray, np.ndarray]:
+  """Returns scikit-learn's digits, [n, 8, 8] in [0, 1], and their classes."""
   from sklearn import datasets
 
   digits = datasets.load_digits()

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import sparse
 
 from embeddings_jax.eval.metrics import mean_and_std
-from embeddings_jax.eval.retrieval import unit_rows
+from embeddings_jax.eval.retrieval import l2_normalized
 from embeddings_jax.types import InputError, Metric, Protocol
 
 STARTS = 5
@@ -51,7 +51,7 @@ def clustering(embed: Callable[[Any], Any], dataset: Any, *, seed: int = 0) -> d
   vectors = embed(dataset.items)
   distributions = _are_distributions(vectors)
   if not distributions:
-    vectors = unit_rows(vectors, "clustering")
+    vectors = l2_normalized(vectors, "clustering")
   metrics = {}
   for name, label in labels.items():
     if distributions:

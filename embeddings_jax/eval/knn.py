@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from embeddings_jax.eval.linear_probe import labeled_parts
-from embeddings_jax.eval.retrieval import cosines, nearest, unit_rows
+from embeddings_jax.eval.retrieval import cosines, l2_normalized, nearest
 from embeddings_jax.types import Metric, Protocol
 
 SETTINGS = {"knn": (20, 0.07), "knn200": (200, 0.1)}
@@ -43,22 +43,36 @@ def knn(
     `{label}/test/{name}_accuracy` for every label and setting.
   """
   parts = labeled_parts("knn", dataset, seed)
-  vectors = unit_rows(embed(dataset.items), "knn")
-  results = {}
+  vectors, results = embed(dataset.items), {}
   for name, labels, train, test in parts:
-    classes, label = np.unique(labels, return_inverse=True)
-    right: dict[str, list[np.ndarray]] = {setting: [] for setting in settings}
-    for rows, scores in cosines(vectors[test], vectors[train]):
-      every = nearest(scores, max(k for k, _ in settings.values()))
-      for setting, (k, temperature) in settings.items():
-        near = every[:, :k]
-        votes = np.exp(np.take_along_axis(scores, near, 1) / temperature)
-        table = np.zeros((len(near), len(classes)))
-        np.add.at(table, (np.arange(len(near))[:, None], label[train][near]), votes)
-        right[setting].append(table.argmax(1) == label[test][rows])
-    results |= {f"{name}/test/{setting}_accuracy": float(np.concatenate(each).mean())
-                for setting, each in right.items()}
+    predicted = neighbor_labels(vectors[train], labels[train], vectors[test], settings)
+    results |= {f"{name}/test/{setting}_accuracy": float((values == labels[test]).mean())
+                for setting, values in predicted.items()}
   return results
+
+
+def neighbor_labels(vectors: Any, labels: np.ndarray, queries: Any, settings: Mapping[str, tuple[int, float]],
+                    ) -> dict[str, np.ndarray]:
+  """Returns the label that the nearest of `vectors` vote for, for each query and setting.
+
+  Args:
+    vectors: [n, dim], an array or a sparse matrix of scipy.
+    labels: [n].
+    queries: [m, dim].
+    settings: name -> (k, temperature).
+  """
+  vectors, queries = l2_normalized(vectors, "knn"), l2_normalized(queries, "knn")
+  classes, number = np.unique(labels, return_inverse=True)
+  votes_of: dict[str, list[np.ndarray]] = {setting: [] for setting in settings}
+  for _, scores in cosines(queries, vectors):
+    every = nearest(scores, max(k for k, _ in settings.values()))
+    for setting, (k, temperature) in settings.items():
+      near = every[:, :k]
+      votes = np.exp(np.take_along_axis(scores, near, 1) / temperature)
+      table = np.zeros((len(near), len(classes)))
+      np.add.at(table, (np.arange(len(near))[:, None], number[near]), votes)
+      votes_of[setting].append(classes[table.argmax(1)])
+  return {setting: np.concatenate(each) for setting, each in votes_of.items()}
 
 
 PROTOCOL = Protocol(

@@ -1,7 +1,7 @@
 """Likelihood bounds of held-out images, in nats per image and bits per dimension.
 
-Protocol. The split as for `reconstruction`: `test`, else `validation`, else `all`; of more than 2,000 images the
-first 2,000 or so (their number then stands in the split's name, `test_2000`). Metrics:
+Protocol. The split as for `reconstruction`: `test`, else `validation`, else `all`; of more than 10,000 images the
+first 10,000 or so (their number then stands in the split's name, `test_10000`). Metrics:
 
   elbo                    evidence lower bound, nats per image, a mean over images with one draw of the code each
   elbo_bits_per_dim       -elbo / (log 2 * height * width * channels)
@@ -27,7 +27,7 @@ from embeddings_jax.ops.likelihoods import bits_per_dim
 from embeddings_jax.types import Array, Metric, Protocol, Source
 
 NUM_SAMPLES = 50
-MAX_ITEMS = 2000
+MAX_ITEMS = 10_000
 AT_ONCE = 100  # Images.
 ACTIVE = 0.01  # Least variance.
 COLLAPSED = 0.1  # Nats.

@@ -1,12 +1,17 @@
 """Nearest neighbors by cosine."""
 import difflib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from embeddings_jax.types import Array, InputError
+
+LARGE = 1 << 26  # Bytes of a table that devices share.
 
 
 def neighbors(
@@ -16,11 +21,13 @@ def neighbors(
     *,
     k: int = 10,
     block: int = 256,
+    devices: Sequence[jax.Device] | None = None,
 ) -> dict[str, list[tuple[str, float]]]:
   """The k rows with the largest cosine to each given row, itself excluded, the nearest first.
 
   Ties go to the row that comes first; zero vectors have cosine 0 with all others. `block` words are looked up at a
-  time, so that memory holds [block, V] cosines whatever the number of words.
+  time, so that memory holds [block, V] cosines whatever the number of words. Of a large table each device holds some
+  of the rows, with their cosines, and gives its k nearest.
 
   Args:
     vectors: [V, d].
@@ -28,6 +35,7 @@ def neighbors(
     words: names to look up.
     k: neighbors per word (at most V - 1 are there).
     block: words per matrix product.
+    devices: Devices of this process that share the table; None: all where it is large, else the first.
 
   Returns:
     word -> [(name, cosine), ...].
@@ -37,14 +45,15 @@ def neighbors(
   row_of = {name: i for i, name in enumerate(names)}
   for word in words:
     _row(word, row_of)
-  table = _normalized(jnp.asarray(vectors))
+  mesh = _mesh(vectors, devices)
+  table = _normalized(_spread(vectors, mesh))
   k = min(k, len(names) - 1)
   nearest = {}
   for start in range(0, len(words), block):
     part = list(words[start:start + block])
     rows = np.array([row_of[word] for word in part])
     padded = np.resize(rows, block) if len(words) > block else rows  # One shape, one compilation.
-    cosine, index = jax.device_get(_nearest(table, padded, k))
+    cosine, index = jax.device_get(_nearest(table, padded, k, len(names), mesh))
     for word, values, ids in zip(part, cosine, index):
       nearest[word] = [(names[i], float(value)) for value, i in zip(values, ids)]
   return nearest
@@ -79,8 +88,9 @@ def combination(
   if not rows:
     raise InputError("neighbors: no word is asked with")
   sign = jnp.array([1.0] * len(positive) + [-1.0] * len(negative))
-  values, index = jax.device_get(_combined(jnp.asarray(vectors), jnp.array(rows), sign,
-                                           min(k, len(names) - len(set(rows)))))
+  table = _spread(vectors, _mesh(vectors, None))
+  values, index = jax.device_get(_combined(table, np.array(rows), sign, min(k, len(names) - len(set(rows))),
+                                           len(names)))
   return [(names[i], float(value)) for value, i in zip(values, index)]
 
 
@@ -91,10 +101,33 @@ def _row(word: str, index: Mapping[str, int]) -> int:
   return index[word]
 
 
-@jax.jit(static_argnums=3)
-def _combined(vectors: Array, rows: Array, sign: Array, k: int) -> tuple[Array, Array]:
+def _mesh(vectors: Any, devices: Sequence[jax.Device] | None) -> Mesh:
+  """A mesh of one axis over this process's devices, or some of them."""
+  if devices is None:
+    devices = jax.local_devices() if vectors.nbytes >= LARGE else jax.local_devices()[:1]
+  return Mesh(np.array(devices), ("rows",))
+
+
+def _spread(vectors: Any, mesh: Mesh) -> Array:
+  """The table with rows of zeros added, of which each device of the mesh has as many."""
+  if mesh.size == 1:
+    return jnp.asarray(vectors)
+  rows = np.asarray(vectors)
+  share = -(-len(rows) // mesh.size)
+  shape = (share * mesh.size, *rows.shape[1:])
+
+  def part(index):
+    piece = rows[index]
+    return np.pad(piece, [(0, share - len(piece))] + [(0, 0)] * (rows.ndim - 1))
+
+  return jax.make_array_from_callback(shape, NamedSharding(mesh, P("rows")), part)
+
+
+@jax.jit(static_argnums=(3, 4))
+def _combined(vectors: Array, rows: Array, sign: Array, k: int, num_rows: int) -> tuple[Array, Array]:
   query = sign @ _normalized(vectors[rows])
   cosine = jnp.matmul(_normalized(vectors), query, precision="highest") / jnp.maximum(jnp.linalg.norm(query), 1e-30)
+  cosine = jnp.where(jnp.arange(len(cosine)) < num_rows, cosine, -jnp.inf)
   values, index = jax.lax.top_k(cosine.at[rows].set(-jnp.inf), k)
   return values, index
 
@@ -104,9 +137,25 @@ def _normalized(vectors: Array) -> Array:
   return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
 
 
-@jax.jit(static_argnums=2)
-def _nearest(table: Array, rows: Array, k: int) -> tuple[Array, Array]:
-  cosine = jnp.matmul(table[rows], table.T, precision="highest")
-  cosine = cosine.at[jnp.arange(len(rows)), rows].set(-jnp.inf)
-  values, index = jax.lax.top_k(cosine, k)
-  return values, index
+@jax.jit(static_argnums=(2, 3, 4))
+def _nearest(table: Array, rows: Array, k: int, num_rows: int, mesh: Mesh) -> tuple[Array, Array]:
+  if mesh.size == 1:
+    cosine = jnp.matmul(table[rows], table.T, precision="highest")
+    cosine = cosine.at[jnp.arange(len(rows)), rows].set(-jnp.inf)
+    values, index = jax.lax.top_k(cosine, k)
+    return values, index
+
+  def local(table, rows):
+    """The nearest among a device's rows, those of all devices one after another, so that ties stay in order."""
+    first = jax.lax.axis_index("rows") * len(table)
+    mine = (rows >= first) & (rows < first + len(table))
+    query = jnp.where(mine[:, None], table[jnp.where(mine, rows - first, 0)], 0)
+    cosine = jnp.matmul(jax.lax.psum(query, "rows"), table.T, precision="highest")
+    number = first + jnp.arange(len(table))
+    cosine = jnp.where((number == rows[:, None]) | (number >= num_rows), -jnp.inf, cosine)
+    values, index = jax.lax.top_k(cosine, min(k, len(table)))
+    return values, first + index
+
+  values, index = jax.shard_map(local, mesh=mesh, in_specs=(P("rows"), P()), out_specs=P(None, "rows"))(table, rows)
+  values, place = jax.lax.top_k(values, k)
+  return values, jnp.take_along_axis(index, place, 1)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from embeddings_jax.eval.retrieval import unit_rows
+from embeddings_jax.eval.retrieval import l2_normalized
 from embeddings_jax.types import InputError
 
 ALIKE, UNLIKE = 4.0, 1.0  # Scores from 0 to 5: the same but for unimportant details; another thing of the same topic.
@@ -47,7 +47,7 @@ def embedded(
   the two rows of each pair, [n, 2]."""
   row_of: dict[str, int] = {}
   index = np.array([[row_of.setdefault(sentence, len(row_of)) for sentence in pair] for pair in pairs])
-  return unit_rows(embed(list(row_of)), protocol, np.float64), index.reshape(-1, 2)
+  return l2_normalized(embed(list(row_of)), protocol, np.float64), index.reshape(-1, 2)
 
 
 def cosines(vectors: Any, index: np.ndarray) -> np.ndarray:

@@ -46,7 +46,7 @@ def retrieval(embed: Callable[[Any], Any], dataset: Any, *, seed: int = 0) -> di
     `{label}/test/` `map`, `precision_at_10`, `recall_at_10`, `mrr` and `ndcg_at_10` for every label.
   """
   parts = labeled_parts("retrieval", dataset, seed)
-  vectors = unit_rows(embed(dataset.items), "retrieval")
+  vectors = l2_normalized(embed(dataset.items), "retrieval")
   results = {}
   for name, labels, train, test in parts:
     measured: dict[str, list[float]] = {f"precision_at_{FIRST}": [], f"recall_at_{FIRST}": [], "map": [], "mrr": [],
@@ -59,7 +59,7 @@ def retrieval(embed: Callable[[Any], Any], dataset: Any, *, seed: int = 0) -> di
       measured[f"precision_at_{FIRST}"] += hits.mean(1).tolist()
       measured[f"recall_at_{FIRST}"] += (hits.sum(1) / relevant[answerable].sum(1)).tolist()
       for row in zip(scores[answerable], relevant[answerable]):
-        ranks = places(*row)
+        ranks = ranks_of(*row)
         measured["map"].append(average_precision(ranks))
         measured["mrr"].append(float(1 / (1 + (ranks.last - ranks.relevant).min())))
         measured[f"ndcg_at_{FIRST}"].append(ndcg(ranks, FIRST))
@@ -67,7 +67,7 @@ def retrieval(embed: Callable[[Any], Any], dataset: Any, *, seed: int = 0) -> di
   return results
 
 
-class Places(NamedTuple):
+class Ranks(NamedTuple):
   """Where the relevant items of one ranking stand, from 1, [num_relevant] each.
 
   Attributes:
@@ -80,26 +80,26 @@ class Places(NamedTuple):
   relevant: np.ndarray
 
 
-def places(scores: np.ndarray, relevant: np.ndarray) -> Places:
+def ranks_of(scores: np.ndarray, relevant: np.ndarray) -> Ranks:
   """Returns the ranks of one query: `scores` [n], and which items are `relevant`, bool [n], at least one of them."""
   own, every = np.sort(scores[relevant]), np.sort(scores)
   no_less = lambda ordered: len(ordered) - np.searchsorted(ordered, own)
-  return Places(1 + len(every) - np.searchsorted(every, own, "right"), no_less(every), no_less(own))
+  return Ranks(1 + len(every) - np.searchsorted(every, own, "right"), no_less(every), no_less(own))
 
 
-def average_precision(ranks: Places) -> float:
+def average_precision(ranks: Ranks) -> float:
   """The mean over the relevant items of the precision down to each."""
   return float((ranks.relevant / ranks.last).mean())
 
 
-def ndcg(ranks: Places, k: int) -> float:
+def ndcg(ranks: Ranks, k: int) -> float:
   """Normalized discounted cumulative gain of the first k places."""
   gains = lambda place: GAINS[np.minimum(place, k)]  # Of all places down to this one.
   tied = (gains(ranks.last) - gains(ranks.first - 1)) / (ranks.last - ranks.first + 1)
   return float(tied.sum() / gains(len(ranks.last)))
 
 
-def unit_rows(vectors: Any, protocol: str, dtype: Any = np.float32) -> Any:
+def l2_normalized(vectors: Any, protocol: str, dtype: Any = np.float32) -> Any:
   """Vectors [n, d] of length 1, or 0: an array of `dtype`, or a sparse matrix where `vectors` is one.
 
   Raises:

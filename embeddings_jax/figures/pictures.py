@@ -12,7 +12,7 @@ from embeddings_jax.data.files.atomic import replacing
 from embeddings_jax.figures import canvas
 from embeddings_jax.ops.augment import augmented
 from embeddings_jax.ops.image_quality import psnr
-from embeddings_jax.ops.pixels import unit
+from embeddings_jax.ops.pixels import to_float
 from embeddings_jax.types import Figure, InputError
 
 NUM_PICTURES = 12  # Images in a row.
@@ -91,7 +91,7 @@ def augmentations(plt: Any, images: np.ndarray, ops: Mapping[str, Callable], num
     return rows if rows.shape[-1] == 3 else np.repeat(rows, 3, -1)
 
   images = jax.device_put(images)
-  blocks = {"original": block([unit(images)])}
+  blocks = {"original": block([to_float(images)])}
   for rng, (name, op) in zip(jax.random.split(jax.random.key(seed), len(ops)), ops.items()):
     many = jax.jit(functools.partial(augmented, op))
     blocks[name] = block([many(key, images) for key in jax.random.split(rng, num_draws)])
@@ -126,7 +126,7 @@ def _draw_reconstructions(plt: Any, drawing: Any) -> Any:
   if not _are_images(images.get("reconstructed")):
     return None
   if "original" not in images:
-    images["original"] = np.asarray(unit(jax.device_put(next(filter(_are_images, batch.values())))))
+    images["original"] = np.asarray(to_float(jax.device_put(next(filter(_are_images, batch.values())))))
   return reconstructions(plt, images)
 
 

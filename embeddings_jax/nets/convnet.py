@@ -15,6 +15,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Shaped
 
+from embeddings_jax.nets.grids import Grid, convolved, tapped
 from embeddings_jax.ops.augment import resized
 from embeddings_jax.ops.pixels import standardized
 from embeddings_jax.types import InputError
@@ -50,14 +51,33 @@ class ConvNet(nn.Module):
       mask: Shaped[Array, " batch"] | None = None,
       *,
       deterministic: bool = True,
-  ) -> Float[Array, "batch rows columns dim"]:
-    """Returns the last map. BatchNorm uses the statistics of valid rows of the batch unless `deterministic`."""
+      collect: bool = False,
+  ) -> Any:
+    """Returns the last map [B, H', W', D], or with `collect` the maps of all blocks by name.
+
+    BatchNorm uses the statistics of valid rows of the batch unless `deterministic`.
+    """
     valid = None if mask is None or deterministic else (mask > 0)[:, None, None, None]
     x = standardized(resized(images, self.image_size), self.pixel_mean, self.pixel_std).astype(self.dtype)
+    maps = {}
     for number, (channels, stride) in enumerate(zip(self.channels, self.strides)):
       x = _Block(channels, stride, self.norm_affine, self.norm_decay, self.dtype, name=f"block_{number}")(
           x, valid, deterministic)
-    return x
+      maps[f"block_{number}"] = x = tapped(self, f"block_{number}", x)
+    return maps if collect else x
+
+  def grids(self, height: int, width: int) -> dict[str, Grid]:
+    """Returns where the places of each block lie in images of this size."""
+    return convolved(height, width, {f"block_{i}": [(3, stride, 1)] for i, stride in enumerate(self.strides)},
+                     self.image_size)
+
+  def tokens(self, images: Shaped[Array, "batch height width channels"]) -> dict[str, Array]:
+    """Returns the vectors of all places of each block, [B, places, D]."""
+    return {name: x.reshape(len(x), -1, x.shape[-1]) for name, x in self(images, collect=True).items()}
+
+  def first_filters(self, params: Mapping[str, Any]) -> Float[Array, "filters rows columns channels"]:
+    """Returns the kernels of the first layer."""
+    return jnp.moveaxis(jnp.asarray(params["block_0"]["conv"]["kernel"]), -1, 0)
 
   def features(self, batch: Mapping[str, Any], deterministic: bool = True) -> Float[Array, "batch places dim"]:
     """Returns the vectors of all places of the last map."""

@@ -66,6 +66,15 @@ class ConvEncoder(nn.Module):
     return dense(self.dim, "code")(x.reshape(len(x), -1)) if self.dim else x
 
 
+def conv_maps(encoder: ConvEncoder, params: PyTree, images: Float[Array, "batch height width channels"],
+              ) -> dict[str, Float[Array, "batch rows columns features"]]:
+  """Returns the maps of all convolutions by name, `block_0` first."""
+  is_conv = lambda module, method: method == "__call__" and isinstance(module, Conv)
+  _, captured = encoder.apply({"params": params}, images, capture_intermediates=is_conv, mutable=["intermediates"])
+  maps = [captured["intermediates"][f"conv_{i}"]["__call__"][0] for i in range(len(encoder.widths))]
+  return {f"block_{i}": nn.leaky_relu(value, encoder.slope) for i, value in enumerate(maps)}
+
+
 class ConvDecoder(nn.Module):
   """Codes to images, without a last activation.
 

@@ -24,6 +24,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Shaped
 
+from embeddings_jax.nets.grids import Grid, convolved, tapped
 from embeddings_jax.ops.augment import resized
 from embeddings_jax.ops.pixels import standardized
 from embeddings_jax.types import InputError
@@ -64,8 +65,12 @@ class ResNet(nn.Module):
       mask: Shaped[Array, " batch"] | None = None,
       *,
       deterministic: bool = True,
-  ) -> Float[Array, "batch rows columns dim"]:
-    """The last stage. BatchNorm takes the batch's own statistics, of rows with mask 1, unless `deterministic`."""
+      collect: bool = False,
+  ) -> Any:
+    """Returns the last stage's map [B, H', W', D], or with `collect` the maps of all blocks by name.
+
+    BatchNorm takes the batch's own statistics, of rows with mask 1, unless `deterministic`.
+    """
     valid = None if mask is None or deterministic else (mask > 0)[:, None, None, None]
     norm = functools.partial(nn.BatchNorm, use_running_average=deterministic, momentum=self.norm_decay, epsilon=1e-5,
                              dtype=self.dtype)
@@ -81,13 +86,32 @@ class ResNet(nn.Module):
     x = nn.relu(norm(name="norm")(x, mask=valid))
     if self.stem == "imagenet":
       x = nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
-    number = 0
-    for stage, length in enumerate(STAGES[self.depth]):
-      for first in (True, *(False,) * (length - 1)):
-        x = _Block(self.width << stage, 2 if first and stage else 1, self.depth in BOTTLENECKS, conv, norm,
-                   name=f"block_{number}")(x, valid)
-        number += 1
-    return x
+    maps = {}
+    for number, (stage, stride) in enumerate(self._blocks()):
+      name = f"block_{number}"
+      x = _Block(self.width << stage, stride, self.depth in BOTTLENECKS, conv, norm, name=name)(x, valid)
+      maps[name] = x = tapped(self, name, x)
+    return maps if collect else x
+
+  def _blocks(self) -> list[tuple[int, int]]:
+    """Returns the stage and the stride of each block."""
+    return [(stage, 2 if first and stage else 1) for stage, length in enumerate(STAGES[self.depth])
+            for first in (True, *(False,) * (length - 1))]
+
+  def grids(self, height: int, width: int) -> dict[str, Grid]:
+    """Returns where the places of each block lie in images of this size."""
+    stem = [(3, 1, 1)] if self.stem == "cifar" else [(7, 2, 3), (3, 2, 1)]
+    layers = {f"block_{i}": [(3, stride, 1), *([] if self.depth in BOTTLENECKS else [(3, 1, 1)])]
+              for i, (_, stride) in enumerate(self._blocks())}
+    return convolved(height, width, {**layers, "block_0": stem + layers["block_0"]}, self.image_size)
+
+  def tokens(self, images: Shaped[Array, "batch height width channels"]) -> dict[str, Array]:
+    """Returns the vectors of all places of each block, [B, places, D]."""
+    return {name: x.reshape(len(x), -1, x.shape[-1]) for name, x in self(images, collect=True).items()}
+
+  def first_filters(self, params: Mapping[str, Any]) -> Float[Array, "filters rows columns channels"]:
+    """Returns the kernels of the first layer."""
+    return jnp.moveaxis(jnp.asarray(params["stem"]["kernel"]), -1, 0)
 
   def features(self, batch: Mapping[str, Any], deterministic: bool = True) -> Float[Array, "batch places dim"]:
     """Returns the features at each position of the last stage's map."""

@@ -113,6 +113,7 @@ class Transformer(nn.Module):
       only: slice | None = None,
       memory: Float[Array, "batch places dim"] | None = None,
       seen: Bool[Array, "batch places"] | None = None,
+      shifts: Float[Array, "layers batch time dim"] | None = None,
   ) -> Any:
     """Applies the stack.
 
@@ -125,6 +126,7 @@ class Transformer(nn.Module):
         With `causal` they have to begin at the first; not with `collect`.
       memory: Vectors that the layers of a decoder attend to; not with `only`.
       seen: False on padding of the memory.
+      shifts: Added to the output of each layer, for gradients with respect to it; not with `only`.
     """
     params = self._parameters(x.shape[-1])
     shape = x.shape
@@ -137,11 +139,14 @@ class Transformer(nn.Module):
       x = constrain(x, P(DATA_AXES))
       x, weights = self._layer(layer["params"], x, shape[:2], valid, layer.get("rng"), collect == "attention", only,
                                (memory, seen))
+      x = x + layer["shift"] if "shift" in layer else x
       return x, x.reshape(shape) if collect == "layers" else weights
 
     layers = {"params": params}
     if rng is not None:
       layers["rng"] = jax.random.split(rng, self.num_layers)
+    if shifts is not None:
+      layers["shift"] = shifts.reshape(self.num_layers, *x.shape)
     bodies = [body, functools.partial(body, only=only)]
     if self.remat != "none":
       bodies = [jax.checkpoint(f, policy=REMAT[self.remat], prevent_cse=False) for f in bodies]
@@ -162,7 +167,7 @@ class Transformer(nn.Module):
     collected = []
     for i, params in enumerate(_unstacked(layers["params"], self.num_layers)):
       step = top if i == self.num_layers - 1 else body
-      x, output = step(x, {"params": params, **({"rng": layers["rng"][i]} if "rng" in layers else {})})
+      x, output = step(x, {"params": params, **{key: value[i] for key, value in layers.items() if key != "params"}})
       collected.append(output)
     return x, None if not collected or collected[0] is None else jnp.stack(collected)
 

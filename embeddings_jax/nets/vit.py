@@ -18,6 +18,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
+from embeddings_jax.nets.grids import Grid, tapped
 from embeddings_jax.nets.patches import check_divides, unfold
 from embeddings_jax.nets.transformer import ACTIVATIONS, REMAT, Transformer
 from embeddings_jax.ops.kernels.layer_norm import layer_norm
@@ -69,7 +70,7 @@ class Vit(nn.Module):
       pixels: standardized values of patches, as `cut` gives them.
       grid: rows and columns of the whole image's patches.
       places: which of them are given, counted by rows; None: all, in order.
-      collect: "" the last layer, `layers` [B, L + 1, 1 + K, D].
+      collect: "" the last layer, `layers` [B, L + 1, 1 + K, D], `attention` the weights [B, L, H, 1 + K, 1 + K].
       only: positions that are asked for, the CLS token being the first.
     """
     x = Affine(self.dim, self.dtype, name="patch_embedding")(pixels)
@@ -82,13 +83,25 @@ class Vit(nn.Module):
       table = jnp.asarray(sincos2d(*grid, self.dim))
     x = x + (table if places is None else table[places]).astype(self.dtype)
     cls = jnp.broadcast_to(cls.astype(self.dtype), (len(x), 1, self.dim))
+    x = jnp.concatenate([cls, x], 1)
+    shifts = self._shifts(x)
     x = Transformer(
         self.num_layers, self.num_heads, self.mlp_dim, "pre", activation=self.activation,
         norm_epsilon=self.norm_epsilon, kernel_init=nn.initializers.glorot_uniform(), dtype=self.dtype,
-        remat=self.remat, unroll=self.unroll, name="layers")(jnp.concatenate([cls, x], 1), collect=collect, only=only)
+        remat=self.remat, unroll=self.unroll, name="layers")(x, collect=collect, only=only, shifts=shifts)
+    if collect == "attention":
+      return x
     final = self.param("final_norm", norm_params(self.dim))
-    norm = lambda x: layer_norm(x, final, self.norm_epsilon, self.dtype)
+    norm = lambda x: tapped(self, f"block_{self.num_layers - 1}", layer_norm(x, final, self.norm_epsilon, self.dtype))
     return x.at[:, -1].set(norm(x[:, -1])) if collect == "layers" else norm(x)
+
+  def _shifts(self, x):
+    """Returns the perturbations of all blocks but the last, [L, B, T, D], or None; the last one's is added to what
+    the final norm makes."""
+    names = [f"block_{i}" for i in range(self.num_layers - 1)]
+    if not any(self.has_variable("perturbations", f"{name}_tokens") for name in names):
+      return None
+    return jnp.stack([tapped(self, name, jnp.zeros_like(x)) for name in names] + [jnp.zeros_like(x)])
 
   def cut(self, images: Shaped[Array, "batch height width channels"]) -> Float[Array, "batch patches pixels"]:
     """Standardized patches of whole images."""
@@ -109,6 +122,27 @@ class Vit(nn.Module):
   def patches(self, batch: Mapping[str, Array], deterministic: bool = True) -> Float[Array, "batch patches dim"]:
     """`features` without the CLS token."""
     return self.features(batch, deterministic)[:, 1:]
+
+  def attention(self, batch: Mapping[str, Array]) -> Float[Array, "batch layers heads time time"]:
+    """Returns the attention weights; a row's weights over what it attends to have the sum 1."""
+    return self._whole(batch, collect="attention")
+
+  def grids(self, height: int, width: int) -> dict[str, Grid]:
+    """Returns where the patches of each block lie in images of this size; a patch sees the whole image."""
+    rows, columns = check_divides(self.patch_size, height, width)
+    size = self.patch_size
+    grid = Grid(rows, columns, (size, size), ((size - 1) / 2,) * 2, (2 * height, 2 * width), leading=1)
+    return {f"block_{i}": grid for i in range(self.num_layers)}
+
+  def tokens(self, images: Shaped[Array, "batch height width channels"]) -> dict[str, Array]:
+    """Returns the vectors of each block, [B, 1 + N, D], the CLS token first."""
+    layers = self.layers({"image": images})
+    return {f"block_{i}": layers[:, i + 1] for i in range(self.num_layers)}
+
+  def first_filters(self, params: Mapping[str, Any]) -> Float[Array, "filters rows columns channels"]:
+    """Returns the kernels of the patches' embedding."""
+    kernel = jnp.asarray(params["patch_embedding"]["kernel"])
+    return kernel.T.reshape(kernel.shape[1], self.patch_size, self.patch_size, -1)
 
   def valid(self, batch: Mapping[str, Array]) -> Bool[Array, "batch time"]:
     """All True: images are not padded."""

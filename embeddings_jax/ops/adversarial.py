@@ -89,9 +89,9 @@ def spectral_norm(kernel: Float[Array, "..."], u: Float[Array, " out"]) -> tuple
     u: Left singular vector of the transposed matrix, as far as it is known.
   """
   matrix = kernel.reshape(-1, kernel.shape[-1])
-  unit = lambda x: x / (jnp.linalg.norm(x) + TINY)
-  v = unit(matrix @ u)
-  u = unit(matrix.T @ v)
+  normalize = lambda x: x / (jnp.linalg.norm(x) + TINY)
+  v = normalize(matrix @ u)
+  u = normalize(matrix.T @ v)
   u, v = jax.lax.stop_gradient((u, v))
   return v @ matrix @ u, u
 

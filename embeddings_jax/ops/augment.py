@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, Shaped
 
-from embeddings_jax.ops.pixels import unit
+from embeddings_jax.ops.pixels import to_float
 from embeddings_jax.ops.sharding import DATA_AXES, constrain
 from embeddings_jax.types import InputError
 
@@ -62,7 +62,7 @@ def augmented(op: Op, rng: Array, images: Shaped[Array, "batch height width chan
   """
   rows = P(DATA_AXES)
   numbers = constrain(jnp.arange(images.shape[0]), rows)
-  one = lambda number, image: op(jax.random.fold_in(rng, number), unit(image))
+  one = lambda number, image: op(jax.random.fold_in(rng, number), to_float(image))
   return constrain(jax.vmap(one)(numbers, constrain(images, rows)), rows)
 
 
@@ -209,9 +209,9 @@ def resized(images: Shaped[Array, "batch height width channels"], size: int) -> 
   they are."""
   height, width = images.shape[1:3]
   if not size or (height, width) == (size, size):
-    return unit(images)
+    return to_float(images)
   box = jnp.array([0, 0, height, width], jnp.float32)
-  return jax.vmap(lambda image: resized_crop(image, box, size, method="bicubic"))(unit(images))
+  return jax.vmap(lambda image: resized_crop(image, box, size, method="bicubic"))(to_float(images))
 
 
 def _interpolation(length: int, start: Array, stop: Array, size: int, method: str) -> Float[Array, "{size} {length}"]:

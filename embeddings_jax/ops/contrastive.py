@@ -1,9 +1,9 @@
 """Contrastive losses as pure functions: those with a softmax. Losses in nats, means over valid queries or anchors.
 
 Those with a margin are in `ops/metric_learning.py`. Similarities are inner products of the vectors as they come:
-`ops/similarity.py: unit` makes them cosines. Under a mesh the rows of the global batch are each other's negatives:
-the keys are gathered, scores stay with their queries. With `chunk_size` a device holds the scores of that many
-queries at a time, and nothing of n x n ever exists; value and gradient are the same.
+`ops/similarity.py: l2_normalize` makes them cosines. Under a mesh the rows of the global batch are each other's
+negatives: the keys are gathered, scores stay with their queries. With `chunk_size` a device holds the scores of that
+many queries at a time, and nothing of n x n ever exists; value and gradient are the same.
 
 What the batch cannot say: a query without a negative adds a loss of 0, an anchor without a positive is left out of
 the mean, and where all are left out the loss is 0, with a gradient of zeros.

@@ -57,8 +57,11 @@ class Degradation(NamedTuple):
     return images * mask if self.task == "inpaint" else images
 
   def guess(self, images: Images, mask: Any = None) -> Images:
-    """Returns a simple estimate of Y: the observation, enlarged by bicubic interpolation for super-resolution."""
-    if self.task != "superres":
+    """Returns a simple estimate of Y: the observation, enlarged by bicubic interpolation for super-resolution, with
+    hidden pixels filled in for inpainting, see `filled`."""
+    if self.task == "inpaint":
+      return filled(images, mask)
+    if self.task == "denoise":
       return images
     return _along_axes([enlarging_matrix(side, self.scale) for side in images.shape[1:3]], images)
 
@@ -92,6 +95,25 @@ class Degradation(NamedTuple):
 
   def _matrices(self, height: int, width: int) -> list[np.ndarray]:
     return [reducing_matrix(side, self.scale, self.kernel) for side in (height, width)]
+
+
+def filled(images: Images, mask: Float[Array, "batch _ _ 1"]) -> Images:
+  """Returns images whose hidden pixels are weighted means of the seen pixels around them.
+
+  Normalized convolution (Knutsson & Westin 1993) with binomial weights, 1 4 6 4 1 each way; where that window has no
+  seen pixel, the mean of all seen ones.
+  """
+  def blurred(x):
+    for axis in (1, 2):
+      padded = jnp.pad(x, [(2, 2) if i == axis else (0, 0) for i in range(4)])
+      x = sum(weight * jax.lax.slice_in_dim(padded, i, i + x.shape[axis], axis=axis)
+              for i, weight in enumerate((1, 4, 6, 4, 1)))
+    return x
+
+  weight = blurred(mask)
+  mean = (images * mask).sum((1, 2), keepdims=True) / jnp.maximum(mask.sum((1, 2), keepdims=True), 1)
+  near = jnp.where(weight > 0, blurred(images * mask) / jnp.maximum(weight, 1), mean)
+  return jnp.where(mask > 0, images, near)
 
 
 def check_mask(mask: np.ndarray, images: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-def unit(x: Float[Array, "*rows dim"], eps: float = 1e-6) -> Float[Array, "*rows dim"]:
+def l2_normalize(x: Float[Array, "*rows dim"], eps: float = 1e-6) -> Float[Array, "*rows dim"]:
   """x / |x|; a vector not longer than `eps` has no direction and gives zeros, with a gradient of zeros.
 
   So no entry of the gradient's Jacobian is above 1 / eps.

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from embeddings_jax.ops.similarity import squared_distances, unit
+from embeddings_jax.ops.similarity import l2_normalize, squared_distances
 
 
 def alignment(
@@ -52,7 +52,7 @@ def deviation(x: Float[Array, "n dim"], mask: Float[Array, " n"] | None = None) 
     x: vectors of any length.
     mask: 1 = valid; other rows do not count.
   """
-  x, mask = unit(x.astype(jnp.float32)), (jnp.ones(len(x)) if mask is None else mask)[:, None]
+  x, mask = l2_normalize(x.astype(jnp.float32)), (jnp.ones(len(x)) if mask is None else mask)[:, None]
   count = jnp.maximum(mask.sum(), 1)
   centered = x - (mask * x).sum(0) / count
   return x.shape[1] ** 0.5 * jnp.sqrt((mask * jnp.square(centered)).sum(0) / count).mean()

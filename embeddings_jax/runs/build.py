@@ -1,17 +1,19 @@
 """Builds what a config names: the model, and the training data."""
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from embeddings_jax import extensions
 from embeddings_jax.data import catalog, pipelines, reading, stand_ins
 from embeddings_jax.errors import check_choice
 from embeddings_jax.runs import optimizers
+from embeddings_jax.train.mesh import state_shardings
 from embeddings_jax.types import InputError, Model, Prepared, PyTree, is_fact
+
+PRECISIONS = ("default", "high", "highest")
 
 
 def make_model(config: Mapping[str, Any], facts: Mapping[str, Any], num_steps: int) -> Model:
@@ -49,7 +51,28 @@ def make_model(config: Mapping[str, Any], facts: Mapping[str, Any], num_steps: i
       able = [other for other in pipelines.names() if key in pipelines.find(other).FACTS]
       raise InputError(f"model={name}: needs the fact {key!r}, which pipeline={config.get('pipeline', '')} does not "
                        f"give; {', '.join(able) or 'none'} may")
-  return factory(**arguments)
+  return with_precision(factory(**arguments), config.get("precision", ""))
+
+
+def with_precision(model: Model, precision: str) -> Model:
+  """Returns the model with products of float32 at least as exact as `precision` says, wherever it is traced.
+
+  TPUs round factors of float32 to bfloat16, and GPUs to TF32, unless `high` (three products instead of one) or
+  `highest` (six) is asked for. Products whose code names a precision keep it.
+  """
+  if not precision:
+    return model
+  check_choice("precision", precision, PRECISIONS)
+
+  def traced(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any, **named: Any) -> Any:
+      with jax.default_matmul_precision(precision):
+        return function(*args, **named)
+    return call
+
+  return model._replace(init=traced(model.init), update=traced(model.update), embed=traced(model.embed),
+                        outputs={name: traced(function) for name, function in model.outputs.items()})
 
 
 def facts_for(factory: Callable[..., Any], facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,10 +173,11 @@ def find_module(name: Any, rooms: Sequence[str]) -> Any:
 
 
 def first_state(model: Model, batch: Mapping[str, Any], mesh: jax.sharding.Mesh, seed: int) -> PyTree:
-  """The state before the first step; its shapes are a `batch`'s."""
+  """The state before the first step, laid out as in training; its shapes are a `batch`'s."""
   with jax.set_mesh(mesh):
     rng = jax.random.split(jax.random.key(seed))[0]
-    return jax.jit(model.init, out_shardings=NamedSharding(mesh, P()))(rng, batch)
+    layout = state_shardings(jax.eval_shape(model.init, rng, batch), mesh, model.rules)
+    return jax.jit(model.init, out_shardings=layout)(rng, batch)
 
 
 def read_dataset(config: Mapping[str, Any], *, dataset: Any = None, data_dir: str | None = None,

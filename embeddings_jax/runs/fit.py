@@ -182,7 +182,8 @@ def train_config(
     model = build.make_model(config, data.facts, horizon)
     state = loop.train(model, source, steps=steps, seed=config.seed, mesh=mesh, signals=signals, initial=initial,
                        steps_per_dispatch=config.steps_per_dispatch, write=write, log_every=config.log_every,
-                       progress=(lambda step, record: progress(step, steps, record)) if progress else None)
+                       progress=(lambda step, record: progress(step, steps, record)) if progress else None,
+                       report=report)
     record = record_of(config, data, steps, horizon, {}, preset=preset, command=command, start=start)
     return _run(None, record, model, state, steps, data)
 
@@ -299,7 +300,7 @@ class Directory:
           evaluate=ending.between if config.eval_every else None, eval_every=config.eval_every,
           write=log.write if log else None, log_every=config.log_every, started=log.start if log else None,
           progress=(lambda step, values: progress(step, steps, values)) if progress and self._alone else None,
-          signals=signals, initial=initial)
+          signals=signals, initial=initial, report=say)
       step, best = checkpoints.latest(), checkpoints.best()
       if step < steps:
         say(f"{config.name}: converged after {step} of {steps} steps")

@@ -52,6 +52,43 @@ class OverRows:
     return elements * (1 if self.mesh.devices.flat[0].platform == "cpu" else 32)
 
 
+def over_batches(fn: Callable[..., Any], state: PyTree, *, of_rows: bool = True,
+                 static: Sequence[int] = ()) -> Callable[..., Any]:
+  """Returns `(batch, *others) -> fn(state, batch, *others)`, compiled; each device computes its share of the rows.
+
+  Rows of `mask` 0 are added where the data shards do not divide the batch. Without a mask, and with `others`, on the
+  shape of whose noise a result may depend, every device computes all of such a batch.
+
+  Args:
+    fn: A function of a model.
+    state: Its state; its mesh is the program's.
+    of_rows: Whether the leading axis of every result is the batch's rows; else rows of `mask` 0 must not change it.
+    static: Numbers of the arguments of `fn` that are no arrays.
+  """
+  sharding = jax.tree.leaves(state)[0].sharding
+  if not isinstance(sharding, NamedSharding) or sharding.mesh.size == 1:
+    compiled = jax.jit(fn, static_argnums=static)
+    return lambda batch, *others: compiled(state, batch, *others)
+  mesh = sharding.mesh
+  compiled = jax.jit(fn, static_argnums=static, out_shardings=NamedSharding(mesh, P()))
+  shards = num_data_shards(mesh)
+
+  def call(batch: Mapping[str, Any], *others: Any) -> Any:
+    batch = jax.tree.map(np.asarray, dict(batch))
+    lengths = {leaf.shape[:1] for leaf in jax.tree.leaves(batch)}
+    (number,) = lengths.pop() if len(lengths) == 1 and () not in lengths else (0,)
+    extra = -number % shards
+    split = number > 0 and (not extra or ("mask" in batch and not others))
+    if split and extra:
+      batch = jax.tree.map(lambda x: np.pad(x, [(0, extra)] + [(0, 0)] * (x.ndim - 1)), batch)
+    with jax.set_mesh(mesh):
+      result = compiled(state, put(batch, NamedSharding(mesh, P(DATA_AXES) if split else P())), *others)
+    result = jax.tree.map(lambda x: x.addressable_data(0), result)
+    return jax.tree.map(lambda x: x[:number], result) if split and extra and of_rows else result
+
+  return call
+
+
 def embedder(model: Model, state: PyTree, encoder: Any, output: str = "") -> Callable[[Sequence[Any]], np.ndarray]:
   """`items -> [num_items, dim]`: encode, pad to a bucket, run the compiled program, unpad.
 

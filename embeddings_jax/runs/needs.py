@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from embeddings_jax.data.encoders.base import bucket
-from embeddings_jax.runs.inference import OverRows
+from embeddings_jax.runs.inference import OverRows, over_batches
 from embeddings_jax.types import Model, PyTree
 
 PREDICTED_AT_ONCE = 64  # Rows.
@@ -51,10 +51,9 @@ def _measures(subject: Any) -> Mapping[str, Any] | None:
   """Returns `measure`, the held-out `source`, and the training split's `counts` and `special_ids`."""
   if "measures" not in _outputs(subject) or subject.splits is None:
     return None
-  measures = jax.jit(subject.model.outputs["measures"])
   facts = {name: subject.facts[name] for name in ("counts", "special_ids") if name in (subject.facts or {})}
-  return {"measure": lambda batch: measures(subject.state, batch), "source": subject.splits.get("validation"),
-          **facts}
+  return {"measure": over_batches(subject.model.outputs["measures"], subject.state, of_rows=False),
+          "source": subject.splits.get("validation"), **facts}
 
 
 def _hidden(subject: Any) -> Mapping[str, Any] | None:
@@ -74,16 +73,15 @@ def _reconstruct(subject: Any) -> Mapping[str, Any] | None:
   """Returns `reconstruct`, `encode` and the held-out `source`."""
   if "reconstruct" not in _outputs(subject):
     return None
-  compiled = jax.jit(subject.model.outputs["reconstruct"])
-  return {"reconstruct": lambda batch: compiled(subject.state, batch), **_held_out(subject)}
+  return {"reconstruct": over_batches(subject.model.outputs["reconstruct"], subject.state), **_held_out(subject)}
 
 
 def _likelihood(subject: Any) -> Mapping[str, Any] | None:
   """Returns `bound`, `encode` and the held-out `source`."""
   if "likelihood_bound" not in _outputs(subject):
     return None
-  compiled = jax.jit(subject.model.outputs["likelihood_bound"], static_argnums=3)
-  return {"bound": lambda batch, rng, num: compiled(subject.state, batch, rng, num), **_held_out(subject)}
+  return {"bound": over_batches(subject.model.outputs["likelihood_bound"], subject.state, static=(3,)),
+          **_held_out(subject)}
 
 
 def _decode(subject: Any) -> Mapping[str, Any] | None:
@@ -103,7 +101,7 @@ def _maps(subject: Any) -> Mapping[str, Any] | None:
   """Returns `maps`, frames -> feature maps [n, h, w, dim] of all layers by name, of models of images or clips."""
   if "layers" not in _outputs(subject) or not hasattr(subject.encoder, "shape"):
     return None
-  layers = jax.jit(subject.model.outputs["layers"])
+  layers = over_batches(subject.model.outputs["layers"], subject.state)
   encode = getattr(subject.encoder, "encode_frames", subject.encoder.encode)
 
   def maps(frames: np.ndarray) -> dict[str, np.ndarray]:
@@ -111,7 +109,7 @@ def _maps(subject: Any) -> Mapping[str, Any] | None:
     for first in range(0, len(frames), PREDICTED_AT_ONCE):
       piece = frames[first:first + PREDICTED_AT_ONCE]
       padded = np.pad(piece, [(0, -len(piece) % 8)] + [(0, 0)] * 3)  # Few lengths of clips are few programs.
-      by_layer = jax.tree.map(np.asarray, layers(subject.state, encode(padded)))
+      by_layer = jax.tree.map(np.asarray, layers(encode(padded)))
       pieces.append({name: value.reshape(len(padded), *value.shape[-3:])[:len(piece)]
                      for name, value in by_layer.items()})
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
@@ -119,13 +117,17 @@ def _maps(subject: Any) -> Mapping[str, Any] | None:
   return {"maps": maps}
 
 
+def _image_shape(subject: Any) -> Mapping[str, Any] | None:
+  """Returns `shape`, height, width and channels, of models of images."""
+  return {"shape": subject.encoder.shape} if getattr(subject.encoder, "kind", "") == "images" else None
+
+
 def _codes(subject: Any) -> Mapping[str, Any] | None:
   """Returns `codes`, `num_codes`, `encode` and the held-out `source`."""
   if "codes" not in _outputs(subject):
     return None
-  compiled = jax.jit(subject.model.outputs["codes"])
-  return {"codes": lambda batch: compiled(subject.state, batch), "num_codes": len(subject.state.extra["counts"]),
-          **_held_out(subject)}
+  return {"codes": over_batches(subject.model.outputs["codes"], subject.state),
+          "num_codes": len(subject.state.extra["counts"]), **_held_out(subject)}
 
 
 def _generate(subject: Any) -> Mapping[str, Any] | None:
@@ -151,6 +153,7 @@ NEEDS = {
     "likelihood": Need("a model with a bound on the likelihood, as vae", _likelihood),
     "decode": Need("a model that decodes codes, as autoencoder", _decode),
     "maps": Need("a model with feature maps of frames, as video_colorization", _maps),
+    "image_shape": Need("a model of images", _image_shape),
     "codes": Need("a model with discrete codes, as vq_vae", _codes),
     "generate": Need("a model that draws samples or decodes codes, as gan", _generate),
     "hidden": Need("a model with layers of tokens, as bert", _hidden),
@@ -217,15 +220,15 @@ def word_layers(model: Model, state_of: Callable[[], PyTree], encoder: Any) -> C
   A word's vectors are those of its first token; the second array says whether there is one. `state_of` is called
   when the vectors are needed."""
 
-  def layers(state, batch, starts):
+  def layers(state, batch):
+    batch = dict(batch)
+    starts = batch.pop("starts")
     layers_of_batch = model.outputs["hidden"](state, batch)
     layers_of_batch = jnp.take_along_axis(layers_of_batch, starts[:, None, :, None], axis=2)
     return jnp.moveaxis(layers_of_batch, 2, 1).astype(jnp.float32)
 
-  compiled = jax.jit(layers)
-
   def hidden(sentences: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
-    state = state_of()
+    compiled = over_batches(layers, state_of())
     order = np.argsort([len(words) for words in sentences], kind="stable")
     first = np.concatenate([[0], np.cumsum([len(words) for words in sentences])])
     vectors, known = None, np.zeros(first[-1], bool)
@@ -236,7 +239,7 @@ def word_layers(model: Model, state_of: Callable[[], PyTree], encoder: Any) -> C
       starts = batch.pop("word_starts")
       width = bucket(starts.shape[1])
       starts = np.pad(starts, [(0, 0), (0, width - starts.shape[1])], constant_values=-1)
-      values = np.asarray(compiled(state, batch, np.maximum(starts, 0)))
+      values = np.asarray(compiled({**batch, "starts": np.maximum(starts, 0)}))
       if vectors is None:
         vectors = np.zeros((first[-1], *values.shape[2:]), np.float32)
       for row, i in enumerate(rows):

@@ -41,8 +41,9 @@ def restore(image: Any, task: str, *, method: str = "", run: Any = None, mask: A
   Args:
     image: The observation, uint8 or floats in [0, 1], [height, width] or [height, width, channels].
     task: `denoise`, `superres` or `inpaint`.
-    method: `network` (of `run`), `deep_image_prior`, `total_variation` or `guess` (the observation, enlarged by
-      bicubic interpolation for `superres`); by default the network if there is a run, else the deep image prior.
+    method: `network` (of `run`), `deep_image_prior`, `total_variation` or `guess` (the observation; enlarged by
+      bicubic interpolation for `superres`, its holes filled from around them for `inpaint`); by default the network
+      if there is a run, else the deep image prior.
     run: A trained `restoration`.
     mask: Of `inpaint`: [height, width], non-zero where the image is to be kept.
     clean: The clean image, for the oracle of the deep image prior.

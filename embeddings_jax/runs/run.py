@@ -82,7 +82,7 @@ class Run:
       InputError: An item cannot be encoded, or the model has no such pooling.
     """
     vectors = self.embedder(pooling, **options)(items)
-    return unit(vectors) if (self.normalize if normalize is None else normalize) else vectors
+    return l2_normalize(vectors) if (self.normalize if normalize is None else normalize) else vectors
 
   def embedder(self, pooling: str = "", **options: Any) -> Callable[[Sequence[Any]], np.ndarray]:
     """Returns `items -> vectors`, see `embed`."""
@@ -245,6 +245,6 @@ class Run:
     export.export(self, output, format, report=report)
 
 
-def unit(vectors: np.ndarray) -> np.ndarray:
+def l2_normalize(vectors: np.ndarray) -> np.ndarray:
   """Divides vectors [n, dim] by their norms; 0 stays 0."""
   return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), _TINY)

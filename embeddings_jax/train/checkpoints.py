@@ -5,7 +5,7 @@ SHA-256 of its files beside them. Reading verifies these, names the damaged file
 checkpoint. Only the training process renames: a reader may look at a run that is being written.
 """
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,6 +17,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from embeddings_jax.data.files.json import read_json
 from embeddings_jax.train.checksums import Hasher, committed_steps, inspect_checkpoint
+from embeddings_jax.train.mesh import path_name
 from embeddings_jax.types import InputError, PyTree
 
 DAMAGED = "damaged-{}"
@@ -80,14 +81,15 @@ class CheckpointReader:
     return max((step for step, value in values.items() if np.isfinite(value)),
                key=lambda step: (values[step], step), default=None)
 
-  def restore(self, abstract: PyTree, layout: PyTree,
-              preferred: int | None = None) -> tuple[PyTree, int, int | None] | None:
+  def restore(self, abstract: PyTree, layout: PyTree, preferred: int | None = None,
+              sizes: Mapping[str, Sequence[int]] | None = None) -> tuple[PyTree, int, int | None] | None:
     """Returns the newest sound checkpoint as `(state, step, converged_at)`, or None if there is none.
 
     Args:
       abstract: Shapes and dtypes of the state.
       layout: A sharding for every leaf; it may differ from the one that was saved.
       preferred: Step to restore instead, if it is sound.
+      sizes: Path -> shape without padding, of leaves of `abstract` that have some; see `padding.py`.
 
     Raises:
       CheckpointError: A verified checkpoint does not fit `abstract`, or cannot be read.
@@ -103,8 +105,9 @@ class CheckpointReader:
       failure = None
       try:
         with _QuietOrbax(), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+          padded = self._is_padded(step, abstract, sizes or {})
           saved = reader.restore(self._directory / str(step), args=ocp.args.Composite(
-              state=ocp.args.StandardRestore(target), metadata=ocp.args.JsonRestore()))
+              state=ocp.args.StandardRestore(target, strict=not padded), metadata=ocp.args.JsonRestore()))
         return saved.state, step, saved.metadata["converged_at"]
       except Exception as error:  # noqa: BLE001 - Orbax raises whatever its storage layer raised
         failure = error
@@ -114,6 +117,25 @@ class CheckpointReader:
         raise self._error("restore", step, failure) from failure
       self._reject(step, [f"it has no checksums and cannot be restored ({_first_line(failure)})"])
     return None
+
+  def _is_padded(self, step: int, abstract: PyTree, sizes: Mapping[str, Sequence[int]]) -> bool:
+    """Returns whether leaves have other padding than they were saved with, and all are the same without it."""
+    path = self._directory / str(step) / "metadata" / "metadata"
+    saved_sizes = read_json(path).get("padded") or {} if path.exists() else {}
+    if not (sizes or saved_sizes):
+      return False
+    with ocp.StandardCheckpointer() as reader:
+      saved = reader.metadata(self._directory / str(step) / "state").item_metadata.tree
+    shapes = {path_name(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(saved)}
+    differ = False
+    for path, leaf in jax.tree_util.tree_leaves_with_path(abstract):
+      name = path_name(path)
+      stored = shapes.get(name, tuple(leaf.shape))
+      whole, wanted = list(saved_sizes.get(name, stored)), list(sizes.get(name, leaf.shape))
+      if whole != wanted:
+        raise ValueError(f"{name} is {whole}, and {wanted} is needed")
+      differ |= stored != tuple(leaf.shape)
+    return differ
 
   def _is_sound(self, step: int) -> bool:
     if step not in self._sound:
@@ -204,9 +226,11 @@ class Checkpoints(CheckpointReader):
     return self._opened
 
   def save(self, step: int, state: PyTree, converged_at: int | None = None,
-           scores: Mapping[str, float] | None = None) -> None:
-    """Starts to save; waits only while the previous save is still being written."""
+           scores: Mapping[str, float] | None = None, sizes: Mapping[str, Sequence[int]] | None = None) -> None:
+    """Starts to save; waits only while the previous save is still being written. `sizes`: see `restore`."""
     metadata = self._metadata | {"step": step, "converged_at": converged_at}
+    if sizes:
+      metadata["padded"] = {name: list(shape) for name, shape in sizes.items()}
     scores = dict(scores or {}) if self.keeps_best else {}
     if scores and self._best_metric not in scores:
       raise InputError(f"best_metric={self._best_metric!r}: was not measured; there are {', '.join(sorted(scores))}")

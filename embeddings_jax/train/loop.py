@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 from embeddings_jax.ops.sharding import DATA_AXES, constrain
 from embeddings_jax.train import mesh as mesh_lib
 from embeddings_jax.train.checkpoints import Checkpoints
+from embeddings_jax.train.padding import Padding
 from embeddings_jax.train.prefetch import prefetch
 from embeddings_jax.train.signals import Signals, exit_code
 from embeddings_jax.types import Model, PyTree, Source
@@ -54,6 +55,7 @@ def train(
     signals: Signals | None = None,
     started: Callable[[int], None] | None = None,
     initial: Callable[[PyTree], PyTree] | None = None,
+    report: Callable[[str], None] = lambda line: None,
 ) -> PyTree:
   """Trains a model up to an absolute step, from its newest sound checkpoint if there is one.
 
@@ -80,6 +82,7 @@ def train(
     started: told the step that the run resumes from, before the first dispatch.
     initial: `state -> state`, applied to a fresh state, not to a restored one: puts pretrained parameters in, as
       NumPy arrays of the same shapes.
+    report: Receives lines about the layout.
 
   Returns:
     The state after the last step, sharded.
@@ -106,16 +109,19 @@ def train(
     seed_bits = np.uint32(seed)
     first_feeds = feeder([feeder.read(source, 0)])
     abstract = jax.eval_shape(make_state, seed_bits, resident, first_feeds)
-    layout = mesh_lib.state_shardings(abstract, mesh, model.rules)
-    dispatch = jax.jit(many_updates, donate_argnums=0, out_shardings=(layout, replicated))
+    padding = Padding(abstract, mesh, model.rules)
+    layout = padding.layout
+    if note := mesh_lib.replication_note(padding.stored, mesh, model.rules):
+      report(note)
+    dispatch = jax.jit(padding.around(many_updates), donate_argnums=0, out_shardings=(layout, replicated))
 
-    restored = checkpoints.restore(abstract, layout) if checkpoints else None
+    restored = checkpoints.restore(padding.stored, layout, sizes=padding.sizes) if checkpoints else None
     if restored:
       state, step, converged_at = restored
     else:
-      state = jax.jit(make_state, out_shardings=layout)(seed_bits, resident, first_feeds)
+      state = jax.jit(padding.of(make_state), out_shardings=layout)(seed_bits, resident, first_feeds)
       if initial:
-        state = mesh_lib.placed(initial(state), layout)
+        state = padding.grown(mesh_lib.placed(initial(padding.cut(state)), padding.whole_layout))
       step, converged_at = 0, None
     del first_feeds
     if started:
@@ -146,7 +152,7 @@ def train(
     def save() -> None:
       if checkpoints:
         read_metrics(keep=0)  # Nothing is saved before it is known to be finite.
-        checkpoints.save(step, state, converged_at, scores)
+        checkpoints.save(step, state, converged_at, scores, padding.sizes)
 
     clock = _Clock(step, source.batch_size)
     saved_at = step if restored else None
@@ -172,7 +178,7 @@ def train(
         if evaluate and (_due(eval_every, start, step) if step < steps else keeps_best):
           read_metrics(keep=0)
           with clock.paused():
-            scores = evaluate(state, step)
+            scores = evaluate(padding.cut(state), step)
           if write:
             write(step, scores)
         signal_name = signals.received() if signals else None
@@ -192,7 +198,7 @@ def train(
       checkpoints.wait()
     if signals and checkpoints and (signal_name := signals.received()):
       raise Stopped(step, signal_name, saved=True)
-    return state
+    return padding.cut(state)
 
 
 def programs(model: Model, source: Source) -> tuple[Callable, Callable]:

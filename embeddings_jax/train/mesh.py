@@ -76,7 +76,7 @@ def check_batch_size(mesh: Mesh, batch_size: int) -> None:
 
 def check_model_axis(mesh: Mesh, rules: Sequence[Rule]) -> None:
   """Raises if the devices along `model` would only repeat each other's work."""
-  named = {axis for _, spec in rules for axes in spec for axis in ((axes,) if isinstance(axes, str) else axes or ())}
+  named = {axis for _, spec in rules for axes in spec for axis in spread(axes)}
   if mesh.shape["model"] > 1 and "model" not in named:
     raise InputError(f"mesh=model:{mesh.shape['model']}: the model has no parameters that are split over `model`, so "
                      "these devices would repeat each other's work; use data or fsdp")
@@ -124,11 +124,40 @@ def state_shardings(abstract_state: PyTree, mesh: Mesh, rules: Sequence[Rule]) -
   return jax.tree_util.tree_map_with_path(choose, abstract_state)
 
 
+def undivided(abstract_state: PyTree, mesh: Mesh, rules: Sequence[Rule]) -> dict[str, str]:
+  """Returns the leaves that a rule would split but the mesh does not divide: path -> `30522 rows over model:4`."""
+  lost = {}
+  for path, leaf in jax.tree_util.tree_leaves_with_path(abstract_state):
+    name = path_name(path)
+    spec = next((spec for pattern, spec in rules if re.search(pattern, name)), P())
+    for size, axes, kept in zip(leaf.shape, spec, _divisible(spec, leaf.shape, mesh)):
+      if axes and kept is None and (split := [axis for axis in spread(axes) if mesh.shape[axis] > 1]):
+        lost[name] = f"{size} over {','.join(f'{axis}:{mesh.shape[axis]}' for axis in split)}"
+  return lost
+
+
+def replication_note(abstract_state: PyTree, mesh: Mesh, rules: Sequence[Rule]) -> str:
+  """Returns one line that names the largest of the leaves in `undivided`, or "" if there are none."""
+  lost = undivided(abstract_state, mesh, rules)
+  if not lost:
+    return ""
+  bytes_of = {path_name(path): leaf.size * leaf.dtype.itemsize
+              for path, leaf in jax.tree_util.tree_leaves_with_path(abstract_state)}
+  first = max(lost, key=bytes_of.__getitem__)
+  others = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+  return (f"mesh={dict(mesh.shape)}: {first}{others} cannot be split evenly ({lost[first]}), so every device holds "
+          f"{sum(bytes_of[name] for name in lost) / 1e6:.1f} MB of them whole along that axis")
+
+
 def _divisible(spec: P, shape: tuple[int, ...], mesh: Mesh) -> P:
   def fits(size, axes):
-    axes = (axes,) if isinstance(axes, str) else axes or ()
-    return size % math.prod(mesh.shape[axis] for axis in axes) == 0
+    return size % math.prod(mesh.shape[axis] for axis in spread(axes)) == 0
   return P(*[axes if fits(size, axes) else None for size, axes in zip(shape, spec)])
+
+
+def spread(axes: str | Sequence[str] | None) -> tuple[str, ...]:
+  """Returns the axes of the mesh that an entry of a `PartitionSpec` names."""
+  return (axes,) if isinstance(axes, str) else tuple(axes or ())
 
 
 def put(tree: PyTree, sharding: NamedSharding) -> PyTree:

@@ -12,7 +12,7 @@ from flax import linen as nn
 from embeddings_jax.figures import sweeps
 from embeddings_jax.ops import mutual_information as mi
 from embeddings_jax.ops.contrastive import info_nce
-from embeddings_jax.ops.similarity import unit
+from embeddings_jax.ops.similarity import l2_normalize
 from experiments.spread import mean_and_std
 
 FLAGS = flags.FLAGS
@@ -28,7 +28,7 @@ def contrastive(num: int = 8192, large: int = 32_768, dim: int = 256, chunk_size
   step = {name: jax.jit(jax.value_and_grad(
       lambda q, k, size=size: info_nce(q, k, temperature=0.05, chunk_size=size).loss, (0, 1)))
           for name, size in sizes.items()}
-  queries, keys = unit(jax.random.normal(jax.random.key(FLAGS.seed), (2, num, dim)))
+  queries, keys = l2_normalize(jax.random.normal(jax.random.key(FLAGS.seed), (2, num, dim)))
   outputs = {name: jax.block_until_ready(step[name](queries, keys)) for name in step}  # Compiled, and warm.
   turns = []
   for _ in range(FLAGS.repeats):

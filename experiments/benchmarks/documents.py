@@ -18,7 +18,7 @@ from embeddings_jax.data.bags import Bags, bag_source
 from embeddings_jax.data.features import tf_idf
 from embeddings_jax.errors import InputError
 from embeddings_jax.eval import topics as topic_scores
-from embeddings_jax.eval.retrieval import retrieval, unit_rows
+from embeddings_jax.eval.retrieval import l2_normalized, retrieval
 from embeddings_jax.models.factorization.lsa import lsa as make_lsa
 from embeddings_jax.runs import build, presets
 from embeddings_jax.runs.evaluation import Evaluator
@@ -144,7 +144,7 @@ def topics() -> dict:
   share = data.facts["counts"] / data.facts["counts"].sum()
   frequencies = float(np.exp(-(batch["held"] * np.log(share[batch["col"]])).sum() / batch["held"].sum()))
   perplexities["frequencies"] = {"held out": frequencies, "test": scores["unigram/perplexity"], "iterations": 0}
-  vectors["plsa, all"] = np.concatenate([unit_rows(trained_state, "plsa") for trained_state in vectors.values()], 1)
+  vectors["plsa, all"] = np.concatenate([l2_normalized(state, "plsa") for state in vectors.values()], 1)
   _, embed, _, _ = trained("lsa")
   vectors["lsa"] = embed(data.dataset.items)
   words = tf_idf(data.dataset.items, data.encoder.encode, len(data.encoder.vocabulary),

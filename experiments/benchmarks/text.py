@@ -70,7 +70,7 @@ def embed(num_sentences: int = 10_000) -> dict:
     run = pretrained.as_run(network)
     ours = inference.embedder(run.model, run.state, run.encoder)
     theirs = sentence_transformers.SentenceTransformer(folder, device="cpu")
-    turns = {"ours": lambda: pretrained.unit(ours(sentences)),
+    turns = {"ours": lambda: pretrained.l2_normalize(ours(sentences)),
              "theirs": lambda: theirs.encode(sentences, show_progress_bar=False)}
     vectors, times = {}, {name: [] for name in turns}
     for _ in range(1 + FLAGS.repeats):

@@ -236,6 +236,13 @@ def _segmentation(perfect):
       None, data, maps=lambda frames: {"last": codes}, frames=6).items() if key.startswith("last")}
 
 
+def _layer_probes(perfect):
+  images = np.arange(120, dtype=np.uint8).reshape(-1, 1, 1, 1)
+  maps = lambda images: {"last": (np.eye(2)[LABEL[images[:, 0, 0, 0]]] if perfect else _noise(images))[:, None, None]}
+  data = SimpleNamespace(name="made", items=images, labels={"class": LABEL}, split=SPLIT)
+  return protocols.find("layer_probes").function(None, data, maps=maps)
+
+
 def _generation(perfect):
   """Rows in the plane; random samples lie elsewhere and have one class."""
   rows = np.random.default_rng(13).normal(size=(120, 2)) + 5 * LABEL[:, None]
@@ -265,7 +272,7 @@ CASES = {
     "reconstruction": _reconstruction, "likelihood": _likelihood,
     "compression": _compression, "propagation": _propagation, "segmentation": _segmentation,
     "generation": _generation, "codebook": _codebook,
-    "unit_usage": _unit_usage, "polysemy": _polysemy,
+    "layer_probes": _layer_probes, "unit_usage": _unit_usage, "polysemy": _polysemy,
 }
 
 

@@ -1,7 +1,12 @@
+import jax
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
+from embeddings_jax.eval import neighbors as neighbors_lib
 from embeddings_jax.eval.neighbors import combination, neighbors
+from embeddings_jax.plan import hlo
 from embeddings_jax.types import InputError
 
 
@@ -55,3 +60,35 @@ def test_combination_by_hand():
     combination(vectors, names, positive=["kin"])
   with pytest.raises(InputError, match="no word"):
     combination(vectors, names, positive=[])
+
+
+def test_devices_share_the_rows(mesh_of):
+  """Fewer rows than a multiple of the devices, ties between devices, and more neighbors than a device has rows."""
+  vectors = np.random.default_rng(2).normal(size=(61, 8)).astype(np.float32)
+  vectors[40] = vectors[3]
+  vectors[57] = 2 * vectors[3]
+  names = [f"w{i}" for i in range(61)]
+  one, all_ = (neighbors(vectors, names, names, k=20, block=32, devices=jax.devices()[:num]) for num in (1, 8))
+  for name in names:
+    assert [near for near, _ in all_[name]] == [near for near, _ in one[name]]
+    np.testing.assert_allclose([value for _, value in all_[name]], [value for _, value in one[name]], atol=1e-6)
+  assert [near for near, _ in all_["w57"][:2]] == ["w3", "w40"]
+
+
+def test_no_device_holds_the_table_or_all_cosines(monkeypatch):
+  mesh = neighbors_lib._mesh(np.zeros(1), jax.devices())
+  table = jax.ShapeDtypeStruct((4096, 64), np.float32, sharding=NamedSharding(mesh, P("rows")))
+  compiled = neighbors_lib._nearest.lower(table, jax.ShapeDtypeStruct((32,), np.int32), 10, 4096, mesh).compile()
+  sizes = [one.bytes for one in hlo.read(compiled.as_text()).collectives]
+  # The words' vectors, and ten candidates of each device for each word, their cosines and numbers.
+  assert max(sizes) <= 8 * 32 * 10 * 4
+  assert compiled.memory_analysis().temp_size_in_bytes < 32 * 4096 * 4
+
+  monkeypatch.setattr(neighbors_lib, "LARGE", 0)
+  vectors = np.random.default_rng(3).normal(size=(21, 4)).astype(np.float32)
+  names = [f"w{i}" for i in range(21)]
+  query = dict(positive=["w3", "w20"], negative=["w7"], k=18)
+  shared = combination(vectors, names, **query)
+  monkeypatch.setattr(neighbors_lib, "LARGE", 1 << 26)
+  alone = combination(vectors, names, **query)
+  assert [name for name, _ in shared] == [name for name, _ in alone] and len(alone) == 18

@@ -6,7 +6,7 @@ import pytest
 import scipy.sparse
 from sklearn.metrics import average_precision_score, ndcg_score
 
-from embeddings_jax.eval.retrieval import average_precision, ndcg, nearest, places, retrieval
+from embeddings_jax.eval.retrieval import average_precision, ndcg, nearest, ranks_of, retrieval
 from embeddings_jax.types import InputError
 
 
@@ -45,9 +45,9 @@ def test_ties_are_scikit_learns():
   for _ in range(20):
     scores, relevant = noise.integers(0, 6, 40).astype(np.float32), noise.random(40) < 0.3
     relevant[0] = True
-    assert average_precision(places(scores, relevant)) == pytest.approx(average_precision_score(relevant, scores))
+    assert average_precision(ranks_of(scores, relevant)) == pytest.approx(average_precision_score(relevant, scores))
     for k in (1, 10, 40):
-      assert ndcg(places(scores, relevant), k) == pytest.approx(ndcg_score([relevant], [scores], k=k))
+      assert ndcg(ranks_of(scores, relevant), k) == pytest.approx(ndcg_score([relevant], [scores], k=k))
   assert nearest(np.array([[1.0, 3, 3, 2]], np.float32), 3).tolist() == [[1, 2, 3]]
 
 

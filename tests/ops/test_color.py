@@ -25,6 +25,15 @@ def test_lab_and_back_over_the_cube():
   np.testing.assert_allclose(color.lab_to_rgb(jnp.asarray(actual)), cube, atol=2e-5)
 
 
+@pytest.mark.parity
+def test_lab_is_scikit_images_over_the_cube():
+  from skimage.color import rgb2lab
+
+  levels = np.arange(0, 256, 3) / 255
+  cube = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1)
+  np.testing.assert_allclose(color.rgb_to_lab(jnp.asarray(cube, jnp.float32)), rgb2lab(cube), atol=1e-4)
+
+
 def test_lab_of_known_colors():
   """White, red, green and blue, as published for sRGB under D65, to the digits given there."""
   colors = jnp.array([[1.0, 1, 1], [1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]])

@@ -38,6 +38,16 @@ def test_bicubic_reduction_and_enlargement_are_pillow_s():
   np.testing.assert_allclose(actual[0, ..., 0], image.resize((32, 24), Image.Resampling.BICUBIC), atol=1e-5)
 
 
+def test_holes_are_filled_with_weighted_means():
+  """By hand: binomial weights of the seen pixels in a window of 5; a hole without any takes the mean of all."""
+  x = np.zeros((1, 1, 8, 1), np.float32)
+  x[0, 0, :, 0] = [3, 9, 9, 6, 9, 9, 9, 9]
+  mask = np.zeros_like(x)
+  mask[0, 0, [0, 3], 0] = 1
+  actual = Degradation("inpaint").guess(jnp.asarray(x * mask), jnp.asarray(mask))[0, 0, :, 0]
+  np.testing.assert_allclose(actual, [3, (4 * 3 + 6) / 5, (3 + 4 * 6) / 5, 6, 6, 6, 4.5, 4.5], rtol=1e-6)
+
+
 def test_the_box_is_a_mean_and_observations_have_their_noise_and_mask():
   x = jnp.asarray(np.random.default_rng(0).random((30, 12, 12, 1)), jnp.float32)
   box = Degradation("superres", scale=3, kernel="box")

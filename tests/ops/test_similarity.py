@@ -3,12 +3,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from embeddings_jax.ops.similarity import root, squared_distances, unit
+from embeddings_jax.ops.similarity import l2_normalize, root, squared_distances
 
 
 def test_unit_vectors_and_the_zero_vector():
   x = jnp.array([[3.0, 4], [0, 0], [1e-8, 0]])
-  value, pull = jax.vjp(jax.jit(unit), x)
+  value, pull = jax.vjp(jax.jit(l2_normalize), x)
   np.testing.assert_allclose(value, [[0.6, 0.8], [0, 0], [0, 0]], rtol=1e-6)
   # (I - u u^T) / |x| of the first; the others have no direction.
   np.testing.assert_allclose(pull(jnp.ones((3, 2)))[0], [[(1 - 1.4 * 0.6) / 5, (1 - 1.4 * 0.8) / 5], [0, 0], [0, 0]],

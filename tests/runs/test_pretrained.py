@@ -19,7 +19,7 @@ from embeddings_jax.interop import huggingface, huggingface_vision
 from embeddings_jax.models.autoencoders import mae
 from embeddings_jax.runs import build, inference, presets, pretrained
 from embeddings_jax.runs.load import load_run
-from embeddings_jax.runs.run import unit
+from embeddings_jax.runs.run import l2_normalize
 from embeddings_jax.train.checkpoints import Checkpoints
 from embeddings_jax.types import InputError
 
@@ -75,7 +75,7 @@ def test_texts_are_embedded_as_each_alone_by_the_trunk(sentences):
       hidden = np.asarray(hidden)[0]
       np.testing.assert_allclose(vector, choose(hidden), atol=2e-6)
     np.testing.assert_allclose(vectors_of[6:], np.tile(vectors_of[:6], (39, 1)), atol=2e-6)
-  np.testing.assert_allclose(np.linalg.norm(unit(vectors_of), axis=1), 1, rtol=1e-6)
+  np.testing.assert_allclose(np.linalg.norm(l2_normalize(vectors_of), axis=1), 1, rtol=1e-6)
 
 
 def test_at_most_four_widths_are_compiled(sentences):
@@ -293,7 +293,7 @@ def test_a_run_starts_from_a_directory_and_becomes_one(tmp_path):
   assert (theirs.pooling, theirs.normalize) == ("mean", False)
   run = load_run(str(tmp_path / "w"))
   np.testing.assert_array_equal(inference.embedder(run.model, run.state, run.encoder)(TEXTS), vectors(theirs, TEXTS))
-  expected = unit(vectors(ours, TEXTS, pooling="last"))
+  expected = l2_normalize(vectors(ours, TEXTS, pooling="last"))
   np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=1e-6)
 
 
@@ -308,7 +308,7 @@ def test_vectors_are_those_of_transformers(sentences):
     hidden = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
   weights = batch["attention_mask"][..., None]
   expected = torch.nn.functional.normalize((hidden * weights).sum(1) / weights.sum(1)).numpy()
-  actual = unit(vectors(pretrained.load(str(sentences[0])), TEXTS))
+  actual = l2_normalize(vectors(pretrained.load(str(sentences[0])), TEXTS))
   np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 

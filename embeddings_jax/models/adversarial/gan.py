@@ -27,6 +27,8 @@ of the data, near 0 where G has collapsed.
 
 Deviations: hyperparameters are those of DCGAN (Radford, Metz & Chintala 2016, arXiv:1511.06434), the loss of G is the
 non-saturating one. Expected: `embeddings_jax/configs/gan.py`.
+
+Split: image and noise | the image, or one made of the noise | whether it is an image of the data.
 """
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -42,7 +44,7 @@ from embeddings_jax.nets.pretext import masked_mean, pooled
 from embeddings_jax.ops import adversarial
 from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.diff_augment import check_changes, diff_augment
-from embeddings_jax.ops.pixels import unit
+from embeddings_jax.ops.pixels import to_float
 from embeddings_jax.ops.sharding import DATA_AXES, constrain
 from embeddings_jax.types import Fact, InputError, Model
 
@@ -141,7 +143,8 @@ def gan(
     """Rows as D sees them, with their weight and class."""
     if conditional and "label" not in batch:
       raise InputError("conditional=True: the batch has no 'label'; set data.label to one of the dataset's labels")
-    rows = {"x": 2 * unit(batch["image"]) - 1 if images else batch["x"].astype(jnp.float32), "mask": row_mask(batch)}
+    x = 2 * to_float(batch["image"]) - 1 if images else batch["x"].astype(jnp.float32)
+    rows = {"x": x, "mask": row_mask(batch)}
     return rows | ({"label": batch["label"]} if conditional else {})
 
   def changed(rng, x):
@@ -269,7 +272,7 @@ def gan(
                          {name: optimizers[name].init(params[name]) for name in PLAYERS}, average)
 
   def embed(state, batch):
-    x = 2 * unit(batch["image"]) - 1 if images else batch["x"].astype(jnp.float32)
+    x = 2 * to_float(batch["image"]) - 1 if images else batch["x"].astype(jnp.float32)
     maps = discriminator.apply({"params": state.params["discriminator"], **state.extra}, x, method="features")
     return pooled(maps, embed_grid) if maps.ndim == 4 else maps
 

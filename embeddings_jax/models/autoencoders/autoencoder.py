@@ -25,6 +25,8 @@
 The default networks, with "same" padding and LeakyReLU .3, are those of Foster, "Generative Deep Learning" (2nd
 edition, chapter 3): 98,946 and 102,017 parameters for images of 28 x 28 and codes of 2.
 
+Split: image | the image, whole or corrupted | the image.
+
 Expected: `embeddings_jax/configs/autoencoder.py`.
 """
 from collections.abc import Sequence
@@ -35,11 +37,11 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from embeddings_jax.gradient import gradient_model
-from embeddings_jax.nets.images import autoencoder_networks, tied_decoder, untied_part
+from embeddings_jax.nets.images import autoencoder_networks, conv_maps, tied_decoder, untied_part
 from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.corruption import check_corruption, corrupted
 from embeddings_jax.ops.image_quality import checkerboard, mse, ssim
-from embeddings_jax.ops.pixels import unit
+from embeddings_jax.ops.pixels import to_float
 from embeddings_jax.types import Fact, InputError, Model
 
 LOSSES = ("squared", "bernoulli", "ssim")
@@ -148,7 +150,7 @@ def autoencoder(
     return each, activated(output), codes
 
   def loss_fn(params, extra, batch, rng):
-    images, mask = unit(batch["image"]), row_mask(batch)
+    images, mask = to_float(batch["image"]), row_mask(batch)
     mean = lambda values: (mask * values).sum() / jnp.maximum(mask.sum(), 1)
     each, output, codes = losses(params, images, rng)
     idle = jnp.where(varies(codes, mask), 0, extra["idle"] + 1)
@@ -162,14 +164,14 @@ def autoencoder(
     return value, (metrics, {"idle": idle})
 
   def reconstruct(params, extra, batch):
-    images = unit(batch["image"])
+    images = to_float(batch["image"])
     seen = corrupted(jax.random.key(0), images, corruption, corruption_level)
     result = {"original": images, "reconstructed": activated(decoded(params, encode(params, seen)))}
     return result if corruption == "none" else result | {"corrupted": seen}
 
   def measures(params, extra, batch):
     mask = row_mask(batch)
-    each = losses(params, unit(batch["image"]), jax.random.key(0))[0]
+    each = losses(params, to_float(batch["image"]), jax.random.key(0))[0]
     return {"reconstruction_loss": jnp.stack([(mask * each).sum(), mask.sum()])}
 
   outputs = {
@@ -178,7 +180,9 @@ def autoencoder(
       "reconstruct": reconstruct,
       "decode": lambda params, extra, codes: activated(decoded(params, codes)),
   }
-  return gradient_model(init_params, loss_fn, lambda params, extra, batch: encode(params, unit(batch["image"])),
+  if strides:
+    outputs["layers"] = lambda params, extra, batch: conv_maps(encoder, params["encoder"], to_float(batch["image"]))
+  return gradient_model(init_params, loss_fn, lambda params, extra, batch: encode(params, to_float(batch["image"])),
                         optimizer, accumulate=accumulate, ema_decay=ema_decay, outputs=outputs)
 
 

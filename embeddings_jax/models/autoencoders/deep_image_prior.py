@@ -21,6 +21,8 @@ late. Several images have a network each, and stop together.
 | z | `state.code` | [n, H, W, code_channels] |
 | theta | `state.params` | a leading axis n |
 | e, V | `state.mean`, `state.variance` | [n, H, W, C], [n] |
+
+Split: one degraded image | fixed noise | the image's visible content.
 """
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -33,7 +35,7 @@ from jaxtyping import Array, Float, Int
 from embeddings_jax.nets.unet import UNet, check_unet
 from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.degradations import Degradation
-from embeddings_jax.ops.pixels import unit
+from embeddings_jax.ops.pixels import to_float
 from embeddings_jax.types import InputError, Model
 
 STOPPINGS = ("variance", "held_out", "none")
@@ -119,7 +121,7 @@ def deep_image_prior(
 
   def seen(batch):
     """Observations, and which of their pixels are observed."""
-    observed = unit(batch["image"])
+    observed = to_float(batch["image"])
     if task == "inpaint" and "visible" not in batch:
       raise InputError("task='inpaint': the batch has no 'visible', [n, height, width, 1], 1 where a pixel is seen")
     return observed, batch.get("visible", jnp.ones((*observed.shape[:3], 1)))
@@ -177,7 +179,8 @@ def deep_image_prior(
   def reconstruct(state, batch):
     observed, visible = seen(batch)
     rule = state.by_held_out if stopping == "held_out" else state.by_variance
-    return {"original": degradation.guess(observed, visible), "reconstructed": rule.output}
+    shown = observed if task == "inpaint" else degradation.guess(observed, visible)
+    return {"original": shown, "reconstructed": rule.output}
 
   def components(state):
     return {"by_variance": state.by_variance.output, "by_held_out": state.by_held_out.output, "latest": state.mean,

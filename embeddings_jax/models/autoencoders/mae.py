@@ -19,6 +19,8 @@ decoder reads their vectors and a mask token at each hidden place, and only thes
 know an order, so that nothing is put back in its place for that. Positions are sines and cosines of row and column,
 fixed, for both.
 
+Split: image | a quarter of its patches | the pixels of the other patches.
+
 Expected: `embeddings_jax/configs/mae.py`.
 """
 import functools
@@ -41,7 +43,7 @@ from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.chunks import loss_over_chunks
 from embeddings_jax.ops.kernels.layer_norm import layer_norm
 from embeddings_jax.ops.masking import PATCH_MASKINGS, patch_noise
-from embeddings_jax.ops.pixels import unit
+from embeddings_jax.ops.pixels import to_float
 from embeddings_jax.types import InputError, Model
 
 POOLINGS = ("cls", "mean")
@@ -283,7 +285,7 @@ def mae(
     pixels = fold(jnp.take_along_axis(predicted, back[..., None], 1), patch_size, images.shape[1:])
     pixels = pixels * jnp.asarray(pixel_std, jnp.float32) + jnp.asarray(pixel_mean, jnp.float32)
     hidden = fold(jnp.broadcast_to(mask[..., None], predicted.shape), patch_size, images.shape[1:]) > 0
-    original = unit(images)
+    original = to_float(images)
     return {"original": original, "masked": jnp.where(hidden, GREY, original), "mask": mask,
             "reconstructed": jnp.where(hidden, jnp.clip(pixels, 0, 1), original)}
 

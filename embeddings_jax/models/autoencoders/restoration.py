@@ -3,9 +3,9 @@
   loss = mean |Y - g(X)|^2,   X = d(Y) + noise,   g(X) = b(X) + network(b(X), mask)
 
 over clean images Y that are degraded anew in every update (`ops/degradations.py`); b(X) has the size of Y: X itself,
-or X enlarged by bicubic interpolation. Visible pixels of an inpainted image without noise are those of X. Predicting
-the difference from the input is Zhang, Zuo, Chen, Meng & Zhang 2017 ("Beyond a Gaussian Denoiser",
-arXiv:1608.03981).
+X enlarged by bicubic interpolation, or X with its holes filled from the pixels around them. Visible pixels of an
+inpainted image without noise are those of X. Predicting the difference from the input is Zhang, Zuo, Chen, Meng &
+Zhang 2017 ("Beyond a Gaussian Denoiser", arXiv:1608.03981).
 
 | symbol | code | shape |
 |---|---|---|
@@ -14,6 +14,8 @@ arXiv:1608.03981).
 | g | `params`, `restored` | a `nets/unet.py: UNet` |
 
 Its counterpart that sees one degraded image and no clean one is `deep_image_prior`.
+
+Split: image | the image degraded | the image.
 
 Expected: `embeddings_jax/configs/restoration.py`.
 """
@@ -28,7 +30,7 @@ from embeddings_jax.nets.unet import UNet, check_unet
 from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.degradations import Degradation
 from embeddings_jax.ops.image_quality import mse
-from embeddings_jax.ops.pixels import unit
+from embeddings_jax.ops.pixels import to_float
 from embeddings_jax.types import Fact, Model
 
 
@@ -63,8 +65,9 @@ def restoration(
 
   Returns:
     A `Model` whose `embed` gives the lowest map of the clean image, averaged over places. Outputs: `loss`,
-    `measures`, `reconstruct` (`corrupted` is b(X)), `predict`, which restores the batch's `observed` [n, ...] with
-    its `visible` mask [n, H, W, 1] where it is inpainted. Metrics: `psnr_gain`, dB over b(X).
+    `measures`, `reconstruct` (`corrupted` is b(X), of inpainting X), `predict`, which restores the batch's
+    `observed` [n, ...] with its `visible` mask [n, H, W, 1] where it is inpainted. Metrics: `psnr_gain`, dB over
+    b(X).
   """
   degradation = Degradation(task, float(noise), int(scale), kernel, float(visible)).check(height, width)
   check_unet(height, width, widths)
@@ -88,7 +91,7 @@ def restoration(
 
   def errors(params, batch, rng):
     """Squared errors of each image, restored and guessed."""
-    images = unit(batch["image"])
+    images = to_float(batch["image"])
     observed, mask = degradation.observe(rng, images)
     return mse(images, restored(params, observed, mask)), mse(images, degradation.guess(observed, mask))
 
@@ -105,19 +108,19 @@ def restoration(
             "observation_loss": jnp.stack([(mask * before).sum(), mask.sum()])}
 
   def reconstruct(params, extra, batch):
-    images = unit(batch["image"])
+    images = to_float(batch["image"])
     observed, mask = degradation.observe(jax.random.key(0), images)
-    return {"original": images, "corrupted": degradation.guess(observed, mask),
+    return {"original": images, "corrupted": observed if inpaints else degradation.guess(observed, mask),
             "reconstructed": jnp.clip(restored(params, observed, mask), 0, 1)}
 
   def predict(params, extra, batch):
     """Restores observations, else the images themselves taken as such."""
-    observed = unit(batch["observed"] if "observed" in batch else batch["image"])
+    observed = to_float(batch["observed"] if "observed" in batch else batch["image"])
     mask = batch.get("visible", jnp.ones((*observed.shape[:3], 1)))
     return jnp.clip(restored(params, observed, mask), 0, 1)
 
   def embed_fn(params, extra, batch):
-    images = unit(batch["image"])
+    images = to_float(batch["image"])
     seen = inputs(images, jnp.ones((*images.shape[:3], 1)))
     return network.apply({"params": params}, seen, lowest=True).mean((1, 2))
 

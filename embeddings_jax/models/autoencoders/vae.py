@@ -25,6 +25,8 @@ whose constant is added so that the loss is minus the bound here too.
 Linear and Gaussian, with the one scale, it is probabilistic PCA, whose likelihood the bound reaches (Lucas, Tucker,
 Grosse & Norouzi 2019, arXiv:1911.02469).
 
+Split: image | a random code of the image | the image.
+
 Expected: `embeddings_jax/configs/vae.py`.
 """
 import math
@@ -39,7 +41,7 @@ from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.images import autoencoder_networks
 from embeddings_jax.ops import likelihoods
 from embeddings_jax.ops.batches import row_mask, takes
-from embeddings_jax.ops.pixels import unit
+from embeddings_jax.ops.pixels import to_float
 from embeddings_jax.types import Fact, InputError, Model
 
 LIKELIHOODS = ("gaussian", "bernoulli", "discretized_logistic", "squared")
@@ -152,7 +154,7 @@ def vae(
 
   def parts(params, batch, rng):
     """-log p(x|z) of each image, the KL of each image and unit, and the means."""
-    images = unit(batch["image"])
+    images = to_float(batch["image"])
     mean, log_variance = posterior(params, images)
     return (-log_likelihood(params, images, draw(rng, mean, log_variance)),
             likelihoods.gaussian_kl(mean, log_variance), mean)
@@ -165,7 +167,7 @@ def vae(
     weight = beta * jnp.minimum(1.0, (extra["step"] + 1) / kl_warmup_steps) if kl_warmup_steps else jnp.float32(beta)
     loss = nats + weight * jnp.maximum(units, free_bits).sum()
     if num_samples > 1:
-      images = unit(batch["image"])
+      images = to_float(batch["image"])
       rngs = jax.random.split(rng, num_samples)
       weights = jax.vmap(lambda rng: log_weights(params, images, *posterior(params, images), rng))(rngs)
       loss = -average(jax.nn.logsumexp(weights, 0) - math.log(num_samples))
@@ -188,7 +190,7 @@ def vae(
     return total / jnp.maximum(count, 1)
 
   def likelihood_bound(params, extra, batch, rng, num):
-    images = unit(batch["image"])
+    images = to_float(batch["image"])
     mean, log_variance = posterior(params, images)
 
     def add(total, i):
@@ -201,7 +203,7 @@ def vae(
     return jax.nn.sigmoid(mean) if likelihood == "bernoulli" else jnp.clip(mean, 0, 1)
 
   def reconstruct(params, extra, batch):
-    images = unit(batch["image"])
+    images = to_float(batch["image"])
     return {"original": images, "reconstructed": decode(params, extra, posterior(params, images)[0])}
 
   outputs = {
@@ -210,7 +212,7 @@ def vae(
       "sample": lambda params, extra, rng, num, batch=None: decode(params, extra, jax.random.normal(rng, (num, dim))),
   }
   return gradient_model(
-      init_params, loss_fn, lambda params, extra, batch: posterior(params, unit(batch["image"]))[0], optimizer,
+      init_params, loss_fn, lambda params, extra, batch: posterior(params, to_float(batch["image"]))[0], optimizer,
       coupled=free_bits > 0, accumulate=accumulate, ema_decay=ema_decay, outputs=outputs,
       after_update=lambda state: state._replace(extra={"step": state.extra["step"] + 1}))
 

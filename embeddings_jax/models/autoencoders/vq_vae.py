@@ -24,6 +24,8 @@ is a second model: `python -m experiments.run --model=gpt --config.pipeline=code
 
 Deviations: the codebook's vectors are few numbers; dead codes are revived. Expected:
 `embeddings_jax/configs/vq_vae.py`.
+
+Split: image | discrete codes of the image | the image.
 """
 import math
 from collections.abc import Sequence
@@ -38,7 +40,7 @@ from embeddings_jax.nets.pretext import masked_mean, sums
 from embeddings_jax.nets.quantized import MapDecoder, MapEncoder
 from embeddings_jax.ops import quantization
 from embeddings_jax.ops.batches import row_mask, takes
-from embeddings_jax.ops.pixels import unit
+from embeddings_jax.ops.pixels import to_float
 from embeddings_jax.types import Fact, InputError, Model
 
 USED = 0.01  # Share of the mean count from which a code counts as used.
@@ -124,7 +126,7 @@ def vq_vae(
     return codes, extra["codebook"][codes]
 
   def loss_fn(params, extra, batch, rng):
-    images, mask = unit(batch["image"]), row_mask(batch)
+    images, mask = to_float(batch["image"]), row_mask(batch)
     z = encode(params, images)
     codes, vectors = quantize(extra, z)
     maps = vectors if levels else quantization.straight_through(z, vectors)
@@ -147,7 +149,7 @@ def vq_vae(
                     "revived": moved}, jax.lax.stop_gradient(extra))
 
   def codes_of(params, extra, batch):
-    return quantize(extra, encode(params, unit(batch["image"])))[0]
+    return quantize(extra, encode(params, to_float(batch["image"])))[0]
 
   def decode(params, extra, codes):
     if jnp.issubdtype(codes.dtype, jnp.integer):
@@ -161,11 +163,11 @@ def vq_vae(
     return jnp.clip(decoded(params, vectors), 0, 1)
 
   def reconstruct(params, extra, batch):
-    images = unit(batch["image"])
+    images = to_float(batch["image"])
     return {"original": images, "reconstructed": decode(params, extra, codes_of(params, extra, batch))}
 
   def errors(params, extra, batch):
-    images = unit(batch["image"])
+    images = to_float(batch["image"])
     return jnp.square(images - decoded(params, quantize(extra, encode(params, images))[1])).mean((1, 2, 3))
 
   outputs = {
@@ -176,7 +178,7 @@ def vq_vae(
   }
 
   def embed_fn(params, extra, batch):
-    z = encode(params, unit(batch["image"]))
+    z = encode(params, to_float(batch["image"]))
     return quantize(extra, z)[1].reshape(len(z), -1)
 
   return gradient_model(init_params, loss_fn, embed_fn, optimizer or optax.adam(2e-4), coupled=True,

@@ -3,7 +3,7 @@
 Grill et al. 2020, "Bootstrap Your Own Latent", arXiv:2006.07733. Of each image two views are drawn by
 `ops/augment.py`, in `update`; with the online parameters θ and the target's ξ (equations 1 and 2, and algorithm 1):
 
-  z = g(f(x)),   L = Σ_{(a, b) in (1, 2), (2, 1)} |unit(q_θ(z_θ(x_a))) - unit(z_ξ(x_b))|²,   mean over the images
+  z = g(f(x)),   L = Σ_{(a, b) in (1, 2), (2, 1)} |u(q_θ(z_θ(x_a))) - u(z_ξ(x_b))|²,   u(x) = x / |x|
   ξ <- τ ξ + (1 - τ) θ,   τ = 1 - (1 - τ_0) (cos(π k / K) + 1) / 2   in update k of K
 
   symbol  name           shape
@@ -18,6 +18,8 @@ The encoder's parameters lie under `params/encoder`, its running statistics unde
 view has BatchNorm's statistics of its own, over the whole mesh; so has the target, whose statistics are never kept.
 The loss lies in [0, 8]; `deviation` shows a collapse.
 
+Split: image | one view of it | the target network's vector of another view.
+
 Expected: `embeddings_jax/configs/byol.py`.
 """
 import functools
@@ -29,11 +31,12 @@ import optax
 from flax import linen as nn
 
 from embeddings_jax.gradient import gradient_model
+from embeddings_jax.nets.pretext import layer_maps, variables_of
 from embeddings_jax.nets.siamese import Mlp, Siamese, applied, calibrated, check_images, started
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.augment import two_views
 from embeddings_jax.ops.batches import row_mask, takes
-from embeddings_jax.ops.similarity import unit
+from embeddings_jax.ops.similarity import l2_normalize
 from embeddings_jax.ops.uniformity import deviation
 from embeddings_jax.types import Fact, InputError, Model
 
@@ -94,8 +97,8 @@ def byol(
       outputs, statistics = applied(network, params, statistics, view, deterministic=False)
       target, _ = applied(target_network, extra["target"], of_target, view, deterministic=False)
       z.append(outputs["z"])
-      q.append(unit(outputs["q"]))
-      targets.append(jax.lax.stop_gradient(unit(target["z"])))
+      q.append(l2_normalize(outputs["q"]))
+      targets.append(jax.lax.stop_gradient(l2_normalize(target["z"])))
     distances = sum(jnp.square(q[i] - targets[1 - i]).sum(-1) for i in (0, 1))
     loss = (mask * distances).sum() / jnp.maximum(mask.sum(), 1)
     return loss, ({"deviation": deviation(z[0], mask)}, {**extra, **statistics})
@@ -115,6 +118,9 @@ def byol(
   def calibrated_extra(params, extra, batch):
     return {**extra, **calibrated(network, params, {"batch_stats": extra["batch_stats"]}, batch)}
 
+  def layers(params, extra, batch):
+    return layer_maps(encoder, variables_of(params, extra), batch)
+
   return gradient_model(init_params, loss_fn, embed_fn, optimizer or optax.adam(1e-3), coupled=True,
                         accumulate=accumulate, ema_decay=ema_decay, after_update=after_update,
-                        outputs={"calibrated": calibrated_extra}, rules=RULES)
+                        outputs={"calibrated": calibrated_extra, "layers": layers}, rules=RULES)

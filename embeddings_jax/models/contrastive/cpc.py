@@ -53,6 +53,8 @@ the paper's negatives of other sequences come from any time, here from the same.
 PixelCNN, a small residual network for 23 blocks of ResNet-101, and patches are neither cropped nor made gray. Of
 sentences: subwords for words, and no vocabulary expansion.
 
+Split: sequence | what came before a time | the vector at a later time, among others.
+
 Expected: `embeddings_jax/configs/cpc.py`, `cpc_images.py` and `cpc_text.py`.
 """
 from collections.abc import Mapping, Sequence

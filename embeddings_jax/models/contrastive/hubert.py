@@ -23,6 +23,8 @@ whole gradient, not a tenth; no layers are dropped; the features have no penalty
 Batch: `signal` int16 [batch, samples], perhaps `length`, and `units` to train. `embed` is the mean and the standard
 deviation over time of the layer `embed_layer`. `reconstruct` fills in hidden segments: the likeliest units.
 
+Split: utterance | its frames with spans hidden | the units of the hidden frames.
+
 Expected: `embeddings_jax/configs/hubert.py`.
 """
 from collections.abc import Mapping, Sequence
@@ -40,7 +42,7 @@ from embeddings_jax.nets.conv import StridedConv, num_frames, receptive_field
 from embeddings_jax.nets.transformer import RULES, Transformer
 from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.masking import content_keys
-from embeddings_jax.ops.similarity import unit
+from embeddings_jax.ops.similarity import l2_normalize
 from embeddings_jax.ops.span_masks import check_spans, span_mask
 from embeddings_jax.types import Fact, InputError, Model
 
@@ -204,7 +206,7 @@ def hubert(
     """Logits of the units of all frames, the frames' units, and which frames are there."""
     h = network.apply({"params": params["encoder"]}, batch, hidden, **options).astype(jnp.float32)
     a = h @ params["projection"]["kernel"] + params["projection"]["bias"]
-    return unit(a) @ unit(params["units"]).T / temperature, batch["units"][:, :h.shape[1]]
+    return l2_normalize(a) @ l2_normalize(params["units"]).T / temperature, batch["units"][:, :h.shape[1]]
 
   def hidden_frames(rng, batch):
     valid = network.valid(batch)

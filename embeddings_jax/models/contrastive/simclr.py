@@ -18,6 +18,8 @@ The encoder's parameters lie under `params/encoder`, its running statistics unde
 views go through the network in one pass, so BatchNorm sees them together, over the whole mesh. Deviations: the
 optimizer is the config's (the paper's is LARS); crops are of images as they are stored.
 
+Split: image | one view of it | the other view, among those of other images.
+
 Expected: `embeddings_jax/configs/simclr.py`.
 """
 import functools
@@ -28,12 +30,13 @@ import optax
 from flax import linen as nn
 
 from embeddings_jax.gradient import gradient_model
+from embeddings_jax.nets.pretext import layer_maps, variables_of
 from embeddings_jax.nets.siamese import Mlp, Siamese, applied, calibrated, check_images, started
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.augment import two_views
 from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.contrastive import nt_xent
-from embeddings_jax.ops.similarity import unit
+from embeddings_jax.ops.similarity import l2_normalize
 from embeddings_jax.ops.uniformity import deviation
 from embeddings_jax.types import InputError, Model
 
@@ -83,7 +86,7 @@ def simclr(
     both = lambda pair: jnp.stack(pair, 1).reshape(-1, *pair[0].shape[1:])
     outputs, extra = applied(network, params, extra, {"image": both(views), "mask": both([mask, mask])},
                              deterministic=False)
-    z = unit(outputs["z"])
+    z = l2_normalize(outputs["z"])
     contrast = nt_xent(z[::2], z[1::2], mask=mask, temperature=temperature, chunk_size=chunk_size)
     metrics = {"accuracy": contrast.accuracy, "bound": contrast.bound, "deviation": deviation(z, both([mask, mask]))}
     return contrast.loss, (metrics, extra)
@@ -91,6 +94,7 @@ def simclr(
   def embed_fn(params, extra, batch):
     return network.apply({"params": params, **extra}, batch, method="represent")
 
-  outputs = {"calibrated": lambda params, extra, batch: calibrated(network, params, extra, batch)}
+  outputs = {"calibrated": lambda params, extra, batch: calibrated(network, params, extra, batch),
+             "layers": lambda params, extra, batch: layer_maps(encoder, variables_of(params, extra), batch)}
   return gradient_model(init_params, loss_fn, embed_fn, optimizer or optax.adam(1e-3), coupled=True,
                         accumulate=accumulate, ema_decay=ema_decay, outputs=outputs, rules=RULES)

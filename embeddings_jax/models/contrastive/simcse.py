@@ -29,6 +29,8 @@ The encoder's parameters lie under `params/encoder`, so that pretrained leaves f
 is drawn anew, as in the paper. Deviation: dropout's mask comes from a hash. `alignment` and `uniformity` of the batch
 (Wang & Isola 2020, `ops/uniformity.py`) are metrics.
 
+Split: sentence | the sentence under one dropout mask | the same under another, among other sentences.
+
 Expected: `embeddings_jax/configs/simcse.py`.
 """
 import jax
@@ -43,7 +45,7 @@ from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.contrastive import info_nce
 from embeddings_jax.ops.pooling import check_pooling, needs_layers, pool, pool_parts, reading
-from embeddings_jax.ops.similarity import unit
+from embeddings_jax.ops.similarity import l2_normalize
 from embeddings_jax.ops.uniformity import alignment, uniformity
 from embeddings_jax.types import InputError, Model
 
@@ -129,7 +131,7 @@ def simcse(
     """Unit vectors [batch, views, dim]; of the auxiliary loss each row has the mean over its part's rows."""
     rows, num_views = _views(batch)
     rng, rng_auxiliary = jax.random.split(rng)
-    z = unit(vectors(params, rows, projection != "never", deterministic=False, rngs={"dropout": rng}))
+    z = l2_normalize(vectors(params, rows, projection != "never", deterministic=False, rngs={"dropout": rng}))
     outputs = {"z": z.reshape(-1, num_views, z.shape[-1])}
     if auxiliary:
       state = GradientState(jnp.zeros((), jnp.int32), params, extra, (), params)

@@ -15,6 +15,8 @@ The encoder's parameters lie under `params/encoder`, its running statistics unde
 view has BatchNorm's statistics of its own, over the whole mesh. The loss lies in [-1, 1], as the paper's does, not in
 nats. That the predictor's rate does not fall (section 4.2) is the optimizer's affair (`optimizer.constant`).
 
+Split: image | one view of it | the vector of another view.
+
 Expected: `embeddings_jax/configs/simsiam.py`.
 """
 import functools
@@ -26,11 +28,12 @@ import optax
 from flax import linen as nn
 
 from embeddings_jax.gradient import gradient_model
+from embeddings_jax.nets.pretext import layer_maps, variables_of
 from embeddings_jax.nets.siamese import Mlp, Siamese, applied, calibrated, check_images, started
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.augment import two_views
 from embeddings_jax.ops.batches import row_mask, takes
-from embeddings_jax.ops.similarity import unit
+from embeddings_jax.ops.similarity import l2_normalize
 from embeddings_jax.ops.uniformity import deviation
 from embeddings_jax.types import Model
 
@@ -75,8 +78,8 @@ def simsiam(
     for view in draw(rng, images):
       view = {"image": view, "mask": mask}
       outputs, extra = applied(network, params, extra, view, deterministic=False)
-      z.append(unit(outputs["z"]))
-      p.append(unit(outputs["q"]))
+      z.append(l2_normalize(outputs["z"]))
+      p.append(l2_normalize(outputs["q"]))
     cosines = sum((p[i] * jax.lax.stop_gradient(z[1 - i])).sum(-1) for i in (0, 1)) / 2
     loss = -(mask * cosines).sum() / jnp.maximum(mask.sum(), 1)
     return loss, ({"deviation": deviation(z[0], mask)}, extra)
@@ -84,6 +87,7 @@ def simsiam(
   def embed_fn(params, extra, batch):
     return network.apply({"params": params, **extra}, batch, method="represent")
 
-  outputs = {"calibrated": lambda params, extra, batch: calibrated(network, params, extra, batch)}
+  outputs = {"calibrated": lambda params, extra, batch: calibrated(network, params, extra, batch),
+             "layers": lambda params, extra, batch: layer_maps(encoder, variables_of(params, extra), batch)}
   return gradient_model(init_params, loss_fn, embed_fn, optimizer or optax.sgd(0.05, 0.9), coupled=True,
                         accumulate=accumulate, ema_decay=ema_decay, outputs=outputs, rules=RULES)

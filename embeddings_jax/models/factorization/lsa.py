@@ -28,6 +28,8 @@ the largest.
 The loss is the share of the sum of squares that is not explained, 1 - sum s_i^2 / |A|^2. It ends when the k residuals
 |A'A v - s^2 v| are below `tol` times s^2.
 
+Split: document | its place in few dimensions | its weighted counts.
+
 Expected: scipy's singular values and scikit-learn's vectors (tests/models/factorization/test_lsa.py). Command:
 `python -m experiments.run --model=lsa`.
 """

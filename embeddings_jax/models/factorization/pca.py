@@ -24,6 +24,8 @@ One update is one batch; an epoch is `steps_per_epoch` of them. Three ways (`sol
 Sums are taken around a row near the data (the first batch's mean, then the mean of all) and corrected for it, which
 float32 needs where the data is far from 0. Rows are split over the data shards; one all-reduce adds the sums up.
 
+Split: row | its place in few dimensions | the row.
+
 Expected: scikit-learn's components up to sign and its variances, to float error (its test).
 Command: `python -m experiments.run --model=pca`.
 """

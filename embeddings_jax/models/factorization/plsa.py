@@ -46,6 +46,8 @@ shards; one all-reduce adds the words' sums up.
 Deviations: a probability below 1e-30 counts as 1e-30 in the likelihood; a document without words has equal shares; a
 topic without occurrences keeps its words. The loss is -L / sum n: nats per occurrence (its exponential: perplexity).
 
+Split: token of a document | the document | the word.
+
 Expected: see `embeddings_jax/configs/plsa.py`.
 """
 from typing import Any, NamedTuple

@@ -24,6 +24,8 @@ nodes are shared by the positions of a tile, and all pairs of a step see the tab
 
 A node that the graph lacks gets the mean of its neighbors' vectors.
 
+Split: random walk | a node | the nodes near it in the walk.
+
 Expected: see `embeddings_jax/configs/deepwalk.py`.
 """
 from collections.abc import Callable

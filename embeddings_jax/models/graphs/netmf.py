@@ -27,6 +27,8 @@ degrees of the graph as it is, times V S^(-1/2). A copy of a node of the graph, 
 vector.
 
 All devices compute the whole. Expected: see `embeddings_jax/configs/netmf.py`.
+
+Split: pair of nodes | one node | how often walks lead from it to the other.
 """
 import functools
 from collections.abc import Callable

@@ -24,6 +24,8 @@ p, q other than 1 goes by the expected visits of first-order walks.
 
 A node that the graph lacks gets the mean of its neighbors' vectors.
 
+Split: random walk (second order) | a node | the nodes near it in the walk.
+
 Expected: see `embeddings_jax/configs/node2vec.py`.
 """
 from collections.abc import Callable

@@ -24,6 +24,9 @@ special ones; dropout's mask comes from a hash; c begins with the log frequencie
 hundreds of updates to find. Batch: `tokens`, and for pairs `segments` and `is_next`; without
 `is_next` there is no second loss (RoBERTa).
 
+Split: pair of segments | its tokens, 15 % masked or replaced | the chosen tokens; whether the second follows the
+  first.
+
 Expected: `embeddings_jax/configs/bert.py`.
 """
 from collections.abc import Mapping, Sequence

@@ -23,6 +23,8 @@ Deviations: states start at zero in every window of running text (the paper's ar
 softmax is over all words, or in training over `num_samples` of them, whose scores are weighted so that the partition
 function is estimated without bias (the paper's sampler lowers the target's score as well).
 
+Split: sentence | the words before, and those after, a word | the word.
+
 Expected: `embeddings_jax/configs/elmo.py`.
 """
 from collections.abc import Mapping, Sequence

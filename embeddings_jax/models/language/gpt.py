@@ -17,6 +17,8 @@ Deviations: dropout's mask comes from a hash; GPT-2's smaller start of the resid
 `tokens`; the first of a row is read and not predicted. `perplexity` is exp(loss). `embed` is the mean of the last
 layer over tokens. `sample` resumes from the batch's tokens, [batch, sample_length], -1 after the token `end_id`.
 
+Split: text | the tokens before a position | the token there.
+
 Expected: `embeddings_jax/configs/gpt.py`.
 """
 from collections.abc import Mapping

@@ -21,6 +21,8 @@ Deviations: dropout is independent at each time; c begins with the log frequenci
 which the first of a row is read and not predicted, and `begins` [batch]. `sample` reads a prompt once, then a token
 a step.
 
+Split: text | the tokens before a position | the token there.
+
 Expected: `embeddings_jax/configs/lstm_lm.py`.
 """
 import jax

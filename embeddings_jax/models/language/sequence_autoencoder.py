@@ -26,6 +26,8 @@ Corruption is drawn in `update`, see `ops/sequence_corruption.py`; of held-out t
 Deviations: dropout's mask comes from a hash; c is learned, and begins with the log frequencies of the text. `embed`
 is the pooled vector, or the mean of q. `decode` and `sample` write token by token without a cache.
 
+Split: text | the text corrupted | the text.
+
 Expected: `embeddings_jax/configs/sequence_autoencoder.py`.
 """
 from collections.abc import Sequence

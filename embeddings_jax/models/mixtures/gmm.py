@@ -40,6 +40,8 @@ likelihood may fall a little, as theirs does). A component without rows keeps it
 almost nothing. The metrics `empty` (components with less than one row's weight) and `collapsed` (those of which some
 direction has only `reg_covar` for a variance) count both kinds. K is found by sweeping it: metrics `bic` and `aic`.
 
+Split: row | nothing | the row (its density).
+
 Expected: scikit-learn's log likelihood of every iteration from the same start, to float error, for all covariances
 (tests/models/mixtures/test_gmm.py). Command: `python -m experiments.run --model=gmm`.
 """

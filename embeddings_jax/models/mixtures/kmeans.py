@@ -22,6 +22,8 @@ float32 is safe.
 A center without rows stays where it is, and the metric `empty` counts those (scikit-learn moves them to the farthest
 rows). Expected: scikit-learn's centers and inertia from the same start (tests/models/mixtures/test_kmeans.py).
 Command: `python -m experiments.run --model=kmeans`.
+
+Split: row | the number of its cluster | the row.
 """
 from typing import Any, NamedTuple
 

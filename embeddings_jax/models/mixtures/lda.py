@@ -32,6 +32,8 @@ never rises. A stream's ELBO is that of the batch, scaled by D / |B|.
 
 Deviations: documents of a block go on until the last has converged.
 
+Split: document | its mixture of topics | its counts.
+
 Expected: scikit-learn's batch updates from the same start (tests/models/mixtures/test_lda.py), and
 `embeddings_jax/configs/lda.py`.
 """

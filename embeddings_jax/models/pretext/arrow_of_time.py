@@ -17,6 +17,8 @@ where time is seen. Black borders and the camera's motion tell the direction by 
 `border` cuts, `stabilize` holds the background still. `embed` is the mean over segments of the clip as it is.
 Deviations: differences of pixels for optical flow; any trunk (the paper's: VGG-16, fused over ten segments).
 
+Split: clip | its frames, played forwards or backwards | the direction.
+
 Expected: `embeddings_jax/configs/arrow_of_time.py`.
 """
 import jax
@@ -31,7 +33,7 @@ from embeddings_jax.nets.pretext import PretextNetwork, applied, forgetful, mask
 from embeddings_jax.nets.siamese import Mlp
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.batches import row_mask, takes
-from embeddings_jax.ops.pixels import unit
+from embeddings_jax.ops.pixels import to_float
 from embeddings_jax.ops.stabilize import stabilized
 from embeddings_jax.types import InputError, Model
 
@@ -131,7 +133,7 @@ def cleaned(clips: Shaped[Array, "n frames height width channels"], border: int,
   """Returns clips in [0, 1], their background perhaps held still, without `border` pixels at each side."""
   if 2 * border >= min(clips.shape[2:4]):
     raise InputError(f"border={border}: leaves nothing of frames of {clips.shape[2]} x {clips.shape[3]} pixels")
-  clips = unit(clips)
+  clips = to_float(clips)
   clips = jax.vmap(stabilized)(clips) if stabilize else clips
   return clips[:, :, border:clips.shape[2] - border, border:clips.shape[3] - border]
 

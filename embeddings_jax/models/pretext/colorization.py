@@ -20,6 +20,8 @@ the batch; `gray` is the same of a = b = 0. Images without color are left out, `
 Deviations: p is counted during training, from the first batch on; the trunk is any encoder, without dilated
 convolutions.
 
+Split: color image | its lightness | its colors.
+
 Expected: `embeddings_jax/configs/colorization.py`.
 """
 from collections.abc import Sequence
@@ -28,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import linen as nn
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float, Int, Shaped
 
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.pretext import (
@@ -45,7 +47,7 @@ from embeddings_jax.nets.siamese import Mlp, check_images
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops import color
 from embeddings_jax.ops.batches import row_mask, takes
-from embeddings_jax.ops.pixels import unit
+from embeddings_jax.ops.pixels import to_float
 from embeddings_jax.ops.tables import read_table
 from embeddings_jax.types import InputError, Model
 
@@ -110,21 +112,22 @@ def colorization(
                             deterministic=deterministic, method="places")
     return logits, lab, cell_means(lab[..., 1:], *logits.shape[1:3]), mask, extra
 
-  def losses_of(logits, target, counts):
-    """Returns losses of places, [n, h, w]."""
+  def losses_of(logits, target, near, counts):
+    """Returns losses of places, [n, h, w]; `near` are the soft targets."""
     if not by_class:
       return jnp.square(logits - target / AB_SCALE).sum(-1) / 2
     weights = color.rarity_weights(color.smoothed_shares(counts, bins), rarity_mix)
-    return weighted_losses(logits, target, bins, weights)
+    return weighted_losses(logits, *near, weights)
 
   def loss_fn(params, extra, batch, rng):
     del rng  # There is nothing random here.
     logits, _, target, mask, extra = predicted(params, extra, batch)
-    nearest = color.soft_targets(target, bins, 1)[0][..., 0]
+    near = color.soft_targets(target, bins, 5 if by_class else 1)
+    nearest = near[0][..., 0]
     counts = extra["counts"].at[nearest].add(jnp.broadcast_to(mask[:, None, None], nearest.shape))
     valid = row_mask(batch)
     metrics = {"gray_fraction": masked_mean(1 - mask, valid), "bins_seen": (counts > 0).mean()}
-    return masked_mean(losses_of(logits, target, counts), mask), (metrics, {**extra, "counts": counts})
+    return masked_mean(losses_of(logits, target, near, counts), mask), (metrics, {**extra, "counts": counts})
 
   def colors_of(logits, shape):
     """Returns ab of the pixels."""
@@ -137,7 +140,8 @@ def colorization(
     pixels = jnp.broadcast_to(mask[:, None, None], nearest.shape)
     shares = color.smoothed_shares(jnp.zeros(len(bins)).at[nearest].add(pixels), bins)
     weights = color.rarity_weights(shares, BALANCED_MIX)[nearest] * pixels
-    measured = {"pretext_loss": sums(losses_of(logits, target, extra["counts"]), mask)}
+    near = color.soft_targets(target, bins)
+    measured = {"pretext_loss": sums(losses_of(logits, target, near, extra["counts"]), mask)}
     for name, ab in (("", colors_of(logits, lab.shape[1:3])), ("gray_", jnp.zeros_like(lab[..., 1:]))):
       right = closeness(ab, lab[..., 1:])
       measured[f"{name}raw_accuracy"] = sums(right, mask)
@@ -147,7 +151,7 @@ def colorization(
   def reconstruct(params, extra, batch):
     logits, lab, _, _, _ = predicted(params, extra, batch, deterministic=True)
     ab = colors_of(logits, lab.shape[1:3])
-    return {"original": unit(batch["image"]),
+    return {"original": to_float(batch["image"]),
             "reconstructed": color.lab_to_rgb(jnp.concatenate([lab[..., :1], ab], -1))}
 
   def calibrated(params, extra, batch):
@@ -160,11 +164,10 @@ def colorization(
 
 
 def weighted_losses(
-    logits: Float[Array, "*shape q"], ab: Float[Array, "*shape 2"], bins: Float[Array, "q 2"],
+    logits: Float[Array, "*shape q"], index: Int[Array, "*shape k"], target: Float[Array, "*shape k"],
     weights: Float[Array, "q"],
 ) -> Float[Array, "*shape"]:
-  """Returns the cross-entropy of soft targets, weighted by the rarity of the nearest bin."""
-  index, target = color.soft_targets(ab, bins)
+  """Returns the cross-entropy of soft targets, weighted by the rarity of the nearest bin, `index[..., 0]`."""
   entropy = -(target * jnp.take_along_axis(jax.nn.log_softmax(logits), index, -1)).sum(-1)
   return weights[index[..., 0]] * entropy
 
@@ -181,7 +184,7 @@ def has_color(lab: Float[Array, "batch height width 3"], threshold: float) -> Fl
 
 def lightness(images: Shaped[Array, "batch height width channels"]) -> Float[Array, "batch height width 1"]:
   """Returns L in [0, 100] of color or gray images."""
-  images = unit(images)
+  images = to_float(images)
   images = jnp.broadcast_to(images, (*images.shape[:3], 3)) if images.shape[3] == 1 else images
   return color.rgb_to_lab(images)[..., :1]
 
@@ -190,4 +193,4 @@ def _lab_of(images):
   if images.shape[-1] != 3:
     raise InputError(f"colorization: images of {images.shape[-1]} channels have no colors to predict; give data with "
                      "red, green and blue")
-  return color.rgb_to_lab(unit(images))
+  return color.rgb_to_lab(to_float(images))

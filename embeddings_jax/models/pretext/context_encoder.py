@@ -22,6 +22,8 @@ mean difference of neighboring pixels across the border of a filled hole, `true_
 `embed` sees whole images. Deviations: the trunk is any encoder; the decoder repeats pixels and convolves; D has no
 BatchNorm.
 
+Split: image | the image with a hole | what was in the hole.
+
 Expected: `embeddings_jax/configs/context_encoder.py`.
 """
 from collections.abc import Mapping, Sequence
@@ -40,7 +42,7 @@ from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops import holes
 from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.patch_layouts import row_keys
-from embeddings_jax.ops.pixels import unit
+from embeddings_jax.ops.pixels import to_float
 from embeddings_jax.types import InputError, Model
 
 BOTTLENECKS = ("dense", "channelwise")
@@ -96,16 +98,16 @@ def context_encoder(
 
   def examples(batch, rng):
     """Returns images, holes [n, h, w] and the part of them that is not shown."""
-    images = unit(batch["image"])
+    images = to_float(batch["image"])
     masks = jax.vmap(lambda key: holes.hole(key, hole, *images.shape[1:3], area))(row_keys(rng, len(images)))
     return images, masks, jax.vmap(lambda mask: holes.eroded(mask, overlap))(masks)
 
   def init_params(rng, batch):
     check_images(encoder, batch)
     rng, rng_other = jax.random.split(rng)
-    params, extra = started(network, rng, {"image": unit(batch["image"])})
+    params, extra = started(network, rng, {"image": to_float(batch["image"])})
     if discriminator:
-      params = {**params, "discriminator": discriminator.init(rng_other, unit(batch["image"]))["params"]}
+      params = {**params, "discriminator": discriminator.init(rng_other, to_float(batch["image"]))["params"]}
     return params, extra
 
   def filled(params, extra, batch, rng, *, deterministic=False, network=network):

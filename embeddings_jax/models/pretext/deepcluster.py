@@ -21,6 +21,8 @@ instead (`ops/contrastive.py: supervised_contrastive`), without g. k-means runs 
 batch, not those after it; the trunk is any encoder, on colors and not on Sobel's edges.
 `agreement` is the normalized mutual information of the clusters of the last two passes.
 
+Split: image | the image, distorted | its cluster in an earlier epoch.
+
 Expected: `embeddings_jax/configs/deepcluster.py`.
 """
 from collections.abc import Sequence
@@ -47,7 +49,7 @@ from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.augment import augmented, compose, horizontal_flip, random_shift
 from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.contrastive import supervised_contrastive
-from embeddings_jax.ops.similarity import unit
+from embeddings_jax.ops.similarity import l2_normalize
 from embeddings_jax.types import Fact, InputError, Model
 
 LOSSES = ("softmax", "supcon")
@@ -131,7 +133,7 @@ def deepcluster(
     weight = mask * (label >= 0) / jnp.maximum(sizes[label], 1)
     total = jnp.maximum(weight.sum(), 1e-30)
     if loss == "supcon":
-      value = supervised_contrastive(unit(features), label, mask=mask * (label >= 0), temperature=temperature)
+      value = supervised_contrastive(l2_normalize(features), label, mask=mask * (label >= 0), temperature=temperature)
     else:
       value = (weight * cross_entropy(logits, jnp.maximum(label, 0))).sum() / total
     hit = (weight * (logits.argmax(-1) == label)).sum() / total
@@ -187,7 +189,7 @@ def whitened(bank: Float[Array, "n dim"], num: int) -> Float[Array, "n component
   values, axes = values[::-1][:num], axes[:, ::-1][:, :num]
   # Directions in which nothing varies would be noise.
   scale = jnp.where(values > 1e-6 * values[0], 1 / jnp.sqrt(jnp.maximum(values, 1e-30)), 0)
-  return unit(jnp.matmul(around, axes * scale, precision="highest"))
+  return l2_normalize(jnp.matmul(around, axes * scale, precision="highest"))
 
 
 def clustered(rng: Array, rows: Float[Array, "n dim"], num: int, num_turns: int) -> Int[Array, " n"]:

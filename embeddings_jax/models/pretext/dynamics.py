@@ -18,6 +18,8 @@ Held out, `forward_mse` stands beside `linear_mse` (2 x_t - x_t-1, in [0, 1]), `
 where each window gets the action of another. `embed` is the mean over the frames of a clip. Deviation: the maps are
 those of one frame each; Pathak et al. predict features, which needs their inverse loss not to collapse.
 
+Split: two frames and the actions between them | a frame and the actions; both frames | the later frame; the actions.
+
 Expected: `embeddings_jax/configs/dynamics.py`.
 """
 from collections.abc import Sequence
@@ -44,7 +46,7 @@ from embeddings_jax.nets.pretext import (
 from embeddings_jax.nets.siamese import Mlp
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.batches import row_mask, takes
-from embeddings_jax.ops.pixels import unit
+from embeddings_jax.ops.pixels import to_float
 from embeddings_jax.types import Fact, InputError, Model
 
 MAX_SEQUENCES = 10_000
@@ -151,11 +153,11 @@ def dynamics(
 
   def init_params(rng, batch):
     check_clips(encoder, batch, least, "dynamics")
-    return started(network, rng, unit(batch["clip"][:, :3]), batch["actions"][:, 1], row_mask(batch))
+    return started(network, rng, to_float(batch["clip"][:, :3]), batch["actions"][:, 1], row_mask(batch))
 
   def predicted(params, extra, batch, *, actions=None, deterministic=False, network=network):
     """Returns errors of the next frame, [n, h, w, c], losses and hits of sequences, [n], and the new `extra`."""
-    clip = unit(batch["clip"])
+    clip = to_float(batch["clip"])
     frames = jnp.stack([clip[:, 0], clip[:, 1], clip[:, 1 + between]], 1)
     actions = batch["actions"][:, 1] if actions is None else actions
     (following, logits), extra = applied(network, params, extra, frames, actions, row_mask(batch),
@@ -173,7 +175,7 @@ def dynamics(
     return forward_weight * forward / pixel_std**2 + inverse_weight * inverse, (metrics, extra)
 
   def measures(params, extra, batch):
-    clip, mask = unit(batch["clip"]), row_mask(batch)
+    clip, mask = to_float(batch["clip"]), row_mask(batch)
     errors, losses, hits, _ = predicted(params, extra, batch, deterministic=True)
     # Padding lies behind the valid rows, whose actions are moved round by one.
     valid = mask.sum().astype(jnp.int32)
@@ -190,7 +192,7 @@ def dynamics(
 
   def predict(params, extra, batch):
     """The frame after the second of each clip for each action, [n, A, h, w, c]."""
-    clip = unit(batch["clip"])
+    clip = to_float(batch["clip"])
     frames = jnp.stack([clip[:, 0], clip[:, 1], clip[:, 1]], 1)
     one = lambda action: applied(network, params, extra, frames, jnp.full(len(clip), action), row_mask(batch),
                                  deterministic=True)[0][0]

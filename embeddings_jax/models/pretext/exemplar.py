@@ -18,6 +18,8 @@ Batches hold `number`, the class of each image (`pipelines/numbered_images.py`, 
 paper has 8,000 to 32,000). Without classes to weigh, the triplets take any number of images. Deviations: the patch is
 the middle of an image, not where gradients are large; the axes of the first contrast are those of the batch's pixels.
 
+Split: patch | the patch, distorted | which patch of all it is.
+
 Expected: `embeddings_jax/configs/exemplar.py`.
 """
 import math
@@ -47,8 +49,8 @@ from embeddings_jax.ops.distortions import color_axes, distorted
 from embeddings_jax.ops.kernels.product import affine
 from embeddings_jax.ops.metric_learning import triplet
 from embeddings_jax.ops.patch_layouts import row_keys
-from embeddings_jax.ops.pixels import unit
-from embeddings_jax.ops.similarity import unit as unit_vectors
+from embeddings_jax.ops.pixels import to_float
+from embeddings_jax.ops.similarity import l2_normalize
 from embeddings_jax.types import Fact, InputError, Model
 
 LOSSES = ("softmax", "triplet")
@@ -108,7 +110,7 @@ def exemplar(
 
   def examples(batch, rng):
     """Returns distortions, [n, views, patch, patch, channels]."""
-    images = unit(batch["image"])
+    images = to_float(batch["image"])
     axes = color_axes(images, row_mask(batch))
     several = lambda key, image: jax.vmap(lambda key: distorted(key, image, patch, *axes, **ranges))(
         jax.random.split(key, views))
@@ -138,7 +140,7 @@ def exemplar(
     embeddings, mask, extra = projected(params, extra, batch, rng)
     labels = jnp.repeat(batch["number"], views)
     if loss == "triplet":
-      return triplet(unit_vectors(embeddings), labels, mask=mask, margin=margin), ({}, extra)
+      return triplet(l2_normalize(embeddings), labels, mask=mask, margin=margin), ({}, extra)
     logits = affine(nn.relu(embeddings), **params["classes"])
     metrics = {"accuracy": masked_mean((logits.argmax(-1) == labels).astype(jnp.float32), mask)}
     return masked_mean(cross_entropy(logits, labels), mask), (metrics, extra)

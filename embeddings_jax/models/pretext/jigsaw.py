@@ -18,6 +18,8 @@ are a part of the state. `embed` is the trunk on the whole image, standardized a
 `embed_by="patches"` the mean over the tiles in the middle of the cells (Kolesnikov et al. 2019, arXiv:1901.09005).
 Deviations: the trunk is any encoder; the channels are not shifted against each other, `gray` hides aberration.
 
+Split: image | its tiles in a permuted order | the permutation.
+
 Expected: `embeddings_jax/configs/jigsaw.py`.
 """
 from collections.abc import Sequence
@@ -45,7 +47,7 @@ from embeddings_jax.nets.siamese import Mlp, check_images
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops import patch_layouts
 from embeddings_jax.ops.batches import row_mask, takes
-from embeddings_jax.ops.pixels import unit
+from embeddings_jax.ops.pixels import to_float
 from embeddings_jax.ops.tables import read_table
 from embeddings_jax.types import InputError, Model
 
@@ -107,8 +109,8 @@ def jigsaw(
     table = patch_layouts.permutation_set(num_permutations, cells**2, permutation_seed)
   network = PretextNetwork(encoder, Mlp(tuple(projector_dims)), Mlp((*predictor_dims, len(table))), grid)
   change = patch_layouts.standardized_patch if standardize else lambda patch: patch
-  middle = lambda images: jax.vmap(jax.vmap(change))(middle_tiles(unit(images), cells, tile))
-  embed_fn, layers = embedder(encoder, embed_layer, embed_grid, lambda images: jax.vmap(change)(unit(images)))
+  middle = lambda images: jax.vmap(jax.vmap(change))(middle_tiles(to_float(images), cells, tile))
+  embed_fn, layers = embedder(encoder, embed_layer, embed_grid, lambda images: jax.vmap(change)(to_float(images)))
   if embed_by == "patches":
     embed_fn = patch_embedder(encoder, embed_layer, embed_grid, middle)
 
@@ -123,7 +125,7 @@ def jigsaw(
     """Returns losses and hits of all puzzles, [n, k], and the new `extra`."""
     images, mask = batch["image"], row_mask(batch)
     shown, labels = jax.vmap(lambda key, image: puzzle(
-        key, unit(image), cells=cells, tile=tile, crop=crop, gray=gray, standardize=standardize,
+        key, to_float(image), cells=cells, tile=tile, crop=crop, gray=gray, standardize=standardize,
         num_permutations=len(table), puzzles=puzzles))(patch_layouts.row_keys(rng, len(images)), images)
     views = {"image": side_by_side(shown), "mask": jnp.repeat(mask, cells**2)}
     logits, extra = applied(network, params, extra, views, extra["permutations"][labels], mask,
@@ -145,7 +147,7 @@ def jigsaw(
     """Tiles of each image in their places, and as the first puzzle shows them."""
     keys = patch_layouts.row_keys(rng, len(batch["image"]))
     shown, labels = jax.vmap(lambda key, image: puzzle(
-        key, unit(image), cells=cells, tile=tile, crop=crop, gray=gray, standardize=standardize,
+        key, to_float(image), cells=cells, tile=tile, crop=crop, gray=gray, standardize=standardize,
         num_permutations=len(table), puzzles=1))(keys, batch["image"])
     order = extra["permutations"][labels[:, 0]]
     return {"tiles": shown, "shuffled": jax.vmap(lambda tiles, order: tiles[order])(shown, order)}

@@ -22,6 +22,8 @@ Held out, all four triples of each window are judged, so that the accuracy is ba
 where s exceeds the prior log (1 - ρ) / ρ. `embed` is the mean over the frames of a clip. Deviations: motion is the
 mean absolute difference of frames (the paper's: optical flow); the distances of frames are not bounded from below.
 
+Split: clip | three of its frames | whether they are in order.
+
 Expected: `embeddings_jax/configs/order_verification.py`.
 """
 import math
@@ -48,7 +50,7 @@ from embeddings_jax.nets.siamese import Mlp
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.patch_layouts import row_keys
-from embeddings_jax.ops.pixels import unit
+from embeddings_jax.ops.pixels import to_float
 from embeddings_jax.types import InputError, Model
 
 # Numbers of frames among (a, b, c, d, e): two valid triples, then two invalid ones.
@@ -102,7 +104,7 @@ def order_verification(
 
     def one(key, clip):
       rng_frames, rng_kinds = jax.random.split(key)
-      numbers = five_frames(rng_frames, unit(clip), span)
+      numbers = five_frames(rng_frames, to_float(clip), span)
       return shown(clip[None])[0, numbers], triple_kinds(rng_kinds, triples, invalid_fraction)
 
     return jax.vmap(one)(row_keys(rng, len(batch["clip"])), batch["clip"])
@@ -163,7 +165,7 @@ def order_verification(
 def centered(clips: Shaped[Array, "n frames height width channels"]) -> Float[
     Array, "n frames height width channels"]:
   """Returns frames without the mean of their clip, scaled from [-1, 1] to [0, 1]."""
-  clips = unit(clips)
+  clips = to_float(clips)
   return (clips - clips.mean(1, keepdims=True) + 1) / 2
 
 

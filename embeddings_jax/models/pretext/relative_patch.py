@@ -20,6 +20,8 @@ scale and shift.
 patches (Kolesnikov et al. 2019, arXiv:1901.09005). Deviations: the trunk is any encoder; the first patch is only
 where all eight neighbors fit, so that its place tells nothing of the label.
 
+Split: image | two neighboring patches | where the second lies.
+
 Expected: `embeddings_jax/configs/relative_patch.py`.
 """
 from collections.abc import Sequence
@@ -47,7 +49,7 @@ from embeddings_jax.nets.siamese import Mlp, check_images
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops import patch_layouts
 from embeddings_jax.ops.batches import row_mask, takes
-from embeddings_jax.ops.pixels import unit
+from embeddings_jax.ops.pixels import to_float
 from embeddings_jax.types import InputError, Model
 
 COLORS = ("keep", "drop", "project", "gray")
@@ -102,15 +104,15 @@ def relative_patch(
       raise InputError(f"{name}={value!r}: must be one of {', '.join(known)}")
   network = PretextNetwork(encoder, Mlp(tuple(projector_dims)), Mlp((*predictor_dims, 8)), grid)
   change = patch_layouts.standardized_patch if standardize else lambda patch: patch
-  middle = lambda images: jax.vmap(jax.vmap(change))(nine_patches(unit(images), patch))
-  embed_fn, layers = embedder(encoder, embed_layer, embed_grid, lambda images: jax.vmap(change)(unit(images)))
+  middle = lambda images: jax.vmap(jax.vmap(change))(nine_patches(to_float(images), patch))
+  embed_fn, layers = embedder(encoder, embed_layer, embed_grid, lambda images: jax.vmap(change)(to_float(images)))
   if embed_by == "patches":
     embed_fn = patch_embedder(encoder, embed_layer, embed_grid, middle)
   order = jnp.stack([jnp.zeros(pairs, jnp.int32), jnp.arange(1, pairs + 1)], 1)  # Patches of each pair.
 
   def examples(batch, rng):
     return jax.vmap(lambda key, image: pair_examples(
-        key, unit(image), patch=patch, gap=gap, jitter=jitter, pairs=pairs, color=color, downsample=downsample,
+        key, to_float(image), patch=patch, gap=gap, jitter=jitter, pairs=pairs, color=color, downsample=downsample,
         standardize=standardize))(patch_layouts.row_keys(rng, len(batch["image"])), batch["image"])
 
   def orders(batch):

@@ -14,6 +14,8 @@ arXiv:1803.07728. All four rotations of an image stand in one batch (section 3.3
 trunk is any encoder (the paper's: a network in network of three to five blocks); the head is an MLP on pooled
 features.
 
+Split: image | the image, turned by a multiple of 90 degrees | the angle.
+
 Expected: `embeddings_jax/configs/rotation.py`.
 """
 from collections.abc import Sequence

@@ -17,6 +17,8 @@ the trunk's map; `layers` has f under the name `features`, which `eval/propagati
 Deviations: f has length 1 and a temperature, for the paper's plain product; a 2-D trunk of any kind, for a ResNet-18
 with a 3-D network on top; no smoothness of colors in time.
 
+Split: clip | a gray frame, and earlier ones in color | the frame's colors.
+
 Expected: `embeddings_jax/configs/video_colorization.py`.
 """
 from collections.abc import Sequence
@@ -45,9 +47,9 @@ from embeddings_jax.ops import color
 from embeddings_jax.ops.augment import LUMA
 from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.centers import squared_distances, starting_centers
-from embeddings_jax.ops.pixels import unit
+from embeddings_jax.ops.pixels import to_float
 from embeddings_jax.ops.pointers import copied
-from embeddings_jax.ops.similarity import unit as unit_length
+from embeddings_jax.ops.similarity import l2_normalize
 from embeddings_jax.types import InputError, Model
 
 KMEANS_TURNS = 20
@@ -102,7 +104,7 @@ def video_colorization(
     views = gray_frames(clips)
     batch = {"image": side_by_side(views), "mask": jnp.repeat(mask, views.shape[1])}
     maps, extra = applied(network, params, extra, batch, deterministic=deterministic, method="places")
-    return unit_length(maps).reshape(*views.shape[:2], *maps.shape[1:]), extra
+    return l2_normalize(maps).reshape(*views.shape[:2], *maps.shape[1:]), extra
 
   def predicted(params, extra, batch, **options):
     """Returns the copied colors y, [n, places, colors], all true ones, [n, frames, h, w], and the new `extra`."""
@@ -147,7 +149,7 @@ def video_colorization(
     lab = lab_of(batch["clip"][:, -1])
     ab = jnp.matmul(copies, extra["centers"], precision="highest").reshape(len(copies), *colors.shape[2:], 2)
     ab = jax.image.resize(ab, (*lab.shape[:3], 2), "bilinear")
-    return {"original": unit(batch["clip"][:, -1]),
+    return {"original": to_float(batch["clip"][:, -1]),
             "reconstructed": color.lab_to_rgb(jnp.concatenate([lab[..., :1], ab], -1))}
 
   def calibrated(params, extra, batch):
@@ -160,7 +162,7 @@ def video_colorization(
 
 def gray_frames(clips: Shaped[Array, "n frames height width channels"]) -> Float[Array, "n frames height width 1"]:
   """Returns frames in gray, [0, 1]."""
-  clips = unit(clips)
+  clips = to_float(clips)
   weights = LUMA if clips.shape[-1] == 3 else (1.0,)
   return sum(weight * clips[..., i] for i, weight in enumerate(weights))[..., None]
 
@@ -170,7 +172,7 @@ def lab_of(clips: Shaped[Array, "*shape channels"]) -> Float[Array, "*shape 3"]:
   if clips.shape[-1] != 3:
     raise InputError(f"video_colorization: frames of {clips.shape[-1]} channels have no colors to copy; give video "
                      "with red, green and blue")
-  return color.rgb_to_lab(unit(clips))
+  return color.rgb_to_lab(to_float(clips))
 
 
 def nearest_colors(ab: Float[Array, "n frames height width 2"], centers: Float[Array, "k 2"], rows: int,

@@ -32,6 +32,8 @@ a patch or a place of a map. `targets` is `label` (int32 or float32 [batch]), `s
 `tags` (int32 [batch, time], -1 where nothing is asked). `embed` is c; of spans and tags the mean of h; it and
 `hidden` take a batch of the encoder of items too, without `inputs`.
 
+Split: labeled example | the example | its label.
+
 Expected: `embeddings_jax/configs/finetune.py`.
 """
 from collections.abc import Mapping

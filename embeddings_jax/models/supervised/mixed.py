@@ -14,6 +14,8 @@ each with randomness of its own, and one optimizer moves the encoder and all hea
 `embed` is the pooled vector of the encoder; `predict` is finetune's. Deviation: what a part keeps beside its
 parameters (`extra`) stays as it began, so that schedules of a part's own and BatchNorm have no place here.
 
+Split: text, some of it labeled | that of each of its losses | that of each of its losses.
+
 Expected: `embeddings_jax/configs/mixed.py`.
 """
 from collections.abc import Mapping

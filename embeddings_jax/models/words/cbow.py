@@ -41,6 +41,8 @@ batch see the tables of its start, and the summed step of a row is shortened by 
 diverged; the defaults, 8,192 at 32, leave room. (3) A noise word that equals the target is not redrawn. (4) Windows
 end at the block's ends.
 
+Split: window of text | the words around a word | the word.
+
 Expected: see `embeddings_jax/configs/cbow.py`.
 """
 import functools

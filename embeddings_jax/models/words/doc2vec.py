@@ -28,6 +28,8 @@ step raises the objective.
 Deviations from the paper: negative sampling, as in gensim, for hierarchical softmax; r, without which a short
 document's vector may have no end. PV-DM, which reads the order of words, is left out.
 
+Split: document | the document as a whole | each of its words.
+
 Expected: `embeddings_jax/configs/doc2vec.py`.
 """
 from typing import Any, NamedTuple

@@ -27,6 +27,8 @@ overshoot, so it is bounded by `max_newton` times G / sum_j f_ij (|w~_j|^2 + 1):
 the tile's part of J while the columns stand still. Without it J explodes in the first pass. (2) The order of cells is
 that of tiles. (3) The loss is the mean over cells of f (...)^2, without the C program's factor 1/2.
 
+Split: pair of words | one word | the logarithm of its count beside the other.
+
 Expected: see `embeddings_jax/configs/glove.py`.
 """
 import functools

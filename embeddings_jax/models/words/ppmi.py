@@ -31,6 +31,8 @@ products up.
 The loss is the share of the sum of squares that is not explained, 1 - sum_{i<=d} s_i^2 / |M|^2. The model has
 converged when all d residuals are below `tol` times their value.
 
+Split: pair of words | one word | its pointwise mutual information with the other.
+
 Expected: see `embeddings_jax/configs/ppmi.py`.
 """
 from collections.abc import Callable

@@ -33,6 +33,8 @@ variance; SimLex-999 after five epochs .304 instead of .296). Fewer of them, or 
 they cost loss: with independent ones it was .278 for 6 a group of 16 positions, .255 for 16 a group of 88. (3) A
 noise word equal to the pair's own context is not redrawn. (4) Windows end at the block's ends.
 
+Split: window of text | a word | each word around it, told from noise words.
+
 Expected: see `embeddings_jax/configs/sgns.py`.
 """
 from collections.abc import Callable

@@ -21,6 +21,8 @@ affordable for some 10,000 words; for larger vocabularies there is `sgns`.
 Deviations from the paper: (1) it trains the softmax as a tree (hierarchical), here it is the softmax itself; (2)
 windows end at the block's ends; (3) an optimizer's steps on means over batches instead of one step for each pair.
 
+Split: window of text | a word | each word around it.
+
 Expected: see `embeddings_jax/configs/skipgram.py`.
 """
 from typing import Any

@@ -1,10 +1,15 @@
 """Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1), by the fastest kernel that takes the case."""
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from embeddings_jax.ops.kernels.dropout import dropout
+from embeddings_jax.ops.kernels import splash
+from embeddings_jax.ops.kernels.dropout import dropout, keep_mask
 from embeddings_jax.ops.sharding import platform
+
+CHUNK = 128  # Queries.
 
 
 def attention(
@@ -20,10 +25,13 @@ def attention(
 ) -> tuple[Float[Array, "batch time heads dim"], Array | None]:
   """softmax(q k^T / sqrt(d)) v, and the weights [B, H, T, T] where they are asked for.
 
-  On accelerators, without dropout and weights, it is `jax.nn.dot_product_attention`, by cuDNN on GPUs where that has
-  the type and the shape; dropout of the weights it lacks. Padding stands at the end of a row.
+  Without dropout and weights it is splash attention on TPUs, cuDNN's on GPUs, where these have the type and the
+  shape, and else on both `jax.nn.dot_product_attention`; dropout of the weights they lack. With dropout, TPUs score
+  some queries at a time, and again in the backward pass. Padding stands at the end of a row.
   """
   if not rate and not with_weights and platform() != "cpu":
+    if platform() == "tpu" and splash.takes(query, key, valid, causal):
+      return splash.splash(query, key, value, valid, causal=causal), None
     if _cudnn_takes(query, key, valid):
       return _by_cudnn(query, key, value, valid, causal), None
     mask = None if valid is None else _over_heads(valid)
@@ -36,10 +44,37 @@ def attention(
     seen = lower if seen is None else seen & lower
   if not rate and not with_weights:
     return jnp.swapaxes(_attend(query, key, value, seen), 1, 2), None
+  if rate and not with_weights and platform() == "tpu" and query.shape[2] >= 2 * CHUNK:
+    return jnp.swapaxes(in_chunks(query, key, value, seen, rate, rng), 1, 2), None
   weights = jax.nn.softmax(_scores(query, key, seen), axis=-1)
   kept = dropout(weights, rng, rate) if rate else weights
   output = jnp.einsum("bhqk,bhkd->bhqd", kept.astype(value.dtype), value)
   return jnp.swapaxes(output, 1, 2), weights if with_weights else None
+
+
+def in_chunks(query: Array, key: Array, value: Array, seen: Array | None, rate: float, rng: Array,
+              size: int = CHUNK) -> Array:
+  """Attention with dropout of the weights, heads first, of `size` queries at a time: nothing of [T, T] is stored.
+
+  Values are those of all queries at once. `seen` is [B or 1, 1, T or 1, T], or None.
+  """
+  batch, heads, time, width = query.shape
+  extra = -time % size
+  rows = lambda x: jnp.moveaxis(jnp.pad(x, ((0, 0), (0, 0), (0, extra), (0, 0))).reshape(
+      *x.shape[:2], -1, size, x.shape[-1]), 2, 0)
+  by_chunk = {"query": rows(query)} | ({"seen": rows(seen)} if seen is not None and seen.shape[-2] > 1 else {})
+
+  @functools.partial(jax.checkpoint, prevent_cse=False)
+  def one(number, part):
+    weights = jax.nn.softmax(_scores(part["query"], key, part.get("seen", seen)), axis=-1)
+    start = (number * size * key.shape[2]).astype(jnp.uint32)
+    keep = keep_mask(rng, weights.shape, rate, start, (batch, heads, time, key.shape[2]))
+    weights = jnp.where(keep, weights * (1 / (1 - rate)), 0)
+    return jnp.einsum("bhqk,bhkd->bhqd", weights.astype(value.dtype), value)
+
+  numbers = jnp.arange(len(by_chunk["query"]))
+  outputs = jax.lax.map(lambda args: one(*args), (numbers, by_chunk))
+  return jnp.moveaxis(outputs, 0, 2).reshape(batch, heads, -1, width)[:, :, :time]
 
 
 def _scores(query, key, seen):

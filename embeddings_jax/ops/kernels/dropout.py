@@ -37,22 +37,30 @@ def _backward(rate, rng, cotangent):
 dropout.defvjp(_forward, _backward)
 
 
-def keep_mask(rng: Array, shape: tuple[int, ...], rate: float) -> Array:
-  """bool `shape`, False with probability `rate`, independent between elements and keys."""
-  return hash_bits(rng, shape) >= jnp.uint32(round(rate * 2**32))
+def keep_mask(rng: Array, shape: tuple[int, ...], rate: float, start: Array | int = 0,
+              within: tuple[int, ...] | None = None) -> Array:
+  """bool `shape`, False with probability `rate`, independent between elements and keys; see `hash_bits`."""
+  return hash_bits(rng, shape, start, within) >= jnp.uint32(round(rate * 2**32))
 
 
-def hash_bits(rng: Array, shape: tuple[int, ...]) -> Array:
+def hash_bits(rng: Array, shape: tuple[int, ...], start: Array | int = 0,
+              within: tuple[int, ...] | None = None) -> Array:
   """uint32 `shape`: two rounds of multiplying and shifting over each element's number and a key.
 
   The constants are those of Wellons' search for 32-bit mixers of little bias (hash-prospector, 2018).
+
+  Args:
+    rng: A key.
+    shape: Shape of the result.
+    start: Number of its first element, where it is a part of an array.
+    within: Shape of that array.
   """
   first, second = jax.random.bits(rng, (2,), jnp.uint32)
-  number = jnp.zeros(shape, jnp.uint32)
+  number = jnp.full(shape, start, jnp.uint32)
   stride = 1
   for axis in reversed(range(len(shape))):
     number += jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride % 2**32)
-    stride *= shape[axis]
+    stride *= (within or shape)[axis]
   number = (number + first) * jnp.uint32(0x9E3779B1)  # Neighbors far apart, so that one key is no shift of another.
   for key in (second, jnp.uint32(0)):
     number = (number ^ (number >> 16)) * jnp.uint32(0x7FEB352D)

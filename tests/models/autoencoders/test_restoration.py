@@ -28,8 +28,9 @@ def test_it_begins_with_the_guess_and_its_loss_is_of_clean_images(task):
   model, x = restoration(**TINY, task=task, **TASKS[task]), waves(5)
   state = model.init(jax.random.key(0), {"image": x})
   shown = model.outputs["reconstruct"](state, {"image": x})
-  np.testing.assert_allclose(shown["reconstructed"], jnp.clip(shown["corrupted"], 0, 1), atol=1e-6)
   degradation = Degradation(task, **TASKS[task])
+  guess = degradation.guess(*degradation.observe(jax.random.key(0), x))
+  np.testing.assert_allclose(shown["reconstructed"], jnp.clip(guess, 0, 1), atol=1e-6)
   observed, mask = degradation.observe(jax.random.key(4), x)
   expected = float(mse(x, degradation.guess(observed, mask)).mean())
   actual = float(model.outputs["training_loss"](state, {"image": x}, jax.random.key(4)))
@@ -48,7 +49,7 @@ def trained(model, steps, rows=16):
   return jax.jit(lambda state: jax.lax.scan(step, state, jnp.arange(steps))[0])(state)
 
 
-@pytest.mark.parametrize("task,gain", [("denoise", 5), ("inpaint", 10)])
+@pytest.mark.parametrize("task,gain", [("denoise", 5), ("inpaint", 2.5)])
 def test_it_learns_to_restore_waves(task, gain):
   model = restoration(**TINY, task=task, **TASKS[task], optimizer=optax.adam(optax.cosine_decay_schedule(1e-2, 300)))
   state, batch = trained(model, 300), {"image": waves(100, seed=1)}
@@ -57,6 +58,7 @@ def test_it_learns_to_restore_waves(task, gain):
   if task == "inpaint":
     degradation = Degradation(task)
     observed, mask = degradation.observe(jax.random.key(0), batch["image"])
+    assert actual["reconstruction_loss"] < 0.01 * float(mse(batch["image"], observed).mean())
     restored = model.outputs["predict"](state, batch | {"observed": observed, "visible": mask})
     np.testing.assert_array_equal(restored[mask == 1], observed[mask == 1])
     shown = model.outputs["reconstruct"](state, batch)["reconstructed"]

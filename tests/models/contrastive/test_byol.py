@@ -23,7 +23,7 @@ def images(num=6, channels=1):
 def unit(x):
   x = np.asarray(x, np.float64)
   length = np.linalg.norm(x, axis=1, keepdims=True)
-  return np.where(length > 1e-6, x / np.maximum(length, 1e-6), 0)  # As `ops/similarity.py: unit`.
+  return np.where(length > 1e-6, x / np.maximum(length, 1e-6), 0)  # As `ops/similarity.py: l2_normalize`.
 
 
 def test_loss_is_the_distance_of_predictions_from_the_target_s_other_view():

@@ -23,7 +23,7 @@ def test_rarity_enters_the_gradient():
   ab = jnp.array([[0.0, 1], [61, 22]])
   nearest = color.soft_targets(ab, bins)[0][:, 0]
   logits = jnp.asarray(rng.normal(size=(2, len(bins))), jnp.float32)
-  slope = lambda weights: jax.grad(lambda x: weighted_losses(x, ab, bins, weights).sum())(logits)
+  slope = lambda weights: jax.grad(lambda x: weighted_losses(x, *color.soft_targets(ab, bins), weights).sum())(logits)
   plain, rare = slope(jnp.ones(len(bins))), slope(jnp.ones(len(bins)).at[nearest[1]].set(2))
   np.testing.assert_allclose(rare[0], plain[0])
   np.testing.assert_allclose(rare[1], 2 * plain[1], rtol=1e-6)

@@ -1,0 +1,108 @@
+"""Pretext tasks beside each other: what the layers of equally expensive trainings of one trunk know."""
+import collections
+import json
+import pathlib
+import statistics
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from absl import flags
+
+from embeddings_jax.errors import InputError
+from embeddings_jax.runs import build, presets
+from experiments.benchmarks import turns as turning
+from experiments.spread import mean_and_std
+
+FLAGS = flags.FLAGS
+
+# Name -> preset whose step is measured.
+TASKS = {"relative_patch": "small", "jigsaw": "small", "colorization": "small", "exemplar": "small",
+         "rotation": "small", "context_encoder": "small", "deepcluster": "small", "order_verification": "demo",
+         "arrow_of_time": "demo", "video_colorization": "demo", "dynamics": "demo"}
+SMALLEST = {"projector_dims": (1,), "predictor_dims": (1,), "decoder_channels": (1, 1, 1), "width": 1,
+            "feature_dim": 1}
+
+
+def pretext_table() -> dict:
+  """Accuracies by layer of all runs in a folder, the best headline first, mean and standard deviation over seeds.
+
+  The runs were evaluated by `layer_probes`; those of a model differ in their seeds only. A run with baselines gives
+  the row `untrained`.
+  """
+  folder = pathlib.Path(FLAGS.workdir)
+  records = [json.loads(path.read_text()) for path in sorted(folder.glob("*/results.json"))]
+  if not FLAGS.workdir or not records:
+    raise InputError(f"--workdir={FLAGS.workdir}: a folder with work directories of runs is needed")
+  runs = collections.defaultdict(list)
+  for record in records:
+    metrics = record["metrics"]
+    if not any(key.endswith("headline/accuracy") for key in metrics):
+      raise InputError(f"--workdir={FLAGS.workdir}: a run of {record['model']!r} was not evaluated by layer_probes")
+    trained = {key: value for key, value in metrics.items() if not key.startswith(("untrained/", "pixels/"))}
+    runs[record["model"]].append((record, trained))
+    untrained = {key.removeprefix("untrained/"): value for key, value in metrics.items()
+                 if key.startswith("untrained/") and ("/block_" in key or "/headline/" in key)}
+    if untrained:
+      runs["untrained"].append(({**record, "steps": 0, "wall_seconds": 0}, untrained))
+  rows = [row(name, each) for name, each in runs.items()]
+  rows.sort(key=lambda row: -row["headline_accuracy"][0])
+  return {"summary": ", ".join(f"{row['model']} {row['headline_accuracy'][0]:.3f}" for row in rows), "rows": rows}
+
+
+def building() -> dict:
+  """Share of a training step that making its examples takes, by task: an upper bound.
+
+  It is the time of the same step with a trunk of one channel and heads of one unit, by the time of the step, by
+  turns: patches, puzzles, distortions, color targets and triples are still made, the networks cost next to nothing.
+  """
+  rows = []
+  for name, preset in TASKS.items():
+    config = presets.load_config(name, preset)
+    whole = _step(config)
+    encoder = config.model.encoder
+    encoder.channels = (1,) * len(encoder.channels)
+    for key, value in SMALLEST.items():
+      if key in config.model:
+        config.model[key] = value
+    turns = turning.by_turns(_step(config), whole, FLAGS.repeats)
+    share = statistics.median(tiny / all_of_it for tiny, all_of_it in turns)
+    rows.append({"model": name, "preset": preset, "share": round(share, 4),
+                 "seconds_step": round(statistics.median(seconds for _, seconds in turns), 3)})
+  return {"summary": ", ".join(f"{row['model']} {row['share']:.3f}" for row in rows), "rows": rows}
+
+
+def _step(config: ml_collections.ConfigDict) -> Callable[[], None]:
+  """Returns a function that makes one training step on random images."""
+  facts, shapes = build.stand_in(config)
+  model = build.make_model(config, facts, 1000)
+  rng = np.random.default_rng(FLAGS.seed)
+  batch = jax.tree.map(lambda x: jnp.asarray(
+      rng.integers(0, 256, x.shape) if x.dtype == np.uint8 else np.ones(x.shape), x.dtype), dict(shapes))
+  batch = {name: jnp.arange(len(value), dtype=value.dtype) if name == "number" else value
+           for name, value in batch.items()}
+  state = jax.jit(model.init)(jax.random.key(0), batch)
+  update = jax.jit(model.update, donate_argnums=0)
+
+  def one() -> None:
+    nonlocal state
+    state, _ = jax.block_until_ready(update(state, batch, jax.random.key(1)))
+
+  return one
+
+
+def row(model: str, runs: list[tuple[dict, dict[str, float]]]) -> dict:
+  """Returns one model's row; each metric as [mean, standard deviation]."""
+  names = {"headline_accuracy": "headline/accuracy", "headline_knn": "headline/knn_accuracy"}
+  over_seeds = lambda ending: [round(value, 4) for value in mean_and_std(
+      [next(value for key, value in metrics.items() if key.endswith(ending)) for _, metrics in runs])]
+  first = runs[0][1]
+  layers = [key.split("/")[-2] for key in first if "/test/" in key and key.endswith("knn_accuracy")]
+  pretext = {key: round(value, 4) for key, value in first.items() if not key.startswith("class/")}
+  return {"model": model, "seeds": len(runs), "steps": runs[0][0]["steps"],
+          "seconds": round(max(record["wall_seconds"] for record, _ in runs)),
+          **{name: over_seeds(ending) for name, ending in names.items()},
+          "knn_by_layer": {layer: over_seeds(f"test/{layer}/knn_accuracy") for layer in layers}, "pretext": pretext,
+          "commands": [record["command"] for record, _ in runs] if runs[0][0]["steps"] else []}
