@@ -17,7 +17,7 @@ HEADERS = ("", "yes", "no")
 GAPS = ("", "na", "nan", "null", "?")  # Cells without a value, in lower case.
 _HEAD = 50  # Records that decide.
 _END = "\0end of the table"
-_THOUSANDS = re.compile(r"[-+]?\d{1,3}(,\d{3})+")
+_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+")
 
 
 class TableOptions(NamedTuple):
