@@ -8,7 +8,7 @@ from embeddings_jax.data.documents import Document
 from embeddings_jax.data.file_kinds import file_kind
 from embeddings_jax.data.files import arrow
 from embeddings_jax.data.files.dialects import separator_of
-from embeddings_jax.data.files.json_lines import FIELDS, documents_of, read_json_records
+from embeddings_jax.data.files.json_lines import FIELDS, documents_of, listed, read_json_records
 from embeddings_jax.data.task_files import TEXT, Example, read_cells, text_columns
 from embeddings_jax.errors import InputError
 
@@ -76,7 +76,7 @@ def read_record_examples(file: Path, errors: str = "strict") -> tuple[str, list[
   texts, target, score = text_columns(names)
   if texts is None:
     raise InputError(f"{records[0][0]}: has no sentences; name them sentence1 and sentence2, or text, with label or "
-                     f"score beside them; it has {', '.join(names[:20])}")
+                     f"score beside them; it has {listed(names)}")
   kind = {1: "text", 2: "pairs"}.get(len(texts), "triples")
   columns = [*texts, *([] if target is None else [target])]
   rows = _cells(records, [names[i] for i in columns])
