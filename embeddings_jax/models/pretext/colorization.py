@@ -34,19 +34,19 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.pretext import (
-    PretextNetwork,
-    applied,
-    cell_means,
-    embedder,
-    forgetful,
-    masked_mean,
-    started,
-    sums,
+  PretextNetwork,
+  applied,
+  embedder,
+  forgetful,
+  masked_mean,
+  started,
+  sums,
 )
 from embeddings_jax.nets.siamese import Mlp, check_images
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops import color
 from embeddings_jax.ops.batches import row_mask, takes
+from embeddings_jax.ops.feature_maps import cell_means
 from embeddings_jax.ops.pixels import to_float
 from embeddings_jax.ops.tables import read_table
 from embeddings_jax.types import InputError, Model
