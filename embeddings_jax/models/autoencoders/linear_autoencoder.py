@@ -103,7 +103,7 @@ def linear_autoencoder(
                                  "reconstruct": reconstruct, "components": components})
 
 
-def _rows(batch: Batch, num_features: int) -> tuple[Float[Array, "n d"], Float[Array, "n"]]:
+def _rows(batch: Batch, num_features: int) -> tuple[Float[Array, "n d"], Float[Array, " n"]]:
   """Rows and their mask, whichever kind of batch it is."""
   if "x" in batch:
     return batch["x"], row_mask(batch)

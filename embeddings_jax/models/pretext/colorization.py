@@ -165,7 +165,7 @@ def colorization(
 
 def weighted_losses(
     logits: Float[Array, "*shape q"], index: Int[Array, "*shape k"], target: Float[Array, "*shape k"],
-    weights: Float[Array, "q"],
+    weights: Float[Array, " q"],
 ) -> Float[Array, "*shape"]:
   """Returns the cross-entropy of soft targets, weighted by the rarity of the nearest bin, `index[..., 0]`."""
   entropy = -(target * jnp.take_along_axis(jax.nn.log_softmax(logits), index, -1)).sum(-1)
