@@ -8,7 +8,8 @@ from embeddings_jax.types import Array
 
 
 def csr_matmul(
-    values: Float[Array, " M"], columns: Int[Array, " M"], starts: Int[Array, " R_plus_1"], table: Float[Array, "C d"],
+    values: Float[Array, " M"], columns: Int[Array, " M"], starts: Int[Array, " R_plus_1"],
+    table: Float[Array, "C d"],
 ) -> Float[Array, "R d"]:
   """X @ table, for X [R, C] given by its cells, sorted by row.
 

@@ -21,8 +21,8 @@ def load(path: str | os.PathLike, *, mesh: jax.sharding.Mesh | None = None, limi
   """Loads what was trained, here or elsewhere.
 
   Args:
-    path: Work directory of a run; a directory of Hugging Face or sentence-transformers (see `interop/`); a file of word
-      vectors in a format of `interop/word_vectors.py`, or a name in `interop/vector_catalog.py`.
+    path: Work directory of a run; a directory of Hugging Face or sentence-transformers (see `interop/`); a file of
+      word vectors in a format of `interop/word_vectors.py`; or a name of `interop/vector_catalog.py`.
     mesh: Devices; see `make_mesh`.
     limit: Words to read of a file of word vectors, the first ones; 0: all.
 
