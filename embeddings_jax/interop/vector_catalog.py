@@ -1,8 +1,9 @@
 """Pretrained word vectors by name: files that others publish, downloaded where there is a network.
 
 The files are those of gensim-data, in the formats of `word_vectors.py`. A file is looked for as
-`word-vectors/NAME.gz` in `--data_dir` or `$EMBEDDINGS_DATA`, then in the cache, and else downloaded into the cache. A download is checked
-against the size and the MD5 sum that its publisher gives: a guard against damage, the source itself being trusted.
+`word-vectors/NAME.gz` in `--data_dir` or `$EMBEDDINGS_DATA`, then in the cache, and else downloaded into the cache. A
+download is checked against the size and the MD5 sum that its publisher gives: a guard against damage, the source
+itself being trusted.
 """
 import hashlib
 import os
