@@ -1,18 +1,12 @@
 """Random walks on a graph as lines of text, a corpus for any word model."""
-import bz2
-import contextlib
-import gzip
-import lzma
 import os
-import pathlib
 from collections.abc import Iterator
-from typing import IO
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from embeddings_jax.data.files.atomic import replacing
+from embeddings_jax.data.files.atomic import replacing_compressed
 from embeddings_jax.data.files.graphs import GraphTable
 from embeddings_jax.data.files.streams import quoted
 from embeddings_jax.data.graphs import weight_thresholds
@@ -20,9 +14,6 @@ from embeddings_jax.errors import InputError
 from embeddings_jax.ops.walks import Graph, random_walks
 
 WALKERS = 1 << 17  # Walks drawn at a time.
-# Gzip's header has no time, so that the same walks are the same file.
-_OPENERS = {".gz": lambda file: gzip.GzipFile("", "wb", fileobj=file, mtime=0),
-            ".bz2": lambda file: bz2.open(file, "wb"), ".xz": lambda file: lzma.open(file, "wb")}
 
 
 def write_walks(table: GraphTable, output: str | os.PathLike, **options) -> int:
@@ -37,14 +28,12 @@ def write_walks(table: GraphTable, output: str | os.PathLike, **options) -> int:
     InputError: A node's name has white space, which separates nodes in the output, or `output` ends in .zst; or as in
       `random_walks`.
   """
-  if pathlib.Path(output).suffix == ".zst":
-    raise InputError(f"{output}: walks are written plain or as .gz, .xz or .bz2, not as .zst")
   spaced = next((name for name in table.names if name.split() != [name] or "\0" in name), None)
   if spaced is not None:
     raise InputError(f"node {quoted(spaced)} has white space or a NUL character in its name, which separates nodes "
                      "in the output; rename it")
   names, number = np.array(table.names, object), 0
-  with replacing(output) as draft, _compressed(draft, output) as file:
+  with replacing_compressed(output) as file:
     for part in draw(table, **options):
       lines = (" ".join(names[nodes[nodes >= 0]]) for nodes in part)
       file.write(("\n".join(lines) + "\n").encode())
@@ -83,8 +72,3 @@ def draw(table: GraphTable, *, num_walks: int, length: int, p: float = 1.0, q: f
     missing = at_once - len(numbers)  # Filled up, so that one program serves all parts.
     drawn = program(graph, np.pad(starts, (0, missing)), np.pad(numbers, (0, missing)).astype(np.int32), root)
     yield np.asarray(drawn)[:len(numbers)]
-
-
-def _compressed(file: IO[bytes], name: str | os.PathLike) -> contextlib.AbstractContextManager[IO[bytes]]:
-  opener = _OPENERS.get(pathlib.Path(name).suffix)
-  return opener(file) if opener else contextlib.nullcontext(file)

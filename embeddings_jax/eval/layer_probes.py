@@ -23,7 +23,7 @@ import numpy as np
 
 from embeddings_jax.eval.knn import SETTINGS, neighbor_labels
 from embeddings_jax.eval.linear_probe import labeled_parts, probe_accuracy, split_rows
-from embeddings_jax.nets.pretext import pooled
+from embeddings_jax.ops.feature_maps import pooled
 from embeddings_jax.types import InputError, Metric, Protocol
 
 MAX_IMAGES = 10_000  # Of each split.

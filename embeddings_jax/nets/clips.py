@@ -5,7 +5,8 @@ from typing import Any
 from flax import linen as nn
 from jaxtyping import Array, Float, Shaped
 
-from embeddings_jax.nets.pretext import layer_maps, pooled, side_by_side, variables_of
+from embeddings_jax.nets.pretext import layer_maps, side_by_side, variables_of
+from embeddings_jax.ops.feature_maps import pooled
 from embeddings_jax.types import InputError
 
 

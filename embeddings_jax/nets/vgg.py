@@ -19,8 +19,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Shaped
 
 from embeddings_jax.nets.grids import Grid, convolved, tapped
-from embeddings_jax.nets.pretext import cell_means
 from embeddings_jax.ops.augment import resized
+from embeddings_jax.ops.feature_maps import cell_means
 from embeddings_jax.ops.pixels import standardized
 from embeddings_jax.types import InputError
 

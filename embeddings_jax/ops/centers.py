@@ -14,7 +14,7 @@ from embeddings_jax.types import Batch, InputError
 INITS = ("kmeans++", "random")
 
 
-def row_weight(batch: Batch) -> Float[Array, "n"]:
+def row_weight(batch: Batch) -> Float[Array, " n"]:
   """Returns the weights of a batch's rows: `weight`, 1 by default, and 0 where `mask` says that it is padding."""
   weight = row_mask(batch)
   return weight * batch["weight"] if "weight" in batch else weight
@@ -42,9 +42,9 @@ def starting_centers(
     rng: Array,
     init: str,
     x: Float[Array, "n d"],
-    weight: Float[Array, "n"],
+    weight: Float[Array, " n"],
     num: int,
-    label: Int[Array, "n"] | None = None,
+    label: Int[Array, " n"] | None = None,
 ) -> Float[Array, "k d"]:
   """Rows to start from, with a weight above 0.
 

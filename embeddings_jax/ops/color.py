@@ -79,7 +79,7 @@ def soft_targets(ab: Float[Array, "*shape 2"], bins: Float[Array, "q 2"], num: i
   return index, jax.nn.softmax(near / (2 * sigma**2), -1)
 
 
-def smoothed_shares(counts: Float[Array, "q"], bins: Float[Array, "q 2"], sigma: float = 5.0) -> Float[Array, "q"]:
+def smoothed_shares(counts: Float[Array, " q"], bins: Float[Array, "q 2"], sigma: float = 5.0) -> Float[Array, " q"]:
   """Returns p, shares of the bins smoothed by a Gaussian in ab; without counts all are equal."""
   total = counts.sum()
   share = jnp.where(total > 0, counts / jnp.maximum(total, 1), 1 / len(bins))
@@ -87,7 +87,7 @@ def smoothed_shares(counts: Float[Array, "q"], bins: Float[Array, "q 2"], sigma:
   return jnp.matmul(kernel / kernel.sum(0), share, precision="highest")
 
 
-def rarity_weights(shares: Float[Array, "q"], mix: float = 0.5) -> Float[Array, "q"]:
+def rarity_weights(shares: Float[Array, " q"], mix: float = 0.5) -> Float[Array, " q"]:
   """Returns w in proportion to 1 / ((1 - mix) p + mix / Q) with sum p w = 1 (equation 4 of the paper)."""
   weights = 1 / ((1 - mix) * shares + mix / len(shares))
   return weights / (shares * weights).sum()

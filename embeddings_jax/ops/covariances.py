@@ -20,7 +20,7 @@ class Density(NamedTuple):
 
   offsets: Float[Array, "k d"]
   whitening: Float[Array, "..."]  # W with W'W the inverse covariance; of diagonal ones its diagonal
-  log_scale: Float[Array, "k"]
+  log_scale: Float[Array, " k"]
   least: Float[Array, "..."]  # The least conditional variance, of each component or of all.
 
 
@@ -31,7 +31,7 @@ class Full:
     """Returns the number of free parameters of C."""
     return k * dim * (dim + 1) / 2
 
-  def keep(self, second: Float[Array, "k d d"], share: Float[Array, "k"]) -> Array:
+  def keep(self, second: Float[Array, "k d d"], share: Float[Array, " k"]) -> Array:
     """Returns what this form keeps of second moments; `share` is each component's."""
     return second
 
@@ -60,7 +60,7 @@ class Full:
     around = jnp.matmul(weighted.reshape(k * dim, -1), xt.T, precision=HIGHEST).reshape(k, dim, dim)
     return around - first[:, :, None] * offsets[:, None]
 
-  def average(self, second: Array, count: Float[Array, "k"], total: Float[Array, ""]) -> Array:
+  def average(self, second: Array, count: Float[Array, " k"], total: Float[Array, ""]) -> Array:
     """Returns second moments divided by each component's `count`, or by the `total` of all rows."""
     return second / along(count, second)
 
@@ -68,11 +68,11 @@ class Full:
     """Returns C without the asymmetry or the negative variances that rounding leaves."""
     return 0.5 * (covariances + covariances.swapaxes(-2, -1))
 
-  def where(self, empty: Bool[Array, "k"], old: Array, new: Array) -> Array:
+  def where(self, empty: Bool[Array, " k"], old: Array, new: Array) -> Array:
     """Returns the old C of empty components and the new of the others."""
     return jnp.where(along(empty, new), old, new)
 
-  def scale(self, weights: Float[Array, "k"], covariances: Array) -> Array:
+  def scale(self, weights: Float[Array, " k"], covariances: Array) -> Array:
     """Returns the second moments per row of all rows, given the components' weights: `average` inverted."""
     return along(weights, covariances) * covariances
 
@@ -83,7 +83,7 @@ class Tied(Full):
   def num_parameters(self, k: int, dim: int) -> float:
     return dim * (dim + 1) / 2
 
-  def keep(self, second: Float[Array, "k d d"], share: Float[Array, "k"]) -> Array:
+  def keep(self, second: Float[Array, "k d d"], share: Float[Array, " k"]) -> Array:
     return jnp.einsum("k,kde->de", share, second)
 
   def distances(self, whitening: Array, offsets: Array, xt: Float[Array, "d n"]) -> Float[Array, "k n"]:
@@ -97,13 +97,13 @@ class Tied(Full):
     around = jnp.matmul(weighted.sum(0), xt.T, precision=HIGHEST)
     return around - jnp.matmul(first.T, offsets, precision=HIGHEST)
 
-  def average(self, second: Array, count: Float[Array, "k"], total: Float[Array, ""]) -> Array:
+  def average(self, second: Array, count: Float[Array, " k"], total: Float[Array, ""]) -> Array:
     return second / total
 
-  def where(self, empty: Bool[Array, "k"], old: Array, new: Array) -> Array:
+  def where(self, empty: Bool[Array, " k"], old: Array, new: Array) -> Array:
     return new
 
-  def scale(self, weights: Float[Array, "k"], covariances: Array) -> Array:
+  def scale(self, weights: Float[Array, " k"], covariances: Array) -> Array:
     return covariances
 
 
@@ -113,7 +113,7 @@ class Diagonal(Full):
   def num_parameters(self, k: int, dim: int) -> float:
     return k * dim
 
-  def keep(self, second: Float[Array, "k d d"], share: Float[Array, "k"]) -> Array:
+  def keep(self, second: Float[Array, "k d d"], share: Float[Array, " k"]) -> Array:
     return jnp.diagonal(second, axis1=1, axis2=2)
 
   def expand(self, covariances: Array, k: int, dim: int) -> Float[Array, "k d d"]:
@@ -141,7 +141,7 @@ class Spherical(Diagonal):
   def num_parameters(self, k: int, dim: int) -> float:
     return k
 
-  def keep(self, second: Float[Array, "k d d"], share: Float[Array, "k"]) -> Array:
+  def keep(self, second: Float[Array, "k d d"], share: Float[Array, " k"]) -> Array:
     return super().keep(second, share).mean(1)
 
   def whiten(self, covariances: Array, reg_covar: float, dim: int) -> tuple[Array, Array, Array]:
@@ -162,7 +162,7 @@ def over_rows(table: Float[Array, "k d n"]) -> Float[Array, "k d"]:
   return jnp.matmul(table.reshape(k * dim, -1), jnp.ones(num_rows), precision=HIGHEST).reshape(k, dim)
 
 
-def mixture_density(form: Full, weights: Float[Array, "k"], offsets: Float[Array, "k d"], covariances: Array,
+def mixture_density(form: Full, weights: Float[Array, " k"], offsets: Float[Array, "k d"], covariances: Array,
                     reg_covar: float) -> Density:
   """Returns what `mixture_log_joint` needs of a mixture's parameters."""
   dim = offsets.shape[1]
@@ -196,6 +196,6 @@ def inverse_of_lower(factor: Float[Array, "*k d d"]) -> Float[Array, "*k d d"]:
   return jax.lax.fori_loop(0, factor.shape[-1], row, jnp.zeros_like(factor))
 
 
-def along(values: Float[Array, "k"] | Bool[Array, "k"], table: Float[Array, "k ..."]) -> Array:
+def along(values: Float[Array, " k"] | Bool[Array, " k"], table: Float[Array, "k ..."]) -> Array:
   """Returns `values` as [k, 1, ...], with as many axes as the table."""
   return values.reshape((-1,) + (1,) * (table.ndim - 1))

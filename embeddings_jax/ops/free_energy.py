@@ -13,11 +13,11 @@ from jax.scipy.special import xlogy
 from jaxtyping import Array, Float
 
 
-def free_energy(log_joint: Float[Array, "n k"], resp: Float[Array, "n k"]) -> Float[Array, "n"]:
+def free_energy(log_joint: Float[Array, "n k"], resp: Float[Array, "n k"]) -> Float[Array, " n"]:
   """F of each row, nats: `log_joint` is log p(x, z = k | theta), `resp` is q, whose rows sum to 1."""
   return (xlogy(resp, resp) - resp * log_joint).sum(1)
 
 
-def posterior_divergence(log_joint: Float[Array, "n k"], resp: Float[Array, "n k"]) -> Float[Array, "n"]:
+def posterior_divergence(log_joint: Float[Array, "n k"], resp: Float[Array, "n k"]) -> Float[Array, " n"]:
   """KL(q || p(z | x, theta)) of each row, nats."""
   return (xlogy(resp, resp) - resp * jax.nn.log_softmax(log_joint, axis=1)).sum(1)

@@ -37,7 +37,7 @@ def fresh(block: Float[Array, "n b"], capacity: int) -> Process:
   return start(jnp.zeros((0, block.shape[0])), jnp.zeros(0), block, capacity)
 
 
-def start(vectors: Float[Array, "r n"], values: Float[Array, "r"], block: Float[Array, "n b"],
+def start(vectors: Float[Array, "r n"], values: Float[Array, " r"], block: Float[Array, "n b"],
           capacity: int) -> Process:
   """A process that begins with what is known: `vectors`, orthonormal (or 0), on which C is diagonal, and a `block`
   orthonormal to them that holds what C leads to beyond them."""
@@ -154,7 +154,7 @@ def orthonormal(x: Float[Array, "n b"], basis: Float[Array, "n m"]) -> Float[Arr
   return turned(x, 0.5)
 
 
-def signs(vectors: Float[Array, "n b"]) -> Float[Array, "b"]:
+def signs(vectors: Float[Array, "n b"]) -> Float[Array, " b"]:
   """Factors that make the largest component of each column positive, so that the sign is not left to rounding."""
   largest = jnp.take_along_axis(vectors, jnp.abs(vectors).argmax(0)[None], 0)[0]
   return jnp.where(largest < 0, -1.0, 1.0)

@@ -14,7 +14,7 @@ class Restarts(NamedTuple):
   states: PyTree  # Every leaf has a leading axis, one entry a start.
 
 
-def restarts(model: Model, num: int, score: Callable[[PyTree], Float[Array, "num"]], *,
+def restarts(model: Model, num: int, score: Callable[[PyTree], Float[Array, " num"]], *,
              in_turn: bool = False) -> Model:
   """Trains several copies of a model that differ in the key of `init`, on the same batches.
 

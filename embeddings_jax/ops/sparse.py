@@ -8,7 +8,8 @@ from embeddings_jax.types import Array
 
 
 def csr_matmul(
-    values: Float[Array, "M"], columns: Int[Array, "M"], starts: Int[Array, "R_plus_1"], table: Float[Array, "C d"],
+    values: Float[Array, " M"], columns: Int[Array, " M"], starts: Int[Array, " R_plus_1"],
+    table: Float[Array, "C d"],
 ) -> Float[Array, "R d"]:
   """X @ table, for X [R, C] given by its cells, sorted by row.
 
@@ -22,8 +23,8 @@ def csr_matmul(
 
 
 def sampled_products(
-    first: Float[Array, "R d"], second: Float[Array, "C d"], rows: Int[Array, "M"], columns: Int[Array, "M"],
-) -> Float[Array, "M"]:
+    first: Float[Array, "R d"], second: Float[Array, "C d"], rows: Int[Array, " M"], columns: Int[Array, " M"],
+) -> Float[Array, " M"]:
   """`first[rows] . second[columns]`: the entries of first @ second' at some cells.
 
   Beyond some 20,000 cells in one piece it leaves the cache and is several times as slow: split them.

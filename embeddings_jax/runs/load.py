@@ -10,7 +10,7 @@ from etils import epath
 from embeddings_jax.data import encoders
 from embeddings_jax.data.files.json import read_json
 from embeddings_jax.errors import InputError
-from embeddings_jax.interop import word_vectors
+from embeddings_jax.interop import vector_catalog, word_vectors
 from embeddings_jax.runs import build, workdir
 from embeddings_jax.runs.run import Run
 from embeddings_jax.train.checkpoints import CheckpointReader
@@ -21,8 +21,8 @@ def load(path: str | os.PathLike, *, mesh: jax.sharding.Mesh | None = None, limi
   """Loads what was trained, here or elsewhere.
 
   Args:
-    path: Work directory of a run; a directory of Hugging Face or sentence-transformers (see `interop/`); or a file of
-      word vectors in a format of `interop/word_vectors.py`.
+    path: Work directory of a run; a directory of Hugging Face or sentence-transformers (see `interop/`); a file of
+      word vectors in a format of `interop/word_vectors.py`; or a name of `interop/vector_catalog.py`.
     mesh: Devices; see `make_mesh`.
     limit: Words to read of a file of word vectors, the first ones; 0: all.
 
@@ -31,7 +31,7 @@ def load(path: str | os.PathLike, *, mesh: jax.sharding.Mesh | None = None, limi
   """
   from embeddings_jax.runs import pretrained, vectors
 
-  location = epath.Path(path)
+  location = epath.Path(vector_catalog.located(path))
   if is_run(location):
     return load_run(str(path), mesh)
   if location.is_dir():

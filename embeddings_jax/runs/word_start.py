@@ -10,7 +10,7 @@ from etils import epath
 
 from embeddings_jax.data import encoders
 from embeddings_jax.eval.word_similarity import known_form
-from embeddings_jax.interop import word_vectors
+from embeddings_jax.interop import vector_catalog, word_vectors
 from embeddings_jax.runs import workdir
 from embeddings_jax.runs.load import load_run
 from embeddings_jax.runs.vectors import of_run
@@ -35,7 +35,7 @@ def find(name: str) -> WordStart | None:
   Raises:
     InputError: there is neither, or the file is none of word vectors.
   """
-  path = epath.Path(name)
+  path = epath.Path(vector_catalog.located(name))
   if not path.exists():
     raise InputError(f"init_from={name}: no such directory or file")
   if path.is_file():

@@ -7,8 +7,9 @@ from networks import images
 
 from embeddings_jax.models.autoencoders import mae
 from embeddings_jax.nets import convnet, resnet
-from embeddings_jax.nets.pretext import PretextNetwork, embedder, layer_maps, pooled, variables_of
+from embeddings_jax.nets.pretext import PretextNetwork, embedder, layer_maps, variables_of
 from embeddings_jax.nets.siamese import Mlp
+from embeddings_jax.ops.feature_maps import pooled
 from embeddings_jax.types import InputError
 
 TRUNKS = {

@@ -1,12 +1,22 @@
 """Atomic replacement of files."""
+import bz2
 import contextlib
 import errno
+import gzip
+import lzma
 import os
+import pathlib
 import secrets
 from collections.abc import Iterator
 from typing import BinaryIO
 
 from etils import epath
+
+from embeddings_jax.errors import InputError
+
+# Gzip's header has no time, so that the same content is the same file.
+_COMPRESSED = {".gz": lambda file: gzip.GzipFile("", "wb", fileobj=file, mtime=0),
+               ".bz2": lambda file: bz2.open(file, "wb"), ".xz": lambda file: lzma.open(file, "wb")}
 
 
 @contextlib.contextmanager
@@ -50,3 +60,19 @@ def write_atomically(path: str | os.PathLike, content: bytes | str) -> None:
   """Replaces the content of a file at once; see `replacing`. Text is written as UTF-8."""
   with replacing(path) as file:
     file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def replacing_compressed(path: str | os.PathLike) -> Iterator[BinaryIO]:
+  """Opens a draft as `replacing` does; what is written is compressed where the name ends in .gz, .xz or .bz2.
+
+  Raises:
+    InputError: The name ends in .zst.
+  """
+  suffix = pathlib.Path(path).suffix
+  if suffix == ".zst":
+    raise InputError(f"{path}: is written plain or as .gz, .xz or .bz2, not as .zst")
+  with replacing(path) as draft:
+    opener = _COMPRESSED.get(suffix)
+    with opener(draft) if opener else contextlib.nullcontext(draft) as file:
+      yield file

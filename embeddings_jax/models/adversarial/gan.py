@@ -40,10 +40,11 @@ from jax.sharding import PartitionSpec as P
 
 from embeddings_jax.gradient import GradientState
 from embeddings_jax.nets.gan import gan_networks
-from embeddings_jax.nets.pretext import masked_mean, pooled
+from embeddings_jax.nets.pretext import masked_mean
 from embeddings_jax.ops import adversarial
 from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.diff_augment import check_changes, diff_augment
+from embeddings_jax.ops.feature_maps import pooled
 from embeddings_jax.ops.pixels import to_float
 from embeddings_jax.ops.sharding import DATA_AXES, constrain
 from embeddings_jax.types import Fact, InputError, Model

@@ -17,7 +17,7 @@ orthonormal at the minimum (there W W' is a projection), free up to a rotation.
 Rows are `x` [n, d], or bags of words: then x_w = log(1 + count of w), scaled to length 1, and a batch is made dense
 on the device, so that the vocabulary should be some thousands of words.
 
-Split: bag of words | some of its counts, or all | all its counts.
+Split: row, or bag of words | a few linear functions of it | the whole of it.
 
 Expected: the subspace of PCA (tests/models/autoencoders/test_linear_autoencoder.py). Command:
 `python -m experiments.run --model=linear_autoencoder`.
@@ -103,7 +103,7 @@ def linear_autoencoder(
                                  "reconstruct": reconstruct, "components": components})
 
 
-def _rows(batch: Batch, num_features: int) -> tuple[Float[Array, "n d"], Float[Array, "n"]]:
+def _rows(batch: Batch, num_features: int) -> tuple[Float[Array, "n d"], Float[Array, " n"]]:
   """Rows and their mask, whichever kind of batch it is."""
   if "x" in batch:
     return batch["x"], row_mask(batch)

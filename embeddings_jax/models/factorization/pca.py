@@ -49,7 +49,7 @@ class Sums(NamedTuple):
   """Sums over rows, around the state's mean s."""
 
   count: Float[Array, ""]
-  first: Float[Array, "d"]  # sum (x - s)
+  first: Float[Array, " d"]  # sum (x - s)
   square: Float[Array, ""]  # sum |x - s|^2
   image: Float[Array, "d b"]  # sum (x - s)(x - s)' Q; Q is the identity where the scatter matrix is summed.
 
@@ -70,9 +70,9 @@ class PCAState(NamedTuple):
   """
 
   step: Int[Array, ""]
-  mean: Float[Array, "d"]
+  mean: Float[Array, " d"]
   components: Float[Array, "k d"]
-  variances: Float[Array, "k"]
+  variances: Float[Array, " k"]
   total: Float[Array, ""]
   loss: Float[Array, ""]
   residual: Float[Array, ""]
@@ -292,7 +292,7 @@ def _product(a, b):
   return jnp.matmul(a, b, precision="highest")
 
 
-def _largest(matrix: Float[Array, "d d"], k: int) -> tuple[Float[Array, "k d"], Float[Array, "k"]]:
+def _largest(matrix: Float[Array, "d d"], k: int) -> tuple[Float[Array, "k d"], Float[Array, " k"]]:
   """Eigenvectors, as rows, and values of a symmetric matrix, the largest first."""
   values, vectors = jnp.linalg.eigh((matrix + matrix.T) / 2)
   values, vectors = values[::-1][:k], vectors[:, ::-1][:, :k]

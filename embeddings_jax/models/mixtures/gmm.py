@@ -77,7 +77,7 @@ ACCELERATOR_CHUNK_FLOATS = 1 << 27
 class Statistics(NamedTuple):
   """Sums over rows, the moments around the current means."""
 
-  count: Float[Array, "k"]
+  count: Float[Array, " k"]
   first: Float[Array, "k d"]  # sum r (x - mu)
   second: Float[Array, "..."]  # sum r (x - mu)(x - mu)', shaped as the covariances are
   log_likelihood: Float[Array, ""]
@@ -88,8 +88,8 @@ class GMMState(NamedTuple):
   """Parameters, the sums of the epoch under way, and what tells when to stop."""
 
   step: Int[Array, ""]
-  center: Float[Array, "d"]
-  weights: Float[Array, "k"]
+  center: Float[Array, " d"]
+  weights: Float[Array, " k"]
   offsets: Float[Array, "k d"]  # mu - center
   covariances: Float[Array, "..."]
   statistics: Statistics

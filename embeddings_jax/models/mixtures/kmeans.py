@@ -44,7 +44,7 @@ CHUNK_FLOATS = 1 << 18
 class Sums(NamedTuple):
   """Over rows, around the current centers."""
 
-  count: Float[Array, "k"]
+  count: Float[Array, " k"]
   first: Float[Array, "k d"]
   inertia: Float[Array, ""]
   num_rows: Float[Array, ""]  # Their weight.
@@ -52,9 +52,9 @@ class Sums(NamedTuple):
 
 class KMeansState(NamedTuple):
   step: Int[Array, ""]
-  center: Float[Array, "d"]
+  center: Float[Array, " d"]
   offsets: Float[Array, "k d"]  # mu - center
-  share: Float[Array, "k"]  # Part of the rows that each center has.
+  share: Float[Array, " k"]  # Part of the rows that each center has.
   sums: Sums  # Of the pass under way.
   inertia: Float[Array, ""]  # Mean per row of the last pass.
   converged: Int[Array, ""]
@@ -171,6 +171,6 @@ def kmeans(
   return restarts(model, num_init, lambda states: -states.inertia)
 
 
-def _at_least_one_row(count: Float[Array, "k"]) -> Float[Array, "k 1"]:
+def _at_least_one_row(count: Float[Array, " k"]) -> Float[Array, "k 1"]:
   """To divide by: a center without rows has no sum either, and stays."""
   return jnp.where(count > 0, count, 1)[:, None]

@@ -34,19 +34,19 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.pretext import (
-    PretextNetwork,
-    applied,
-    cell_means,
-    embedder,
-    forgetful,
-    masked_mean,
-    started,
-    sums,
+  PretextNetwork,
+  applied,
+  embedder,
+  forgetful,
+  masked_mean,
+  started,
+  sums,
 )
 from embeddings_jax.nets.siamese import Mlp, check_images
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops import color
 from embeddings_jax.ops.batches import row_mask, takes
+from embeddings_jax.ops.feature_maps import cell_means
 from embeddings_jax.ops.pixels import to_float
 from embeddings_jax.ops.tables import read_table
 from embeddings_jax.types import InputError, Model
@@ -165,7 +165,7 @@ def colorization(
 
 def weighted_losses(
     logits: Float[Array, "*shape q"], index: Int[Array, "*shape k"], target: Float[Array, "*shape k"],
-    weights: Float[Array, "q"],
+    weights: Float[Array, " q"],
 ) -> Float[Array, "*shape"]:
   """Returns the cross-entropy of soft targets, weighted by the rarity of the nearest bin, `index[..., 0]`."""
   entropy = -(target * jnp.take_along_axis(jax.nn.log_softmax(logits), index, -1)).sum(-1)

@@ -35,20 +35,20 @@ from jaxtyping import Array, Float, Int
 
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.pretext import (
-    PretextNetwork,
-    applied,
-    cross_entropy,
-    embedder,
-    feature_map,
-    forgetful,
-    pooled,
-    started,
+  PretextNetwork,
+  applied,
+  cross_entropy,
+  embedder,
+  feature_map,
+  forgetful,
+  started,
 )
 from embeddings_jax.nets.siamese import Mlp, check_images
 from embeddings_jax.nets.transformer import RULES
 from embeddings_jax.ops.augment import augmented, compose, horizontal_flip, random_shift
 from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.contrastive import supervised_contrastive
+from embeddings_jax.ops.feature_maps import pooled
 from embeddings_jax.ops.similarity import l2_normalize
 from embeddings_jax.types import Fact, InputError, Model
 

@@ -160,7 +160,7 @@ def jigsaw(
 def puzzle(
     rng: Array, image: Float[Array, "height width channels"], *, cells: int, tile: int, crop: int, gray: float,
     standardize: bool, num_permutations: int, puzzles: int,
-) -> tuple[Float[Array, "tiles {tile} {tile} channels"], Int[Array, "puzzles"]]:
+) -> tuple[Float[Array, "tiles {tile} {tile} channels"], Int[Array, " puzzles"]]:
   """Returns the tiles of an image in their places, and the numbers of the permutations that shuffle them."""
   rng_crop, rng_tiles, rng_gray, rng_order = jax.random.split(rng, 4)
   if crop:

@@ -95,7 +95,7 @@ def order_verification(
                      f"in (0, 1), and be 0 or at least {NUM_FRAMES}")
   network = PretextNetwork(encoder, Mlp(tuple(projector_dims)), Mlp((*predictor_dims, 1)), grid)
   prior = math.log((1 - invalid_fraction) / invalid_fraction)
-  shown = centered if center else unit
+  shown = centered if center else to_float
   embed_fn, layers = clip_embedder(encoder, embed_layer, embed_grid, shown)
 
   def examples(batch, rng):

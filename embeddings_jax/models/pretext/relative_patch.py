@@ -156,7 +156,7 @@ def relative_patch(
 def pair_examples(
     rng: Array, image: Float[Array, "height width channels"], *, patch: int, gap: int, jitter: int, pairs: int,
     color: str, downsample: float, standardize: bool,
-) -> tuple[Float[Array, "patches {patch} {patch} channels"], Int[Array, "{pairs}"]]:
+) -> tuple[Float[Array, "patches {patch} {patch} channels"], Int[Array, " {pairs}"]]:
   """Returns a patch and `pairs` of its neighbors, changed so as to hide shortcuts, and the neighbors' labels."""
   rng_corners, rng_labels, rng_patches = jax.random.split(rng, 3)
   corners = patch_layouts.neighbor_corners(rng_corners, *image.shape[:2], patch, gap, jitter)

@@ -32,14 +32,13 @@ from jaxtyping import Array, Float, Int, Shaped
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.clips import check_clips, check_length, clip_embedder
 from embeddings_jax.nets.pretext import (
-    PretextNetwork,
-    applied,
-    cell_means,
-    forgetful,
-    masked_mean,
-    side_by_side,
-    started,
-    sums,
+  PretextNetwork,
+  applied,
+  forgetful,
+  masked_mean,
+  side_by_side,
+  started,
+  sums,
 )
 from embeddings_jax.nets.siamese import Mlp
 from embeddings_jax.nets.transformer import RULES
@@ -47,6 +46,7 @@ from embeddings_jax.ops import color
 from embeddings_jax.ops.augment import LUMA
 from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.centers import squared_distances, starting_centers
+from embeddings_jax.ops.feature_maps import cell_means
 from embeddings_jax.ops.pixels import to_float
 from embeddings_jax.ops.pointers import copied
 from embeddings_jax.ops.similarity import l2_normalize

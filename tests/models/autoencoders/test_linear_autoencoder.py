@@ -101,6 +101,27 @@ def test_bags_of_words(tmp_path):
   assert float(loss(trained, encoded)) < 0.8 * float(loss(state, encoded))
 
 
+def test_on_bags_of_words_it_is_latent_semantic_analysis(tmp_path):
+  """Without a center, its decoder spans the first right singular vectors of the weighted counts, LSA's, and leaves
+  what they leave."""
+  noise = np.random.default_rng(3)
+  topic = lambda i: noise.choice([f"w{j}" for j in range(6 * (i % 3), 6 * (i % 3) + 8)], 15 + 5 * (i % 3))
+  bags = count_documents(Dataset("texts", "text", [" ".join(topic(i)) for i in range(60)], fingerprint="topics"),
+                         cache_dir=tmp_path)
+  model = linear_autoencoder(num_features=len(bags.encoder.vocabulary.words), dim=3, center=False,
+                             optimizer=optax.adam(optax.cosine_decay_schedule(3e-2, 600)))
+  source = bag_source(bags, blocks=8)
+  state = train(model, source, steps=600, steps_per_dispatch=100)
+  batch = jax.tree.map(jnp.asarray, source.batch_at(0))
+  weighted = np.asarray(model.outputs["reconstruct"](state, batch)["original"], np.float64)
+  _, values, basis = np.linalg.svd(weighted, full_matrices=False)
+  assert values[2] > 1.5 * values[3]
+  decoder = np.asarray(model.outputs["components"](state)["decoder"])
+  assert np.degrees(subspace_angles(decoder.T, basis[:3].T).max()) < 0.5
+  rows = (np.linalg.norm(weighted, axis=1) > 0).sum()
+  assert float(model.outputs["loss"](state, batch)) == pytest.approx((values[3:]**2).sum() / rows, rel=1e-3)
+
+
 def test_more_dimensions_than_features_are_refused():
   with pytest.raises(InputError, match="dim=13: must be from 1 to the 12 features"):
     linear_autoencoder(num_features=12, dim=13)

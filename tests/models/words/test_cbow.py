@@ -307,3 +307,21 @@ def test_bad_arguments_are_named():
     _model(group=0)
   with pytest.raises(InputError, match=r"full softmax over 5000000 words of 100 dimensions needs about 36.5 GB"):
     cbow(vocab_size=5_000_000, counts=np.ones(5_000_000), objective="softmax")
+
+
+def test_the_second_layer_is_an_attention_head():
+  """With the query z, the mean of the context, and the output vectors V as keys and values, a head without scaling
+  gives sum_w p(w | z) V_w, p the softmax of CBOW's scores: the gradient of log p(w | z) is V_w minus that."""
+  model, batch = _model(), _batch()
+  state = model.init(jax.random.key(0), batch)._replace(**_random_tables(("input", "output")))
+  tables = model.outputs["components"](state)
+  z = model.embed(state, {"tokens": batch["tokens"], "mask": batch["mask"]})
+  V = tables["output"]
+  head = jax.nn.dot_product_attention(z[None, :, None], V[None, :, None], V[None, :, None], scale=1.0)[0, :, 0]
+  p = jax.nn.softmax(z @ V.T)
+  np.testing.assert_allclose(head, p @ V, rtol=1e-5, atol=1e-6)
+  words = jnp.array([3, 41])
+  log_p = lambda z: jnp.take_along_axis(jax.nn.log_softmax(z @ V.T), words[:, None], 1).sum()
+  np.testing.assert_allclose(jax.grad(log_p)(z), V[words] - head, rtol=1e-5, atol=1e-6)
+  means = [tables["input"][row[row >= 0]].mean(0) for row in np.asarray(batch["tokens"])]
+  np.testing.assert_allclose(z, means, rtol=1e-5, atol=1e-6)
