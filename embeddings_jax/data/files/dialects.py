@@ -16,7 +16,7 @@ DECIMALS = {"point": ".", "comma": ","}
 HEADERS = ("", "yes", "no")
 GAPS = ("", "na", "nan", "null", "?")  # Cells without a value, in lower case.
 _HEAD = 50  # Records that decide,
-_HEAD_LINES = 1000  # within so many lines: a quotation mark that another separator leaves open would reach to the end.
+_HEAD_LINES = 1000  # within so many lines: a quotation mark that is left open would reach to the end.
 _END = "\0end of the table"
 _THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+")
 
