@@ -39,7 +39,7 @@ def of_run(run: Any) -> Points:
   Raises:
     InputError: The run left none, or its index has another length.
   """
-  title = f"{run.config['name']}" + (f", {run.path}" if run.path else "")
+  title = f"{run.config['name']}" + (f", {run.path.name}" if run.path else "")
   if run.encoder.names is not None:
     names = list(run.encoder.names)
     return Points(names, run.embed(names), {}, title)
