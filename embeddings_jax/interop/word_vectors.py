@@ -25,7 +25,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 
@@ -34,25 +34,17 @@ from embeddings_jax.data.files.atomic import replacing
 from embeddings_jax.data.files.names import read_names
 from embeddings_jax.interop.fasttext import is_fasttext, read_fasttext
 from embeddings_jax.interop.foreign import refuse_foreign
+from embeddings_jax.interop.vector_rows import VectorRows, WordVectors, shown
 from embeddings_jax.types import InputError
 
 FORMATS = ("word2vec", "word2vec-binary", "glove", "npy")
 READ_FORMATS = (*FORMATS, "fasttext")
 _BLOCK_BYTES = 1 << 24
 _BLOCK_ROWS = 1024
-_ALWAYS_ALLOCATED = 1 << 26  # Bytes of a table for which the size of the file is not asked.
-_COMPRESSED = (".gz", ".xz", ".bz2", ".zst")
 _BOM = b"\xef\xbb\xbf"
 _LONGEST_LINE = 1 << 24  # Bytes of a first line.
 _PRINTABLE = bytes(range(32, 127)) + b"\t\r\n"
 _LONGEST_WORD = 1 << 16  # Bytes; a longer one means that words and vectors are out of step.
-
-
-class WordVectors(NamedTuple):
-  """Words, each once, and their vectors: float32 [num_words, dim]."""
-
-  words: list[str]
-  vectors: np.ndarray
 
 
 def read(path: str | os.PathLike, format: str = "", errors: str = "strict", limit: int = 0) -> WordVectors:
@@ -81,7 +73,7 @@ def read(path: str | os.PathLike, format: str = "", errors: str = "strict", limi
   refuse_foreign(path)
   with formats.opened(path) as file:
     if format == "word2vec-binary":
-      rows = _Rows(path, errors, *_header(path, _first_line(path, file), format), limit)
+      rows = VectorRows(path, errors, *_header(path, _first_line(path, file), format), limit)
       _read_binary(path, file, rows)
     else:
       first = _first_line(path, file)
@@ -94,8 +86,8 @@ def read(path: str | os.PathLike, format: str = "", errors: str = "strict", limi
         lines.insert(0, first)
         sizes = limit or _count_lines(path), _dim(first)
         if not sizes[1]:
-          raise InputError(f"{path}: line 1: {_shown(first)} should be a word and the numbers of its vector")
-      rows = _Rows(path, errors, *sizes, limit)
+          raise InputError(f"{path}: line 1: {shown(first)} should be a word and the numbers of its vector")
+      rows = VectorRows(path, errors, *sizes, limit)
       _read_text(path, lines, file, rows, with_header=len(lines) == 1)
   return rows.finish()
 
@@ -163,63 +155,8 @@ def write(path: str | os.PathLike, words: Sequence[str], vectors: np.ndarray, fo
         file.write("".join(f"{word} {' '.join(map(str, row))}\n" for word, row in zip(part, block)).encode())
 
 
-class _Rows:
-  """The table that is being read, allocated once; pages that are never written take no memory."""
-
-  def __init__(self, path: str | os.PathLike, errors: str, num_words: int, dim: int, limit: int = 0):
-    self.limit = limit
-    self.numbered = 0  # Words that end with a number.
-    self.path, self.errors, self.num_words, self.dim = path, errors, num_words, dim
-    self.seen: dict[str, str] = {}  # Word -> where it stands.
-    self._repeated = 0
-    # A number takes at least 2 bytes; deflate makes data at most some 1,032 times smaller.
-    size = os.path.getsize(path) * (1100 if Path(path).suffix in _COMPRESSED else 1)
-    if 4 * num_words * dim > _ALWAYS_ALLOCATED and num_words * (2 * dim + 1) > size:
-      raise InputError(f"{path}: the {num_words} vectors of {dim} numbers that line 1 tells of do not fit into a "
-                       f"file of {os.path.getsize(path)} bytes")
-    try:
-      self.vectors = np.empty((min(num_words, limit or num_words), dim), np.float32)
-    except (MemoryError, ValueError) as e:
-      raise InputError(f"{path}: {num_words} vectors of {dim} numbers need more memory than there is") from e
-
-  def __len__(self) -> int:
-    """Words read so far, those that are left out as well."""
-    return len(self.seen) + self._repeated
-
-  def full(self) -> bool:
-    """Returns whether the words that are wanted are there."""
-    return bool(self.limit) and len(self.seen) == self.limit
-
-  def add(self, word: bytes, where: str) -> int | None:
-    """The row for a word's vector, or None where it occurs a second time and that is allowed."""
-    try:
-      name = word.decode("utf-8", self.errors)
-    except UnicodeDecodeError as e:
-      raise InputError(f"{self.path}: {where}: {_shown(word)} is not UTF-8 (or the vector before it has not "
-                       f"{self.dim} numbers); errors=replace puts replacement characters") from e
-    if name in self.seen:
-      if self.errors == "strict":
-        raise InputError(f"{self.path}: {where}: the word {name[:60]!r} was in {self.seen[name]} already; "
-                         "errors=replace keeps the first")
-      self._repeated += 1
-      return None
-    self.seen[name] = where
-    return len(self.seen) - 1
-
-  def finish(self) -> WordVectors:
-    if not self.seen:
-      raise InputError(f"{self.path}: is empty, it has no word vectors")
-    self.vectors = self.vectors[:len(self.seen)]  # A view: NumPy's resize copies from 2.5 on.
-    for first in range(0, len(self.vectors), _BLOCK_ROWS):
-      bad = ~np.isfinite(self.vectors[first:first + _BLOCK_ROWS]).all(1)
-      if bad.any():
-        word = list(self.seen)[first + int(bad.argmax())]
-        raise InputError(f"{self.path}: {self.seen[word]}: the vector of {word[:60]!r} has a number that is not "
-                         "finite")
-    return WordVectors(list(self.seen), self.vectors)
-
-
-def _read_text(path: str | os.PathLike, lines: list[bytes], file: BinaryIO, rows: _Rows, with_header: bool) -> None:
+def _read_text(path: str | os.PathLike, lines: list[bytes], file: BinaryIO, rows: VectorRows,
+               with_header: bool) -> None:
   number = 1 if with_header else 0
   while lines:
     numbers, targets = [], []
@@ -246,7 +183,7 @@ def _read_text(path: str | os.PathLike, lines: list[bytes], file: BinaryIO, rows
       if values is None or len(values) != len(targets) * rows.dim:
         for rest, (_, at) in zip(numbers, targets):
           if (one := _numbers(rest)) is None or len(one) != rows.dim:
-            raise InputError(f"{path}: line {at}: {_shown(rest)} should be {rows.dim} numbers")
+            raise InputError(f"{path}: line {at}: {shown(rest)} should be {rows.dim} numbers")
       first = targets[0][0]
       rows.vectors[first:first + len(targets)] = values.reshape(-1, rows.dim)
     lines = [] if rows.full() else file.readlines(_BLOCK_BYTES)
@@ -268,12 +205,12 @@ def _split(path: str | os.PathLike, line: bytes, number: int, dim: int,
   if len(fields) > dim + 1 and (sure or _numbers(fields[1]) is None):  # The word itself has spaces.
     return line.rsplit(None, dim)[0], b" ".join(fields[-dim:])
   if len(fields) != dim + 1:
-    raise InputError(f"{path}: line {number}: the word {_shown(fields[0])} has a vector of {len(fields) - 1} "
+    raise InputError(f"{path}: line {number}: the word {shown(fields[0])} has a vector of {len(fields) - 1} "
                      f"numbers, should have {dim}")
   return fields[0], b" ".join(fields[1:])
 
 
-def _read_binary(path: str | os.PathLike, file: BinaryIO, rows: _Rows) -> None:
+def _read_binary(path: str | os.PathLike, file: BinaryIO, rows: VectorRows) -> None:
   data, at, size = b"", 0, 4 * rows.dim
   for number in range(1, rows.num_words + 1):
     while (space := data.find(b" ", at)) < 0 or len(data) <= space + size:
@@ -301,7 +238,7 @@ def _read_binary(path: str | os.PathLike, file: BinaryIO, rows: _Rows) -> None:
 
 def _read_fasttext(path: str | os.PathLike, errors: str, limit: int) -> WordVectors:
   words, vectors = read_fasttext(path, limit)
-  rows = _Rows(path, errors, len(words), vectors.shape[1])
+  rows = VectorRows(path, errors, len(words), vectors.shape[1])
   for number, (word, vector) in enumerate(zip(words, vectors), 1):
     row = rows.add(word, f"word {number}")
     if row is not None:
@@ -359,7 +296,7 @@ def _header(path: str | os.PathLike, line: bytes, format: str) -> tuple[int, int
     raise InputError(f"{path}: is empty, it has no word vectors")
   sizes = _sizes(line)
   if not sizes:
-    raise InputError(f"{path}: line 1: {_shown(line)} should be the numbers of words and dimensions, for {format}; "
+    raise InputError(f"{path}: line 1: {shown(line)} should be the numbers of words and dimensions, for {format}; "
                      "text without that line is read by format=glove")
   return sizes
 
@@ -383,11 +320,6 @@ def _numbers(text: bytes) -> np.ndarray | None:
       return np.fromstring(text, np.float32, sep=" ")
     except (ValueError, DeprecationWarning, RuntimeWarning):
       return None
-
-
-def _shown(text: bytes) -> str:
-  text = text.strip()
-  return repr((text if len(text) <= 40 else text[:40] + b"...").decode("utf-8", "backslashreplace"))
 
 
 def _vocabulary(path: Path) -> Path:

@@ -13,7 +13,7 @@ import numpy as np
 
 from embeddings_jax.data import catalog
 from embeddings_jax.errors import InputError, check_choice, nearest
-from embeddings_jax.eval import find, metric
+from embeddings_jax.eval import find
 from embeddings_jax.runs import inference
 from embeddings_jax.runs.needs import NEEDS
 from embeddings_jax.types import Model, Protocol, PyTree
@@ -390,20 +390,3 @@ def subset(dataset: Any, max_items: int, seed: int) -> Any:
   labels: Mapping[str, np.ndarray] = {name: np.asarray(label)[rows] for name, label in dataset.labels.items()}
   names = None if dataset.names is None else [dataset.names[i] for i in rows]
   return dataset._replace(items=[dataset.items[i] for i in rows], labels=labels, names=names, rows=rows)
-
-
-def surpassing(metrics: Mapping[str, float]) -> dict[str, list[str]]:
-  """Returns the baselines that beat the model, with the metrics in which they do.
-
-  Args:
-    metrics: Metrics of the model, and of each baseline with its name in front: `pixels/class/test/accuracy`.
-  """
-  better: dict[str, list[str]] = {}
-  for key, value in metrics.items():
-    baseline, _, own = key.partition("/")
-    declared = metric(own) if own in metrics else None
-    if declared and declared.higher_is_better is not None:
-      gain = value - metrics[own]
-      if (gain if declared.higher_is_better else -gain) > 0:
-        better.setdefault(baseline, []).append(own)
-  return better

@@ -187,7 +187,7 @@ class Report:
       self._say(f"  topic {number}: {' '.join(self._data.encoder.vocabulary.words[i] for i in words)}")
     for line in summary.table(results["metrics"], ("untrained", *encoder.baselines(self._data.dataset))):
       self._say(f"  {line}")
-    for name, better in evaluation.surpassing(results["metrics"]).items():
+    for name, better in summary.surpassing(results["metrics"]).items():
       self._say(f"  {name} does better than the trained model in {', '.join(better)}")
     loss = results["training"].get("loss")
     for name in ("aic", "bic"):

@@ -36,3 +36,20 @@ def table(metrics: Mapping[str, float], baselines: Collection[str] = ()) -> list
 def shown(value: float, unit: str | None = "") -> str:
   """Returns a metric with four digits behind the point, a count without any."""
   return f"{value:,.0f}" if unit == "count" and value == round(value) else f"{value:.4f}"
+
+
+def surpassing(metrics: Mapping[str, float]) -> dict[str, list[str]]:
+  """Returns the baselines that beat the model, with the metrics in which they do.
+
+  Args:
+    metrics: Metrics of the model, and of each baseline with its name in front: `pixels/class/test/accuracy`.
+  """
+  better: dict[str, list[str]] = {}
+  for key, value in metrics.items():
+    baseline, _, own = key.partition("/")
+    declared = metric(own) if own in metrics else None
+    if declared and declared.higher_is_better is not None:
+      gain = value - metrics[own]
+      if (gain if declared.higher_is_better else -gain) > 0:
+        better.setdefault(baseline, []).append(own)
+  return better

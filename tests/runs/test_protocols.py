@@ -9,7 +9,7 @@ from embeddings_jax import eval as protocols
 from embeddings_jax import extensions
 from embeddings_jax.data.encoders.words import WordEncoder
 from embeddings_jax.data.words import Vocabulary
-from embeddings_jax.runs import evaluation
+from embeddings_jax.runs import evaluation, summary
 from embeddings_jax.runs.evaluation import Evaluator
 from embeddings_jax.types import InputError
 
@@ -196,7 +196,7 @@ def test_baselines_that_beat_the_model_are_named_by_the_metrics_direction():
   metrics = {"class/test/accuracy": 0.9, "class/test/knn_accuracy": 0.8, "validation/perplexity": 40.0,
              "untrained/class/test/accuracy": 0.5, "untrained/validation/perplexity": 30.0,
              "pixels/class/test/accuracy": 0.95, "pixels/class/test/knn_accuracy": 0.8, "pixels/other/accuracy": 1.0}
-  assert evaluation.surpassing(metrics) == {"untrained": ["validation/perplexity"], "pixels": ["class/test/accuracy"]}
+  assert summary.surpassing(metrics) == {"untrained": ["validation/perplexity"], "pixels": ["class/test/accuracy"]}
 
 
 SHARE = """
