@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from embeddings_jax.data import formats
+from embeddings_jax.data import formats, voc
 from embeddings_jax.data.bags import load_lda_c
 from embeddings_jax.data.cache import digest
 from embeddings_jax.data.dataset import Dataset, content_digest, from_texts, text_dataset, without_gaps
@@ -76,6 +76,8 @@ def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str =
   Raises:
     InputError: No such file, files of several kinds, or a format that is not read.
   """
+  if voc.is_voc(path):
+    return voc.load_voc(path)
   files = list_files(path)
   others = [file for file in files if file_kind(file) == "unknown"]
   if 0 < len(others) < len(files):  # A readme or license beside the data is not data.
