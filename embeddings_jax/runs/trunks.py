@@ -96,7 +96,7 @@ def load_trunk(path: str | os.PathLike, *, size: int = 0) -> Trunk:
     hyper, params = vgg_files.read(str(path))
     side = size or VGG_SIDE
     network = build.network_module("vgg").encoder(**hyper)
-    return Trunk("vgg", network, {"params": params}, ImageEncoder(side, side, 3)).checked()
+    return Trunk("vgg", network, jax.device_put({"params": params}), ImageEncoder(side, side, 3)).checked()
   if location.is_file():
     raise InputError(f"{path}: is no .safetensors file of VGG16's weights, nor a directory")
   if not location.exists():
@@ -116,16 +116,17 @@ def of_run(run: Any) -> Trunk:
   statistics = network.statistics.get("encoder")
   variables = {"params": network.params["encoder"], **({"batch_stats": statistics} if statistics else {})}
   module = build.network_module(network.name).encoder(**network.hyper)
-  return Trunk(network.name, module, variables, network.encoder, run).checked()
+  return Trunk(network.name, module, jax.device_put(variables), network.encoder, run).checked()
 
 
 def untrained(trunk: Trunk, images: np.ndarray, seed: int = 0) -> Trunk:
   """Returns the trunk before training, with the running statistics of some images, for a fair comparison."""
   network = trunk.network
-  variables = jax.jit(lambda key: network.init(key, images[:1], method="tokens"))(jax.random.key(seed))
+  start = jax.jit(lambda key, images: network.init(key, images, method="tokens"))
+  variables = start(jax.random.key(seed), images[:1])
   if "batch_stats" in variables:
     forgetful = network.clone(norm_decay=0.0)
-    _, moved = jax.jit(lambda variables: forgetful.apply(variables, images, deterministic=False,
-                                                         mutable=["batch_stats"]))(variables)
+    _, moved = jax.jit(lambda variables, images: forgetful.apply(
+        variables, images, deterministic=False, mutable=["batch_stats"]))(variables, images)
     variables = {**variables, **moved}
   return trunk._replace(variables=variables)
