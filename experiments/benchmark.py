@@ -76,6 +76,8 @@ flags.DEFINE_float("attention_dropout", 0.0,
 flags.DEFINE_string("workdir", "",
                     "Work directory of the pretrained run for `labels`; a folder of runs for `generation_table`; "
                     "a run with a trunk of images for `exciting_inputs` and `pointing`.")
+flags.DEFINE_string("label", "", "Label whose classes weight the maps of `pointing` (default: none; the image's own "
+                    "embedding does).")
 flags.DEFINE_string("layer", "", "Layer of `exciting_inputs` and `pointing` (default: the last one).")
 flags.DEFINE_list("numbers", ["100", "300", "1000", "3000", "10000"], "Numbers of labels, for `labels`.")
 flags.DEFINE_list("rates", [], "Learning rates of `labels`, to choose from by `dev` (default: the recipe's).")

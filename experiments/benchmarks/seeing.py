@@ -10,6 +10,7 @@ from embeddings_jax.runs import seeing, trunks
 
 FLAGS = flags.FLAGS
 STEPS = 128
+NUM_PROBED = 2048
 
 
 def exciting_inputs() -> dict:
@@ -53,9 +54,20 @@ def pointing() -> dict:
   layer = trunk.layer(FLAGS.layer)
   results: dict = {"area": round(float(inside[test].mean()), 3)}
   of_seeds = [trunks.untrained(trunk, images[train[:256]], seed) for seed in range(max(FLAGS.seeds, 1))]
+  if FLAGS.label and FLAGS.label not in dataset.labels:
+    raise InputError(f"--label={FLAGS.label}: {dataset.name} has {', '.join(dataset.labels)}")
+
+  def weights(one):
+    """Weights of each test image's class, of a linear classifier of the training images' means."""
+    labels = np.asarray(dataset.labels[FLAGS.label])
+    vectors = one.maps(images[train[:NUM_PROBED]], one.layer()).mean((1, 2))
+    return seeing.class_weights(vectors, labels[train[:NUM_PROBED]])[0].T[labels[test]]
+
   for method in methods:
     def hits(one, method=method):
-      maps = seeing.looked_at(one, images[test], method, layer=layer if method == "gradcam" else "")
+      of_class = weights(one) if FLAGS.label and method != "rollout" else None
+      maps = seeing.looked_at(one, images[test], method, layer=layer if method == "gradcam" else "",
+                              weights=of_class)
       flat = np.asarray(enlarged(jnp.asarray(maps), height, width)).reshape(len(test), -1)
       return float(inside[test].reshape(len(test), -1)[np.arange(len(test)), flat.argmax(1)].mean())
 

@@ -126,12 +126,13 @@ def test_a_vision_transformer_from_hugging_face(tmp_path):
   hyper = dict(patch_size=4, dim=8, num_layers=2, num_heads=2, mlp_dim=8, pixel_mean=0.5, pixel_std=0.5)
   network = mae.encoder(**hyper)
   images = jnp.asarray(random_images(3))
-  params = jax.tree.map(np.asarray, network.init(jax.random.key(0), images, method="tokens")["params"])  # As files have them.
+  params = jax.tree.map(np.asarray, network.init(jax.random.key(0), images, method="tokens")["params"])
   full = hyper | {"activation": "gelu", "norm_epsilon": 1e-6, "positions": "sincos2d"}
   huggingface_vision.write(tmp_path, full, {}, {"encoder": params}, (8, 8, 3))
   loaded = load_trunk(tmp_path)
   assert loaded.shape == (8, 8, 3) and list(loaded.grids) == ["block_0", "block_1"]
-  expected = network.apply(jax.device_put({"params": params}), images, method="tokens")["block_1"][:, 1:].reshape(3, 2, 2, 8)
+  tokens = network.apply(jax.device_put({"params": params}), images, method="tokens")["block_1"]
+  expected = tokens[:, 1:].reshape(3, 2, 2, 8)
   np.testing.assert_allclose(loaded.maps(np.asarray(images), "block_1"), expected, rtol=1e-4, atol=1e-5)
   assert seeing.looked_at(loaded, np.asarray(images), "rollout").shape == (3, 2, 2)
 
