@@ -31,6 +31,7 @@
   python -m experiments.benchmark copy_task --numbers=5,20,60         what recurrent cells carry over a gap
   python -m experiments.benchmark exciting_inputs --workdir=W --data=pasted-digits --layer=block_3  units by ascent
   python -m experiments.benchmark pointing --workdir=W --data=pasted-digits  whether maps of attention point at digits
+  python -m experiments.benchmark detected_digits --workdir=W --data=pasted-digits --layer=block_3  R-CNN
 
 Each prints one JSON object; `--output` writes it as well, and the README's table is made from such files.
 """
@@ -55,7 +56,8 @@ VERBS = {"loop": "loop", "sgns": "words", "cbow": "words", "glove": "words", "pp
          "mae_step": "images", "mae_gpu": "images", "augment": "images", "labels": "labels", "mask_ratios": "images",
          "embed": "text", "pairs": "text", "contrastive": "contrastive", "mutual_information": "contrastive",
          "walks": "graphs", "deepwalk": "graphs", "gan_ring": "generation", "generation_table": "generation",
-         "copy_task": "recurrent", "lda": "lda", "exciting_inputs": "seeing", "pointing": "seeing"}
+         "copy_task": "recurrent", "lda": "lda", "exciting_inputs": "seeing", "pointing": "seeing",
+         "detected_digits": "seeing"}
 
 flags.DEFINE_string("model", "", "Model of the benchmark `loop`.")
 flags.DEFINE_string("preset", "demo", "Preset of --model.")
@@ -75,10 +77,10 @@ flags.DEFINE_float("attention_dropout", 0.0,
                    "Dropout of the attention weights of `bert_base`.", lower_bound=0.0, upper_bound=0.9)
 flags.DEFINE_string("workdir", "",
                     "Work directory of the pretrained run for `labels`; a folder of runs for `generation_table`; "
-                    "a run with a trunk of images for `exciting_inputs` and `pointing`.")
-flags.DEFINE_string("label", "", "Label whose classes weight the maps of `pointing` (default: none; the image's own "
-                    "embedding does).")
-flags.DEFINE_string("layer", "", "Layer of `exciting_inputs` and `pointing` (default: the last one).")
+                    "a run with a trunk of images for `exciting_inputs`, `pointing` and `detected_digits`.")
+flags.DEFINE_string("label", "", "Label whose classes weight the maps of `pointing` (default: none, and the image's "
+                    "own embedding does).")
+flags.DEFINE_string("layer", "", "Layer of `exciting_inputs`, `pointing` and `detected_digits` (default: the last).")
 flags.DEFINE_list("numbers", ["100", "300", "1000", "3000", "10000"], "Numbers of labels, for `labels`.")
 flags.DEFINE_list("rates", [], "Learning rates of `labels`, to choose from by `dev` (default: the recipe's).")
 flags.DEFINE_enum("layers", None, ["last",
@@ -92,8 +94,8 @@ flags.DEFINE_enum("size", "base", ["base", "large"], "Vision transformer of `mae
 flags.DEFINE_float("seconds", 5.0, "Approximate seconds of one measurement of `loop`.")
 flags.DEFINE_integer("seed", 0, "Random seed.")
 flags.DEFINE_integer("seeds", 1,
-                     "Number of seeds of `sgns`, `cbow`, `labels`, `mask_ratios`, `gan_ring` and `pointing`, from "
-                     "--seed on.",
+                     "Number of seeds of `sgns`, `cbow`, `labels`, `mask_ratios`, `gan_ring`, `pointing` and "
+                     "`detected_digits`, from --seed on.",
                      lower_bound=1)
 flags.DEFINE_string("figure", "", "File to draw the figure of `mutual_information`, `labels`, `mask_ratios` or "
                     "`generation_table` in.")

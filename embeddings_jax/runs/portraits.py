@@ -9,6 +9,7 @@ import numpy as np
 
 from embeddings_jax.data import catalog
 from embeddings_jax.errors import InputError
+from embeddings_jax.eval.image_similarity import pairs_of
 from embeddings_jax.figures import canvas
 from embeddings_jax.figures import seeing as figures
 from embeddings_jax.ops.activation_maps import enlarged, scaled
@@ -182,18 +183,3 @@ class Portrait:
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     cosines = (unit[:len(one)] * unit[len(one):]).sum(1)
     return figures.pairs(plt, self.searched[one], self.searched[other], cosines, same)
-
-
-def pairs_of(labels: np.ndarray, number: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Draws `number` pairs of one class and as many of two: rows, rows, and whether they are of one class."""
-  rng = np.random.default_rng(seed)
-  pairs: list[tuple[int, int, bool]] = []
-  for same in (True, False):
-    while len(pairs) < number * (1 + (not same)):
-      first = int(rng.integers(len(labels)))
-      others = np.flatnonzero((labels == labels[first]) == same)
-      others = others[others != first]
-      if len(others):
-        pairs.append((first, int(rng.choice(others)), same))
-  rows = np.array(pairs)
-  return rows[:, 0], rows[:, 1], rows[:, 2] > 0

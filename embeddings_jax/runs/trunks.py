@@ -1,6 +1,6 @@
 """Trunks of images: the network below the heads of a run, of a Hugging Face directory or of VGG16's weights."""
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -63,16 +63,20 @@ class Trunk(NamedTuple):
     """Returns items as the trunk gets them, uint8 [n, height, width, channels]."""
     return np.asarray(self.encoder.encode(items)["image"])
 
-  def maps(self, images: np.ndarray, layer: str) -> np.ndarray:
-    """Returns the maps of a layer, [n, rows, columns, dim], some images at a time."""
+  def mapper(self, layer: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns `images -> maps of a layer [n, rows, columns, dim]`, compiled once."""
     grid = self.grids[layer]
     compiled = jax.jit(lambda variables, images: grid.maps(layer_tokens(self.network, variables, images)[layer]))
-    return over_rows(lambda part: compiled(self.variables, part), images)
+    return lambda images: over_rows(lambda part: compiled(self.variables, part), images)
+
+  def maps(self, images: np.ndarray, layer: str) -> np.ndarray:
+    """Returns the maps of a layer, [n, rows, columns, dim]; for many calls take `mapper`."""
+    return self.mapper(layer)(images)
 
 
 def over_rows(function: Any, images: np.ndarray) -> np.ndarray:
-  """Returns a function of images for many of them, some at a time, the last ones filled up."""
-  size = min(len(images), max(1, AT_ONCE // int(np.prod(images.shape[1:3]))))
+  """Returns a function of images for many of them, some at a time, filled up so that few sizes are compiled."""
+  size = min(-(-len(images) // 16) * 16, max(1, AT_ONCE // int(np.prod(images.shape[1:3]))))
   pieces = []
   for first in range(0, len(images), size):
     part = images[first:first + size]

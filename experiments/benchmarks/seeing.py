@@ -5,6 +5,8 @@ from absl import flags
 
 from embeddings_jax.data import catalog
 from embeddings_jax.errors import InputError
+from embeddings_jax.eval import detection
+from embeddings_jax.nets.pretext import pooled
 from embeddings_jax.ops.activation_maps import enlarged
 from embeddings_jax.runs import seeing, trunks
 
@@ -76,6 +78,27 @@ def pointing() -> dict:
                        "untrained_std": round(float(np.std(without)), 3)}
   told = ", ".join(f"{name} {results[name]['trained']} (untrained {results[name]['untrained']})" for name in methods)
   return {"summary": f"{trunk.name}: the maximum lies on a digit: {told}; at random {results['area']}", **results}
+
+
+def detected_digits() -> dict:
+  """Average precision of R-CNN on means of a layer's map over 2 x 2 cells, of five trials, trained and untrained."""
+  trunk, dataset = _subject()
+  layer = trunk.layer(FLAGS.layer)
+  images = trunk.images(dataset.items[:256])
+
+  def metrics(one):
+    maps = one.mapper(layer)
+    cells = lambda images: np.asarray(pooled(jnp.asarray(maps(images)), 2))
+    return detection.detection(cells, dataset, shape=one.shape, seed=FLAGS.seed)
+
+  trained = metrics(trunk)
+  without = [metrics(trunks.untrained(trunk, images, seed)) for seed in range(FLAGS.seeds)]
+  means = {key: float(np.mean([result[key] for result in without])) for key in trained}
+  rounded = lambda values: {key: round(value, 3) for key, value in values.items()}
+  return {"summary": f"{trunk.name}, {layer}: AP50 {trained['test/ap50']:.3f} +- {trained['test/ap50_std']:.3f} over "
+                     f"five trials, untrained {means['test/ap50']:.3f}; AP {trained['test/ap']:.3f} "
+                     f"and {means['test/ap']:.3f}",
+          "trained": rounded(trained), "untrained": rounded(means)}
 
 
 def _subject():

@@ -275,7 +275,7 @@ def _codebook(perfect):
 
 CASES = {
     **{name: lambda perfect, name=name: _of_labels(name, perfect)
-       for name in ("clustering", "few_shot", "knn", "linear_probe", "retrieval", "transfer")},
+       for name in ("clustering", "few_shot", "image_similarity", "knn", "linear_probe", "retrieval", "transfer")},
     **{name: lambda perfect, name=name: _of_pairs(name, perfect)
        for name in ("pair_retrieval", "pair_verification", "sts")},
     "analogies": _analogies, "categorization": _categorization, "synonyms": _synonyms,

@@ -18,7 +18,7 @@ from embeddings_jax.models.autoencoders import mae
 from embeddings_jax.nets import convnet
 from embeddings_jax.nets.vgg import LAYERS
 from embeddings_jax.runs import seeing
-from embeddings_jax.runs.portraits import Portrait, pairs_of
+from embeddings_jax.runs.portraits import Portrait
 from embeddings_jax.runs.trunks import Trunk, load_trunk, of_run, untrained
 
 
@@ -91,15 +91,6 @@ def test_an_untrained_trunk_has_the_statistics_of_its_images():
   maps = fresh.network.apply(fresh.variables, jnp.asarray(images), deterministic=True, collect=True)["block_0"]
   # ReLU of standardized values: of N(0, 1) a mean of .4.
   assert np.all(abs(np.asarray(maps).mean((0, 1, 2)) - 0.4) < 0.05)
-
-
-def test_pairs_are_the_same_or_not():
-  labels = np.array([0, 1, 0, 2, 1, 0])  # One class has one member, which has no partner.
-  one, other, same = pairs_of(labels, 5, seed=0)
-  assert (one != other).all() and ((labels[one] == labels[other]) == same).all() and same.tolist() == [True] * 5 + [
-      False] * 5
-
-
 
 
 def test_a_run_and_what_is_not_there(tmp_path):
