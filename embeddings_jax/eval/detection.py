@@ -55,7 +55,7 @@ def detection(
     scales: Heights of candidate boxes over the image's shorter side.
     ratios: Widths over heights.
     step: Distance of neighboring boxes over their sides.
-    proposals: Number of an image -> candidate boxes [n, 4], instead of the grid.
+    proposals: Number of an image -> candidate boxes [n, 4], instead of the grid; see `data/boxes.py: read_proposals`.
     context: Pixels around a box, of `FRAME`.
     negatives: Candidates of each training image.
     max_train, max_test: Most images of each split.

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from embeddings_jax.data.boxes import Boxes, kept_boxes, overlaps, sliding_boxes
+from embeddings_jax.data.boxes import Boxes, kept_boxes, overlaps, read_proposals, sliding_boxes
 from embeddings_jax.eval.average_precision import (
     RULES,
     THRESHOLDS,
@@ -128,6 +128,21 @@ def test_boxes():
   assert len(np.unique(grid, axis=0)) == len(grid) == 15 + 33 + 2 + 5
   with pytest.raises(InputError, match="no box fits into an image of 20 x 30 pixels"):
     sliding_boxes(20, 30, [40])
+
+
+def test_candidates_are_read_from_a_file(tmp_path):
+  path = tmp_path / "boxes.npz"
+  np.savez(path, corners=np.array([square(0), square(4), square(8)]), image=np.array([2, 0, 2]))
+  actual = read_proposals(path)
+  assert {i: part[:, 1].tolist() for i, part in actual.items()} == {0: [4], 2: [0, 8]}
+  for bad in ({"corners": np.zeros((2, 4))}, {"corners": np.zeros((2, 3)), "image": np.zeros(2, int)},
+              {"corners": np.zeros((2, 4)), "image": np.array([None, 1])}):
+    np.savez(path, **bad)
+    with pytest.raises(InputError, match="boxes.npz"):
+      read_proposals(path)
+  path.write_bytes(b"PK no zip")
+  with pytest.raises(InputError, match="is no .npz file"):
+    read_proposals(path)
 
 
 def test_boxes_are_warped_with_context():
