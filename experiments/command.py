@@ -192,12 +192,17 @@ class _Message(standard_logging.Formatter):
 
 
 def show_messages() -> None:
-  """Writes warnings, and the progress of long readings, to the standard error; of libraries, warnings alone."""
+  """Writes warnings to the standard error, and the progress of long readings to the standard output."""
   logging.set_verbosity(logging.FATAL)  # Libraries raise what they log as errors.
-  handler = standard_logging.StreamHandler()
-  handler.setFormatter(_Message())
-  standard_logging.getLogger().addHandler(handler)
-  standard_logging.getLogger(PROGRESS).setLevel(standard_logging.INFO)
+  root, progress = standard_logging.getLogger(), standard_logging.getLogger(PROGRESS)
+  for other in [other for other in root.handlers if type(other) is standard_logging.StreamHandler]:
+    root.removeHandler(other)  # Of a library, which would write each message once more.
+  for logger, stream in ((root, sys.stderr), (progress, sys.stdout)):
+    handler = standard_logging.StreamHandler(stream)
+    handler.setFormatter(_Message())
+    logger.addHandler(handler)
+  progress.setLevel(standard_logging.INFO)
+  progress.propagate = False
 
 
 def with_flags(message: str) -> str:

@@ -3,8 +3,9 @@
 Transformers: huggingface, with the directory --output=DIR, which `transformers` loads with its tokenizer, or for
 images with its preprocessor, and sentence-transformers with its pooling, where that gives the run's vectors.
 Word vectors: word2vec (text), word2vec-binary, glove (text without its first line), npy (with FILE's
-.vocabulary.txt). A name that ends in .gz is compressed. With --vectors=FILE instead of --workdir one format is turned
-into another.
+.vocabulary.txt). Words, documents or rows: faiss, an index for nearest neighbors by cosine, with FILE's
+.vocabulary.txt; needs the extra `faiss`. A name that ends in .gz is compressed. With --vectors=FILE instead of
+--workdir one format is turned into another.
 """
 from collections.abc import Sequence
 
@@ -16,7 +17,7 @@ from experiments import command, vectors
 FLAGS = flags.FLAGS
 
 vectors.define_flags()
-flags.DEFINE_string("format", "", "word2vec, word2vec-binary, glove, npy or huggingface.")
+flags.DEFINE_string("format", "", "word2vec, word2vec-binary, glove, npy, faiss or huggingface.")
 flags.DEFINE_string("output", "", "File to write; for huggingface a directory.")
 
 

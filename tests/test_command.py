@@ -124,7 +124,9 @@ def test_a_run_leaves_all_its_files(finished):
   assert {path.name for path in (workdir / "figures").iterdir()} == {
       "loss.png", "mixture.png", "mixture_course.png", "responsibilities.png"}
   assert [record["step"] for record in records(workdir)] == [5, 10, 15, 20]
-  assert "results.json" in printed and "class/all/nmi" in printed
+  assert "results.json" in printed and "class/all/nmi" in printed and "rows.tsv (its rows)" in printed
+  assert "gmm: 150 rows of iris, 20 steps of batch 150, on cpu; in " in printed and "mesh" not in printed
+  assert "higher is better" in printed and "trained" in printed
 
 
 def test_the_best_checkpoint_is_what_is_reported_and_read(tmp_path):

@@ -1,4 +1,5 @@
 """Collections of text: one memory-mapped file of UTF-8, with a 0 byte between documents."""
+import array
 import hashlib
 import itertools
 import json
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from embeddings_jax.data import formats
+from embeddings_jax.data.files.row_buffer import Progress
 from embeddings_jax.types import InputError
 
 _DOC = re.compile(r'<doc [^\n]*?title="(.*)"')
@@ -58,7 +60,9 @@ class Documents(Sequence):
 def write_documents(directory: Path, documents: Iterable[Document], source: Any) -> None:
   """Writes documents as `Documents` reads them; `source` is what an error about an empty collection names."""
   directory.mkdir()
-  starts, names, labels = [], [], {}
+  starts, names, labels = array.array("q"), [], {}
+  kept: dict[str, str] = {}  # Equal labels are one string.
+  progress = Progress(source, "documents")
   content, position = hashlib.sha256(), 0
   with open(directory / "stream.bin", "wb") as file:
     for text, name, label in documents:
@@ -73,11 +77,13 @@ def write_documents(directory: Path, documents: Iterable[Document], source: Any)
       for key in label.keys() - labels.keys():
         labels[key] = [""] * len(names)  # The documents before it have none.
       for key, values in labels.items():
-        values.append(label.get(key, ""))
+        value = label.get(key, "")
+        values.append(kept.setdefault(value, value))
       names.append(name)
+      progress.show(len(starts))
   if not position:
     raise InputError(f"{source}: is empty, it has no text")
-  np.save(directory / "starts.npy", np.array(starts, np.int64))
+  np.save(directory / "starts.npy", np.frombuffer(starts, np.int64))
   if any(names):
     np.save(directory / "names.npy", np.array(names))
   for i, values in enumerate(labels.values()):

@@ -29,7 +29,7 @@ def text(name: str, *, dataset: Dataset | None = None, encoder: Any = None, data
     errors: `strict` refuses text that is not UTF-8, `replace` puts replacement characters.
     documents: End of a document of the user's plain text; see `own.load_path`.
     max_documents: Keeps the first documents only; 0: all.
-    field: Field of JSON and JSON Lines with the text; "": `text`, or the only string.
+    field: Field of JSON, or column of a table, with the text; "": `text` or alike, or the only string of JSON.
   """
   if dataset is None:
     dataset = catalog.load(name, data_dir=data_dir, cache_dir=cache_dir, errors=errors, documents=documents,

@@ -8,7 +8,7 @@ from embeddings_jax.data.documents import Document
 from embeddings_jax.data.file_kinds import file_kind
 from embeddings_jax.data.files import arrow
 from embeddings_jax.data.files.dialects import separator_of
-from embeddings_jax.data.files.json_lines import FIELDS, documents_of, read_json_records
+from embeddings_jax.data.files.json_lines import FIELDS, documents_of, listed, read_json_records
 from embeddings_jax.data.task_files import TEXT, Example, read_cells, text_columns
 from embeddings_jax.errors import InputError
 
@@ -23,7 +23,7 @@ def read_records(file: Path, errors: str = "strict") -> Iterator[Record]:
   elif kind == "arrow":
     yield from arrow.read_arrow_records(file)
   else:
-    rows = formats.csv_rows(file, errors, separator_of(file, errors))
+    rows = _rows(file, errors)
     _, header = next(rows, (0, []))
     names = [cell.strip() for cell in header]
     for line, cells in rows:
@@ -38,7 +38,7 @@ def holds_documents(file: Path, field: str = "", errors: str = "strict") -> bool
     names = arrow.column_names(file)
     known = [name for name in names if name == field or not field and name.lower() in (*FIELDS, *TEXT)]
     return any(arrow.is_text(file, name) for name in known)
-  rows = formats.csv_rows(file, errors, separator_of(file, errors))
+  rows = _rows(file, errors)
   header = [cell.strip() for cell in next(rows, (0, []))[1]]
   if field:
     return field in header
@@ -76,11 +76,20 @@ def read_record_examples(file: Path, errors: str = "strict") -> tuple[str, list[
   texts, target, score = text_columns(names)
   if texts is None:
     raise InputError(f"{records[0][0]}: has no sentences; name them sentence1 and sentence2, or text, with label or "
-                     f"score beside them; it has {', '.join(names[:20])}")
+                     f"score beside them; it has {listed(names)}")
   kind = {1: "text", 2: "pairs"}.get(len(texts), "triples")
   columns = [*texts, *([] if target is None else [target])]
   rows = _cells(records, [names[i] for i in columns])
   return kind, read_cells(file, rows, tuple(range(len(texts))), None if target is None else len(texts), score)
+
+
+def _rows(file: Path, errors: str) -> Iterator[tuple[int, list[str]]]:
+  """Yields numbers and cells of the lines of a table of texts; of a .tsv quotes are literal, as in `read_table`."""
+  separator = separator_of(file, errors)
+  if separator == "\t" and ".tsv" in file.suffixes:
+    return ((number, line.split("\t")) for number, line in enumerate(formats.read_lines(file, errors), 1)
+            if line.strip())
+  return formats.csv_rows(file, errors, separator)
 
 
 def _cells(records: Iterable[Record], names: Sequence[str]) -> Iterator[tuple[str, list[str]]]:

@@ -99,7 +99,8 @@ def _own_files(name: str, errors: str, cache_dir: str | os.PathLike | None = Non
   files = without_descriptions(own.list_files(name))
   held = {own.file_kind(file) for file in files}
   if held == {"arrow"} or held <= {"text", "html"} and own_text.folder_labels(name, files):
-    return own.load_path(name, cache_root(cache_dir), errors, documents="file")
+    dataset = own.load_path(name, cache_root(cache_dir), errors, documents="file")
+    return dataset._replace(name=Path(name).name.partition(".")[0] or name)
   by_split, origin, kinds = {}, {}, ""
   for file in files:
     match = _PART.search(file.name.lower())

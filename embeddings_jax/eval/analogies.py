@@ -43,6 +43,8 @@ def analogies(
   skip-gram on `enwiki-2015` (17 M words, a-z, d 100, 5 epochs, 30,000 words) .374; GloVe's 300-dimensional vectors of
   6 B words .774 semantic and .670 syntactic (Pennington et al. 2014, table 2); vectors drawn at random: 0.
 
+  A file of the user's, `analogies:FILE`, has a question a line; see `data/wordsets.py`.
+
   Args:
     embed: words -> [num_words, dim].
     questions: section -> (a, b, c, d), d the right answer.

@@ -27,6 +27,8 @@ def word_similarity(
   Known figures: WordSim-353 (Finkelstein et al. 2001, 353 pairs): about .68 for 100-dimensional skip-gram vectors of
   text8 after four epochs; vectors drawn at random: 0 +- .05.
 
+  A file of the user's, `word_similarity:FILE`, has a pair a line; see `data/wordsets.py`.
+
   Args:
     embed: words -> [num_words, dim].
     pairs: (word, word, rating); only the ratings' order counts.

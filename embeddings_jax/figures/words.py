@@ -38,26 +38,34 @@ def word_map(plt: Any, vectors: np.ndarray, names: Sequence[str], method: str) -
     title = "Frequent words (t-SNE of cosine distances)"
   figure, axes = plt.subplots(figsize=(11, 9))
   axes.scatter(*points.T, s=4)
-  axes.set(xticks=[], yticks=[], title=title)
+  axis = "principal component" if method == "PCA" else "t-SNE axis"
+  axes.set(xticks=[], yticks=[], xlabel=f"first {axis}", ylabel=f"second {axis}", title=title)
   _label(figure, axes, points, names[first:])
   return figure
 
 
 def _label(figure: Any, axes: Any, points: np.ndarray, names: Sequence[str], fontsize: int = 7) -> None:
-  """Writes names beside their points, each on the first side on which it covers no other, if there is one."""
+  """Writes names beside their points, each on the first side on which it stands within the frame and covers no other,
+  if there is one, else on one within the frame."""
   sides = [(x, y) for y in (1, -1, 0) for x in (1, -1)] + [(0, 1), (0, -1)]
   figure.canvas.draw()  # Limits are settled then.
   renderer, taken = figure.canvas.get_renderer(), []
+  frame = axes.get_window_extent(renderer)
   for point, name in zip(points, names):
-    for x, y in [*sides, sides[0]]:
+    fallback = None
+    for x, y in sides:
       text = axes.annotate(
           name, point, (4 * x if not y else 2 * x, 2 * y), textcoords="offset points", fontsize=fontsize,
           ha={1: "left", 0: "center", -1: "right"}[x], va={1: "bottom", 0: "center", -1: "top"}[y])
       box = text.get_window_extent(renderer)
-      if not any(box.overlaps(other) for other in taken):
+      inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
+      if inside and not any(box.overlaps(other) for other in taken):
         break
       text.remove()
+      if fallback is None or inside and not fallback[2]:
+        fallback = text, box, inside
     else:
+      text, box, _ = fallback
       axes.add_artist(text)
     taken.append(box)
 

@@ -106,7 +106,9 @@ class Evaluator:
     own = self._own() if callable(self._own) else self._own
     if own is None:
       return None
-    own = subset(own, self._max_items, self.seed)
+    total, own = len(own.items), subset(own, self._max_items, self.seed)
+    if len(own.items) < total:
+      self._report(f"{own.name}: evaluated on a sample, {len(own.items):,} of {total:,} items (eval_items)")
     self.embed.keep(own.items)
     return own
 

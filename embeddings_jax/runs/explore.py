@@ -39,7 +39,7 @@ def of_run(run: Any) -> Points:
   Raises:
     InputError: The run left none, or its index has another length.
   """
-  title = f"{run.config['name']}" + (f", {run.path}" if run.path else "")
+  title = f"{run.config['name']}" + (f", {run.path.name}" if run.path else "")
   if run.encoder.names is not None:
     names = list(run.encoder.names)
     return Points(names, run.embed(names), {}, title)
@@ -87,8 +87,9 @@ def write(points: Points, output: str, *, max_items: int = 20000, k: int = 10, p
       note = f"a random sample of {max_items:,} of {len(points.vectors):,} rows"
       rows = np.sort(np.random.default_rng(seed).choice(len(points.vectors), max_items, replace=False))
     report(note)
-    points = points._replace(names=[points.names[i] for i in rows], vectors=points.vectors[rows], labels={
-        name: [values[i] for i in rows] for name, values in points.labels.items()})
+    chosen = rows.tolist()
+    points = points._replace(names=[points.names[i] for i in chosen], vectors=points.vectors[rows], labels={
+        name: [values[i] for i in chosen] for name, values in points.labels.items()})
   folder = epath.Path(output)
   folder.mkdir(parents=True, exist_ok=True)
   write_atomically(folder / "index.html", page(points, note, k=k, projection=projection, seed=seed).encode())

@@ -2,7 +2,7 @@
 
 Networks: `huggingface`, a directory that `transformers` loads with its tokenizer or image processor, and
 sentence-transformers with its pooling, where that gives the run's vectors. Word vectors: the formats of
-`interop/word_vectors.py`.
+`interop/word_vectors.py`. Words, documents or other rows: `faiss`, an index for nearest neighbors.
 """
 import os
 from collections.abc import Callable
@@ -11,11 +11,11 @@ import numpy as np
 from etils import epath
 
 from embeddings_jax.errors import InputError, check_choice
-from embeddings_jax.interop import huggingface, huggingface_bart, huggingface_vision, word_vectors
-from embeddings_jax.runs import pretrained, vectors
+from embeddings_jax.interop import faiss_index, huggingface, huggingface_bart, huggingface_vision, word_vectors
+from embeddings_jax.runs import explore, pretrained, vectors
 from embeddings_jax.runs.run import Run
 
-FORMATS = (*word_vectors.FORMATS, "huggingface")
+FORMATS = (*word_vectors.FORMATS, "faiss", "huggingface")
 
 
 def export(run: Run, output: str | os.PathLike, format: str, *,
@@ -37,6 +37,10 @@ def export(run: Run, output: str | os.PathLike, format: str, *,
   check_choice("format", format, FORMATS)
   if format == "huggingface":
     return _export_network(run, output, report)
+  if format == "faiss":
+    points = explore.of_run(run)
+    faiss_index.write_index(output, points.names, points.vectors)
+    return f"{points.vectors.shape[0]} rows x {points.vectors.shape[1]}"
   if run.encoder.names is None:
     raise InputError(f"format={format}: {run.config['name']} learns no vectors of words")
   table = vectors.of_run(run)

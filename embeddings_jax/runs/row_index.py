@@ -4,7 +4,7 @@ A table with tabs and a header: `row`; `item`, its number in the dataset (anothe
 `name` (file, title, id or line); each label; `text`, the first words of a text.
 """
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -86,7 +86,7 @@ class _Texts(Sequence):
     item = self._items[index]
     return first_words(item if isinstance(item, str) else " | ".join(item))
 
-  def __iter__(self) -> Iterable[str]:
+  def __iter__(self) -> Iterator[str]:
     return (self[i] for i in range(len(self)))
 
 

@@ -13,7 +13,7 @@ def table(metrics: Mapping[str, float], baselines: Collection[str] = ()) -> list
     metrics: Metrics of the model, and of each baseline with its name in front, as `untrained/class/test/accuracy`.
     baselines: Names of the baselines.
   """
-  columns = {"trained": {}}
+  columns: dict[str, dict[str, float]] = {"trained": {}}
   for key, value in metrics.items():
     baseline, _, own = key.partition("/")
     if baseline in baselines and own in metrics:

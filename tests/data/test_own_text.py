@@ -52,6 +52,8 @@ def test_tables_with_a_column_of_texts_are_labeled_documents(folder):
     assert ByteEncoder(9).read(folder / name) == ["one, two", "three"]
     task = load_examples(str(folder / name))
     assert task.items == ["one, two", "three"] and task.labels["label"].tolist() == ["a", "b"]
+  write(folder, {"q.tsv": 'text\tlabel\nhe said "hi\ta\n"quoted" and so\tb\n'})
+  assert list(load(str(folder / "q.tsv")).items) == ['he said "hi', '"quoted" and so']  # Literal, as in GLUE's files.
   write(folder, {"e.csv": "id,remark,stars\n1,good,5\n2,bad,1\n"})
   dataset = load(str(folder / "e.csv"), field="remark")
   assert list(dataset.items) == ["good", "bad"] and not dataset.labels

@@ -10,6 +10,7 @@ from embeddings_jax import figures
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.encoders.rows import RowEncoder
 from embeddings_jax.figures import comparison as panels
+from embeddings_jax.figures import words
 from embeddings_jax.figures.clusters import clusters
 from embeddings_jax.runs import comparison
 from embeddings_jax.runs.evaluation import Evaluator
@@ -61,6 +62,17 @@ def test_losses_name_model_and_data_and_closed_forms_have_no_curve(plt, tmp_path
   for losses in ((.5,), (.5, .5, .5), (0, .5, .5)):
     log = [{"step": step, "loss": loss} for step, loss in enumerate(losses)]
     assert figures.draw(epath.Path(tmp_path), drawing(log)) == ["figures/clusters.png"]
+
+
+def test_names_stand_within_the_frame(plt):
+  vectors = np.random.default_rng(0).normal(size=(20, 5))
+  figure = words.word_map(plt, vectors, [f"a rather long name {i}" for i in range(20)], "PCA")
+  axes, renderer = figure.axes[0], figure.canvas.get_renderer()
+  frame, boxes = axes.get_window_extent(renderer), [text.get_window_extent(renderer) for text in axes.texts]
+  assert len(boxes) == 20 and all(frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0
+                                  and box.y1 <= frame.y1 for box in boxes)
+  assert not any(one.overlaps(other) for i, one in enumerate(boxes) for other in boxes[:i])
+  assert axes.get_xlabel() == "first principal component"
 
 
 def run(tmp_path, name, config, results, losses):

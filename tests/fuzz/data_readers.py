@@ -44,7 +44,7 @@ def npy(values) -> bytes:
 
 
 def wav(channels=1, bits=16, form=1) -> bytes:
-  samples = np.arange(80, dtype="<i2").tobytes()
+  samples = np.arange(120, dtype="<i2").tobytes()
   head = struct.pack("<HHIIHH", form, channels, 8000, 16000, 2, bits)
   if form == 0xfffe:
     head += struct.pack("<HHI", 22, bits, 4) + bytes.fromhex("0100000000001000800000aa00389b71")
@@ -68,6 +68,60 @@ def tar(**options) -> bytes:
       member.size = len(content)
       archive.addfile(member, io.BytesIO(content))
   return file.getvalue()
+
+
+def images_zip() -> bytes:
+  file = io.BytesIO()
+  with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    for name, kind in (("x/a/1.png", "PNG"), ("x/b/2.jpg", "JPEG"), ("README", "GIF")):
+      archive.writestr(name, picture(kind))
+  return file.getvalue()
+
+
+def images_tar() -> bytes:
+  file = io.BytesIO()
+  with tarfile.open(fileobj=file, mode="w") as archive:
+    for name, kind in (("a/1.png", "PNG"), ("b/2.bmp", "BMP")):
+      member, content = tarfile.TarInfo(name), picture(kind)
+      member.size = len(content)
+      archive.addfile(member, io.BytesIO(content))
+  return file.getvalue()
+
+
+def arrow_files() -> dict[str, bytes]:
+  """Tables of Arrow, {} without its library."""
+  try:
+    import pyarrow
+    import pyarrow.parquet
+  except ImportError:
+    return {}
+  rows = pyarrow.table({"x": [1.0, 2, 3], "kind": ["u", "v", "u"], "n": pyarrow.array([1, 2, 3], pyarrow.int16())})
+  texts = pyarrow.table({"text": ["one", None, "three"], "label": [0, 1, 0]})
+  made = {}
+  for name, table in (("rows", rows), ("texts", texts)):
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(table, file)
+    made[f"{name}.parquet"] = file.getvalue()
+    for suffix, writer in (("arrow", pyarrow.ipc.new_stream), ("feather", pyarrow.ipc.new_file)):
+      file = pyarrow.BufferOutputStream()
+      with writer(file, table.schema) as output:
+        output.write_table(table)
+      made[f"{name}.{suffix}"] = file.getvalue().to_pybytes()
+  return made
+
+
+def sounds() -> dict[str, bytes]:
+  """Compressed sounds, {} without the library."""
+  try:
+    import soundfile
+  except (ImportError, OSError):
+    return {}
+  made = {}
+  for kind in ("flac", "ogg"):
+    file = io.BytesIO()
+    soundfile.write(file, (1000 * np.sin(np.arange(900) / 5)).astype(np.int16), 8000, format=kind)
+    made[f"a.{kind}"] = file.getvalue()
+  return made
 
 
 def npz_members(table, kind: str) -> dict[str, bytes]:
@@ -170,6 +224,30 @@ READERS: list[Reader] = [
                    {"train-images-idx3-ubyte": b"\0\0\x08\x03" + struct.pack(">3I", 2, 2, 2) + bytes(range(8)),
                     "train-labels-idx1-ubyte": b"\0\0\x08\x01" + struct.pack(">I", 2) + b"\1\2"}], load),
     reader_of_files("wav", {"a.wav": wav(), "b.wav": wav(2), "c.wav": wav(bits=8), "d.wav": wav(form=0xfffe)}, load),
+    reader_of_files("wide wav", {"a.wav": wav(bits=24), "b.wav": wav(2, 32), "c.wav": wav(bits=32, form=3),
+                                 "d.wav": wav(bits=64, form=3)}, load),
+    reader_of_files("archives of images", {"a.zip": images_zip(), "b.tar": images_tar(),
+                                           "c.tgz": gzip.compress(images_tar())},
+                    lambda path: load(path, bad="skip")),
+    reader_of_files("own texts", {
+        "a.csv": b'id,text,label\n7,"one, two",a\n9,three,b\n', "b.tsv": b"text\tclass\none\tu\ntwo\tv\n",
+        "c.jsonl": b'{"text": "one", "label": 1}\n{"text": "two"}\n',
+        "d.json": b'[{"sentence1": "a", "sentence2": "b"}]',
+        "e.html": b"<!DOCTYPE html><meta charset=utf-8><title>T &amp; U</title><p>one<br>2<script>x</script>&lt;</p>",
+        "f.csv": b"text;label\none;a\ntwo;b\n"}, load),
+    reader_of_files("csv dialects", {"a.csv": b"x;y;kind\n1,5;2;u\n3;4,25;v\n",
+                                     "b.csv": b"1.5,2,setosa\n3,4,virginica\n", "c.tsv": b"x\ty\n1,5\t2\n"}, load),
+    reader_of_files("task records", {
+        "train.csv": b"text,label\none,a\ntwo,b\n",
+        "a.jsonl": b'{"text": "one", "label": 1}\n{"text": "x", "label": 2}\n'},
+        lambda path: tasks.load_examples(str(path), cache_dir=path.parent / "cache")),
+    *([reader_of_files("arrow", arrow_files(), load)] if arrow_files() else []),
+    *([reader_of_files("compressed sound", sounds(), load)] if sounds() else []),
+    reader_of_files("pairs of words", {"a.txt": b"tiger cat 7.35\nbook paper 7.46\n",
+                                       "b.csv": b"w1,w2,score\na,b,1\n"},
+                    lambda path: wordsets.word_similarity(str(path))),
+    Reader("analogies in two files", [{"w.questions": b"good better rough\n", "w.answers": b"JJ_JJR rougher\n"}],
+           lambda folder: wordsets.analogies(str(folder / "w.questions"))),
     reader_of_files("pictures", PICTURES, load),
     reader_of_files("images of a size", PICTURES, lambda path: load(path, image_size=16, channels=1, bad="skip")),
     reader_of_files("compressed", wrapped(TEXT, "a.txt") | wrapped(b"x,y\n1,2\n", "b.csv"), load),

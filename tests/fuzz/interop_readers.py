@@ -1,7 +1,9 @@
 """Readers of foreign models, tokenizers, word vectors and encoder folders, and valid files for them."""
 import io
+import json
 import os
 import pathlib
+import struct
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -121,6 +123,20 @@ def vectors_in(format: str, name: str) -> dict[str, bytes]:
   return files_of(lambda folder: word_vectors.write(folder / name, words, VECTORS, format))
 
 
+def fasttext() -> bytes:
+  """A model of four words with n-grams of two and three characters in five buckets."""
+  data = struct.pack("<ii12id", 793712314, 12, 3, 5, 5, 1, 5, 1, 2, 1, 5, 2, 3, 100, 1e-4)
+  data += struct.pack("<iiiqq", 4, 4, 0, 9, -1)
+  data += b"".join(word.encode() + b"\0" + struct.pack("<qb", 3, 0) for word in ("king", "queen", "na\u00efve", "z"))
+  return data + struct.pack("<?qq", False, 9, 3) + np.arange(27, dtype="<f4").tobytes()
+
+
+def byte_pairs() -> dict[str, bytes]:
+  model = json.loads(BPE.to_str())["model"]
+  return {"vocab.json": json.dumps(model["vocab"]).encode(), "config.json": b'{"model_type": "gpt2"}',
+          "merges.txt": ("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in model["merges"])).encode()}
+
+
 def read_vectors(path: pathlib.Path) -> None:
   for errors in ("strict", "replace"):
     word_vectors.read(path, errors=errors)
@@ -132,6 +148,9 @@ READERS = [
     reader_of_files("word2vec text", vectors_in("word2vec", "a.txt") | vectors_in("word2vec", "a.txt.gz"),
                     read_vectors),
     reader_of_files("word2vec binary", vectors_in("word2vec-binary", "a.bin"), read_vectors),
+    reader_of_files("fasttext", {"a.bin": fasttext()}, read_vectors),
+    Reader("vocabulary and merges", [byte_pairs()],
+           lambda folder: SubwordEncoder(load_tokenizer(folder), 16).encode(["The cat", ("a", "b")])),
     reader_of_files("glove", vectors_in("glove", "a.txt"), read_vectors),
     Reader("npy vectors", [vectors_in("npy", "a.npy"), {"a.npy": saved(VECTORS[:2].astype(np.float64)),
                                                         "vocabulary.txt": b"a\nb\n"}],

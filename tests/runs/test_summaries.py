@@ -52,6 +52,16 @@ def test_items_of_files_are_named_by_their_places(tmp_path):
   assert places == ["u", "v"] and "text" not in row_index.of_items(items, places)
 
 
+def test_messages_have_no_name_of_a_logger():
+  import logging
+
+  from experiments.command import _Message
+
+  record = lambda level: logging.LogRecord("root", level, "", 0, "a.csv: %d rows", (3,), None)
+  assert _Message().format(record(logging.WARNING)) == "warning: a.csv: 3 rows"
+  assert _Message().format(record(logging.INFO)) == "a.csv: 3 rows"
+
+
 def test_the_closing_table_has_baselines_as_columns():
   metrics = {"class/all/nmi": 0.75, "questions": 1234.0, "iris/class/all/nmi": 0.5, "untrained/class/all/nmi": 0.25,
              "pixels/class/all/nmi": 0.125}

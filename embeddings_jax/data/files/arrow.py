@@ -78,7 +78,7 @@ def read_arrow_table(path: str | os.PathLike, gaps: bool = False, options: Table
         raise InputError(f"{path}: the column {quoted(name)} holds {schema.field(name).type} and no numbers; choose "
                          "others by columns")
     if not features:
-      raise InputError(f"{path}: has no column of numbers; it has {', '.join(titles[:20])}")
+      raise InputError(f"{path}: has no column of numbers; it has {', '.join(title[:40] for title in titles[:20])}")
     texts, names = {name: Words() for name in words}, []
     buffer, progress = RowBuffer(spill), Progress(path, "rows")
     # Whole numbers beyond 2**53 are kept beside the rows.
@@ -155,6 +155,7 @@ def _opened(path: str | os.PathLike) -> Iterator[tuple[Any, Any]]:
 
     def batches(names: Sequence[str] | None) -> Iterator[Any]:
       for batch in read:
+        batch.validate(full=True)  # Else damaged offsets lead anywhere.
         for start in range(0, batch.num_rows, _ROWS):
           part = batch.slice(start, _ROWS)
           yield part if names is None else part.select(names)

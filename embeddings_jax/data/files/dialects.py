@@ -15,9 +15,10 @@ SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
 DECIMALS = {"point": ".", "comma": ","}
 HEADERS = ("", "yes", "no")
 GAPS = ("", "na", "nan", "null", "?")  # Cells without a value, in lower case.
-_HEAD = 50  # Records that decide.
+_HEAD = 50  # Records that decide,
+_HEAD_LINES = 1000  # within so many lines: a quotation mark that is left open would reach to the end.
 _END = "\0end of the table"
-_THOUSANDS = re.compile(r"[-+]?\d{1,3}(,\d{3})+")
+_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+")
 
 
 class TableOptions(NamedTuple):
@@ -62,16 +63,22 @@ def check_options(options: TableOptions) -> None:
     raise InputError("separator=comma: cannot be the decimal mark as well; give another separator or decimal=point")
 
 
-def csv_rows(path: str | os.PathLike, errors: str = "strict",
-             delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+def csv_rows(path: str | os.PathLike, errors: str = "strict", delimiter: str = ",",
+             most: int | None = None) -> Iterator[tuple[int, list[str]]]:
   """Yields the records of a table as `(number of the first line, cells)`.
 
   Cells may be of any length; line breaks in quotes stay. Records without any character are left out.
 
+  Args:
+    path: The file, perhaps compressed.
+    errors: `strict` or `replace`; see `text_lines`.
+    delimiter: Character between cells.
+    most: Lines to read; None: all.
+
   Raises:
     InputError: The file cannot be read, or a quotation mark is never closed.
   """
-  reader = csv.reader(itertools.chain(text_lines(path, errors), [_END]), delimiter=delimiter)
+  reader = csv.reader(itertools.chain(itertools.islice(text_lines(path, errors), most), [_END]), delimiter=delimiter)
   line = 0
   while True:
     # The limit belongs to the process, not to the reader.
@@ -192,7 +199,7 @@ def _head(path: str | os.PathLike, errors: str, separator: str) -> list[list[str
   """Returns the first records as a separator cuts them, or none where quotation marks do not fit it."""
   head = []
   try:
-    for _, cells in itertools.islice(csv_rows(path, errors, separator), _HEAD):
+    for _, cells in itertools.islice(csv_rows(path, errors, separator, _HEAD_LINES), _HEAD):
       if any(cell.strip() for cell in cells):
         head.append(cells)
   except InputError:

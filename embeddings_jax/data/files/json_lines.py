@@ -1,11 +1,11 @@
 """Documents in JSON Lines (an object per line) and in JSON (one list of objects)."""
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from embeddings_jax.data.documents import Document
 from embeddings_jax.data.files.json import parse_json
-from embeddings_jax.data.files.streams import opened, read_lines
+from embeddings_jax.data.files.streams import opened, quoted, read_lines
 from embeddings_jax.errors import InputError
 
 FIELDS = ("text", "content", "body", "sentence")  # Names by which the text is recognized.
@@ -32,8 +32,8 @@ def documents_of(records: Iterable[tuple[str, Mapping[str, Any]]], path: str | o
     empty = False
     field = field or _text_field(record, where)
     if not isinstance(record.get(field), str):
-      known = ", ".join(sorted(record)[:20])
-      raise InputError(f"{where}: has no text in the field {field!r}; it has {known}; name one by field")
+      known = listed(sorted(record))
+      raise InputError(f"{where}: has no text in the field {quoted(field)}; it has {known}; name one by field")
     text = record[field].strip()
     if text or keep_empty:
       labels = {name: str(record[name]) for name in LABELS if isinstance(record.get(name), (str, int))}
@@ -68,11 +68,16 @@ def read_json_records(path: str | os.PathLike, errors: str = "strict") -> Iterat
       yield where, parse_json(line, where)
 
 
+def listed(names: Sequence[str]) -> str:
+  """Returns the first names of fields, shortened, for an error of one line."""
+  return ", ".join(name[:40] for name in names[:20])
+
+
 def _text_field(record: Mapping[str, Any], where: str) -> str:
   """Returns the field of a record that holds its text."""
   strings = [name for name, value in record.items() if isinstance(value, str)]
   chosen = next((name for name in FIELDS if name in strings), strings[0] if len(strings) == 1 else "")
   if not chosen:
-    raise InputError(f"{where}: which field is the text? name one of {', '.join(strings[:20]) or 'its'} by field"
+    raise InputError(f"{where}: which field is the text? name one of {listed(strings) or 'its'} by field"
                      if strings else f"{where}: has no field with a text")
   return chosen

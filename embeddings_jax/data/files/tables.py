@@ -112,7 +112,8 @@ def read_csv(path: str | os.PathLike, gaps: bool = False, errors: str = "strict"
   records = _records(path, errors, dialect)
   head = list(itertools.islice(records, _HEAD))
   view = [(line, [plain(cell, dialect.decimal) for cell in cells]) for line, cells in head]
-  layout = _layout(view, options.header or ("yes" if head and _is_header(head[0][1], options.wanted) else ""))
+  layout = _layout(view, options.header or ("yes" if head and _is_header(head[0][1], options.wanted) else ""),
+                   [*options.words, *options.columns, *options.wanted])
   words, numeric = _columns(path, head, layout, options, dialect)
   texts = {i: Words() for i in words}
   values, lines, names, width = array.array("d"), array.array("q"), [], layout.width
@@ -229,8 +230,8 @@ def _flush(path: str | os.PathLike, buffer: RowBuffer, values: array.array, line
   buffer.add(rows)
 
 
-def _layout(head: Sequence[tuple[int, list[str]]], header: str = "") -> _Layout:
-  """Names of the columns, whether a first column names the rows, cells of a row (0: any), and what to tell of it."""
+def _layout(head: Sequence[tuple[int, list[str]]], header: str = "", asked: Sequence[str] = ()) -> _Layout:
+  """Returns the layout that the first records tell; columns that were `asked` for are not the names of rows."""
   if not head:
     return _Layout(None, False, 0, [])
   (line, first), rest = head[0], [cells for _, cells in head[1:]]
@@ -239,9 +240,9 @@ def _layout(head: Sequence[tuple[int, list[str]]], header: str = "") -> _Layout:
   unnamed = len(first) > 1 and not shorter and first[0].strip().lower() in _ROW_NAMES
   counted = not header and _counts(first[unnamed:], rest, sure=unnamed or shorter)
   if header == "no" or not header and not counted and any(map(is_number, first)):
-    named = len(rest) > 1 and _names_rows([first, *rest])
+    named = len(rest) > 1 and "0" not in asked and _names_rows([first, *rest])
     return _Layout(None, named, len(first), ["the first column holds the names of the rows"] if named else [])
-  named = shorter or unnamed or _names_rows(rest)
+  named = shorter or unnamed or first[0].strip() not in asked and _names_rows(rest)
   notes = []
   if counted:
     notes.append(f"line {line} ({_listed(first)}) is a header")

@@ -17,6 +17,7 @@ _SUBFORMAT = bytes.fromhex("000000001000800000aa00389b71")  # Behind the number 
 _BITS = {_PCM: (8, 16, 24, 32), _FLOAT: (32, 64)}
 # Sizes that programs write into a pipe, where they cannot know better; some write 0, as they do for all of the file.
 _STREAMED = frozenset((*range(0x7FFFF000, 0x80000000), *range(0xFFFFF000, 0x100000000)))
+_BLOCK = 1 << 20  # Samples of all channels that are decompressed at once.
 _WAY = "convert it to 16 bit PCM"
 
 
@@ -42,12 +43,16 @@ def read_sound(file: str | os.PathLike | bytes, name: str = "") -> tuple[np.ndar
       with soundfile.SoundFile(handle) as sound:
         if sound.frames > MAX_SAMPLES or not 0 < sound.samplerate <= MAX_RATE:
           raise InputError(f"{name}: damaged, or too long ({sound.frames} samples at {sound.samplerate} Hz)")
-        values, rate, expected = sound.read(dtype="float64", always_2d=True), sound.samplerate, sound.frames
-  if not len(values):
+        rate, expected, parts = sound.samplerate, sound.frames, [np.zeros(0, np.int16)]
+        # The stated length may be a lie, and would be allocated.
+        while len(values := sound.read(_BLOCK // sound.channels, dtype="float64", always_2d=True)):
+          parts.append(as_int16(values.mean(1) * 32768, name))
+  samples = np.concatenate(parts)
+  if not len(samples):
     raise InputError(f"{name}: has no samples")
-  if len(values) < expected:
-    raise InputError(f"{name}: truncated, {len(values)} of {expected} samples")
-  return as_int16(values.mean(1) * 32768, name), rate
+  if len(samples) < expected:
+    raise InputError(f"{name}: truncated, {len(samples)} of {expected} samples")
+  return samples, rate
 
 
 def read_wav(file: str | os.PathLike | bytes, name: str = "") -> tuple[np.ndarray, int]:

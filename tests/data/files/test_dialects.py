@@ -86,6 +86,8 @@ def test_a_label_of_words_without_a_header(rows):
   assert dataset.labels["2"].tolist() == ["setosa", "setosa", "virginica"]
   assert dataset.beside["label"].tolist() == [0, 0, 1]
   assert "the column 2 (from 0) holds words and is a label" in dataset.note
+  few = rows("species,x\nsetosa,1\nvirginica,2\n", label="species")  # Not the names of the rows.
+  assert few.labels["species"].tolist() == ["setosa", "virginica"] and few.names is None and few.columns == ["x"]
   named = rows("king,1,2\nqueen,3,4\nman,5,6\n")
   assert named.names == ["king", "queen", "man"] and "the first column holds the names of the rows" in named.note
   with pytest.raises(InputError, match="has no column 'species'"):
