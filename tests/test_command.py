@@ -312,6 +312,25 @@ def test_a_sigterm_to_one_of_two_processes_saves_and_stops_both(tmp_path):
   assert saved[0] == saved[1] and (tmp_path / "w" / "checkpoints" / saved[0]).is_dir()
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("dead", [1, 0])
+def test_a_dead_process_ends_the_other_with_one_line(dead, tmp_path):
+  """Killed without a word; of the coordinator's death JAX may hear first, and aborts."""
+  both = start_two(
+      "--model=gmm", "--preset=tiny", "--steps=1000000", "--config.model.tol=0.0", "--config.log_every=10",
+      "--heartbeat=4", "--config.steps_per_dispatch=10", f"--workdir={tmp_path / 'w'}", devices=1)
+  metrics = tmp_path / "w" / "metrics.jsonl"
+  while not (metrics.exists() and metrics.stat().st_size) and both[1].poll() is None:
+    time.sleep(0.05)
+  both[dead].kill()
+  killed = time.monotonic()
+  _, errors = both[1 - dead].communicate(timeout=120)
+  assert time.monotonic() - killed < 30
+  assert both[1 - dead].returncode in ((75,) if dead else (75, -6)), errors  # 134 in a shell.
+  if both[1 - dead].returncode == 75:
+    assert errors.strip().splitlines()[-1].startswith(f"error: process {dead} of the run is gone")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [
     "sgns", pytest.param("gmm", marks=pytest.mark.long), pytest.param("cpc", marks=pytest.mark.long)])
