@@ -41,6 +41,11 @@ flags.DEFINE_integer("num_processes", None, "Number of processes, with --coordin
 flags.DEFINE_integer("process_id", None, "Number of this process from 0, with --coordinator.", lower_bound=0)
 flags.DEFINE_integer("heartbeat", 20, "Seconds without a sign of life of another process after which this one ends "
                      "with 75, to be started again.", lower_bound=1)
+flags.DEFINE_float("save_minutes", 0.0, "Minutes after which a checkpoint is due, beside --config.save_every; 0: "
+                   "never.", lower_bound=0.0)
+flags.DEFINE_string("profile", "", "Steps first:last to profile, for TensorBoard and Perfetto, in WORKDIR/profile.")
+flags.DEFINE_string("compilation_cache", "", "Directory of compiled programs, which later runs on equal machines "
+                    "read.")
 flags.DEFINE_bool("list_models", False, "List the models and exit.")
 flags.DEFINE_bool("list_data", False, "List the datasets and exit.")
 flags.DEFINE_bool("print_config", False, "Print the config as JSON and exit.")
@@ -92,6 +97,8 @@ def start_processes() -> None:
 
   if FLAGS.deterministic:
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
+  if FLAGS.compilation_cache:
+    jax.config.update("jax_compilation_cache_dir", FLAGS.compilation_cache)
   by_hand = (FLAGS.num_processes, FLAGS.process_id)
   # JAX's own check aborts: it has to come after the watchdog.
   limits = {"initialization_timeout": 120, "heartbeat_timeout_seconds": max(100, 4 * FLAGS.heartbeat)}
@@ -148,7 +155,8 @@ def train(config: Any, explicit: Collection[str], signals: Signals) -> None:
         config, preset=FLAGS.preset, explicit=explicit, workdir=FLAGS.workdir or None, default_workdir=True,
         init_from=FLAGS.init_from, overwrite=FLAGS.overwrite, mesh=make_mesh(FLAGS.mesh), data_dir=FLAGS.data_dir,
         cache_dir=FLAGS.cache_dir, allow_code=True,  # All that this config names, this command line has named.
-        figures=FLAGS.figures, command=" ".join(["python -m experiments.run", *sys.argv[1:]]), signals=signals,
+        save_minutes=FLAGS.save_minutes, profile=FLAGS.profile, figures=FLAGS.figures,
+        command=" ".join(["python -m experiments.run", *sys.argv[1:]]), signals=signals,
         report=print if jax.process_index() == 0 else lambda line: None, progress=training, preparation=preparation)
   finally:
     preparation.close()
