@@ -99,6 +99,7 @@ def start_processes() -> None:
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
   if FLAGS.compilation_cache:
     jax.config.update("jax_compilation_cache_dir", FLAGS.compilation_cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # Every process compiles many small ones.
   by_hand = (FLAGS.num_processes, FLAGS.process_id)
   # JAX's own check aborts: it has to come after the watchdog.
   limits = {"initialization_timeout": 120, "heartbeat_timeout_seconds": max(100, 4 * FLAGS.heartbeat)}

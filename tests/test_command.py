@@ -250,8 +250,7 @@ def test_what_a_cluster_asks_of_a_run(tmp_path):
   """A profile, a cache of programs, checkpoints by the clock, and the share of time in steps."""
   done = call("run", "--model=kmeans", "--preset=tiny", "--steps=60", "--config.steps_per_dispatch=2",
               "--config.log_every=2", "--config.save_every=0", "--config.model.tol=0.0", "--save_minutes=1e-9",
-              "--profile=4:8", f"--compilation_cache={tmp_path / 'cache'}", f"--workdir={tmp_path / 'w'}",
-              env={"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"})
+              "--profile=4:8", f"--compilation_cache={tmp_path / 'cache'}", f"--workdir={tmp_path / 'w'}")
   assert done.returncode == 0, done.stderr
   traces = list((tmp_path / "w" / "profile").rglob("*"))
   assert {"perfetto_trace.json.gz"} <= {path.name for path in traces}
