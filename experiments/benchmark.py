@@ -72,8 +72,8 @@ flags.DEFINE_float("attention_dropout", 0.0,
                    "Dropout of the attention weights of `bert_base`.", lower_bound=0.0, upper_bound=0.9)
 flags.DEFINE_string("workdir", "",
                     "Work directory of the run for `labels`, `restoration_table`, `principal_components`, "
-                    "`exciting_inputs`, `pointing` and `detected_digits`; a folder of runs for `generation_table` and "
-                    "`pretext_table`.")
+                    "`exciting_inputs`, `pointing` and `detected_digits`; a folder of runs for "
+                    "`generation_table` and `pretext_table`.")
 flags.DEFINE_string("label", "", "Label whose classes weight the maps of `pointing` (default: none, and the image's "
                     "own embedding does).")
 flags.DEFINE_string("layer", "", "Layer of `exciting_inputs`, `pointing` and `detected_digits` (default: the last).")

@@ -15,7 +15,7 @@ TABLE = P("model", "fsdp")
 
 
 def lookup(
-    table: Float[Array, "rows dim"], ids: Int[Array, "batch *axes"], dtype: DTypeLike = jnp.float32,
+    table: Float[Array, "rows dim"], ids: Int[Array, " batch *axes"], dtype: DTypeLike = jnp.float32,
 ) -> Float[Array, "batch *axes dim"]:
   """table[ids], float32; ids in [0, rows), `batch` split over the data axes.
 
