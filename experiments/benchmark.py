@@ -35,6 +35,7 @@
   python -m experiments.benchmark copy_task --numbers=5,20,60         what recurrent cells carry over a gap
   python -m experiments.benchmark exciting_inputs --workdir=W --data=pasted-digits --layer=block_3  units by ascent
   python -m experiments.benchmark pointing --workdir=W --data=pasted-digits  whether maps of attention point at digits
+  python -m experiments.benchmark detected_digits --workdir=W --data=pasted-digits --layer=block_3  R-CNN
 
 Each prints one JSON object; `--output` writes it as well, and the README's table is made from such files.
 """
@@ -42,6 +43,7 @@ import ast
 import importlib
 import json
 import pathlib
+import re
 from collections.abc import Sequence
 
 from absl import flags
@@ -71,8 +73,11 @@ flags.DEFINE_float("attention_dropout", 0.0,
                    "Dropout of the attention weights of `bert_base`.", lower_bound=0.0, upper_bound=0.9)
 flags.DEFINE_string("workdir", "",
                     "Work directory of the run for `labels`, `restoration_table`, `principal_components`, "
-                    "`exciting_inputs` and `pointing`; a folder of runs for `generation_table` and `pretext_table`.")
-flags.DEFINE_string("layer", "", "Layer of `exciting_inputs` and `pointing` (default: the last one).")
+                    "`exciting_inputs`, `pointing` and `detected_digits`; a folder of runs for "
+                    "`generation_table` and `pretext_table`.")
+flags.DEFINE_string("label", "", "Label whose classes weight the maps of `pointing` (default: none, and the image's "
+                    "own embedding does).")
+flags.DEFINE_string("layer", "", "Layer of `exciting_inputs`, `pointing` and `detected_digits` (default: the last).")
 flags.DEFINE_list("numbers", ["100", "300", "1000", "3000", "10000"], "Numbers of labels, for `labels`.")
 flags.DEFINE_list("rates", [], "Learning rates of `labels`, to choose from by `dev` (default: the recipe's).")
 flags.DEFINE_enum("layers", None, ["last",
@@ -86,8 +91,8 @@ flags.DEFINE_enum("size", "base", ["base", "large"], "Vision transformer of `mae
 flags.DEFINE_float("seconds", 5.0, "Approximate seconds of one measurement of `loop`.")
 flags.DEFINE_integer("seed", 0, "Random seed.")
 flags.DEFINE_integer("seeds", 1,
-                     "Number of seeds of `sgns`, `cbow`, `labels`, `mask_ratios`, `gan_ring` and `pointing`, from "
-                     "--seed on.",
+                     "Number of seeds of `sgns`, `cbow`, `labels`, `mask_ratios`, `gan_ring`, `pointing` and "
+                     "`detected_digits`, from --seed on.",
                      lower_bound=1)
 flags.DEFINE_string("figure", "", "File to draw the figure of `mutual_information`, `labels`, `mask_ratios` or "
                     "`generation_table` in.")
@@ -104,7 +109,8 @@ def main(argv: Sequence[str]) -> int:
     command.check_output(FLAGS.output)
   verb = getattr(importlib.import_module(f"experiments.benchmarks.{module_of[argv[1]]}"), argv[1])
   path_flags = ("--output", "--figure", "--data_dir", "--cache_dir", "--peer")
-  shown = [argument for argument in argv[1:] if not argument.startswith(path_flags)]
+  shown = [re.sub(r"^(--workdir=).*?([^/]+)/?$", r"\1runs/\2", argument) for argument in argv[1:]
+           if not argument.startswith(path_flags)]
   record = {"command": " ".join(["python -m experiments.benchmark", *shown]), **verb(),
             "device": hardware.processor(), "versions": workdir.versions(), "commit": workdir.commit()}
   if FLAGS.output:

@@ -1,4 +1,5 @@
 """Trains a model: `python -m experiments.run --model=cpc --preset=demo`."""
+import contextlib
 import ipaddress
 import os
 import socket
@@ -11,7 +12,7 @@ from absl import flags
 from embeddings_jax.errors import InputError
 from embeddings_jax.runs import presets
 from embeddings_jax.train.signals import Signals
-from experiments import command, processes
+from experiments import command, processes, watchdog
 
 FLAGS = flags.FLAGS
 
@@ -38,6 +39,13 @@ flags.DEFINE_enum("distributed", "auto", ["auto", "off"], "auto joins the tasks 
 flags.DEFINE_string("coordinator", "", "host:port of process 0, to start several processes by hand.")
 flags.DEFINE_integer("num_processes", None, "Number of processes, with --coordinator.", lower_bound=1)
 flags.DEFINE_integer("process_id", None, "Number of this process from 0, with --coordinator.", lower_bound=0)
+flags.DEFINE_integer("heartbeat", 20, "Seconds without a sign of life of another process after which this one ends "
+                     "with 75, to be started again.", lower_bound=1)
+flags.DEFINE_float("save_minutes", 0.0, "Minutes after which a checkpoint is due, beside --config.save_every; 0: "
+                   "never.", lower_bound=0.0)
+flags.DEFINE_string("profile", "", "Steps first:last to profile, for TensorBoard and Perfetto, in WORKDIR/profile.")
+flags.DEFINE_string("compilation_cache", "", "Directory of compiled programs, which later runs on equal machines "
+                    "read.")
 flags.DEFINE_bool("list_models", False, "List the models and exit.")
 flags.DEFINE_bool("list_data", False, "List the datasets and exit.")
 flags.DEFINE_bool("print_config", False, "Print the config as JSON and exit.")
@@ -56,7 +64,8 @@ def main(argv: Sequence[str]) -> int:
       print(config.to_json(indent=1))
       return 0
     start_processes()
-    train(config, command.overridden(argv), signals)
+    with watchdog.of_run(FLAGS.heartbeat) or contextlib.nullcontext():
+      train(config, command.overridden(argv), signals)
     return 0
 
 
@@ -88,19 +97,23 @@ def start_processes() -> None:
 
   if FLAGS.deterministic:
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_gpu_deterministic_ops=true"
+  if FLAGS.compilation_cache:
+    jax.config.update("jax_compilation_cache_dir", FLAGS.compilation_cache)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # Every process compiles many small ones.
   by_hand = (FLAGS.num_processes, FLAGS.process_id)
+  # JAX's own check aborts: it has to come after the watchdog.
+  limits = {"initialization_timeout": 120, "heartbeat_timeout_seconds": max(100, 4 * FLAGS.heartbeat)}
   if FLAGS.coordinator:
     if None in by_hand or FLAGS.process_id >= FLAGS.num_processes:
       raise InputError("--coordinator needs --num_processes=N and --process_id from 0 to N - 1")
     address = bind_address(FLAGS.coordinator) if FLAGS.process_id == 0 else None
-    jax.distributed.initialize(FLAGS.coordinator, *by_hand, initialization_timeout=120,
-                               coordinator_bind_address=address)
+    jax.distributed.initialize(FLAGS.coordinator, *by_hand, coordinator_bind_address=address, **limits)
   elif by_hand != (None, None):
     raise InputError("--num_processes and --process_id need --coordinator=HOST:PORT")
   elif FLAGS.distributed == "auto" and (named := processes.of_environment()):
-    jax.distributed.initialize(*named, initialization_timeout=120)
+    jax.distributed.initialize(*named, **limits)
   elif FLAGS.distributed == "auto" and processes.several_tasks():
-    jax.distributed.initialize()
+    jax.distributed.initialize(heartbeat_timeout_seconds=limits["heartbeat_timeout_seconds"])
 
 
 def bind_address(coordinator: str) -> str | None:
@@ -143,7 +156,8 @@ def train(config: Any, explicit: Collection[str], signals: Signals) -> None:
         config, preset=FLAGS.preset, explicit=explicit, workdir=FLAGS.workdir or None, default_workdir=True,
         init_from=FLAGS.init_from, overwrite=FLAGS.overwrite, mesh=make_mesh(FLAGS.mesh), data_dir=FLAGS.data_dir,
         cache_dir=FLAGS.cache_dir, allow_code=True,  # All that this config names, this command line has named.
-        figures=FLAGS.figures, command=" ".join(["python -m experiments.run", *sys.argv[1:]]), signals=signals,
+        save_minutes=FLAGS.save_minutes, profile=FLAGS.profile, figures=FLAGS.figures,
+        command=" ".join(["python -m experiments.run", *sys.argv[1:]]), signals=signals,
         report=print if jax.process_index() == 0 else lambda line: None, progress=training, preparation=preparation)
   finally:
     preparation.close()

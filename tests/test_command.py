@@ -196,6 +196,7 @@ MISTAKES = {
     "config_file": (["--config_file=nothing.py"], "--config_file=nothing.py: no such file"),
     "workdir": (["--model=gmm", "--preset=tiny", "--workdir=/proc/nowhere"], "/proc/nowhere: cannot be written"),
     "protocol": (["--model=gmm", "--config.evals=('clusterin',)"], "did you mean clustering?"),
+    "profile": (["--model=gmm", "--preset=tiny", "--profile=9"], "--profile=9: must be first:last"),
     "coordinator": (["--model=gmm", "--num_processes=2"], "--coordinator=HOST:PORT"),
 }
 
@@ -245,6 +246,21 @@ def test_a_sigterm_saves_and_exits_75_and_the_same_command_goes_on(tmp_path):
                                 np.load(tmp_path / "whole" / "embeddings.npy"))
   without_times = lambda folder: [{k: r[k] for k in ("step", "loss", "log_likelihood")} for r in records(folder)]
   assert without_times(tmp_path / "w") == without_times(tmp_path / "whole")
+
+
+def test_what_a_cluster_asks_of_a_run(tmp_path):
+  """A profile, a cache of programs, checkpoints by the clock, and the share of time in steps."""
+  done = call("run", "--model=kmeans", "--preset=tiny", "--steps=60", "--config.steps_per_dispatch=2",
+              "--config.log_every=2", "--config.save_every=0", "--config.model.tol=0.0", "--save_minutes=1e-9",
+              "--profile=4:8", f"--compilation_cache={tmp_path / 'cache'}", f"--workdir={tmp_path / 'w'}")
+  assert done.returncode == 0, done.stderr
+  traces = list((tmp_path / "w" / "profile").rglob("*"))
+  assert {"perfetto_trace.json.gz"} <= {path.name for path in traces}
+  assert any(path.name.endswith(".xplane.pb") for path in traces)
+  assert list((tmp_path / "cache").iterdir())
+  assert len(list((tmp_path / "w" / "checkpoints").glob("[0-9]*"))) == 3  # As many as are kept, of more.
+  shares = [record["goodput"] for record in records(tmp_path / "w") if "goodput" in record]
+  assert shares and all(0 <= share < 1 for share in shares)
 
 
 @pytest.mark.parametrize("name", ["run", "embed", "evaluate", "export", "neighbors", "sample", "walks", "benchmark"])
@@ -312,6 +328,25 @@ def test_a_sigterm_to_one_of_two_processes_saves_and_stops_both(tmp_path):
   assert [process.returncode for process in both] == [75, 75], errors
   saved = [re.search(r"SIGTERM received: saved at step (\d+)", text)[1] for text in errors]
   assert saved[0] == saved[1] and (tmp_path / "w" / "checkpoints" / saved[0]).is_dir()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("dead", [1, 0])
+def test_a_dead_process_ends_the_other_with_one_line(dead, tmp_path):
+  """Killed without a word; of the coordinator's death JAX may hear first, and aborts."""
+  both = start_two(
+      "--model=gmm", "--preset=tiny", "--steps=1000000", "--config.model.tol=0.0", "--config.log_every=10",
+      "--heartbeat=4", "--config.steps_per_dispatch=10", f"--workdir={tmp_path / 'w'}", devices=1)
+  metrics = tmp_path / "w" / "metrics.jsonl"
+  while not (metrics.exists() and metrics.stat().st_size) and both[1].poll() is None:
+    time.sleep(0.05)
+  both[dead].kill()
+  killed = time.monotonic()
+  _, errors = both[1 - dead].communicate(timeout=120)
+  assert time.monotonic() - killed < 30
+  assert both[1 - dead].returncode in ((75,) if dead else (75, -6)), errors  # 134 in a shell.
+  if both[1 - dead].returncode == 75:
+    assert errors.strip().splitlines()[-1].startswith(f"error: process {dead} of the run is gone")
 
 
 @pytest.mark.slow

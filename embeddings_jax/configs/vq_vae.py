@@ -5,9 +5,10 @@ codes: `python -m experiments.run --model=gpt --config.pipeline=codes --config.d
 Presets: `demo` scikit-learn's digits, 4 x 4 codes of 64, a minute on two cores; `tiny` for tests; `small`
 Fashion-MNIST, 7 x 7 codes of 512, 441 bits an image at most, 6 epochs; `paper` the paper's for your own images of 128
 x 128 pixels (`--data=`).
-Expected: small after 1,000 of its 3,000 updates, mean squared error on the test split .0093 with 423 bits an image
-(codes of 16 float32 numbers, 512 bits, by `autoencoder`: .0114 after 9 times as many images), all codes used,
-perplexity 395 (1 seed).
+Expected: small after 1,000 of its 3,000 updates, mean squared error on the test split .0093 and 20.9 dB with 423 bits
+an image, all codes used, perplexity 395. `autoencoder` with 64 numbers after as many images: .0116 and 20.1 dB before
+its codes are rounded, 20.0 dB at 255 bits (convolutions of 32, 64 and 64 channels), .0170 with dense layers (1 seed
+each).
 Finite scalar quantization: `--config.model.levels='(8, 8, 8)'`.
 """
 import ml_collections

@@ -1,4 +1,6 @@
 """Boxes around objects in images: (top, left, bottom, right) in pixels, the last two exclusive."""
+import os
+import zipfile
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -98,3 +100,20 @@ def sliding_boxes(height: int, width: int, sides: Sequence[float], ratios: Seque
   if not boxes:
     raise InputError(f"sides={tuple(sides)}: no box fits into an image of {height} x {width} pixels")
   return np.concatenate(boxes).astype(np.float32)
+
+
+def read_proposals(path: str | os.PathLike) -> dict[int, np.ndarray]:
+  """Reads candidate boxes from a .npz file with `corners` [n, 4] and `image` [n], numbers of the images from 0.
+
+  Raises:
+    InputError: It is no such file.
+  """
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      corners, image = np.asarray(file["corners"], np.float32), np.asarray(file["image"])
+  except (OSError, ValueError, KeyError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+    raise InputError(f"{path}: is no .npz file with numbers `corners` [n, 4] and `image` [n]") from error
+  if corners.ndim != 2 or corners.shape[1] != 4 or image.shape != corners.shape[:1] or image.dtype.kind not in "iu":
+    raise InputError(f"{path}: corners is {list(corners.shape)}, image {image.dtype} {list(image.shape)}; expected "
+                     "[n, 4], and integers [n]")
+  return {int(number): corners[image == number] for number in np.unique(image)}

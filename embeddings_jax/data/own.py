@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from embeddings_jax.data import formats
+from embeddings_jax.data import formats, voc
 from embeddings_jax.data.audio import resampled
 from embeddings_jax.data.bags import load_lda_c
 from embeddings_jax.data.cache import digest
@@ -55,6 +55,8 @@ def load_path(path: str, cache_dir: Path, errors: str = "strict", missing: str =
   Raises:
     InputError: No such file, files of several kinds, or a format that is not read.
   """
+  if voc.is_voc(path):
+    return voc.load_voc(path)
   files = without_descriptions(list_files(path))
   others = [file for file in files if file_kind(file) == "unknown"]
   if 0 < len(others) < len(files):  # A readme or license beside the data is not data.

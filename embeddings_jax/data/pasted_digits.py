@@ -6,6 +6,7 @@ the smallest one around its pixels of opacity .5 and more; boxes overlap by an i
 One digit in ten is faint, and marked as difficult. Digits with even numbers are those of training images, digits with
 odd numbers those of test images.
 """
+import colorsys
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from embeddings_jax.data.boxes import overlaps
 from embeddings_jax.data.moving_digits import colored, digit_images, patch, piece
 
-VERSION = 1  # Raise it when the same (seed, index) would give another image.
+VERSION = 2  # Raise it when the same (seed, index) would give another image.
 SIZE, SIDES, MOST, TRIES = 32, (10, 18), 3, 20
 FAINT, SHARE_FAINT = 0.4, 0.1
 
@@ -26,12 +27,14 @@ class Pasted(NamedTuple):
     corners: float32 [digits, 4], top, left, bottom and right.
     digit: int32 [digits], classes.
     difficult: bool [digits], whether it is faint.
+    color: int32 [digits], hue, in sixths of the circle from red on.
   """
 
   image: np.ndarray
   corners: np.ndarray
   digit: np.ndarray
   difficult: np.ndarray
+  color: np.ndarray
 
 
 def pasted_digits(seed: int, index: int, *, test: bool = False, size: int = SIZE, most: int = MOST) -> Pasted:
@@ -49,7 +52,7 @@ def pasted_digits(seed: int, index: int, *, test: bool = False, size: int = SIZE
   for _ in range(rng.integers(3)):
     side = rng.integers(*SIDES)
     _paste(canvas, *patch(rng, side), *rng.integers(0, size - side + 1, 2))
-  corners, labels, faint = np.zeros((0, 4), np.float32), [], []
+  corners, labels, faint, hues = np.zeros((0, 4), np.float32), [], [], []
   for _ in range(rng.integers(1, most + 1)):
     chosen = 2 * rng.integers(len(digits) // 2) + int(test)
     side = rng.integers(SIDES[0], SIDES[1] + 1)
@@ -66,8 +69,10 @@ def pasted_digits(seed: int, index: int, *, test: bool = False, size: int = SIZE
         corners = np.concatenate([corners, box[None]])
         labels.append(classes[chosen])
         faint.append(difficult)
+        hues.append(int(6 * colorsys.rgb_to_hsv(*color[0, 0])[0] + 0.5) % 6)
         break
-  return Pasted(np.rint(255 * canvas).astype(np.uint8), corners, np.array(labels, np.int32), np.array(faint, bool))
+  return Pasted(np.rint(255 * canvas).astype(np.uint8), corners, np.array(labels, np.int32), np.array(faint, bool),
+                np.array(hues, np.int32))
 
 
 def _paste(canvas, alpha, color, top, left):

@@ -4,6 +4,7 @@ A corpus that is on every machine which can run this project: some 50,000 docume
 mathematics and programming. Source files are parsed, never imported or run.
 """
 import ast
+import gc
 import importlib.metadata
 import importlib.util
 import inspect
@@ -38,9 +39,18 @@ def pydocs(cache_dir: Path) -> Documents:
   """The corpus, from the cache or built into it; labels: `package`, which is `python` for the standard library."""
   versions = {name: _version(distribution) for name, distribution in PACKAGES.items() if _folder(name)}
   key = digest("pydocs", VERSION, platform.python_implementation(), platform.python_version(), versions)
-  path = cached(cache_dir / f"pydocs-{key[:32]}",
-                lambda folder: write_documents(folder, _documents(versions), "pydocs"))
-  return Documents(path)
+
+  def build(folder: Path) -> None:
+    # Millions of nodes of syntax trees, which no cycle holds: looking for cycles is half of the time.
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+      write_documents(folder, _documents(versions), "pydocs")
+    finally:
+      if enabled:
+        gc.enable()
+
+  return Documents(cached(cache_dir / f"pydocs-{key[:32]}", build))
 
 
 def _documents(packages: list[str]) -> Iterator[Document]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from embeddings_jax.data.boxes import Boxes, check_boxes
 from embeddings_jax.data.cache import cached, digest
 from embeddings_jax.data.dataset import Dataset, text_dataset
 from embeddings_jax.data.documents import Document
@@ -31,8 +32,10 @@ def load_tfds(
 
   The first feature that is text, audio (a feature `Audio`, or a vector of integers of any length), an
   image or a vector of numbers is what is learnt from; `ClassLabel`s are the labels. A feature `Image`
-  gives `images`. Texts whose names `task_files.py` knows for those of pairs or triples (`premise` and `hypothesis`)
-  are one, with their label or score; examples of pairs whose class is -1 have none and are left out.
+  gives `images`; with `objects` that have a `bbox` and a `label`, as of `tfds:voc/2007`, and without `image_size`,
+  images with boxes, for detection. Texts whose names `task_files.py` knows for those of pairs or triples (`premise`
+  and `hypothesis`) are one, with their label or score; examples of pairs whose class is -1 have none and are left
+  out.
 
   Args:
     name: as above; a split may be a slice like `train[:10%]`.
@@ -56,6 +59,9 @@ def load_tfds(
   if texts and texts[0] != "text":
     dataset = _text_dataset(name, builder, splits, *texts)
     return dataset if len(splits) > 1 else dataset._replace(split={})
+  objects = dict(_features(builder.info.features)).get("objects")
+  if not image_size and {"bbox", "label"} <= set(getattr(objects, "feature", None) or {}):
+    return _boxed(name, builder, splits, objects.feature["label"].names)
   kind, feature = _content(name, builder.info.features)
   parts = {split: open_reader(name, builder, split) for split in splits}
   label_names = [k for k, v in _features(builder.info.features) if type(v).__name__ == "ClassLabel"]
@@ -129,6 +135,49 @@ def load_tfds(
   if bad:
     raise InputError(f"data={name}: row {bad[0]} has a value that is not finite")
   return Dataset(name, "rows", rows, labels=labels, split=split, fingerprint=key)
+
+
+class Records(Sequence):
+  """Images of records, uint8 [height, width, 3] each, decoded as they are asked for."""
+
+  def __init__(self, name: str, parts: Mapping[str, Any]):
+    self._name, self._parts = name, parts
+
+  def __len__(self) -> int:
+    return sum(map(len, self._parts.values()))
+
+  def __getitem__(self, i: Any) -> Any:
+    if isinstance(i, slice):
+      return [self[j] for j in range(*i.indices(len(self)))]
+    return from_pixels(np.asarray(self.record(i)["image"]), f"{self._name}: example {i}", 3)
+
+  def record(self, i: int) -> Mapping[str, Any]:
+    """Returns the i-th record of all parts."""
+    for split, reader in self._parts.items():
+      if i < len(reader):
+        return _record(self._name, split, reader, int(i))
+      i -= len(reader)
+    raise IndexError(i)
+
+
+def _boxed(name: str, builder: Any, splits: Sequence[str], classes: Sequence[str]) -> Dataset:
+  """Images with boxes. Those of VOC are stored as its files have them, from 1 on and inclusive."""
+  parts = {split: open_reader(name, builder, split) for split in splits}
+  items, found = Records(name, parts), []
+  first = 1 if builder.name.endswith("voc") else 0
+  for i in range(len(items)):
+    record = items.record(i)
+    objects, (height, width) = record["objects"], np.shape(record["image"])[:2]
+    corners = np.asarray(objects["bbox"], np.float64).reshape(-1, 4) * [height, width, height, width]
+    corners = check_boxes(np.round(corners - [first, first, 0, 0], 2), height, width, f"{name}: example {i}")
+    label = np.asarray(objects["label"], np.int32)
+    found.append((corners, np.full(len(label), i, np.int32), label,
+                  np.asarray(objects.get("is_difficult", np.zeros(len(label))), bool)))
+  ends = np.cumsum([len(reader) for reader in parts.values()])
+  split = {part: np.arange(end - len(parts[part]), end) for part, end in zip(splits, ends)}
+  boxes = Boxes(*(np.concatenate(values) for values in zip(*found)), classes)
+  return Dataset(name, "boxes", items, split=split if len(splits) > 1 else {}, boxes=boxes,
+                 fingerprint=digest("tfds boxes", VERSION, builder.info.full_name, splits))
 
 
 def load_tfds_task(name: str, *, data_dir: str | os.PathLike | None = None) -> Dataset:
@@ -269,12 +318,15 @@ def _content(name: str, features: Any) -> tuple[str, str]:
 def _examples(name: str, parts: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
   for split, reader in parts.items():
     for i in range(len(reader)):
-      try:
-        example = reader[i]
-      except (ValueError, OSError, SyntaxError, TypeError) as error:  # Damaged, or of 16 bits without OpenCV.
-        raise InputError(f"data={name}: example {i} of {split} cannot be decoded "
-                         f"({' '.join(str(error).split())[:120]})") from error
-      yield example
+      yield _record(name, split, reader, i)
+
+
+def _record(name: str, split: str, reader: Any, i: int) -> Mapping[str, Any]:
+  try:
+    return reader[i]
+  except (ValueError, OSError, SyntaxError, TypeError) as error:  # Damaged, or of 16 bits without OpenCV.
+    raise InputError(f"data={name}: example {i} of {split} cannot be decoded "
+                     f"({' '.join(str(error).split())[:120]})") from error
 
 
 def _as_int16(name: str, values: np.ndarray) -> np.ndarray:

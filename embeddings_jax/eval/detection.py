@@ -5,8 +5,8 @@ width to height, a `step` of a third), or are given. A box is enlarged so that `
 input lie around it on each side, and warped to the size of the network's images; outside the image is the image's
 mean color. The network's embedding of it, standardized by the training boxes, is classified linearly: of each class
 the true boxes are positive, candidates that overlap none of them by an IoU of .3 are negative, the others are not
-used. Linear support vector machines (squared hinge, C = .001, a positive counts twice) see `negatives` of each
-image, then once more those among twice as many that they got wrong. At the test, boxes of a class that overlap a better
+used. Linear support vector machines (squared hinge, C = .001, a positive counts twice) see `negatives` of each image,
+then once more those among twice as many that they got wrong. At the test, boxes of a class that overlap a better
 one by more than .3 are dropped. Difficult boxes are no training examples.
 
 Trials: each draws three quarters of the `max_train` training images, and its negatives, by its own seed; metrics are
@@ -55,7 +55,7 @@ def detection(
     scales: Heights of candidate boxes over the image's shorter side.
     ratios: Widths over heights.
     step: Distance of neighboring boxes over their sides.
-    proposals: Number of an image -> candidate boxes [n, 4], instead of the grid.
+    proposals: Number of an image -> candidate boxes [n, 4], instead of the grid; see `data/boxes.py: read_proposals`.
     context: Pixels around a box, of `FRAME`.
     negatives: Candidates of each training image.
     max_train, max_test: Most images of each split.

@@ -28,13 +28,13 @@ def maps(plt: Any, image: np.ndarray, layer_maps: np.ndarray, layer: str) -> Any
                cmap="viridis")
 
 
-def crops(plt: Any, units: Sequence[int], found: Sequence[Sequence[np.ndarray]], layer: str) -> Any:
+def crops(plt: Any, units: np.ndarray, found: Sequence[Sequence[np.ndarray]], layer: str) -> Any:
   """Draws the images that excite each unit most, 3 x 3 receptive fields a unit; found[unit] is a list of crops."""
   return _grid(plt, [_square(nine) for nine in found], [str(unit) for unit in units],
                f"What excites units of {layer} most, by receptive field")
 
 
-def inputs(plt: Any, units: Sequence[int], images: np.ndarray, layer: str) -> Any:
+def inputs(plt: Any, units: np.ndarray, images: np.ndarray, layer: str) -> Any:
   """Draws an input [units, height, width, channels] for each unit, found by gradient ascent."""
   return _grid(plt, list(images), [str(unit) for unit in units], f"Inputs that excite units of {layer}")
 
@@ -61,7 +61,7 @@ def overlays(plt: Any, images: np.ndarray, shown: Mapping[str, np.ndarray], titl
   return figure
 
 
-def inversion(plt: Any, images: np.ndarray, restored: np.ndarray, distances: Sequence[float], layer: str) -> Any:
+def inversion(plt: Any, images: np.ndarray, restored: np.ndarray, distances: np.ndarray, layer: str) -> Any:
   """Draws images and below them those that have their features, with the relative distance."""
   figure, axes = plt.subplots(2, len(images), squeeze=False, layout="constrained",
                               figsize=(1.3 * len(images), 3.0))
@@ -75,7 +75,7 @@ def inversion(plt: Any, images: np.ndarray, restored: np.ndarray, distances: Seq
   return figure
 
 
-def pairs(plt: Any, one: np.ndarray, other: np.ndarray, cosines: Sequence[float], same: Sequence[bool]) -> Any:
+def pairs(plt: Any, one: np.ndarray, other: np.ndarray, cosines: np.ndarray, same: np.ndarray) -> Any:
   """Draws pairs of images, those of one class first, with the cosine of their embeddings."""
   columns = (len(one) + 1) // 2
   figure, axes = plt.subplots(4, columns, squeeze=False, layout="constrained", figsize=(1.2 * columns, 5.4))

@@ -13,6 +13,7 @@ from embeddings_jax.nets.transformer import ACTIVATIONS, NORMS, REMAT, Transform
 from embeddings_jax.ops.kernels.dropout import dropout
 from embeddings_jax.ops.kernels.layer_norm import layer_norm
 from embeddings_jax.ops.kernels.product import affine
+from embeddings_jax.ops.lookup import lookup
 from embeddings_jax.ops.sharding import DATA_AXES, constrain, platform
 from embeddings_jax.types import InputError
 
@@ -161,9 +162,7 @@ class TextEncoder(nn.Module):
     time = tokens.shape[1]
     if time > self.max_length:
       raise InputError(f"{time} tokens: the encoder knows positions up to {self.max_length}; cut the text")
-    # A table that is split along its features would be gathered as a whole, row by row.
-    table = constrain(self.token_embedding, P("model", None))
-    x = table[jnp.maximum(tokens, 0)]
+    x = lookup(self.token_embedding, jnp.maximum(tokens, 0), self.dtype)
     if self.positions == "learned":
       positions = self.position_embedding[self.position_offset:self.position_offset + time]
     else:

@@ -29,6 +29,7 @@ from jax.sharding import PartitionSpec as P
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
+from embeddings_jax.ops.kernels import splash
 from embeddings_jax.ops.kernels.attention import attention
 from embeddings_jax.ops.kernels.dropout import dropout
 from embeddings_jax.ops.kernels.layer_norm import folded, layer_norm, unit_norm
@@ -47,10 +48,11 @@ ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {
     "gelu_tanh": _in_float32(lambda x: nn.gelu(x, approximate=True)), "relu": nn.relu}
 NORMS = ("post", "pre")
 PEAK = 8.0  # Initial attention score of the nearest neighbor; the next ones have about 7 and 5.
-# What a layer keeps for its backward pass: all of it, nothing, or the results of the products with parameters.
+# What a layer keeps for its backward pass: all of it, nothing, or the results of the products with parameters and of
+# the attention kernel of TPUs.
 REMAT: Mapping[str, Any] = {
     "none": None, "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.save_only_these_names("product")}
+    "dots": jax.checkpoint_policies.save_only_these_names("product", splash.KEPT)}
 
 # Data and fully sharded data parallelism by the first axis of products, tensor parallelism by heads and hidden units.
 RULES = (

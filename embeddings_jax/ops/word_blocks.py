@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Float, Int, Shaped, UInt32
 
 from embeddings_jax.ops.batches import row_mask
-from embeddings_jax.ops.sharding import DATA_AXES, constrain
+from embeddings_jax.ops.sharding import DATA_AXES, constrain, num_data_shards
 from embeddings_jax.types import Array, InputError
 
 ROW_MULTIPLE = 64  # Tables are padded to this, so that their rows can be split over `model`.
@@ -197,9 +197,21 @@ def step_sizes(
   """
   # Gathered by every device: the sums are over the whole batch.
   ids, weight = constrain((ids, weight), P())
+  if num_data_shards() > 1 and num_rows > ids.size:  # XLA would sum whole vocabularies over the devices.
+    mass = mass_of_rows(ids.ravel(), weight.ravel()).reshape(ids.shape)
+    return constrain(rate * jnp.minimum(1, max_mass / jnp.maximum(mass, 1e-9)), P(DATA_AXES))
   mass = jnp.zeros(num_rows).at[ids].add(weight, mode="promise_in_bounds")
   sizes = rate * jnp.minimum(1, max_mass / jnp.maximum(mass, 1e-9))
   return constrain(sizes.at[ids].get(mode="promise_in_bounds"), P(DATA_AXES))
+
+
+def mass_of_rows(ids: Int[Array, " n"], weight: Float[Array, " n"]) -> Float[Array, " n"]:
+  """[n] the summed `weight` of all that has the same id, by sorting: nothing is as large as a table."""
+  order = jnp.argsort(ids, stable=True)
+  ids, weight = ids[order], weight[order]
+  group = jnp.cumsum(jnp.pad(ids[1:] != ids[:-1], (1, 0)))
+  sums = jnp.zeros(len(ids)).at[group].add(weight, indices_are_sorted=True)
+  return jnp.zeros(len(ids)).at[order].set(sums[group], unique_indices=True)
 
 
 def add_rows(

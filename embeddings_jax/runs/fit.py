@@ -28,6 +28,7 @@ from embeddings_jax.runs.run import Run
 from embeddings_jax.train import loop
 from embeddings_jax.train.checkpoints import Checkpoints
 from embeddings_jax.train.mesh import check_batch_size, make_mesh
+from embeddings_jax.train.profiler import Profiler
 from embeddings_jax.train.signals import Signals
 from embeddings_jax.types import Model, Prepared, PyTree
 
@@ -129,6 +130,8 @@ def train_config(
     allow_code: bool = False,
     figures: bool = False,
     command: str = "",
+    save_minutes: float = 0.0,
+    profile: str = "",
     signals: Signals | None = None,
     write: Callable[[int, Mapping[str, float]], None] | None = None,
     report: Callable[[str], None] = lambda line: None,
@@ -151,6 +154,8 @@ def train_config(
     allow_code: Whether the config may name code, `FILE.py:FUNCTION`, as data.
     figures: Draw figures in the work directory.
     command: How the run was started, for the record.
+    save_minutes: Minutes after which a checkpoint is due, beside `config.save_every`; 0: never.
+    profile: Steps `first:last` to profile, into `profile/` of the work directory.
     signals: Asks the training to stop.
     write: Receives `(step, metrics)`, without a work directory.
     report: Receives lines about the run.
@@ -197,10 +202,11 @@ def train_config(
   record = record_of(config, data, steps, horizon, trajectory, preset=preset, command=command, start=start)
   if "note" in record:
     report(f"init_from={init_from}: {record['note']}")
+  profiler = Profiler(profile, path / "profile") if profile else None
   directory = Directory(path, record, overwrite=overwrite, figures=figures, data_dir=data_dir, cache_dir=cache_dir,
                         report=report)
   with directory.opened():
-    return directory.train(config, data, model, mesh, initial, signals, progress)
+    return directory.train(config, data, model, mesh, initial, signals, progress, save_minutes, profiler)
 
 
 def find_start(init_from: str, config: Any, explicit: Collection[str]) -> Start:
@@ -263,7 +269,8 @@ class Directory:
 
   def train(self, config: Any, data: Prepared, model: Model, mesh: jax.sharding.Mesh,
             initial: Callable[[PyTree], PyTree] | None, signals: Signals | None,
-            progress: Callable[[int, int, Mapping[str, float]], None] | None) -> Run:
+            progress: Callable[[int, int, Mapping[str, float]], None] | None, save_minutes: float,
+            profiler: Profiler | None) -> Run:
     """Trains from the newest sound checkpoint, evaluates, and writes what a run leaves behind."""
     path, record, say, source = self._path, self._record, self._report, data.splits["train"]
     steps, trajectory = record["steps"], record["trajectory"]
@@ -300,7 +307,7 @@ class Directory:
           evaluate=ending.between if config.eval_every else None, eval_every=config.eval_every,
           write=log.write if log else None, log_every=config.log_every, started=log.start if log else None,
           progress=(lambda step, values: progress(step, steps, values)) if progress and self._alone else None,
-          signals=signals, initial=initial, report=say)
+          signals=signals, initial=initial, report=say, save_minutes=save_minutes, profiler=profiler)
       step, best = checkpoints.latest(), checkpoints.best()
       if step < steps:
         say(f"{config.name}: converged after {step} of {steps} steps")

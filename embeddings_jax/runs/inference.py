@@ -69,7 +69,7 @@ def over_batches(fn: Callable[..., Any], state: PyTree, *, of_rows: bool = True,
   if not isinstance(sharding, NamedSharding) or sharding.mesh.size == 1:
     compiled = jax.jit(fn, static_argnums=static)
     return lambda batch, *others: compiled(state, batch, *others)
-  mesh = sharding.mesh
+  mesh: Any = sharding.mesh
   compiled = jax.jit(fn, static_argnums=static, out_shardings=NamedSharding(mesh, P()))
   shards = num_data_shards(mesh)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from embeddings_jax.data import catalog
 from embeddings_jax.errors import InputError
+from embeddings_jax.eval.image_similarity import pairs_of
 from embeddings_jax.figures import canvas
 from embeddings_jax.figures import seeing as figures
 from embeddings_jax.ops.activation_maps import enlarged, scaled
@@ -60,7 +61,7 @@ class Portrait:
       if not os.path.isfile(file):
         raise InputError(f"image={file}: there is no such file")
     self.files, self.data, self.seed, self.num_images = list(files), data, seed, num_images
-    self.dirs, self.ascent = {"data_dir": data_dir, "cache_dir": cache_dir}, dict(ascent or {})
+    self.data_dir, self.cache_dir, self.ascent = data_dir, cache_dir, dict(ascent or {})
 
   def draw(self, name: str, folder: str | os.PathLike) -> str:
     """Draws one figure into a folder, and returns the path of its file."""
@@ -81,18 +82,24 @@ class Portrait:
 
   @property
   def _has_data(self) -> bool:
-    return bool(self.data or self.trunk.run is not None and self.trunk.run.config.get("data", {}).get("name"))
+    run = self.trunk.run
+    return bool(self.data or run is not None and (run.prepared or run.config.get("data", {}).get("name")))
 
   @functools.cached_property
   def dataset(self) -> Any:
     """The dataset, in the encoder's size."""
     config = {} if self.trunk.run is None else self.trunk.run.config
     own = not self.data and config.get("pipeline")
-    dataset = build.read_dataset(config, encoder=self.trunk.encoder, **self.dirs) if own else catalog.load(
-        self.data or config["data"]["name"], **self.dirs)
+    if not self.data and self.trunk.run.prepared:
+      dataset = self.trunk.run.prepared.dataset
+    elif own:
+      dataset = build.read_dataset(config, encoder=self.trunk.encoder, data_dir=self.data_dir,
+                                   cache_dir=self.cache_dir)
+    else:
+      dataset = catalog.load(self.data or config["data"]["name"], data_dir=self.data_dir, cache_dir=self.cache_dir)
     if dataset.kind not in ("images", "rows"):
       raise InputError(f"data={dataset.name}: holds {dataset.kind}, which are no images")
-    return self.trunk.encoder.adapt(dataset, self.dirs["cache_dir"])
+    return self.trunk.encoder.adapt(dataset, self.cache_dir)
 
   @functools.cached_property
   def rows(self) -> np.ndarray:
@@ -176,17 +183,3 @@ class Portrait:
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     cosines = (unit[:len(one)] * unit[len(one):]).sum(1)
     return figures.pairs(plt, self.searched[one], self.searched[other], cosines, same)
-
-
-def pairs_of(labels: np.ndarray, number: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Draws `number` pairs of one class and as many of two: rows, rows, and whether they are of one class."""
-  rng, pairs = np.random.default_rng(seed), []
-  for same in (True, False):
-    while len(pairs) < number * (1 + (not same)):
-      one = rng.integers(len(labels))
-      others = np.flatnonzero((labels == labels[one]) == same)
-      others = others[others != one]
-      if len(others):
-        pairs.append((one, rng.choice(others), same))
-  one, other, same = zip(*pairs)
-  return np.array(one), np.array(other), np.array(same)

@@ -72,7 +72,7 @@ def exciting_images(trunk: Trunk, images: np.ndarray, layer: str, units: np.ndar
   columns = np.arange(len(units))[:, None]
   best = places[order, columns]
   grid = trunk.grids[layer]
-  crops = [[cropped(images[i], grid.box(*place)) for i, place in zip(*rows)] for rows in zip(order, best)]
+  crops = [[cropped(images[i], grid.box(*map(int, place))) for i, place in zip(*rows)] for rows in zip(order, best)]
   return Exciting(values[order, columns], order, best, crops)
 
 
@@ -132,16 +132,16 @@ def exciting_inputs(
   lengths = None if norms is None else np.repeat(np.asarray(norms, np.float32), starts)
   scales = np.repeat(np.ones(len(units)) if scales is None else np.maximum(scales, 1e-6), starts).astype(np.float32)
   size = min(len(each), max(1, UNITS_AT_ONCE // int(np.prod(trunk.shape[:2]))))
-  images, values = [], []
+  parts = []
   for number, first in enumerate(range(0, len(each), size)):
     part = np.resize(each[first:first + size], size)  # Filled up, for one program.
     norm = None if lengths is None else np.resize(lengths[first:first + size], size)
     scale = np.resize(scales[first:first + size], size)
     done = compiled(trunk.variables, jax.random.fold_in(jax.random.key(seed), number), part, norm, scale)
     count = min(size, len(each) - first)
-    images.append(np.asarray(done[0])[:count])
-    values.append(np.asarray(done[1])[:count])
-  images, values = np.concatenate(images), np.concatenate(values).reshape(len(units), starts)
+    parts.append([np.asarray(value)[:count] for value in done])
+  images, values = (np.concatenate(part) for part in zip(*parts))
+  values = values.reshape(len(units), starts)
   best = values.argmax(1) + starts * np.arange(len(units))
   return images[best], values.max(1)
 

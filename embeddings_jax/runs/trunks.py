@@ -1,6 +1,6 @@
 """Trunks of images: the network below the heads of a run, of a Hugging Face directory or of VGG16's weights."""
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -63,16 +63,20 @@ class Trunk(NamedTuple):
     """Returns items as the trunk gets them, uint8 [n, height, width, channels]."""
     return np.asarray(self.encoder.encode(items)["image"])
 
-  def maps(self, images: np.ndarray, layer: str) -> np.ndarray:
-    """Returns the maps of a layer, [n, rows, columns, dim], some images at a time."""
+  def mapper(self, layer: str) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns `images -> maps of a layer [n, rows, columns, dim]`, compiled once."""
     grid = self.grids[layer]
     compiled = jax.jit(lambda variables, images: grid.maps(layer_tokens(self.network, variables, images)[layer]))
-    return over_rows(lambda part: compiled(self.variables, part), images)
+    return lambda images: over_rows(lambda part: compiled(self.variables, part), images)
+
+  def maps(self, images: np.ndarray, layer: str) -> np.ndarray:
+    """Returns the maps of a layer, [n, rows, columns, dim]; for many calls take `mapper`."""
+    return self.mapper(layer)(images)
 
 
 def over_rows(function: Any, images: np.ndarray) -> np.ndarray:
-  """Returns a function of images for many of them, some at a time, the last ones filled up."""
-  size = min(len(images), max(1, AT_ONCE // int(np.prod(images.shape[1:3]))))
+  """Returns a function of images for many of them, some at a time, filled up so that few sizes are compiled."""
+  size = min(-(-len(images) // 16) * 16, max(1, AT_ONCE // int(np.prod(images.shape[1:3]))))
   pieces = []
   for first in range(0, len(images), size):
     part = images[first:first + size]
@@ -96,7 +100,7 @@ def load_trunk(path: str | os.PathLike, *, size: int = 0) -> Trunk:
     hyper, params = vgg_files.read(str(path))
     side = size or VGG_SIDE
     network = build.network_module("vgg").encoder(**hyper)
-    return Trunk("vgg", network, {"params": params}, ImageEncoder(side, side, 3)).checked()
+    return Trunk("vgg", network, jax.device_put({"params": params}), ImageEncoder(side, side, 3)).checked()
   if location.is_file():
     raise InputError(f"{path}: is no .safetensors file of VGG16's weights, nor a directory")
   if not location.exists():
@@ -116,16 +120,17 @@ def of_run(run: Any) -> Trunk:
   statistics = network.statistics.get("encoder")
   variables = {"params": network.params["encoder"], **({"batch_stats": statistics} if statistics else {})}
   module = build.network_module(network.name).encoder(**network.hyper)
-  return Trunk(network.name, module, variables, network.encoder, run).checked()
+  return Trunk(network.name, module, jax.device_put(variables), network.encoder, run).checked()
 
 
 def untrained(trunk: Trunk, images: np.ndarray, seed: int = 0) -> Trunk:
   """Returns the trunk before training, with the running statistics of some images, for a fair comparison."""
   network = trunk.network
-  variables = jax.jit(lambda key: network.init(key, images[:1], method="tokens"))(jax.random.key(seed))
+  start = jax.jit(lambda key, images: network.init(key, images, method="tokens"))
+  variables = start(jax.random.key(seed), images[:1])
   if "batch_stats" in variables:
     forgetful = network.clone(norm_decay=0.0)
-    _, moved = jax.jit(lambda variables: forgetful.apply(variables, images, deterministic=False,
-                                                         mutable=["batch_stats"]))(variables)
+    _, moved = jax.jit(lambda variables, images: forgetful.apply(
+        variables, images, deterministic=False, mutable=["batch_stats"]))(variables, images)
     variables = {**variables, **moved}
   return trunk._replace(variables=variables)

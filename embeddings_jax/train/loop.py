@@ -17,7 +17,8 @@ from embeddings_jax.train import mesh as mesh_lib
 from embeddings_jax.train.checkpoints import Checkpoints
 from embeddings_jax.train.padding import Padding
 from embeddings_jax.train.prefetch import prefetch
-from embeddings_jax.train.signals import Signals, exit_code
+from embeddings_jax.train.profiler import Profiler
+from embeddings_jax.train.signals import Signals, Timer, exit_code
 from embeddings_jax.types import Model, PyTree, Source
 
 MUST_BE_FINITE = ("loss", "gradient_norm")
@@ -47,6 +48,7 @@ def train(
     steps_per_dispatch: int = 1,
     checkpoints: Checkpoints | None = None,
     save_every: int = 0,
+    save_minutes: float = 0.0,
     evaluate: Callable[[PyTree, int], Mapping[str, float]] | None = None,
     eval_every: int = 0,
     write: Callable[[int, Mapping[str, float]], None] | None = None,
@@ -56,6 +58,7 @@ def train(
     started: Callable[[int], None] | None = None,
     initial: Callable[[PyTree], PyTree] | None = None,
     report: Callable[[str], None] = lambda line: None,
+    profiler: Profiler | None = None,
 ) -> PyTree:
   """Trains a model up to an absolute step, from its newest sound checkpoint if there is one.
 
@@ -74,6 +77,7 @@ def train(
     checkpoints: where to save, and to resume from. The last step is always saved. Where they keep the best, whatever
       is evaluated is saved, and the last step is evaluated too.
     save_every, eval_every, log_every: in steps; 0 is never.
+    save_minutes: Wall time after which a checkpoint is due too; 0 is never.
     evaluate: `(state, step) -> metrics`.
     write: `(step, record)`, with the means over the steps since the last record, as far as they
       belong to the dispatch; so records depend on the absolute step alone.
@@ -83,6 +87,7 @@ def train(
     initial: `state -> state`, applied to a fresh state, not to a restored one: puts pretrained parameters in, as
       NumPy arrays of the same shapes.
     report: Receives lines about the layout.
+    profiler: Profiles some of the steps.
 
   Returns:
     The state after the last step, sharded.
@@ -91,6 +96,7 @@ def train(
     NonFiniteLoss: with the step at which it happened.
     Stopped: a signal came; the state is saved.
   """
+  began = time.perf_counter()
   mesh = mesh_lib.make_mesh() if mesh is None else mesh
   if source.whole:
     source = mesh_lib.padded(source, mesh_lib.num_data_shards(mesh))
@@ -154,7 +160,7 @@ def train(
         read_metrics(keep=0)  # Nothing is saved before it is known to be finite.
         checkpoints.save(step, state, converged_at, scores, padding.sizes)
 
-    clock = _Clock(step, source.batch_size)
+    clock, timer = _Clock(began, source.batch_size), Timer(save_minutes)
     saved_at = step if restored else None
     keeps_best = checkpoints is not None and checkpoints.keeps_best
     scores: Mapping[str, float] = {}
@@ -169,9 +175,13 @@ def train(
           break
         clock.waited += time.perf_counter() - waiting
         start, step = start_stop
+        if profiler:
+          profiler.before(step)
         numbers = np.arange(start, start + steps_per_dispatch, dtype=np.int32)
         state, metrics = dispatch(state, seed_bits, numbers, np.int32(step - start), resident, feeds)
         unread.append((start, step, metrics))
+        if profiler:
+          profiler.after(step, metrics)
         read_metrics(keep=1)  # One dispatch late: the device never waits for the host.
 
         scores = {}
@@ -182,8 +192,10 @@ def train(
           if write:
             write(step, scores)
         signal_name = signals.received() if signals else None
-        if signal_name or _due(save_every, start, step) or (scores and keeps_best):
-          save()
+        if signal_name or _due(save_every, start, step) or (scores and keeps_best) or timer.is_up():
+          with clock.saving():
+            save()
+          timer.restart()
           saved_at = step
         if signal_name and step < steps:
           if checkpoints:
@@ -191,6 +203,8 @@ def train(
           raise Stopped(step, signal_name, saved=bool(checkpoints))
     finally:
       fed.close()
+      if profiler:
+        profiler.close()
     read_metrics(keep=0)
     if checkpoints:
       if saved_at != step:
@@ -276,34 +290,45 @@ def _check_finite(metrics: Mapping[str, np.ndarray], start: int, checkpoints: Ch
 
 
 class _Clock:
-  """Rates since the run (re)started, without the time of evaluations and of compiling."""
+  """Rates since the run (re)started, without the time of evaluations and of compiling; and `goodput`, the share of
+  all of this process's time in which it made steps: not compiling, restoring, evaluating, saving or waiting for data.
+  """
 
-  def __init__(self, step: int, batch_size: int):
+  def __init__(self, began: float, batch_size: int):
     self.waited = 0.0
-    self._batch_size = batch_size
+    self._batch_size, self._whole_began = batch_size, began
     self._first: int | None = None
-    self._began = 0.0
+    self._began = self._lost = 0.0
 
   def rates(self, stop: int) -> dict[str, float]:
     now = time.perf_counter()
     if self._first is None:  # The first dispatch compiles.
       self._first, self._began, self.waited = stop, now, 0.0
+      self._lost = now - self._whole_began
       return {}
     seconds = max(now - self._began, 1e-9)
     rate = (stop - self._first) / seconds
+    whole = max(now - self._whole_began, 1e-9)
     return {"steps_per_second": rate, "examples_per_second": rate * self._batch_size,
-            "data_wait_fraction": self.waited / seconds}
+            "data_wait_fraction": self.waited / seconds,
+            "goodput": max(0.0, 1 - (self._lost + self.waited) / whole)}
 
+  @contextlib.contextmanager
   def paused(self):
-    return _Pause(self)
+    """Counts the block for nothing but the whole time."""
+    start = time.perf_counter()
+    try:
+      yield
+    finally:
+      seconds = time.perf_counter() - start
+      self._began += seconds
+      self._lost += seconds
 
-
-class _Pause:
-  def __init__(self, clock):
-    self._clock = clock
-
-  def __enter__(self):
-    self._start = time.perf_counter()
-
-  def __exit__(self, *exc):
-    self._clock._began += time.perf_counter() - self._start
+  @contextlib.contextmanager
+  def saving(self):
+    """Counts the block as lost time; it is part of what the rates are of."""
+    start = time.perf_counter()
+    try:
+      yield
+    finally:
+      self._lost += time.perf_counter() - start

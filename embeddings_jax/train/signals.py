@@ -3,6 +3,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterator
 
 TRY_AGAIN, INTERRUPTED = 75, 130  # 75 (EX_TEMPFAIL) asks a scheduler to start the run again.
@@ -73,6 +74,35 @@ class Signals:
       raise Interrupted(self._name)
     if _several_processes():
       os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Timer:
+  """Says when some minutes have passed, to all processes at the same call: by the clock of process 0."""
+
+  EVERY = 8  # Calls between which several processes do not ask each other.
+
+  def __init__(self, minutes: float):
+    self._seconds = 60 * minutes
+    self._calls = 0
+    self.restart()
+
+  def restart(self) -> None:
+    """Counts from now on."""
+    self._begun = time.monotonic()
+
+  def is_up(self) -> bool:
+    """Returns whether the time is over; never without minutes. Call it after every dispatch."""
+    if not self._seconds:
+      return False
+    over = time.monotonic() - self._begun >= self._seconds
+    if not _several_processes():
+      return over
+    self._calls += 1
+    if self._calls % self.EVERY:
+      return False
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.broadcast_one_to_all(over))
 
 
 def _several_processes() -> bool:

@@ -5,11 +5,14 @@ from absl import flags
 
 from embeddings_jax.data import catalog
 from embeddings_jax.errors import InputError
+from embeddings_jax.eval import detection
+from embeddings_jax.nets.pretext import pooled
 from embeddings_jax.ops.activation_maps import enlarged
 from embeddings_jax.runs import seeing, trunks
 
 FLAGS = flags.FLAGS
 STEPS = 128
+NUM_PROBED = 2048
 
 
 def exciting_inputs() -> dict:
@@ -53,9 +56,20 @@ def pointing() -> dict:
   layer = trunk.layer(FLAGS.layer)
   results: dict = {"area": round(float(inside[test].mean()), 3)}
   of_seeds = [trunks.untrained(trunk, images[train[:256]], seed) for seed in range(max(FLAGS.seeds, 1))]
+  if FLAGS.label and FLAGS.label not in dataset.labels:
+    raise InputError(f"--label={FLAGS.label}: {dataset.name} has {', '.join(dataset.labels)}")
+
+  def weights(one):
+    """Weights of each test image's class, of a linear classifier of the training images' means."""
+    labels = np.asarray(dataset.labels[FLAGS.label])
+    vectors = one.maps(images[train[:NUM_PROBED]], one.layer()).mean((1, 2))
+    return seeing.class_weights(vectors, labels[train[:NUM_PROBED]])[0].T[labels[test]]
+
   for method in methods:
     def hits(one, method=method):
-      maps = seeing.looked_at(one, images[test], method, layer=layer if method == "gradcam" else "")
+      of_class = weights(one) if FLAGS.label and method != "rollout" else None
+      maps = seeing.looked_at(one, images[test], method, layer=layer if method == "gradcam" else "",
+                              weights=of_class)
       flat = np.asarray(enlarged(jnp.asarray(maps), height, width)).reshape(len(test), -1)
       return float(inside[test].reshape(len(test), -1)[np.arange(len(test)), flat.argmax(1)].mean())
 
@@ -64,6 +78,27 @@ def pointing() -> dict:
                        "untrained_std": round(float(np.std(without)), 3)}
   told = ", ".join(f"{name} {results[name]['trained']} (untrained {results[name]['untrained']})" for name in methods)
   return {"summary": f"{trunk.name}: the maximum lies on a digit: {told}; at random {results['area']}", **results}
+
+
+def detected_digits() -> dict:
+  """Average precision of R-CNN on means of a layer's map over 2 x 2 cells, of five trials, trained and untrained."""
+  trunk, dataset = _subject()
+  layer = trunk.layer(FLAGS.layer)
+  images = trunk.images(dataset.items[:256])
+
+  def metrics(one):
+    maps = one.mapper(layer)
+    cells = lambda images: np.asarray(pooled(jnp.asarray(maps(images)), 2))
+    return detection.detection(cells, dataset, shape=one.shape, seed=FLAGS.seed)
+
+  trained = metrics(trunk)
+  without = [metrics(trunks.untrained(trunk, images, seed)) for seed in range(FLAGS.seeds)]
+  means = {key: float(np.mean([result[key] for result in without])) for key in trained}
+  rounded = lambda values: {key: round(value, 3) for key, value in values.items()}
+  return {"summary": f"{trunk.name}, {layer}: AP50 {trained['test/ap50']:.3f} +- {trained['test/ap50_std']:.3f} over "
+                     f"five trials, untrained {means['test/ap50']:.3f}; AP {trained['test/ap']:.3f} "
+                     f"and {means['test/ap']:.3f}",
+          "trained": rounded(trained), "untrained": rounded(means)}
 
 
 def _subject():

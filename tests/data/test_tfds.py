@@ -56,6 +56,12 @@ SETS = {
                        {"text": features.Text(), "answer_start": np.int32})},
                    lambda i: {"question": "q", "context": f"c {i}",
                               "answers": [{"text": str(i), "answer_start": 2}] if i % 2 else []}),
+    "tiny_voc": ({"image": features.Image(), "objects": features.Sequence({
+                "bbox": features.BBoxFeature(), "label": features.ClassLabel(names=["cat", "dog"]),
+                "is_difficult": np.bool_})},
+            lambda i: {"image": png(of_several_sizes(i)), "objects": [
+                {"bbox": features.BBox(2 / 10, 1 / of_several_sizes(i).shape[1], 8 / 10, 4 / of_several_sizes(
+                    i).shape[1]), "label": "dog", "is_difficult": i == 3}] * (1 + (i == 6))}),
     "tiny_scalars": ({"x": features.Scalar(dtype=np.int64)}, lambda i: {"x": i}),
 }
 
@@ -125,6 +131,17 @@ def test_images_of_several_sizes_are_fitted(get):
   actual = get("tfds:tiny_photos", image_size=8).items
   np.testing.assert_array_equal(sorted(item.tolist() for item in actual), expected)
   assert get("tfds:tiny_images", channels=3).items.shape == (8, 2, 3, 3)
+
+
+def test_boxes_of_voc(get):
+  dataset = get("tfds:tiny_voc")
+  assert dataset.kind == "boxes" and len(dataset.items) == 8 and dataset.boxes.classes == ["cat", "dog"]
+  assert sorted(image.shape[1] for image in dataset.items) == sorted(of_several_sizes(i).shape[1] for i in range(8))
+  assert len(dataset.boxes.label) == 9 and dataset.boxes.difficult.sum() == 1
+  # From 1 and inclusive in the files: rows 2 to 8 and columns 1 to 4.
+  np.testing.assert_allclose(dataset.boxes.corners, np.tile([1, 0, 8, 4], (9, 1)), atol=0.02)
+  assert {name: len(rows) for name, rows in dataset.split.items()} == {"train": 5, "test": 3}
+  assert get("tfds:tiny_voc", image_size=8).kind == "images"
 
 
 def test_pairs_and_triples(get):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from embeddings_jax import eval as protocols
+from embeddings_jax.data.boxes import Boxes
 from embeddings_jax.data.dataset import as_dataset
 from embeddings_jax.data.encoders.bags import BagEncoder
 from embeddings_jax.data.graphs import read
@@ -243,6 +244,26 @@ def _layer_probes(perfect):
   return protocols.find("layer_probes").function(None, data, maps=maps)
 
 
+def _boxes(name, perfect):
+  """Bright squares on dark images; the features of one are the brightness of parts, or noise."""
+  top = 4 * np.random.default_rng(16).integers(0, 3, (16, 2))
+  images = np.zeros((16, 16, 16, 1), np.uint8)
+  for image, (row, column) in zip(images, top):
+    image[row:row + 8, column:column + 8] = 250
+  boxes = Boxes(np.concatenate([top, top + 8], 1).astype(np.float32), np.arange(16), np.zeros(16, int),
+                np.zeros(16, bool), ["a"])
+  split = {"train": np.arange(8), "test": np.arange(8, 16)}
+  data = SimpleNamespace(name="made", items=images, boxes=boxes, split=split)
+  cells = lambda images: images.reshape(len(images), 4, 4, 4, 4, 1).mean((2, 4)) / 255
+  noise = lambda images: np.random.default_rng(len(images)).normal(size=(len(images), 4, 4, 1))
+  maps = cells if perfect else noise
+  if name == "localization":
+    return {key: value for key, value in protocols.find(name).function(
+        None, data, maps=lambda images: {"last": maps(images)}, shape=(16, 16, 1)).items() if key.startswith("last")}
+  return protocols.find(name).function(lambda images: maps(images).reshape(len(images), -1), data, shape=(16, 16, 1),
+                                       scales=(0.5,), ratios=(1.0,), step=0.25, trials=1)
+
+
 def _generation(perfect):
   """Rows in the plane; random samples lie elsewhere and have one class."""
   rows = np.random.default_rng(13).normal(size=(120, 2)) + 5 * LABEL[:, None]
@@ -261,7 +282,7 @@ def _codebook(perfect):
 
 CASES = {
     **{name: lambda perfect, name=name: _of_labels(name, perfect)
-       for name in ("clustering", "few_shot", "knn", "linear_probe", "retrieval", "transfer")},
+       for name in ("clustering", "few_shot", "image_similarity", "knn", "linear_probe", "retrieval", "transfer")},
     **{name: lambda perfect, name=name: _of_pairs(name, perfect)
        for name in ("pair_retrieval", "pair_verification", "sts")},
     "analogies": _analogies, "categorization": _categorization, "synonyms": _synonyms,
@@ -271,6 +292,7 @@ CASES = {
     "topics": _topics, "held_out": _held_out, "finetuning": _finetuning,
     "reconstruction": _reconstruction, "likelihood": _likelihood,
     "compression": _compression, "propagation": _propagation, "segmentation": _segmentation,
+    **{name: lambda perfect, name=name: _boxes(name, perfect) for name in ("detection", "localization")},
     "generation": _generation, "codebook": _codebook,
     "layer_probes": _layer_probes, "unit_usage": _unit_usage, "polysemy": _polysemy,
 }

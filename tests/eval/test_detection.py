@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from embeddings_jax.data.boxes import Boxes, kept_boxes, overlaps, sliding_boxes
+from embeddings_jax.data.boxes import Boxes, kept_boxes, overlaps, read_proposals, sliding_boxes
 from embeddings_jax.eval.average_precision import (
     RULES,
     THRESHOLDS,
@@ -75,15 +75,19 @@ def by_loops(found, truth, label, rule, threshold):
   return sum(precision(total * i / parts) for i in range(parts + 1)) / (parts + 1)
 
 
+def drawn(rng, number):
+  """Boxes of 4 to 11 pixels."""
+  low = rng.integers(0, 12, (number, 2))
+  return np.concatenate([low, low + rng.integers(4, 12, (number, 2))], 1).astype(float)
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_a_double_loop_agrees(rule):
   for seed in range(4):
     rng = np.random.default_rng(seed)
-    draw = lambda number: np.concatenate([low := rng.integers(0, 12, (number, 2)),
-                                          low + rng.integers(4, 12, (number, 2))], 1).astype(float)
-    truth = boxes(draw(30), rng.integers(0, 5, 30), rng.integers(0, 2, 30), rng.random(30) < 0.2, "ab")
+    truth = boxes(drawn(rng, 30), rng.integers(0, 5, 30), rng.integers(0, 2, 30), rng.random(30) < 0.2, "ab")
     near = truth.corners[rng.integers(0, 30, 60)] + rng.integers(-1, 2, (60, 4))
-    found = Detections(np.concatenate([near, draw(20)]), rng.integers(0, 5, 80), rng.integers(0, 2, 80),
+    found = Detections(np.concatenate([near, drawn(rng, 20)]), rng.integers(0, 5, 80), rng.integers(0, 2, 80),
                        rng.permutation(80) / 80)
     for threshold in (0.5, 0.75):
       actual = average_precisions(found, truth, rule, threshold)
@@ -124,6 +128,21 @@ def test_boxes():
   assert len(np.unique(grid, axis=0)) == len(grid) == 15 + 33 + 2 + 5
   with pytest.raises(InputError, match="no box fits into an image of 20 x 30 pixels"):
     sliding_boxes(20, 30, [40])
+
+
+def test_candidates_are_read_from_a_file(tmp_path):
+  path = tmp_path / "boxes.npz"
+  np.savez(path, corners=np.array([square(0), square(4), square(8)]), image=np.array([2, 0, 2]))
+  actual = read_proposals(path)
+  assert {i: part[:, 1].tolist() for i, part in actual.items()} == {0: [4], 2: [0, 8]}
+  for bad in ({"corners": np.zeros((2, 4))}, {"corners": np.zeros((2, 3)), "image": np.zeros(2, int)},
+              {"corners": np.zeros((2, 4)), "image": np.array([None, 1])}):
+    np.savez(path, **bad)
+    with pytest.raises(InputError, match="boxes.npz"):
+      read_proposals(path)
+  path.write_bytes(b"PK no zip")
+  with pytest.raises(InputError, match="is no .npz file"):
+    read_proposals(path)
 
 
 def test_boxes_are_warped_with_context():
@@ -181,8 +200,8 @@ def test_mistakes_are_named(planted):
   with pytest.raises(InputError, match="planted has no boxes; pasted-digits"):
     detection(colors, SimpleNamespace(**{**vars(planted), "boxes": None}), **OPTIONS)
   outside = planted.boxes._replace(corners=planted.boxes.corners + [0, 20, 0, 20])
-  with pytest.raises(InputError, match=r"image 0: the box \(top, left, bottom, right\) = .* reaches outside the image "
-                                       "of 24 x 24"):
+  with pytest.raises(InputError, match=r"image 0: the box \(top, left, bottom, right\) = .* reaches outside the "
+                                       "image of 24 x 24"):
     detection(colors, SimpleNamespace(**{**vars(planted), "boxes": outside}), **OPTIONS)
   with pytest.raises(InputError, match="trials=0"):
     detection(colors, planted, **{**OPTIONS, "trials": 0})

@@ -11,6 +11,8 @@ import pytest
 
 from embeddings_jax.data.sources import array_source
 from embeddings_jax.models.mixtures.gmm import gmm
+from embeddings_jax.train import loop as loop_lib
+from embeddings_jax.train import signals as signals_lib
 from embeddings_jax.train.checkpoints import Checkpoints
 from embeddings_jax.train.loop import NonFiniteLoss, Stopped, train
 from embeddings_jax.train.signals import Interrupted, Signals
@@ -222,3 +224,33 @@ def test_the_library_in_ten_lines(mesh_of):
   state = train(model, array_source({"x": x}), steps=50, mesh=mesh_of())
   resp = model.embed(state, {"x": x})
   assert (np.asarray(resp)[:100].argmax(1) == np.asarray(resp)[0].argmax()).all()
+
+
+def test_a_timer_counts_minutes_of_the_clock(monkeypatch):
+  now = [100.0]
+  monkeypatch.setattr(signals_lib.time, "monotonic", lambda: now[0])
+  timer, never = signals_lib.Timer(0.5), signals_lib.Timer(0)
+  seen = []
+  for now[0] in (129.9, 130.0, 131.0):
+    seen.append(timer.is_up())
+  timer.restart()
+  now[0] = 160.9
+  assert seen == [False, True, True] and not timer.is_up() and not never.is_up()
+
+
+def test_goodput_is_the_share_of_time_in_steps(monkeypatch):
+  """Of 100 seconds 10 went before the first dispatch was done, 20 to an evaluation, 5 to a save and 5 to waiting."""
+  now = [0.0]
+  monkeypatch.setattr(loop_lib.time, "perf_counter", lambda: now[0])
+  clock = loop_lib._Clock(0.0, 4)
+  now[0] = 10.0
+  assert clock.rates(1) == {}
+  with clock.paused():
+    now[0] = 30.0
+  with clock.saving():
+    now[0] = 35.0
+  clock.waited += 5
+  now[0] = 100.0
+  rates = clock.rates(15)
+  assert rates["goodput"] == pytest.approx(0.6)
+  assert rates["steps_per_second"] == pytest.approx(14 / 70)  # Saves are part of it, evaluations are not.

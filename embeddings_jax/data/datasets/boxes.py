@@ -21,18 +21,19 @@ def _pasted_digits(name: str, place: Place, number: int, most: int) -> Dataset:
   def build(path: Path) -> None:
     made = [pasted_digits(0, i, test=i >= number, most=most) for i in range(total)]
     fields = {field: np.concatenate([getattr(one, field) for one in made])
-              for field in ("corners", "digit", "difficult")}
+              for field in ("corners", "digit", "difficult", "color")}
     images = np.repeat(np.arange(total, dtype=np.int32), [len(one.digit) for one in made])
     with path.open("wb") as file:
       np.savez(file, images=np.stack([one.image for one in made]), image=images, **fields)
 
   with np.load(cached(place.cache_dir / f"pasted-digits-{key[:32]}.npz", build)) as stored:
     items, image = stored["images"], stored["image"]
+    color = stored["color"]
     boxes = Boxes(stored["corners"], image, stored["digit"], stored["difficult"], [str(i) for i in range(10)])
-  first = np.unique(image, return_index=True)[1]  # The label of an image, for probes, is its first digit.
+  first = np.unique(image, return_index=True)[1]  # The labels of an image, for probes, are those of its first digit.
   split = {"train": np.arange(number), "test": np.arange(number, total)}
-  return Dataset(name, "images", items, labels={"digit": boxes.label[first]}, split=split, fingerprint=key,
-                 boxes=boxes)
+  return Dataset(name, "images", items, labels={"digit": boxes.label[first], "color": color[first]}, split=split,
+                 fingerprint=key, boxes=boxes)
 
 
 DATASETS = {
@@ -40,6 +41,6 @@ DATASETS = {
         "images", "1,280 pieces of photographs, 32x32, with one to three digits and their boxes", SKLEARN,
         functools.partial(_pasted_digits, number=1024, most=MOST), shape=(SIZE, SIZE, 3)),
     "pasted-digit": Entry(
-        "images", "4,352 pieces of photographs, 32x32, with one digit, its class and its box", SKLEARN,
+        "images", "4,352 pieces of photographs, 32x32, with one digit, its class, color and box", SKLEARN,
         functools.partial(_pasted_digits, number=4096, most=1), shape=(SIZE, SIZE, 3)),
 }

@@ -12,6 +12,7 @@ from embeddings_jax.ops.sharding import DATA_AXES, num_data_shards, num_model_sh
 BLOCK = 128  # Lengths of queries and keys are multiples of it.
 MOST_PADDING = 1.4  # Length with padding by the length without; beyond it the plain form moves less than this.
 WIDEST_BLOCK = 512
+KEPT = "attention"  # Name of what the backward pass needs of the kernel's results, for policies of `jax.checkpoint`.
 
 
 def takes(query: Array, key: Array, valid: Array | None, causal: bool) -> bool:
@@ -73,7 +74,7 @@ def _kernel(num_heads: int, time: int, keys: int, causal: bool, interpret: bool)
   sizes = splash_kernel.BlockSizes(block_q=q, block_kv=k, block_kv_compute=k, block_q_dkv=q, block_kv_dkv=k,
                                    block_kv_dkv_compute=k, block_q_dq=q, block_kv_dq=k)
   return splash_kernel.make_splash_mha(masks.MultiHeadMask([mask] * num_heads), head_shards=1, q_seq_shards=1,
-                                       block_sizes=sizes, interpret=interpret)
+                                       block_sizes=sizes, residual_checkpoint_name=KEPT, interpret=interpret)
 
 
 def _padded(length: int) -> int:

@@ -90,3 +90,15 @@ def test_programs_for_tpus_take_the_kernel_and_never_hold_all_scores():
 
   assert "pallas_call" in traced(0.0) and "2,2,512,512" not in traced(0.0)
   assert "pallas_call" not in traced(0.1) and "2,2,512,512" not in traced(0.1) and "2,2,128,512" in traced(0.1)
+
+
+def test_remat_of_products_keeps_what_the_kernel_gave(capsys):
+  """So the backward pass, which has kernels of its own, does not run it again."""
+  from embeddings_jax.nets.transformer import REMAT
+
+  def kept(policy):
+    run = jax.checkpoint(lambda q, k, v: splash.splash(q, k, v, interpret=True), policy=REMAT[policy])
+    jax.ad_checkpoint.print_saved_residuals(run, *[jnp.zeros((1, 128, 1, 8))] * 3)
+    return capsys.readouterr().out.count("output of jitted function '_splash_attention'")
+
+  assert (kept("full"), kept("dots")) == (0, 2)
