@@ -245,7 +245,8 @@ def test_a_sigterm_saves_and_exits_75_and_the_same_command_goes_on(tmp_path):
   assert without_times(tmp_path / "w") == without_times(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("name", ["run", "embed", "evaluate", "export", "neighbors", "sample", "walks", "benchmark"])
+@pytest.mark.parametrize("name", ["run", "embed", "evaluate", "export", "neighbors", "sample", "visualize", "walks",
+                                  "benchmark"])
 def test_help_names_every_flag(name):
   done = call(name, "--help")
   assert done.returncode == 0
