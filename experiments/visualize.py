@@ -28,7 +28,7 @@ SHOWN = ("filters", "maps", "crops", "ascent", "cam", "inversion", "pairs")
 
 flags.DEFINE_string("workdir", "", "Work directory of a run.")
 flags.DEFINE_string("init_from", "", "Hugging Face directory, or .safetensors file of VGG16's weights.")
-flags.DEFINE_list("show", [], f"Figures, of {', '.join(SHOWN)} (default: all that can be drawn).")
+flags.DEFINE_list("show", [], "Figures by name, with commas between (default: all that can be drawn).")
 flags.DEFINE_string("layer", "", "Layer, as block_3 or block3_conv1 (default: the last one).")
 flags.DEFINE_list("units", [], "Units of the layer by number (default: the first 64).")
 flags.DEFINE_list("image", [], "Image files, instead of images of the dataset.")

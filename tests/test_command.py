@@ -263,7 +263,8 @@ def test_what_a_cluster_asks_of_a_run(tmp_path):
   assert shares and all(0 <= share < 1 for share in shares)
 
 
-@pytest.mark.parametrize("name", ["run", "embed", "evaluate", "export", "neighbors", "sample", "walks", "benchmark"])
+@pytest.mark.parametrize("name", ["run", "embed", "evaluate", "export", "neighbors", "sample", "visualize", "walks",
+                                  "benchmark"])
 def test_help_names_every_flag(name):
   done = call(name, "--help")
   assert done.returncode == 0

@@ -115,8 +115,9 @@ def of_run(run: Any) -> Trunk:
     InputError: The run's model has none.
   """
   network = pretrained.of_run(run) if "trajectory" in run.record or run.prepared else pretrained.load(str(run.path))
-  if not hasattr(network.encoder, "shape") or "encoder" not in network.params:
-    raise InputError(f"{network.path}: a {network.name} reads no images")
+  if getattr(network.encoder, "kind", "") != "images" or "encoder" not in network.params:
+    raise InputError(f"{network.path}: is no run of images with a trunk, but a {network.name} of "
+                     f"{getattr(network.encoder, 'kind', 'other data')}")
   statistics = network.statistics.get("encoder")
   variables = {"params": network.params["encoder"], **({"batch_stats": statistics} if statistics else {})}
   module = build.network_module(network.name).encoder(**network.hyper)
