@@ -12,6 +12,8 @@ from sklearn.linear_model import Ridge
 
 import embeddings_jax as ej
 from embeddings_jax.data.encoders.images import ImageEncoder
+from embeddings_jax.figures import seeing as figures
+from embeddings_jax.figures.canvas import pyplot
 from embeddings_jax.interop import huggingface_vision
 from embeddings_jax.interop.vgg import NUMBERS
 from embeddings_jax.models.autoencoders import mae
@@ -99,6 +101,8 @@ def test_a_run_and_what_is_not_there(tmp_path):
   assert of.name == "convnet" and list(of.grids) == ["block_0", "block_1"]
   kernel = run.state.params["encoder"]["block_0"]["conv"]["kernel"]
   np.testing.assert_array_equal(of.network.first_filters(of.variables["params"])[2], kernel[..., 2])
+  (declared,) = [figure for figure in figures.FIGURES if figure.name == "filters"]
+  assert declared.applies(run) and declared.draw(pyplot(), run).axes[0].images[0].get_array().shape == (3, 3, 3)
   with pytest.raises(ej.InputError, match=r"layer=block_2: did you mean block_.\? convnet has block_0, block_1$"):
     Portrait(of, layer="block_2")
   with pytest.raises(ej.InputError, match="units=8: layer block_1 has 8 units, 0 to 7"):
@@ -109,6 +113,7 @@ def test_a_run_and_what_is_not_there(tmp_path):
   assert Portrait(of).lacks("pairs").endswith("has no labels")
   assert Portrait(trunk()).lacks("crops") == "needs a dataset" and not Portrait(trunk()).lacks("filters")
   pixels = ej.fit("pca", np.random.default_rng(0).normal(size=(20, 4)), preset="tiny", steps=1)
+  assert not declared.applies(pixels)
   with pytest.raises(ej.InputError, match="which is no network to start from"):
     of_run(pixels)
 
