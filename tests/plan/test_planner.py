@@ -60,6 +60,18 @@ def test_exit_codes(arguments, code, words):
   assert code == 3 or len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.long
+def test_a_sweep_ranks_meshes_and_predicts_more_devices(tmp_path):
+  """Meshes over `model`, which would only repeat a mixture's work, are left out and said to be."""
+  found, text = plan(tmp_path, "--model=gmm", "--preset=tiny", "--devices=cpu:8", "--chip=v5e", "--num_rows=4096",
+                     "--sweep")
+  assert sorted(found["ranking"]) == ["data:1,fsdp:8", "data:2,fsdp:4", "data:8"] == sorted(found["plans"])
+  times = [found["plans"][spec]["programs"]["update"]["seconds"]["sum"] for spec in found["ranking"]]
+  assert times == sorted(times) and "data:4,model:2 is left out" in text
+  rows = found["scaling"]["data:8"]
+  assert [row["devices"] for row in rows] == list(sweep.SIZES) and rows[0]["efficiency"] == 1
+
+
 def test_what_rules_cannot_split_is_said_once(mesh_of):
   array = lambda *shape: jax.ShapeDtypeStruct(shape, np.float32)
   state = {"table": array(641, 100), "even": array(640, 100), "bias": array(641)}
