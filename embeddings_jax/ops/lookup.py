@@ -56,7 +56,8 @@ def _backward(dtype, saved, cotangent):
     return jax.lax.psum(jax.lax.psum_scatter(sums, "fsdp", scatter_dimension=1, tiled=True), "data")
 
   gradient = jax.shard_map(local, in_specs=(P(DATA_AXES), P(DATA_AXES)), out_specs=TABLE, check_vma=False)
-  return gradient(ids, cotangent.astype(jnp.float32)), None
+  # Else libtpu 0.0.42 fails, where it joins this sum with that of scores of a padded vocabulary.
+  return jax.lax.optimization_barrier(gradient(ids, cotangent.astype(jnp.float32))), None
 
 
 _lookup.defvjp(_forward, _backward)
