@@ -1,4 +1,4 @@
-"""Pairs of a word and a context: of dependency trees, of positions in running text, or as a file lists them.
+"""Pairs of a word and a context, from dependency trees, from positions in running text, or as a file lists them.
 
   dependencies   CoNLL-U trees (Levy & Goldberg 2014, section 3): a word has as contexts each of its modifiers,
                  `modifier/relation`, and its head, `head/relation-1`. A preposition is collapsed into the relation

@@ -27,7 +27,7 @@ def _flops(jaxpr: Any, leaf: Callable[[Any], float]) -> float:
 
 
 def _of_equation(equation: Any) -> float:
-  """Of an equation that has no body, or whose body is a kernel."""
+  """Returns the FLOPs of an equation that has no body, or whose body is a kernel."""
   name, params = equation.primitive.name, equation.params
   if name == "dot_general":
     (axes, _), _ = params["dimension_numbers"]

@@ -13,7 +13,7 @@ GB = 1e9
 
 
 class Chip(NamedTuple):
-  """What a device can do.
+  """Memory, bandwidths and peak rates of a device.
 
   Attributes:
     name: Name in a `topology`.

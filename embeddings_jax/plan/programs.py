@@ -39,7 +39,7 @@ class Compiled(NamedTuple):
 
 
 class Planned(NamedTuple):
-  """What a run would execute and hold.
+  """Compiled programs of a run, and the memory that they take.
 
   Attributes:
     model: The model.

@@ -1,4 +1,4 @@
-"""What a plan says: memory, arithmetic, collectives, predicted time, and what to look at."""
+"""Report of a plan: memory, arithmetic, collectives, predicted time, and warnings."""
 import collections
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What a trunk looks for: images and inputs that excite its units, maps of where it looks, images of features.
+"""Visualization of a trunk: images and inputs that excite its units, activation maps, inverted features.
 
 A unit is a channel of a layer. An image excites it as much as the largest value on the channel's map.
 """

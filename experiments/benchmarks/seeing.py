@@ -1,4 +1,4 @@
-"""What trunks look for: inputs against images that excite units, and whether maps point at pasted digits."""
+"""Visualizations put to numbers: inputs against images that excite units, activation maps against boxes."""
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
@@ -42,7 +42,7 @@ def exciting_inputs() -> dict:
 
 
 def pointing() -> dict:
-  """How often the maximum of a map lies in the box of a digit, trained and untrained."""
+  """Measures the fraction of maps whose maximum lies in the box of a digit, trained and untrained."""
   trunk, dataset = _subject()
   if dataset.boxes is None:
     raise InputError(f"--data={dataset.name}: has no boxes; pasted-digits has")

@@ -22,7 +22,7 @@ def template():
 
 @pytest.mark.parametrize("parameterization", ["fourier", "pixels"])
 def test_the_direction_is_upwards_and_ends_at_the_optimum(parameterization):
-  """Of all images at a distance r from gray the scalar product with w is largest for gray + r w / |w|."""
+  """Among images at a distance r from gray the scalar product with w is largest for gray + r w / |w|."""
   w, norm = template(), jnp.array([1.0, 2.0])
   objective = lambda x: (w * (x - 0.5)).sum((1, 2, 3))
   options = dict(steps=250, parameterization=parameterization, norm=norm, basis=np.eye(3))

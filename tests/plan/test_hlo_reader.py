@@ -51,7 +51,7 @@ ENTRY %main (x.1: f32[4,8], w.1: f32[8,8]) -> f32[4,8] {
 
 @pytest.mark.parametrize("trips, number", [(', backend_config={"known_trip_count":{"n":"3"}}', 3), ("", 5)])
 def test_bodies_count_by_their_trips(trips, number):
-  """What the compiler knows, else the constant of the condition."""
+  """The trip count that the compiler knows, else the constant of the condition."""
   program = hlo.read(LOOP.replace("%bodyTRIPS", "%body" + trips))
   assert program.flops == number * 2 * 4 * 8 * 8
   one, = program.collectives

@@ -1,4 +1,4 @@
-"""What trunks look for: exciting images and inputs, maps of where they look, and the command's figures."""
+"""Visualization of trunks: exciting images and inputs, activation maps, and the command's figures."""
 import functools
 
 import jax

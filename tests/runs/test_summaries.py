@@ -1,4 +1,4 @@
-"""What a run says of its rows and its metrics."""
+"""Messages of a run on its rows and its metrics."""
 from types import SimpleNamespace
 
 import numpy as np

@@ -239,7 +239,7 @@ def test_a_timer_counts_minutes_of_the_clock(monkeypatch):
 
 
 def test_goodput_is_the_share_of_time_in_steps(monkeypatch):
-  """Of 100 seconds 10 went before the first dispatch was done, 20 to an evaluation, 5 to a save and 5 to waiting."""
+  """In 100 seconds 10 went before the first dispatch was done, 20 to an evaluation, 5 to a save and 5 to waiting."""
   now = [0.0]
   monkeypatch.setattr(loop_lib.time, "perf_counter", lambda: now[0])
   clock = loop_lib._Clock(0.0, 4)

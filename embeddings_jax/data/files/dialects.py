@@ -22,7 +22,7 @@ _THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(,\d{3})+")
 
 
 class TableOptions(NamedTuple):
-  """How to read a table.
+  """Options of reading a table.
 
   Attributes:
     columns: Names of the columns of numbers to read, or their numbers from 0; (): all.

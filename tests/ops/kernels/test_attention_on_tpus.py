@@ -24,7 +24,7 @@ def value_and_slopes(function, arguments):
 
 @pytest.mark.parametrize("case", ["padded", "causal"])
 def test_splash_attention_equals_the_reference(case):
-  """Of a row of padding alone every key is seen; keys may be as many as they like where nothing is causal."""
+  """A row of padding alone sees every key; keys may be as many as they like where nothing is causal."""
   time, keys = (128, 128) if case == "causal" else (90, 70)
   arguments = heads(3, time, seed=1), heads(3, keys, seed=2), heads(3, keys, seed=3)
   if case == "causal":
