@@ -93,3 +93,26 @@ def test_word_vectors_and_lists(tmp_path):
   metrics = run.evaluate([f"word_similarity:{tmp_path / 'pairs.csv'}", f"analogies:{tmp_path / 'q.txt'}"])
   assert metrics["pairs/spearman"] == 1 and metrics["q/cosadd/total/accuracy"] == 1
   assert list(ej.load(tmp_path / "v.vec", limit=2).encoder.names) == words[:2]
+
+
+@pytest.mark.long
+def test_sounds(tmp_path):
+  """Tones in wavs of 24 bits and of floats train; FLAC and 16 bits of the same values have the same vectors."""
+  soundfile = pytest.importorskip("soundfile")
+  rng = np.random.default_rng(0)
+  wave = lambda i: np.sin((0.3, 0.9)[i % 2] * np.arange(2400) + rng.uniform(0, 6))
+  tones = [np.round(2**14 * wave(i)) / 2**15 for i in range(16)]
+  for i, tone in enumerate(tones):
+    for folder, suffix, kind in (("train", "wav", ("PCM_24", "FLOAT")[i // 8]), ("flac", "flac", "PCM_16"),
+                                 ("wav", "wav", "PCM_16")):
+      path = tmp_path / folder / ("low", "high")[i % 2] / f"{i:02}.{suffix}"
+      path.parent.mkdir(parents=True, exist_ok=True)
+      soundfile.write(path, tone, 8000, kind)
+  run = ej.fit("cpc", tmp_path / "train", preset="small", steps=4, batch_size=8, channels=(8, 8, 8), embedding_dim=8,
+               context_dim=8, data_options={"window_length": 2400, "jitter": 0, "group": ""})
+  vectors = run.embed(run.encoder.read(tmp_path / "train"))
+  assert vectors.shape[0] == 16 and np.isfinite(vectors).all()
+  for name in ("flac", "wav"):
+    np.testing.assert_allclose(run.embed(run.encoder.read(tmp_path / name)), vectors, atol=1e-5)
+    metrics = run.evaluate(f"knn:{tmp_path / name}")
+    assert next(value for key, value in metrics.items() if key.endswith("knn_accuracy")) == 1
