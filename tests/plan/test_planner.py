@@ -199,12 +199,13 @@ def test_no_collective_is_as_large_as_the_vocabulary(tmp_path):
 
 
 @pytest.mark.long
-def test_attention_without_dropout_moves_less(tmp_path):
-  """Scores of a device, [32 rows, 4 heads, 512, 512], stay in the kernel."""
+def test_scores_of_attention_stay_beside_the_processor(tmp_path):
+  """Of a device and a layer they are [32 rows, 4 heads, 512, 512], 134 MB, and would be written and read several
+  times; without dropout a kernel keeps them, with it a chunk of the queries' fits."""
   arguments = ("--model=bert", "--preset=demo", "--topology=v5e:4x4", "--batch_size=512", "--noevaluation",
                "--config.model.dtype=bfloat16", "--config.model.dim=256", "--config.model.num_heads=4",
                "--config.model.max_length=512", "--config.data.max_length=512", "--config.model.remat=dots")
   kernel, plain = (on_tpu(tmp_path, *arguments, f"--config.model.attention_dropout={rate}")["programs"]["update"]
                    for rate in (0.0, 0.1))
-  assert kernel["memory_traffic"] < 0.85 * plain["memory_traffic"]
+  assert kernel["memory_traffic"] < plain["memory_traffic"] < 1.15 * kernel["memory_traffic"]
   assert kernel["flops"]["ratio"] == pytest.approx(1, abs=0.05)
