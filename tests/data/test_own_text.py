@@ -30,7 +30,7 @@ def write(folder, files):
 
 
 def write_arrow(path, columns, metadata=None, stream=False):
-  pa = pytest.importorskip("pyarrow")
+  import pyarrow as pa
   import pyarrow.parquet
 
   table = pa.table(columns).replace_schema_metadata(metadata)

@@ -15,8 +15,10 @@ WORDS = [f"w{i}" for i in range(40)]
 VECTORS = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
 
 
+@pytest.mark.parity
 def test_an_index_has_the_neighbors_by_cosine(tmp_path):
-  faiss = pytest.importorskip("faiss")
+  import faiss
+
   word_vectors.write(tmp_path / "v.txt", WORDS, VECTORS, "glove")
   assert export(load(tmp_path / "v.txt"), tmp_path / "v.faiss", "faiss") == "40 rows x 6"
   index = faiss.read_index(str(tmp_path / "v.faiss"))
@@ -27,8 +29,8 @@ def test_an_index_has_the_neighbors_by_cosine(tmp_path):
     np.testing.assert_allclose(cosine[row], [1, *(value for _, value in near)], atol=1e-5)
 
 
+@pytest.mark.parity
 def test_what_cannot_be_indexed_is_named(tmp_path, monkeypatch):
-  pytest.importorskip("faiss")
   with pytest.raises(InputError, match="v: 2 names for vectors of shape"):
     write_index(tmp_path / "v", WORDS[:2], VECTORS)
   with pytest.raises(InputError, match="the vector of 'w1' is not finite"):

@@ -25,8 +25,8 @@ def texts():
 
 
 def test_tables(tmp_path):
-  parquet = pytest.importorskip("pyarrow.parquet")
   import pyarrow
+  from pyarrow import parquet
 
   rng = np.random.default_rng(0)
   kind = np.arange(40) % 2
@@ -95,10 +95,12 @@ def test_word_vectors_and_lists(tmp_path):
   assert list(ej.load(tmp_path / "v.vec", limit=2).encoder.names) == words[:2]
 
 
+@pytest.mark.parity
 @pytest.mark.long
 def test_sounds(tmp_path):
   """Tones in wavs of 24 bits and of floats train; FLAC and 16 bits of the same values have the same vectors."""
-  soundfile = pytest.importorskip("soundfile")
+  import soundfile
+
   rng = np.random.default_rng(0)
   wave = lambda i: np.sin((0.3, 0.9)[i % 2] * np.arange(2400) + rng.uniform(0, 6))
   tones = [np.round(2**14 * wave(i)) / 2**15 for i in range(16)]
