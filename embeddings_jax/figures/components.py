@@ -1,4 +1,5 @@
 """Principal components, and what they keep of images and other rows."""
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,10 @@ def principal_components(plt: Any, parts: dict[str, np.ndarray], data: Any) -> d
   x = data.encoder.encode(data.dataset.items)["x"]
   made = {"explained_variance": _explained_variance(plt, parts["explained_variance_ratio"])}
   if data.dataset.image_shape:
-    std = 1 if data.encoder.std is None else data.encoder.std
-    origin = 0 if data.encoder.mean is None else data.encoder.mean
-    pixels = lambda rows: np.reshape(rows * std + origin, (-1, *data.dataset.image_shape))
-    made["components"] = _component_pictures(plt, parts, pixels, data.dataset.image_shape)
+    pixels = _pixels(data)
+    titles = [f"{i}: {ratio:.1%}" for i, ratio in enumerate(parts["explained_variance_ratio"], 1)]
+    made["components"] = _component_pictures(plt, parts["components"], parts["mean"], pixels, titles,
+                                             "Mean and principal components, with their shares of the variance")
     made["reconstructions"] = _reconstructions(plt, parts, x, pixels, data.dataset.labels)
   elif x.shape[1] > 1:
     made["fit"] = line_and_plane(plt, parts, x, data.dataset)
@@ -33,21 +34,29 @@ def _explained_variance(plt: Any, ratio: np.ndarray) -> Any:
   return figure
 
 
-def _component_pictures(plt: Any, parts: dict[str, np.ndarray], pixels: Any, shape: tuple[int, ...]) -> Any:
+def _pixels(data: Any) -> Callable[[np.ndarray], np.ndarray]:
+  """Returns a function that turns rows of features into images."""
+  std = 1 if data.encoder.std is None else data.encoder.std
+  origin = 0 if data.encoder.mean is None else data.encoder.mean
+  return lambda rows: np.reshape(rows * std + origin, (-1, *data.dataset.image_shape))
+
+
+def _component_pictures(plt: Any, components: np.ndarray, mean: np.ndarray, pixels: Any, titles: Sequence[str],
+                        title: str) -> Any:
   """The mean and the first components, each scaled to its largest weight: gray, or red and blue, is 0."""
-  chosen, ratio = parts["components"][:23], parts["explained_variance_ratio"]
+  chosen, shape = components[:23], pixels(mean).shape[1:]
   columns = min(8, len(chosen) + 1)
   lines = -(-(len(chosen) + 1) // columns)
   figure, axes = plt.subplots(lines, columns, figsize=(1.3 * columns, 1.6 * lines), squeeze=False)
   for axis in axes.flat:
     axis.axis("off")
-  axes.flat[0].imshow(np.clip(pixels(parts["mean"])[0], 0, 1), cmap="gray", vmin=0, vmax=1)
+  axes.flat[0].imshow(np.clip(pixels(mean)[0], 0, 1), cmap="gray", vmin=0, vmax=1)
   axes.flat[0].set_title("mean", fontsize=8)
   for i, (axis, row) in enumerate(zip(axes.flat[1:], chosen)):
     weights = np.reshape(row / max(np.abs(row).max(), 1e-30), shape)
     axis.imshow((weights + 1) / 2, cmap="RdBu_r", vmin=0, vmax=1)
-    axis.set_title(f"{i + 1}: {ratio[i]:.1%}", fontsize=8)
-  figure.suptitle("Mean and principal components, with their shares of the variance")
+    axis.set_title(titles[i], fontsize=8)
+  figure.suptitle(title)
   return figure
 
 
@@ -119,7 +128,33 @@ def line_and_plane(plt: Any, parts: dict[str, np.ndarray], x: np.ndarray, datase
   return figure
 
 
+def _is_linear_code_of_images(drawing: Any) -> bool:
+  return {"encoder", "decoder", "mean"} <= drawing.components.keys() and bool(drawing.dataset.image_shape)
+
+
+def _draw_linear_code(plt: Any, drawing: Any) -> dict[str, Any]:
+  """The rows of a linear decoder, which may be any basis of the span of the principal components, and images beside
+  their reconstructions."""
+  parts, pixels = drawing.components, _pixels(drawing)
+  titles = [str(i) for i in range(1, len(parts["decoder"]) + 1)]
+  items = drawing.dataset.items
+  batch = drawing.encoder.encode(items[np.linspace(0, len(items) - 1, min(12, len(items))).astype(int)])
+  images = {name: pixels(rows) for name, rows in drawing.output("reconstruct", batch).items()}
+  number = len(images["original"])
+  figure, axes = plt.subplots(2, number, figsize=(0.95 * number, 2.1), squeeze=False)
+  for line, name in zip(axes, ("original", "reconstructed")):
+    for axis, image in zip(line, images[name]):
+      axis.imshow(np.clip(image, 0, 1), cmap="gray", vmin=0, vmax=1)
+      axis.set(xticks=[], yticks=[])
+    line[0].set_ylabel(name, fontsize=8)
+  figure.suptitle(f"Reconstructions from {len(titles)} numbers")
+  return {"components": _component_pictures(plt, parts["decoder"], parts["mean"], pixels, titles,
+                                            "Mean and rows of the linear decoder"), "reconstructions": figure}
+
+
 FIGURES = (
+    Figure("linear_code", _draw_linear_code, outputs=("components", "reconstruct"),
+           applies=_is_linear_code_of_images),
     Figure("principal_components", lambda plt, drawing: principal_components(plt, drawing.components, drawing),
            outputs=("components",), applies=lambda drawing: "explained_variance_ratio" in drawing.components),
 )

@@ -12,6 +12,7 @@ from embeddings_jax.data.encoders.rows import RowEncoder
 from embeddings_jax.figures import comparison as panels
 from embeddings_jax.figures import words
 from embeddings_jax.figures.clusters import clusters
+from embeddings_jax.figures.components import FIGURES
 from embeddings_jax.runs import comparison
 from embeddings_jax.runs.evaluation import Evaluator
 from embeddings_jax.types import InputError, Model
@@ -106,3 +107,23 @@ def test_runs_are_compared_by_config_and_metrics(tmp_path, monkeypatch, plt):
   for paths, message in (([one], "give two or more work directories"), ([one, one], "is given twice")):
     with pytest.raises(InputError, match=message):
       comparison.read(paths)
+
+
+def test_a_linear_code_of_images_is_seen(plt):
+  """The decoder's rows and the reconstructions that the model gives, as pixels."""
+  images = np.random.default_rng(1).random((20, 4)).astype(np.float32)
+  parts = {"encoder": np.eye(4)[:, :2], "decoder": np.eye(4)[:2], "mean": np.full(4, 0.5)}
+  outputs = {"components": lambda state: parts,
+             "reconstruct": lambda state, batch: {"original": batch["x"], "reconstructed": 0.5 * batch["x"]}}
+  dataset = Dataset("digits", "rows", images, image_shape=(2, 2))
+  evaluator = Evaluator(Model(None, None, None, outputs), jnp.zeros(()), RowEncoder(4), dataset=dataset,
+                        embed=lambda items: items)
+  figure = next(figure for figure in FIGURES if figure.name == "linear_code")
+  subject = figures.Drawing(evaluator, name="linear_autoencoder")
+  assert figure.applies(subject)
+  made = figure.draw(plt, subject)
+  shown = [np.asarray(axis.images[0].get_array()) for axis in made["reconstructions"].axes]
+  np.testing.assert_allclose(shown[0], images[0].reshape(2, 2))
+  np.testing.assert_allclose(shown[12], 0.5 * shown[0])
+  mean, first = (np.asarray(axis.images[0].get_array()) for axis in made["components"].axes[:2])
+  assert (mean == 0.5).all() and first.tolist() == [[1, 0.5], [0.5, 0.5]]  # 0 is in the middle of the colors.
