@@ -230,8 +230,9 @@ def initial(network: Pretrained, report: Callable[[str], None] = print) -> Calla
     extra = dict(state.extra)
     if network.statistics and "batch_stats" in extra:
       extra |= jax.tree_util.tree_map_with_path(choose, {"batch_stats": extra["batch_stats"]})
-    if "target" in extra:  # A slower copy of the parameters begins with the same ones.
-      extra["target"] = jax.tree_util.tree_map_with_path(choose, extra["target"])
+    # A slower copy of the parameters begins with the same ones; a frozen trunk is what `features` holds.
+    for copy in {"target", "features"} & extra.keys():
+      extra[copy] = jax.tree_util.tree_map_with_path(choose, extra[copy])
     average = state.average if state.average == () else jax.tree_util.tree_map_with_path(choose, state.average)
     fresh, unused = ", ".join(_roots(missing)), ", ".join(_roots(leaves.keys() - used))
     report(f"{network.path}: {len(used)} arrays of {network.name} taken over" + (f"; fresh: {fresh}" if fresh else "")

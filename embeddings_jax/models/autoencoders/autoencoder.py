@@ -5,12 +5,15 @@
   squared      L = |x - x^|^2 / (H W C), the mean squared error
   bernoulli    L = -sum_i [x_i log x^_i + (1 - x_i) log(1 - x^_i)], nats per image
   ssim         L = 1 - SSIM(x, x^) (`ops/image_quality.py`)
+  perceptual   L = |phi(x) - phi(x^)|^2 / (h w d), phi a layer of a trunk that is not trained (Johnson, Alahi &
+               Fei-Fei 2016, arXiv:1603.08155, equation 2)
 
 | symbol | code | shape |
 |---|---|---|
 | x, x~ | image, `corrupted` | [n, H, W, C] in [0, 1] |
 | f | `params["encoder"]`, `embed` | code [n, dim] |
 | g | `params["decoder"]`, `decode` | [n, H, W, C] |
+| phi | `extra["features"]` | [n, h, w, d] |
 | lambda | `contraction` | |
 
 - x~ is x, or x with noise, and then the *clean* x is still the target: denoising (Vincent, Larochelle, Bengio &
@@ -34,17 +37,19 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import optax
+from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
 from embeddings_jax.gradient import gradient_model
 from embeddings_jax.nets.images import autoencoder_networks, conv_maps, tied_decoder, untied_part
+from embeddings_jax.nets.pretext import layer_maps, started, variables_of
 from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.corruption import check_corruption, corrupted
 from embeddings_jax.ops.image_quality import checkerboard, mse, ssim
 from embeddings_jax.ops.pixels import to_float
 from embeddings_jax.types import Fact, InputError, Model
 
-LOSSES = ("squared", "bernoulli", "ssim")
+LOSSES = ("squared", "bernoulli", "ssim", "perceptual")
 OUTPUT_ACTIVATIONS = ("sigmoid", "linear")
 CODE_ACTIVATIONS = ("linear", "relu", "sigmoid")
 VARIES = 1e-6  # Least range of a living unit over a batch.
@@ -62,6 +67,8 @@ def autoencoder(
     slope: float = 0.3,
     upsampling: str = "transposed",
     loss: str = "squared",
+    encoder: nn.Module | None = None,
+    layer: str = "",
     output_activation: str = "sigmoid",
     code_activation: str = "linear",
     corruption: str = "none",
@@ -83,7 +90,10 @@ def autoencoder(
     strides: Strides of the convolutions; () makes dense networks with ReLU, without `widths` linear ones.
     slope: Slope of the LeakyReLU of convolutional networks below 0.
     upsampling: `transposed` convolutions, or `resize` and convolve, without checkerboards.
-    loss: `squared`, `bernoulli` or `ssim`.
+    loss: `squared`, `bernoulli`, `ssim` or `perceptual`.
+    encoder: Of `perceptual`: trunk of images whose features are compared; it is not trained. `--init_from=RUN` takes
+      the one that a run has learnt, else its weights are random.
+    layer: Of `perceptual`: block of the trunk, as `block_3`; "" for the last.
     output_activation: `sigmoid`, or `linear` (not with `bernoulli`).
     code_activation: `linear`, `relu` or `sigmoid`.
     corruption: Of the encoder's input: `none`, `gaussian`, `masking` or `salt_and_pepper`.
@@ -113,7 +123,10 @@ def autoencoder(
     raise InputError(f"contraction={contraction}, dead_after={dead_after}: must be at least 0, and at least 1")
   if tied and strides:
     raise InputError("tied=True: needs dense networks; set strides=()")
-  shape = height, width, channels
+  if (encoder is None) == (loss == "perceptual"):
+    raise InputError(f"loss={loss!r}: model.encoder, the trunk whose features are compared, belongs to 'perceptual'; "
+                     "see the config autoencoder_perceptual")
+  trunk, shape = encoder, (height, width, channels)
   encoder, decoder = autoencoder_networks(shape, dim, widths=widths, strides=strides, slope=slope,
                                           upsampling=upsampling)
   optimizer = optax.adam(5e-4) if optimizer is None else optimizer
@@ -124,7 +137,18 @@ def autoencoder(
               "decoder": decoder.init(second, jnp.zeros((1, dim)))["params"]}
     if tied:
       params["decoder"] = untied_part(params["decoder"])
-    return params, {"idle": jnp.zeros(dim, jnp.int32)}
+    extra = {"idle": jnp.zeros(dim, jnp.int32)}
+    if trunk is not None:
+      own, statistics = started(trunk, jax.random.fold_in(rng, 2), jnp.zeros((1, *shape)))
+      extra |= {"features": {"encoder": own}, **{name: {"encoder": value} for name, value in statistics.items()}}
+    return params, extra
+
+  def features(extra, images):
+    """Maps of the frozen trunk, [n, h, w, d]."""
+    maps = layer_maps(trunk, variables_of(extra["features"], extra), {"image": images})
+    if layer and layer not in maps:
+      raise InputError(f"layer={layer!r}: must be one of {', '.join(maps)}")
+    return maps[layer or list(maps)[-1]]
 
   def encode(params, images):
     code = encoder.apply({"params": params["encoder"]}, images)
@@ -139,12 +163,14 @@ def autoencoder(
   def activated(output):
     return jax.nn.sigmoid(output) if output_activation == "sigmoid" else output
 
-  def losses(params, images, rng):
+  def losses(params, extra, images, rng):
     """Loss of each image without the penalty, the output, and the codes."""
     codes = encode(params, corrupted(rng, images, corruption, corruption_level))
     output = decoded(params, codes)
     if loss == "bernoulli":
       each = optax.sigmoid_binary_cross_entropy(output, images).sum((1, 2, 3))
+    elif loss == "perceptual":
+      each = jnp.square(features(extra, activated(output)) - features(extra, images)).mean((1, 2, 3))
     else:
       each = mse(images, activated(output)) if loss == "squared" else 1 - ssim(images, activated(output))
     return each, activated(output), codes
@@ -152,7 +178,7 @@ def autoencoder(
   def loss_fn(params, extra, batch, rng):
     images, mask = to_float(batch["image"]), row_mask(batch)
     mean = lambda values: (mask * values).sum() / jnp.maximum(mask.sum(), 1)
-    each, output, codes = losses(params, images, rng)
+    each, output, codes = losses(params, extra, images, rng)
     idle = jnp.where(varies(codes, mask), 0, extra["idle"] + 1)
     metrics = {"dead_units": (idle >= dead_after).mean(dtype=jnp.float32)}
     value = mean(each)
@@ -161,7 +187,7 @@ def autoencoder(
       value = value + contraction * metrics["jacobian_norm"]
     if strides:
       metrics["checkerboard"] = jax.lax.stop_gradient(mean(checkerboard(output)))
-    return value, (metrics, {"idle": idle})
+    return value, (metrics, {**extra, "idle": idle})
 
   def reconstruct(params, extra, batch):
     images = to_float(batch["image"])
@@ -171,7 +197,7 @@ def autoencoder(
 
   def measures(params, extra, batch):
     mask = row_mask(batch)
-    each = losses(params, to_float(batch["image"]), jax.random.key(0))[0]
+    each = losses(params, extra, to_float(batch["image"]), jax.random.key(0))[0]
     return {"reconstruction_loss": jnp.stack([(mask * each).sum(), mask.sum()])}
 
   outputs = {

@@ -8,8 +8,11 @@ from scipy import ndimage
 from sklearn.datasets import load_digits
 
 from embeddings_jax.models.autoencoders.autoencoder import autoencoder, jacobian_norm, keep_largest
+from embeddings_jax.nets import convnet
+from embeddings_jax.nets.pretext import layer_maps
 from embeddings_jax.ops.corruption import corrupted
 from embeddings_jax.ops.image_quality import ssim
+from embeddings_jax.runs import pretrained
 from embeddings_jax.types import InputError
 
 DENSE = dict(height=4, width=3, channels=1, widths=(7,), strides=(), dim=5)
@@ -219,3 +222,40 @@ def test_pixels_outside_0_and_1_are_refused():
   model = autoencoder(**DENSE, loss="bernoulli")
   with pytest.raises(InputError, match="floats from 0 to 3"):
     model.init(jax.random.key(0), {"image": jnp.array([0.0, 3.0]).repeat(6).reshape(1, 4, 3, 1)})
+
+
+def test_a_perceptual_loss_is_the_distance_of_the_features_of_a_frozen_trunk():
+  trunk = convnet.encoder(channels=(3, 4), strides=(1, 2))
+  model = autoencoder(height=8, width=8, channels=1, dim=3, widths=(4, 4), strides=(2, 2), loss="perceptual",
+                      encoder=trunk, layer="block_0", optimizer=optax.sgd(0.1))
+  batch = {"image": jax.random.uniform(jax.random.key(3), (4, 8, 8, 1))}
+  state = model.init(jax.random.key(0), batch)
+  variables = {"params": state.extra["features"]["encoder"], "batch_stats": state.extra["batch_stats"]["encoder"]}
+  maps = [layer_maps(trunk, variables, {"image": model.outputs["reconstruct"](state, batch)[name]})["block_0"]
+          for name in ("original", "reconstructed")]
+  expected = float(np.square(maps[0] - maps[1]).mean())
+  assert float(model.outputs["loss"](state, batch)) == pytest.approx(expected, rel=1e-5) and expected > 1e-4
+  new, metrics = model.update(state, batch, jax.random.key(1))
+  assert float(metrics["loss"]) == pytest.approx(expected, rel=1e-5)
+  assert float(model.outputs["loss"](new, batch)) < expected
+  for name in ("features", "batch_stats"):
+    jax.tree.map(np.testing.assert_array_equal, new.extra[name], state.extra[name])
+  # Those of a run take the place of the random ones.
+  params = jax.tree.map(lambda x: x + 1, state.extra["features"])
+  given = pretrained.Pretrained(*[None] * len(pretrained.Pretrained._fields))._replace(
+      name="convnet", path="p", params=params, statistics=state.extra["batch_stats"])
+  begun = pretrained.initial(given, lambda line: None)(state)
+  jax.tree.map(np.testing.assert_array_equal, begun.extra["features"], params)
+  jax.tree.map(np.testing.assert_array_equal, begun.params, state.params)
+
+
+@pytest.mark.parametrize("options, message", [
+    (dict(loss="perceptual"), "loss='perceptual': model.encoder, the trunk whose features are compared"),
+    (dict(encoder=convnet.encoder()), "loss='squared': model.encoder"),
+    (dict(loss="perceptual", encoder=convnet.encoder(), layer="block_9"), "layer='block_9': must be one of block_0"),
+])
+def test_trunks_of_perceptual_losses_that_do_not_fit(options, message):
+  with pytest.raises(InputError, match=message):
+    model = autoencoder(height=8, width=8, channels=1, widths=(4, 4), strides=(2, 2), **options)
+    batch = {"image": jnp.zeros((2, 8, 8, 1))}
+    model.outputs["loss"](model.init(jax.random.key(0), batch), batch)
