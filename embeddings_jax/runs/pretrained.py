@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from etils import epath
 
+from embeddings_jax.data import pipelines
 from embeddings_jax.data.encoders.images import ImageEncoder
 from embeddings_jax.data.files.json import read_json
 from embeddings_jax.interop import huggingface, huggingface_bart, huggingface_vision
@@ -182,7 +183,8 @@ def adapt(config: Any, network: Pretrained, explicit: Collection[str]) -> None:
   if fine_tuned:
     whole = not hasattr(network.encoder, "encode_words") or network.name == "cpc"  # No element stands for the others.
     pooling = "last" if network.hyper.get("causal") else "mean" if whole else ""
-    if not hasattr(network.encoder, "encode_words") and "data.max_length" not in explicit:
+    if (not hasattr(network.encoder, "encode_words") and "data.max_length" not in explicit
+        and "max_length" in pipelines.options(pipelines.find(config.pipeline))):
       presets.assign(config.data, "max_length", getattr(network.encoder, "max_length", 0))
   if pooling and "pooling" in config.model and "model.pooling" not in explicit:
     presets.assign(config.model, "pooling", pooling)
