@@ -1,4 +1,5 @@
 """The contract of `types.Model`, over the `tiny` preset of every config."""
+import inspect
 from collections.abc import Mapping
 
 import chex
@@ -19,12 +20,23 @@ from embeddings_jax.types import OUTPUTS, InputError, Output
 STEPS = 20
 
 
-def configs():
+# Of the models that `gradient_model` makes, whose states and updates are laid out alike, those that are always tested
+# on eight devices; `--slow` tests all.
+REPRESENTATIVE = ("bert", "cpc", "deepcluster", "mae", "simclr", "vae", "vq_vae")
+
+
+def configs(on_eight=False):
   """Names of configs; those that train the factory of another config are left to `--slow`, but for BatchNorm's."""
   names = presets.model_names()
   factory_of = {name: presets.load_config(name, "tiny").get("factory") or name for name in names}
-  variant = lambda name: factory_of[name] != name and factory_of[name] in names and name != "resnet_supervised"
-  return [pytest.param(name, marks=pytest.mark.long) if variant(name) else name for name in names]
+
+  def long(name):
+    if factory_of[name] != name and factory_of[name] in names and name != "resnet_supervised":
+      return True
+    module = inspect.getmodule(build.find_factory({"name": factory_of[name]}))
+    return on_eight and name not in REPRESENTATIVE and "gradient_model(" in inspect.getsource(module)
+
+  return [pytest.param(name, marks=pytest.mark.long) if long(name) else name for name in names]
 
 
 @pytest.fixture(scope="module", params=configs())
@@ -194,6 +206,7 @@ def test_interrupted_equals_uninterrupted_bit_for_bit(tiny, uninterrupted, mesh_
   np.testing.assert_array_equal(losses(actual), losses(records))
 
 
+@pytest.mark.parametrize("tiny", configs(on_eight=True), indirect=True)
 def test_eight_devices_equal_one(tiny, uninterrupted, mesh_of):
   expected, records = uninterrupted
   state, actual = run(tiny, mesh_of("data:4,fsdp:2"))

@@ -1,5 +1,6 @@
 """Codes of images: the plane of two-dimensional codes, walks between images, and what a model makes of noise."""
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,29 +14,51 @@ NUM_IMAGES = 12  # In a row.
 NUM_LIKELIHOODS, DRAWS = 100, 10
 
 
-def plane(plt: Any, codes: np.ndarray, label: np.ndarray | None, x: np.ndarray, y: np.ndarray,
-          images: np.ndarray) -> Any:
-  """Draws two-dimensional codes, colored by label, and beside them what a grid of codes is decoded to.
+class Plane(NamedTuple):
+  """Two-dimensional codes, and what a grid of codes is decoded to.
 
-  Args:
-    plt: `matplotlib.pyplot`.
+  Attributes:
     codes: [n, 2].
     label: Class of each code; None for one color.
     x, y: Coordinates of the grid's columns, from left to right, and rows, from bottom to top.
     images: [len(y), len(x), height, width, channels], the lowest row first.
   """
-  figure, (left, right) = plt.subplots(1, 2, figsize=(12, 6), layout="constrained")
-  if label is None:
-    left.scatter(*codes.T, s=3, linewidths=0)
-  else:
-    for number, name in enumerate(np.unique(label)):
-      left.scatter(*codes[label == name].T, s=3, linewidths=0, color=plt.get_cmap("tab10")(number % 10), label=name)
-    left.legend(markerscale=4, fontsize=8, loc="upper right")
-  left.set(title="Codes", xlabel="unit 1", ylabel="unit 2")
-  rows, columns, height, width, channels = images.shape
-  tiled = images[::-1].transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
-  right.imshow(np.clip(tiled, 0, 1), cmap="gray", vmin=0, vmax=1, extent=(x[0], x[-1], y[0], y[-1]), aspect="auto")
-  right.set(title="Decoded", xlabel="unit 1", ylabel="unit 2")
+
+  codes: np.ndarray
+  label: np.ndarray | None
+  x: np.ndarray
+  y: np.ndarray
+  images: np.ndarray
+
+
+def plane_of(codes: np.ndarray, labels: Mapping[str, Any], decode: Callable[[np.ndarray], np.ndarray]) -> Plane:
+  """Returns the plane of codes [n, 2], with the first of the items' labels that has at most ten classes."""
+  chosen = np.linspace(0, len(codes) - 1, min(len(codes), NUM_POINTS)).astype(int)
+  label = next((np.asarray(values)[chosen] for values in labels.values() if len(np.unique(np.asarray(values))) <= 10),
+               None)
+  x, y = (np.linspace(*np.percentile(codes[:, axis], (1, 99)), GRID) for axis in (0, 1))
+  images = decode(np.stack(np.meshgrid(x, y), -1).reshape(-1, 2).astype(np.float32))
+  return Plane(np.asarray(codes)[chosen], label, x, y, images.reshape(GRID, GRID, *images.shape[1:]))
+
+
+def planes(plt: Any, by_name: Mapping[str, Plane]) -> Any:
+  """Draws a row for each plane: its codes, colored by label, and the decoded grid."""
+  figure, axes = plt.subplots(len(by_name), 2, figsize=(12, 6 * len(by_name)), squeeze=False, layout="constrained")
+  for (left, right), (name, one) in zip(axes, by_name.items()):
+    if one.label is None:
+      left.scatter(*one.codes.T, s=3, linewidths=0)
+    else:
+      for number, each in enumerate(np.unique(one.label)):
+        left.scatter(*one.codes[one.label == each].T, s=3, linewidths=0, color=plt.get_cmap("tab10")(number % 10),
+                     label=each)
+      left.legend(markerscale=4, fontsize=8, loc="upper right")
+    before = f"{name}: " if name else ""
+    left.set(title=f"{before}codes", xlabel="unit 1", ylabel="unit 2")
+    rows, columns, height, width, channels = one.images.shape
+    tiled = one.images[::-1].transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
+    right.imshow(np.clip(tiled, 0, 1), cmap="gray", vmin=0, vmax=1, aspect="auto",
+                 extent=(one.x[0], one.x[-1], one.y[0], one.y[-1]))
+    right.set(title=f"{before}decoded", xlabel="unit 1", ylabel="unit 2")
   return figure
 
 
@@ -66,14 +89,8 @@ def histogram(plt: Any, images: np.ndarray, noise: np.ndarray) -> Any:
 
 
 def _draw_plane(plt: Any, drawing: Any) -> Any:
-  codes = drawing.embeddings
-  chosen = np.linspace(0, len(codes) - 1, min(len(codes), NUM_POINTS)).astype(int)
-  label = next((np.asarray(values)[chosen] for values in drawing.dataset.labels.values()
-                if len(np.unique(np.asarray(values))) <= 10), None)
-  x, y = (np.linspace(*np.percentile(codes[:, axis], (1, 99)), GRID) for axis in (0, 1))
-  grid = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2).astype(np.float32)
-  images = _decode(drawing, grid)
-  return plane(plt, np.asarray(codes)[chosen], label, x, y, images.reshape(GRID, GRID, *images.shape[1:]))
+  return planes(plt, {"": plane_of(drawing.embeddings, drawing.dataset.labels,
+                                   lambda codes: _decode(drawing, codes))})
 
 
 def _draw_walks(plt: Any, drawing: Any) -> Any:

@@ -2,6 +2,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from etils import epath
 
 from embeddings_jax.errors import InputError
@@ -83,6 +84,30 @@ def curves(runs: Sequence[Compared]) -> tuple[dict[str, Sequence[Mapping[str, fl
   metrics = sorted((key for key, number in counts.items() if number > 1 and key not in _RATES),
                    key=lambda key: (key != "loss", key))
   return {run.name: run.log for run in runs}, metrics
+
+
+def planes(runs: Sequence[Compared], paths: Sequence[str], data_dir: str | None = None,
+           cache_dir: str | None = None) -> dict[str, Any]:
+  """Returns the plane of each run's codes by its name, see `figures/codes.py`.
+
+  Raises:
+    InputError: A run has no codes of two numbers that are decoded to images.
+  """
+  from embeddings_jax.figures.codes import NUM_POINTS, plane_of
+  from embeddings_jax.runs import evaluation
+  from embeddings_jax.runs.load import load_run
+
+  by_name = {}
+  for compared, path in zip(runs, paths):
+    run = load_run(path)
+    items = evaluation.of_run(run, (), data_dir=data_dir, cache_dir=cache_dir).dataset
+    rows = np.linspace(0, len(items.items) - 1, min(len(items.items), NUM_POINTS)).astype(int)
+    codes = run.embed(np.asarray(items.items)[rows]) if "decode" in run.model.outputs else np.zeros((0, 0))
+    if codes.shape[1:] != (2,) or run.decode(codes[:1]).ndim != 4:
+      raise InputError(f"{path}: has no codes of two numbers that are decoded to images")
+    labels = {name: np.asarray(values)[rows] for name, values in items.labels.items()}
+    by_name[compared.name] = plane_of(codes, labels, run.decode)
+  return by_name
 
 
 def _value(values: Mapping[str, float], name: str) -> str:

@@ -19,7 +19,8 @@ from embeddings_jax.runs.needs import NEEDS
 from embeddings_jax.types import Model, Protocol, PyTree
 
 SECONDS_BETWEEN_LINES = 10.0  # Of progress.
-_OF_SPLITS = {"measures", "predict", "reconstruct", "likelihood", "codes"}  # Needs that look at the run's own splits.
+# Needs that look at the run's own splits.
+_OF_SPLITS = {"measures", "predict", "reconstruct", "likelihood", "codes", "decode"}
 
 
 class LeftOut(InputError):

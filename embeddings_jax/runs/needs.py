@@ -94,7 +94,7 @@ def _decode(subject: Any) -> Mapping[str, Any] | None:
     pieces = np.array_split(codes, range(PREDICTED_AT_ONCE, len(codes), PREDICTED_AT_ONCE))
     return np.concatenate([np.asarray(compiled(subject.state, piece)) for piece in pieces])
 
-  return {"decode": decode}
+  return {"decode": decode, "source": (subject.splits or {}).get("validation")}
 
 
 def _maps(subject: Any) -> Mapping[str, Any] | None:

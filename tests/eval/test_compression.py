@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 
+from embeddings_jax.data.sources import array_source
 from embeddings_jax.errors import InputError
 from embeddings_jax.eval.compression import compression, jpeg, quantized
 
@@ -41,6 +42,15 @@ def test_images_of_a_plane_are_compressed_by_its_components():
     assert (np.diff(rate) > 0).all() and (np.diff(psnr) > 3).all() and psnr[-1] > 28 and rate[-1] < 0.3
   rate = [actual[f"test/jpeg/quality_{q}/bits_per_pixel"] for q in (5, 50)]
   assert 0 < rate[0] < rate[1]
+
+
+  # Without a test split the images that the pipeline held out are compressed, and the others teach.
+  held_out = array_source({"image": items[500:]}, 32, order="sequential", remainder="pad")
+  again = compression(embed, SimpleNamespace(name="made", items=items, split={}), source=held_out,
+                      decode=lambda codes: (codes @ basis).reshape(-1, 6, 6, 1))
+  assert again == {key.replace("test/", "validation/"): value for key, value in actual.items()}
+  with pytest.raises(InputError, match="made has no splits 'train' and 'test', and none was held out"):
+    compression(embed, SimpleNamespace(name="made", items=items, split={}), decode=rows)
 
 
 def test_the_headers_of_a_jpeg_are_not_counted():

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from etils import epath
 
+import embeddings_jax as ej
 from embeddings_jax import figures
+from embeddings_jax.data.catalog import load
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.encoders.rows import RowEncoder
 from embeddings_jax.figures import comparison as panels
@@ -127,3 +129,21 @@ def test_a_linear_code_of_images_is_seen(plt):
   np.testing.assert_allclose(shown[12], 0.5 * shown[0])
   mean, first = (np.asarray(axis.images[0].get_array()) for axis in made["components"].axes[:2])
   assert (mean == 0.5).all() and first.tolist() == [[1, 0.5], [0.5, 0.5]]  # 0 is in the middle of the colors.
+
+
+@pytest.mark.long
+def test_the_planes_of_two_runs(tmp_path):
+  """Codes are those that the runs give, the grid spans them, and its images are decoded from it."""
+  paths = [str(tmp_path / name) for name in ("autoencoder", "vae")]
+  for path in paths:
+    ej.fit(path.rpartition("/")[2], "digits", preset="tiny", dim=2, workdir=path)
+  by_name = comparison.planes(comparison.read(paths), paths)
+  assert list(by_name) == ["autoencoder", "vae"]
+  for path, plane in zip(paths, by_name.values()):
+    run = ej.load(path)  # The best checkpoint.
+    np.testing.assert_allclose(plane.codes, run.embed(load("digits").items), atol=1e-4)
+    np.testing.assert_allclose(plane.images[2, 3], run.decode(np.float32([[plane.x[3], plane.y[2]]]))[0], atol=1e-4)
+  wide = str(tmp_path / "wide")
+  ej.fit("vae", "digits", preset="tiny", workdir=wide)
+  with pytest.raises(InputError, match="wide: has no codes of two numbers"):
+    comparison.planes(comparison.read([paths[0], wide]), [paths[0], wide])

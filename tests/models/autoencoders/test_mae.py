@@ -316,6 +316,7 @@ def test_fully_sharded_parameters_move_and_activations_do_not(mesh_of, monkeypat
   assert 0 < operations.count("all-reduce") < 16
 
 
+@pytest.mark.long
 def test_the_decoder_in_parts_takes_the_same_step(mesh_of):
   batch = images(8, 8, 8, 1) | {"mask": jnp.array([1.0, 1, 1, 0, 1, 1, 1, 1])}
 
