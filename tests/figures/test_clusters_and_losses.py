@@ -8,14 +8,13 @@ from etils import epath
 
 import embeddings_jax as ej
 from embeddings_jax import figures
-from embeddings_jax.data.catalog import load
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.encoders.rows import RowEncoder
 from embeddings_jax.figures import comparison as panels
 from embeddings_jax.figures import words
 from embeddings_jax.figures.clusters import clusters
 from embeddings_jax.figures.components import FIGURES
-from embeddings_jax.runs import comparison
+from embeddings_jax.runs import comparison, evaluation
 from embeddings_jax.runs.evaluation import Evaluator
 from embeddings_jax.types import InputError, Model
 
@@ -141,7 +140,7 @@ def test_the_planes_of_two_runs(tmp_path):
   assert list(by_name) == ["autoencoder", "vae"]
   for path, plane in zip(paths, by_name.values()):
     run = ej.load(path)  # The best checkpoint.
-    np.testing.assert_allclose(plane.codes, run.embed(load("digits").items), atol=1e-4)
+    np.testing.assert_allclose(plane.codes, run.embed(evaluation.of_run(run, ()).dataset.items), atol=1e-4)
     np.testing.assert_allclose(plane.images[2, 3], run.decode(np.float32([[plane.x[3], plane.y[2]]]))[0], atol=1e-4)
   wide = str(tmp_path / "wide")
   ej.fit("vae", "digits", preset="tiny", workdir=wide)
