@@ -114,6 +114,8 @@ def of_run(run: Any) -> Trunk:
   Raises:
     InputError: The run's model has none.
   """
+  if len(getattr(run.encoder, "shape", ())) != 3:
+    raise InputError(f"{run.path or 'run'}: is a run of {run.config['name']}, which has no trunk of images")
   network = pretrained.of_run(run) if "trajectory" in run.record or run.prepared else pretrained.load(str(run.path))
   if getattr(network.encoder, "kind", "") != "images" or "encoder" not in network.params:
     raise InputError(f"{network.path}: is no run of images with a trunk, but a {network.name} of "

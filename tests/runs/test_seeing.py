@@ -114,7 +114,7 @@ def test_a_run_and_what_is_not_there(tmp_path):
   assert Portrait(trunk()).lacks("crops") == "needs a dataset" and not Portrait(trunk()).lacks("filters")
   pixels = ej.fit("pca", np.random.default_rng(0).normal(size=(20, 4)), preset="tiny", steps=1)
   assert not declared.applies(pixels)
-  with pytest.raises(ej.InputError, match="which is no network to start from"):
+  with pytest.raises(ej.InputError, match="run: is a run of pca, which has no trunk of images"):
     of_run(pixels)
 
 
