@@ -200,8 +200,8 @@ def test_no_collective_is_as_large_as_the_vocabulary(tmp_path):
 
 @pytest.mark.long
 def test_scores_of_attention_stay_beside_the_processor(tmp_path):
-  """Of a device and a layer they are [32 rows, 4 heads, 512, 512], 134 MB, and would be written and read several
-  times; without dropout a kernel keeps them, with it a chunk of the queries' fits."""
+  """The scores of one device and layer, [32 rows, 4 heads, 512, 512], take 134 MB and would be written and read
+  several times; without dropout a kernel keeps them, with it a chunk of the queries' fits."""
   arguments = ("--model=bert", "--preset=demo", "--topology=v5e:4x4", "--batch_size=512", "--noevaluation",
                "--config.model.dtype=bfloat16", "--config.model.dim=256", "--config.model.num_heads=4",
                "--config.model.max_length=512", "--config.data.max_length=512", "--config.model.remat=dots")
