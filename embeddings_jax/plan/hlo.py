@@ -173,7 +173,7 @@ def _convolution_flops(attributes: str, left: Sequence[int], right: Sequence[int
     places = (np.arange(result[of_result.index(letter)])[:, None] * stride + np.arange(size) * spread - low)
     number *= int(((places >= 0) & (places <= (length - 1) * dilation) & (places % dilation == 0)).sum())
   if groups := re.search(r"batch_group_count=(\d+)", attributes):
-    number /= int(groups[1])
+    return 2.0 * number / int(groups[1])
   return 2.0 * number
 
 

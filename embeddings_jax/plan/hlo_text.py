@@ -170,7 +170,8 @@ class Sources:
     if match := re.search(r'source_file="([^"]*)" source_line=(\d+)', attributes):
       return _place(match[1], int(match[2]))
     match = re.search(r"stack_frame_id=(\d+)", attributes)
-    frame, places = int(match[1]) if match else 0, []
+    frame = int(match[1]) if match else 0
+    places: list[tuple[str, int]] = []
     while frame in self._frames and len(places) < 100:
       location = self._locations.get(_field(self._frames[frame], "file_location_id"), "")
       places.append((self._files.get(_field(location, "file_name_id"), ""), _field(location, "line")))

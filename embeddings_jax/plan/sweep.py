@@ -11,7 +11,7 @@ SIZES = (8, 16, 32, 64, 128, 256)
 
 def meshes(num_devices: int, model: bool) -> list[str]:
   """Returns the meshes to compare: data alone, with `fsdp` of some sizes, and with `model` where the model has it."""
-  kinds = [{}] + [{"fsdp": size} for size in (4, 8, num_devices)]
+  kinds: list[dict[str, int]] = [{}] + [{"fsdp": size} for size in (4, 8, num_devices)]
   kinds += [{"model": size} for size in (2, 4)] + [{"fsdp": 4, "model": 2}] if model else []
   specs = []
   for kind in kinds:
@@ -38,7 +38,7 @@ def weak_scaling(plan: Mapping[str, Any], sizes: Sequence[int] = SIZES) -> list[
   """
   shape, update, chip = plan["mesh"], plan["programs"]["update"], plan["chip"]
   others = math.prod(size for axis, size in shape.items() if axis != "data")
-  rows = []
+  rows: list[dict[str, Any]] = []
   for devices in sizes:
     if devices % others:
       continue
