@@ -6,8 +6,8 @@ digits (`--data=fsdd`), 5 minutes a seed on two cores; `paper` 100 hours of Libr
 Ablations of the paper's table 2, of `small`: `--config.model.num_predictions=1 ... 12` (20 ms each)
 and `--config.model.negatives=all|other|group|group_other|same`, groups being speakers. The past from the present:
 `--config.model.direction=backward` (small after 500 updates: digit .887, speaker .997; forward .937, .993; 1 seed).
-Expected: small, linear probe of mean and deviation over time: digit .980, speaker .998 (3 seeds); the same network
-untrained .48 and .84, MFCC mean and deviation .947 and 1.000, its network trained with digits `cpc_supervised` .917.
+Expected: small, linear probe of mean and standard deviation over time: digit .980, speaker .998 (3 seeds); the same
+network untrained .48 and .84, the same of MFCC .947 and 1.000, its network trained with digits `cpc_supervised` .917.
 Digit by number of steps 2, 4, 8, 12: .907, .973, .980, .983; by negatives all, other, group, group_other, same: .980,
 .977, .973, .987, .967 (1 seed each beside the base; 300 clips, so only 2 steps differ clearly). demo, package of a
 passage (of 8, the most frequent .28): .588, untrained .443, with 1 label a class .206 and .129 (1 seed); counts of

@@ -5,8 +5,8 @@ of a run W: `... --config.data.units=W:2`.
 Presets: `demo` synthetic words, a minute or two on two cores; `tiny` for tests; `small` spoken digits
 (`--data=fsdd`), the speakers and clips of `cpc --preset=small`; `paper` the base network on 16 kHz speech, an
 accelerator.
-Expected: small with `--steps=700` (1 seed, 10 minutes on two busy cores), a linear probe of mean and deviation of the
-last layer: digit .843, speaker .990; untrained .430 and .827, MFCC mean and deviation .947 and 1.000, `cpc` .980 and
+Expected: small with `--steps=700` (1 seed, 10 minutes on two busy cores), a linear probe of the last layer's mean and
+standard deviation: digit .843, speaker .990; untrained .430 and .827, the same of MFCC .947 and 1.000, `cpc` .980 and
 .998. Of the 99 units of held-out hidden frames it predicts 59 at least once (untrained 43), .080 of the frames right.
 """
 import ml_collections

@@ -22,7 +22,7 @@ def join_clips(
   Args:
     items: int16 `[num_samples]` each.
     groups: the group of each clip.
-    order_seed: Random seed of the order of the clips within a group.
+    order_seed: Random seed of the order of clips within a group.
     length: samples of a window.
     jitter: room left behind each window, for `window_source`'s jitter.
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from embeddings_jax.data.files.conllu import conllu_sentences
 from embeddings_jax.data.files.streams import quoted
 from embeddings_jax.data.words import Vocabulary, split_words
 from embeddings_jax.errors import InputError, check_choice
@@ -103,26 +104,14 @@ def dependencies(lines: Iterable[str], where: str, normalize: str = "lower") -> 
 def _trees(lines: Iterable[str], where: str, normalize: str) -> Iterator[tuple[list[str], list[int], list[str]]]:
   """Yields the words of a sentence, the places of their heads (-1 of the root) and their relations."""
   spell = str.lower if normalize in ("lower", "a-z") else str
-  rows: list[tuple[str, int, str, int]] = []
-  for number, line in enumerate([*lines, ""], 1):
-    if line.startswith("#"):
-      continue
-    if not line.strip():
-      for _, head, _, at in rows:
-        if not 0 <= head <= len(rows):
-          raise InputError(f"{where}: line {at}: the head {head} is none of the sentence's {len(rows)} words")
-      if rows:
-        yield [row[0] for row in rows], [row[1] - 1 for row in rows], [row[2] for row in rows]
-      rows = []
-      continue
-    cells = line.split("\t")
-    if len(cells) != 10:
-      raise InputError(f"{where}: line {number} has {len(cells)} columns, CoNLL-U has 10")
-    if not cells[0].isdecimal():
-      continue  # A span of several tokens, or an empty node.
-    if not cells[6].isdecimal():
-      raise InputError(f"{where}: line {number}: the head {quoted(cells[6])} is no number; trees are needed")
-    rows.append((spell(cells[1]), int(cells[6]), cells[7], number))
+  for words in conllu_sentences(lines, where):
+    for number, cells in words:
+      if not cells[6].isdecimal():
+        raise InputError(f"{where}: line {number}: the head {quoted(cells[6])} is no number; trees are needed")
+      if int(cells[6]) > len(words):
+        raise InputError(f"{where}: line {number}: the head {cells[6]} is none of the sentence's {len(words)} words")
+    yield ([spell(cells[1]) for _, cells in words], [int(cells[6]) - 1 for _, cells in words],
+           [cells[7] for _, cells in words])
 
 
 def given(lines: Iterable[str], where: str) -> Iterator[tuple[str, str, int]]:

@@ -21,7 +21,7 @@ def mfcc(waveform: np.ndarray, rate: int, *, num_coefficients: int = NUM_COEFFIC
   Returns:
     `[num_frames, num_coefficients]`, float32.
 
-  Linear probe of the mean, and of mean and deviation, on `fsdd`: digit .877 and .947, speaker .980 and
+  Linear probe of the mean, and of mean and standard deviation, on `fsdd`: digit .877 and .947, speaker .980 and
   1.000 (13 coefficients: .857 and .940, .960 and 1.000).
   """
   import scipy.fft

@@ -25,6 +25,7 @@ import numpy as np
 
 from embeddings_jax.data import formats
 from embeddings_jax.data.dataset import Dataset
+from embeddings_jax.data.files.conllu import conllu_sentences
 from embeddings_jax.data.files.dialects import separator_of
 from embeddings_jax.data.files.json import json_field, parse_json
 from embeddings_jax.types import InputError
@@ -310,27 +311,7 @@ def read_conll(path: str | os.PathLike, errors: str = "strict") -> Iterator[Exam
 
 
 def read_conllu(path: str | os.PathLike, errors: str = "strict") -> Iterator[Example]:
-  """Sentences of CoNLL-U: words and their universal part of speech; spans of several tokens and empty nodes are
-  left out, as the parts that they stand for are there."""
-  words, tags, begun = [], [], 0
-  for number, line in enumerate(formats.read_lines(path, errors), 1):
-    if not line.strip():
-      if words:
-        yield Example(tuple(words), tuple(tags), f"{path}: line {begun}")
-        words, tags = [], []
-      continue
-    if line.startswith("#"):
-      continue
-    cells = line.split("\t")
-    if len(cells) != 10:
-      raise InputError(f"{path}: line {number} has {len(cells)} columns, CoNLL-U has 10")
-    if not cells[0].isdecimal():
-      if not re.fullmatch(r"\d+[-.]\d+", cells[0]):
-        raise InputError(f"{path}: line {number}: the id {formats.quoted(cells[0])} is no number")
-      continue
-    if not words:
-      begun = number
-    words.append(cells[1])
-    tags.append(cells[3])
-  if words:
-    yield Example(tuple(words), tuple(tags), f"{path}: line {begun}")
+  """Sentences of CoNLL-U: words and their universal part of speech; see `files/conllu.py`."""
+  for words in conllu_sentences(formats.read_lines(path, errors), str(path)):
+    yield Example(tuple(cells[1] for _, cells in words), tuple(cells[3] for _, cells in words),
+                  f"{path}: line {words[0][0]}")

@@ -48,7 +48,7 @@ def tile_source(
   Args:
     cells: has `row`, `col` int `[num_cells]`, sorted by row, `count`, `facts` and `fingerprint` (a `Cooccurrence`).
     batch_size: tiles of a batch; divides the number of groups, which is a multiple of 8.
-    seed: Random seed of the order.
+    seed: Random seed of the data order.
     cells_per_tile: about how many; fewer of them are more and smaller updates.
     memory: bytes that may be in arrays while the tiles are made.
     cache_dir: default `$EMBEDDINGS_CACHE`, then `~/.cache/embeddings_jax`.

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from embeddings_jax.figures.pictures import reconstructions
 from embeddings_jax.types import Figure
 
 
@@ -140,16 +141,9 @@ def _draw_linear_code(plt: Any, drawing: Any) -> dict[str, Any]:
   items = drawing.dataset.items
   batch = drawing.encoder.encode(items[np.linspace(0, len(items) - 1, min(12, len(items))).astype(int)])
   images = {name: pixels(rows) for name, rows in drawing.output("reconstruct", batch).items()}
-  number = len(images["original"])
-  figure, axes = plt.subplots(2, number, figsize=(0.95 * number, 2.1), squeeze=False)
-  for line, name in zip(axes, ("original", "reconstructed")):
-    for axis, image in zip(line, images[name]):
-      axis.imshow(np.clip(image, 0, 1), cmap="gray", vmin=0, vmax=1)
-      axis.set(xticks=[], yticks=[])
-    line[0].set_ylabel(name, fontsize=8)
-  figure.suptitle(f"Reconstructions from {len(titles)} numbers")
   return {"components": _component_pictures(plt, parts["decoder"], parts["mean"], pixels, titles,
-                                            "Mean and rows of the linear decoder"), "reconstructions": figure}
+                                            "Mean and rows of the linear decoder"),
+          "reconstructions": reconstructions(plt, images)}
 
 
 FIGURES = (

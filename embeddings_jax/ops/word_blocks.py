@@ -138,12 +138,7 @@ def draw_blocks(
   if noise is None:
     negatives = jnp.zeros((num_blocks, size // group, 0), jnp.int32)
   else:
-    # One from each K-th of the distribution, in the order of the vocabulary, which is that of frequency: systematic
-    # sampling. It leaves the expectation as it is and takes much of the variance away.
-    shape = (num_blocks, size // group, shared_negatives)
-    share = jnp.arange(shared_negatives, dtype=jnp.uint32) * jnp.uint32(2**32 // shared_negatives)
-    share = jnp.minimum(share + hashed_bits(rng, 2, shape) // jnp.uint32(shared_negatives), jnp.uint32(2**32 - 2))
-    negatives = jnp.searchsorted(noise, share, side="right", method="scan_unrolled").astype(jnp.int32)
+    negatives = noise_words(noise, rng, 2, (num_blocks, size // group, shared_negatives))
   draws = Draws(
       tokens=jax.vmap(compact, (0, 0, None))(tokens, position, vocab_size),
       document=jax.vmap(compact, (0, 0, None))(document, position, -1),
@@ -153,6 +148,17 @@ def draw_blocks(
       overflow=(kept & (position >= size)).sum(dtype=jnp.float32))
   return draws._replace(**constrain(
       {k: getattr(draws, k) for k in ("tokens", "document", "radius", "negatives")}, P(DATA_AXES)))
+
+
+def noise_words(noise: UInt32[Array, " rows"], rng: Array, stream: int, shape: tuple[int, ...]) -> Int[Array, "..."]:
+  """Returns noise words of `shape`, whose last axis is K: one from each K-th of the distribution `Words.noise`.
+
+  The vocabulary is in the order of frequency, so this is systematic sampling: it leaves the expectation as it is and
+  takes much of the variance away.
+  """
+  share = jnp.arange(shape[-1], dtype=jnp.uint32) * jnp.uint32(2**32 // shape[-1])
+  share = jnp.minimum(share + hashed_bits(rng, stream, shape) // jnp.uint32(shape[-1]), jnp.uint32(2**32 - 2))
+  return jnp.searchsorted(noise, share, side="right", method="scan_unrolled").astype(jnp.int32)
 
 
 def hashed_bits(rng: Array, stream: int, shape: tuple[int, ...]) -> UInt32[Array, "..."]:

@@ -100,12 +100,12 @@ def planes(runs: Sequence[Compared], paths: Sequence[str], data_dir: str | None 
   by_name = {}
   for compared, path in zip(runs, paths):
     run = load_run(path)
-    items = evaluation.of_run(run, (), data_dir=data_dir, cache_dir=cache_dir).dataset
-    rows = np.linspace(0, len(items.items) - 1, min(len(items.items), NUM_POINTS)).astype(int)
-    codes = run.embed(np.asarray(items.items)[rows]) if "decode" in run.model.outputs else np.zeros((0, 0))
+    dataset = evaluation.of_run(run, (), data_dir=data_dir, cache_dir=cache_dir).dataset
+    rows = np.linspace(0, len(dataset.items) - 1, min(len(dataset.items), NUM_POINTS)).astype(int)
+    codes = run.embed(np.asarray(dataset.items)[rows]) if "decode" in run.model.outputs else np.zeros((0, 0))
     if codes.shape[1:] != (2,) or run.decode(codes[:1]).ndim != 4:
       raise InputError(f"{path}: has no codes of two numbers that are decoded to images")
-    labels = {name: np.asarray(values)[rows] for name, values in items.labels.items()}
+    labels = {name: np.asarray(values)[rows] for name, values in dataset.labels.items()}
     by_name[compared.name] = plane_of(codes, labels, run.decode)
   return by_name
 

@@ -23,7 +23,7 @@ def byte_windows(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any =
   Args:
     dataset: Text.
     batch_size: Windows of a batch.
-    seed: Random seed of the order.
+    seed: Random seed of the data order.
     window_length: Bytes of a window.
     max_length: Bytes of an item that is embedded.
   """

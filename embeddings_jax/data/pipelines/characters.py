@@ -24,7 +24,7 @@ def characters(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = N
   Args:
     dataset: Text.
     batch_size: Windows of a batch.
-    seed: Random seed of the order.
+    seed: Random seed of the data order.
     cache_dir: Directory of derived data.
     vocab_size: Words that are predicted.
     max_characters: Characters of a word, with those that begin and end it.

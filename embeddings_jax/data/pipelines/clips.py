@@ -24,7 +24,7 @@ def clips(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = None, 
   Args:
     dataset: Video.
     batch_size: Windows of a batch.
-    seed: Random seed of the order and of the jitter.
+    seed: Random seed of the data order and of the jitter.
     window: Frames of a window.
     stride: Distance of a window's frames in the clip.
     hop: Distance of the windows' first frames; 0: windows do not overlap.

@@ -23,7 +23,7 @@ def codes(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = None,
   Args:
     dataset: Codes.
     batch_size: Images of a batch.
-    seed: Random seed of the order.
+    seed: Random seed of the data order.
     encoder: Encoder of the codes, which names the run that made them.
     validation_fraction: Fraction of the training images that is held out as `validation`, the same for every seed.
   """

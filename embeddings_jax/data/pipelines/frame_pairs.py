@@ -26,7 +26,7 @@ def frame_pairs(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = 
   Args:
     dataset: Video.
     batch_size: Pairs of a batch.
-    seed: Random seed of the order and of the frames.
+    seed: Random seed of the data order and of the frames.
     distance: Frames between the two.
     validation_fraction: Fraction of the training clips that is held out; see `clips`.
   """

@@ -24,7 +24,7 @@ def images(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = None,
   Args:
     dataset: Images.
     batch_size: Images of a batch.
-    seed: Random seed of the order.
+    seed: Random seed of the data order.
     validation_fraction: Fraction of the training images that is held out as `validation`, the same for every seed.
     label: One of the dataset's labels, whose classes are numbered in order; "": batches have none.
   """

@@ -26,7 +26,7 @@ def numbered_images(dataset: Dataset, *, batch_size: int, seed: int, encoder: An
   Args:
     dataset: Images.
     batch_size: Images of a batch.
-    seed: Random seed of the order.
+    seed: Random seed of the data order.
     max_images: Trains on a sample of so many images, the same for every seed; 0: on all.
   """
   prepared = images(dataset, batch_size=batch_size, seed=seed)

@@ -25,7 +25,7 @@ def rows(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = None, s
   Args:
     dataset: Rows, with the arrays `beside` them.
     batch_size: Rows of a batch; 0: all.
-    seed: Random seed of the order.
+    seed: Random seed of the data order.
     standardize: Whether features get mean 0 and standard deviation 1.
     start: File with rows that are the means to start from.
     order: `shuffled`, or `sequential`, which is quicker for a file larger than memory.

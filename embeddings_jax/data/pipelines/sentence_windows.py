@@ -24,7 +24,7 @@ def sentence_windows(dataset: Dataset, *, batch_size: int, seed: int, encoder: A
   Args:
     dataset: Text.
     batch_size: Windows of a batch.
-    seed: Random seed of the order.
+    seed: Random seed of the data order.
     encoder: Pretrained encoder, whose tokenizer is used.
     cache_dir: Directory of derived data.
     tokenizer, model, vocab_size, lowercase: Options of the tokenizer; see `subword_pairs`.

@@ -31,7 +31,7 @@ def speech_units(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any =
   Args:
     dataset: Audio.
     batch_size: Windows of a batch.
-    seed: Random seed of the order and of the clusters.
+    seed: Random seed of the data order and of the clusters.
     cache_dir: Directory of derived data.
     vectors_of: (run, layer, hop) -> (signal -> vectors of its frames), and the checksum of the run.
     window_length: Samples of a window.

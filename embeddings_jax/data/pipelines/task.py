@@ -29,7 +29,7 @@ def task(dataset: Dataset, *, batch_size: int, seed: int, encoder: Encoder | Non
   Args:
     dataset: Labeled examples.
     batch_size: Examples of a batch.
-    seed: Random seed of the order.
+    seed: Random seed of the data order.
     encoder: Pretrained encoder.
     cache_dir: Directory of derived data.
     label: Label to predict; "": the only one.

@@ -28,7 +28,7 @@ def tiles(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = None, 
   Args:
     dataset: Text, or a matrix.
     batch_size: Tiles of a batch.
-    seed: Random seed of the order.
+    seed: Random seed of the data order.
     normalize, min_count, max_size, boundaries: Options of the words; see `word_blocks`.
     window: Words on either side of a word that it occurs with.
     weighting: Weight of a pair: `none`, or 1 / `distance`.

@@ -28,7 +28,7 @@ def walks(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = None, 
   Args:
     dataset: A graph.
     batch_size: Walks of a batch.
-    seed: Random seed of the order and of the walks.
+    seed: Random seed of the data order and of the walks.
     num_walks: Walks from each node in an epoch.
     walk_length: Nodes of a walk.
   """

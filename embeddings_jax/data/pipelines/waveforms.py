@@ -25,7 +25,7 @@ def waveforms(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = No
   Args:
     dataset: Audio.
     batch_size: Windows of a batch.
-    seed: Random seed of the order.
+    seed: Random seed of the data order.
     window_length: Samples of a window.
     jitter: Random offsets of windows are below this number of samples.
     group: Label whose clips are joined, as `speaker`.

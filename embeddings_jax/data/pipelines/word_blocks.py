@@ -33,7 +33,7 @@ def word_blocks(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = 
   Args:
     dataset: Text.
     batch_size: Blocks of a batch.
-    seed: Random seed of the order.
+    seed: Random seed of the data order.
     cache_dir: Directory of derived data.
     normalize: `a-z`, `lower`, `cased` or `spaces`; see `split_words`.
     min_count: Words that occur less often are left out.

@@ -26,7 +26,7 @@ def word_contexts(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any 
   Args:
     dataset: Text; of `dependencies` that of a CoNLL-U file, of `pairs` lines of a word and a context.
     batch_size: Pairs of a batch.
-    seed: Random seed of the order.
+    seed: Random seed of the data order.
     contexts: `positions`, `dependencies` or `pairs`; see `data/contexts.py`.
     normalize: `a-z`, `lower`, `cased` or `spaces`; see `split_words`.
     window: Distance of the farthest word of `positions`.

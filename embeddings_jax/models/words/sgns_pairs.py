@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Float, Int, UInt32
+from jaxtyping import Float
 
 from embeddings_jax.ops import word_blocks
 from embeddings_jax.ops.batches import row_mask, takes
@@ -99,7 +99,7 @@ def sgns_pairs(
     if len(batch["word"]) % group:
       raise InputError(f"sgns_pairs: group={group}: does not divide the batch of {len(batch['word'])} pairs")
     word, context, mask = (x.reshape(-1, group) for x in (batch["word"], batch["context"], row_mask(batch)))
-    return word, context, noise_of(state.noise, rng, (len(word), shared_negatives)), mask
+    return word, context, word_blocks.noise_words(state.noise, rng, 0, (len(word), shared_negatives)), mask
 
   def update(state, batch, rng):
     word, context, noise, mask = arranged(state, batch, rng)
@@ -146,10 +146,3 @@ def total_loss(v: Float[Array, "g n d"], u: Float[Array, "g n d"], noise: Float[
   seen = jax.nn.softplus(-(v * u).sum(-1))
   drawn = jax.nn.softplus(jnp.einsum("gnd,gkd->gnk", v, noise)).sum(-1)
   return (mask * (seen + weight * drawn)).sum()
-
-
-def noise_of(noise: UInt32[Array, " rows"], rng: Array, shape: tuple[int, int]) -> Int[Array, "g k"]:
-  """Returns noise contexts for each group, one from each K-th of the distribution (systematic sampling)."""
-  share = jnp.arange(shape[1], dtype=jnp.uint32) * jnp.uint32(2**32 // shape[1])
-  share = share + word_blocks.hashed_bits(rng, 0, shape) // jnp.uint32(shape[1])
-  return jnp.searchsorted(noise, jnp.minimum(share, jnp.uint32(2**32 - 2)), side="right").astype(jnp.int32)

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from embeddings_jax.models.words.sgns_pairs import noise_of, sgns_pairs
-from embeddings_jax.ops.word_blocks import count_words
+from embeddings_jax.models.words.sgns_pairs import sgns_pairs
+from embeddings_jax.ops.word_blocks import count_words, noise_words
 from embeddings_jax.types import InputError
 
 SMALL = dict(vocab_size=6, num_contexts=5, context_counts=np.arange(5, 0, -1), dim=3, shared_negatives=2, group=2,
@@ -25,7 +25,7 @@ def test_an_update_is_that_of_a_plain_loop(max_mass):
   batch = {"word": jnp.array([0, 1, 0, 5]), "context": jnp.array([2, 2, 4, 1]), "mask": jnp.array([1.0, 1, 1, 0])}
   state = tables(model.init(jax.random.key(0), batch))
   rng = jax.random.key(7)
-  noise = np.asarray(noise_of(state.noise, rng, (2, 2)))
+  noise = np.asarray(noise_words(state.noise, rng, 0, (2, 2)))
   v, u = np.float64(state.input), np.float64(state.output)
   sigma = lambda x: 1 / (1 + np.exp(-x))
   change, mass, total = [np.zeros_like(v), np.zeros_like(u)], [np.zeros(len(v)), np.zeros(len(u))], 0
@@ -48,7 +48,7 @@ def test_an_update_is_that_of_a_plain_loop(max_mass):
 def test_noise_contexts_have_their_shares():
   counts = np.array([16.0, 1, 81])
   table = jnp.asarray(count_words("m", 3, counts, 0, 0.75).noise)
-  drawn = np.asarray(noise_of(table, jax.random.key(0), (5000, 4)))
+  drawn = np.asarray(noise_words(table, jax.random.key(0), 0, (5000, 4)))
   shares = np.bincount(drawn.ravel(), minlength=3)[:3] / 20_000
   np.testing.assert_allclose(shares, np.array([8, 1, 27]) / 36, atol=0.01)
 
