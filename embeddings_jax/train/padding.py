@@ -4,6 +4,7 @@ A vocabulary of 30,522 words divides by neither 4 nor 8. A leaf that a rule spli
 make the shares equal; models, evaluations and exports only see it without them, so that no result depends on them.
 Within a program the cut leaf keeps its layout, as each device's share has the same size.
 """
+import functools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -68,11 +69,19 @@ class Padding:
 
   def cut(self, state: PyTree) -> PyTree:
     """Returns the whole state of a stored one; what was padded is then replicated along that axis."""
-    return state if not self.sizes else jax.jit(self._cut, out_shardings=self.whole_layout)(state)
+    return state if not self.sizes else self._compiled_cut(state)
 
   def grown(self, state: PyTree) -> PyTree:
     """Inverts `cut`."""
-    return state if not self.sizes else jax.jit(self._grown, out_shardings=self.layout)(state)
+    return state if not self.sizes else self._compiled_grown(state)
+
+  @functools.cached_property
+  def _compiled_cut(self) -> Callable[[PyTree], PyTree]:
+    return jax.jit(self._cut, out_shardings=self.whole_layout)  # Once, not at every evaluation.
+
+  @functools.cached_property
+  def _compiled_grown(self) -> Callable[[PyTree], PyTree]:
+    return jax.jit(self._grown, out_shardings=self.layout)
 
   def _cut(self, state: PyTree) -> PyTree:
     def one(leaf, whole, sharding):

@@ -123,9 +123,11 @@ def autoencoder(
     raise InputError(f"contraction={contraction}, dead_after={dead_after}: must be at least 0, and at least 1")
   if tied and strides:
     raise InputError("tied=True: needs dense networks; set strides=()")
-  if (encoder is None) == (loss == "perceptual"):
-    raise InputError(f"loss={loss!r}: model.encoder, the trunk whose features are compared, belongs to 'perceptual'; "
-                     "see the config autoencoder_perceptual")
+  if loss == "perceptual" and encoder is None:
+    raise InputError("loss='perceptual': needs an encoder, the trunk whose features are compared; start from the "
+                     "config autoencoder_perceptual")
+  if loss != "perceptual" and encoder is not None:
+    raise InputError(f"loss={loss!r}: compares no features; leave the encoder out, or set loss='perceptual'")
   trunk, shape = encoder, (height, width, channels)
   encoder, decoder = autoencoder_networks(shape, dim, widths=widths, strides=strides, slope=slope,
                                           upsampling=upsampling)

@@ -250,8 +250,8 @@ def test_a_perceptual_loss_is_the_distance_of_the_features_of_a_frozen_trunk():
 
 
 @pytest.mark.parametrize("options, message", [
-    (dict(loss="perceptual"), "loss='perceptual': model.encoder, the trunk whose features are compared"),
-    (dict(encoder=convnet.encoder()), "loss='squared': model.encoder"),
+    (dict(loss="perceptual"), "loss='perceptual': needs an encoder, the trunk whose features"),
+    (dict(encoder=convnet.encoder()), "loss='squared': compares no features; leave the encoder out"),
     (dict(loss="perceptual", encoder=convnet.encoder(), layer="block_9"), "layer='block_9': must be one of block_0"),
 ])
 def test_trunks_of_perceptual_losses_that_do_not_fit(options, message):
