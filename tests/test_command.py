@@ -248,6 +248,19 @@ def test_a_sigterm_saves_and_exits_75_and_the_same_command_goes_on(tmp_path):
   assert without_times(tmp_path / "w") == without_times(tmp_path / "whole")
 
 
+def test_a_config_of_another_models_factory_resumes_in_its_own_directory(tmp_path):
+  """`eigenfaces` trains `pca`: its directory has its name, the same command goes on, other options have another one."""
+  first = call("run", "--model=eigenfaces", "--preset=tiny", "--steps=1", cwd=tmp_path)
+  assert first.returncode == 0, first.stderr
+  (folder,) = (tmp_path / "runs").iterdir()
+  assert folder.name.startswith("eigenfaces-tiny-")
+  longer = call("run", "--model=eigenfaces", "--preset=tiny", "--steps=2", cwd=tmp_path)
+  assert longer.returncode == 0, longer.stderr
+  assert [path.name for path in (tmp_path / "runs").iterdir()] == [folder.name]
+  other = call("run", "--model=eigenfaces", "--preset=tiny", "--config.model.dim=3", cwd=tmp_path)
+  assert other.returncode == 0 and len(list((tmp_path / "runs").iterdir())) == 2
+
+
 def test_what_a_cluster_asks_of_a_run(tmp_path):
   """A profile, a cache of programs, checkpoints by the clock, and the share of time in steps."""
   done = call("run", "--model=kmeans", "--preset=tiny", "--steps=60", "--config.steps_per_dispatch=2",

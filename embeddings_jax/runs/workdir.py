@@ -41,8 +41,7 @@ def trajectory(config: Mapping[str, Any], fingerprint: str, init_from: str = "")
   """The part of a config that determines the trained parameters, with the fingerprint of the data and, where there
   are any, of the parameters to start from."""
   record = json.loads(json.dumps({key: config[key] for key in TRAJECTORY} | {"fingerprint": fingerprint}))
-  if config.get("precision"):
-    record["precision"] = config["precision"]
+  record |= {key: config[key] for key in ("factory", "precision") if config.get(key)}
   if init_from:
     record["init_from"] = init_from
     record["data"].pop("tokenizer", None)  # Of the same network, wherever it lies.
@@ -88,6 +87,8 @@ def prepared(path: epath.Path, trajectory: Mapping[str, Any], *, overwrite: bool
     if (path / "config.json").exists():
       old = read_record(path)
       old["trajectory"].setdefault("horizon", old["horizon"] if "horizon" in trajectory else None)
+      if "factory" in trajectory:  # Earlier records have the name alone.
+        old["trajectory"].setdefault("factory", trajectory["factory"])
       for name, values in _defaults(trajectory).items():  # An option that the code of then did not have.
         if isinstance(old["trajectory"].get(name), dict):
           old["trajectory"][name] = {key: json.loads(value) for key, value in values} | old["trajectory"][name]
