@@ -249,7 +249,7 @@ def test_a_sigterm_saves_and_exits_75_and_the_same_command_goes_on(tmp_path):
 
 
 def test_a_config_of_another_models_factory_resumes_in_its_own_directory(tmp_path):
-  """`eigenfaces` trains `pca`: its directory has its name, the same command goes on, other options have another one."""
+  """`eigenfaces` trains `pca`: its directory has its name, more steps go on in it, other options have another one."""
   first = call("run", "--model=eigenfaces", "--preset=tiny", "--steps=1", cwd=tmp_path)
   assert first.returncode == 0, first.stderr
   (folder,) = (tmp_path / "runs").iterdir()
