@@ -24,7 +24,9 @@
   python -m experiments.benchmark contrastive                         InfoNCE in chunks against all scores at once
   python -m experiments.benchmark mutual_information --figure=mi.png  lower bounds of a known mutual information
   python -m experiments.benchmark walks --data=blogcatalog            random walks: steps a second for several p, q
-  python -m experiments.benchmark deepwalk --data=blogcatalog         DeepWalk against gensim on ready walks
+  python -m experiments.benchmark walk_peers --data=blogcatalog --peer=ensmallen=PYTHON,pecanpy=PYTHON  their walks
+  python -m experiments.benchmark deepwalk --data=blogcatalog --peer=ensmallen=PYTHON  beside its walks and gensim
+  python -m experiments.benchmark netmf --data=blogcatalog            NetMF against the same formula in scipy
   python -m experiments.benchmark gan_ring --data=ring --seeds=3      modes that GANs find, by loss and schedule
   python -m experiments.benchmark generation_table --workdir=runs --data=fashion-mnist  distances of all runs
   python -m experiments.benchmark restoration_table --workdir=W --data=cifar10-jpeg  beside scikit-image
@@ -63,7 +65,9 @@ flags.DEFINE_string("cache_dir", None,
                     "Directory of derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
 flags.DEFINE_integer("repeats", 5, "Measurements of ours and of the peer, by turns.", lower_bound=1)
 flags.DEFINE_integer("epochs", 1, "Epochs over the corpus, or over its co-occurrences.", lower_bound=1)
-flags.DEFINE_string("peer", "", "Folder of the programs cooccur, shuffle and glove, built from stanfordnlp/GloVe.")
+flags.DEFINE_string("peer", "", "For `glove` the folder of the programs cooccur, shuffle and glove, built from "
+                    "stanfordnlp/GloVe; for `walk_peers` and `deepwalk` interpreters of environments of their own, "
+                    "ensmallen=PYTHON,pecanpy=PYTHON.")
 flags.DEFINE_integer("rows", 200_000, "Rows of `gmm` and `gmm_memory`.", lower_bound=1000)
 flags.DEFINE_integer("features", 32, "Features of these rows.", lower_bound=1)
 flags.DEFINE_integer("components", 16, "Components of their mixture.", lower_bound=1)

@@ -5,11 +5,12 @@
 a word's path leads from the root (`point` V - 2) over inner nodes of the tree, and `code` says which way it turns.
 """
 import heapq
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from embeddings_jax.ops import word_blocks
 from embeddings_jax.ops.skipgram import Skipgram
@@ -65,6 +66,48 @@ def log_probability(
   """Returns log p(w | v) for a vector [d] and paths [..., L] of words."""
   score = output.at[jnp.maximum(points, 0)].get(mode="promise_in_bounds") @ vector
   return jnp.where(points >= 0, jax.nn.log_sigmoid((1 - 2 * codes.astype(jnp.float32)) * score), 0).sum(-1)
+
+
+class QueryTerms(NamedTuple):
+  """Queries z against the paths of the words that they predict.
+
+  Attributes:
+    path: Inner nodes, [B, N, L]; the last row of the table behind a path's end.
+    turns: 1 where a turn of a path is predicted, else 0, [B, N, L].
+    grad_query: Minus the gradient of the summed loss for the queries, [B, N, d].
+    grad_path: The same for the inner nodes, [B, N, L, d].
+    loss: Summed loss.
+  """
+
+  path: Int[Array, "B N L"]
+  turns: Float[Array, "B N L"]
+  grad_query: Float[Array, "B N d"]
+  grad_path: Float[Array, "B N L d"]
+  loss: Float[Array, ""]
+
+
+def query_terms(
+    query: Float[Array, "B N d"], output: Float[Array, "rows d"], points: Int[Array, "rows L"],
+    codes: Int[Array, "rows L"], words: Int[Array, "B N"], predicted: Bool[Array, "B N"],
+) -> QueryTerms:
+  """Returns loss and gradients of - sum log p(word | query) over the positions where a word is predicted.
+
+  Args:
+    query: Vectors z.
+    output: Vectors of the inner nodes.
+    points, codes: Of `huffman_paths`, cut to the longest path.
+    words: Word of each position.
+    predicted: Whether it is predicted.
+  """
+  path = points.at[words].get(mode="promise_in_bounds")
+  here = (path >= 0) & predicted[..., None]
+  path = jnp.where(here, path, len(output) - 1)
+  sign = jnp.where(here, 1 - 2 * codes.at[words].get(mode="promise_in_bounds").astype(jnp.float32), 0)
+  nodes, turns = word_blocks.take_rows(output, path), here.astype(jnp.float32)
+  right = jax.nn.sigmoid(sign * jnp.einsum("bnd,bnld->bnl", query, nodes))
+  error = sign * (1 - right)
+  return QueryTerms(path, turns, jnp.einsum("bnl,bnld->bnd", error, nodes), error[..., None] * query[:, :, None],
+                    (turns * minus_log(right)).sum())
 
 
 def step(

@@ -1,13 +1,19 @@
-"""Random walks: steps a second; DeepWalk beside gensim on the same kind of walks."""
-import resource
+"""Random walks and node embeddings beside their peers, by turns: speed, memory and quality."""
+import json
+import pathlib
 import statistics
+import subprocess
+import tempfile
 import time
 
 import numpy as np
+import scipy.sparse
+import scipy.sparse.linalg
 from absl import flags
 
 import embeddings_jax as ej
 from embeddings_jax.data.graphs import read
+from embeddings_jax.errors import InputError
 from embeddings_jax.eval.node_classification import node_classification
 from experiments.walk_corpus import draw
 
@@ -15,59 +21,229 @@ FLAGS = flags.FLAGS
 ORDERS = {"first order": (1.0, 1.0), "p = q = 1/4": (0.25, 0.25), "p = 1/4, q = 4": (0.25, 4.0),
           "p = 4, q = 1/4": (4.0, 0.25), "p = 1000, q = 1/1000": (1000.0, 1e-3),
           "p = 1/1000, q = 1000": (1e-3, 1000.0)}
+PEER_ORDERS = ("first order", "p = q = 1/4")
 NUM_WALKS, LENGTH = 10, 80
+
+# Programs for the peers' own environments: arguments are an edge list, walks a node, nodes a walk, p, q and a file
+# for the walks; they print seconds and CPU seconds of the walks alone. The graph is read before.
+PEERS = {
+    "ensmallen": """
+import json, sys, time
+import numpy as np
+from ensmallen import Graph
+path, num_walks, length, p, q, output = sys.argv[1:]
+graph = Graph.from_csv(
+    edge_path=path, directed=False, edge_list_separator="\\t", edge_list_header=False, sources_column_number=0,
+    destinations_column_number=1, edge_list_numeric_node_ids=True, verbose=False)
+start, used = time.perf_counter(), time.process_time()
+walks = graph.complete_walks(walk_length=int(length), return_weight=1 / float(p), explore_weight=1 / float(q),
+                             iterations=int(num_walks), max_neighbours=None)
+seconds, cpu = time.perf_counter() - start, time.process_time() - used
+if output:
+    np.save(output, np.array([int(name) for name in graph.get_node_names()])[np.asarray(walks)])
+print(json.dumps({"seconds": seconds, "cpu": cpu, "steps": int(np.size(walks) - len(walks))}))
+""",
+    "pecanpy": """
+import json, sys, time
+from pecanpy import pecanpy
+path, num_walks, length, p, q, output = sys.argv[1:]
+kind = pecanpy.FirstOrderUnweighted if p == q == "1.0" else pecanpy.SparseOTF
+graph = kind(float(p), float(q), 0, verbose=False)
+graph.read_edg(path, weighted=False, directed=False, delimiter="\\t")
+graph.preprocess_transition_probs()
+graph.simulate_walks(1, 2)  # Numba compiles here.
+start, used = time.perf_counter(), time.process_time()
+walks = graph.simulate_walks(int(num_walks), int(length) - 1)
+seconds, cpu = time.perf_counter() - start, time.process_time() - used
+print(json.dumps({"seconds": seconds, "cpu": cpu, "steps": sum(len(walk) - 1 for walk in walks)}))
+"""}
 
 
 def walks() -> dict:
-  """Steps a second of `NUM_WALKS` walks of `LENGTH` nodes from each node, by wall time and by CPU time.
+  """Million steps a second of `NUM_WALKS` walks of `LENGTH` nodes from each node, by wall time and by CPU time.
 
-  The graph is read before; tables, compilation and the transfer of the walks to the host count.
+  The graph is read before; tables, compilation and the transfer of the walks to the host count. Memory is the peak
+  of drawing over what the process had with the graph read.
   """
   table = read(FLAGS.data, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir).graph
-  rates = {}
+  rates, memory = {}, {}
   for name, (p, q) in ORDERS.items():
-    turns = []
-    for turn in range(FLAGS.repeats):
-      start, used = time.perf_counter(), time.process_time()
-      steps = sum(int((part[:, 1:] >= 0).sum()) for part in draw(
-          table, num_walks=NUM_WALKS, length=LENGTH, p=p, q=q, seed=turn))
-      turns.append((steps / (time.perf_counter() - start), steps / (time.process_time() - used)))
-    rates[name] = [statistics.median(column) / 1e6 for column in zip(*turns)]
-  memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = _reset_peak()
+    turns = [_drawn(table, p, q, seed) for seed in range(FLAGS.repeats)]
+    rates[name] = [statistics.median(column) for column in zip(*turns)]
+    memory[name] = _status("VmHWM") - before
   return {"summary": f"{FLAGS.data}, million steps a second of wall time (of CPU time): " + ", ".join(
-      f"{name} {wall:.1f} ({cpu:.1f})" for name, (wall, cpu) in rates.items()) + f"; {memory:.0f} MiB at most in all",
+      f"{name} {wall:.1f} ({cpu:.1f})" for name, (wall, cpu) in rates.items())
+                     + f"; at most {max(memory.values()):.0f} MiB over the graph",
           "rates": {name: [round(value, 3) for value in pair] for name, pair in rates.items()},
-          "memory_mib": round(memory)}
+          "memory_mib": {name: round(value) for name, value in memory.items()}}
+
+
+def walk_peers() -> dict:
+  """The walks of `walks` beside ensmallen, without approximation, and PecanPy, which makes no table of edge pairs.
+
+  Numba's compilation counts for PecanPy as little as its reading; ours compiles while it is measured.
+  """
+  peers = _peers()
+  table = read(FLAGS.data, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir).graph
+  rows: dict[str, dict] = {}
+  with tempfile.TemporaryDirectory() as folder:
+    edges = _edge_list(table, folder)
+    for order in PEER_ORDERS:
+      p, q = ORDERS[order]
+      turns: dict[str, list] = {name: [] for name in ("ours", *peers)}
+      for turn in range(FLAGS.repeats):
+        turns["ours"].append(_drawn(table, p, q, turn))
+        for name, python in peers.items():
+          told = _walks_of(name, python, edges, NUM_WALKS, LENGTH, p, q)
+          turns[name].append((told["steps"] / told["seconds"] / 1e6, told["steps"] / told["cpu"] / 1e6))
+      rows[order] = {name: [round(statistics.median(column), 3) for column in zip(*pairs)]
+                     for name, pairs in turns.items()}
+      for name in peers:
+        rows[order][f"ratio_{name}"] = round(statistics.median(
+            own[1] / other[1] for own, other in zip(turns["ours"], turns[name])), 2)
+  return {"summary": f"{FLAGS.data}, million steps per CPU second: " + "; ".join(
+      f"{order} {row['ours'][1]}, " + ", ".join(
+          f"{name} {row[name][1]} ({row[f'ratio_{name}']:.1f} x)" for name in peers) for order, row in rows.items()),
+          "rates": rows}
 
 
 def deepwalk() -> dict:
-  """One epoch of 80 walks of 40 nodes, ours from graph to vectors beside gensim on walks that lie ready.
+  """One epoch of 80 walks of 40 nodes, ours from graph to vectors beside ensmallen's walks and gensim.
 
-  Both: window 10, 128 dimensions, 5 negatives, no subsampling, a rate that falls from .025, negative sampling.
+  Both: window 10, 128 dimensions, 5 negatives, no subsampling, a rate that falls from .025, negative sampling. gensim
+  reads a file of walks, its fastest way; writing the file does not count, nor does reading the graph.
   """
   import gensim
 
+  peers = _peers("ensmallen")
   dataset = read(FLAGS.data, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
-  start = time.perf_counter()
-  run = ej.fit("deepwalk", dataset, preset="small", seed=FLAGS.seed)
-  ours = time.perf_counter() - start
-  names = np.array(dataset.items, object)
-  start = time.perf_counter()
-  sentences = [list(names[walk[walk >= 0]]) for part in draw(dataset.graph, num_walks=80, length=40, seed=FLAGS.seed)
-               for walk in part]
-  walking = time.perf_counter() - start
-  start = time.perf_counter()
-  model = gensim.models.Word2Vec(sentences, vector_size=128, window=10, min_count=0, sg=1, negative=5, sample=0,
-                                 epochs=1, workers=2, seed=FLAGS.seed)
-  theirs = time.perf_counter() - start
-  scores = {}
-  if dataset.labels:
-    for name, vectors in (("", run.embed(dataset.items)), ("gensim ", model.wv[list(dataset.items)])):
-      results = node_classification(lambda items, vectors=vectors: vectors, dataset, seed=FLAGS.seed)
-      scores[name] = {key: round(value, 4) for key, value in results.items() if "oracle-k" in key}
-  shown = [f"{key.split('/', 2)[2]} {value:.3f} ({scores['gensim '][key]:.3f})" for key, value in scores.get(
-      "", {}).items() if not key.endswith("std")]
-  return {"summary": f"{theirs / ours:.2f} x as fast as gensim on ready walks, {ours:.0f} s against {theirs:.0f} s "
-                     f"(beside {walking:.0f} s to write them as words); (gensim) {', '.join(shown)}",
-          "seconds": round(ours, 1), "seconds_peer": round(theirs, 1), "seconds_walks_peer": round(walking, 1),
-          "metrics": scores.get("", {}), "metrics_peer": scores.get("gensim ", {})}
+  turns, scores = [], {}
+  with tempfile.TemporaryDirectory() as folder:
+    edges, corpus, array = _edge_list(dataset.graph, folder), f"{folder}/walks.txt", f"{folder}/walks.npy"
+    for turn in range(FLAGS.repeats):
+      start = time.perf_counter()
+      run = ej.fit("deepwalk", dataset, preset="small", seed=FLAGS.seed + turn)
+      ours = time.perf_counter() - start
+      walking = _walks_of("ensmallen", peers["ensmallen"], edges, 80, 40, 1.0, 1.0, array)["seconds"]
+      with open(corpus, "w") as file:
+        file.writelines(" ".join(map(str, walk)) + "\n" for walk in np.load(array).tolist())
+      start = time.perf_counter()
+      model = gensim.models.Word2Vec(corpus_file=corpus, vector_size=128, window=10, min_count=0, sg=1, negative=5,
+                                     sample=0, epochs=1, workers=2, seed=FLAGS.seed + turn)
+      turns.append((ours, walking, time.perf_counter() - start))
+      if dataset.labels:
+        theirs = model.wv[[str(i) for i in range(len(dataset.items))]]
+        for name, vectors in (("ours", run.embed(dataset.items)), ("gensim", theirs)):
+          results = node_classification(lambda items, vectors=vectors: vectors, dataset, seed=FLAGS.seed)
+          for key, value in results.items():
+            if "oracle-k" in key and not key.endswith("std"):
+              scores.setdefault(key.split("/", 2)[2], {}).setdefault(name, []).append(value)
+  table = {key: {name: [round(float(np.mean(values)), 4), round(float(np.std(values, ddof=len(values) > 1)), 4)]
+                 for name, values in row.items()} for key, row in scores.items()}
+  ours, walking, training = (statistics.median(column) for column in zip(*turns))
+  ratio = statistics.median((walking + training) / own for own, walking, training in turns)
+  return {"summary": f"{ratio:.2f} x as fast as ensmallen's walks and gensim, {ours:.0f} s against {walking:.0f} + "
+                     f"{training:.0f} s (median of {len(turns)} turns); (gensim) " + ", ".join(
+                         f"{key} {row['ours'][0]:.3f} ({row['gensim'][0]:.3f})" for key, row in table.items()),
+          "ratio": round(ratio, 3), "seconds": [[round(x, 1) for x in turn] for turn in turns], "metrics": table}
+
+
+def netmf() -> dict:
+  """NetMF from graph to vectors beside the same formula in scipy, `eigsh` and `svds` at their defaults, by turns.
+
+  T = 10 by 256 eigenpairs; for Wikipedia T = 1.
+  """
+  dataset = read(FLAGS.data, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+  window = 1 if FLAGS.data == "wikipedia-pos" else 10
+  turns = []
+  for turn in range(FLAGS.repeats):
+    start = time.perf_counter()
+    run = ej.fit("netmf", dataset, preset="small", seed=FLAGS.seed + turn, window=window)
+    own = time.perf_counter() - start
+    start = time.perf_counter()
+    theirs = _scipy_netmf(dataset.graph, window)
+    turns.append((own, time.perf_counter() - start))
+  ours = run.embed(dataset.items)
+  scores = {name: {key.split("/", 2)[2]: round(value, 4) for key, value in node_classification(
+      lambda items, vectors=vectors: vectors, dataset, seed=FLAGS.seed).items()
+                   if "oracle-k" in key and not key.endswith("std")} for name, vectors in (("ours", ours),
+                                                                                         ("scipy", theirs))}
+  gram = ours @ ours.T
+  error = float(np.abs(gram - theirs @ theirs.T).max() / np.abs(gram).max())
+  ratio = statistics.median(theirs / own for own, theirs in turns)
+  return {"summary": f"{ratio:.2f} x as fast as scipy, {statistics.median(own for own, _ in turns):.1f} s; Gram "
+                     f"matrices differ by {error:.1e}; (scipy) " + ", ".join(
+                         f"{key} {value:.3f} ({scores['scipy'][key]:.3f})" for key, value in scores["ours"].items()),
+          "ratio": round(ratio, 3), "seconds": [[round(x, 1) for x in turn] for turn in turns],
+          "error_of_gram": float(f"{error:.1e}"), "metrics": scores}
+
+
+def _scipy_netmf(graph, window: int, dim: int = 128, rank: int = 256) -> np.ndarray:
+  """Returns vectors [n, dim] by algorithms 3 (T = 1) and 4 of Qiu et al. 2018."""
+  n = len(graph.names)
+  weights = np.ones(len(graph.indices)) if graph.weights is None else graph.weights
+  adjacency = scipy.sparse.csr_matrix((weights, graph.indices, graph.indptr), shape=(n, n))
+  degrees = np.asarray(adjacency.sum(1)).ravel()
+  inverse = np.divide(1, degrees, out=np.zeros(n), where=degrees > 0)
+  if window == 1:
+    matrix = degrees.sum() * scipy.sparse.diags(inverse) @ adjacency @ scipy.sparse.diags(inverse)
+    matrix.data = np.log(np.maximum(1, matrix.data))
+  else:
+    root = scipy.sparse.diags(np.sqrt(inverse))
+    values, vectors = scipy.sparse.linalg.eigsh(root @ adjacency @ root, rank, which="LA")
+    kept = np.maximum(np.mean([values**r for r in range(1, window + 1)], 0), 0)
+    factor = root @ vectors * np.sqrt(kept * degrees.sum())
+    matrix = np.log(np.maximum(1, factor @ factor.T))
+  left, magnitudes, _ = scipy.sparse.linalg.svds(matrix, dim)
+  return (left * np.sqrt(magnitudes)).astype(np.float32)
+
+
+def _drawn(table, p: float, q: float, seed: int) -> tuple[float, float]:
+  """Returns million steps per second of wall time and of CPU time."""
+  start, used = time.perf_counter(), time.process_time()
+  steps = sum(int((part[:, 1:] >= 0).sum()) for part in draw(
+      table, num_walks=NUM_WALKS, length=LENGTH, p=p, q=q, seed=seed)) / 1e6
+  return steps / (time.perf_counter() - start), steps / (time.process_time() - used)
+
+
+def _peers(*names: str) -> dict[str, str]:
+  """Returns the Python interpreter of each peer."""
+  names = names or tuple(PEERS)
+  peers = dict(one.split("=", 1) for one in FLAGS.peer.split(",") if "=" in one)
+  missing = [name for name in names if not pathlib.Path(peers.get(name, "")).is_file()]
+  if missing:
+    raise InputError(f"--peer={FLAGS.peer}: the Python of an environment with {missing[0]} is needed, as in "
+                     + ",".join(f"{name}=FOLDER/bin/python" for name in names))
+  return {name: peers[name] for name in names}
+
+
+def _walks_of(name: str, python: str, edges: str, num_walks: int, length: int, p: float, q: float,
+              output: str = "") -> dict:
+  done = subprocess.run([python, "-c", PEERS[name], edges, *map(str, (num_walks, length, p, q)), output],
+                        capture_output=True, text=True)
+  if done.returncode:
+    raise InputError(f"--peer: {name} ended with {(done.stderr.strip().splitlines() or [done.returncode])[-1]}")
+  return json.loads(done.stdout.splitlines()[-1])
+
+
+def _edge_list(table, folder: str) -> str:
+  """Writes the undirected, unweighted graph, each edge once, nodes as numbers; returns the file."""
+  if table.directed or table.weights is not None:
+    raise InputError(f"--data={FLAGS.data}: peers are compared on undirected graphs without weights")
+  rows = np.repeat(np.arange(len(table.names)), np.diff(table.indptr))
+  once = rows <= table.indices
+  path = f"{folder}/edges.tsv"
+  np.savetxt(path, np.stack([rows[once], table.indices[once]], 1), fmt="%d", delimiter="\t")
+  return path
+
+
+def _reset_peak() -> float:
+  """Resets the process' peak of memory and returns what it has now, in MiB."""
+  pathlib.Path("/proc/self/clear_refs").write_text("5")
+  return _status("VmRSS")
+
+
+def _status(field: str) -> float:
+  lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+  return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(field + ":"))

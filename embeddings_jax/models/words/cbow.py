@@ -13,6 +13,7 @@ two names are one computation. One update lowers, over all positions that have a
 
   negative sampling: L = - sum_i sum_{t in S_i} [ log sigma(z_i . v'_{w_t}) + (k / K) sum_m log sigma(-z_i . v'_m) ]
   softmax:           L = - sum_i sum_{t in S_i} log softmax(V' z_i)_{w_t}
+  hierarchical softmax, of one masked word: L = - sum_i log p(w_i | z_i), see `ops/hierarchical.py`
 
 with K noise words m ~ P_n(w) = unigram(w)^{3/4} / Z that a group of neighboring positions shares (in expectation k
 noise words per target). `tied=True` has one table, v' = v: with `objective="softmax"` and `context="sum"` it is the
@@ -51,30 +52,32 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Float
 
 from embeddings_jax.gradient import gradient_model
-from embeddings_jax.ops import word_blocks
+from embeddings_jax.ops import hierarchical, word_blocks
 from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.kernels.softmax import check_affordable, weighted_log_partition
 from embeddings_jax.ops.word_blocks import Draws, minus_log, shifted, transposed
 from embeddings_jax.types import Array, Fact, InputError, Model
 
-CHOICES = {"objective": ("negative_sampling", "softmax"), "context": ("mean", "sum"),
+CHOICES = {"objective": ("negative_sampling", "softmax", "hierarchical_softmax"), "context": ("mean", "sum"),
            "context_unit": ("window", "sentence", "document")}
 
 
 class CbowState(NamedTuple):
-  """Tables, and what the vocabulary's counts determine (with negative sampling).
+  """Tables, and what the vocabulary's counts determine (with negative sampling or hierarchical softmax).
 
   Attributes:
     step: [] int32, updates made.
     input: [V', d] word vectors v; rows past the vocabulary stay 0.
-    output: [V', d] target vectors v'; () where they are tied to v.
+    output: [V', d] target vectors v', or those of the inner nodes of the Huffman tree; () where they are tied to v.
     keep: [V'] probability that subsampling keeps a token (above 1: always), 0 past the vocabulary.
     noise: [V'] uint32, 2**32 sum_{u <= w} P_n(u).
+    points, codes: [V', 40], paths in the Huffman tree; () without it.
   """
 
   step: Array
@@ -82,6 +85,8 @@ class CbowState(NamedTuple):
   output: Any
   keep: Array
   noise: Array
+  points: Any = ()
+  codes: Any = ()
 
 
 @takes(tokens=2)
@@ -119,22 +124,22 @@ def cbow(
     counts: [vocab_size] occurrences in the training text.
     num_steps: updates of the whole run, for the linear decay.
     dim: Dimension of the vectors.
-    objective: `negative_sampling` or `softmax`, over the whole vocabulary.
+    objective: `negative_sampling`, `hierarchical_softmax`, or `softmax` over the whole vocabulary.
     context: `mean` or `sum` of the context's vectors.
     context_unit: `window`, or `sentence` or `document`: all words between two boundaries of the data.
-    undivided: with a mean and negative sampling, give each context word the query's whole gradient, as gensim does.
+    undivided: with a mean, but for the full softmax, give each context word the query's whole gradient, as gensim does.
     tied: one table for contexts and targets.
     num_masked: consecutive words that are hidden from a context and predicted from it.
     window: largest distance between the masked words and their context.
     num_negatives: weight of the noise words, per target (the paper's k).
     subsample: threshold of the relative frequency above which tokens are thinned; 0 keeps all.
     negative_power: exponent of the unigram distribution for noise words.
-    learning_rate: For negative sampling: a schedule, or the start of a linear decay to 1e-4 of it over
+    learning_rate: But for the full softmax a schedule, or the start of a linear decay to 1e-4 of it over
       `num_steps`.
     optimizer: Optimizer of the softmax; by default SGD with `learning_rate`.
     shared_negatives: noise words that a group of positions shares.
     group: positions of a group.
-    max_mass: most targets' worth of gradient that one batch may add to a row (negative sampling).
+    max_mass: most targets' worth of gradient that one batch may add to a row (but for the full softmax).
     slack: a block has room for the share of its tokens that subsampling keeps on average, plus this share; what is
       more goes untrained (the metric `overflow`).
     chunk: positions whose scores of the whole vocabulary are held at the same time (softmax).
@@ -148,10 +153,14 @@ def cbow(
                       "num_masked": num_masked, "chunk": chunk}.items():
     if value < 1:
       raise InputError(f"cbow: {name}={value}: must be at least 1")
-  sampled = objective == "negative_sampling"
-  if not sampled:
-    check_affordable("cbow", vocab_size, dim, 2 - tied, chunk, max_memory)
+  sampled, tree = objective == "negative_sampling", objective == "hierarchical_softmax"
+  if tree and (tied or num_masked > 1):
+    raise InputError("cbow: objective=hierarchical_softmax: predicts one word, with a table of its own for the tree; "
+                     "use tied=False and num_masked=1")
   words = word_blocks.count_words("cbow", vocab_size, counts, subsample, negative_power)
+  paths = hierarchical.huffman_paths(np.asarray(counts), words.num_rows) if tree else ()
+  if objective == "softmax":
+    check_affordable("cbow", vocab_size, dim, 2 - tied, chunk, max_memory)
   room = min(1, words.kept_share + slack)
   schedule = word_blocks.linear_decay(learning_rate, num_steps)
 
@@ -194,7 +203,7 @@ def cbow(
     metrics = {"targets": number, "words": draws.words, "overflow": draws.overflow}
     return total / jnp.maximum(number, 1), (metrics, extra)
 
-  if not sampled:
+  if objective == "softmax":
     held_out = lambda params, extra, batch: softmax_loss(params, extra, batch, jax.random.key(0), 1.0)[0]
     listed = lambda params, extra: {
         name: table[:vocab_size] for name, table in params.items() if not isinstance(table, tuple)}
@@ -204,53 +213,74 @@ def cbow(
         optax.sgd(schedule) if optimizer is None else optimizer,
         outputs={"loss": held_out, "components": listed, "draws": drawn}, rules=rules)
 
-  # ---- Negative sampling: rows are gathered and scattered.
+  # ---- Negative sampling and hierarchical softmax: rows are gathered and scattered.
+
+  depth = int((paths[0] >= 0).sum(1).max()) if tree else 0
 
   def init(rng, batch):
     del batch
     return CbowState(jnp.zeros((), jnp.int32), *tables(rng), jnp.asarray(words.keep),
-                     jnp.asarray(words.noise))
+                     jnp.asarray(words.noise), *map(jnp.asarray, paths))
+
+  def path_terms(state, draws, total_of, scale):
+    """Returns where a word is predicted, [B, N] of 0 and 1, and the terms of hierarchical softmax."""
+    (predicted,) = targets(draws, scale, 1)
+    query = scale[..., None] * total_of(word_blocks.take_rows(state.input, draws.tokens))
+    return predicted, hierarchical.query_terms(
+        word_blocks.computed_once(query), state.output, state.points[:, :depth], state.codes[:, :depth], draws.tokens,
+        predicted > 0)
 
   def update(state, batch, rng):
-    draws = draw(state.keep, state.noise, batch, rng, room)
+    draws = draw(state.keep, state.noise if sampled else None, batch, rng, room)
     total_of, spread, scale = sums_of(draws)
-    output = state.input if tied else state.output
-    scores = score(state.input, output, draws, total_of, scale)
     share = ((scale > 0) if undivided else scale)[..., None]
-    grad_query, from_targets, from_noise = sampled_gradients(scores, draws)
-    predicted, each = scores.predicted, scores.noise_weight
+    flat = lambda x, tail=(): x.reshape((x.shape[0], -1) + tail)
 
-    # What is written: the contexts' rows, and those of targets and noise words; each with its terms of the objective.
-    flat = lambda x, tail: x.reshape((x.shape[0], -1) + tail)
-    ids = [draws.tokens, draws.tokens, flat(draws.negatives, ())]
-    weight = [spread((1 + num_negatives) * share * sum(predicted)[..., None])[..., 0],
-              sum(shifted(valid, -s, 0) for s, valid in enumerate(predicted)),
-              flat(jnp.broadcast_to(each.sum(2), draws.negatives.shape), ())]
-    gradient = [spread(share * grad_query), from_targets, flat(from_noise, (dim,))]
+    # What is written: ids of rows, their terms of the objective, and minus its gradient; the output table's first.
+    if tree:
+      number, terms = path_terms(state, draws, total_of, scale)
+      number = number.sum()
+      written = [(flat(terms.path), flat(terms.turns), flat(terms.grad_path, (dim,)))]
+      mass, grad_query, loss = share * terms.turns.sum(-1, keepdims=True), terms.grad_query, terms.loss / jnp.maximum(
+          number, 1)
+    else:
+      scores = score(state.input, state.input if tied else state.output, draws, total_of, scale)
+      grad_query, from_targets, from_noise = sampled_gradients(scores, draws)
+      predicted, each, loss = scores.predicted, scores.noise_weight, scores.loss
+      number = sum(predicted).sum()
+      mass = (1 + num_negatives) * share * sum(predicted)[..., None]
+      written = [(draws.tokens, sum(shifted(valid, -s, 0) for s, valid in enumerate(predicted)), from_targets),
+                 (flat(draws.negatives), flat(jnp.broadcast_to(each.sum(2), draws.negatives.shape)),
+                  flat(from_noise, (dim,)))]
+    contexts = [(draws.tokens, spread(mass)[..., 0], spread(share * grad_query))]
     rate = jnp.asarray(schedule(state.step), jnp.float32)
 
-    def moved(table, which):
+    def moved(table, parts):
       """One scatter after all the gathers, so that XLA updates the table in place."""
-      part_ids, part_weight, part = (jnp.concatenate([x[i] for i in which], 1) for x in (ids, weight, gradient))
-      size = word_blocks.step_sizes(words.num_rows, part_ids, part_weight, rate, max_mass)
-      return word_blocks.add_rows(table, part_ids, size[..., None] * part)
+      ids, weight, gradient = (jnp.concatenate(x, 1) for x in zip(*parts))
+      size = word_blocks.step_sizes(words.num_rows, ids, weight, rate, max_mass)
+      return word_blocks.add_rows(table, ids, size[..., None] * gradient)
 
-    new = (moved(state.input, (0, 1, 2)), ()) if tied else (moved(state.input, (0,)), moved(state.output, (1, 2)))
-    metrics = {"loss": scores.loss, "targets": sum(predicted).sum(), "words": draws.words, "overflow": draws.overflow,
+    new = (moved(state.input, contexts + written), ()) if tied else (
+        moved(state.input, contexts), moved(state.output, written))
+    metrics = {"loss": loss, "targets": number, "words": draws.words, "overflow": draws.overflow,
                "learning_rate": rate}
     return state._replace(step=state.step + 1, input=new[0], output=new[1]), metrics
 
   def loss(state, batch):
     # Held-out text is always seen with the same windows and noise words.
-    draws = draw(state.keep, state.noise, batch, jax.random.key(0))
+    draws = draw(state.keep, state.noise if sampled else None, batch, jax.random.key(0))
     total_of, _, scale = sums_of(draws)
+    if tree:
+      predicted, terms = path_terms(state, draws, total_of, scale)
+      return terms.loss / jnp.maximum(predicted.sum(), 1)
     return score(state.input, state.input if tied else state.output, draws, total_of, scale).loss
 
   def components(state):
-    return {"input": state.input[:vocab_size]} | ({} if tied else {"output": state.output[:vocab_size]})
+    return {"input": state.input[:vocab_size]} | ({} if tied else {"output": state.output[:vocab_size - tree]})
 
   def draws(state, batch, rng):
-    return draw(state.keep, state.noise, batch, rng)._asdict()
+    return draw(state.keep, state.noise if sampled else None, batch, rng)._asdict()
 
   return Model(init, update, lambda state, batch: embed_rows(state.input, batch),
                {"loss": loss, "components": components, "draws": draws}, rules)

@@ -11,6 +11,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from embeddings_jax.models.words.cbow import cbow
+from embeddings_jax.ops import hierarchical
 from embeddings_jax.ops.sharding import DATA_AXES
 from embeddings_jax.ops.word_blocks import Draws
 from embeddings_jax.train.mesh import path_name
@@ -56,9 +57,9 @@ def _queries(draws, window, unit, num_masked):
   return actual
 
 
-def _objective(tables, draws, queries, context, objective="negative_sampling"):
+def _objective(tables, draws, queries, context, objective="negative_sampling", paths=()):
   """The formula of the docstring, differentiable by whole tables."""
-  tokens, negatives = np.asarray(draws.tokens), np.asarray(draws.negatives)
+  tokens, negatives = np.asarray(draws.tokens), draws.negatives
   output, total = tables.get("output", tables["input"]), 0.0
   weights = np.zeros((len(queries),) + tokens.shape, np.float32)
   for n, (b, _, context_of, _) in enumerate(queries):
@@ -68,6 +69,11 @@ def _objective(tables, draws, queries, context, objective="negative_sampling"):
   at, words = np.array([(n, tokens[q[0], t]) for n, q in enumerate(queries) for t in q[3]]).T
   if objective == "softmax":
     return -jax.nn.log_softmax(z @ output[:VOCAB].T)[at, words].sum(), len(at)
+  if objective == "hierarchical_softmax":
+    points, codes = (jnp.asarray(x)[words] for x in paths)
+    log = jax.vmap(hierarchical.log_probability, (0, None, 0, 0))(z[at], output, points, codes)
+    return -log.sum(), len(at)
+  negatives = np.asarray(negatives)
   group, shared = tokens.shape[1] // negatives.shape[1], negatives.shape[2]
   total = -jax.nn.log_sigmoid((z[at] * output[words]).sum(-1)).sum()
   noise = output[np.stack([negatives[q[0], q[1] // group] for q in queries])[at]]
@@ -78,6 +84,7 @@ FORMS = {
     "mean window": {},
     "sum document tied": dict(context="sum", context_unit="document", tied=True, num_masked=2),
     "three masked": dict(num_masked=3),
+    "tree": dict(objective="hierarchical_softmax"),
 }
 
 
@@ -90,7 +97,9 @@ def test_update_is_the_gradient_of_the_written_objective(form):
   draws = Draws(**jax.jit(model.outputs["draws"])(state, batch, rng))
   queries = _queries(draws, 2, form.get("context_unit", "window"), form.get("num_masked", 1))
   (loss, number), gradient = jax.jit(jax.value_and_grad(
-      lambda tables: _objective(tables, draws, queries, form.get("context", "mean")), has_aux=True))(tables)
+      lambda tables: _objective(tables, draws, queries, form.get("context", "mean"),
+                                form.get("objective", "negative_sampling"), (state.points, state.codes)),
+      has_aux=True))(tables)
   new, metrics = jax.jit(model.update)(state, batch, rng)
   assert metrics["targets"] == number > 20
   np.testing.assert_allclose(metrics["loss"], loss / number, rtol=1e-5)
@@ -210,7 +219,8 @@ def _topics():
 
 
 @pytest.mark.parametrize("form", [dict(), dict(objective="softmax", context_unit="document", context="sum",
-                                               tied=True, optimizer=optax.adam(0.01))], ids=["sampled", "textbook"])
+                                               tied=True, optimizer=optax.adam(0.01)),
+                                  dict(objective="hierarchical_softmax")], ids=["sampled", "textbook", "tree"])
 def test_words_of_a_topic_become_neighbors(form):
   tokens, vocab = _topics(), 96
   model = cbow(vocab_size=vocab, counts=np.bincount(tokens[tokens >= 0], minlength=vocab), dim=16, subsample=0,
@@ -301,6 +311,8 @@ def test_no_collective_moves_a_table(tied):
 def test_bad_arguments_are_named():
   with pytest.raises(InputError, match="context='median': must be one of mean, sum"):
     _model(context="median")
+  with pytest.raises(InputError, match="objective=hierarchical_softmax: predicts one word"):
+    _model(objective="hierarchical_softmax", tied=True)
   with pytest.raises(InputError, match="num_masked=0: must be at least 1"):
     _model(num_masked=0)
   with pytest.raises(InputError, match="group=0: must be at least 1"):
