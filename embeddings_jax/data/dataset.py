@@ -36,6 +36,7 @@ class Dataset(NamedTuple):
     columns: Names of the features.
     labels: name -> array over the items, of integers or strings; bool `[num_items, num_classes]` where an item may
       have several. Never shown to a model in training.
+    attributes: name -> numbers of the items, float64 `[num_items]`, NaN where unknown; for regression.
     split: name -> indices of items, where the dataset has an official split.
     fingerprint: SHA-256 (hex) of what determines the content.
     image_shape: `(height, width)` or `(height, width, 3)` where a row is the pixels of an image.
@@ -69,6 +70,7 @@ class Dataset(NamedTuple):
   links: Any = None
   boxes: Any = None
   rows: np.ndarray | None = None
+  attributes: Mapping[str, np.ndarray] = {}
 
 
 def content_digest(arrays: Iterable[np.ndarray]) -> str:

@@ -23,15 +23,16 @@ _READING_BYTES = 12  # Bytes of memory for each byte of an edge list while it is
 
 
 def read(name: str, *, dataset: Dataset | None = None, encoder: Any = None, data_dir: str | None = None,
-         cache_dir: str | None = None, allow_code: bool = False, labels: str = "", directed: bool = False,
-         weighted: bool = True, loops: str = "keep", repeated: str = "largest", variable: str = "",
-         held_out: float = 0.0, held_out_seed: int = 0) -> Dataset:
+         cache_dir: str | None = None, allow_code: bool = False, labels: str = "", attributes: str = "",
+         directed: bool = False, weighted: bool = True, loops: str = "keep", repeated: str = "largest",
+         variable: str = "", held_out: float = 0.0, held_out_seed: int = 0) -> Dataset:
   """Reads a graph.
 
   Args:
     name: A graph of the catalog, or the path of a file of `files/graphs.py: read_graph`.
     dataset: A graph, or rows [m, 2] or [m, 3] that are edges: two whole numbers and perhaps a weight.
     labels: File with the nodes' labels, see `read_labels`.
+    attributes: File with numeric attributes of the nodes, see `read_attributes`.
     directed: Whether the edges of a file or of rows lead one way only.
     weighted: Whether weights count.
     loops: `keep` or `drop` edges from a node to itself.
@@ -61,7 +62,8 @@ def read(name: str, *, dataset: Dataset | None = None, encoder: Any = None, data
   if held_out:
     table, links = hold_out(table, held_out, held_out_seed, dataset.name)
   classes = read_labels(labels, table.names) if labels else dataset.labels
-  return dataset._replace(graph=table, links=links, labels=classes, note=describe(table, links),
+  numbers = read_attributes(attributes, table.names) if attributes else dataset.attributes
+  return dataset._replace(graph=table, links=links, labels=classes, attributes=numbers, note=describe(table, links),
                           fingerprint=_fingerprint(table, links))
 
 
@@ -75,13 +77,14 @@ def graph_dataset(name: str, table: GraphTable, labels: Mapping[str, np.ndarray]
 def from_object(graph: Any, name: str = "graph") -> Dataset | None:
   """Returns a networkx graph, a square matrix of scipy or a `GraphTable` as a dataset; None for anything else.
 
-  Attributes that all nodes of a networkx graph have become labels. A matrix that is not symmetric is a directed
-  graph.
+  Attributes that all nodes of a networkx graph have become labels, or numeric attributes where they are floats. A
+  matrix that is not symmetric is a directed graph.
   """
   if isinstance(graph, GraphTable):
     return graph_dataset(name, graph)
   if all(hasattr(graph, method) for method in ("nodes", "edges", "is_directed")):
-    return graph_dataset(name, from_networkx(graph), _attributes(graph))
+    return graph_dataset(name, from_networkx(graph), _attributes(graph, (str, int)))._replace(
+        attributes={key: values.astype(np.float64) for key, values in _attributes(graph, (float,)).items()})
   if hasattr(graph, "tocoo"):
     if graph.ndim != 2 or graph.shape[0] != graph.shape[1]:
       raise InputError(f"{name}: the matrix has the shape {list(graph.shape)}, expected a square one, a graph")
@@ -93,10 +96,10 @@ def from_object(graph: Any, name: str = "graph") -> Dataset | None:
   return None
 
 
-def _attributes(graph: Any) -> dict[str, np.ndarray]:
-  """Attributes that all nodes have, as texts or whole numbers."""
+def _attributes(graph: Any, kinds: tuple[type, ...]) -> dict[str, np.ndarray]:
+  """Returns attributes that all nodes have, of some types."""
   data = [attributes for _, attributes in graph.nodes(data=True)]
-  names = [name for name in data[0] if all(isinstance(each.get(name), (str, int)) for each in data)] if data else []
+  names = [name for name in data[0] if all(isinstance(each.get(name), kinds) for each in data)] if data else []
   return {str(name): np.array([each[name] for each in data]) for name in names}
 
 
@@ -240,6 +243,44 @@ def read_labels(path: str, names: list[str]) -> dict[str, np.ndarray]:
   for column, nodes in enumerate(by_label.values()):
     member[nodes, column] = True
   return {"class": _simplified(member, list(by_label))}
+
+
+def read_attributes(path: str, names: list[str]) -> dict[str, np.ndarray]:
+  """Reads numeric attributes of nodes: a header `node,NAME,...`, then a node and its numbers a line.
+
+  Cells are separated by tabs, or else by commas; an empty cell is an unknown value.
+
+  Args:
+    path: The file.
+    names: Names of the nodes.
+
+  Returns:
+    name -> float64 [n], NaN where unknown.
+
+  Raises:
+    InputError: The file cannot be read, has no header, names a node that the graph lacks, or has a cell that is no
+      number.
+  """
+  index, titles, values = {name: i for i, name in enumerate(names)}, [], np.zeros((len(names), 0))
+  for number, line in enumerate(formats.read_lines(Path(path).expanduser()), 1):
+    cells = [cell.strip() for cell in line.rstrip("\r\n").split("\t" if "\t" in line else ",")]
+    if not titles:
+      titles, values = cells[1:], np.full((len(names), len(cells) - 1), np.nan)
+      if not titles or len(set(titles)) < len(titles) or "" in titles:
+        raise InputError(f"{path}: line {number}: expected a header with different names, as in node,age,income")
+    elif any(cells):
+      if cells[0] not in index:
+        raise InputError(f"{path}: line {number}: the graph has no node {formats.quoted(cells[0])}")
+      if len(cells) != len(titles) + 1:
+        raise InputError(f"{path}: line {number}: has {len(cells)} cells, the header {len(titles) + 1}")
+      for column, cell in enumerate(cells[1:]):
+        try:
+          values[index[cells[0]], column] = float(cell or "nan")
+        except ValueError:
+          raise InputError(f"{path}: line {number}: {titles[column]}: {formats.quoted(cell)} is no number") from None
+  if not titles:
+    raise InputError(f"{path}: has no line")
+  return dict(zip(titles, values.T))
 
 
 def _simplified(member: np.ndarray, classes: list[str]) -> np.ndarray:

@@ -390,4 +390,6 @@ def subset(dataset: Any, max_items: int, seed: int) -> Any:
   rows = np.sort(np.random.default_rng(seed).choice(total, max_items, replace=False))
   labels: Mapping[str, np.ndarray] = {name: np.asarray(label)[rows] for name, label in dataset.labels.items()}
   names = None if dataset.names is None else [dataset.names[i] for i in rows]
-  return dataset._replace(items=[dataset.items[i] for i in rows], labels=labels, names=names, rows=rows)
+  attributes: Mapping[str, np.ndarray] = {name: values[rows] for name, values in dataset.attributes.items()}
+  return dataset._replace(items=[dataset.items[i] for i in rows], labels=labels, attributes=attributes, names=names,
+                          rows=rows)

@@ -154,6 +154,7 @@ def _finetuning(perfect):
 def _of_nodes(name, perfect):
   graph = nx.planted_partition_graph(2, 60, 1.0, 0.0, seed=0)
   dataset = read("x", dataset=as_dataset(graph), held_out=0.3)._replace(labels={"class": np.repeat(["a", "b"], 60)})
+  dataset = dataset._replace(attributes={"size": np.repeat([2.0, 7.0], 60)})
   vectors = np.repeat([[3.0, 0.0], [0.0, 3.0]], 60, 0) if perfect else np.random.default_rng(9).normal(size=(120, 2))
   actual = protocols.find(name).function(lambda items: vectors, dataset)
   if name == "node_classification":
@@ -288,7 +289,7 @@ CASES = {
     "analogies": _analogies, "categorization": _categorization, "synonyms": _synonyms,
     "word_similarity": _word_similarity, "text_classification": _text_classification, "probing": _probing,
     **{name: lambda perfect, name=name: _of_nodes(name, perfect)
-       for name in ("node_classification", "link_prediction")},
+       for name in ("node_classification", "node_regression", "link_prediction")},
     "topics": _topics, "held_out": _held_out, "finetuning": _finetuning,
     "reconstruction": _reconstruction, "likelihood": _likelihood,
     "compression": _compression, "propagation": _propagation, "segmentation": _segmentation,

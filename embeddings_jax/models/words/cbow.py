@@ -127,19 +127,20 @@ def cbow(
     objective: `negative_sampling`, `hierarchical_softmax`, or `softmax` over the whole vocabulary.
     context: `mean` or `sum` of the context's vectors.
     context_unit: `window`, or `sentence` or `document`: all words between two boundaries of the data.
-    undivided: with a mean, but for the full softmax, give each context word the query's whole gradient, as gensim does.
+    undivided: with a mean, and not the full softmax, give each context word the query's whole gradient, as gensim
+      does.
     tied: one table for contexts and targets.
     num_masked: consecutive words that are hidden from a context and predicted from it.
     window: largest distance between the masked words and their context.
     num_negatives: weight of the noise words, per target (the paper's k).
     subsample: threshold of the relative frequency above which tokens are thinned; 0 keeps all.
     negative_power: exponent of the unigram distribution for noise words.
-    learning_rate: But for the full softmax a schedule, or the start of a linear decay to 1e-4 of it over
+    learning_rate: Except for the full softmax a schedule, or the start of a linear decay to 1e-4 of it over
       `num_steps`.
     optimizer: Optimizer of the softmax; by default SGD with `learning_rate`.
     shared_negatives: noise words that a group of positions shares.
     group: positions of a group.
-    max_mass: most targets' worth of gradient that one batch may add to a row (but for the full softmax).
+    max_mass: most targets' worth of gradient that one batch may add to a row (not the full softmax).
     slack: a block has room for the share of its tokens that subsampling keeps on average, plus this share; what is
       more goes untrained (the metric `overflow`).
     chunk: positions whose scores of the whole vocabulary are held at the same time (softmax).
