@@ -27,6 +27,7 @@
   python -m experiments.benchmark walk_peers --data=blogcatalog --peer=ensmallen=PYTHON,pecanpy=PYTHON  their walks
   python -m experiments.benchmark deepwalk --data=blogcatalog --peer=ensmallen=PYTHON  beside its walks and gensim
   python -m experiments.benchmark netmf --data=blogcatalog            NetMF against the same formula in scipy
+  python -m experiments.benchmark unseen_nodes --data=cora --seeds=3  new nodes by walks, projection and neighbors
   python -m experiments.benchmark gan_ring --data=ring --seeds=3      modes that GANs find, by loss and schedule
   python -m experiments.benchmark generation_table --workdir=runs --data=fashion-mnist  distances of all runs
   python -m experiments.benchmark restoration_table --workdir=W --data=cifar10-jpeg  beside scikit-image
@@ -95,8 +96,8 @@ flags.DEFINE_enum("size", "base", ["base", "large"], "Vision transformer of `mae
 flags.DEFINE_float("seconds", 5.0, "Approximate seconds of one measurement of `loop`.")
 flags.DEFINE_integer("seed", 0, "Random seed.")
 flags.DEFINE_integer("seeds", 1,
-                     "Number of seeds of `sgns`, `cbow`, `labels`, `mask_ratios`, `gan_ring`, `pointing` and "
-                     "`detected_digits`, from --seed on.",
+                     "Number of seeds of `sgns`, `cbow`, `labels`, `mask_ratios`, `gan_ring`, `pointing`, "
+                     "`detected_digits` and `unseen_nodes`, from --seed on.",
                      lower_bound=1)
 flags.DEFINE_string("figure", "", "File to draw the figure of `mutual_information`, `labels`, `mask_ratios` or "
                     "`generation_table` in.")

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Float, Num, UInt32
+from jaxtyping import Float, Int, Num, UInt32
 
 from embeddings_jax.ops import hierarchical, skipgram, word_blocks
 from embeddings_jax.ops.batches import row_mask
@@ -26,6 +26,9 @@ from embeddings_jax.types import Array, InputError, Model
 
 PILOT = 1 << 16
 _PILOT_AT_ONCE = 1 << 13
+NOISE_NODES = 1 << 12  # Which stand for all, as a new node's vector is found.
+PENALTY = 1e-2
+_NEWTON_STEPS = 8
 LOSSES = ("negative_sampling", "hierarchical_softmax")
 
 
@@ -138,6 +141,10 @@ def walk_model(
     if "neighbors" not in batch:
       return vectors
     around = word_blocks.mean_of_words(state.input, batch["neighbors"], num_nodes)
+    if "walks" in batch and sampled:
+      contexts, weights = walk_contexts(batch["walks"], window, num_nodes)
+      noise = noise_quantiles(state.noise)
+      around = jax.lax.map(lambda part: fitted(state.output, *part, noise, num_negatives), (contexts, weights))
     return jnp.where((node >= 0)[:, None], vectors, around)
 
   def components(state):
@@ -148,6 +155,55 @@ def walk_model(
 
   rules = ((r"(^|/)(input|output)$", P("model", None)),)
   return Model(init, update, embed, {"components": components, "walks": walks}, rules)
+
+
+def walk_contexts(
+    walks: Int[Array, "n W L"], window: int, num_nodes: int,
+) -> tuple[Int[Array, "n C"], Float[Array, "n C"]]:
+  """Returns the nodes that walks from new nodes meet within the window, and how often each counts.
+
+  A node at distance r counts (c - r + 1) / c, as r_i, uniform on 1 ... c, is at least r that often.
+
+  Args:
+    walks: Walks behind the new node, -1 behind their ends.
+    window: c.
+    num_nodes: Number of nodes, the row of what is none.
+  """
+  met = walks[:, :, :window]
+  weights = jnp.where(met >= 0, 1 - jnp.arange(met.shape[-1]) / window, 0)
+  flat = lambda x: x.reshape(len(x), -1)
+  return flat(jnp.where(met >= 0, met, num_nodes)), flat(weights)
+
+
+def noise_quantiles(noise: UInt32[Array, " rows"]) -> Int[Array, " K"]:
+  """Returns `NOISE_NODES` nodes at equal distances in the cumulative distribution of noise nodes."""
+  at = (jnp.arange(NOISE_NODES, dtype=jnp.uint32) * np.uint32(2**32 // NOISE_NODES)
+        + np.uint32(2**31 // NOISE_NODES))
+  return jnp.searchsorted(noise, at).astype(jnp.int32)
+
+
+def fitted(
+    output: Float[Array, "rows d"], contexts: Int[Array, " C"], weights: Float[Array, " C"], noise: Int[Array, " K"],
+    num_negatives: float, penalty: float = PENALTY,
+) -> Float[Array, " d"]:
+  """Returns the vector of a new node, by Newton's method: the context table stays as it is.
+
+    max_phi  sum_c w_c log sigma(phi . g_c) + (k W / K) sum_m log sigma(-phi . g_m) - penalty W / 2 |phi|^2
+
+  with W = sum_c w_c: the objective of training for one node, and a penalty that bounds the vectors of nodes whose
+  contexts can be told from noise.
+  """
+  mass = jnp.maximum(weights.sum(), 1e-6)
+  rows = jnp.concatenate([output[contexts], -output[noise]])
+  share = jnp.concatenate([weights / mass, jnp.full(len(noise), num_negatives / len(noise))])
+
+  def newton(_, vector):
+    wrong = jax.nn.sigmoid(-(rows @ vector))
+    gradient = (share * wrong) @ rows - penalty * vector
+    hessian = jnp.einsum("c,ci,cj->ij", share * wrong * (1 - wrong), rows, rows) + penalty * jnp.eye(len(vector))
+    return vector + jnp.linalg.solve(hessian, gradient)
+
+  return jax.lax.fori_loop(0, _NEWTON_STEPS, newton, jnp.zeros(output.shape[1]))
 
 
 def tile_of(walk_length: int, window: int) -> int:

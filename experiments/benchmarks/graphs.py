@@ -12,9 +12,11 @@ import scipy.sparse.linalg
 from absl import flags
 
 import embeddings_jax as ej
-from embeddings_jax.data.graphs import read
+from embeddings_jax.data.files.graphs import build_graph
+from embeddings_jax.data.graphs import coordinates, graph_dataset, read
 from embeddings_jax.errors import InputError
-from embeddings_jax.eval.node_classification import node_classification
+from embeddings_jax.eval.metrics import mean_and_std
+from embeddings_jax.eval.node_classification import membership, node_classification, one_vs_rest
 from experiments.walk_corpus import draw
 
 FLAGS = flags.FLAGS
@@ -177,6 +179,44 @@ def netmf() -> dict:
                          f"{key} {value:.3f} ({scores['scipy'][key]:.3f})" for key, value in scores["ours"].items()),
           "ratio": round(ratio, 3), "seconds": [[round(x, 1) for x in turn] for turn in turns],
           "error_of_gram": float(f"{error:.1e}"), "metrics": scores}
+
+
+def unseen_nodes() -> dict:
+  """Accuracy on nodes that training has not seen, a tenth of all, by the ways to embed them; means over divisions.
+
+  The classifier, that of `node_classification`, learns from all other nodes. `majority` predicts their largest class.
+  """
+  dataset = read(FLAGS.data, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+  (labels,) = dataset.labels.values()
+  if np.ndim(labels) > 1:
+    raise InputError(f"--data={FLAGS.data}: nodes with one label each are needed, as cora has")
+  member = membership(np.asarray(labels))[0]
+  source, target, _ = coordinates(dataset.graph)
+  scores: dict[str, list[float]] = {}
+  for seed in range(FLAGS.seed, FLAGS.seed + FLAGS.seeds):
+    unseen = np.random.default_rng(seed).random(len(dataset.items)) < 0.1
+    kept = np.flatnonzero(~unseen)
+    inside = ~unseen[source] & ~unseen[target] & (source <= target)
+    edges = np.searchsorted(kept, np.stack([source[inside], target[inside]], 1))
+    rest = graph_dataset(dataset.name, build_graph([dataset.items[i] for i in kept], edges, where=dataset.name))
+    around = {i: target[(source == i) & ~unseen[target]] for i in np.flatnonzero(unseen)}
+    asked = [i for i, neighbors in around.items() if len(neighbors)]
+    new = [(dataset.items[i], [dataset.items[j] for j in around[i]]) for i in asked]
+    means = [np.searchsorted(kept, around[i]) for i in asked]
+    ways = {}
+    for name, options in (("deepwalk", {"data_options": {"unseen": "walks"}}), ("netmf", {})):
+      run = ej.fit(name, rest, preset="small", seed=seed, **options)
+      seen = run.embed(rest.items)
+      ways[f"{name}, {'walks' if name == 'deepwalk' else 'projection'}"] = seen, run.embed(new)
+      ways[f"{name}, mean of neighbors"] = seen, np.stack([seen[rows].mean(0) for rows in means])
+    right = member[asked]
+    for way, (seen, vectors) in ways.items():
+      predicted = one_vs_rest(seen.astype(np.float64), member[kept])(vectors.astype(np.float64)).argmax(1)
+      scores.setdefault(way, []).append(float(right[np.arange(len(asked)), predicted].mean()))
+    scores.setdefault("majority", []).append(float(right[:, member[kept].sum(0).argmax()].mean()))
+  rows = {way: [round(value, 4) for value in mean_and_std(values)] for way, values in scores.items()}
+  return {"summary": f"{FLAGS.data}, accuracy on unseen nodes: " + ", ".join(
+      f"{way} {mean:.3f} +- {std:.3f}" for way, (mean, std) in rows.items()), "accuracy": rows}
 
 
 def _scipy_netmf(graph, window: int, dim: int = 128, rank: int = 256) -> np.ndarray:

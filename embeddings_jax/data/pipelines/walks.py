@@ -7,7 +7,7 @@ import numpy as np
 from embeddings_jax.data import graphs, stand_ins
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.encoders.nodes import NodeEncoder
-from embeddings_jax.errors import InputError
+from embeddings_jax.errors import InputError, check_choice
 from embeddings_jax.types import Prepared, Source
 
 ACCEPTS = ("graph",)
@@ -18,7 +18,7 @@ FACTS = {"num_nodes": "Number of nodes", "max_degree": "Largest number of edges 
 
 
 def walks(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = None, num_walks: int = 80,
-          walk_length: int = 40) -> Prepared:
+          walk_length: int = 40, unseen: str = "neighbors") -> Prepared:
   """Makes batches of `start` and `number` int32 `[batch_size]`, with the `graph` beside them, which is no example.
 
   `graph` has `indptr`, `indices` and, with weights, `thresholds` (see `ops/walks.py: Graph`), and `seed`. Walk i is a
@@ -31,7 +31,10 @@ def walks(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = None, 
     seed: Random seed of the data order and of the walks.
     num_walks: Walks from each node in an epoch.
     walk_length: Nodes of a walk.
+    unseen: How new nodes are embedded: `neighbors`, the mean of their vectors, or `walks`, a vector that predicts the
+      nodes which walks from the new node meet; the graph is then kept with the run.
   """
+  check_choice("unseen", unseen, ["neighbors", "walks"])
   table, size = dataset.graph, len(dataset.items)
   for name, value in (("num_walks", num_walks), ("walk_length", walk_length)):
     if value < 1:
@@ -64,7 +67,8 @@ def walks(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = None, 
            "visits": num_walks * graphs.expected_visits(table, walk_length)}
   source = Source(facts, batch_size, feed_at, lambda resident, feed: {**feed, "graph": dict(resident)}, graph,
                   shared=("graph",))
-  encoder = NodeEncoder(table.names, [table.names[i] for i in table.isolated])
+  encoder = NodeEncoder(table.names, [table.names[i] for i in table.isolated],
+                        *((table, walk_length - 1) if unseen == "walks" else ()))
   return Prepared({"train": source}, encoder, dataset, facts)
 
 
