@@ -27,6 +27,7 @@
   python -m experiments.benchmark walk_peers --data=blogcatalog --peer=ensmallen=PYTHON,pecanpy=PYTHON  their walks
   python -m experiments.benchmark deepwalk --data=blogcatalog --peer=ensmallen=PYTHON  beside its walks and gensim
   python -m experiments.benchmark netmf --data=blogcatalog            NetMF against the same formula in scipy
+  python -m experiments.benchmark large_graph --rows=1000000          a power law with a hub: memory and speed
   python -m experiments.benchmark unseen_nodes --data=cora --seeds=3  new nodes by walks, projection and neighbors
   python -m experiments.benchmark gan_ring --data=ring --seeds=3      modes that GANs find, by loss and schedule
   python -m experiments.benchmark generation_table --workdir=runs --data=fashion-mnist  distances of all runs
@@ -69,7 +70,7 @@ flags.DEFINE_integer("epochs", 1, "Epochs over the corpus, or over its co-occurr
 flags.DEFINE_string("peer", "", "For `glove` the folder of the programs cooccur, shuffle and glove, built from "
                     "stanfordnlp/GloVe; for `walk_peers` and `deepwalk` interpreters of environments of their own, "
                     "ensmallen=PYTHON,pecanpy=PYTHON.")
-flags.DEFINE_integer("rows", 200_000, "Rows of `gmm` and `gmm_memory`.", lower_bound=1000)
+flags.DEFINE_integer("rows", 200_000, "Rows of `gmm` and `gmm_memory`, nodes of `large_graph`.", lower_bound=1000)
 flags.DEFINE_integer("features", 32, "Features of these rows.", lower_bound=1)
 flags.DEFINE_integer("components", 16, "Components of their mixture.", lower_bound=1)
 flags.DEFINE_enum("covariance", "full", ["full", "tied", "diagonal", "spherical"], "Covariances of the components.")

@@ -58,7 +58,7 @@ def read(name: str, *, dataset: Dataset | None = None, encoder: Any = None, data
     table = without_loops(table, dataset.name)
   if not weighted:
     table = table._replace(weights=None)
-  links = None
+  links = dataset.links
   if held_out:
     table, links = hold_out(table, held_out, held_out_seed, dataset.name)
   classes = read_labels(labels, table.names) if labels else dataset.labels

@@ -6,12 +6,15 @@ import numpy as np
 from embeddings_jax.data.files.graphs import GraphTable
 from embeddings_jax.errors import InputError
 
+MAX_PAIRS = 1 << 18
+
 
 class Links(NamedTuple):
-  """Pairs of nodes, int32 [k, 2] each, in random order; held-out ones first validation, then test pairs, half each.
+  """Pairs of nodes, int32 [k, 2] each, k at most `MAX_PAIRS`, in random order; of the held-out ones the first half is
+  for validation, the second for tests.
 
   Attributes:
-    positive: Edges removed from the graph.
+    positive: Edges removed from the graph, or a sample of them.
     negative: As many pairs without an edge in the whole graph.
     train_positive: Edges that stayed.
     train_negative: As many further pairs without an edge.
@@ -53,22 +56,23 @@ def hold_out(table: GraphTable, fraction: float, seed: int = 0, where: str = "gr
   edges = np.stack([source[upper], table.indices[upper]], 1)
   count = round(fraction * len(edges))
   forest = minimum_spanning_tree(sparse.coo_array((noise.uniform(1, 2, len(edges)), edges.T), (size, size)).tocsr())
-  row, column = forest.nonzero()
+  row, column = (part.astype(np.int64) for part in forest.nonzero())
   code = edges[:, 0] * size + edges[:, 1]
-  free = np.flatnonzero(~np.isin(code, np.minimum(row, column) * size + np.maximum(row, column)))
+  free = np.flatnonzero(~_contains(np.sort(np.minimum(row, column) * size + np.maximum(row, column)), code))
   if not 1 < count <= len(free):
     raise InputError(f"{where}: held_out={fraction}: asks for {count:,} of {len(edges):,} edges, and {len(free):,} "
                      "can go without taking a component apart; at least 2 are needed")
   chosen = noise.permutation(free)[:count]
   gone = np.zeros(len(edges), bool)
   gone[chosen] = True
-  stays = ~np.isin(np.minimum(source, table.indices) * size + np.maximum(source, table.indices), code[gone])
+  stays = ~_contains(code[gone], np.minimum(source, table.indices) * size + np.maximum(source, table.indices))
   indptr = np.concatenate([[0], np.cumsum(np.bincount(source[stays], minlength=size))])
   rest = table._replace(indptr=indptr, indices=table.indices[stays],
                         weights=None if table.weights is None else table.weights[stays])
+  count = min(count, MAX_PAIRS)
   kept = noise.permutation(np.flatnonzero(~gone))[:count]
   others = _without_edge(code, size, count + len(kept), noise, where)
-  pairs = (edges[chosen], others[:count], edges[kept], others[count:])
+  pairs = (edges[chosen[:count]], others[:count], edges[kept], others[count:])
   return rest, Links(*(part.astype(np.int32) for part in pairs))
 
 
@@ -81,7 +85,14 @@ def _without_edge(code: np.ndarray, size: int, number: int, noise: np.random.Gen
   while len(absent) < number:
     pairs = np.sort(noise.integers(0, size, (2 * number + 64, 2)), 1)
     drawn = pairs[:, 0] * size + pairs[:, 1]
-    drawn = drawn[(pairs[:, 0] < pairs[:, 1]) & ~np.isin(drawn, code)]
+    drawn = drawn[(pairs[:, 0] < pairs[:, 1]) & ~_contains(code, drawn)]
     absent = np.concatenate([absent, drawn])
     absent = absent[np.sort(np.unique(absent, return_index=True)[1])]
   return np.stack(np.divmod(absent[:number], size), 1)
+
+
+def _contains(codes: np.ndarray, values: np.ndarray) -> np.ndarray:
+  """Returns whether each value is among the sorted codes; `np.isin` would sort all values."""
+  if not len(codes):
+    return np.zeros(len(values), bool)
+  return codes[np.minimum(np.searchsorted(codes, values), len(codes) - 1)] == values

@@ -12,6 +12,8 @@ from embeddings_jax.eval.node_classification import one_vs_rest
 from embeddings_jax.types import InputError, Metric, Protocol
 
 HITS = (10, 100)
+MAX_TAUGHT = 1 << 16  # Pairs of each kind that the classifiers learn from.
+_AT_ONCE = 1 << 14
 OPERATORS = {
     "average": lambda a, b: (a + b) / 2,
     "hadamard": lambda a, b: a * b,
@@ -25,13 +27,13 @@ def link_prediction(embed: Callable[[Any], np.ndarray], dataset: Any) -> dict[st
 
   Protocol (after Grover & Leskovec 2016, section 4.4). `config.data.held_out`, in the paper one half, of the edges
   are removed before anything is trained, such that every component stays connected (`data/link_split.py`); the
-  vectors come from one training, on the rest. Features of a pair are made by an operator: average, Hadamard product,
-  |a - b| (L1) or (a - b)^2 (L2). A logistic regression (C = 1, features divided by their standard deviation) learns
-  from edges that stayed and further pairs without one. `dot` is the dot product, without a classifier. The held-out
-  pairs are
-  halved: the operator with the highest AUC on the validation half is reported as `best` on the test half; every
-  operator is reported on both. Heuristics (Liben-Nowell & Kleinberg 2003) on the graph without the held-out edges:
-  common neighbors, Jaccard's coefficient, Adamic-Adar, preferential attachment; loops and weights do not count.
+  vectors come from one training, on the rest. Features of a pair are made by an operator: average, Hadamard
+  product, |a - b| (L1) or (a - b)^2 (L2). A logistic regression (C = 1, features divided by their standard
+  deviation) learns from edges that stayed and further pairs without one, at most `MAX_TAUGHT` of each. `dot` is the
+  dot product, without a classifier. The held-out pairs are halved: the operator with the highest AUC on the
+  validation half is reported as `best` on the test half; every operator is reported on both. Heuristics (Liben-
+  Nowell & Kleinberg 2003) on the graph without the held-out edges: common neighbors, Jaccard's coefficient, Adamic-
+  Adar, preferential attachment; loops and weights do not count.
 
   Metrics on a half: `auc`; `hits@K`, the share of its edges that score above its K-th highest pair without an edge
   (Hu et al. 2020, the Open Graph Benchmark), for K below the number of these; `mrr`, the mean over edges of 1 / (1 +
@@ -47,16 +49,25 @@ def link_prediction(embed: Callable[[Any], np.ndarray], dataset: Any) -> dict[st
   if getattr(dataset, "links", None) is None:
     raise InputError("link_prediction: no edge was held out before training; train with config.data.held_out=0.5")
   links = dataset.links
-  vectors = np.asarray(embed(dataset.items), np.float64)
+  vectors = np.asarray(embed(dataset.items))
   check_finite("link_prediction", vectors, vectors)
-  teach = np.concatenate([links.train_positive, links.train_negative])
-  right = np.arange(len(teach)) < len(links.train_positive)
+  kinds = [pairs[:MAX_TAUGHT] for pairs in (links.train_positive, links.train_negative)]
+  teach, right = np.concatenate(kinds), np.arange(sum(map(len, kinds))) < len(kinds[0])
   pairs = np.concatenate([links.positive, links.negative])
-  scores = heuristics(dataset.graph, pairs) | {"dot": (vectors[pairs[:, 0]] * vectors[pairs[:, 1]]).sum(1)}
+
+  def scored(score):
+    """Scores of all pairs; `score` gets vectors of both ends, float64 [k, dim]."""
+    return np.concatenate([score(*vectors[part.T].astype(np.float64)) for part in np.split(
+        pairs, np.arange(_AT_ONCE, len(pairs), _AT_ONCE))])
+
+  scores = heuristics(dataset.graph, pairs) | {"dot": scored(lambda a, b: (a * b).sum(1))}
   for name, operator in OPERATORS.items():
-    features = operator(*vectors[teach.T])
+    features = operator(*vectors[teach.T].astype(np.float64))
     scale = np.maximum(features.std(0), 1e-12)
-    scores[name] = one_vs_rest(features / scale, right[:, None])(operator(*vectors[pairs.T]) / scale)[:, 0]
+    features /= scale
+    classify = one_vs_rest(features, right[:, None])
+    scores[name] = scored(lambda a, b, operator=operator, scale=scale, classify=classify: classify(
+        operator(a, b) / scale)[:, 0])
   number = len(links.positive)
   halves = {"validation": slice(0, number // 2), "test": slice(number // 2, number)}
   metrics = {f"{part}/{name}/{key}": value for part, rows in halves.items() for name, score in scores.items()
@@ -86,24 +97,18 @@ def heuristics(table: Any, pairs: np.ndarray) -> dict[str, np.ndarray]:
     pairs: Nodes.
   """
   row, col, _ = coordinates(table)
-  proper = row != col
-  size = len(table.names)
-  adjacency = sparse.csr_array((np.ones(proper.sum()), (row[proper], col[proper])), (size, size))
-  degree = adjacency.sum(1)
+  proper, size = row != col, len(table.names)
+  indptr = np.concatenate([[0], np.cumsum(np.bincount(row[proper], minlength=size))])
+  adjacency = sparse.csr_array((np.ones(proper.sum()), col[proper], indptr), (size, size))
+  degree = np.diff(indptr).astype(np.float64)
   first, second = pairs.T
-  shared = lambda weight: _row_products(sparse.csr_array(adjacency * weight), adjacency, first, second)
-  common = shared(np.ones(size))
+  weights = np.stack([np.ones(size), np.where(degree > 1, 1 / np.log(np.maximum(degree, 2)), 0)], 1)
+  common, adamic_adar = np.concatenate([
+      adjacency[first[i:i + 4096]].multiply(adjacency[second[i:i + 4096]]) @ weights
+      for i in range(0, len(first), 4096)]).T
   union = degree[first] + degree[second] - common
-  return {"common_neighbors": common, "jaccard": common / np.maximum(union, 1),
-          "adamic_adar": shared(np.where(degree > 1, 1 / np.log(np.maximum(degree, 2)), 0)),
+  return {"common_neighbors": common, "jaccard": common / np.maximum(union, 1), "adamic_adar": adamic_adar,
           "preferential_attachment": degree[first] * degree[second]}
-
-
-def _row_products(left: sparse.csr_array, right: sparse.csr_array, first: np.ndarray,
-                  second: np.ndarray) -> np.ndarray:
-  """Returns left[first] . right[second], row by row, some pairs at a time."""
-  return np.concatenate([left[first[i:i + 4096]].multiply(right[second[i:i + 4096]]).sum(1)
-                         for i in range(0, len(first), 4096)])
 
 
 _SCORE = Metric(True, "fraction")

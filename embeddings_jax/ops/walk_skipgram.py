@@ -27,7 +27,7 @@ from embeddings_jax.types import Array, InputError, Model
 PILOT = 1 << 16
 _PILOT_AT_ONCE = 1 << 13
 NOISE_NODES = 1 << 12  # Which stand for all, as a new node's vector is found.
-PENALTY = 1e-2
+PENALTY = 0.1
 _NEWTON_STEPS = 8
 LOSSES = ("negative_sampling", "hierarchical_softmax")
 

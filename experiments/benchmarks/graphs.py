@@ -181,6 +181,47 @@ def netmf() -> dict:
           "error_of_gram": float(f"{error:.1e}"), "metrics": scores}
 
 
+def large_graph() -> dict:
+  """DeepWalk on a power-law graph of --rows nodes, ten times as many edges and a hub of a tenth of the nodes.
+
+  Half of the edges are held out; one walk of 40 nodes from each node is learnt from, links are evaluated. Memory is
+  the process' peak in GB, of the steps up to then; a hub should cost the logarithm of its neighbors, so first-order
+  walks are timed beside a ring with as many edges.
+  """
+  size, peak = FLAGS.rows, {}
+  noise = np.random.default_rng(FLAGS.seed)
+  mass = np.cumsum((np.arange(size) + 10.0) ** -0.6)
+  edges = np.stack([np.searchsorted(mass, noise.random(10 * size) * mass[-1]), noise.integers(0, size, 10 * size)], 1)
+  hub = noise.permutation(size)[:size // 10]
+  edges[:len(hub)] = np.stack([np.zeros(len(hub), np.int64), hub], 1)
+  table = build_graph(range(size), edges, where="power-law graph")
+  del edges
+  degree = int(np.diff(table.indptr).max())
+  dataset = read("power-law graph", dataset=graph_dataset("power-law graph", table), held_out=0.5)
+  del table
+  peak["graph"] = _status("VmHWM") / 1024
+  start = time.perf_counter()
+  run = ej.fit("deepwalk", dataset, preset="small", data_options={"num_walks": 1}, seed=FLAGS.seed)
+  seconds = time.perf_counter() - start
+  peak["training"] = _status("VmHWM") / 1024
+  links = run.evaluate("link_prediction")
+  peak["evaluation"] = _status("VmHWM") / 1024
+  rates = {}
+  reach = np.arange(1, 11)
+  ring = build_graph(range(size), (np.arange(size)[:, None, None] + np.stack(
+      [np.zeros(10, np.int64), reach], 1)).reshape(-1, 2) % size, where="ring")
+  for name, graph in (("power law", dataset.graph), ("ring", ring)):
+    rates[name] = statistics.median(_drawn(graph, 1.0, 1.0, turn, num_walks=1)[0] for turn in range(FLAGS.repeats))
+  shown = {key.rsplit("/", 1)[0].rsplit("/", 1)[-1]: round(value, 3) for key, value in links.items()
+           if "test/" in key and key.endswith("/auc")}
+  return {"summary": f"{size:,} nodes, {len(dataset.graph.indices) // 2:,} edges and as many held out, a hub of "
+                     f"{degree:,}: peak {max(peak.values()):.2f} GB, training {seconds:.0f} s; walks "
+                     f"{rates['power law']:.1f} million steps a second, of a ring {rates['ring']:.1f}; AUC of "
+                     + ", ".join(f"{name} {value}" for name, value in shown.items()),
+          "peak_gb": {name: round(value, 2) for name, value in peak.items()}, "seconds": round(seconds),
+          "rates": {name: round(value, 2) for name, value in rates.items()}, "auc": shown}
+
+
 def unseen_nodes() -> dict:
   """Accuracy on nodes that training has not seen, a tenth of all, by the ways to embed them; means over divisions.
 
@@ -239,11 +280,11 @@ def _scipy_netmf(graph, window: int, dim: int = 128, rank: int = 256) -> np.ndar
   return (left * np.sqrt(magnitudes)).astype(np.float32)
 
 
-def _drawn(table, p: float, q: float, seed: int) -> tuple[float, float]:
+def _drawn(table, p: float, q: float, seed: int, num_walks: int = NUM_WALKS) -> tuple[float, float]:
   """Returns million steps per second of wall time and of CPU time."""
   start, used = time.perf_counter(), time.process_time()
   steps = sum(int((part[:, 1:] >= 0).sum()) for part in draw(
-      table, num_walks=NUM_WALKS, length=LENGTH, p=p, q=q, seed=seed)) / 1e6
+      table, num_walks=num_walks, length=LENGTH, p=p, q=q, seed=seed)) / 1e6
   return steps / (time.perf_counter() - start), steps / (time.process_time() - used)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 import embeddings_jax as ej
 from embeddings_jax.data.dataset import as_dataset
-from embeddings_jax.data.graphs import read
+from embeddings_jax.data.graphs import coordinates, read
 from embeddings_jax.errors import InputError
 from embeddings_jax.eval.link_prediction import heuristics, link_prediction, measured
 
@@ -58,3 +58,13 @@ def test_vectors_come_from_the_graph_without_the_held_out_edges():
 def test_a_graph_with_all_its_edges_is_refused():
   with pytest.raises(InputError, match="config.data.held_out=0.5"):
     link_prediction(lambda items: np.eye(34), read("karate"))
+
+
+def test_links_of_a_graph_that_is_read_again_stay(monkeypatch):
+  """And many held-out edges are reported on a sample of them."""
+  monkeypatch.setattr("embeddings_jax.data.link_split.MAX_PAIRS", 7)
+  once = read("karate", held_out=0.3)
+  again = read("x", dataset=once)
+  assert again.links is once.links and [len(pairs) for pairs in once.links] == [7] * 4
+  assert len(once.graph.indices) == 2 * (78 - 23)
+  assert not {tuple(pair) for pair in once.links.positive.tolist()} & set(zip(*coordinates(once.graph)[:2]))

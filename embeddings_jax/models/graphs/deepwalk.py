@@ -22,7 +22,8 @@ Deviations. (1) Frequencies of nodes are the expected visits of the walks, exact
 nodes are shared by the positions of a tile, and all pairs of a step see the tables of its start, see
 `models/words/sgns.py`. (3) No walk is repeated in later epochs.
 
-A node that the graph lacks gets the mean of its neighbors' vectors.
+A node that the graph lacks gets the mean of its neighbors' vectors, or with `config.data.unseen=walks` the vector
+that best predicts, by negative sampling, the nodes which walks from it meet (`ops/walk_skipgram.py: fitted`).
 
 Split: random walk | a node | the nodes near it in the walk.
 

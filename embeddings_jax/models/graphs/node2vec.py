@@ -22,7 +22,8 @@ nodes are shared by the positions of a tile, and all pairs of a step see the tab
 x, as the paper does; the authors' program asks for x -> t. (5) With `loss=hierarchical_softmax` the Huffman tree of
 p, q other than 1 goes by the expected visits of first-order walks.
 
-A node that the graph lacks gets the mean of its neighbors' vectors.
+A node that the graph lacks gets the mean of its neighbors' vectors, or with `config.data.unseen=walks` the vector
+that best predicts, by negative sampling, the nodes which walks from it meet (`ops/walk_skipgram.py: fitted`).
 
 Split: random walk (second order) | a node | the nodes near it in the walk.
 

@@ -10,13 +10,21 @@ import pytest
 
 import embeddings_jax as ej
 from embeddings_jax.data.dataset import as_dataset
+from embeddings_jax.data.encoders.nodes import walks_from
 from embeddings_jax.data.graphs import coordinates, read
 from embeddings_jax.data.pipelines.walks import walks
 from embeddings_jax.models.graphs.deepwalk import deepwalk
 from embeddings_jax.models.graphs.node2vec import node2vec
 from embeddings_jax.ops import hierarchical
 from embeddings_jax.ops.skipgram import Skipgram
-from embeddings_jax.ops.walk_skipgram import noise_table, tile_of
+from embeddings_jax.ops.walk_skipgram import (
+  PENALTY,
+  fitted,
+  noise_quantiles,
+  noise_table,
+  tile_of,
+  walk_contexts,
+)
 from embeddings_jax.ops.word_blocks import Draws, draw_blocks, window_pairs
 from embeddings_jax.types import InputError
 from experiments.walk_corpus import draw
@@ -152,6 +160,56 @@ def test_two_communities_come_apart(loss):
   same = np.arange(40)[:, None] // 20 == np.arange(40) // 20
   assert cosine[:40, :40][same & ~np.eye(40, dtype=bool)].mean() > cosine[:40, :40][~same].mean() + 0.4
   assert cosine[40, :20].mean() > cosine[40, 20:40].mean() + 0.4  # A new node lies with its neighbors.
+
+
+def test_walks_of_new_nodes_go_by_weight():
+  graph = nx.DiGraph()
+  graph.add_weighted_edges_from([("a", "b", 3.0), ("a", "c", 1.0), ("b", "a", 2.0)])
+  table = as_dataset(graph).graph
+  a, b, c = (table.names.index(name) for name in "abc")
+  paths = walks_from(table, np.full(8000, a), 4)
+  np.testing.assert_array_equal(paths[:, 0], a)
+  assert set(map(tuple, paths[:, 1:].tolist())) == {(b, a, b), (b, a, c), (c, -1, -1)}
+  assert abs((paths[:, 1] == b).mean() - 0.75) < 3 * np.sqrt(0.75 * 0.25 / 8000)
+  np.testing.assert_array_equal(paths, walks_from(table, np.full(8000, a), 4))
+
+
+def test_the_vector_of_a_new_node_has_no_gradient():
+  """Of the objective of training, written as a plain loop over contexts and noise."""
+  noise = np.random.default_rng(0)
+  output = jnp.asarray(noise.normal(size=(30, 4)), jnp.float32)
+  walks = jnp.asarray([[[3, 7, -1], [3, 5, 7]]])
+  contexts, weights = walk_contexts(walks, 2, 29)
+  assert contexts.tolist() == [[3, 7, 3, 5]] and weights.tolist() == [[1, 0.5, 1, 0.5]]
+  drawn = jnp.asarray(noise.integers(0, 29, 64))
+  vector = fitted(output, contexts[0], weights[0], drawn, 5)
+
+  def objective(vector):
+    right = sum(w * jax.nn.log_sigmoid(vector @ output[c]) for c, w in zip(contexts[0], weights[0]))
+    wrong = sum(jax.nn.log_sigmoid(-vector @ output[m]) for m in drawn)
+    return right + 5 * 3 / 64 * wrong - PENALTY * 3 / 2 * vector @ vector
+
+  assert jnp.abs(jax.grad(objective)(vector)).max() < 1e-4
+  assert objective(vector) > objective(0.9 * vector) and objective(vector) > objective(jnp.zeros(4))
+  quantiles = noise_quantiles(noise_table(jnp.arange(1.0, 31), 0.75, 64))
+  expected = np.arange(1, 31) ** 0.75
+  np.testing.assert_allclose(np.bincount(quantiles, minlength=30) / len(quantiles), expected / expected.sum(),
+                             atol=1 / len(quantiles))
+
+
+def test_a_new_node_joins_the_community_that_it_walks_in(tmp_path):
+  graph = nx.planted_partition_graph(2, 20, 0.5, 0.03, seed=0)
+  run = ej.fit("deepwalk", graph, preset="tiny", window=4, dim=8, steps=200, walks_per_step=8, batch_size=32,
+               data_options={"num_walks": 20, "walk_length": 12, "unseen": "walks"}, workdir=tmp_path / "run",
+               optimizer={"learning_rate": 0.05})
+  actual = run.embed([*graph.nodes, ("new", [0, 1, 2]), ("copy", list(graph[25]))])
+  loaded = ej.load(tmp_path / "run").embed([("new", [0, 1, 2]), ("copy", list(graph[25]))])
+  np.testing.assert_allclose(loaded, actual[40:], atol=1e-6)
+  actual = actual - actual[:40].mean(0)
+  vectors = actual / np.linalg.norm(actual, axis=1, keepdims=True)
+  cosine = vectors[40:] @ vectors[:40].T
+  assert cosine[0, :20].mean() > cosine[0, 20:].mean() + 0.4
+  assert cosine[1, 20:].mean() > cosine[1, :20].mean() + 0.4
 
 
 def test_names_with_holes_change_nothing():
