@@ -365,7 +365,7 @@ def test_a_dead_process_ends_the_other_with_one_line(dead, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", [
-    "sgns", pytest.param("gmm", marks=pytest.mark.long), pytest.param("cpc", marks=pytest.mark.long)])
+    "sgns", *(pytest.param(model, marks=pytest.mark.long) for model in ("gmm", "cpc", "node2vec"))])
 def test_two_processes_give_the_losses_of_one(model, tmp_path):
   """Two processes of two devices on loopback, and one process of four."""
   arguments = (f"--model={model}", "--preset=tiny", "--steps=12", "--config.log_every=1",

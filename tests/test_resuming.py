@@ -7,7 +7,7 @@ import pytest
 from commands import call
 from test_command import start
 
-MODELS = ("gmm", "sgns", "bert", "simclr", "mae")
+MODELS = ("gmm", "sgns", "bert", "simclr", "mae", "node2vec")
 
 
 def stage(model, steps, workdir, devices, processes=1):
