@@ -28,7 +28,9 @@
   python -m experiments.benchmark gan_ring --data=ring --seeds=3      modes that GANs find, by loss and schedule
   python -m experiments.benchmark generation_table --workdir=runs --data=fashion-mnist  distances of all runs
   python -m experiments.benchmark restoration_table --workdir=W --data=cifar10-jpeg  beside scikit-image
+  python -m experiments.benchmark single_image_table --data=imagenet-sample-128  the deep image prior, likewise
   python -m experiments.benchmark principal_components --workdir=W    an autoencoder beside as many components
+  python -m experiments.benchmark autoencoder_step                    the book's autoencoder's update against torch
   python -m experiments.benchmark pretext_table --workdir=runs        layers of all runs of pretext tasks
   python -m experiments.benchmark building                            pretext examples: their share of a step
   python -m experiments.benchmark lda --data=20news                   topics against scikit-learn's batch updates
