@@ -163,9 +163,10 @@ def chosen_layer(trunk: trunks.Trunk, dataset) -> str:
 
 
 def _detected(trunk, layer, dataset):
-  finetune = box_tuning.finetuner(trunk, layer, steps=FLAGS.finetune_steps, seed=FLAGS.seed)
+  steps = FLAGS.finetune_steps
+  finetune = box_tuning.finetuner(trunk, layer, steps=steps, seed=FLAGS.seed) if steps else None
   return detection.detection(box_tuning.vectors(trunk, layer), dataset, shape=trunk.shape, seed=FLAGS.seed,
-                             finetune=finetune if FLAGS.finetune_steps else None)
+                             finetune=finetune)
 
 
 def _trunks_of(folder):
