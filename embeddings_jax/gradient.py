@@ -74,7 +74,7 @@ def gradient_model(
     ema_decay: if given, `embed` and `outputs` see the moving average of the parameters.
     after_update: `state -> state`, for what follows the optimizer (target networks).
     outputs: Name -> function whose arguments are those of `types.OUTPUTS`, with `(params, extra)` for `state`;
-      `training_loss` is added.
+      `training_loss` and `training_step` are added.
     rules: sharding rules of the state.
   """
   if accumulate < 1:
@@ -168,5 +168,10 @@ def gradient_model(
   def on_state(fn):
     return lambda state, *arguments, **named: fn(evaluated(state), state.extra, *arguments, **named)
 
-  named_outputs = {"training_loss": lambda *arguments: loss_fn(*arguments)[0], **(outputs or {})}
+  def training_step(*arguments):
+    loss, (_, extra) = loss_fn(*arguments)
+    return loss, extra
+
+  named_outputs = {"training_loss": lambda *arguments: loss_fn(*arguments)[0], "training_step": training_step,
+                   **(outputs or {})}
   return Model(init, update, embed, {name: on_state(fn) for name, fn in named_outputs.items()}, rules)

@@ -57,6 +57,8 @@ OUTPUTS: Mapping[str, Output] = {
     # Objectives. Deterministic ones see held-out data always in the same way.
     "loss": Output((), "held-out objective, nats where it is a likelihood; mean over examples"),
     "training_loss": Output((), "loss that `update` lowers", ("state", "batch", "rng")),
+    "training_step": Output(None, "that loss, and the `extra` of a `GradientState` after the update",
+                            ("state", "batch", "rng")),
     "log_likelihood": Output(_N, "log likelihood, nats, of each example or of each of its elements"),
     "likelihood_bound": Output(("n",), "lower bound on each example's log likelihood from `num` draws, nats",
                                ("state", "batch", "rng", "num")),

@@ -32,7 +32,9 @@
   python -m experiments.benchmark gan_ring --data=ring --seeds=3      modes that GANs find, by loss and schedule
   python -m experiments.benchmark generation_table --workdir=runs --data=fashion-mnist  distances of all runs
   python -m experiments.benchmark restoration_table --workdir=W --data=cifar10-jpeg  beside scikit-image
+  python -m experiments.benchmark single_image_table --data=imagenet-sample-128  the deep image prior, likewise
   python -m experiments.benchmark principal_components --workdir=W    an autoencoder beside as many components
+  python -m experiments.benchmark autoencoder_step                    the book's autoencoder's update against torch
   python -m experiments.benchmark pretext_table --workdir=runs        layers of all runs of pretext tasks
   python -m experiments.benchmark building                            pretext examples: their share of a step
   python -m experiments.benchmark lda --data=20news                   topics against scikit-learn's batch updates
@@ -40,6 +42,7 @@
   python -m experiments.benchmark exciting_inputs --workdir=W --data=pasted-digits --layer=block_3  units by ascent
   python -m experiments.benchmark pointing --workdir=W --data=pasted-digits  whether maps of attention point at digits
   python -m experiments.benchmark detected_digits --workdir=W --data=pasted-digits --layer=block_3  R-CNN
+  python -m experiments.benchmark detection_table --workdir=runs --data=pasted-digits --seeds=3  all runs' trunks
 
 Each prints one JSON object; `--output` writes it as well, and the README's table is made from such files.
 """
@@ -80,10 +83,13 @@ flags.DEFINE_float("attention_dropout", 0.0,
 flags.DEFINE_string("workdir", "",
                     "Work directory of the run for `labels`, `restoration_table`, `principal_components`, "
                     "`exciting_inputs`, `pointing` and `detected_digits`; a folder of runs for "
-                    "`generation_table` and `pretext_table`.")
+                    "`generation_table`, `pretext_table` and `detection_table`.")
 flags.DEFINE_string("label", "", "Label whose classes weight the maps of `pointing` (default: none, and the image's "
                     "own embedding does).")
-flags.DEFINE_string("layer", "", "Layer of `exciting_inputs`, `pointing` and `detected_digits` (default: the last).")
+flags.DEFINE_string("layer", "", "Layer of `exciting_inputs`, `pointing`, `detected_digits` (default: the last) and "
+                    "`detection_table` (default: chosen for each run on training images).")
+flags.DEFINE_integer("finetune_steps", 0, "Updates of the trunk on training boxes before `detected_digits` and "
+                     "`detection_table`; 0: it is frozen.", lower_bound=0)
 flags.DEFINE_list("numbers", ["100", "300", "1000", "3000", "10000"], "Numbers of labels, for `labels`.")
 flags.DEFINE_list("rates", [], "Learning rates of `labels`, to choose from by `dev` (default: the recipe's).")
 flags.DEFINE_enum("layers", None, ["last",
@@ -98,7 +104,7 @@ flags.DEFINE_float("seconds", 5.0, "Approximate seconds of one measurement of `l
 flags.DEFINE_integer("seed", 0, "Random seed.")
 flags.DEFINE_integer("seeds", 1,
                      "Number of seeds of `sgns`, `cbow`, `labels`, `mask_ratios`, `gan_ring`, `pointing`, "
-                     "`detected_digits` and `unseen_nodes`, from --seed on.",
+                     "`detected_digits`, `detection_table` and `unseen_nodes`, from --seed on.",
                      lower_bound=1)
 flags.DEFINE_string("figure", "", "File to draw the figure of `mutual_information`, `labels`, `mask_ratios` or "
                     "`generation_table` in.")

@@ -1,4 +1,4 @@
-"""Detection by classified boxes: R-CNN on a frozen network (Girshick et al. 2014, arXiv:1311.2524).
+"""Detection by classified boxes: R-CNN on a frozen or a fine-tuned network (Girshick et al. 2014, arXiv:1311.2524).
 
 Protocol. Candidate boxes are those of a sliding grid (`scales` of the image's shorter side for heights, `ratios` of
 width to height, a `step` of a third), or are given. A box is enlarged so that `context` of the 227 pixels of R-CNN's
@@ -9,12 +9,16 @@ used. Linear support vector machines (squared hinge, C = .001, a positive counts
 then once more those among twice as many that they got wrong. At the test, boxes of a class that overlap a better
 one by more than .3 are dropped. Difficult boxes are no training examples.
 
-Trials: each draws three quarters of the `max_train` training images, and its negatives, by its own seed; metrics are
-means over the trials, `ap50_std` is the standard deviation of `ap50` over them. Metrics: `ap`, `ap50` and `ap75` as
-COCO has them, `voc07_map` and `voc12_map` (`eval/average_precision.py`), and `proposal_recall`, the share of true
-boxes that a candidate overlaps by .5, which bounds the others.
+With `finetune` the network learns first to classify the training boxes (section 2.3 of the paper): a box has the
+class of the true box that it overlaps most if that IoU is at least .5, else it is background. One network serves all
+trials.
 
-Deviations: neither selective search nor regression of the boxes; the network is not fine-tuned.
+Trials: each draws three quarters of the `max_train` training images, and its negatives, by its own seed; metrics are
+means over the trials, those with `_std` standard deviations over them. Metrics: `ap`, `ap50` and `ap75` as COCO has
+them, `voc07_map` and `voc12_map` (`eval/average_precision.py`), and `proposal_recall`, the share of true boxes that a
+candidate overlaps by .5, which bounds the others.
+
+Deviations: neither selective search nor regression of the boxes.
 """
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -28,6 +32,7 @@ from embeddings_jax.types import InputError, Metric, Protocol
 FRAME = 227  # Pixels of R-CNN's input, on which `context` is counted.
 NEGATIVE, POSITIVE, SUPPRESSED = 0.3, 0.5, 0.3
 COST, WEIGHT = 1e-3, 2.0
+AP_NAMES = ("ap", "ap50", "ap75")
 
 
 def detection(
@@ -45,6 +50,7 @@ def detection(
     max_test: int = 96,
     trials: int = 5,
     seed: int = 0,
+    finetune: Callable[[np.ndarray, np.ndarray], Callable[[Any], Any]] | None = None,
 ) -> dict[str, float]:
   """Average precision of R-CNN with the embeddings of warped boxes.
 
@@ -61,9 +67,11 @@ def detection(
     max_train, max_test: Most images of each split.
     trials: Number of trials.
     seed: Random seed of the first trial.
+    finetune: Training boxes uint8 [n, *shape] and their classes [n], 0 for background and 1 for the first class ->
+      `embed` of the network that was fine-tuned on them, which replaces the argument of that name.
 
   Returns:
-    `{split}/` `ap`, `ap50`, `ap75`, `voc07_map`, `voc12_map`, `ap50_std` and `proposal_recall`.
+    `{split}/` `ap`, `ap50`, `ap75`, the same with `_std`, `voc07_map`, `voc12_map` and `proposal_recall`.
 
   Raises:
     InputError: There are no boxes, or some reach outside their image.
@@ -92,7 +100,12 @@ def detection(
     drawn = candidates(i, image)
     drawn = drawn[rng.permutation(len(drawn))[:2 * negatives]]
     pool.append(np.concatenate([own.corners, drawn]))
-    vectors.append(embed(warped(image, pool[-1], shape, context)))
+    crops = warped(image, pool[-1], shape, context)
+    vectors.append(crops if finetune else embed(crops))
+  if finetune:
+    labels = np.concatenate([box_classes(corners, boxes.of(int(i))) for corners, i in zip(pool, train)])
+    embed = finetune(np.concatenate(vectors)[labels >= 0], labels[labels >= 0])
+    vectors = [embed(crops) for crops in vectors]
   # Test: all candidates.
   tested, scored = {}, {}
   for i in map(int, test):
@@ -110,9 +123,24 @@ def detection(
     results.append(summary(detected(tested, scored, classify, len(boxes.classes)), truth))
   part = "test" if "test" in dataset.split else "half"
   means = {name: float(np.mean([result[name] for result in results])) for name in results[0]}
-  means |= {"ap50_std": float(np.std([result["ap50"] for result in results])),
-            "proposal_recall": _recall(tested, truth)}
+  means |= {f"{name}_std": float(np.std([result[name] for result in results])) for name in AP_NAMES}
+  means["proposal_recall"] = _recall(tested, truth)
   return {f"{part}/{name}": value for name, value in means.items()}
+
+
+def box_classes(corners: np.ndarray, own: Boxes) -> np.ndarray:
+  """Returns the classes of boxes [n] for fine-tuning, from 1 on; 0 is background.
+
+  Args:
+    corners: [n, 4].
+    own: True boxes of the image; what overlaps a difficult one most, by an IoU of .5, is -1 and not used.
+  """
+  if not len(own.label):
+    return np.zeros(len(corners), int)
+  shares = overlaps(corners, own.corners)
+  nearest = shares.argmax(1)
+  classes = np.where(own.difficult[nearest], -1, 1 + own.label[nearest])
+  return np.where(shares.max(1) >= POSITIVE, classes, 0)
 
 
 def warped(image: np.ndarray, corners: np.ndarray, shape: Sequence[int], context: float = 16.0) -> np.ndarray:
@@ -214,5 +242,5 @@ def _recall(tested: Mapping[int, np.ndarray], truth: Boxes) -> float:
 
 PROTOCOL = Protocol(
     detection, needs=("embed", "image_shape"), default="pasted-digits",
-    metrics={name: Metric(True, "fraction") for name in ("ap", "ap50", "ap75", "voc07_map", "voc12_map")} | {
-        "ap50_std": Metric(None, "fraction"), "proposal_recall": Metric(None, "fraction")})
+    metrics={name: Metric(True, "fraction") for name in (*AP_NAMES, "voc07_map", "voc12_map")} | {
+        name: Metric(None, "fraction") for name in (*(f"{name}_std" for name in AP_NAMES), "proposal_recall")})

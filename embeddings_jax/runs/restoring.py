@@ -1,6 +1,7 @@
 """Restores images: by a trained network, by the deep image prior, by total variation or by interpolation."""
+import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ from embeddings_jax.models.autoencoders.deep_image_prior import deep_image_prior
 from embeddings_jax.ops import total_variation
 from embeddings_jax.ops.degradations import Degradation, check_mask
 from embeddings_jax.ops.image_quality import psnr
+from embeddings_jax.types import Model
 
 METHODS = ("network", "deep_image_prior", "total_variation", "guess")
 STEPS_AT_ONCE = 50
@@ -93,27 +95,19 @@ def _by_network(run: Any, task: str, observed: np.ndarray, visible: np.ndarray) 
 
 def _by_deep_image_prior(degradation: Degradation, observed: np.ndarray, visible: np.ndarray,
                          clean: np.ndarray | None, steps: int, seed: int, options: Mapping[str, Any]) -> Restored:
-  model = deep_image_prior(task=degradation.task, scale=degradation.scale, kernel=degradation.kernel, **options)
+  model, init, advance = _prior(degradation, tuple(
+      (name, tuple(value) if isinstance(value, list) else value) for name, value in sorted(options.items())))
   widths = options.get("widths") or inspect.signature(deep_image_prior).parameters["widths"].default
   padded, cropped = _padded(observed, visible, 2 ** (len(widths) - 1))
   batch = {"image": jnp.asarray(padded[0]), "visible": jnp.asarray(padded[1])}
   factor = degradation.scale if degradation.task == "superres" else 1
   height, width = (factor * side for side in cropped)
-
-  def step(carry, number):
-    state, best = carry
-    state, metrics = model.update(state, batch, jax.random.fold_in(jax.random.key(seed), number))
-    if clean is not None:
-      value = psnr(jnp.asarray(clean), state.mean[:, :height, :width])[0]
-      best = (jnp.maximum(value, best[0]), jnp.where(value > best[0], state.mean, best[1]))
-    return (state, best), metrics["converged"]
-
-  state = jax.jit(model.init)(jax.random.key(seed), batch)
+  rng = jax.random.key(seed)
+  state = init(rng, batch)
   best = (jnp.float32(-jnp.inf), state.mean)
-  advance = jax.jit(lambda carry, first: jax.lax.scan(step, carry, first + jnp.arange(STEPS_AT_ONCE)))
   made = 0
   while made < steps:
-    (state, best), converged = advance((state, best), made)
+    (state, best), converged = advance((state, best), made, rng, batch, clean)
     made += STEPS_AT_ONCE
     if converged[-1]:
       break
@@ -125,6 +119,30 @@ def _by_deep_image_prior(degradation: Degradation, observed: np.ndarray, visible
   if not images["restored"].any():  # No step came after the burn-in.
     images["restored"] = images["latest"]
   return Restored(images.pop("restored"), images, made)
+
+
+@functools.lru_cache(maxsize=4)
+def _prior(degradation: Degradation, options: tuple[tuple[str, Any], ...]) -> tuple[Model, Callable, Callable]:
+  """Returns a deep image prior, its `init`, and a function that makes `STEPS_AT_ONCE` updates; compiled once a size.
+
+  The latter takes (the state, the best PSNR and image so far), the number of the first update, a key, the batch, and
+  the clean image or None.
+  """
+  model = deep_image_prior(task=degradation.task, scale=degradation.scale, kernel=degradation.kernel, **dict(options))
+
+  @jax.jit
+  def advance(carry, first, rng, batch, clean):
+    def step(carry, number):
+      state, best = carry
+      state, metrics = model.update(state, batch, jax.random.fold_in(rng, number))
+      if clean is not None:
+        value = psnr(clean, state.mean[:, :clean.shape[1], :clean.shape[2]])[0]
+        best = (jnp.maximum(value, best[0]), jnp.where(value > best[0], state.mean, best[1]))
+      return (state, best), metrics["converged"]
+
+    return jax.lax.scan(step, carry, first + jnp.arange(STEPS_AT_ONCE))
+
+  return model, jax.jit(model.init), advance
 
 
 def _floats(image: Any, name: str) -> np.ndarray:

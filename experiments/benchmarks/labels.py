@@ -16,7 +16,8 @@ from experiments import command
 from experiments.spread import mean_and_std
 
 FLAGS = flags.FLAGS
-RECIPES = {"mae": "vit_supervised", "resnet": "resnet_supervised"}  # Of other networks `finetune`.
+# Of other networks `finetune`.
+RECIPES = {"mae": "vit_supervised", "resnet": "resnet_supervised", "convnet": "resnet_supervised"}
 
 
 def labels() -> dict:
@@ -31,7 +32,7 @@ def labels() -> dict:
   part, as `rows_dev`: it may be the larger one. `--figure` draws the test part.
   """
   if not FLAGS.workdir:
-    raise InputError("--workdir is missing: a run of bert, mae, simclr, byol or simsiam, say")
+    raise InputError("--workdir is missing: a run of bert, mae, simclr or rotation, say")
   numbers, rates = command.listed(FLAGS["numbers"], int), command.listed(FLAGS["rates"], float)
   source, run = pretrained.load(FLAGS.workdir), load_run(FLAGS.workdir)
   embed = inference.embedder(run.model, run.state, run.encoder)

@@ -1,4 +1,7 @@
 """Visualizations put to numbers: inputs against images that excite units, activation maps against boxes."""
+import pathlib
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
@@ -6,13 +9,14 @@ from absl import flags
 from embeddings_jax.data import catalog
 from embeddings_jax.errors import InputError
 from embeddings_jax.eval import detection
-from embeddings_jax.nets.pretext import pooled
 from embeddings_jax.ops.activation_maps import enlarged
-from embeddings_jax.runs import seeing, trunks
+from embeddings_jax.runs import box_tuning, build, seeing, trunks
+from experiments.spread import mean_and_std
 
 FLAGS = flags.FLAGS
 STEPS = 128
 NUM_PROBED = 2048
+NUM_CHOOSING = 96  # Images that choose a layer, and as many that train for it.
 
 
 def exciting_inputs() -> dict:
@@ -81,24 +85,106 @@ def pointing() -> dict:
 
 
 def detected_digits() -> dict:
-  """Average precision of R-CNN on means of a layer's map over 2 x 2 cells, of five trials, trained and untrained."""
+  """Average precision of R-CNN on means of a layer's map over 2 x 2 cells, of five trials, trained and untrained.
+
+  With `--finetune_steps` the trunk is fine-tuned on the training boxes before (`runs/box_tuning.py`).
+  """
   trunk, dataset = _subject()
-  layer = trunk.layer(FLAGS.layer)
-  images = trunk.images(dataset.items[:256])
-
-  def metrics(one):
-    maps = one.mapper(layer)
-    cells = lambda images: np.asarray(pooled(jnp.asarray(maps(images)), 2))
-    return detection.detection(cells, dataset, shape=one.shape, seed=FLAGS.seed)
-
-  trained = metrics(trunk)
-  without = [metrics(trunks.untrained(trunk, images, seed)) for seed in range(FLAGS.seeds)]
+  layer, images = trunk.layer(FLAGS.layer), trunk.images(dataset.items[:256])
+  trained = _detected(trunk, layer, dataset)
+  without = [_detected(trunks.untrained(trunk, images, seed), layer, dataset) for seed in range(FLAGS.seeds)]
   means = {key: float(np.mean([result[key] for result in without])) for key in trained}
   rounded = lambda values: {key: round(value, 3) for key, value in values.items()}
-  return {"summary": f"{trunk.name}, {layer}: AP50 {trained['test/ap50']:.3f} +- {trained['test/ap50_std']:.3f} over "
-                     f"five trials, untrained {means['test/ap50']:.3f}; AP {trained['test/ap']:.3f} "
+  how = f"fine-tuned by {FLAGS.finetune_steps} updates, " if FLAGS.finetune_steps else ""
+  return {"summary": f"{trunk.name}, {layer}: {how}AP50 {trained['test/ap50']:.3f} +- {trained['test/ap50_std']:.3f} "
+                     f"over five trials, untrained {means['test/ap50']:.3f}; AP {trained['test/ap']:.3f} "
                      f"and {means['test/ap']:.3f}",
           "trained": rounded(trained), "untrained": rounded(means)}
+
+
+def detection_table() -> dict:
+  """Average precision of R-CNN with the trunks of all runs in a folder, and with untrained ones, the best first.
+
+  Metrics are mean and standard deviation of five trials, as in `detected_digits`; `untrained` is the first trunk with
+  `--seeds` seeds, its deviation that over the seeds. All trunks have the layer `--layer`; without it each has the one
+  with the highest AP50 of a trial on the last training images, which the table does not use.
+  Runs without a trunk that has maps are listed as skipped. The family of each trunk is that of its model. Trunks that
+  were trained on photographs see other images here, digits pasted over pieces of photographs.
+  """
+  subjects, skipped = _trunks_of(FLAGS.workdir)
+  first = subjects[0][2]
+  dataset = catalog.load(FLAGS.data, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
+  images = first.images(first.encoder.adapt(dataset, FLAGS.cache_dir).items[:256])
+  subjects += [("untrained", "untrained", trunks.untrained(first, images, seed)) for seed in range(FLAGS.seeds)]
+  rows: list[dict] = []
+  for name, family, trunk in subjects:
+    adapted = trunk.encoder.adapt(dataset, FLAGS.cache_dir)
+    layer = trunk.layer(FLAGS.layer) if FLAGS.layer else chosen_layer(trunk, adapted)
+    metrics = _detected(trunk, layer, adapted)
+    rows.append({"trunk": name, "family": family, "layer": layer, **{
+        key: (metrics[f"test/{key}"], metrics[f"test/{key}_std"]) for key in detection.AP_NAMES}})
+  untrained = [rows.pop() for _ in range(FLAGS.seeds)]
+  layers = ", ".join(sorted({row["layer"] for row in untrained}))
+  rows.append({"trunk": "untrained", "family": "untrained", "layer": layers, "seeds": FLAGS.seeds, **{
+      key: mean_and_std([row[key][0] for row in untrained]) for key in detection.AP_NAMES}})
+  rows.sort(key=lambda row: -row["ap"][0])
+  above, below, number = against(rows, "pretext", ("contrastive", "supervised"))
+  verdict = "confirmed" if len(above) == number > 0 else "not confirmed"
+  table = ", ".join(f"{row['trunk']} {row['ap'][0]:.3f} ({row['ap50'][0]:.3f})" for row in rows)
+  for row in rows:
+    row |= {key: [round(value, 4) for value in row[key]] for key in detection.AP_NAMES}
+  return {"summary": f"AP (AP50) of R-CNN on {FLAGS.data}: {table}; pretext above contrastive and supervised trunks: "
+                     f"{verdict}, clearly above in {len(above)} of {number} pairs, clearly below in {len(below)}",
+          "finetune_steps": FLAGS.finetune_steps, "rows": rows, "clearly_above": above, "clearly_below": below,
+          "skipped": skipped}
+
+
+def against(rows: list[dict], family: str, others: Sequence[str]) -> tuple[list[str], list[str], int]:
+  """Compares the APs of one family's trunks with those of other families.
+
+  Returns:
+    The pairs of trunks whose first is above the second by more than two standard deviations of the difference, those
+    whose first is as much below, and the number of all pairs.
+  """
+  pairs = [(one, other) for one in rows if one["family"] == family for other in rows if other["family"] in others]
+  gaps = [(one["ap"][0] - other["ap"][0]) / (2 * np.hypot(one["ap"][1], other["ap"][1])) for one, other in pairs]
+  above = [f"{one['trunk']} above {other['trunk']}" for gap, (one, other) in zip(gaps, pairs) if gap > 1]
+  below = [f"{one['trunk']} below {other['trunk']}" for gap, (one, other) in zip(gaps, pairs) if gap < -1]
+  return above, below, len(pairs)
+
+
+def chosen_layer(trunk: trunks.Trunk, dataset) -> str:
+  """Returns the layer with the highest AP50 of one trial, trained and tested on training images."""
+  train = np.asarray(dataset.split["train"])[::-1]  # The last ones; `detection` trains on the first.
+  inner = dataset._replace(split={"train": train[:NUM_CHOOSING], "test": train[NUM_CHOOSING:2 * NUM_CHOOSING]})
+  scores = {layer: detection.detection(box_tuning.vectors(trunk, layer), inner, shape=trunk.shape, trials=1,
+                                       max_train=NUM_CHOOSING, max_test=NUM_CHOOSING, seed=FLAGS.seed)["test/ap50"]
+            for layer in trunk.grids if min(trunk.grids[layer][:2]) >= box_tuning.CELLS}
+  return max(scores, key=lambda layer: scores[layer])
+
+
+def _detected(trunk, layer, dataset):
+  steps = FLAGS.finetune_steps
+  finetune = box_tuning.finetuner(trunk, layer, steps=steps, seed=FLAGS.seed) if steps else None
+  return detection.detection(box_tuning.vectors(trunk, layer), dataset, shape=trunk.shape, seed=FLAGS.seed,
+                             finetune=finetune)
+
+
+def _trunks_of(folder):
+  """Returns name, family and trunk of all finished runs in a folder that have one, and the names of the others."""
+  paths = sorted(pathlib.Path(folder).glob("*/results.json")) if folder else []
+  subjects, skipped = [], []
+  for path in paths:
+    try:
+      trunk = trunks.load_trunk(path.parent)
+    except InputError:
+      skipped.append(path.parent.name)
+      continue
+    family = build.find_factory(trunk.run.config).__module__.split(".")[-2]
+    subjects.append((path.parent.name, family, trunk))
+  if not subjects:
+    raise InputError(f"--workdir={folder}: a folder with work directories of runs with trunks of images is needed")
+  return subjects, skipped
 
 
 def _subject():

@@ -16,15 +16,16 @@ def by_turns(ours, theirs, repeats) -> list[tuple[float, float]]:
   return [(seconds(ours), seconds(theirs)) for _ in range(2 + repeats)][2:]
 
 
-def compared(turns: list[tuple[float, float]], what: str) -> dict:
-  """The result of such turns with `transformers`, of steps of `what`."""
+def compared(turns: list[tuple[float, float]], what: str, peer: str = "transformers with torch",
+             digits: int = 3) -> dict:
+  """The result of such turns with a peer, of steps of `what`; seconds have so many digits."""
   own, other = (statistics.median(column) for column in zip(*turns))
   ratio = statistics.median(theirs / ours for ours, theirs in turns)
+  seconds = f"{own:.{digits - 1}f} s against {other:.{digits - 1}f} s"
   return {
-      "summary": f"{ratio:.2f} x as fast as transformers with torch, {own:.2f} s against {other:.2f} s a step of "
-                 f"{what} (median of {len(turns)} turns)",
-      "ratio": round(ratio, 3), "seconds": round(own, 3), "seconds_peer": round(other, 3),
-      "all": [[round(x, 3) for x in turn] for turn in turns],
+      "summary": f"{ratio:.2f} x as fast as {peer}, {seconds} a step of {what} (median of {len(turns)} turns)",
+      "ratio": round(ratio, 3), "seconds": round(own, digits), "seconds_peer": round(other, digits),
+      "all": [[round(x, digits) for x in turn] for turn in turns],
   }
 
 

@@ -1,10 +1,13 @@
 """Average precision by hand and by a double loop, boxes, and R-CNN on planted features."""
 from types import SimpleNamespace
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from embeddings_jax.data.boxes import Boxes, kept_boxes, overlaps, read_proposals, sliding_boxes
+from embeddings_jax.data.encoders.images import ImageEncoder
 from embeddings_jax.eval.average_precision import (
     RULES,
     THRESHOLDS,
@@ -13,8 +16,12 @@ from embeddings_jax.eval.average_precision import (
     average_precisions,
     summary,
 )
-from embeddings_jax.eval.detection import detection, warped
+from embeddings_jax.eval.detection import box_classes, detection, warped
+from embeddings_jax.nets import convnet
+from embeddings_jax.runs import box_tuning
+from embeddings_jax.runs.trunks import Trunk
 from embeddings_jax.types import InputError
+from experiments.benchmarks.seeing import against
 
 
 def boxes(corners, image, label=None, difficult=None, classes=("a",)):
@@ -194,6 +201,39 @@ def test_r_cnn_finds_what_its_features_tell(planted):
   assert detection(colors, planted, **OPTIONS, proposals={
       i: np.concatenate([own.get(i, np.zeros((0, 4))), [[0, 16, 8, 24]]]) for i in range(24)})[
           "test/proposal_recall"] < 0.7
+
+
+def test_classes_of_boxes_for_fine_tuning():
+  own = boxes([square(0), square(20), square(40)], [0] * 3, [1, 0, 1], [False, False, True], "ab")
+  corners = np.array([square(0), square(3), square(5), square(21), square(39), square(70)], float)
+  # Shares of 1, 7 / 13, 5 / 15, 9 / 11, and 9 / 11 with a difficult box.
+  assert box_classes(corners, own).tolist() == [2, 2, 0, 1, -1, 0]
+  assert box_classes(corners, own.chosen(own.image == 9)).tolist() == [0] * 6
+
+
+def test_a_fine_tuned_trunk_tells_apart_what_the_frozen_one_cannot(planted):
+  """Kernels that are equal for all channels see no colors, by which the classes differ, until they are trained."""
+  network = convnet.encoder(channels=(8,), strides=(1,))
+  variables = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+  kernel = variables["params"]["block_0"]["conv"]["kernel"]
+  variables["params"]["block_0"]["conv"]["kernel"] = kernel.mean(2, keepdims=True).repeat(3, 2)
+  trunk = Trunk("convnet", network, variables, ImageEncoder(8, 8, 3))
+  embed = box_tuning.vectors(trunk, "block_0")
+  frozen = detection(embed, planted, **OPTIONS)
+  finetune = box_tuning.finetuner(trunk, "block_0", steps=60, learning_rate=0.02)
+  tuned = detection(embed, planted, **OPTIONS, finetune=finetune)
+  assert tuned["test/voc12_map"] > 0.95 > 0.8 > frozen["test/voc12_map"]
+  with pytest.raises(InputError, match="needs positive boxes and boxes of background; there are 0 and 4"):
+    finetune(np.zeros((4, 8, 8, 3), np.uint8), np.zeros(4, int))
+  with pytest.raises(InputError, match="steps=0"):
+    box_tuning.finetuner(trunk, "block_0", steps=0)
+
+
+def test_trunks_are_compared_by_two_standard_deviations_of_the_difference():
+  row = lambda trunk, family, *ap: {"trunk": trunk, "family": family, "ap": ap}
+  rows = [row("a", "pretext", 0.30, 0.03), row("b", "contrastive", 0.19, 0.04), row("c", "supervised", 0.21, 0.04),
+          row("d", "contrastive", 0.41, 0.04), row("e", "autoencoders", 0.0, 0.01)]  # Twice the deviation is .1.
+  assert against(rows, "pretext", ("contrastive", "supervised")) == (["a above b"], ["a below d"], 3)
 
 
 def test_mistakes_are_named(planted):

@@ -10,6 +10,7 @@ import pytest
 from commands import call
 from PIL import Image
 
+from embeddings_jax import fit
 from embeddings_jax.configs import cpc_images, cpc_images_supervised, sgns
 from embeddings_jax.data import reading
 from embeddings_jax.data.dataset import Dataset
@@ -178,6 +179,37 @@ def test_a_run_starts_from_what_contrast_has_learnt_with_its_statistics(tmp_path
     pretrained.adapt(config, pretrained.load(str(first)), {"model.encoder.width"})
   with pytest.raises(InputError, match="a resnet is no model by itself; load the run that trained it"):
     pretrained.as_run(pretrained.load(str(first)))
+
+
+def test_supervised_training_starts_from_a_pretext_trunk_with_its_statistics():
+  run = fit("rotation", PICTURES[:, :10], preset="tiny", steps=2, data_options={"validation_fraction": 0.0})
+  network = pretrained.of_run(run)
+  for name in ("resnet_supervised", "mixed_images"):
+    config = presets.load_config(name, "tiny")
+    pretrained.adapt(config, network, ())
+    assert config.model.encoder.name == "convnet" and tuple(config.model.encoder.channels) == (4, 8)
+    facts, batch = {"task": "classification", "num_classes": 2}, {"image": PICTURES[:4, :10]}
+    model = build.make_model(config, facts, 10)
+    rows = {"inputs": batch, "targets": {"label": np.arange(4) % 2}, "mask": np.ones(4, np.float32)}
+    lines: list[str] = []
+    state = pretrained.initial(network, lines.append)(model.init(jax.random.key(0), rows))
+    assert "arrays of convnet taken over; fresh: " in lines[0], lines
+    chex.assert_trees_all_equal(state.params["encoder"], run.state.params["encoder"])
+    chex.assert_trees_all_equal(state.extra["batch_stats"]["encoder"], run.state.extra["batch_stats"]["encoder"])
+
+
+@pytest.mark.parametrize("name", ["relative_patch", "jigsaw", "exemplar", "context_encoder", "deepcluster"])
+def test_trunks_of_pretext_tasks_lie_where_a_supervised_training_takes_them_from(name):
+  config = presets.load_config(name, "tiny")
+  facts, batch = build.stand_in(config)
+  state = jax.eval_shape(build.make_model(config, facts, 10).init, jax.random.key(0), batch)
+  target = presets.load_config("resnet_supervised", "tiny")
+  target.model.encoder = config.model.encoder
+  model = build.make_model(target, {"task": "classification", "num_classes": 2}, 10)
+  rows = {"inputs": {"image": batch["image"]}, "targets": {"label": np.zeros(len(batch["image"]), np.int32)}}
+  expected = jax.eval_shape(model.init, jax.random.key(0), rows)
+  chex.assert_trees_all_equal_shapes(state.params["encoder"], expected.params["encoder"])
+  chex.assert_trees_all_equal_shapes(state.extra["batch_stats"]["encoder"], expected.extra["batch_stats"]["encoder"])
 
 
 def test_the_untrained_baseline_is_the_mean_over_its_seeds(mesh_of):

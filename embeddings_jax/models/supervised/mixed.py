@@ -2,19 +2,21 @@
 
   L = sum_i w_i L_i(encoder, head_i),   w_i > 0                                          (nats, where the parts are)
 
-Part i is another model, as `bert` or `sequence_autoencoder`, whose encoder is shared: all parts see the same batch,
-each with randomness of its own, and one optimizer moves the encoder and all heads by the sum of the gradients. With
-`finetune` among the parts batches are of a task, `{"inputs", "targets"}`, and the other parts read the inputs.
+Part i is another model, as `bert`, `sequence_autoencoder` or `rotation`, whose encoder is shared: all parts see the
+same batch, each with randomness of its own, and one optimizer moves the encoder and all heads by the sum of the
+gradients. With `finetune` among the parts batches are of a task, `{"inputs", "targets"}`, and the others read the
+inputs. A trunk with BatchNorm has the running statistics of one part's batches, those of `finetune` if it is there:
+those of rotated images or of tiles are others.
 
   symbol   name                shape
   w        losses              name of a model -> weight
   encoder  `params/encoder`    of the network
   head     `params/NAME`       a part's parameters beside the encoder
 
-`embed` is the pooled vector of the encoder; `predict` is finetune's. Deviation: what a part keeps beside its
-parameters (`extra`) stays as it began, so that schedules of a part's own and BatchNorm have no place here.
+`embed` is the pooled vector of the encoder; `predict` is finetune's. Deviation: what a part does after its update, as
+moving a target network, is left out.
 
-Split: text, some of it labeled | that of each of its losses | that of each of its losses.
+Split: text or images, some labeled | that of each of its losses | that of each of its losses.
 
 Expected: `embeddings_jax/configs/mixed.py`.
 """
@@ -33,7 +35,7 @@ from embeddings_jax.ops.pooling import check_pooling, pool, reading
 from embeddings_jax.types import InputError, Model
 
 
-@takes(tokens=2, segments=2, inputs=None, targets=None)
+@takes(tokens=2, segments=2, image=4, inputs=None, targets=None)
 def mixed(
     *,
     encoder: nn.Module,
@@ -66,6 +68,7 @@ def mixed(
     if name not in losses:
       raise InputError(f"options.{name}: there is no such part among losses={', '.join(losses)}")
   supervised = [name for name, part in parts.items() if "predict" in part.outputs]
+  owner = supervised[0] if supervised else min(parts)  # Its batches move the trunk's running statistics.
 
   def rows_of(name, batch):
     """A part's batch: that of the task, or its inputs."""
@@ -84,18 +87,27 @@ def mixed(
       shapes = [jax.tree.map(jnp.shape, tree) for tree in (trunk, params.setdefault("encoder", trunk))]
       if shapes[0] != shapes[1]:
         raise InputError(f"losses: the encoder of {name} has another shape than that of the parts before it")
-      params[name], extra[name] = own, state.extra
+      params[name] = own
+      extra[name], statistics = without_trunk(state.extra)
+      if statistics is not None:
+        extra["batch_stats"] = {"encoder": statistics}
     return params, extra
 
   def state_of(params, extra, name):
     whole = {"encoder": params["encoder"], **params[name]}
-    return GradientState(jnp.zeros((), jnp.int32), whole, extra[name], (), whole)
+    own = extra[name]
+    if "batch_stats" in extra:
+      own = {**own, "batch_stats": {**own.get("batch_stats", {}), **extra["batch_stats"]}}
+    return GradientState(jnp.zeros((), jnp.int32), whole, own, (), whole)
 
   def loss_fn(params, extra, batch, rng):
-    losses_of_parts = {}
+    values, moved = {}, {}
     for (name, part), key in zip(sorted(parts.items()), jax.random.split(rng, len(parts))):
-      losses_of_parts[name] = part.outputs["training_loss"](state_of(params, extra, name), rows_of(name, batch), key)
-    return weighted(losses_of_parts), ({f"{name}_loss": value for name, value in losses_of_parts.items()}, extra)
+      values[name], own = part.outputs["training_step"](state_of(params, extra, name), rows_of(name, batch), key)
+      moved[name], statistics = without_trunk(own)
+      if statistics is not None and name == owner:
+        moved["batch_stats"] = {"encoder": statistics}
+    return weighted(values), ({f"{name}_loss": value for name, value in values.items()}, moved)
 
   def weighted(values):
     return jnp.stack([jnp.float32(losses[name]) * value for name, value in values.items()]).sum()
@@ -110,11 +122,16 @@ def mixed(
 
   def embed_fn(params, extra, batch):
     rows = inputs_of(batch)
-    hidden = encoder.apply({"params": params["encoder"]}, rows, method=reading(encoder, pooling))
-    return pool(hidden, rows["tokens"] >= 0, pooling).astype(jnp.float32)
+    hidden, valid = (apply_encoder(params, extra, rows, method) for method in (reading(encoder, pooling), "valid"))
+    return pool(hidden, valid, pooling).astype(jnp.float32)
 
-  outputs = {"loss": held_out, "hidden": lambda params, extra, batch: encoder.apply(
-      {"params": params["encoder"]}, inputs_of(batch), method="layers")}
+  def apply_encoder(params, extra, rows, method):
+    return encoder.apply({"params": params["encoder"], **{
+        name: value["encoder"] for name, value in extra.items() if name == "batch_stats"}}, rows, method=method)
+
+  outputs = {"hidden": lambda params, extra, batch: apply_encoder(params, extra, inputs_of(batch), "layers")}
+  if all("loss" in part.outputs for part in parts.values()):
+    outputs["loss"] = held_out
   if any("measures" in part.outputs for part in parts.values()):
     outputs["measures"] = measures
   if supervised:
@@ -123,3 +140,11 @@ def mixed(
         state_of(params, extra, name), batch)
   return gradient_model(init_params, loss_fn, embed_fn, optimizer or optax.adam(1e-4), accumulate=accumulate,
                         ema_decay=ema_decay, outputs=outputs, rules=RULES)
+
+
+def without_trunk(extra: Mapping[str, Any]) -> tuple[dict[str, Any], Any]:
+  """Returns the `extra` of a part without the running statistics of the trunk, and these, None if it has none."""
+  statistics = dict(extra.get("batch_stats", {}))
+  trunk = statistics.pop("encoder", None)
+  own = {name: value for name, value in extra.items() if name != "batch_stats"}
+  return own | ({"batch_stats": statistics} if statistics else {}), trunk
