@@ -105,7 +105,7 @@ class Run:
     return dataclasses.replace(self, model=self.rebuild(pooling=pooling))
 
   def evaluate(self, protocols: str | Sequence[str] = (), *, data: str = "", data_dir: str | None = None,
-               cache_dir: str | None = None, pooling: str = "",
+               cache_dir: str | None = None, pooling: str = "", options: Mapping[str, Any] | None = None,
                report: Callable[[str], None] = logging.warning) -> dict[str, float]:
     """Evaluates by protocols.
 
@@ -115,6 +115,7 @@ class Run:
       data: Replaces the run's own dataset.
       data_dir, cache_dir: Directories of the catalog's files and of derived data.
       pooling: How a text's vector is made, see `embed`.
+      options: Keyword arguments of protocols' functions, as `{"inception": FILE}` of `generation`.
       report: Receives a line for each protocol that is left out, as where its data is missing.
 
     Returns:
@@ -127,7 +128,7 @@ class Run:
 
     names = [protocols] if isinstance(protocols, str) else list(protocols) or list(self.config["evals"])
     evaluator = evaluation.of_run(self, names, pooling=pooling, data=data, data_dir=data_dir, cache_dir=cache_dir,
-                                  report=report)
+                                  options=options, report=report)
     return evaluator.evaluate(names, lenient=not protocols)
 
   def neighbors(self, items: Sequence[str] = (), *, positive: Sequence[str] = (), negative: Sequence[str] = (),
