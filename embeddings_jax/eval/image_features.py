@@ -4,10 +4,6 @@ The classifier is fixed: two 3 x 3 convolutions of stride 2 to 32 and 64 channel
 with ReLU, and one to the classes; Adam with a cosine from 2e-3 over `STEPS` batches of 128 training images, seed 0.
 It is trained once for each dataset and kept in the cache. Its name holds the first 8 digits of the SHA-256 of its
 weights: distances in features of other weights cannot be compared.
-
-FID's own Inception is read from a file of the user's (`interop/inception.py`). Images of 8 bits are resized to
-299 x 299 as floats, bilinearly and without smoothing, and not rounded again, as pytorch-fid does; the name holds the
-file's SHA-256.
 """
 import hashlib
 from collections.abc import Callable, Mapping
@@ -21,15 +17,12 @@ import optax
 
 from embeddings_jax.data.cache import cache_root, cached, digest
 from embeddings_jax.errors import InputError
-from embeddings_jax.interop import inception as inception_weights
-from embeddings_jax.nets import inception
 from embeddings_jax.ops.kernels.convolution import convolve
 
 VERSION = 1  # Of the classifier: raise it when the same images would give other weights.
 CHANNELS, FEATURES = (32, 64), 64
 STEPS, BATCH_SIZE, RATE = 1400, 128, 2e-3
 AT_ONCE = 500  # Images.
-INCEPTION_AT_ONCE = 50
 
 
 class ImageFeatures(NamedTuple):
@@ -58,28 +51,6 @@ def pixels(shape: tuple[int, ...]) -> ImageFeatures:
 def size_name(shape: tuple[int, ...]) -> str:
   """Returns `28x28_uint8` of the shape of images: they are not resized, and rounded to 8 bits."""
   return f"{shape[0]}x{shape[1]}_uint8"
-
-
-def inception_features(path: str, shape: tuple[int, ...]) -> ImageFeatures:
-  """Returns FID's encoder from a file of its weights, for images of a shape."""
-  if len(shape) != 3 or shape[2] not in (1, 3):
-    raise InputError(f"inception: items of shape {list(shape)}; it reads gray or color images")
-  params = inception_weights.read(path)
-  content = hashlib.sha256()
-  with open(path, "rb") as file:
-    while block := file.read(1 << 24):
-      content.update(block)
-
-  @jax.jit
-  def forward(images):
-    return inception.Inception().apply({"params": params}, inception.resized(images.astype(jnp.float32) / 255))
-
-  def encode(images: np.ndarray) -> np.ndarray:
-    pieces = [images[first:first + INCEPTION_AT_ONCE] for first in range(0, len(images), INCEPTION_AT_ONCE)]
-    padded = [np.pad(piece, [(0, INCEPTION_AT_ONCE - len(piece))] + [(0, 0)] * 3) for piece in pieces]
-    return np.concatenate([np.asarray(forward(piece), np.float64)[:len(own)] for piece, own in zip(padded, pieces)])
-
-  return ImageFeatures(f"inception_{content.hexdigest()[:8]}_{size_name(shape)}_bilinear{inception.SIZE}", encode)
 
 
 def trained_classifier(

@@ -77,7 +77,8 @@ class Evaluator:
       max_items: Size of the sample, drawn with `seed`, of an own dataset without an official split; 0: all.
       allow_code: Whether a dataset may be `FILE.py:FUNCTION`, see `catalog.load`.
       protocols: Further protocols by name.
-      options: Keyword arguments of protocols' functions, each for those that have it, as `inception`.
+      options: Keyword arguments of protocols' functions, each for those that have it; and `inception`, the file whose
+        features `generation` compares.
       report: Receives a line for each protocol that is left out.
     """
     self.model, self.state, self.encoder = model, state, encoder
@@ -86,7 +87,7 @@ class Evaluator:
     self.data_dir, self.cache_dir, self.seed = data_dir, cache_dir, seed
     self._pooling, self._max_items, self._allow_code = pooling, max_items, allow_code
     self._adapt = adapt or (functools.partial(encoder.adapt, cache_dir=cache_dir) if encoder else None)
-    self._protocols, self._report, self._options = protocols or {}, report, dict(options or {})
+    self._protocols, self._report, self.options = protocols or {}, report, dict(options or {})
     self._own = dataset
     self._loaded: dict[tuple[str, bool], Any] = {}
     self._provided: dict[str, Mapping[str, Any] | None] = {}
@@ -207,7 +208,7 @@ class Evaluator:
     protocol, _, other = name.partition(":")
     declared = self.find(protocol)
     self._check_answerable(name)
-    options: dict[str, Any] = {"seed": self.seed, **self._options}
+    options: dict[str, Any] = {"seed": self.seed, **self.options}
     for need in (*declared.needs, *declared.uses):
       options |= self.provided(need) or {}
     material, prefix = self._material(name, declared)

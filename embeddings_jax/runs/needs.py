@@ -1,4 +1,5 @@
 """Capabilities of a trained model that evaluations ask for by name: a protocol's `needs`."""
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ class Need(NamedTuple):
     model: The kind of model that has it, for error messages.
     provide: `evaluator -> keyword arguments of a protocol's function`, or None where the model lacks it. The
       evaluator is that of `runs/evaluation.py`; it has `model`, which may be None, `state`, `encoder`, `task`,
-      `splits`, `facts` and `untrained`.
+      `splits`, `facts`, `untrained` and `options`.
   """
 
   model: str
@@ -159,11 +160,18 @@ def _codes(subject: Any) -> Mapping[str, Any] | None:
 
 
 def _generate(subject: Any) -> Mapping[str, Any] | None:
-  """Returns `generators` by their sources, `encode` and `cache_dir`."""
+  """Returns `generators` by their sources, `encode`, `cache_dir`, and `features` of a file that was named."""
   from embeddings_jax.runs.generators import generators
 
   drawn = generators(subject)
-  return {"generators": drawn, "encode": subject.encoder.encode, "cache_dir": subject.cache_dir} if drawn else None
+  if not drawn:
+    return None
+  provided = {"generators": drawn, "encode": subject.encoder.encode, "cache_dir": subject.cache_dir}
+  if path := subject.options.get("inception"):
+    from embeddings_jax.runs.inception_features import inception_features
+
+    provided["features"] = functools.partial(inception_features, path)
+  return provided
 
 
 def _held_out(subject: Any) -> Mapping[str, Any]:

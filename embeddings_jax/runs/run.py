@@ -115,7 +115,7 @@ class Run:
       data: Replaces the run's own dataset.
       data_dir, cache_dir: Directories of the catalog's files and of derived data.
       pooling: How a text's vector is made, see `embed`.
-      options: Keyword arguments of protocols' functions, as `{"inception": FILE}` of `generation`.
+      options: Keyword arguments of protocols' functions, and `inception`, a file of FID's network for `generation`.
       report: Receives a line for each protocol that is left out, as where its data is missing.
 
     Returns:

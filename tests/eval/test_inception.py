@@ -8,10 +8,12 @@ import pytest
 from safetensors.numpy import save_file
 
 from embeddings_jax.data.dataset import Dataset
-from embeddings_jax.eval import image_features
-from embeddings_jax.eval.generation import generation
+from embeddings_jax.data.encoders.images import ImageEncoder
 from embeddings_jax.interop import inception as weights
 from embeddings_jax.nets import inception
+from embeddings_jax.runs import generators
+from embeddings_jax.runs.evaluation import Evaluator
+from embeddings_jax.runs.inception_features import inception_features
 from embeddings_jax.types import InputError
 
 
@@ -170,11 +172,13 @@ def test_distances_name_the_file_and_what_was_done_to_the_images(tmp_path, monke
       apply=lambda variables, x: x[:, ::149, ::149, 0].reshape(len(x), -1)))
   images = np.random.default_rng(0).integers(0, 256, (60, 5, 4, 1)).astype(np.uint8)
   data = Dataset("made", "images", images, labels={"class": np.arange(60) % 2}, split={})
-  metrics = generation(None, data, generators={"prior": lambda num, seed: images[:num] / 255},
-                       inception=str(path))
+  monkeypatch.setattr(generators, "generators", lambda subject: {"prior": lambda num, seed: images[:num] / 255})
+  evaluator = Evaluator(None, None, ImageEncoder(5, 4, 1), embed=lambda items: items, dataset=data,
+                        options={"inception": str(path)})
+  metrics = evaluator.evaluate(["generation"])
   name = f"inception_{hashlib.sha256(b'weights').hexdigest()[:8]}_5x4_uint8_bilinear299_n60"
   assert set(metrics) == {f"all/floor/{name}/frechet_floor", f"all/floor/{name}/kernel_floor",
                           *(f"all/prior/{name}/{key}" for key in ("frechet", "kernel", "spread"))}
   assert metrics[f"all/prior/{name}/frechet"] == pytest.approx(0, abs=1e-6)
   with pytest.raises(InputError, match=r"inception: items of shape \[5, 4, 2\]; it reads gray or color images"):
-    image_features.inception_features(str(path), (5, 4, 2))
+    inception_features(str(path), (5, 4, 2))
