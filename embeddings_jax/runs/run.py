@@ -136,8 +136,9 @@ class Run:
     """Finds nearest neighbors by cosine.
 
     Args:
-      items: Of a model of words, words; else items to embed, which are compared with the vectors that the run left in
-        `embeddings.npy`. A word is looked up as written, then in lower case.
+      items: Of a model of words, words, also unseen ones where it reads their n-grams; else items to embed, which are
+        compared with the vectors that the run left in `embeddings.npy`. A word is looked up as written, then in lower
+        case.
       positive, negative: Words to add and to subtract, as in king - man + woman; a further answer.
       k: Neighbors of each.
 
@@ -151,7 +152,13 @@ class Run:
     names = list(self.encoder.names)
     vectors, known = self.embed(names), dict.fromkeys(names)
     written = lambda words: [known_form(word.strip(), known) or word.strip() for word in words]
-    answers = nearest.neighbors(vectors, names, written(items), k=k) if items else {}
+    anything = getattr(self.encoder, "known_words", known)  # Of words that are made of n-grams: every word.
+    unseen = [word for word in written(items) if word not in known and word in anything]
+    listed = [word for word in written(items) if word not in unseen]
+    answers = nearest.neighbors(vectors, names, listed, k=k) if listed else {}
+    for word in unseen:
+      table = np.concatenate([vectors, self.embed([word])])
+      answers[word] = nearest.combination(table, [*names, "\0"], positive=["\0"], k=k)
     if positive or negative:
       positive, negative = written(positive), written(negative)
       title = " + ".join(positive) + "".join(f" - {word}" for word in negative)

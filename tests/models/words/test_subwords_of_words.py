@@ -14,6 +14,7 @@ from embeddings_jax.data.words import Vocabulary
 from embeddings_jax.models.words.sgns import sgns
 from embeddings_jax.ops.word_blocks import Draws
 from embeddings_jax.runs.inference import embedder
+from embeddings_jax.runs.run import Run
 from embeddings_jax.train.loop import train
 from embeddings_jax.train.mesh import make_mesh
 from embeddings_jax.types import InputError
@@ -142,6 +143,9 @@ def test_unseen_forms_of_a_stem_are_near_it_and_the_encoder_is_saved(tmp_path):
   cosine = asked @ table.T / np.linalg.norm(asked, axis=1)[:, None] / np.linalg.norm(table, axis=1)
   of_stems = np.stack([cosine[:, [word[:4] == stem for word in known]].mean(1) for stem in stems], 1)
   assert of_stems.argmax(1).tolist() == list(range(8))
+  run = Run(None, {"config": {"name": "sgns", "model": {}, "data": {}}}, model, state, 300, data.encoder, None)
+  near = run.neighbors([known[0], unseen[2]], k=2)
+  assert {word[:4] for word, _ in near[unseen[2]]} == {stems[2]} and len(near[known[0]]) == 2
 
 
 def test_what_does_not_fit_is_refused():
