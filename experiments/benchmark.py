@@ -18,6 +18,7 @@
   python -m experiments.benchmark mae_step                            MAE's update against transformers with torch
   python -m experiments.benchmark augment                             views of images: their share of a step
   python -m experiments.benchmark labels --workdir=W --figure=gain.png  accuracy by the number of labels
+  python -m experiments.benchmark transfer --workdir=A,B --numbers=300,10000  where pretraining helps: 2 x 2
   python -m experiments.benchmark mask_ratios --data=digits --figure=ratios.png  why MAE hides three quarters
   python -m experiments.benchmark mae_gpu --size=large                MAE at 224 on a GPU against torch.compile
   python -m experiments.benchmark embed --data=enwiki-2015            sentence vectors, beside sentence-transformers
@@ -82,15 +83,15 @@ flags.DEFINE_float("attention_dropout", 0.0,
                    "Dropout of the attention weights of `bert_base`.", lower_bound=0.0, upper_bound=0.9)
 flags.DEFINE_string("workdir", "",
                     "Work directory of the run for `labels`, `restoration_table`, `principal_components`, "
-                    "`exciting_inputs`, `pointing` and `detected_digits`; a folder of runs for "
-                    "`generation_table`, `pretext_table` and `detection_table`.")
+                    "`exciting_inputs`, `pointing` and `detected_digits`; two of `transfer`; a folder "
+                    "of runs for `generation_table`, `pretext_table` and `detection_table`.")
 flags.DEFINE_string("label", "", "Label whose classes weight the maps of `pointing` (default: none, and the image's "
                     "own embedding does).")
 flags.DEFINE_string("layer", "", "Layer of `exciting_inputs`, `pointing`, `detected_digits` (default: the last) and "
                     "`detection_table` (default: chosen for each run on training images).")
 flags.DEFINE_integer("finetune_steps", 0, "Updates of the trunk on training boxes before `detected_digits` and "
                      "`detection_table`; 0: it is frozen.", lower_bound=0)
-flags.DEFINE_list("numbers", ["100", "300", "1000", "3000", "10000"], "Numbers of labels, for `labels`.")
+flags.DEFINE_list("numbers", ["100", "300", "1000", "3000", "10000"], "Numbers of labels of `labels`, `transfer`.")
 flags.DEFINE_list("rates", [], "Learning rates of `labels`, to choose from by `dev` (default: the recipe's).")
 flags.DEFINE_enum("layers", None, ["last",
                   "mix", "concat"], "Layers that the heads of `labels` read (default: the recipe's).")

@@ -34,6 +34,7 @@ flags.DEFINE_string("extension", "", "Folder with models, encoders, ... of your 
 flags.DEFINE_string("data", None, "Replaces the run's dataset; code, FILE.py:FUNCTION, runs only if named here.")
 flags.DEFINE_string("config_file", "", "Config file of the run; its dataset may be code (FILE.py:FUNCTION).")
 flags.DEFINE_list("protocols", None, "protocol or protocol:dataset, separated by commas (default: the config's).")
+flags.DEFINE_string("inception", "", "File of FID's Inception, .safetensors, whose features `generation` compares.")
 flags.DEFINE_string("data_dir", None, "Directory of the catalog's files (default: $EMBEDDINGS_DATA).")
 flags.DEFINE_string("cache_dir", None,
                     "Directory of derived data (default: $EMBEDDINGS_CACHE, ~/.cache/embeddings_jax).")
@@ -74,7 +75,8 @@ def evaluate_run(run: Any) -> int:
   names = FLAGS.protocols if named else run.config["evals"]
   evaluator = evaluation.of_run(
       run, names, pooling=FLAGS.pooling, data=dataset_name(run), data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir,
-      allow_code=named, allow_data_code=bool(FLAGS.data or FLAGS.config_file), report=say)
+      allow_code=named, allow_data_code=bool(FLAGS.data or FLAGS.config_file),
+      options={"inception": FLAGS.inception} if FLAGS.inception else None, report=say)
   metrics = evaluator.evaluate(names, lenient=not named)
   if FLAGS.pooling and FLAGS.workdir:
     metrics = {f"{FLAGS.pooling}/{key}": value for key, value in metrics.items()}

@@ -25,7 +25,7 @@ def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
       steps_per_dispatch=1,
       log_every=50,
       save_every=200,
-      evals=("unit_usage", "linear_probe"),
+      evals=("unit_usage", "unit_purity", "linear_probe"),
       eval_items=0,
       baselines=True,
   ))

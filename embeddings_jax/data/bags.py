@@ -280,7 +280,7 @@ def bag_source(
   if not 0 <= held_out < 1:
     raise InputError(f"held_out={held_out}: must be from 0 to below 1")
   lengths = np.diff(bags.indptr)
-  documents, capacity = _dealt(lengths, blocks, seed)
+  documents, capacity = dealt(lengths, blocks, seed)
   block_at = lambda block: _block(bags, documents[block], capacity, held_out, (seed, block))
   facts = bags.facts | {
       "num_rows": len(lengths), "num_features": bags.facts["vocab_size"], "documents_per_block": documents.shape[1],
@@ -302,7 +302,7 @@ def bag_source(
   return Source(facts, batch_size, read, lambda _, feed: dict(feed))
 
 
-def _dealt(lengths: np.ndarray, blocks: int, seed: int) -> tuple[np.ndarray, int]:
+def dealt(lengths: np.ndarray, blocks: int, seed: int) -> tuple[np.ndarray, int]:
   """Documents of every block, `[blocks, R]` padded with -1 at the end, and the most cells that a block has."""
   order = np.random.default_rng(seed).permutation(len(lengths))
   order = order[np.argsort(-lengths[order], kind="stable")]

@@ -12,12 +12,12 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from embeddings_jax.data.files.streams import quoted
+from embeddings_jax.data.ngrams import hashes
 from embeddings_jax.types import InputError
 
 MAGIC = b"\xba\x16\x4f\x2f"
 _VERSION = 12  # Of fastText 0.2 on.
 _LONGEST_WORD = 1 << 16
-_OFFSET, _PRIME, _MASK = 2166136261, 16777619, 0xFFFFFFFF
 _WAY = "in gensim write its vectors by load_facebook_vectors(PATH).save_word2vec_format(FILE)"
 
 
@@ -66,26 +66,6 @@ def read_fasttext(path: str | os.PathLike, limit: int = 0) -> tuple[list[bytes],
             ] if buckets else [i]
     vectors[i] = table[rows].sum(0, dtype=np.float32) / len(rows)
   return words, vectors
-
-
-def hashes(word: bytes, min_n: int, max_n: int) -> Iterator[int]:
-  """Yields the hash (FNV-1a, with signed bytes) of each character n-gram of `<word>`.
-
-  Args:
-    word: UTF-8; characters are told by their first bytes, as fastText does.
-    min_n, max_n: Characters of an n-gram; single `<` and `>` are none.
-  """
-  text = b"<" + word + b">"
-  starts = [i for i, byte in enumerate(text) if byte & 0xC0 != 0x80]
-  ends = [*starts[1:], len(text)]
-  for first, start in enumerate(starts):
-    value, at = _OFFSET, start
-    for n, end in enumerate(ends[first:first + max_n], 1):
-      for byte in text[at:end]:
-        value = ((value ^ (byte | 0xFFFFFF00 if byte > 127 else byte)) * _PRIME) & _MASK
-      at = end
-      if n >= min_n and not (n == 1 and (first == 0 or end == len(text))):
-        yield value
 
 
 def _header(path: str | os.PathLike, file: BinaryIO) -> _Header:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from embeddings_jax.ops import word_blocks
+from embeddings_jax.ops import subwords, word_blocks
 from embeddings_jax.ops.word_blocks import Draws, minus_log, tiled, transposed, window_pairs, with_halo
 from embeddings_jax.types import Array, InputError
 
@@ -87,34 +87,47 @@ def arranged(draws: Draws, options: Skipgram) -> tuple[Array, Array, Array, Arra
   return center, others, paired.sum(), jnp.where(_signs(options) > 0, paired, noise_weight)
 
 
-def scored(tables: tuple[Array, Array], center: Array, others: Array, terms: Array, pairs: Array,
-           options: Skipgram) -> tuple[tuple[Array, Array], Array, Array]:
-  """Returns rows of both tables, sigma(sign * score), and the mean loss of a pair."""
-  rows = (word_blocks.take_rows(tables[0], center).astype(options.dtype),
-          word_blocks.take_rows(tables[1], others).astype(options.dtype))
+def scored(tables: tuple[Array, Array], center: Array, others: Array, terms: Array, pairs: Array, options: Skipgram,
+           members: Array | None = None) -> tuple[tuple[Array, Array], Array, Array]:
+  """Returns rows of both tables, sigma(sign * score), and the mean loss of a pair.
+
+  With `members` [B, tiles, tile, M] the rows of centers are means over rows of the table.
+  """
+  first = (word_blocks.take_rows(tables[0], center) if members is None
+           else subwords.means(tables[0], members, options.vocab_size))
+  rows = (first.astype(options.dtype), word_blocks.take_rows(tables[1], others).astype(options.dtype))
   right = jax.nn.sigmoid(_signs(options) * _product("btid,btdj->btij", rows[0], transposed(rows[1])))
   return rows, right, (terms * minus_log(right)).sum() / jnp.maximum(pairs, 1)
 
 
-def negative_step(tables: tuple[Array, Array], draws: Draws, rate: Array,
-                  options: Skipgram) -> tuple[tuple[Array, Array], Array, Array]:
-  """Returns the tables after a step of negative sampling, the mean loss of a pair, and the number of pairs."""
+def negative_step(tables: tuple[Array, Array], draws: Draws, rate: Array, options: Skipgram,
+                  members: Array | None = None) -> tuple[tuple[Array, Array], Array, Array]:
+  """Returns the tables after a step of negative sampling, the mean loss of a pair, and the number of pairs.
+
+  With `members` [V', M] the vector of a word is the mean over rows of the first table; see `subwords.py`.
+  """
   center, others, pairs, terms = arranged(draws, options)
-  (row_center, row_others), right, loss = scored(tables, center, others, terms, pairs, options)
-  size_center, size_others = (
-      word_blocks.step_sizes(options.num_rows, ids, terms.sum(axis), rate, options.max_mass)
-      for ids, axis in ((center, -1), (others, -2)))
+  listed = None if members is None else members[center]
+  (row_center, row_others), right, loss = scored(tables, center, others, terms, pairs, options, listed)
+  sizes = lambda ids, axis: word_blocks.step_sizes(options.num_rows, ids, terms.sum(axis), rate, options.max_mass)
   # Step sizes go into the small matrices, not into the rows.
   error = _signs(options) * terms * (1 - right)
-  step_center = _product("btij,btjd->btid", (error * size_center[..., None]).astype(options.dtype), row_others)
-  step_others = _product("btji,btid->btjd", transposed((error * size_others[:, :, None]).astype(options.dtype)),
-                         row_center)
+  of_center = error if listed is not None else error * sizes(center, -1)[..., None]
+  step_center = _product("btij,btjd->btid", of_center.astype(options.dtype), row_others)
+  of_others = error * sizes(others, -2)[:, :, None]
+  step_others = _product("btji,btid->btjd", transposed(of_others.astype(options.dtype)), row_center)
   # One gather feeds one scatter, so that XLA updates each table in place.
-  return (word_blocks.add_rows(tables[0], center, step_center),
-          word_blocks.add_rows(tables[1], others, step_others)), loss, pairs
+  if listed is None:
+    first = word_blocks.add_rows(tables[0], center, step_center)
+  else:
+    first = subwords.add_steps(tables[0], listed, step_center, terms.sum(-1), rate, options.max_mass,
+                               options.vocab_size)
+  return (first, word_blocks.add_rows(tables[1], others, step_others)), loss, pairs
 
 
-def negative_loss(tables: tuple[Array, Array], draws: Draws, options: Skipgram) -> Array:
+def negative_loss(tables: tuple[Array, Array], draws: Draws, options: Skipgram,
+                  members: Array | None = None) -> Array:
   """Returns the mean loss of a pair."""
   center, others, pairs, terms = arranged(draws, options)
-  return scored(tables, center, others, terms, pairs, options)[2]
+  listed = None if members is None else members[center]
+  return scored(tables, center, others, terms, pairs, options, listed)[2]

@@ -55,6 +55,7 @@ class Evaluator:
       max_items: int = 0,
       allow_code: bool = False,
       protocols: Mapping[str, Protocol] | None = None,
+      options: Mapping[str, Any] | None = None,
       report: Callable[[str], None] = lambda line: None,
   ):
     """Creates an evaluator; nothing is loaded or computed before a protocol needs it.
@@ -76,6 +77,8 @@ class Evaluator:
       max_items: Size of the sample, drawn with `seed`, of an own dataset without an official split; 0: all.
       allow_code: Whether a dataset may be `FILE.py:FUNCTION`, see `catalog.load`.
       protocols: Further protocols by name.
+      options: Keyword arguments of protocols' functions, each for those that have it; and `inception`, the file whose
+        features `generation` compares.
       report: Receives a line for each protocol that is left out.
     """
     self.model, self.state, self.encoder = model, state, encoder
@@ -84,7 +87,7 @@ class Evaluator:
     self.data_dir, self.cache_dir, self.seed = data_dir, cache_dir, seed
     self._pooling, self._max_items, self._allow_code = pooling, max_items, allow_code
     self._adapt = adapt or (functools.partial(encoder.adapt, cache_dir=cache_dir) if encoder else None)
-    self._protocols, self._report = protocols or {}, report
+    self._protocols, self._report, self.options = protocols or {}, report, dict(options or {})
     self._own = dataset
     self._loaded: dict[tuple[str, bool], Any] = {}
     self._provided: dict[str, Mapping[str, Any] | None] = {}
@@ -205,7 +208,7 @@ class Evaluator:
     protocol, _, other = name.partition(":")
     declared = self.find(protocol)
     self._check_answerable(name)
-    options: dict[str, Any] = {"seed": self.seed}
+    options: dict[str, Any] = {"seed": self.seed, **self.options}
     for need in (*declared.needs, *declared.uses):
       options |= self.provided(need) or {}
     material, prefix = self._material(name, declared)
@@ -258,6 +261,7 @@ def of_run(
     cache_dir: str | None = None,
     allow_code: bool = False,
     allow_data_code: bool = False,
+    options: Mapping[str, Any] | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Evaluator:
   """Returns the evaluator of a loaded run.
@@ -270,6 +274,7 @@ def of_run(
     data_dir, cache_dir: Directories of the catalog's files and of derived data.
     allow_code: Whether a dataset in the protocols may be `FILE.py:FUNCTION`.
     allow_data_code: Whether the run's dataset may.
+    options: Keyword arguments of protocols' functions; see `Evaluator`.
     report: Receives a line for each protocol that is left out, and the dataset's note.
   """
   from embeddings_jax.runs import build, workdir
@@ -307,7 +312,7 @@ def of_run(
       run.model, run.state, run.encoder, embed=run.embed, pooling=pooling if of_words else "",
       dataset=dataset if prepared or has_data else None,
       untrained=untrained, seed=config.get("seed", 0), max_items=config.get("eval_items", 0), allow_code=allow_code,
-      report=report, **dirs, **({} if prepared is None else {
+      options=options, report=report, **dirs, **({} if prepared is None else {
           "task": prepared.task, "splits": prepared.splits, "facts": prepared.facts}))
 
 

@@ -1,4 +1,5 @@
 """Capabilities of a trained model that evaluations ask for by name: a protocol's `needs`."""
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ class Need(NamedTuple):
     model: The kind of model that has it, for error messages.
     provide: `evaluator -> keyword arguments of a protocol's function`, or None where the model lacks it. The
       evaluator is that of `runs/evaluation.py`; it has `model`, which may be None, `state`, `encoder`, `task`,
-      `splits`, `facts` and `untrained`.
+      `splits`, `facts`, `untrained` and `options`.
   """
 
   model: str
@@ -29,7 +30,10 @@ class Need(NamedTuple):
 
 def _vocabulary(subject: Any) -> Mapping[str, Any] | None:
   names = getattr(subject.encoder, "names", None)
-  return None if names is None else {"vocabulary": dict.fromkeys(names)}
+  if names is None:
+    return None
+  known = getattr(subject.encoder, "known_words", None)  # Of words that are made of n-grams: every word.
+  return {"vocabulary": dict.fromkeys(names) if known is None else known}
 
 
 def _topics(subject: Any) -> Mapping[str, Any] | None:
@@ -117,6 +121,31 @@ def _maps(subject: Any) -> Mapping[str, Any] | None:
   return {"maps": maps}
 
 
+def _frames(subject: Any) -> Mapping[str, Any] | None:
+  """Returns `frames`, clips -> layer -> the vectors of each clip's frames, of networks of audio."""
+  if "hidden" not in _outputs(subject) or not hasattr(subject.encoder, "rate"):
+    return None
+  hidden = over_batches(subject.model.outputs["hidden"], subject.state)
+
+  def frames(clips: Sequence[Any]) -> dict[str, list[np.ndarray]]:
+    vectors: dict[str, list[np.ndarray]] = {}
+    for first in range(0, len(clips), PREDICTED_AT_ONCE):
+      batch = subject.encoder.encode(clips[first:first + PREDICTED_AT_ONCE])
+      samples = bucket(batch["signal"].shape[1])
+      extra = PREDICTED_AT_ONCE - len(batch["signal"])
+      padded = {"signal": np.pad(batch["signal"], [(0, extra), (0, samples - batch["signal"].shape[1])]),
+                "length": np.pad(batch["length"], (0, extra), constant_values=1),
+                "mask": np.pad(batch["mask"], (0, extra))}
+      layers = np.asarray(hidden(padded))
+      for clip, length in zip(layers, batch["length"]):
+        number = max(1, round(layers.shape[2] * int(length) / samples))  # The others are padding.
+        for layer, rows in enumerate(clip):
+          vectors.setdefault(str(layer), []).append(rows[:number].astype(np.float32))
+    return vectors
+
+  return {"frames": frames}
+
+
 def _image_shape(subject: Any) -> Mapping[str, Any] | None:
   """Returns `shape`, height, width and channels, of models of images."""
   return {"shape": subject.encoder.shape} if getattr(subject.encoder, "kind", "") == "images" else None
@@ -131,11 +160,18 @@ def _codes(subject: Any) -> Mapping[str, Any] | None:
 
 
 def _generate(subject: Any) -> Mapping[str, Any] | None:
-  """Returns `generators` by their sources, `encode` and `cache_dir`."""
+  """Returns `generators` by their sources, `encode`, `cache_dir`, and `features` of a file that was named."""
   from embeddings_jax.runs.generators import generators
 
   drawn = generators(subject)
-  return {"generators": drawn, "encode": subject.encoder.encode, "cache_dir": subject.cache_dir} if drawn else None
+  if not drawn:
+    return None
+  provided = {"generators": drawn, "encode": subject.encoder.encode, "cache_dir": subject.cache_dir}
+  if path := subject.options.get("inception"):
+    from embeddings_jax.runs.inception_features import inception_features
+
+    provided["features"] = functools.partial(inception_features, path)
+  return provided
 
 
 def _held_out(subject: Any) -> Mapping[str, Any]:
@@ -153,6 +189,7 @@ NEEDS = {
     "likelihood": Need("a model with a bound on the likelihood, as vae", _likelihood),
     "decode": Need("a model that decodes codes, as autoencoder", _decode),
     "maps": Need("a model with feature maps of frames, as video_colorization", _maps),
+    "frames": Need("a network of audio with layers of frames, as hubert", _frames),
     "image_shape": Need("a model of images", _image_shape),
     "codes": Need("a model with discrete codes, as vq_vae", _codes),
     "generate": Need("a model that draws samples or decodes codes, as gan", _generate),

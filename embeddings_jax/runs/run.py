@@ -105,7 +105,7 @@ class Run:
     return dataclasses.replace(self, model=self.rebuild(pooling=pooling))
 
   def evaluate(self, protocols: str | Sequence[str] = (), *, data: str = "", data_dir: str | None = None,
-               cache_dir: str | None = None, pooling: str = "",
+               cache_dir: str | None = None, pooling: str = "", options: Mapping[str, Any] | None = None,
                report: Callable[[str], None] = logging.warning) -> dict[str, float]:
     """Evaluates by protocols.
 
@@ -115,6 +115,7 @@ class Run:
       data: Replaces the run's own dataset.
       data_dir, cache_dir: Directories of the catalog's files and of derived data.
       pooling: How a text's vector is made, see `embed`.
+      options: Keyword arguments of protocols' functions, and `inception`, a file of FID's network for `generation`.
       report: Receives a line for each protocol that is left out, as where its data is missing.
 
     Returns:
@@ -127,7 +128,7 @@ class Run:
 
     names = [protocols] if isinstance(protocols, str) else list(protocols) or list(self.config["evals"])
     evaluator = evaluation.of_run(self, names, pooling=pooling, data=data, data_dir=data_dir, cache_dir=cache_dir,
-                                  report=report)
+                                  options=options, report=report)
     return evaluator.evaluate(names, lenient=not protocols)
 
   def neighbors(self, items: Sequence[str] = (), *, positive: Sequence[str] = (), negative: Sequence[str] = (),
@@ -135,8 +136,9 @@ class Run:
     """Finds nearest neighbors by cosine.
 
     Args:
-      items: Of a model of words, words; else items to embed, which are compared with the vectors that the run left in
-        `embeddings.npy`. A word is looked up as written, then in lower case.
+      items: Of a model of words, words, also unseen ones where it reads their n-grams; else items to embed, which are
+        compared with the vectors that the run left in `embeddings.npy`. A word is looked up as written, then in lower
+        case.
       positive, negative: Words to add and to subtract, as in king - man + woman; a further answer.
       k: Neighbors of each.
 
@@ -150,7 +152,13 @@ class Run:
     names = list(self.encoder.names)
     vectors, known = self.embed(names), dict.fromkeys(names)
     written = lambda words: [known_form(word.strip(), known) or word.strip() for word in words]
-    answers = nearest.neighbors(vectors, names, written(items), k=k) if items else {}
+    anything = getattr(self.encoder, "known_words", known)  # Of words that are made of n-grams: every word.
+    unseen = [word for word in written(items) if word not in known and word in anything]
+    listed = [word for word in written(items) if word not in unseen]
+    answers = nearest.neighbors(vectors, names, listed, k=k) if listed else {}
+    for word in unseen:
+      table = np.concatenate([vectors, self.embed([word])])
+      answers[word] = nearest.combination(table, [*names, "\0"], positive=["\0"], k=k)
     if positive or negative:
       positive, negative = written(positive), written(negative)
       title = " + ".join(positive) + "".join(f" - {word}" for word in negative)

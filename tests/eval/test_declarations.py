@@ -197,6 +197,16 @@ def _unit_usage(perfect):
   return function(None, None, reconstruct=lambda batch: actual, encode=None, source=source)
 
 
+def _unit_purity(perfect):
+  """Clips of three frames of a class; the frames of a perfect network differ by class and place."""
+  clips = [np.full(9, i, np.int16) for i in range(120)]
+  rng = np.random.default_rng(3)
+  kinds = lambda clips: [np.eye(6)[3 * LABEL[clip[0]] + np.arange(3)] for clip in clips]
+  frames = lambda clips: {"1": kinds(clips) if perfect else [rng.normal(size=(3, 6)) for _ in clips]}
+  data = SimpleNamespace(name="made", items=clips, labels={"class": LABEL}, split=SPLIT)
+  return protocols.find("unit_purity").function(None, data, frames=frames, num_units=6)
+
+
 def _likelihood(perfect):
   data = SimpleNamespace(items=_smooth_images(), split={"test": np.arange(40)})
   bound = lambda batch, rng, num: jnp.full(len(batch["image"]), -5.0 - 9 * (not perfect))
@@ -295,7 +305,8 @@ CASES = {
     "compression": _compression, "propagation": _propagation, "segmentation": _segmentation,
     **{name: lambda perfect, name=name: _boxes(name, perfect) for name in ("detection", "localization")},
     "generation": _generation, "codebook": _codebook,
-    "layer_probes": _layer_probes, "unit_usage": _unit_usage, "polysemy": _polysemy,
+    "layer_probes": _layer_probes, "unit_usage": _unit_usage,
+    "unit_purity": _unit_purity, "polysemy": _polysemy,
 }
 
 

@@ -33,6 +33,21 @@ variance; SimLex-999 after five epochs .304 instead of .296). Fewer of them, or 
 they cost loss: with independent ones it was .278 for 6 a group of 16 positions, .255 for 16 a group of 88. (3) A
 noise word equal to the pair's own context is not redrawn. (4) Windows end at the block's ends.
 
+Subwords (Bojanowski et al. 2017, "Enriching Word Vectors with Subword Information", fastText): with the fact `ngrams`
+(`pipeline=ngram_blocks`) the vector of a word is a mean over rows of a table, its own and those of its character
+n-grams,
+
+  v_w = 1/|G_w| sum_{g in G_w} z_g,
+
+and a word out of the vocabulary is the mean of its n-grams. As in fastText each z_g takes the step of v_w undivided,
+so that v_w moves as far as without subwords; the gradient of the formula has 1/|G_w| of that. The paper prints the
+sum for the mean.
+
+| paper | here | shape |
+|---|---|---|
+| z_g | `state.input`: V' rows of words, then those of n-grams | [V' + buckets, d] |
+| G_w | `state.members` | [V', M] |
+
 Split: window of text | a word | each word around it, told from noise words.
 
 Expected: see `embeddings_jax/configs/sgns.py`.
@@ -45,7 +60,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from embeddings_jax.ops import hierarchical, skipgram, word_blocks
+from embeddings_jax.ops import hierarchical, skipgram, subwords, word_blocks
 from embeddings_jax.ops.batches import takes
 from embeddings_jax.ops.skipgram import Skipgram
 from embeddings_jax.types import Array, Fact, InputError, Model
@@ -61,6 +76,7 @@ class SgnsState(NamedTuple):
     keep: [V'] probability that subsampling keeps a token (above 1: always), 0 past the vocabulary.
     noise: [V'] uint32, 2**32 sum_{u <= w} P_n(u).
     points, codes: [V', 40], paths in the Huffman tree, -1 behind their ends; () with negative sampling.
+    members: [V', M] int32, with subwords the rows of `input` that a word is the mean of, V for nothing; else ().
   """
 
   step: Array
@@ -70,14 +86,17 @@ class SgnsState(NamedTuple):
   noise: Array
   points: Any = ()
   codes: Any = ()
+  members: Any = ()
 
 
-@takes(tokens=2)
+@takes(tokens=2, ngrams=None)
 def sgns(
     *,
     vocab_size: Fact[int],
     counts: Fact[Any],
     num_steps: Fact[int | None] = None,
+    ngrams: Fact[Any] = None,
+    num_buckets: Fact[int] = 0,
     dim: int = 100,
     window: int = 5,
     loss: str = "negative_sampling",
@@ -100,6 +119,8 @@ def sgns(
     vocab_size: number of words.
     counts: [vocab_size] occurrences in the training text.
     num_steps: updates of the whole run, for the linear decay.
+    ngrams: [vocab_size, most] n-grams of each word, -1 for none; None: words have no subwords.
+    num_buckets: rows of n-grams.
     dim: Dimension of the vectors.
     window: largest distance between a word and its context.
     loss: `negative_sampling` or `hierarchical_softmax` (`ops/hierarchical.py`), where `output` are the tree's nodes.
@@ -122,16 +143,26 @@ def sgns(
   sampled = loss == "negative_sampling"
   if not sampled and loss != "hierarchical_softmax":
     raise InputError(f"sgns: loss={loss!r}: must be one of negative_sampling, hierarchical_softmax")
+  if ngrams is not None and not sampled:
+    raise InputError(f"sgns: loss={loss}: subwords need negative_sampling")
   paths = () if sampled else hierarchical.huffman_paths(np.asarray(counts), words.num_rows)
   depth = 0 if sampled else int((paths[0] >= 0).sum(1).max())
   schedule = word_blocks.linear_decay(learning_rate, num_steps)
 
   def init(rng, batch):
     del batch
+    if ngrams is None:
+      first, rest = word_blocks.random_table(rng, words.num_rows, vocab_size, dim), {}
+    else:
+      first = subwords.random_table(rng, words.num_rows, num_buckets, vocab_size, dim)
+      rest = {"members": jnp.asarray(subwords.members_of(np.asarray(ngrams), words.num_rows))}
     return SgnsState(
-        step=jnp.zeros((), jnp.int32), input=word_blocks.random_table(rng, words.num_rows, vocab_size, dim),
-        output=jnp.zeros((words.num_rows, dim)), keep=jnp.asarray(words.keep),
-        noise=jnp.asarray(words.noise), **dict(zip(("points", "codes"), map(jnp.asarray, paths))))
+        step=jnp.zeros((), jnp.int32), input=first, output=jnp.zeros((words.num_rows, dim)),
+        keep=jnp.asarray(words.keep), noise=jnp.asarray(words.noise),
+        **dict(zip(("points", "codes"), map(jnp.asarray, paths))), **rest)
+
+  def members(state):
+    return None if ngrams is None else state.members
 
   def draw(state, batch, rng, room=1.0):
     return word_blocks.draw_blocks(
@@ -143,7 +174,7 @@ def sgns(
     rate = jnp.asarray(schedule(state.step), jnp.float32)
     tables = state.input, state.output
     if sampled:
-      tables, value, pairs = skipgram.negative_step(tables, draws, rate, options)
+      tables, value, pairs = skipgram.negative_step(tables, draws, rate, options, members(state))
     else:
       tables, value, pairs = hierarchical.step(tables, state.points, state.codes, draws, rate, options, depth)
     new = state._replace(step=state.step + 1, input=tables[0], output=tables[1])
@@ -151,18 +182,24 @@ def sgns(
                  "learning_rate": rate}
 
   def embed(state, batch):
-    return word_blocks.mean_of_words(state.input, batch["tokens"], vocab_size)
+    tokens = batch["tokens"]
+    if ngrams is None:
+      return word_blocks.mean_of_words(state.input, tokens, vocab_size)
+    listed = batch["ngrams"] if "ngrams" in batch else jnp.full((*tokens.shape, 1), -1)
+    return subwords.mean_of_texts(state.input, state.members, tokens, listed, vocab_size)
 
   def held_out(state, batch):
     # Held-out text is always seen with the same windows and noise words.
     draws = draw(state, batch, jax.random.key(0))
     tables = state.input, state.output
     if sampled:
-      return skipgram.negative_loss(tables, draws, options)
+      return skipgram.negative_loss(tables, draws, options, members(state))
     return hierarchical.mean_loss(tables, state.points, state.codes, draws, options, depth)
 
   def components(state):
-    return {"input": state.input[:vocab_size], "output": state.output[:vocab_size]}
+    vectors = (state.input[:vocab_size] if ngrams is None
+               else subwords.word_vectors(state.input, state.members, vocab_size))
+    return {"input": vectors, "output": state.output[:vocab_size]}
 
   def draws(state, batch, rng):
     return draw(state, batch, rng)._asdict()

@@ -8,7 +8,8 @@ from scipy.optimize import minimize
 from scipy.special import expit
 
 from embeddings_jax.data.bags import bag_source, count_documents, from_matrix
-from embeddings_jax.models.words.doc2vec import doc2vec, draw_noise, infer, objective
+from embeddings_jax.models.words.doc2vec import doc2vec
+from embeddings_jax.ops.paragraph_vectors import draw_noise, infer, objective
 from embeddings_jax.ops.word_blocks import count_words
 from embeddings_jax.train.loop import train
 from embeddings_jax.types import InputError
