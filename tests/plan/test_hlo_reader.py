@@ -202,6 +202,55 @@ def test_slices_and_updates_in_place_touch_their_part():
   assert hlo.read(IN_PLACE).memory_bytes == take + near + update
 
 
+# Of a scan over layers on a TPU: what a layer keeps is written into the array of all layers by the fusion that computes
+# it, which has it as a second result too; on the way back a fusion within the fusion takes it out.
+OF_LAYERS = """
+%keep (kept: bf16[12,100,64], x: bf16[100,64], i: s32[]) -> (bf16[12,100,64], bf16[100,64]) {
+  %kept = bf16[12,100,64]{2,1,0} parameter(0)
+  %x = bf16[100,64]{1,0} parameter(1)
+  %i = s32[] parameter(2)
+  %zero = s32[] constant(0)
+  %y = bf16[100,64]{1,0} exponential(%x)
+  %part = bf16[1,100,64]{2,1,0} bitcast(%y)
+  %all = bf16[12,100,64]{2,1,0} dynamic-update-slice(%kept, %part, %i, %zero, %zero)
+  ROOT %both = (bf16[12,100,64]{2,1,0}, bf16[100,64]{1,0}) tuple(%all, %y)
+}
+
+%layer (kept.1: bf16[12,100,64], i.1: s32[]) -> bf16[100,64] {
+  %kept.1 = bf16[12,100,64]{2,1,0} parameter(0)
+  %i.1 = s32[] parameter(1)
+  %zero.1 = s32[] constant(0)
+  %one = bf16[1,100,64]{2,1,0} dynamic-slice(%kept.1, %i.1, %zero.1, %zero.1), dynamic_slice_sizes={1,100,64}
+  ROOT %flat = bf16[100,64]{1,0} bitcast(%one)
+}
+
+%back (slope: bf16[100,64], kept.2: bf16[12,100,64], i.2: s32[]) -> f32[64,64] {
+  %slope = bf16[100,64]{1,0} parameter(0)
+  %kept.2 = bf16[12,100,64]{2,1,0} parameter(1)
+  %i.2 = s32[] parameter(2)
+  %y.1 = bf16[100,64]{1,0} fusion(%kept.2, %i.2), kind=kLoop, calls=%layer
+  ROOT %w = f32[64,64]{1,0} dot(%y.1, %slope), lhs_contracting_dims={0}, rhs_contracting_dims={0}
+}
+
+ENTRY %main (x.1: bf16[100,64], i.3: s32[]) -> f32[64,64] {
+  %x.1 = bf16[100,64]{1,0} parameter(0)
+  %i.3 = s32[] parameter(1)
+  %room = bf16[12,100,64]{2,1,0} custom-call(), custom_call_target="AllocateBuffer"
+  %two = (bf16[12,100,64]{2,1,0}, bf16[100,64]{1,0:S(1)}) fusion(%room, %x.1, %i.3), kind=kOutput, calls=%keep
+  %new = bf16[12,100,64]{2,1,0} get-tuple-element(%two), index=0
+  %near = bf16[100,64]{1,0:S(1)} get-tuple-element(%two), index=1
+  ROOT %out = f32[64,64]{1,0} fusion(%near, %new, %i.3), kind=kOutput, calls=%back
+}
+"""
+
+
+def test_arrays_of_all_layers_are_touched_one_layer_at_a_time():
+  layer, index, weights = 100 * 64 * 2, 4, 64 * 64 * 4
+  keep = (layer + index) + layer  # The copy beside the processor is not written to memory.
+  back = (layer + index) + weights
+  assert hlo.read(OF_LAYERS).memory_bytes == keep + back
+
+
 def test_a_batch_of_products_may_be_a_dilated_convolution():
   """As TPUs write 4 x 4 products of [128, 64] and [64, 128]."""
   flops = hlo._convolution_flops("window={size=4x4 stride=3x3 lhs_dilate=4x4}, dim_labels=01bf_01oi->01bf",
