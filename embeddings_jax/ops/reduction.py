@@ -1,8 +1,9 @@
 """Sums of gradients over data shards whose terms are sent in fewer bits.
 
-A device rounds its gradient to `dtype` and sends a share to each other device; the shares are added up in float32,
-rounded once more, and sent back. So an element of the sum of g_s is wrong by at most u (sum_s |g_s| + |sum_s g_s|),
-u being the unit roundoff (2^-8 for bfloat16), however many devices there are, and half the bytes move.
+Each device computes the gradient of its own rows and rounds it, and one all-reduce adds the terms up: half the bytes
+move in bfloat16. Terms and sum being rounded once, an element of the sum of g_s is wrong by at most
+u (sum_s |g_s| + |sum_s g_s|), u being the unit roundoff (2^-8 for bfloat16); so it is on CPUs, which add in float32.
+Where partial sums are rounded on their way, as in rings of GPUs, up to u sum_s |g_s| is added for each device.
 """
 import contextlib
 import contextvars
@@ -15,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from embeddings_jax.ops.batches import row_mask
 from embeddings_jax.ops.sharding import DATA_AXES, num_data_shards, one_device
-from embeddings_jax.types import Array, InputError, PyTree
+from embeddings_jax.types import InputError, PyTree
 
 DTYPES = ("bfloat16", "float16")
 SMALLEST = 1 << 12  # Elements; smaller arrays are summed in float32.
@@ -61,8 +62,8 @@ def by_shard(gradient: Callable[..., tuple[Any, PyTree]], *, sums: bool) -> Call
   if request is None:
     return gradient
   request.heeded = True
-  num, shape = num_data_shards(), jax.sharding.get_abstract_mesh().shape
-  if num == 1:
+  shape = jax.sharding.get_abstract_mesh().shape
+  if num_data_shards() == 1:
     return gradient
   refused = f"gradient_dtype={request.dtype}: "
   if any(size > 1 for axis, size in shape.items() if axis != "data"):
@@ -77,7 +78,7 @@ def by_shard(gradient: Callable[..., tuple[Any, PyTree]], *, sums: bool) -> Call
       rng = jax.random.fold_in(rng, jax.lax.axis_index("data"))
       (loss, (metrics, _)), grads = gradient(params, extra, batch, rng)
     loss, metrics = jax.tree.map(lambda x: jax.lax.psum(weight * x, "data"), (loss, metrics))
-    return (loss, metrics), jax.tree.map(lambda x: shared(weight * x, request.dtype, num), grads)
+    return (loss, metrics), summed(jax.tree.map(lambda x: weight * x, grads), request.dtype)
 
   def call(params, extra, batch, rng):
     if any(jnp.issubdtype(x.dtype, jnp.inexact) for x in jax.tree.leaves(extra)):
@@ -91,20 +92,7 @@ def by_shard(gradient: Callable[..., tuple[Any, PyTree]], *, sums: bool) -> Call
   return call
 
 
-def shared(x: Array, dtype: str, num: int, axis: str = "data") -> Array:
-  """Returns the sum of `x` over the devices of an axis of the mesh, in `jax.shard_map`; see above.
-
-  Args:
-    x: The device's term.
-    dtype: What is sent; arrays of less than `SMALLEST` elements, or of which no axis can be divided, go as they are.
-    num: Devices of the axis.
-  """
-  split = next((i for i in sorted(range(x.ndim), key=lambda i: -x.shape[i]) if x.shape[i] % num == 0), None)
-  if split is None or x.size < SMALLEST or x.dtype != jnp.float32:
-    return jax.lax.psum(x, axis)
-  # As integers: compilers for CPUs would turn the numbers back into float32 before they move.
-  sent = lambda x: jax.lax.bitcast_convert_type(x.astype(dtype), jnp.uint16)
-  received = lambda x: jax.lax.bitcast_convert_type(x, jnp.dtype(dtype)).astype(jnp.float32)
-  parts = received(jax.lax.all_to_all(sent(x), axis, split, split, tiled=True))
-  total = parts.reshape(*x.shape[:split], num, -1, *x.shape[split + 1:]).sum(split)
-  return received(jax.lax.all_gather(sent(total), axis, axis=split, tiled=True))
+def summed(grads: PyTree, dtype: str, axis: str = "data") -> PyTree:
+  """Returns the sums of float32 arrays over the devices of an axis of the mesh, in `jax.shard_map`; see above."""
+  rounded = jax.tree.map(lambda x: x.astype(dtype) if x.size >= SMALLEST else x, grads)
+  return jax.tree.map(lambda x, total: total.astype(x.dtype), grads, jax.lax.psum(rounded, axis))

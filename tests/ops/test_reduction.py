@@ -1,4 +1,6 @@
 """Gradients that are sent in fewer bits: their error, what moves, and what cannot be summed so."""
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from embeddings_jax.gradient import CoupledLoss, gradient_model
 from embeddings_jax.ops.sharding import DATA_AXES
+from embeddings_jax.plan import arithmetic
 from embeddings_jax.runs import build, presets
 from embeddings_jax.types import InputError
 
@@ -32,22 +35,23 @@ def model_of(dtype, loss=loss_fn, extra=(), **options):
   return build.with_gradient_dtype(model, dtype)
 
 
-def compiled_update(model, mesh):
-  """An update on the mesh, compiled, and its arguments."""
+def lowered_update(model, mesh):
+  """An update on the mesh, lowered, and its arguments."""
   rows = NamedSharding(mesh, P(DATA_AXES))
   state = jax.device_put(model.init(jax.random.key(0), None), NamedSharding(mesh, P()))
   batch = {name: jax.device_put(x, rows) for name, x in (("x", X), ("y", Y), ("mask", MASK))}
   with jax.set_mesh(mesh):
-    return jax.jit(model.update).lower(state, batch, jax.random.key(0)).compile(), (state, batch, jax.random.key(0))
+    return jax.jit(model.update).lower(state, batch, jax.random.key(0)), (state, batch, jax.random.key(0))
 
 
-def test_the_error_is_that_of_two_roundings_and_half_the_bytes_move(mesh_of):
+def test_the_error_is_that_of_two_roundings_and_half_the_bytes_are_summed(mesh_of):
   """With w = b = 0 the gradient of a shard's mean is -2 X' Y / n, which is known."""
   terms = np.stack([-2 * x.T.astype(np.float64) @ y / MASK.sum()
                     for x, y in zip(np.split(X * MASK[:, None], 8), np.split(Y, 8))])
   total, size = terms.sum(0), np.abs(terms).sum(0)
-  update, arguments = compiled_update(model_of("bfloat16"), mesh_of("data:8"))
-  state, metrics = update(*arguments)
+  lowered, arguments = lowered_update(model_of("bfloat16"), mesh_of("data:8"))
+  compiled = lowered.compile()
+  state, metrics = compiled(*arguments)
   actual = -np.asarray(state.params["w"], np.float64)
   assert (np.abs(actual - total) <= 2.0**-8 * 1.01 * (size + np.abs(total)) + 1e-6).all()
   error = np.linalg.norm(actual - total) / np.linalg.norm(total)
@@ -56,32 +60,39 @@ def test_the_error_is_that_of_two_roundings_and_half_the_bytes_move(mesh_of):
   np.testing.assert_allclose([metrics["loss"], metrics["double"]], [loss, 2 * loss], rtol=1e-5)
   np.testing.assert_allclose(state.params["b"], 2 * (Y * MASK[:, None]).sum(0) / MASK.sum(), atol=1e-5)
 
-  moved = {kind: sum(sum(sizes) for one, sizes in collectives(update) if one == kind)
-           for kind in ("all-to-all", "all-gather", "all-reduce")}
-  number = SHAPE[0] * SHAPE[1]
-  assert moved["all-to-all"] == moved["all-gather"] == 2 * number
-  assert moved["all-reduce"] < 4 * SHAPE[1] + 64  # The bias and scalars.
-  exact, _ = compiled_update(model_of(""), mesh_of("data:8"))
-  assert sum(sum(sizes) for kind, sizes in collectives(exact) if kind == "all-reduce") >= 4 * number
+  # What is asked for, as compilers for CPUs add in float32; no other collective, and none in a loop.
+  sums = re.findall(r"stablehlo\.all_reduce.*?\}\) : \(tensor<(?:([\dx]+)x)?(\w+)>\)", lowered.as_text(), re.DOTALL)
+  assert ("64x128", "bf16") in sums and ("128", "f32") in sums
+  assert all(not sizes for sizes, dtype in sums if (sizes, dtype) not in (("64x128", "bf16"), ("128", "f32")))
+  assert {kind for kind, _ in collectives(compiled)} == {"all-reduce"}
 
 
 def test_one_device_rounds_nothing(mesh_of):
-  (one, arguments), (other, _) = (compiled_update(model_of(dtype), mesh_of("data:1")) for dtype in ("", "bfloat16"))
-  np.testing.assert_array_equal(one(*arguments)[0].params["w"], other(*arguments)[0].params["w"])
+  one, other = (lowered_update(model_of(dtype), mesh_of("data:1"))[0].as_text() for dtype in ("", "bfloat16"))
+  assert one == other and "all_reduce" not in one
 
 
 def test_a_network_is_traced_for_each_shard_alone(mesh_of):
-  """Nothing in it splits rows again; the large kernels and tables are sent in bfloat16."""
+  """Nothing in it splits rows again, and the large kernels and tables are summed in bfloat16."""
   config = presets.load_config("bert", "tiny")
   config.gradient_dtype = "bfloat16"
   facts, batch = build.stand_in(config)
   model = build.make_model(config, facts, 10)
   with jax.set_mesh(mesh_of("data:8")):
     state = jax.eval_shape(model.init, jax.random.key(0), batch)
-    text = str(jax.make_jaxpr(model.update)(state, batch, jax.random.key(0)))
-  assert text.count("shard_map[") == 1 and " all_to_all[" in text
-  large = [x for x in jax.tree.leaves(state.params) if x.size >= 1 << 12]
-  assert text.count(" all_to_all[") == len(large) > 0
+    jaxpr = jax.make_jaxpr(model.update)(state, batch, jax.random.key(0))
+  assert str(jaxpr).count("shard_map[") == 1
+  actual = {x.aval.shape for x in sums_of(jaxpr.jaxpr) if x.aval.dtype == jnp.bfloat16}
+  assert actual == {x.shape for x in jax.tree.leaves(state.params) if x.size >= 1 << 12} != set()
+
+
+def sums_of(jaxpr):
+  """Operands of the sums over devices."""
+  for equation in jaxpr.eqns:
+    if equation.primitive.name.startswith("psum"):
+      yield from equation.invars
+    for inner in arithmetic.inner(equation.params):
+      yield from sums_of(inner)
 
 
 def coupled(params, extra, rows, batch):
