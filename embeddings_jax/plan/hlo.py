@@ -47,6 +47,25 @@ class Collective:
     """Bytes that a device sends at each execution, by rings."""
     return traffic(self.kind, self.bytes, self.size(num_devices))
 
+  def network_traffic(self, num_devices: int, slices: int) -> float:
+    """Bytes that a device sends to other slices at each execution.
+
+    A sum over n devices of each of s slices is one within each slice, of n-ths over the slices, and a gather: so it
+    is with gathers and scatters.
+
+    Args:
+      num_devices: Devices of the mesh.
+      slices: Groups of consecutive devices that they lie in.
+    """
+    members = np.arange(num_devices)[None] if self.groups is None else self.groups
+    of_slice = members * slices // num_devices
+    number = max(len(np.unique(group)) for group in of_slice)
+    if number == 1:
+      return 0.0
+    if self.kind in ("all-reduce", "all-gather", "reduce-scatter"):
+      return traffic(self.kind, self.bytes * number / members.shape[1], number)
+    return traffic(self.kind, self.bytes, number)
+
   def axes(self, mesh_shape: Mapping[str, int]) -> tuple[str, ...]:
     """Axes of the mesh along which the devices of a group differ."""
     sizes = tuple(mesh_shape.values())

@@ -155,6 +155,23 @@ def test_groups_in_every_notation(text, expected):
   np.testing.assert_array_equal(hlo_text.groups(text), expected)
 
 
+def test_sums_over_slices_are_of_parts():
+  """Sixteen devices, eight in each of two slices; 800 bytes."""
+  def one(kind, *rows):
+    return hlo.Collective(kind, "f32", 800, np.array(rows) if rows else None, 1, "", False)
+
+  # Of the eighth that each device has after the scatter within its slice, half goes out, and half after the sum.
+  assert one("all-reduce").network_traffic(16, 2) == 2 * 100 / 2
+  assert one("all-reduce").traffic(16) - one("all-reduce").network_traffic(16, 2) == 2 * 800 * 7 / 8
+  # Four devices with two in either slice; two of one slice; pairs of both; and one slice alone.
+  across = one("all-gather", [0, 4, 8, 12], [1, 5, 9, 13], [2, 6, 10, 14], [3, 7, 11, 15])
+  assert across.network_traffic(16, 2) == 800 / 2 / 2
+  assert one("all-gather", [0, 1], [8, 9]).network_traffic(16, 2) == 0
+  assert one("all-to-all", [0, 8], [1, 9]).network_traffic(16, 2) == 800 / 2
+  assert one("collective-permute", [0, 1], [7, 8]).network_traffic(16, 2) == 800
+  assert one("all-reduce").network_traffic(16, 1) == 0
+
+
 def test_all_devices_are_one_group_unless_some_are_named():
   assert hlo_text.groups("replica_groups={}, x") is None
 
