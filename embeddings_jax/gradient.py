@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from embeddings_jax.ops import reduction
 from embeddings_jax.ops.batches import row_mask
 from embeddings_jax.ops.sharding import DATA_AXES, constrain
 from embeddings_jax.types import Array, InputError, Model, PyTree, Rule
@@ -148,6 +149,7 @@ def gradient_model(
 
   def update(state, batch, rng):
     gradient = grad_fn if accumulate == 1 else cached if isinstance(loss_fn, CoupledLoss) else accumulated
+    gradient = reduction.by_shard(gradient, sums=not coupled and not isinstance(loss_fn, CoupledLoss))
     (loss, (metrics, extra)), grads = gradient(state.params, state.extra, batch, rng)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

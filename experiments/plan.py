@@ -4,6 +4,7 @@
   CPUs        python -m experiments.plan --model=mae --preset=demo --devices=cpu:16 --mesh=data:4,fsdp:4 --chip=v5e
   many rows   python -m experiments.plan --model=gmm --preset=paper --topology=v6e:16x16 --num_rows=1000000000
                 --item_shape=128
+  slices      python -m experiments.plan --model=bert --preset=paper --topology=v5e:4x4 --mesh=dcn:2
   meshes      python -m experiments.plan --model=bert --preset=paper --topology=v5e:4x4 --sweep
 
 Initialization, update and evaluation of the training loop are compiled for stand-in data; nothing is read or run.
@@ -55,12 +56,14 @@ def main(argv: Sequence[str]) -> int:
     config.model.unroll = 1
   config.steps_per_dispatch = 1
 
-  available, chip = machine()
+  available, chip, slices = machine()
+  if FLAGS.sweep and slices > 1:
+    raise InputError(f"--mesh={FLAGS.mesh}: --sweep compares meshes of one slice; leave dcn out")
   from embeddings_jax.plan import sweep
   from embeddings_jax.train.mesh import make_mesh
 
   if not FLAGS.sweep:
-    plan = planned(config, make_mesh(FLAGS.mesh, available), chip, item_shape, FLAGS.evaluation)
+    plan = planned(config, make_mesh(FLAGS.mesh, available), chip, item_shape, FLAGS.evaluation, slices)
     write({"command": " ".join(sys.argv[1:]), "config": json.loads(config.to_json_best_effort()), **plan})
     return 0 if plan["fits"] else DOES_NOT_FIT
   if chip is None:
@@ -77,15 +80,16 @@ def main(argv: Sequence[str]) -> int:
   return 0 if any(plan["fits"] for plan in plans.values()) else DOES_NOT_FIT
 
 
-def machine() -> tuple[Sequence[Any], Any]:
-  """Returns the devices that the flags name, and the figures of their chip or None."""
+def machine() -> tuple[Sequence[Any], Any, int]:
+  """Returns the devices that the flags name, the figures of their chip or None, and the number of slices."""
   from embeddings_jax.plan import chips, machines
 
   if bool(FLAGS.topology) == bool(FLAGS.devices):
     raise InputError("--topology=v5e:4x4 or --devices=cpu:16: give one of them")
+  named = [part.partition(":")[2] for part in FLAGS.mesh.split(",") if part.startswith("dcn:")]
+  slices = int(named[0]) if named and named[0].isdigit() else 1  # What is wrong is an error of the mesh.
   if FLAGS.topology:
-    slices = [part.partition(":")[2] for part in FLAGS.mesh.split(",") if part.startswith("dcn:")]
-    available, chip = machines.topology(FLAGS.topology, int(slices[0]) if slices and slices[0].isdigit() else 1)
+    available, chip = machines.topology(FLAGS.topology, slices)
   else:
     kind, _, number = FLAGS.devices.partition(":")
     if kind != "cpu" or not number.isdigit() or not int(number):
@@ -97,18 +101,18 @@ def machine() -> tuple[Sequence[Any], Any]:
     if chip is None:
       raise InputError(f"--memory_gb={FLAGS.memory_gb}: needs --chip")
     chip = chip._replace(memory=FLAGS.memory_gb * 1e9)
-  return available, chip
+  return available, chip, slices
 
 
 def planned(config: Any, mesh: Any, chip: Any, item_shape: tuple[int, ...], evaluation: bool,
-            quiet: bool = False) -> dict[str, Any]:
+            slices: int = 1, quiet: bool = False) -> dict[str, Any]:
   """Compiles for a mesh, prints the tables unless `quiet`, and returns the plan."""
   from embeddings_jax.plan import programs, report
 
   say = lambda name: print(f"compiling {name} ...", file=sys.stderr, flush=True)
   compiled = programs.compile_run(config.to_dict(), mesh, num_rows=FLAGS.num_rows, item_shape=item_shape,
                                   evaluation=evaluation, report=say)
-  plan = report.described(compiled, mesh, compiled.model.rules, chip)
+  plan = report.described(compiled, mesh, compiled.model.rules, chip, slices)
   if not quiet:
     print(report.text(plan))
   return plan

@@ -59,10 +59,7 @@ def tile_source(
     InputError: `batch_size` does not divide the number of groups, or a memory limit that holds no cell.
   """
   vocab_size, num_cells = int(cells.facts["vocab_size"]), len(cells.row)
-  num_groups = max((num_cells / cells_per_tile) ** 0.5, vocab_size / 2**16)
-  num_groups = GROUP_MULTIPLE * max(1, round(num_groups / GROUP_MULTIPLE))
-  while vocab_size > num_groups * 2**16:
-    num_groups += GROUP_MULTIPLE
+  num_groups = groups_of(vocab_size, num_cells, cells_per_tile)
   if batch_size < 1 or num_groups % batch_size:
     fit = [size for size in range(1, num_groups + 1) if num_groups % size == 0]
     raise InputError(f"batch_size={batch_size}: must divide the {num_groups} groups of words; one of {fit}")
@@ -104,6 +101,15 @@ def tile_source(
     return Source(facts, batch_size, tile_at, gather, arrays)
   return Source(facts, batch_size, lambda step, rows=slice(None): gather(arrays, tile_at(step, rows)),
                 lambda _, feed: dict(feed))
+
+
+def groups_of(vocab_size: int, num_cells: int, cells_per_tile: int) -> int:
+  """n: as many groups as give the tiles their size, and no group more words than 16 bits can number."""
+  num_groups = max((num_cells / cells_per_tile) ** 0.5, vocab_size / 2**16)
+  num_groups = GROUP_MULTIPLE * max(1, round(num_groups / GROUP_MULTIPLE))
+  while vocab_size > num_groups * 2**16:
+    num_groups += GROUP_MULTIPLE
+  return num_groups
 
 
 def group_size(vocab_size: int, num_groups: int) -> int:

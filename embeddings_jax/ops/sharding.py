@@ -1,5 +1,8 @@
 """Queries of the mesh in context, for models, which never receive one."""
+import contextlib
+import contextvars
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -7,6 +10,20 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 DATA_AXES = ("data", "fsdp")  # A batch is split over both; `model` splits the state alone.
+
+
+_alone: contextvars.ContextVar[bool] = contextvars.ContextVar("alone", default=False)
+
+
+@contextlib.contextmanager
+def one_device() -> Iterator[None]:
+  """Within the function of a `jax.shard_map`: what is traced is not split further, and the mesh counts as one device.
+  """
+  token = _alone.set(True)
+  try:
+    yield
+  finally:
+    _alone.reset(token)
 
 
 def constrain(tree: Any, spec: P) -> Any:
@@ -37,5 +54,7 @@ def num_model_shards() -> int:
 
 
 def _size(*axes: str) -> int:
+  if _alone.get():
+    return 1
   shape = jax.sharding.get_abstract_mesh().shape
   return math.prod(shape.get(axis, 1) for axis in axes)

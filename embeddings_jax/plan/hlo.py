@@ -19,6 +19,7 @@ COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "coll
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "iota",
          "after-all", "partition-id", "replica-id", "opt-barrier", "domain", "add-dependency"}
 _PARTIAL_READS = {"dynamic-slice", "slice", "gather"}
+_SAME = {"bitcast", "convert", "reshape", "copy"}  # Within a fusion: the elements of the operand.
 
 
 class Collective:
@@ -45,6 +46,25 @@ class Collective:
   def traffic(self, num_devices: int) -> float:
     """Bytes that a device sends at each execution, by rings."""
     return traffic(self.kind, self.bytes, self.size(num_devices))
+
+  def network_traffic(self, num_devices: int, slices: int) -> float:
+    """Bytes that a device sends to other slices at each execution.
+
+    A sum over n devices of each of s slices is one within each slice, of n-ths over the slices, and a gather: so it
+    is with gathers and scatters.
+
+    Args:
+      num_devices: Devices of the mesh.
+      slices: Groups of consecutive devices that they lie in.
+    """
+    members = np.arange(num_devices)[None] if self.groups is None else self.groups
+    of_slice = members * slices // num_devices
+    number = max(len(np.unique(group)) for group in of_slice)
+    if number == 1:
+      return 0.0
+    if self.kind in ("all-reduce", "all-gather", "reduce-scatter"):
+      return traffic(self.kind, self.bytes * number / members.shape[1], number)
+    return traffic(self.kind, self.bytes, number)
 
   def axes(self, mesh_shape: Mapping[str, int]) -> tuple[str, ...]:
     """Axes of the mesh along which the devices of a group differ."""
@@ -198,7 +218,7 @@ def _described(instruction, kind, by_name, scatters, times, source, in_loop) -> 
 def _memory_bytes(instruction, by_name, computations) -> float:
   """Bytes of main memory that an instruction reads and writes; of a slice, a gather and an update in place a part."""
   opcode = instruction.opcode
-  if opcode in _FREE or opcode.endswith(("-done", "-update")):
+  if opcode in _FREE or opcode.endswith(("-done", "-update")) or '"AllocateBuffer"' in instruction.attributes:
     return 0.0
   if opcode in ("copy-start", "slice-start"):  # (destination, source, context) or ((source), destination, context).
     arrays = [shape for shape in instruction.shapes if shape.dims]
@@ -216,50 +236,73 @@ def _memory_bytes(instruction, by_name, computations) -> float:
   inner = computations.get(instruction.called[0]) if opcode == "fusion" and instruction.called else None
   if inner is None:
     return float(written + sum(shape.bytes for shapes in operands for shape in shapes if shape.in_memory))
-  read, in_place = _fusion_reads(inner)
+  read, in_place = _fusion_reads(inner, computations)
   total = 0.0
   for i, shapes in enumerate(operands):
     if any(shape.in_memory for shape in shapes):
       whole = sum(shape.bytes for shape in shapes if shape.in_memory)
       total += min(read.get(i, whole), whole)
-  if in_place is not None:
-    return total + min(in_place, written)
-  return total + written
+  for i, shape in enumerate(instruction.shapes):
+    if shape.in_memory:
+      total += min(in_place.get(i, shape.bytes), shape.bytes)
+  return total
 
 
-def _fusion_reads(inner: Mapping[str, Instruction]) -> tuple[dict[int, float], float | None]:
-  """Bytes read of those parameters of a fusion that are read in part, and the bytes written if its root updates one
-  of them in place."""
+def _fusion_reads(inner: Mapping[str, Instruction], computations: Mapping[str, Mapping[str, Instruction]],
+                  ) -> tuple[dict[int, float], dict[int, float]]:
+  """Bytes read of those parameters of a fusion that are read in part, and bytes written of those of its results that
+  are one of them, changed in place."""
   users: dict[str, list[Instruction]] = {}
   for instruction in inner.values():
     for name in instruction.operands:
       users.setdefault(name, []).append(instruction)
+  roots = _roots(inner)
+  in_place, updates = {}, {}
+  for i, root in enumerate(roots):
+    if root is not None and root.opcode in ("dynamic-update-slice", "scatter"):
+      update = inner.get(root.operands[1 if root.opcode == "dynamic-update-slice" else -1])
+      if update is not None:
+        in_place[i] = float(update.bytes)
+        updates[root.name] = in_place[i] if root.opcode == "scatter" else 0.0  # Sums are read before.
 
   def seen_through(name: str) -> Iterator[tuple[str, Instruction]]:
     for user in users.get(name, []):
-      if user.opcode in ("bitcast", "convert", "reshape", "copy") and not user.is_root:
+      if user.opcode in _SAME and not user.is_root:
         yield from seen_through(user.name)
       else:
         yield name, user
 
-  root = next((i for i in inner.values() if i.is_root), None)
-  while root is not None and root.opcode in ("bitcast", "convert", "copy", "reshape") and root.operands:
-    root = inner.get(root.operands[0])
-  in_place = None
-  if root is not None and root.opcode in ("dynamic-update-slice", "scatter"):
-    update = inner.get(root.operands[1 if root.opcode == "dynamic-update-slice" else -1])
-    in_place = float(update.bytes) if update else None
+  def part(name: str, user: Instruction) -> float | None:
+    """What of an array a user reads; None: all."""
+    first = bool(user.operands) and user.operands[0] == name
+    if user.opcode in _PARTIAL_READS and first:
+      return float(user.bytes)
+    if user.name in updates and first:
+      return updates[user.name]
+    if user.opcode == "fusion" and user.called and user.called[0] in computations:  # TPUs have fusions in fusions.
+      reads, _ = _fusion_reads(computations[user.called[0]], computations)
+      parts = [reads.get(i) for i, operand in enumerate(user.operands) if operand == name]
+      return None if None in parts else sum(parts)
+    return None
+
   read = {}
   for instruction in inner.values():
     if instruction.opcode != "parameter" or not instruction.arguments.isdigit():
       continue
-    uses = list(seen_through(instruction.name))
-    parts = []
-    for name, user in uses:
-      if user.opcode in _PARTIAL_READS and user.operands and user.operands[0] == name:
-        parts.append(float(user.bytes))
-      elif user is root and in_place is not None and user.operands[0] == name:
-        parts.append(in_place if user.opcode == "scatter" else 0.0)
-    if uses and len(parts) == len(uses):
+    parts = [part(name, user) for name, user in seen_through(instruction.name)]
+    if parts and None not in parts:
       read[int(instruction.arguments)] = sum(parts)
   return read, in_place
+
+
+def _roots(inner: Mapping[str, Instruction]) -> list[Instruction | None]:
+  """The instructions that make the results of a computation, one for each."""
+  root = next((i for i in inner.values() if i.is_root), None)
+  results = [root] if root is None or root.opcode != "tuple" else [inner.get(name) for name in root.operands]
+
+  def made_by(result):
+    while result is not None and result.opcode in _SAME and result.operands:
+      result = inner.get(result.operands[0])
+    return result
+
+  return [made_by(result) for result in results]

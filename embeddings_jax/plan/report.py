@@ -17,7 +17,8 @@ LARGE = 0.01  # Share of a device's memory.
 SMALL_GATHER = 1 << 20  # Bytes.
 
 
-def described(planned: programs.Planned, mesh: Mesh, rules: Sequence[Any], chip: Chip | None) -> dict[str, Any]:
+def described(planned: programs.Planned, mesh: Mesh, rules: Sequence[Any], chip: Chip | None,
+              slices: int = 1) -> dict[str, Any]:
   """Returns the plan of a run as plain data.
 
   Args:
@@ -25,15 +26,16 @@ def described(planned: programs.Planned, mesh: Mesh, rules: Sequence[Any], chip:
     mesh: Their devices.
     rules: Sharding rules of the model.
     chip: Figures of a device; None: no time is predicted, and everything fits.
+    slices: Number of slices, of consecutive devices.
   """
   shape = {axis: int(size) for axis, size in mesh.shape.items()}
   rows = programs.len_of(planned.batch)
   batch_bytes = sum(x.size * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(planned.batch))
   plan: dict[str, Any] = {
-      "mesh": shape, "devices": mesh.size, "rows": rows, "batch_bytes": batch_bytes,
+      "mesh": shape, "devices": mesh.size, "slices": slices, "rows": rows, "batch_bytes": batch_bytes,
       "chip": chip._asdict() if chip else None, "state": held(planned),
       "replicated": replicated(planned, mesh, chip), "read_share": programs.read_share(mesh.devices),
-      "programs": {name: program(compiled, shape, chip) for name, compiled in planned.programs.items()},
+      "programs": {name: program(compiled, shape, chip, slices) for name, compiled in planned.programs.items()},
       "skipped": dict(planned.skipped)}
   plan["warnings"] = warnings(plan, mesh_lib.replication_note(planned.state, mesh, rules))
   peak = max((one["memory"]["total"] for one in plan["programs"].values() if one["memory"]), default=0)
@@ -62,7 +64,8 @@ def replicated(planned: programs.Planned, mesh: Mesh, chip: Chip | None) -> list
   return sorted((leaf for leaf in whole if leaf["bytes"] > least), key=lambda leaf: -leaf["bytes"])[:20]
 
 
-def program(compiled: programs.Compiled, shape: Mapping[str, int], chip: Chip | None) -> dict[str, Any]:
+def program(compiled: programs.Compiled, shape: Mapping[str, int], chip: Chip | None,
+            slices: int = 1) -> dict[str, Any]:
   """Returns what one program holds, computes, sends, and how long that would take."""
   read = hlo.read(compiled.text)
   devices = math.prod(shape.values())
@@ -71,21 +74,23 @@ def program(compiled: programs.Compiled, shape: Mapping[str, int], chip: Chip | 
       "memory": memory(compiled.memory),
       "flops": {"asked": compiled.flops, "compiled": total,
                 "ratio": total / compiled.flops if compiled.flops else None},
-      "memory_traffic": read.memory_bytes, "collectives": together(read.collectives, shape),
+      "memory_traffic": read.memory_bytes, "collectives": together(read.collectives, shape, slices),
       "unknown_loops": read.unknown_loops}
   if chip:
     arithmetic = total / devices / chip.flops
-    links = sum(one["traffic"] for one in result["collectives"]) / chip.link
-    result["seconds"] = predicted(arithmetic, read.memory_bytes / chip.bandwidth, links)
+    network = sum(one["network"] for one in result["collectives"])
+    links = sum(one["traffic"] for one in result["collectives"]) - network
+    result["seconds"] = predicted(arithmetic, read.memory_bytes / chip.bandwidth, links / chip.link,
+                                  network / chip.network)
     peak = min(compiled.flops, total) / devices / chip.flops  # What the compiler leaves out is not needed.
     result["utilization"] = {way: peak / result["seconds"][way] if result["seconds"][way] else 0.0
                              for way in ("largest", "sum")}
   return result
 
 
-def predicted(arithmetic: float, memory_time: float, links: float) -> dict[str, float]:
+def predicted(arithmetic: float, memory_time: float, links: float, network: float = 0.0) -> dict[str, float]:
   """Returns the seconds of each resource, the largest, as if all overlapped, and the sum, as if nothing did."""
-  seconds = {"arithmetic": arithmetic, "memory": memory_time, "links": links}
+  seconds = {"arithmetic": arithmetic, "memory": memory_time, "links": links, "network": network}
   return seconds | {"largest": max(seconds.values()), "sum": sum(seconds.values())}
 
 
@@ -99,10 +104,12 @@ def memory(statistics: Any) -> dict[str, int] | None:
   return kinds | {"total": sum(kinds.values())}
 
 
-def together(collectives: Sequence[hlo.Collective], shape: Mapping[str, int]) -> list[dict[str, Any]]:
+def together(collectives: Sequence[hlo.Collective], shape: Mapping[str, int],
+             slices: int = 1) -> list[dict[str, Any]]:
   """Returns collectives of one kind, axis, type and line of code as one, those with the most traffic first.
 
-  `count` is of executions, `bytes` of the largest array, `traffic` what a device sends in all.
+  `count` is of executions, `bytes` of the largest array, `traffic` what a device sends in all, `network` to other
+  slices.
   """
   devices = math.prod(shape.values())
   groups: dict[Any, dict[str, Any]] = {}
@@ -110,10 +117,11 @@ def together(collectives: Sequence[hlo.Collective], shape: Mapping[str, int]) ->
     axes = ",".join(one.axes(shape))
     group = groups.setdefault((one.kind, axes, one.dtype, one.source), {
         "kind": one.kind, "axes": axes, "dtype": one.dtype, "source": one.source, "count": 0, "bytes": 0,
-        "traffic": 0.0, "in_loop": False})
+        "traffic": 0.0, "network": 0.0, "in_loop": False})
     group["count"] += int(one.count)
     group["bytes"] = max(group["bytes"], one.bytes)
     group["traffic"] += one.count * one.traffic(devices)
+    group["network"] += one.count * one.network_traffic(devices, slices)
     group["in_loop"] |= one.in_loop
   return sorted(groups.values(), key=lambda group: -group["traffic"])
 
@@ -154,7 +162,9 @@ def size(number: float) -> str:
 def text(plan: Mapping[str, Any], most: int = 12) -> str:
   """Returns the plan as tables for people; `most` collectives of each program."""
   chip = plan["chip"]
-  lines = [f"{plan['devices']} devices{' of ' + chip['name'] if chip else ''}, mesh "
+  slices = plan["slices"] > 1
+  lines = [f"{plan['devices']} devices{' of ' + chip['name'] if chip else ''}"
+           f"{' in ' + str(plan['slices']) + ' slices' if slices else ''}, mesh "
            + ",".join(f"{axis}:{number}" for axis, number in plan["mesh"].items())
            + f", {plan['rows']} rows of {size(plan['batch_bytes'] / max(plan['rows'], 1))}; hosts read "
            f"{plan['read_share']:.2f} x", ""]
@@ -170,15 +180,18 @@ def text(plan: Mapping[str, Any], most: int = 12) -> str:
     row = [name, f"{flops['asked']:.3g}", f"{flops['compiled']:.3g}",
            f"{flops['ratio']:.2f}" if flops["ratio"] else "-", size(one["memory_traffic"])]
     if seconds:
-      row += [f"{1e3 * seconds[part]:.3g}" for part in ("arithmetic", "memory", "links", "largest", "sum")]
+      row += [f"{1e3 * seconds[part]:.3g}" for part in ("arithmetic", "memory", "links", *["network"] * slices,
+                                                         "largest", "sum")]
       row += [f"{one['utilization'][way]:.0%}" for way in ("largest", "sum")]
     rows.append(row)
-  timed = ["ms: arithmetic", "memory", "links", "largest", "sum", "used: largest", "sum"] if chip else []
-  lines += table(["program", "FLOPs asked", "compiled", "ratio", "memory traffic", *timed], rows)
+  timed = ["ms: arithmetic", "memory", "links", *["network"] * slices, "largest", "sum", "used: largest", "sum"]
+  lines += table(["program", "FLOPs asked", "compiled", "ratio", "memory traffic", *(timed if chip else [])], rows)
   for name, one in plan["programs"].items():
-    lines += table([f"collectives of {name}", "axes", "type", "count", "bytes", "sent", "source"], [
+    lines += table([f"collectives of {name}", "axes", "type", "count", "bytes", "sent",
+                    *["to other slices"] * slices, "source"], [
         [group["kind"], group["axes"], group["dtype"], str(group["count"]), size(group["bytes"]),
-         size(group["traffic"]), group["source"]] for group in one["collectives"][:most]])
+         size(group["traffic"]), *[size(group["network"])] * slices, group["source"]]
+        for group in one["collectives"][:most]])
   lines += [f"{name} is left out: {why}" for name, why in plan["skipped"].items()]
   lines += [f"warning: {line}" for line in plan["warnings"]]
   verdict = "" if not chip else (f"{'fits' if plan['fits'] else 'does not fit'}: {size(plan['peak_bytes'])} of "

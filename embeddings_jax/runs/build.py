@@ -9,6 +9,7 @@ import jax
 from embeddings_jax import extensions
 from embeddings_jax.data import catalog, pipelines, reading, stand_ins
 from embeddings_jax.errors import check_choice
+from embeddings_jax.ops import reduction
 from embeddings_jax.runs import optimizers
 from embeddings_jax.train.mesh import state_shardings
 from embeddings_jax.types import InputError, Model, Prepared, PyTree, is_fact
@@ -51,7 +52,8 @@ def make_model(config: Mapping[str, Any], facts: Mapping[str, Any], num_steps: i
       able = [other for other in pipelines.names() if key in pipelines.find(other).FACTS]
       raise InputError(f"model={name}: needs the fact {key!r}, which pipeline={config.get('pipeline', '')} does not "
                        f"give; {', '.join(able) or 'none'} may")
-  return with_precision(factory(**arguments), config.get("precision", ""))
+  model = with_gradient_dtype(factory(**arguments), config.get("gradient_dtype", ""))
+  return with_precision(model, config.get("precision", ""))
 
 
 def with_precision(model: Model, precision: str) -> Model:
@@ -73,6 +75,20 @@ def with_precision(model: Model, precision: str) -> Model:
 
   return model._replace(init=traced(model.init), update=traced(model.update), embed=traced(model.embed),
                         outputs={name: traced(function) for name, function in model.outputs.items()})
+
+
+def with_gradient_dtype(model: Model, dtype: str) -> Model:
+  """Returns the model, the gradients of whose updates are sent in `dtype`; see `ops/reduction.py`."""
+  if not dtype:
+    return model
+  check_choice("gradient_dtype", dtype, reduction.DTYPES)
+
+  @functools.wraps(model.update)
+  def update(*args: Any, **named: Any) -> Any:
+    with reduction.gradients_in(dtype):
+      return model.update(*args, **named)
+
+  return model._replace(update=update)
 
 
 def facts_for(factory: Callable[..., Any], facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ DEFAULTS = dict(
     seed=0,  # Random seed for initialization, data order and noise.
     steps_per_dispatch=1,  # Updates that one compiled call makes.
     precision="",  # Of float32 matrix products: default, high or highest; "": JAX's, which rounds on TPUs and GPUs.
+    gradient_dtype="",  # In which gradients are sent between data shards, as bfloat16; "": float32.
     log_every=100,  # Steps between log records.
     eval_every=0,  # Steps between evaluations; 0: at the end alone.
     save_every=1000,  # Steps between checkpoints.

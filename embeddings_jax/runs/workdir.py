@@ -41,7 +41,7 @@ def trajectory(config: Mapping[str, Any], fingerprint: str, init_from: str = "")
   """The part of a config that determines the trained parameters, with the fingerprint of the data and, where there
   are any, of the parameters to start from."""
   record = json.loads(json.dumps({key: config[key] for key in TRAJECTORY} | {"fingerprint": fingerprint}))
-  record |= {key: config[key] for key in ("factory", "precision") if config.get(key)}
+  record |= {key: config[key] for key in ("factory", "precision", "gradient_dtype") if config.get(key)}
   if init_from:
     record["init_from"] = init_from
     record["data"].pop("tokenizer", None)  # Of the same network, wherever it lies.

@@ -1,5 +1,6 @@
 """The transformer: what it attends to, its forms that must agree, what it refuses. Parity: tests of the models."""
 import functools
+import re
 
 import chex
 import jax
@@ -142,6 +143,21 @@ def test_dropout_remat_and_unrolling_change_nothing_else():
     actual = jax.jit(jax.value_and_grad(lambda p, other=other: loss(other, p)))(params)
     chex.assert_trees_all_close(actual, expected, rtol=1e-4, atol=1e-4)
   assert abs(float(expected[0]) - float(jnp.square(call(module, params, TOKENS)).sum())) > 0.1
+
+
+@pytest.mark.parametrize("remat, named", [("none", None), ("full", []), ("dots", [48, 16, 32, 16] * 2)])
+def test_layers_keep_what_their_policy_names(capsys, remat, named):
+  """Beside parameters: each layer's input, and with `dots` the results of its four products, 12 rows of each."""
+  module, x = Transformer(num_layers=2, num_heads=2, mlp_dim=32, remat=remat, unroll=2), jnp.zeros((2, 6, 16))
+  params = jax.eval_shape(module.init, jax.random.key(0), x)
+  jax.ad_checkpoint.print_saved_residuals(lambda params, x: module.apply(params, x).sum(), params, x)
+  lines = re.findall(r"^f32\[12,(\d+)\] (\S+ 'product')?", capsys.readouterr().out, re.MULTILINE)
+  kept = [(int(width), name) for width, name in lines]
+  if named is None:
+    assert len(kept) > 12
+    return
+  assert [width for width, name in kept if name] == named
+  assert [width for width, name in kept if not name] == [16, 16]
 
 
 def test_bfloat16_is_close_and_keeps_float32_parameters():

@@ -155,6 +155,23 @@ def test_groups_in_every_notation(text, expected):
   np.testing.assert_array_equal(hlo_text.groups(text), expected)
 
 
+def test_sums_over_slices_are_of_parts():
+  """Sixteen devices, eight in each of two slices; 800 bytes."""
+  def one(kind, *rows):
+    return hlo.Collective(kind, "f32", 800, np.array(rows) if rows else None, 1, "", False)
+
+  # Of the eighth that each device has after the scatter within its slice, half goes out, and half after the sum.
+  assert one("all-reduce").network_traffic(16, 2) == 2 * 100 / 2
+  assert one("all-reduce").traffic(16) - one("all-reduce").network_traffic(16, 2) == 2 * 800 * 7 / 8
+  # Four devices with two in either slice; two of one slice; pairs of both; and one slice alone.
+  across = one("all-gather", [0, 4, 8, 12], [1, 5, 9, 13], [2, 6, 10, 14], [3, 7, 11, 15])
+  assert across.network_traffic(16, 2) == 800 / 2 / 2
+  assert one("all-gather", [0, 1], [8, 9]).network_traffic(16, 2) == 0
+  assert one("all-to-all", [0, 8], [1, 9]).network_traffic(16, 2) == 800 / 2
+  assert one("collective-permute", [0, 1], [7, 8]).network_traffic(16, 2) == 800
+  assert one("all-reduce").network_traffic(16, 1) == 0
+
+
 def test_all_devices_are_one_group_unless_some_are_named():
   assert hlo_text.groups("replica_groups={}, x") is None
 
@@ -200,6 +217,55 @@ def test_slices_and_updates_in_place_touch_their_part():
   row, index = 64 * 4, 4
   take, near, update = (row + index + row), row, (row + index + row)  # `near` lies beside the processor.
   assert hlo.read(IN_PLACE).memory_bytes == take + near + update
+
+
+# Of a scan over layers on a TPU: what a layer keeps is written into the array of all layers by the fusion that computes
+# it, which has it as a second result too; on the way back a fusion within the fusion takes it out.
+OF_LAYERS = """
+%keep (kept: bf16[12,100,64], x: bf16[100,64], i: s32[]) -> (bf16[12,100,64], bf16[100,64]) {
+  %kept = bf16[12,100,64]{2,1,0} parameter(0)
+  %x = bf16[100,64]{1,0} parameter(1)
+  %i = s32[] parameter(2)
+  %zero = s32[] constant(0)
+  %y = bf16[100,64]{1,0} exponential(%x)
+  %part = bf16[1,100,64]{2,1,0} bitcast(%y)
+  %all = bf16[12,100,64]{2,1,0} dynamic-update-slice(%kept, %part, %i, %zero, %zero)
+  ROOT %both = (bf16[12,100,64]{2,1,0}, bf16[100,64]{1,0}) tuple(%all, %y)
+}
+
+%layer (kept.1: bf16[12,100,64], i.1: s32[]) -> bf16[100,64] {
+  %kept.1 = bf16[12,100,64]{2,1,0} parameter(0)
+  %i.1 = s32[] parameter(1)
+  %zero.1 = s32[] constant(0)
+  %one = bf16[1,100,64]{2,1,0} dynamic-slice(%kept.1, %i.1, %zero.1, %zero.1), dynamic_slice_sizes={1,100,64}
+  ROOT %flat = bf16[100,64]{1,0} bitcast(%one)
+}
+
+%back (slope: bf16[100,64], kept.2: bf16[12,100,64], i.2: s32[]) -> f32[64,64] {
+  %slope = bf16[100,64]{1,0} parameter(0)
+  %kept.2 = bf16[12,100,64]{2,1,0} parameter(1)
+  %i.2 = s32[] parameter(2)
+  %y.1 = bf16[100,64]{1,0} fusion(%kept.2, %i.2), kind=kLoop, calls=%layer
+  ROOT %w = f32[64,64]{1,0} dot(%y.1, %slope), lhs_contracting_dims={0}, rhs_contracting_dims={0}
+}
+
+ENTRY %main (x.1: bf16[100,64], i.3: s32[]) -> f32[64,64] {
+  %x.1 = bf16[100,64]{1,0} parameter(0)
+  %i.3 = s32[] parameter(1)
+  %room = bf16[12,100,64]{2,1,0} custom-call(), custom_call_target="AllocateBuffer"
+  %two = (bf16[12,100,64]{2,1,0}, bf16[100,64]{1,0:S(1)}) fusion(%room, %x.1, %i.3), kind=kOutput, calls=%keep
+  %new = bf16[12,100,64]{2,1,0} get-tuple-element(%two), index=0
+  %near = bf16[100,64]{1,0:S(1)} get-tuple-element(%two), index=1
+  ROOT %out = f32[64,64]{1,0} fusion(%near, %new, %i.3), kind=kOutput, calls=%back
+}
+"""
+
+
+def test_arrays_of_all_layers_are_touched_one_layer_at_a_time():
+  layer, index, weights = 100 * 64 * 2, 4, 64 * 64 * 4
+  keep = (layer + index) + layer  # The copy beside the processor is not written to memory.
+  back = (layer + index) + weights
+  assert hlo.read(OF_LAYERS).memory_bytes == keep + back
 
 
 def test_a_batch_of_products_may_be_a_dilated_convolution():

@@ -26,9 +26,9 @@ def plan(tmp_path, *arguments, code=0):
 
 
 def test_a_mixture_on_eight_devices(tmp_path):
-  """4,096 rows of 8 features, three components: the numbers are those of the formulas."""
+  """4,096 rows of 8 features, three components, two slices: the numbers are those of the formulas."""
   found, text = plan(tmp_path, "--model=gmm", "--preset=tiny", "--devices=cpu:8", "--chip=v5e", "--num_rows=4096",
-                     "--item_shape=8", "--config.model.num_components=3", "--noevaluation")
+                     "--item_shape=8", "--config.model.num_components=3", "--noevaluation", "--mesh=dcn:2")
   assert found["mesh"] == {"data": 8, "fsdp": 1, "model": 1} and found["rows"] == 4096 and found["fits"]
   assert found["batch_bytes"] == 4096 * (8 + 1) * 4 and found["read_share"] == 1
   update = found["programs"]["update"]
@@ -39,7 +39,11 @@ def test_a_mixture_on_eight_devices(tmp_path):
   gathered = [group for group in found["programs"]["init"]["collectives"] if group["kind"] == "all-gather"]
   assert all(group["bytes"] < 64 for group in gathered)
   seconds = update["seconds"]
-  assert seconds["sum"] == pytest.approx(seconds["arithmetic"] + seconds["memory"] + seconds["links"])
+  assert seconds["sum"] == pytest.approx(sum(seconds[part] for part in ("arithmetic", "memory", "links", "network")))
+  # Of the 7 / 4 of an array that a device sends for its sum over eight, 1 / 4 goes to the other slice.
+  assert seconds["links"] * 90e9 == pytest.approx(6 * seconds["network"] * 3.125e9)
+  assert seconds["network"] * 3.125e9 == pytest.approx(sum(group["traffic"] for group in update["collectives"]) / 7)
+  assert found["slices"] == 2 and "8 devices of v5e in 2 slices" in text
   assert seconds["arithmetic"] == pytest.approx(update["flops"]["compiled"] / 8 / 197e12)
   assert "collectives of update" in text and text.rstrip().endswith("of 16 GB")
 
@@ -52,6 +56,8 @@ def test_a_mixture_on_eight_devices(tmp_path):
     (("--model=gmm", "--topology=v5e"), 2, "--topology=v5e: must be a chip and sizes"),
     (("--model=gmm", "--topology=v9:4x4"), 2, "--chip=v9: unknown; one of v4"),
     (("--model=gmm", "--devices=cpu:8", "--sweep"), 2, "--sweep predicts times"),
+    (("--model=gmm", "--devices=cpu:8", "--sweep", "--mesh=dcn:2"), 2, "--sweep compares meshes of one slice"),
+    (("--model=gmm", "--devices=cpu:8", "--mesh=dcn:3"), 2, "needs 6 devices, and there are 8"),
     (("--model=gmm", "--preset=tiny", "--devices=cpu:8", "--mesh=model:2"), 2, "would repeat each other's work"),
     (("--model=bert", "--preset=tiny", "--devices=cpu:8", "--batch_size=12"), 2, "must be a multiple of the 8 data")])
 def test_exit_codes(arguments, code, words):
@@ -159,6 +165,18 @@ def test_a_network_on_a_tpu_slice(tmp_path):
   gathered = [group for group in update["collectives"] if group["kind"] == "all-gather" and group["in_loop"]]
   assert gathered and all(group["axes"] == "fsdp" and group["dtype"] == "bf16" for group in gathered)
   assert found["state"]["opt_state"]["device"] < 0.35 * found["state"]["opt_state"]["whole"]
+
+
+@pytest.mark.long
+def test_only_sums_of_gradients_leave_a_slice(tmp_path):
+  """Two slices of 4 x 4 chips: fsdp stays within one, and what crosses is the quarter of the gradient on a chip."""
+  found = on_tpu(tmp_path, "--model=bert", "--preset=demo", "--topology=v5e:4x4", "--mesh=dcn:2,data:4,fsdp:4",
+                 "--batch_size=128", "--config.model.dtype=bfloat16", "--config.model.dim=256", "--noevaluation")
+  update = found["programs"]["update"]
+  assert found["devices"] == 32 and found["mesh"] == {"data": 8, "fsdp": 4, "model": 1}
+  out = [group for group in update["collectives"] if group["network"]]
+  assert out and all(group["axes"].startswith("data") and group["kind"] == "all-reduce" for group in out)
+  assert sum(group["network"] for group in out) < 0.5 * found["state"]["params"]["device"]
 
 
 @pytest.mark.long

@@ -9,12 +9,13 @@ from embeddings_jax.data import reading, stand_ins
 from embeddings_jax.data.dataset import Dataset
 from embeddings_jax.data.pipelines.cells import FACTS as OF_CELLS
 from embeddings_jax.data.pipelines.cells import counted, facts_of_cells
-from embeddings_jax.data.tiles import tile_source
+from embeddings_jax.data.tiles import group_size, groups_of, tile_source
 from embeddings_jax.types import Prepared
 
 ACCEPTS = ("text", "matrix")
 READ = reading.text
 UNIT = "tiles of co-occurrences"
+CELLS_PER_WORD = 1000  # Of a matrix that is not there.
 FACTS = OF_CELLS | {"num_groups": "Groups that the words are divided into"}
 
 
@@ -50,10 +51,12 @@ def tiles(dataset: Dataset, *, batch_size: int, seed: int, encoder: Any = None, 
 def stand_in(item: stand_ins.Item, *, batch_size: int, max_size: int = 0, cells_per_tile: int = 16384,
              **_: Any) -> stand_ins.StandIn:
   """Returns facts and batch shapes; see `stand_ins`."""
-  facts, num_groups = facts_of_cells(max_size), 8
-  size = -(-facts["vocab_size"] // num_groups)
+  facts = facts_of_cells(max_size)
+  num_cells = CELLS_PER_WORD * facts["vocab_size"]
+  num_groups = groups_of(facts["vocab_size"], num_cells, cells_per_tile)
+  size = group_size(facts["vocab_size"], num_groups)
+  facts |= {"num_cells": num_cells, "num_groups": num_groups, "group_size": size}
   of_cells = {name: (np.uint16, cells_per_tile) for name in ("row", "col", "turned")}
   return stand_ins.stand_in(
-      facts | {"num_groups": num_groups, "group_size": size}, batch_size, count=(np.float32, cells_per_tile),
-      row_group=(np.int32,), col_group=(np.int32,), row_start=(np.int32, size + 1), col_start=(np.int32, size + 1),
-      **of_cells)
+      facts, batch_size, count=(np.float32, cells_per_tile), row_group=(np.int32,), col_group=(np.int32,),
+      row_start=(np.int32, size + 1), col_start=(np.int32, size + 1), **of_cells)

@@ -8,10 +8,10 @@ by AdaGrad, and gives the vectors w + w~. `weighting="none"` is plain least squa
 
 | paper | here | shape |
 |---|---|---|
-| w, w~ | `state.word`, `state.context` | [n R, d]: word i is row (i mod n) R + floor(i / n), see `data/tiles.py` |
-| b, b~ | `state.word_bias`, `state.context_bias` | [n R] |
+| w, w~ | `state.word`, `state.context` | [n, R, d]: word i is row floor(i / n) of group i mod n (`data/tiles.py`) |
+| b, b~ | `state.word_bias`, `state.context_bias` | [n, R] |
 | x_max, alpha | `x_max`, `alpha` | [] |
-| AdaGrad's sums of squares | `state.word_squares`, ... | [n R, d] (or [n R, 1]), [n R] |
+| AdaGrad's sums of squares | `state.word_squares`, ... | [n, R, d] (or [n, R, 1]), [n, R] |
 
 AdaGrad as in the authors' C program: sums of squares start at 1; those of the vectors add up (eta g)^2, g clipped to
 [-100, 100], and the step is eta g / sqrt(sum); the biases do the same with a rate of 1, whatever eta.
@@ -20,6 +20,7 @@ AdaGrad as in the authors' C program: sums of squares start at 1; those of the v
 How it is computed: a batch is one tile or several (`data/tiles.py`), each with some 16,000 cells of a thousand rows
 and columns, the tiles of a batch sharing none. Errors are computed cell by cell; sums over a row's or a column's
 cells (of g, of g^2) are products of sparse matrices with the tile's vectors. Rows are read and written once per tile.
+Several devices share the rows of every group, and each computes its own tiles: see `ops/grouped_rows.py`.
 
 Deviations from the C program. (1) A row's cells in a tile make one step: with G = sum g and S = sum g^2 over them,
 first sum += eta^2 S, then the step eta G / sqrt(sum). For a frequent word a thousand steps made as one would
@@ -41,6 +42,7 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Float
 
+from embeddings_jax.ops import grouped_rows
 from embeddings_jax.ops.batches import row_mask, takes
 from embeddings_jax.ops.sharding import DATA_AXES, constrain, num_data_shards
 from embeddings_jax.ops.sparse import csr_matmul, sampled_products
@@ -49,10 +51,11 @@ from embeddings_jax.types import Array, Batch, Fact, InputError, Model
 LARGEST_GRADIENT = 100.0
 WIDTH_MULTIPLE = 8  # Of what sparse products read: rows that begin at a cache line are twice as fast.
 BIAS_RATE = 1.0
+GROUPS = {"word": "row_group", "context": "col_group"}  # Side of a tile -> what names its group.
 
 
 class GloveState(NamedTuple):
-  """Two tables of vectors and biases, and AdaGrad's sums of squares; V' = n R rows, 0 where there is no word."""
+  """Two tables of vectors and biases, and AdaGrad's sums of squares; rows are 0 where there is no word."""
 
   step: Array
   word: Array
@@ -115,64 +118,73 @@ def glove(
                      f"{num_groups * group_size} words")
   if weighting == "power" and not x_max > 0:
     raise InputError(f"glove: x_max={x_max}: must be above 0")
-  size, num_rows = group_size, num_groups * group_size
-  index = np.arange(vocab_size) % num_groups * size + np.arange(vocab_size) // num_groups
+  size, shape = group_size, (num_groups, grouped_rows.even_size(group_size))
+  number = np.arange(shape[1]) * num_groups + np.arange(num_groups)[:, None]  # Of each row's word.
+  there = (number < vocab_size) & (np.arange(shape[1]) < size)
   if biases == "marginals":
     marginals = np.asarray(marginals, np.float64)
     if marginals.shape != (vocab_size,):
       raise InputError(f"glove: marginals of shape {marginals.shape} do not fit vocab_size={vocab_size}")
-    held = np.zeros(num_rows, np.float32)
-    held[index] = np.log(np.maximum(marginals, 1e-30)) / 2
+    held = np.where(there, np.log(np.maximum(marginals, 1e-30))[np.minimum(number, vocab_size - 1)] / 2, 0)
   sum_width = dim if accumulators == "coordinate" else 1
   weigh = functools.partial(cell_weight, x_max=x_max, alpha=alpha) if weighting == "power" else jnp.ones_like
 
   def init(rng, batch):
     del batch
-    number = jnp.arange(num_rows) % size * num_groups + jnp.arange(num_rows) // size
-    valid = number < vocab_size
-    start = lambda rng, shape: jax.random.uniform(rng, shape, jnp.float32, -0.5 / dim, 0.5 / dim)
+
+    def start(rng, *rest):
+      values = jax.random.uniform(rng, (num_groups * size, *rest), jnp.float32, -0.5 / dim, 0.5 / dim)
+      values = values.reshape(num_groups, size, *rest)
+      padding = [(0, 0), (0, shape[1] - size)] + [(0, 0)] * len(rest)
+      return jnp.where(there.reshape(shape + (1,) * len(rest)), jnp.pad(values, padding), 0)
+
     rngs = jax.random.split(rng, 4)
-    vectors = [jnp.where(valid[:, None], start(key, (num_rows, dim)), 0) for key in rngs[:2]]
-    bias = [jnp.where(valid, start(key, (num_rows,)), 0) for key in rngs[2:]]
+    vectors, bias = [start(key, dim) for key in rngs[:2]], [start(key) for key in rngs[2:]]
     if biases == "marginals":
-      bias = [jnp.asarray(held), jnp.asarray(held)]
-    ones = lambda *shape: jnp.ones(shape, jnp.float32)
-    return GloveState(jnp.zeros((), jnp.int32), *vectors, *bias, ones(num_rows, sum_width), ones(num_rows, sum_width),
-                      ones(num_rows), ones(num_rows))
+      bias = [jnp.asarray(held, jnp.float32)] * 2
+    ones = lambda *rest: jnp.ones(shape + rest, jnp.float32)
+    return GloveState(jnp.zeros((), jnp.int32), *vectors, *bias, ones(sum_width), ones(sum_width), ones(), ones())
+
+  def tables_of(state, batch):
+    """Vectors [B, R, d] and biases [B, R] of both sides of a batch's tiles."""
+    return {name: jax.tree.map(lambda x: x[:, :size], grouped_rows.read(
+        (getattr(state, name), getattr(state, f"{name}_bias")), batch[of])) for name, of in GROUPS.items()}
 
   def update(state, batch, rng):
     del rng
-    tables = {"word": _take((state.word, state.word_bias), batch["row_group"], size),
-              "context": _take((state.context, state.context_bias), batch["col_group"], size)}
     gradients = functools.partial(tile_gradients, weigh, accumulators=accumulators)
-    sums, *sides = _over_tiles(gradients, tables, batch)
+    sums, *sides = _over_tiles(gradients, tables_of(state, batch), batch)
     valid = row_mask(batch) > 0
-    # Rows of a tile are few and a table's many: gathered by every device they spare an all-reduce of tables.
-    # A tile that is only padding has no place.
-    groups = [jnp.where(valid, batch[name], num_groups) for name in ("row_group", "col_group")]
-    sides, groups = constrain((sides, groups), P())
     changed = {}
-    for name, side, group in zip(("word", "context"), sides, groups):
-      rows = (group[:, None] * size + jnp.arange(size)).reshape(-1)
-      side = jax.tree.map(lambda x: x.reshape((-1,) + x.shape[2:]), side)
-      bound = max_newton / jnp.maximum(side.curvature, 1e-30)
-      changed[name], changed[f"{name}_squares"] = _adagrad(
-          getattr(state, name), getattr(state, f"{name}_squares"), rows, side.gradient, side.squares, learning_rate,
-          bound[:, None])
-      if biases == "learned":
-        bound = max_newton / jnp.maximum(side.weight, 1e-30)
-        changed[f"{name}_bias"], changed[f"{name}_bias_squares"] = _adagrad(
-            getattr(state, f"{name}_bias"), getattr(state, f"{name}_bias_squares"), rows, side.bias_gradient,
-            side.bias_squares, BIAS_RATE, bound)
+    for (name, of), side in zip(GROUPS.items(), sides):
+      # A tile that is only padding has no place.
+      groups = jnp.where(valid, batch[of], num_groups)
+      changed |= change(state, name, side, groups)
     loss, cells = ((x * valid).sum() for x in sums)
     metrics = {"loss": loss / jnp.maximum(cells, 1), "cells": cells}
     return state._replace(step=state.step + 1, **changed), metrics
 
+  def change(state, name, side, groups):
+    """The changed tables of one side."""
+    names = [name, f"{name}_squares"] + [f"{name}_bias", f"{name}_bias_squares"] * (biases == "learned")
+
+    def step(tables, side, rows):
+      bound = max_newton / jnp.maximum(side.curvature, 1e-30)
+      new = _adagrad(*tables[:2], rows, side.gradient, side.squares, learning_rate, bound[:, None])
+      if biases == "learned":
+        bound = max_newton / jnp.maximum(side.weight, 1e-30)
+        new += _adagrad(*tables[2:], rows, side.bias_gradient, side.bias_squares, BIAS_RATE, bound)
+      return new
+
+    side = jax.tree.map(lambda x: jnp.pad(x, [(0, 0), (0, shape[1] - size)] + [(0, 0)] * (x.ndim - 2)), side)
+    return dict(zip(names, grouped_rows.write(step, tuple(getattr(state, name) for name in names), side, groups)))
+
   def embed(state, batch):
     tokens = batch["tokens"]
     valid = (tokens >= 0) & (tokens < vocab_size)
-    rows = jnp.where(valid, tokens % num_groups * size + tokens // num_groups, num_rows)
-    vectors = sum(table.at[rows].get(mode="fill", fill_value=0) for table in (state.word, state.context))
+    # Ids are few: seen by every device, they spare the tables a way to other devices.
+    groups, rows = constrain((jnp.where(valid, tokens % num_groups, num_groups), tokens // num_groups), P())
+    vectors = sum(table.at[groups, rows].get(mode="fill", fill_value=0) for table in (state.word, state.context))
     return vectors.sum(-2) / jnp.maximum(valid.sum(-1, keepdims=True), 1)
 
   def loss(state, batch):
@@ -180,15 +192,14 @@ def glove(
       scale, difference, _, _ = tile_errors(weigh, tables, tile)
       return (scale * difference**2).sum(), (tile["count"] > 0).sum().astype(jnp.float32)
 
-    tables = {"word": _take((state.word, state.word_bias), batch["row_group"], size),
-              "context": _take((state.context, state.context_bias), batch["col_group"], size)}
-    total, cells = ((x * row_mask(batch)).sum() for x in _over_tiles(tile_loss, tables, batch))
+    total, cells = ((x * row_mask(batch)).sum() for x in _over_tiles(tile_loss, tables_of(state, batch), batch))
     return total / jnp.maximum(cells, 1)
 
   def components(state):
-    return {name: getattr(state, name)[index] for name in ("word", "context", "word_bias", "context_bias")}
+    return {name: grouped_rows.in_order(getattr(state, name), size)[:vocab_size]
+            for name in ("word", "context", "word_bias", "context_bias")}
 
-  rules = ((r"(^|/)(word|context)(_bias)?(_squares)?$", P("model")),)
+  rules = ((r"(^|/)(word|context)(_bias)?(_squares)?$", grouped_rows.ROWS),)
   return Model(init, update, embed, {"loss": loss, "components": components}, rules)
 
 
@@ -248,12 +259,6 @@ def _side(error, scale, columns, starts, table, dim, bias_column, accumulators) 
     squares = csr_matmul(jnp.square(error), columns, starts, squares)
     sums, bias_sum = squares[:, :dim], squares[:, bias_column]
   return Side(gradient[:, :dim], sums, gradient[:, bias_column], bias_sum, curvature[:, 0], curvature[:, 1])
-
-
-def _take(tables: tuple[Array, Array], groups: Array, size: int) -> tuple[Array, ...]:
-  """Rows of some groups of vectors [n R, d] and biases [n R]: [B, R, d] and [B, R]."""
-  rows = groups[:, None] * size + jnp.arange(size)
-  return tuple(table.at[rows].get(mode="fill", fill_value=0) for table in tables)
 
 
 def _over_tiles(fn: Any, tables: Any, batch: Batch) -> Any:
