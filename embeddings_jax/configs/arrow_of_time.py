@@ -1,4 +1,4 @@
-"""Arrow of time (Pickup et al. 2014; Wei et al. 2018): does a video run forwards or backwards?
+"""Arrow of time (Pickup et al. 2014; Wei et al. 2018): tells whether a video runs forwards or backwards.
 
 Command: `python -m experiments.run --model=arrow_of_time [--preset=small --data_dir=DIR] [--data=VIDEOS]`
 Presets: `demo` moving digits with gravity and friction, about a minute on two cores; `tiny` for tests; `small` four
