@@ -1,4 +1,4 @@
-"""Order verification (Misra et al. 2016, arXiv:1603.08561): are three frames in the order of time?
+"""Order verification (Misra et al. 2016, arXiv:1603.08561): tells whether three frames are in the order of time.
 
 Command: `python -m experiments.run --model=order_verification [--preset=small --data_dir=DIR] [--data=VIDEOS]`
 Presets: `demo` moving digits of 32 x 32 pixels, about a minute on two cores; `tiny` for tests; `small` four real
