@@ -1,7 +1,7 @@
 """Skip-gram with subwords, fastText (Bojanowski et al. 2017, arXiv:1607.04606): any word has a vector.
 
-Command: `python -m experiments.run --model=fasttext`; words it has not seen: `python -m experiments.embed
---workdir=W --input=WORDS.txt`.
+Command: `python -m experiments.run --model=fasttext`; words it has not seen: `python -m experiments.neighbors
+--workdir=W --word=unseenly`, or `python -m experiments.embed --workdir=W --input=WORDS.txt --output=W.npy`.
 Presets: `demo` documentation of Python and its libraries; `tiny` for tests; `small` English Wikipedia of 2015 as a-z
 text (17 M words, `--data_dir`), five epochs; `paper` Wikipedia's size (`tfds:lm1b`) in 300 dimensions and two million
 rows of n-grams, on an accelerator.
