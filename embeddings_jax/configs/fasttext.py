@@ -1,12 +1,14 @@
 """Skip-gram with subwords, fastText (Bojanowski et al. 2017, arXiv:1607.04606): any word has a vector.
 
-Command: `python -m experiments.run --model=fasttext`; words it has not seen: `python -m experiments.embed
---workdir=W --input=WORDS.txt`.
+Command: `python -m experiments.run --model=fasttext`; words it has not seen: `python -m experiments.neighbors
+--workdir=W --word=unseenly`, or `python -m experiments.embed --workdir=W --input=WORDS.txt --output=W.npy`.
 Presets: `demo` documentation of Python and its libraries; `tiny` for tests; `small` English Wikipedia of 2015 as a-z
 text (17 M words, `--data_dir`), five epochs; `paper` Wikipedia's size (`tfds:lm1b`) in 300 dimensions and two million
 rows of n-grams, on an accelerator.
-Expected: not measured yet. For rare words leave out all that occur less than, say, 50 times,
-`--config.data.min_count=50`: `sgns` leaves such pairs out, this model judges them by their n-grams.
+Expected: `small` is not measured yet. `max_mass=32` learns more slowly, as rows of n-grams gather the gradients of
+many words; for a vocabulary of a few dozen words the default is too large. For rare words leave out all
+that occur less than, say, 50 times, `--config.data.min_count=50`: `sgns` leaves such pairs out, this model judges
+them by n-grams.
 """
 import ml_collections
 
@@ -14,7 +16,7 @@ import ml_collections
 def get_config(preset: str = "demo") -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict(dict(
       factory="sgns",
-      model=dict(max_mass=32.0),  # Rows of n-grams gather the gradients of many words.
+      model=dict(),
       pipeline="ngram_blocks",
       data=dict(name="pydocs", bucket=100_000),
       # fastText's rate for skip-gram; word2vec's schedule.
