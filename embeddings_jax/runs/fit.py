@@ -194,7 +194,7 @@ def train_config(
 
   trajectory = workdirs.trajectory(config.to_dict(), data.dataset.fingerprint,
                                    start.origin.fingerprint if start.origin else "")
-  path = epath.Path(workdir) if workdir else workdirs.default_path(config, preset, trajectory)
+  path = workdirs.located(workdir) if workdir else workdirs.default_path(config, preset, trajectory)
   horizon = config.horizon or (not overwrite and workdirs.recorded_horizon(path)) or steps
   if build.depends_on_horizon(config):
     trajectory["horizon"] = horizon
@@ -202,6 +202,8 @@ def train_config(
   record = record_of(config, data, steps, horizon, trajectory, preset=preset, command=command, start=start)
   if "note" in record:
     report(f"init_from={init_from}: {record['note']}")
+  if profile and "://" in str(path):
+    raise InputError(f"profile={profile}: needs a local work directory")
   profiler = Profiler(profile, path / "profile") if profile else None
   directory = Directory(path, record, overwrite=overwrite, figures=figures, data_dir=data_dir, cache_dir=cache_dir,
                         report=report)

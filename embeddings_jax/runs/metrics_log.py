@@ -11,6 +11,7 @@ from typing import Any
 from etils import epath
 
 from embeddings_jax.data.files.atomic import write_atomically
+from embeddings_jax.data.files.growing import growing
 from embeddings_jax.data.files.json import parse_json
 from embeddings_jax.types import InputError
 
@@ -69,7 +70,7 @@ class MetricsLog:
     records = [record for record in read_metrics(self._path, self._report) if record["step"] <= step]
     write_atomically(self._path / FILE, "".join(json.dumps(record) + "\n" for record in records))
     self._seconds_before = max((record.get("seconds", 0.0) for record in records), default=0.0)
-    self._file = (self._path / FILE).open("ab")
+    self._file = growing(self._path / FILE, append=True)
     self._events = _Events(self._path / "tensorboard", step + 1 if step else None, self._report)
 
   def seconds(self) -> float:
@@ -122,7 +123,7 @@ class _Events:
     name = f"events.out.tfevents.{seconds:010d}.{socket.gethostname()}.{rest:09d}"
     try:
       folder.mkdir(parents=True, exist_ok=True)
-      self._file = (folder / name).open("wb")
+      self._file = growing(folder / name)
     except OSError as error:
       self._give_up(error)
     self._append(file_version="brain.Event:2")

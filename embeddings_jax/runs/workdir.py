@@ -5,6 +5,7 @@ import errno
 import fcntl
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import math
 import os
@@ -65,6 +66,20 @@ def _defaults(trajectory: Mapping[str, Any]) -> dict[str, set[tuple[str, str]]]:
   plain = lambda value: value.get() if isinstance(value, FieldReference) else value  # A placeholder of None.
   return {name: {(key, json.dumps(plain(value))) for key, value in values.items()}
           for name, values in presets.defaults(trajectory).items() if name in trajectory}
+
+
+def located(path: str | os.PathLike) -> epath.Path:
+  """Returns the path of a work directory.
+
+  Raises:
+    InputError: It is neither local nor in a bucket of Google's, or what reaches the latter is not installed.
+  """
+  scheme, remote, _ = str(path).partition("://")
+  if remote and scheme != "gs":
+    raise InputError(f"workdir={path}: must be a local directory, or begin with gs://")
+  if remote and importlib.util.find_spec("gcsfs") is None:
+    raise InputError(f"workdir={path}: needs gcsfs, which pip install 'embeddings_jax[gcs]' brings")
+  return epath.Path(path)
 
 
 @contextlib.contextmanager

@@ -41,12 +41,14 @@ class CheckpointReader:
     """Describes a directory of checkpoints.
 
     Args:
-      directory: Local path, or any that `etils.epath` reaches; it need not exist.
+      directory: Local path or gs://; it need not exist.
       best_metric: Evaluation metric that selects the best checkpoint.
       lower_is_better: Direction of that metric.
       report: Receives the lines that a person should see.
     """
-    self._directory = epath.Path(directory).absolute()  # Orbax refuses relative paths.
+    location = epath.Path(directory)
+    # Orbax refuses relative paths; of gs://bucket `absolute` would make a local one.
+    self._directory = location if "://" in str(directory) else location.absolute()
     self._report = report
     self._best_metric, self._lower_is_better = best_metric, lower_is_better
     self._sound: dict[int, bool] = {}  # Steps that were verified.
@@ -188,7 +190,7 @@ class Checkpoints(CheckpointReader):
     """Opens, or creates, a directory of checkpoints; no other process may write into it.
 
     Args:
-      directory: Local path, or any that `etils.epath` reaches.
+      directory: Local path or gs://.
       keep: Number of newest checkpoints to keep.
       best_metric: Also keep the checkpoint with the best value of this evaluation metric.
       lower_is_better: Direction of that metric.

@@ -225,5 +225,6 @@ def test_scores_of_attention_stay_beside_the_processor(tmp_path):
                "--config.model.max_length=512", "--config.data.max_length=512", "--config.model.remat=dots")
   kernel, plain = (on_tpu(tmp_path, *arguments, f"--config.model.attention_dropout={rate}")["programs"]["update"]
                    for rate in (0.0, 0.1))
-  assert kernel["memory_traffic"] < plain["memory_traffic"] < 1.15 * kernel["memory_traffic"]
+  # Less apart than what writing and reading them once in each of the two layers would add.
+  assert abs(kernel["memory_traffic"] - plain["memory_traffic"]) < 2 * 2 * 134e6
   assert kernel["flops"]["ratio"] == pytest.approx(1, abs=0.05)
