@@ -44,7 +44,7 @@ def supervised(
       log_every=config.log_every,
       save_every=config.save_every,
       evals=("finetuning",),
-      eval_items=config.eval_items,
+      eval_items=config.get("eval_items", 0),
   ))
 
 

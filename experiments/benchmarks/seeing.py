@@ -108,8 +108,8 @@ def detection_table() -> dict:
   Metrics are mean and standard deviation of five trials, as in `detected_digits`; `untrained` is the first trunk with
   `--seeds` seeds, its deviation that over the seeds. All trunks have the layer `--layer`; without it each has the one
   with the highest AP50 of a trial on the last training images, which the table does not use.
-  Runs without a trunk that has maps are listed as skipped. The family of each trunk is that of its model. Trunks that
-  were trained on photographs see other images here, digits pasted over pieces of photographs.
+  Runs without a trunk that has maps of color images are listed as skipped. The family of each trunk is that of its
+  model. Trunks that were trained on photographs see other images here, digits pasted over pieces of photographs.
   """
   subjects, skipped = _trunks_of(FLAGS.workdir)
   first = subjects[0][2]
@@ -179,6 +179,9 @@ def _trunks_of(folder):
       trunk = trunks.load_trunk(path.parent)
     except InputError:
       skipped.append(path.parent.name)
+      continue
+    if trunk.network.first_filters(trunk.variables["params"]).shape[-1] != trunk.shape[2]:
+      skipped.append(path.parent.name)  # A trunk of gray images, as that of `colorization`.
       continue
     family = build.find_factory(trunk.run.config).__module__.split(".")[-2]
     subjects.append((path.parent.name, family, trunk))
