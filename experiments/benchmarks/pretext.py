@@ -11,7 +11,9 @@ import ml_collections
 import numpy as np
 from absl import flags
 
+from embeddings_jax.data import catalog
 from embeddings_jax.errors import InputError
+from embeddings_jax.eval.layer_probes import layer_probes
 from embeddings_jax.models.pretext.arrow_of_time import segments
 from embeddings_jax.models.pretext.video_colorization import gray_frames, lab_of, nearest_colors
 from embeddings_jax.nets.pretext import side_by_side
@@ -19,6 +21,7 @@ from embeddings_jax.ops import color
 from embeddings_jax.ops.feature_maps import cell_means
 from embeddings_jax.ops.pixels import to_float
 from embeddings_jax.runs import build, presets
+from embeddings_jax.runs.trunks import load_trunk
 from experiments.benchmarks import turns as turning
 from experiments.spread import mean_and_std
 
@@ -42,18 +45,27 @@ SMALLEST = {"embed_grid": 1, "grid": 1, "projector_dims": (1,), "predictor_dims"
 def pretext_table() -> dict:
   """Accuracies by layer of all runs in a folder, the best headline first, mean and standard deviation over seeds.
 
-  The runs were evaluated by `layer_probes`; those of a model differ in their seeds only. A run with baselines gives
-  the row `untrained`.
+  Runs of a model differ in their seeds only. Those that were not evaluated by `layer_probes`, as with labels, are
+  here. A run with baselines gives the row `untrained`; the row `pixels` is of the images themselves.
   """
   folder = pathlib.Path(FLAGS.workdir)
-  records = [json.loads(path.read_text()) for path in sorted(folder.glob("*/results.json"))]
+  records = {path.parent: json.loads(path.read_text()) for path in sorted(folder.glob("*/results.json"))}
   if not FLAGS.workdir or not records:
     raise InputError(f"--workdir={FLAGS.workdir}: a folder with work directories of runs is needed")
+  names = {record["data"] for record in records.values()}
+  if len(names) > 1:
+    raise InputError(f"--workdir={FLAGS.workdir}: runs on different datasets, {', '.join(sorted(names))}")
+  dataset = catalog.load(*names, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
   runs = collections.defaultdict(list)
-  for record in records:
+  pixels = layer_probes(None, dataset, maps=lambda images: {"pixels": images / 255}, cells=dataset.items.shape[1])
+  runs["pixels"].append(({"steps": 0, "wall_seconds": 0}, pixels))
+  for path, record in records.items():
     metrics = record["metrics"]
     if not any(key.endswith("headline/accuracy") for key in metrics):
-      raise InputError(f"--workdir={FLAGS.workdir}: a run of {record['model']!r} was not evaluated by layer_probes")
+      trunk = load_trunk(path)
+      mappers = {layer: trunk.mapper(layer) for layer in trunk.grids}
+      metrics = metrics | layer_probes(None, dataset, seed=record["seed"], maps=lambda images, mappers=mappers: {
+          layer: mapper(images) for layer, mapper in mappers.items()})
     trained = {key: value for key, value in metrics.items() if not key.startswith(("untrained/", "pixels/"))}
     runs[record["model"]].append((record, trained))
     untrained = {key.removeprefix("untrained/"): value for key, value in metrics.items()
