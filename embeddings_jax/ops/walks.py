@@ -144,9 +144,15 @@ def _high_word(x: Array, y: Array) -> Array:
 
 
 def _words(keys: Array, number: Array, count: int) -> list[Array]:
-  """Returns `count` words of 32 random bits for each walk; `number` tells the draws of a walk apart."""
-  bits = jax.vmap(lambda key, number: jax.random.bits(jax.random.fold_in(key, number), (count,)))(keys, number)
-  return [bits[:, i] for i in range(count)]
+  """Returns `count` words of 32 random bits for each walk; `number` tells the draws of a walk apart.
+
+  A folded key is itself two random words: drawing from it would cost as much again, to compute and to compile.
+  """
+  folded = lambda number: jax.random.key_data(jax.vmap(jax.random.fold_in)(keys, number))
+  words = folded(number.astype(jnp.uint32))
+  if count > 2:
+    words = jnp.concatenate([words, folded(number.astype(jnp.uint32) | np.uint32(1 << 31))], 1)
+  return [words[:, i] for i in range(count)]
 
 
 def _first_order_walks(graph, starts, keys, length, rounds):
