@@ -13,7 +13,7 @@ from embeddings_jax.data.graphs import weight_thresholds
 from embeddings_jax.errors import InputError
 from embeddings_jax.ops.walks import Graph, random_walks
 
-WALKERS = 1 << 15  # Walks drawn at a time.
+WALKERS = 1 << 16  # Walks drawn at a time.
 
 
 def write_walks(table: GraphTable, output: str | os.PathLike, **options) -> int:

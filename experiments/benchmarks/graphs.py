@@ -86,7 +86,8 @@ def walks() -> dict:
 def walk_peers() -> dict:
   """DeepWalk's and node2vec's walks beside ensmallen, not approximated, and PecanPy, without a table of edge pairs.
 
-  Numba's compilation counts for PecanPy as little as its reading; ours compiles while it is measured.
+  Numba's compilation counts for PecanPy as little as its reading; ours compiles while it is measured. The first turn
+  with each peer is not counted. `rates` are ours, the peer's and the median of their ratios.
   """
   peers = _peers()
   table = read(FLAGS.data, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir).graph
@@ -95,20 +96,18 @@ def walk_peers() -> dict:
     edges = _edge_list(table, folder)
     for order, (num_walks, length) in PEER_ORDERS.items():
       p, q = ORDERS[order]
-      turns: dict[str, list] = {name: [] for name in ("ours", *peers)}
-      for turn in range(FLAGS.repeats):
-        turns["ours"].append(_drawn(table, p, q, turn, num_walks, length))
-        for name, python in peers.items():
+      rows[order] = {}
+      for name, python in peers.items():
+        turns = []
+        for turn in range(1 + FLAGS.repeats):
           told = _walks_of(name, python, edges, num_walks, length, p, q)
-          turns[name].append((told["steps"] / told["seconds"] / 1e6, told["steps"] / told["cpu"] / 1e6))
-      rows[order] = {name: [round(statistics.median(column), 3) for column in zip(*pairs)]
-                     for name, pairs in turns.items()}
-      for name in peers:
-        rows[order][f"ratio_{name}"] = round(statistics.median(
-            own[1] / other[1] for own, other in zip(turns["ours"], turns[name])), 2)
+          turns.append((_drawn(table, p, q, turn, num_walks, length)[1], told["steps"] / told["cpu"] / 1e6))
+        rates = [statistics.median(column) for column in zip(*turns[1:])]
+        rows[order][name] = [round(rate, 3) for rate in rates] + [round(statistics.median(
+            own / other for own, other in turns[1:]), 2)]
   return {"summary": f"{FLAGS.data}, million steps per CPU second: " + "; ".join(
-      f"{order} {row['ours'][1]}, " + ", ".join(
-          f"{name} {row[name][1]} ({row[f'ratio_{name}']:.1f} x)" for name in peers) for order, row in rows.items()),
+      f"{order} " + ", ".join(f"{ours:.1f} beside {name} {theirs:.2f} ({ratio:.1f} x)"
+                              for name, (ours, theirs, ratio) in row.items()) for order, row in rows.items()),
           "rates": rows}
 
 
