@@ -273,7 +273,7 @@ def _fusion_reads(inner: Mapping[str, Instruction], computations: Mapping[str, M
         yield name, user
 
   def part(name: str, user: Instruction) -> float | None:
-    """What of an array a user reads; None: all."""
+    """Returns the part of an array that a user reads; None for all."""
     first = bool(user.operands) and user.operands[0] == name
     if user.opcode in _PARTIAL_READS and first:
       return float(user.bytes)

@@ -175,7 +175,7 @@ def test_walks_of_new_nodes_go_by_weight():
 
 
 def test_the_vector_of_a_new_node_has_no_gradient():
-  """Of the objective of training, written as a plain loop over contexts and noise."""
+  """Checks the objective of training, written as a plain loop over contexts and noise."""
   noise = np.random.default_rng(0)
   output = jnp.asarray(noise.normal(size=(30, 4)), jnp.float32)
   walks = jnp.asarray([[[3, 7, -1], [3, 5, 7]]])

@@ -31,7 +31,7 @@ def make(**changes):
 
 
 def rows_of(word):
-  """Of the table: 64 rows of words, then those of n-grams."""
+  """Returns rows of the table: 64 of words, then those of n-grams."""
   return [WORDS.index(word), *(64 + value % BUCKET for value in hashes(word.encode(), 2, 3))]
 
 
