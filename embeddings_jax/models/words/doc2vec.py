@@ -138,7 +138,7 @@ def doc2vec(
                           input_sums=jnp.zeros(words.num_rows)) if dm else state
 
   def occurrences(state, batch):
-    """Returns predicted words, documents and weights, each [blocks, M]; `col` is V for padding."""
+    """Returns documents, the words they predict and weights, each [blocks, M]; `col` is V for padding."""
     valid = row_mask(batch)[:, None] > 0
     if not dm:
       col = batch["col"]
