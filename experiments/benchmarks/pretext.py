@@ -38,6 +38,7 @@ MAKERS = {
         lab_of(clips)[..., 1:], jnp.linspace(-60.0, 60.0, 32).reshape(16, 2), 16, 16)),
     "arrow_of_time": lambda clips: segments(side_by_side(jnp.stack([to_float(clips), to_float(clips)[:, ::-1]], 1)),
                                             "differences", 4, 2)}
+PIXEL_CELLS = 8
 SMALLEST = {"embed_grid": 1, "grid": 1, "projector_dims": (1,), "predictor_dims": (1,), "decoder_channels": (1,) * 6,
             "width": 1, "feature_dim": 1}
 
@@ -46,7 +47,8 @@ def pretext_table() -> dict:
   """Accuracies by layer of all runs in a folder, the best headline first, mean and standard deviation over seeds.
 
   Runs of a model differ in their seeds only. Those that were not evaluated by `layer_probes`, as with labels, are
-  here. A run with baselines gives the row `untrained`; the row `pixels` is of the images themselves.
+  here. A run with baselines gives the row `untrained`; the row `pixels` is of the images, averaged over
+  `PIXEL_CELLS` x `PIXEL_CELLS` cells.
   """
   folder = pathlib.Path(FLAGS.workdir)
   records = {path.parent: json.loads(path.read_text()) for path in sorted(folder.glob("*/results.json"))}
@@ -57,7 +59,7 @@ def pretext_table() -> dict:
     raise InputError(f"--workdir={FLAGS.workdir}: runs on different datasets, {', '.join(sorted(names))}")
   dataset = catalog.load(*names, data_dir=FLAGS.data_dir, cache_dir=FLAGS.cache_dir)
   runs = collections.defaultdict(list)
-  pixels = layer_probes(None, dataset, maps=lambda images: {"pixels": images / 255}, cells=dataset.items.shape[1])
+  pixels = layer_probes(None, dataset, maps=lambda images: {"pixels": images / 255}, cells=PIXEL_CELLS)
   runs["pixels"].append(({"steps": 0, "wall_seconds": 0}, pixels))
   for path, record in records.items():
     metrics = record["metrics"]
