@@ -31,9 +31,9 @@ def link_prediction(embed: Callable[[Any], np.ndarray], dataset: Any) -> dict[st
   product, |a - b| (L1) or (a - b)^2 (L2). A logistic regression (C = 1, features divided by their standard
   deviation) learns from edges that stayed and further pairs without one, at most `MAX_TAUGHT` of each. `dot` is the
   dot product, without a classifier. The held-out pairs are halved: the operator with the highest AUC on the
-  validation half is reported as `best` on the test half; every operator is reported on both. Heuristics (Liben-
-  Nowell & Kleinberg 2003) on the graph without the held-out edges: common neighbors, Jaccard's coefficient, Adamic-
-  Adar, preferential attachment; loops and weights do not count.
+  validation half is reported as `best` on the test half; every operator is reported on both. Heuristics
+  (Liben-Nowell & Kleinberg 2003) on the graph without the held-out edges: common neighbors, Jaccard's coefficient,
+  Adamic-Adar, preferential attachment; loops and weights do not count.
 
   Metrics on a half: `auc`; `hits@K`, the share of its edges that score above its K-th highest pair without an edge
   (Hu et al. 2020, the Open Graph Benchmark), for K below the number of these; `mrr`, the mean over edges of 1 / (1 +

@@ -69,8 +69,8 @@ def finetuned(trunk: Trunk, layer: str, crops: UInt8[np.ndarray, "n height width
             "head": {"kernel": jnp.zeros((dim, int(labels.max()) + 1)), "bias": jnp.zeros(int(labels.max()) + 1)}}
 
   def loss_fn(params, images, targets):
-    found = of_images({**trunk.variables, "params": params["trunk"]}, images)
-    logits = found @ params["head"]["kernel"] + params["head"]["bias"]
+    features = of_images({**trunk.variables, "params": params["trunk"]}, images)
+    logits = features @ params["head"]["kernel"] + params["head"]["bias"]
     return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
 
   @jax.jit

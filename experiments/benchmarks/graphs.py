@@ -100,8 +100,8 @@ def walk_peers() -> dict:
       for name, python in peers.items():
         turns = []
         for turn in range(1 + FLAGS.repeats):
-          told = _walks_of(name, python, edges, num_walks, length, p, q)
-          turns.append((_drawn(table, p, q, turn, num_walks, length)[1], told["steps"] / told["cpu"] / 1e6))
+          result = _walks_of(name, python, edges, num_walks, length, p, q)
+          turns.append((_drawn(table, p, q, turn, num_walks, length)[1], result["steps"] / result["cpu"] / 1e6))
         rates = [statistics.median(column) for column in zip(*turns[1:])]
         rows[order][name] = [round(rate, 3) for rate in rates] + [round(statistics.median(
             own / other for own, other in turns[1:]), 2)]

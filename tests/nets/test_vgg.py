@@ -8,7 +8,7 @@ from embeddings_jax.interop import vgg as files
 from embeddings_jax.nets import vgg
 from embeddings_jax.types import InputError
 
-torch = pytest.importorskip("torch")  # Of the extra `parity`.
+torch = pytest.importorskip("torch")  # The extra `parity` brings it.
 nn = torch.nn
 pytestmark = pytest.mark.parity
 WIDTH, HIDDEN, CLASSES = 8, 16, 5
