@@ -60,9 +60,10 @@ class NodeEncoder(TextEncoder):
       batch["neighbors"] = padded([np.array(rows, np.int32) for rows in around], np.int32, -1)
       if self.graph is not None:
         batch["walks"] = np.full((len(items), NUM_WALKS, self.walk_length), -1, np.int32)
-        for i, rows in enumerate(around):
-          if rows:
-            batch["walks"][i] = walks_from(self.graph, np.resize(sorted(rows), NUM_WALKS), self.walk_length)
+        new = [i for i, rows in enumerate(around) if rows]
+        for i, paths in zip(new, walks_from(self.graph, [np.resize(sorted(around[i]), NUM_WALKS) for i in new],
+                                            self.walk_length)):
+          batch["walks"][i] = paths
     return batch
 
   def _row(self, name: Any) -> int:
@@ -105,13 +106,17 @@ class NodeEncoder(TextEncoder):
     return cls(names, isolated, graph, **options)
 
 
-def walks_from(graph: GraphTable, starts: np.ndarray, length: int) -> np.ndarray:
+def walks_from(graph: GraphTable, starts: Sequence[np.ndarray], length: int) -> list[np.ndarray]:
   """Returns first-order walks of `length` nodes from each start, int32 [k, length], -1 behind their ends.
 
-  Their randomness follows from the starts. The walks of training are drawn on the device, by `ops/walks.py`.
+  The randomness of walks follows from their starts [k]. Those of training are drawn on the device, by `ops/walks.py`.
   """
-  noise = np.random.default_rng(np.asarray(starts, np.uint32))
   cumulative = None if graph.weights is None else np.concatenate([[0.0], np.cumsum(graph.weights)])
+  return [_walks(graph, cumulative, nodes, length) for nodes in starts]
+
+
+def _walks(graph: GraphTable, cumulative: np.ndarray | None, starts: np.ndarray, length: int) -> np.ndarray:
+  noise = np.random.default_rng(np.asarray(starts, np.uint32))
   walks = np.full((len(starts), length), -1, np.int32)
   walks[:, 0] = node = starts
   for step in range(1, length):

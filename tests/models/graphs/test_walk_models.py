@@ -167,11 +167,11 @@ def test_walks_of_new_nodes_go_by_weight():
   graph.add_weighted_edges_from([("a", "b", 3.0), ("a", "c", 1.0), ("b", "a", 2.0)])
   table = as_dataset(graph).graph
   a, b, c = (table.names.index(name) for name in "abc")
-  paths = walks_from(table, np.full(8000, a), 4)
+  (paths,) = walks_from(table, [np.full(8000, a)], 4)
   np.testing.assert_array_equal(paths[:, 0], a)
   assert set(map(tuple, paths[:, 1:].tolist())) == {(b, a, b), (b, a, c), (c, -1, -1)}
   assert abs((paths[:, 1] == b).mean() - 0.75) < 3 * np.sqrt(0.75 * 0.25 / 8000)
-  np.testing.assert_array_equal(paths, walks_from(table, np.full(8000, a), 4))
+  np.testing.assert_array_equal(paths, walks_from(table, [np.full(8000, a)], 4)[0])
 
 
 def test_the_vector_of_a_new_node_has_no_gradient():
