@@ -95,6 +95,7 @@ flags.DEFINE_list("numbers", ["100", "300", "1000", "3000", "10000"], "Numbers o
 flags.DEFINE_list("rates", [], "Learning rates of `labels`, to choose from by `dev` (default: the recipe's).")
 flags.DEFINE_enum("layers", None, ["last",
                   "mix", "concat"], "Layers that the heads of `labels` read (default: the recipe's).")
+flags.DEFINE_bool("mixed", False, "Whether `labels` also trains on labels and proxy losses together.")
 flags.DEFINE_list("ratios", ["0.15", "0.4", "0.6", "0.75", "0.9"], "Fractions of patches that `mask_ratios` hides.")
 flags.DEFINE_integer("steps", 400, "Updates of each training of `labels` and `mask_ratios`.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 0, "Batch size of `mask_ratios` (0: the preset's).", lower_bound=0)

@@ -11,6 +11,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Subprocesses share what this process compiled, and fail fast where collectives cannot meet.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="xla-cache-"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+# Threads of the reference libraries would wait for each other on cores that two test processes fill.
+for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+  os.environ.setdefault(threads, "1")
 os.environ.setdefault("EMBEDDINGS_CACHE", tempfile.mkdtemp(prefix="embeddings-cache-"))
 # Tests compile for longer than they compute: machine code as it comes takes a third of the time of optimized code,
 # and a little less in one piece. Of jax 0.10's two ways to write it the older takes half of that, and less again

@@ -24,7 +24,8 @@ def labels() -> dict:
   """Accuracy on the test part by the number of labels (`--numbers`), of a run's network (`--workdir`) fine-tuned, of
   a linear classifier on its frozen vectors, and of the same network from scratch, by the recipe of `vit_supervised`,
   `resnet_supervised` or `finetune`, in float32 and perhaps of other `--layers`; on `--data`, which may be another set
-  than the run's. The frozen vectors are those of `experiments.embed`.
+  than the run's. The frozen vectors are those of `experiments.embed`. With `--mixed` also of the network from scratch
+  on the labels' loss plus the proxy losses of `mixed` or `mixed_images`, by the weights of their presets.
 
   Each seed draws labels of its own; those of a smaller number are among those of a larger one. Of several learning
   rates (`--rates`) each training has the one with the highest accuracy on the part `dev`, as the linear classifier
@@ -38,9 +39,12 @@ def labels() -> dict:
   embed = inference.embedder(run.model, run.state, run.encoder)
   rows: dict[str, list[dict]] = {}
   vectors: dict[str, np.ndarray] = {}
-  models: list[Model] = []  # One of each rate, for all numbers and seeds, whose trainings then share its program.
+  # By arm, one of each rate, for all numbers and seeds, whose trainings then share its program.
+  models: dict[str, list[Model]] = {}
+  arms = ("fine-tuned", "from scratch", *["mixed"] * FLAGS.mixed)
   for number in numbers:
-    accuracies: dict[str, list[dict[str, float]]] = {"fine-tuned": [], "frozen": [], "from scratch": []}
+    accuracies: dict[str, list[dict[str, float]]] = {
+        name: [] for name in ("fine-tuned", "frozen", "from scratch", *arms[2:])}
     for seed in range(FLAGS.seed, FLAGS.seed + FLAGS.seeds):
       config = presets.load_config(RECIPES.get(source.name, "finetune"), "small")
       config.update(dict(seed=seed, steps=FLAGS.steps))
@@ -57,9 +61,13 @@ def labels() -> dict:
       if not models:
         for rate in rates or [config.optimizer.learning_rate]:
           config.optimizer.learning_rate = rate
-          models.append(build.make_model(config, data.facts, FLAGS.steps))
-      for name, initial in (("fine-tuned", pretrained.initial(source, lambda _: None)), ("from scratch", None)):
-        scores = [_trained(model, data, seed, initial) for model in models]
+          models.setdefault("from scratch", []).append(build.make_model(config, data.facts, FLAGS.steps))
+          if FLAGS.mixed:
+            models.setdefault("mixed", []).append(build.make_model(_with_proxies(config), data.facts, FLAGS.steps))
+        models["fine-tuned"] = models["from scratch"]
+      for name in arms:
+        initial = pretrained.initial(source, lambda _: None) if name == "fine-tuned" else None
+        scores = [_trained(model, data, seed, initial) for model in models[name]]
         accuracies[name].append(max(scores, key=lambda score: score.get("dev", 0.0)))
       if not vectors:  # Of `dev` too, unless it chooses.
         vectors = {part: embed(_items(task, part)) for part in ("test", "dev")[:1 + (len(rates) < 2)]
@@ -74,11 +82,24 @@ def labels() -> dict:
           **{f"{name} std": round(std, 4) for name, (_, std) in spreads.items()}})
   if FLAGS.figure:
     sweeps.draw_label_gain(FLAGS.figure, rows["test"], f"{source.name} on {FLAGS.data}")
-  lines = [", ".join(f"{row['labels']:,}: {row['fine-tuned']:.3f} ({row['frozen']:.3f}, {row['from scratch']:.3f})"
-                     for row in rows[part]) for part in rows]
-  return {"summary": f"{FLAGS.data}, accuracy by number of labels of {source.name} fine-tuned (frozen, from scratch)"
+  others = ("frozen", *arms[1:])
+  lines = [", ".join(f"{row['labels']:,}: {row['fine-tuned']:.3f} "
+                     f"({', '.join(f'{row[name]:.3f}' for name in others)})" for row in rows[part]) for part in rows]
+  return {"summary": f"{FLAGS.data}, accuracy by number of labels of {source.name} fine-tuned ({', '.join(others)})"
                      f": {'; on dev '.join(lines)} ({FLAGS.seeds} seed{'s' * (FLAGS.seeds > 1)})",
           **{"rows" if part == "test" else f"rows_{part}": rows[part] for part in rows}}
+
+
+def _with_proxies(config: Any) -> Any:
+  """Returns the config of the same network, data and optimizer that adds the proxy losses of `mixed`."""
+  text = "max_length" in config.model.encoder and config.model.encoder.name not in RECIPES
+  mixed = presets.load_config("mixed" if text else "mixed_images", "small")
+  for key in ("encoder", "pooling"):
+    mixed.model[key] = config.model[key]
+  mixed.model.options.finetune.pooling = config.model.pooling
+  for key in ("optimizer", "batch_size", "steps", "seed"):
+    mixed[key] = config[key]
+  return mixed
 
 
 def _trained(model: Model, data: Any, seed: int, initial: Callable[[Any], Any] | None) -> dict[str, float]:

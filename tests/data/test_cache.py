@@ -49,9 +49,9 @@ def wait_for(path):
   raise AssertionError(f"{path} did not appear")
 
 
-def test_one_process_builds_while_others_wait(tmp_path):
-  processes = [start(tmp_path / "x", tmp_path / "log", 0.3) for _ in range(3)]
-  assert [process.communicate(timeout=60)[0] for process in processes] == ["12\n"] * 3
+def test_one_process_builds_while_another_waits(tmp_path):
+  processes = [start(tmp_path / "x", tmp_path / "log", 0.3) for _ in range(2)]
+  assert [process.communicate(timeout=60)[0] for process in processes] == ["12\n"] * 2
   assert (tmp_path / "log").read_text() == "built\n"
 
 

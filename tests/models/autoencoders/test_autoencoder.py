@@ -41,7 +41,7 @@ def test_a_linear_denoising_autoencoder_is_the_wiener_filter():
   scale = np.where(np.arange(12) < 4, 0.2, 0.05)
   x = rng.normal(size=(512, 12)) * scale @ np.linalg.qr(rng.normal(size=(12, 12)))[0] + 0.5
   x = np.clip(np.tile(x, (4, 1)), 0, 1).astype(np.float32)
-  noise, steps = 0.1, 2000
+  noise, steps = 0.1, 1000
   model = autoencoder(**LINEAR, corruption="gaussian", corruption_level=noise,
                       optimizer=optax.contrib.muon(optax.cosine_decay_schedule(2e-2, steps)))
   state = trained(model, x.reshape(-1, 4, 3, 1), steps)

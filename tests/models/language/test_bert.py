@@ -149,7 +149,7 @@ def trained():
   data = {"tokens": jnp.asarray(tokens), "segments": jnp.asarray(segments),
           "is_next": jnp.asarray((half[:, 0] == half[:, 1]).astype(np.int32))}
   model = bert(**TINY | dict(dim=32, mlp_dim=64), dropout=0.0, attention_dropout=0.0,
-               optimizer=optax.adam(optax.warmup_cosine_decay_schedule(0, 4e-3, 50, 700)))
+               optimizer=optax.adam(optax.warmup_cosine_decay_schedule(0, 6e-3, 50, 500)))
   state = jax.jit(model.init)(jax.random.key(0), data)
 
   @jax.jit
@@ -157,7 +157,7 @@ def trained():
     def step(state, rng):
       rows_now = jax.random.randint(rng, (64,), 0, rows)
       return model.update(state, jax.tree.map(lambda x: x[rows_now], data), rng)
-    return jax.lax.scan(step, state, jax.random.split(jax.random.key(1), 700))
+    return jax.lax.scan(step, state, jax.random.split(jax.random.key(1), 500))
 
   return model, data, *steps(state)
 

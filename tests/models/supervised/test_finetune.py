@@ -57,8 +57,8 @@ def planted():
 
 def test_learns_whether_a_token_occurs(planted):
   model = finetune(encoder=encoder(**TRUNK, dropout=0.0, attention_dropout=0.0), task="classification", num_classes=2,
-                   layers="mix", dropout=0.0, optimizer=optax.adam(3e-3))
-  state = train(model, array_source(planted, 64), steps=300, steps_per_dispatch=100)
+                   layers="mix", dropout=0.0, optimizer=optax.adam(5e-3))
+  state = train(model, array_source(planted, 64), steps=200, steps_per_dispatch=100)
   fresh = rows(256, seed=5)
   fresh["tokens"][::2, 2] = 7
   logits = np.asarray(jax.jit(model.outputs["predict"])(state, fresh))
