@@ -179,13 +179,13 @@ def folder_labels(path: str, files: Sequence[Path]) -> dict[Path, dict]:
   if any("/" not in name for name in names):
     return {}
   try:
-    told = by_folders(Dataset(path, "text", names, names=names))
+    labeled = by_folders(Dataset(path, "text", names, names=names))
   except InputError:
     return {}
-  if "class" not in told.labels:
+  if "class" not in labeled.labels:
     return {}
-  part = {int(i): name for name, rows in told.split.items() for i in rows}
-  return {file: {"name": names[i], "labels": {"class": str(told.labels["class"][i]),
+  part = {int(i): name for name, rows in labeled.split.items() for i in rows}
+  return {file: {"name": names[i], "labels": {"class": str(labeled.labels["class"][i]),
                                               **({"split": part[i]} if part else {})}}
           for i, file in enumerate(files)}
 

@@ -163,7 +163,7 @@ class Records(Sequence):
 def _boxed(name: str, builder: Any, splits: Sequence[str], classes: Sequence[str]) -> Dataset:
   """Images with boxes. Those of VOC are stored as its files have them, from 1 on and inclusive."""
   parts = {split: open_reader(name, builder, split) for split in splits}
-  items, found = Records(name, parts), []
+  items, fields = Records(name, parts), []
   first = 1 if builder.name.endswith("voc") else 0
   for i in range(len(items)):
     record = items.record(i)
@@ -171,11 +171,11 @@ def _boxed(name: str, builder: Any, splits: Sequence[str], classes: Sequence[str
     corners = np.asarray(objects["bbox"], np.float64).reshape(-1, 4) * [height, width, height, width]
     corners = check_boxes(np.round(corners - [first, first, 0, 0], 2), height, width, f"{name}: example {i}")
     label = np.asarray(objects["label"], np.int32)
-    found.append((corners, np.full(len(label), i, np.int32), label,
+    fields.append((corners, np.full(len(label), i, np.int32), label,
                   np.asarray(objects.get("is_difficult", np.zeros(len(label))), bool)))
   ends = np.cumsum([len(reader) for reader in parts.values()])
   split = {part: np.arange(end - len(parts[part]), end) for part, end in zip(splits, ends)}
-  boxes = Boxes(*(np.concatenate(values) for values in zip(*found)), classes)
+  boxes = Boxes(*(np.concatenate(values) for values in zip(*fields)), classes)
   return Dataset(name, "boxes", items, split=split if len(splits) > 1 else {}, boxes=boxes,
                  fingerprint=digest("tfds boxes", VERSION, builder.info.full_name, splits))
 

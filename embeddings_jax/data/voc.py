@@ -79,15 +79,15 @@ def objects(file: Path) -> list[tuple[str, bool, tuple[float, float, float, floa
   """Returns the objects of a file of annotations: class, whether it is difficult, top, left, bottom and right."""
   root = _parsed(file)
   size = [_number(file, root, f"size/{side}") for side in ("height", "width")]
-  found = []
+  marked = []
   for part in root.findall("object"):
     name = (part.findtext("name") or "").strip()
     if not name:
       raise InputError(f"{file}: an object has no name")
     left, top, right, bottom = (_number(file, part, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax"))
     box = check_boxes(np.array([top - 1, left - 1, bottom, right]), int(size[0]), int(size[1]), f"{file}: {name}")[0]
-    found.append((name, (part.findtext("difficult") or "0").strip() == "1", tuple(map(float, box))))
-  return found
+    marked.append((name, (part.findtext("difficult") or "0").strip() == "1", tuple(map(float, box))))
+  return marked
 
 
 def _parsed(file: Path) -> ElementTree.Element:

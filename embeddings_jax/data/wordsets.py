@@ -117,12 +117,12 @@ def _tagged_analogies(path: Path) -> dict[str, list[tuple[str, ...]]]:
   answers = path.with_suffix(".answers")
   if not answers.is_file():
     raise InputError(f"{path}: {answers.name} is missing beside it, with a tag and the fourth word of each question")
-  asked, told = ([line.split() for line in formats.read_lines(file)] for file in (path, answers))
-  asked, told = ([words for words in listed if words] for listed in (asked, told))
-  if len(asked) != len(told):
-    raise InputError(f"{path}: has {len(asked)} questions for the {len(told)} lines of {answers.name}")
+  triples, replies = ([line.split() for line in formats.read_lines(file)] for file in (path, answers))
+  triples, replies = ([words for words in listed if words] for listed in (triples, replies))
+  if len(triples) != len(replies):
+    raise InputError(f"{path}: has {len(triples)} questions for the {len(replies)} lines of {answers.name}")
   sections: dict[str, list[tuple[str, ...]]] = {}
-  for number, (words, answer) in enumerate(zip(asked, told), 1):
+  for number, (words, answer) in enumerate(zip(triples, replies), 1):
     if len(words) != 3 or len(answer) != 2:
       raise InputError(f"{path}: line {number}: should be three words, and a tag and a word in {answers.name}")
     sections.setdefault(f"gram {answer[0]}", []).append((*words, answer[1]))

@@ -45,16 +45,18 @@ class Detections(NamedTuple):
   score: np.ndarray
 
 
-def average_precisions(found: Detections, truth: Boxes, rule: str = "area", threshold: float = 0.5) -> np.ndarray:
+def average_precisions(
+    detections: Detections, truth: Boxes, rule: str = "area", threshold: float = 0.5,
+) -> np.ndarray:
   """Returns the average precision of each class, NaN where there is no true box that is not difficult."""
-  return np.array([average_precision(*marked(found, truth, label, threshold), rule)
+  return np.array([average_precision(*marked(detections, truth, label, threshold), rule)
                    for label in range(len(truth.classes))])
 
 
-def summary(found: Detections, truth: Boxes) -> dict[str, float]:
+def summary(detections: Detections, truth: Boxes) -> dict[str, float]:
   """Returns means over classes: `ap`, `ap50`, `ap75` as COCO has them, `voc07_map` and `voc12_map` at IoU .5."""
   def mean(rule, threshold):
-    values = average_precisions(found, truth, rule, threshold)
+    values = average_precisions(detections, truth, rule, threshold)
     if np.isnan(values).all():
       raise InputError("average precision: there is no true box that is not difficult")
     return float(np.nanmean(values))
@@ -64,11 +66,11 @@ def summary(found: Detections, truth: Boxes) -> dict[str, float]:
           "voc07_map": mean("11-point", 0.5), "voc12_map": mean("area", 0.5)}
 
 
-def marked(found: Detections, truth: Boxes, label: int, threshold: float) -> tuple[np.ndarray, int]:
+def marked(detections: Detections, truth: Boxes, label: int, threshold: float) -> tuple[np.ndarray, int]:
   """Returns whether each detection of a class is true, the greatest score first, without those that are left out; and
   the number of true boxes that are not difficult."""
-  truth, mine = truth.chosen(truth.label == label), found.label == label
-  corners, image, score = found.corners[mine], found.image[mine], found.score[mine]
+  truth, of_class = truth.chosen(truth.label == label), detections.label == label
+  corners, image, score = detections.corners[of_class], detections.image[of_class], detections.score[of_class]
   if not np.isfinite(score).all():
     raise InputError(f"detections of class {truth.classes[label]}: a score is not finite")
   taken, rows = np.zeros(len(truth.label), bool), {}

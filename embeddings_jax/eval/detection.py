@@ -163,11 +163,11 @@ def warped(image: np.ndarray, corners: np.ndarray, shape: Sequence[int], context
   padded[beyond:beyond + image.shape[0], beyond:beyond + image.shape[1]] = image
   source = Image.fromarray(padded[..., 0] if padded.shape[2] == 1 else padded)
   source = source.convert("L" if shape[2] == 1 else "RGB")
-  found = np.empty((len(corners), *shape), np.uint8)
+  crops = np.empty((len(corners), *shape), np.uint8)
   for i, (top, left, bottom, right) in enumerate(wide + beyond):
     crop = source.resize((shape[1], shape[0]), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
-    found[i] = np.asarray(crop).reshape(shape)
-  return found
+    crops[i] = np.asarray(crop).reshape(shape)
+  return crops
 
 
 def classifiers(examples: Sequence[tuple[np.ndarray, np.ndarray, Boxes]], negatives: int,
@@ -222,15 +222,15 @@ def classifiers(examples: Sequence[tuple[np.ndarray, np.ndarray, Boxes]], negati
 def detected(tested: Mapping[int, np.ndarray], scored: Mapping[int, Any], classify: Callable[[Any], np.ndarray],
              classes: int) -> Detections:
   """Returns the boxes that are kept of each image and class, with their scores."""
-  found = [Detections(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, int), np.zeros(0))]
+  outputs = [Detections(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0, int), np.zeros(0))]
   for i, corners in tested.items():
     if not len(corners):
       continue
     scores = classify(scored[i])
     for label in range(classes):
       kept = kept_boxes(corners, scores[:, label], SUPPRESSED)
-      found.append(Detections(corners[kept], np.full(len(kept), i), np.full(len(kept), label), scores[kept, label]))
-  return Detections(*(np.concatenate(part) for part in zip(*found)))
+      outputs.append(Detections(corners[kept], np.full(len(kept), i), np.full(len(kept), label), scores[kept, label]))
+  return Detections(*(np.concatenate(part) for part in zip(*outputs)))
 
 
 def _recall(tested: Mapping[int, np.ndarray], truth: Boxes) -> float:

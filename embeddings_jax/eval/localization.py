@@ -73,13 +73,13 @@ def localization(
   boxes = {f"{layer}-{height}x{width}/activation": [activation_box(one) for one in features],
            f"{layer}-{height}x{width}/lost": [lost_box(one) for one in features],
            "center": [center_box(dataset)] * len(rows)}
-  return {f"{name}/{part}/corloc": corloc(np.array(found), truth) for name, found in boxes.items()}
+  return {f"{name}/{part}/corloc": corloc(np.array(proposed), truth) for name, proposed in boxes.items()}
 
 
-def corloc(found: np.ndarray, truth: Sequence[np.ndarray]) -> float:
+def corloc(proposed: np.ndarray, truth: Sequence[np.ndarray]) -> float:
   """Returns the share of images [n, 4] whose box overlaps one of its true boxes by `RIGHT`; images without any are
   left out."""
-  hits = [overlaps(box[None], own).max() >= RIGHT for box, own in zip(found, truth) if len(own)]
+  hits = [overlaps(box[None], own).max() >= RIGHT for box, own in zip(proposed, truth) if len(own)]
   if not hits:
     raise InputError("localization: no image has a true box that is not difficult")
   return float(np.mean(hits))

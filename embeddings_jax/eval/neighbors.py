@@ -148,8 +148,8 @@ def _nearest(table: Array, rows: Array, k: int, num_rows: int, mesh: Mesh) -> tu
   def local(table, rows):
     """The nearest among a device's rows, those of all devices one after another, so that ties stay in order."""
     first = jax.lax.axis_index("rows") * len(table)
-    mine = (rows >= first) & (rows < first + len(table))
-    query = jnp.where(mine[:, None], table[jnp.where(mine, rows - first, 0)], 0)
+    owned = (rows >= first) & (rows < first + len(table))
+    query = jnp.where(owned[:, None], table[jnp.where(owned, rows - first, 0)], 0)
     cosine = jnp.matmul(jax.lax.psum(query, "rows"), table.T, precision="highest")
     number = first + jnp.arange(len(table))
     cosine = jnp.where((number == rows[:, None]) | (number >= num_rows), -jnp.inf, cosine)

@@ -33,8 +33,8 @@ def clusters(plt: Any, x: np.ndarray, assigned: np.ndarray, centers: np.ndarray,
   figure, axes = plt.subplots(figsize=(6, 5))
   named = len(centers) <= MAX_NAMED
   for k, color in enumerate(colors):
-    mine = assigned[rows] == k
-    axes.scatter(*points[mine].T, s=8, color=color, alpha=0.6, linewidths=0,
+    members = assigned[rows] == k
+    axes.scatter(*points[members].T, s=8, color=color, alpha=0.6, linewidths=0,
                  label=f"{k + 1} ({(assigned == k).sum():,} rows)" if named else None)
   axes.scatter(*places.T, marker="X", s=70, color=colors, edgecolors="black", linewidths=0.8,
                label="centers" if named else None)

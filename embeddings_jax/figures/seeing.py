@@ -21,16 +21,16 @@ def filters(plt: Any, kernels: np.ndarray) -> Any:
 
 def maps(plt: Any, image: np.ndarray, layer_maps: np.ndarray, layer: str) -> Any:
   """Draws all maps of a layer [rows, columns, dim] for one image, each from its least to its greatest value."""
-  found = np.moveaxis(layer_maps, -1, 0)
-  low, high = found.min((1, 2), keepdims=True), found.max((1, 2), keepdims=True)
-  tiles = [image, *((found - low) / np.maximum(high - low, 1e-12))]
-  return _grid(plt, tiles, ["image", *map(str, range(len(found)))], f"Maps of {layer}", columns=2 * COLUMNS,
+  channels = np.moveaxis(layer_maps, -1, 0)
+  low, high = channels.min((1, 2), keepdims=True), channels.max((1, 2), keepdims=True)
+  tiles = [image, *((channels - low) / np.maximum(high - low, 1e-12))]
+  return _grid(plt, tiles, ["image", *map(str, range(len(channels)))], f"Maps of {layer}", columns=2 * COLUMNS,
                cmap="viridis")
 
 
-def crops(plt: Any, units: np.ndarray, found: Sequence[Sequence[np.ndarray]], layer: str) -> Any:
-  """Draws the images that excite each unit most, 3 x 3 receptive fields a unit; found[unit] is a list of crops."""
-  return _grid(plt, [_square(nine) for nine in found], [str(unit) for unit in units],
+def crops(plt: Any, units: np.ndarray, fields: Sequence[Sequence[np.ndarray]], layer: str) -> Any:
+  """Draws the images that excite each unit most, 3 x 3 receptive fields a unit; fields[unit] is a list of crops."""
+  return _grid(plt, [_square(nine) for nine in fields], [str(unit) for unit in units],
                f"What excites units of {layer} most, by receptive field")
 
 
@@ -97,9 +97,9 @@ def detections(plt: Any, images: np.ndarray, boxes: Sequence[Sequence[tuple[Sequ
                               figsize=(1.5 * columns, 1.55 * -(-len(images) // columns)))
   for axis in axes.flat:
     axis.axis("off")
-  for axis, image, found in zip(axes.flat, images, boxes):
+  for axis, image, drawn in zip(axes.flat, images, boxes):
     _show(axis, image)
-    for (top, left, bottom, right), text, true in found:
+    for (top, left, bottom, right), text, true in drawn:
       color = "white" if true else "red"
       axis.add_patch(plt.Rectangle((left - 0.5, top - 0.5), right - left, bottom - top, fill=False, edgecolor=color,
                                    linestyle="--" if true else "-"))

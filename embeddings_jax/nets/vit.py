@@ -153,8 +153,8 @@ class Vit(nn.Module):
     """Rows and columns of patches."""
     return check_divides(self.patch_size, *images.shape[1:3])
 
-  def _whole(self, batch, **asked):
-    return self(self.cut(batch["image"]), self.grid(batch["image"]), **asked)
+  def _whole(self, batch, **options):
+    return self(self.cut(batch["image"]), self.grid(batch["image"]), **options)
 
 
 class Affine(nn.Module):

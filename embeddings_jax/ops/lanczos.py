@@ -142,16 +142,16 @@ def orthonormal(x: Float[Array, "n b"], basis: Float[Array, "n m"]) -> Float[Arr
   """
   product = lambda a, b: jnp.matmul(a, b, precision="highest")
 
-  def turned(x, least):
+  def rotated(x, least):
     squares, turn = jnp.linalg.eigh(product(x.T, x))
     length = jnp.sqrt(jnp.maximum(squares, 0))
     return product(x, turn * jnp.where(length > least, 1 / jnp.maximum(length, 1e-30), 0))
 
   size = jnp.linalg.norm(x, axis=0).max()
-  x = turned(x - product(basis, product(basis.T, x)), 1e-5 * size)
+  x = rotated(x - product(basis, product(basis.T, x)), 1e-5 * size)
   along = product(basis.T, x)
   x = jax.lax.cond(jnp.abs(along).max() > NEGLIGIBLE, lambda x: x - product(basis, along), lambda x: x, x)
-  return turned(x, 0.5)
+  return rotated(x, 0.5)
 
 
 def signs(vectors: Float[Array, "n b"]) -> Float[Array, " b"]:

@@ -36,8 +36,8 @@ def lookup(
 def _lookup(table: Array, ids: Array, dtype: Any) -> Array:
   def local(table, ids):
     rows = jax.lax.all_gather(table.astype(dtype), "fsdp", axis=1, tiled=True)
-    place, mine = _own(ids, len(rows))
-    return jax.lax.psum(jnp.where(mine[..., None], rows[place], 0).astype(jnp.float32), "model")
+    place, owned = _own(ids, len(rows))
+    return jax.lax.psum(jnp.where(owned[..., None], rows[place], 0).astype(jnp.float32), "model")
 
   return jax.shard_map(local, in_specs=(TABLE, P(DATA_AXES)), out_specs=P(DATA_AXES), check_vma=False)(table, ids)
 
@@ -51,8 +51,8 @@ def _backward(dtype, saved, cotangent):
   share = num_rows // num_model_shards()
 
   def local(ids, slopes):
-    place, mine = _own(ids, share)
-    sums = jnp.zeros((share, slopes.shape[-1])).at[place].add(jnp.where(mine[..., None], slopes, 0))
+    place, owned = _own(ids, share)
+    sums = jnp.zeros((share, slopes.shape[-1])).at[place].add(jnp.where(owned[..., None], slopes, 0))
     return jax.lax.psum(jax.lax.psum_scatter(sums, "fsdp", scatter_dimension=1, tiled=True), "data")
 
   gradient = jax.shard_map(local, in_specs=(P(DATA_AXES), P(DATA_AXES)), out_specs=TABLE, check_vma=False)
@@ -66,5 +66,5 @@ _lookup.defvjp(_forward, _backward)
 def _own(ids, share):
   """Places of ids among a device's rows, and whether they are there."""
   place = ids - jax.lax.axis_index("model") * share
-  mine = (place >= 0) & (place < share)
-  return jnp.where(mine, place, 0), mine
+  owned = (place >= 0) & (place < share)
+  return jnp.where(owned, place, 0), owned

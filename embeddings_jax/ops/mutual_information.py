@@ -49,8 +49,8 @@ def expressions(joint: Float[Array, "x c"]) -> Expressions:
   of_x, of_c = joint.sum(1), joint.sum(0)
   surprise = lambda p: -jnp.log(jnp.where(p > 0, p, 1))
   entropy = lambda p: (p * surprise(p)).sum()
-  given = lambda of: jnp.where(of > 0, joint / jnp.where(of > 0, of, 1), 0)
-  conditional = lambda of: (joint * surprise(given(of))).sum()
+  conditioned = lambda of: jnp.where(of > 0, joint / jnp.where(of > 0, of, 1), 0)
+  conditional = lambda of: (joint * surprise(conditioned(of))).sum()
   return Expressions(
       divergence=(joint * (surprise(of_x[:, None] * of_c) - surprise(joint))).sum(),
       from_x=entropy(of_x) - conditional(of_c),

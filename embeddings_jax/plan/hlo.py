@@ -113,13 +113,13 @@ def read(text: str) -> Program:
       program.flops += times * _flops(instruction, by_name)
       if (kind := _collective(instruction)) is not None:
         source = lines.of(instruction.attributes) or lines.of(caller)
-        found = _described(instruction, kind, by_name, scatters, times, source, in_loop)
+        collective = _described(instruction, kind, by_name, scatters, times, source, in_loop)
         channel = instruction.channel
         if fused and not scatters and channel is not None:
           if channel not in in_fusions or in_fusions[channel].count < times:
-            in_fusions[channel] = found
+            in_fusions[channel] = collective
         else:
-          program.collectives.append(found)
+          program.collectives.append(collective)
       if not fused:
         program.memory_bytes += times * _memory_bytes(instruction, by_name, computations)
       for called in instruction.called:

@@ -144,8 +144,8 @@ class Portrait:
     return figures.maps(plt, self.shown[0], self.trunk.maps(self.shown[:1], self.layer)[0], self.layer)
 
   def _crops(self, plt: Any) -> Any:
-    found = seeing.exciting_images(self.trunk, self.searched, self.layer, self.units)
-    return figures.crops(plt, self.units, found.crops, self.layer)
+    exciting = seeing.exciting_images(self.trunk, self.searched, self.layer, self.units)
+    return figures.crops(plt, self.units, exciting.crops, self.layer)
 
   def _ascent(self, plt: Any) -> Any:
     noise = np.random.default_rng(self.seed).integers(0, 256, (64, *self.trunk.shape)).astype(np.uint8)

@@ -60,8 +60,8 @@ def excitations(trunk: Trunk, images: np.ndarray, layer: str, units: np.ndarray)
     return jnp.concatenate([tokens.max(1), tokens.argmax(1).astype(jnp.float32)], 1)
 
   compiled = jax.jit(peaks)
-  found = over_rows(lambda part: compiled(trunk.variables, part), images)
-  values, places = np.split(found, 2, 1)
+  results = over_rows(lambda part: compiled(trunk.variables, part), images)
+  values, places = np.split(results, 2, 1)
   return values, np.stack(np.divmod(places.astype(int), grid.columns), -1)
 
 
@@ -204,11 +204,11 @@ def looked_at(
   if method == "rollout" and not hasattr(trunk.network, "attention"):
     raise InputError(f"rollout: a {trunk.name} has no attention; mae has")
   compiled = jax.jit({"rollout": of_attention, "cam": of_class, "gradcam": of_gradient}[method])
-  found = []
+  results = []
   for first in range(0, len(images), 64):
     part = slice(first, first + 64)
-    found.append(np.asarray(compiled(trunk.variables, images[part], None if rows is None else rows[part])))
-  return np.concatenate(found)
+    results.append(np.asarray(compiled(trunk.variables, images[part], None if rows is None else rows[part])))
+  return np.concatenate(results)
 
 
 def inverted(trunk: Trunk, images: np.ndarray, *, layer: str = "", pooled: bool = True, seed: int = 0,
@@ -238,5 +238,5 @@ def inverted(trunk: Trunk, images: np.ndarray, *, layer: str = "", pooled: bool 
     result = ascend(lambda x: -feature_distance(features(variables, x), target), images.shape, key, **options)
     return result.images, -result.objective
 
-  found, distance = jax.jit(run)(trunk.variables, images, jax.random.key(seed))
-  return np.asarray(found), np.asarray(distance)
+  results, distance = jax.jit(run)(trunk.variables, images, jax.random.key(seed))
+  return np.asarray(results), np.asarray(distance)

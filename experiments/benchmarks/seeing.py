@@ -40,9 +40,9 @@ def exciting_inputs() -> dict:
                      "ratio": round(float(np.median(values / np.maximum(best.values[:, 0], 1e-6))), 2),
                      "norm": round(float(np.median(norms)), 2),
                      "largest_error_of_norm": float(f"{np.abs(away / norms - 1).max():.1e}")}
-  told = ", ".join(f"{value['above']} of {value['units']} at equal {name} (median {value['ratio']} times)"
+  lines = ", ".join(f"{value['above']} of {value['units']} at equal {name} (median {value['ratio']} times)"
                    for name, value in results.items())
-  return {"summary": f"{trunk.name}, {layer}: inputs above the best of {len(images)} images for {told}", **results}
+  return {"summary": f"{trunk.name}, {layer}: inputs above the best of {len(images)} images for {lines}", **results}
 
 
 def pointing() -> dict:
@@ -80,8 +80,8 @@ def pointing() -> dict:
     without = [hits(one) for one in of_seeds]
     results[method] = {"trained": round(hits(trunk), 3), "untrained": round(float(np.mean(without)), 3),
                        "untrained_std": round(float(np.std(without)), 3)}
-  told = ", ".join(f"{name} {results[name]['trained']} (untrained {results[name]['untrained']})" for name in methods)
-  return {"summary": f"{trunk.name}: the maximum lies on a digit: {told}; at random {results['area']}", **results}
+  lines = ", ".join(f"{name} {results[name]['trained']} (untrained {results[name]['untrained']})" for name in methods)
+  return {"summary": f"{trunk.name}: the maximum lies on a digit: {lines}; at random {results['area']}", **results}
 
 
 def detected_digits() -> dict:

@@ -22,7 +22,7 @@ def transfer() -> dict:
   if len(workdirs) != 2 or len(numbers) != 2 or numbers[0] >= numbers[1]:
     raise InputError(f"--workdir={','.join(workdirs)} --numbers={','.join(map(str, numbers))}: give two runs, and "
                      "two numbers of labels, the smaller first")
-  rows, given = [], FLAGS.workdir
+  rows, workdir_flag = [], FLAGS.workdir
   try:
     for workdir in workdirs:
       FLAGS.workdir = workdir
@@ -31,7 +31,7 @@ def transfer() -> dict:
           f"{cell['labels']} labels": round(cell["fine-tuned"] - cell["from scratch"], 4) for cell in cells} | {
               f"{cell['labels']} labels, from scratch": cell["from scratch"] for cell in cells})
   finally:
-    FLAGS.workdir = given
+    FLAGS.workdir = workdir_flag
   gains = lambda row: ", ".join(f"{number:,}: {row[f'{number} labels']:+.3f}" for number in numbers)
   lines = "; ".join(f"{row['run']} {gains(row)}" for row in rows)
   return {"summary": f"{FLAGS.data}, accuracy fine-tuned minus from scratch, by run and number of labels: {lines} "

@@ -27,23 +27,23 @@ def plan(tmp_path, *arguments, code=0):
 
 def test_a_mixture_on_eight_devices(tmp_path):
   """4,096 rows of 8 features, three components, two slices: the numbers are those of the formulas."""
-  found, text = plan(tmp_path, "--model=gmm", "--preset=tiny", "--devices=cpu:8", "--chip=v5e", "--num_rows=4096",
+  planned, text = plan(tmp_path, "--model=gmm", "--preset=tiny", "--devices=cpu:8", "--chip=v5e", "--num_rows=4096",
                      "--item_shape=8", "--config.model.num_components=3", "--noevaluation", "--mesh=dcn:2")
-  assert found["mesh"] == {"data": 8, "fsdp": 1, "model": 1} and found["rows"] == 4096 and found["fits"]
-  assert found["batch_bytes"] == 4096 * (8 + 1) * 4 and found["read_share"] == 1
-  update = found["programs"]["update"]
+  assert planned["mesh"] == {"data": 8, "fsdp": 1, "model": 1} and planned["rows"] == 4096 and planned["fits"]
+  assert planned["batch_bytes"] == 4096 * (8 + 1) * 4 and planned["read_share"] == 1
+  update = planned["programs"]["update"]
   assert update["flops"]["ratio"] < 1.1
   # Sums of responsibilities, rows and products of rows; nothing as large as the rows.
   assert {group["kind"] for group in update["collectives"]} == {"all-reduce"}
   assert all(group["axes"] == "data" and group["bytes"] < 4 * 3 * 100 for group in update["collectives"])
-  gathered = [group for group in found["programs"]["init"]["collectives"] if group["kind"] == "all-gather"]
+  gathered = [group for group in planned["programs"]["init"]["collectives"] if group["kind"] == "all-gather"]
   assert all(group["bytes"] < 64 for group in gathered)
   seconds = update["seconds"]
   assert seconds["sum"] == pytest.approx(sum(seconds[part] for part in ("arithmetic", "memory", "links", "network")))
   # Of the 7 / 4 of an array that a device sends for its sum over eight, 1 / 4 goes to the other slice.
   assert seconds["links"] * 90e9 == pytest.approx(6 * seconds["network"] * 3.125e9)
   assert seconds["network"] * 3.125e9 == pytest.approx(sum(group["traffic"] for group in update["collectives"]) / 7)
-  assert found["slices"] == 2 and "8 devices of v5e in 2 slices" in text
+  assert planned["slices"] == 2 and "8 devices of v5e in 2 slices" in text
   assert seconds["arithmetic"] == pytest.approx(update["flops"]["compiled"] / 8 / 197e12)
   assert "collectives of update" in text and text.rstrip().endswith("of 16 GB")
 
@@ -69,12 +69,12 @@ def test_exit_codes(arguments, code, words):
 @pytest.mark.long
 def test_a_sweep_ranks_meshes_and_predicts_more_devices(tmp_path):
   """Meshes over `model`, which would only repeat a mixture's work, are left out and said to be."""
-  found, text = plan(tmp_path, "--model=gmm", "--preset=tiny", "--devices=cpu:8", "--chip=v5e", "--num_rows=4096",
+  planned, text = plan(tmp_path, "--model=gmm", "--preset=tiny", "--devices=cpu:8", "--chip=v5e", "--num_rows=4096",
                      "--sweep")
-  assert sorted(found["ranking"]) == ["data:1,fsdp:8", "data:2,fsdp:4", "data:8"] == sorted(found["plans"])
-  times = [found["plans"][spec]["programs"]["update"]["seconds"]["sum"] for spec in found["ranking"]]
+  assert sorted(planned["ranking"]) == ["data:1,fsdp:8", "data:2,fsdp:4", "data:8"] == sorted(planned["plans"])
+  times = [planned["plans"][spec]["programs"]["update"]["seconds"]["sum"] for spec in planned["ranking"]]
   assert times == sorted(times) and "data:4,model:2 is left out" in text
-  rows = found["scaling"]["data:8"]
+  rows = planned["scaling"]["data:8"]
   assert [row["devices"] for row in rows] == list(sweep.SIZES) and rows[0]["efficiency"] == 1
 
 
@@ -157,62 +157,62 @@ def has_libtpu():
 @pytest.mark.long
 def test_a_network_on_a_tpu_slice(tmp_path):
   """fsdp splits the state in four, gathers kernels in bfloat16, and repeats no products."""
-  found = on_tpu(tmp_path, "--model=bert", "--preset=demo", "--topology=v5e:4x4", "--mesh=data:4,fsdp:4",
+  planned = on_tpu(tmp_path, "--model=bert", "--preset=demo", "--topology=v5e:4x4", "--mesh=data:4,fsdp:4",
                  "--batch_size=64", "--config.model.dtype=bfloat16", "--config.model.dim=256")
-  update = found["programs"]["update"]
-  assert found["fits"] and update["flops"]["ratio"] == pytest.approx(1, abs=0.05)
-  assert found["programs"].keys() == {"init", "update", "held_out", "embed"}
+  update = planned["programs"]["update"]
+  assert planned["fits"] and update["flops"]["ratio"] == pytest.approx(1, abs=0.05)
+  assert planned["programs"].keys() == {"init", "update", "held_out", "embed"}
   gathered = [group for group in update["collectives"] if group["kind"] == "all-gather" and group["in_loop"]]
   assert gathered and all(group["axes"] == "fsdp" and group["dtype"] == "bf16" for group in gathered)
-  assert found["state"]["opt_state"]["device"] < 0.35 * found["state"]["opt_state"]["whole"]
+  assert planned["state"]["opt_state"]["device"] < 0.35 * planned["state"]["opt_state"]["whole"]
 
 
 @pytest.mark.long
 def test_only_sums_of_gradients_leave_a_slice(tmp_path):
   """Two slices of 4 x 4 chips: fsdp stays within one, and what crosses is the quarter of the gradient on a chip."""
-  found = on_tpu(tmp_path, "--model=bert", "--preset=demo", "--topology=v5e:4x4", "--mesh=dcn:2,data:4,fsdp:4",
+  planned = on_tpu(tmp_path, "--model=bert", "--preset=demo", "--topology=v5e:4x4", "--mesh=dcn:2,data:4,fsdp:4",
                  "--batch_size=128", "--config.model.dtype=bfloat16", "--config.model.dim=256", "--noevaluation")
-  update = found["programs"]["update"]
-  assert found["devices"] == 32 and found["mesh"] == {"data": 8, "fsdp": 4, "model": 1}
+  update = planned["programs"]["update"]
+  assert planned["devices"] == 32 and planned["mesh"] == {"data": 8, "fsdp": 4, "model": 1}
   out = [group for group in update["collectives"] if group["network"]]
   assert out and all(group["axes"].startswith("data") and group["kind"] == "all-reduce" for group in out)
-  assert sum(group["network"] for group in out) < 0.5 * found["state"]["params"]["device"]
+  assert sum(group["network"] for group in out) < 0.5 * planned["state"]["params"]["device"]
 
 
 @pytest.mark.long
 def test_fsdp_of_images_sends_parameters_and_no_activations(tmp_path):
   """Activations of a device, [4 rows, 65 patches, 192], would be reduced over fsdp if products were split by it."""
-  found = on_tpu(tmp_path, "--model=mae", "--preset=demo", "--topology=v5e:4x4", "--mesh=data:4,fsdp:4",
+  planned = on_tpu(tmp_path, "--model=mae", "--preset=demo", "--topology=v5e:4x4", "--mesh=data:4,fsdp:4",
                  "--batch_size=1024", "--config.model.dtype=bfloat16", "--config.model.dim=256",
                  "--config.model.mlp_dim=1024", "--config.model.num_heads=4", "--noevaluation")
-  update = found["programs"]["update"]
+  update = planned["programs"]["update"]
   assert update["flops"]["ratio"] == pytest.approx(1, abs=0.05)
   reduced = [group for group in update["collectives"] if group["kind"] == "all-reduce" and "fsdp" in group["axes"]]
   largest = 4 * 256 * 1024
   assert all(group["bytes"] <= largest for group in reduced)
-  assert sum(group["traffic"] for group in update["collectives"]) < 6 * found["state"]["params"]["whole"]
+  assert sum(group["traffic"] for group in update["collectives"]) < 6 * planned["state"]["params"]["whole"]
 
 
 @pytest.mark.long
 def test_a_mixture_starts_where_its_rows_are(tmp_path):
   """k-means++ of 64 centers among a million rows of 512 MB, 32 MB a device; one sum of statistics an update."""
-  found = on_tpu(tmp_path, "--model=gmm", "--preset=paper", "--config.batch_size=0", "--topology=v6e:4x4",
+  planned = on_tpu(tmp_path, "--model=gmm", "--preset=paper", "--config.batch_size=0", "--topology=v6e:4x4",
                  "--num_rows=4000000", "--item_shape=32", "--config.model.num_components=64", "--noevaluation")
-  assert found["fits"] and found["batch_bytes"] > 500e6
-  assert found["programs"]["init"]["memory"]["total"] < found["batch_bytes"]
-  assert all(group["bytes"] < 1 << 20 for group in found["programs"]["init"]["collectives"])
-  assert [(group["kind"], group["count"]) for group in found["programs"]["update"]["collectives"]] == [
+  assert planned["fits"] and planned["batch_bytes"] > 500e6
+  assert planned["programs"]["init"]["memory"]["total"] < planned["batch_bytes"]
+  assert all(group["bytes"] < 1 << 20 for group in planned["programs"]["init"]["collectives"])
+  assert [(group["kind"], group["count"]) for group in planned["programs"]["update"]["collectives"]] == [
       ("all-reduce", 1)]
 
 
 @pytest.mark.long
 def test_no_collective_is_as_large_as_the_vocabulary(tmp_path):
   vocabulary = 1_000_000
-  found = on_tpu(tmp_path, "--model=sgns", "--preset=tiny", "--config.data.name=",
+  planned = on_tpu(tmp_path, "--model=sgns", "--preset=tiny", "--config.data.name=",
                  f"--config.data.max_size={vocabulary}", "--config.model.dim=64", "--topology=v5e:4x4",
                  "--mesh=data:4,model:4", "--noevaluation")
-  assert found["state"]["input"]["device"] < 0.3 * found["state"]["input"]["whole"]
-  collectives = found["programs"]["update"]["collectives"]
+  assert planned["state"]["input"]["device"] < 0.3 * planned["state"]["input"]["whole"]
+  collectives = planned["programs"]["update"]["collectives"]
   assert collectives and max(group["bytes"] for group in collectives) < vocabulary
 
 

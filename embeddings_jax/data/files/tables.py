@@ -230,8 +230,8 @@ def _flush(path: str | os.PathLike, buffer: RowBuffer, values: array.array, line
   buffer.add(rows)
 
 
-def _layout(head: Sequence[tuple[int, list[str]]], header: str = "", asked: Sequence[str] = ()) -> _Layout:
-  """Returns the layout that the first records tell; columns that were `asked` for are not the names of rows."""
+def _layout(head: Sequence[tuple[int, list[str]]], header: str = "", selected: Sequence[str] = ()) -> _Layout:
+  """Returns the layout that the first records tell; columns that are `selected` are not the names of rows."""
   if not head:
     return _Layout(None, False, 0, [])
   (line, first), rest = head[0], [cells for _, cells in head[1:]]
@@ -240,9 +240,9 @@ def _layout(head: Sequence[tuple[int, list[str]]], header: str = "", asked: Sequ
   unnamed = len(first) > 1 and not shorter and first[0].strip().lower() in _ROW_NAMES
   counted = not header and _counts(first[unnamed:], rest, sure=unnamed or shorter)
   if header == "no" or not header and not counted and any(map(is_number, first)):
-    named = len(rest) > 1 and "0" not in asked and _names_rows([first, *rest])
+    named = len(rest) > 1 and "0" not in selected and _names_rows([first, *rest])
     return _Layout(None, named, len(first), ["the first column holds the names of the rows"] if named else [])
-  named = shorter or unnamed or first[0].strip() not in asked and _names_rows(rest)
+  named = shorter or unnamed or first[0].strip() not in selected and _names_rows(rest)
   notes = []
   if counted:
     notes.append(f"line {line} ({_listed(first)}) is a header")

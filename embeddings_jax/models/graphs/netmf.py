@@ -85,7 +85,7 @@ def netmf(
     num_negatives: float = 1.0,
     rank: int = 256,
     solver: str = "auto",
-    block: int = 32,
+    block: int = 0,
     blocks: int = 12,
     num_oversamples: int = 10,
     tol: float = 1e-3,
@@ -102,18 +102,20 @@ def netmf(
     num_negatives: b.
     rank: Eigenpairs of `filtered`, h.
     solver: `sparse`, `exact`, `filtered`, or `auto`: the first for T = 1, the second for up to 4,096 nodes.
-    block, blocks, num_oversamples: Vectors of a Lanczos block, blocks of a cycle, and eigenpairs kept beyond those
-      asked for.
+    block, blocks, num_oversamples: Vectors of a Lanczos block (0: 16 for `sparse`, where products are cheap beside
+      orthogonalization, else 32), blocks of a cycle, and eigenpairs kept beyond those asked for.
     tol: Residual, relative to the eigenvalue, at which the search ends; 0 makes all cycles.
     max_cycles: Cycles after which it ends anyway.
     max_memory: GB that [n, n] may take; a larger matrix is made row by row for each product.
   """
   if solver not in SOLVERS:
     raise InputError(f"netmf: solver={solver!r}: must be one of {', '.join(SOLVERS)}")
-  for name, value in {"dim": dim, "window": window, "rank": rank, "block": block, "blocks": blocks,
+  for name, value in {"dim": dim, "window": window, "rank": rank, "blocks": blocks,
                       "max_cycles": max_cycles}.items():
     if value < 1:
       raise InputError(f"netmf: {name}={value}: must be at least 1")
+  if block < 0:
+    raise InputError(f"netmf: block={block}: must be at least 0")
   if dim > num_nodes:
     raise InputError(f"netmf: dim={dim}: exceeds the {num_nodes} nodes")
   if not num_negatives > 0:
@@ -128,6 +130,7 @@ def netmf(
   degrees = np.asarray(degrees, np.float64)
   inverse = np.where(degrees > 0, 1 / np.maximum(degrees, 1e-300), 0)
   volume = degrees.sum() / num_negatives
+  block = block or (16 if way == "sparse" else 32)
   search = functools.partial(lanczos.largest, block=block, blocks=blocks, num_oversamples=num_oversamples, tol=tol,
                              max_cycles=max_cycles)
 
