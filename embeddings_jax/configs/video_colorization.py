@@ -8,7 +8,8 @@ Masks carried along: the evaluation `propagation`.
 Expected: demo, held-out colors .911 (those at the same place of the frame before .861). Masks on test clips, J: .439,
 untrained .233, the first mask kept .115, pixels in gray, as the network sees them, .265, in color .698: objects of
 these clips keep a color of their own. F .653, untrained .458; points .699, untrained .600 (1 seed, 192 seconds beside
-other work).
+other work). Segmentation, mean IoU of three clusters: .182, untrained .169, colors of the pixels .206, where nothing
+but background has .293: clusters follow the textures of the photographs.
 """
 import ml_collections
 
