@@ -123,8 +123,8 @@ def main(argv: Sequence[str]) -> int:
     command.check_output(FLAGS.output)
   verb = getattr(importlib.import_module(f"experiments.benchmarks.{module_of[argv[1]]}"), argv[1])
   path_flags = ("--output", "--figure", "--data_dir", "--cache_dir", "--peer")
-  shown = [re.sub(r"^(--workdir=).*?([^/]+)/?$", r"\1runs/\2", argument) for argument in argv[1:]
-           if not argument.startswith(path_flags)]
+  shown = [re.sub(r"(?<=[=,])[^,]*?([^/,]+)/?(?=,|$)", r"runs/\1", argument) if argument.startswith("--workdir=")
+           else argument for argument in argv[1:] if not argument.startswith(path_flags)]
   record = {"command": " ".join(["python -m experiments.benchmark", *shown]), **verb(),
             "device": hardware.processor(), "versions": workdir.versions(), "commit": workdir.commit()}
   if FLAGS.output:

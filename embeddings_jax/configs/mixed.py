@@ -4,6 +4,15 @@ Command: `python -m experiments.run --model=mixed`; with labels
 `python -m experiments.run --model=mixed --preset=small --data_dir=DIR [--init_from=W --config.data.max_train=1000]`.
 Presets: `demo` sentences of documentation, a minute or two on two cores; `tiny` for tests; `small` the two losses and
 that of a task with labels, SST-2, together; `paper` as `demo` by BERT-base on a corpus of one's own, an accelerator.
+Expected: SST-2 with 1,000 labels, 60 updates each, accuracy on test of three ways to use a proxy task (three seeds,
+`experiments.benchmark labels --mixed --data=sst2 --numbers=1000 --steps=60 --seeds=3 --workdir=runs/bert800`):
+
+  pretrained by `bert --preset=small --steps=800`, then tuned   .688 +- .009
+  labels alone                                                  .654 +- .018
+  labels and proxy losses together, by the weights of `small`   .501 +- .013, the larger class
+
+In so few updates the gradients of the proxy losses, of some 8 nats each, decide where the network goes; with weights
+of .001 the loss of the labels falls as it does alone. Mixing needs either more updates or smaller weights.
 """
 import ml_collections
 
