@@ -5,8 +5,8 @@ Command: `python -m experiments.run --model=lstm_lm [--preset=small --data_dir=D
 Presets: `demo` documentation of Python and its libraries, two minutes on two cores; `tiny` for tests; `small` English
 Wikipedia (`--data=enwiki-2015`), about as many parameters as `gpt --preset=small`; `paper` the medium size on a
 corpus of one's own (`--data=`), dropout .5, 20 streams of windows of 35.
-Expected: small, `enwiki-2015`, equal time, ten minutes on two cores (1 seed): perplexity of held-out text 396 after 390
-updates, where `gpt --preset=small --steps=450` has 461; the tokens' frequencies alone have 1,400. After 1,500
+Expected: small, `enwiki-2015`, equal time, ten minutes on two cores (1 seed): perplexity of held-out text 396 after
+390 updates, where `gpt --preset=small --steps=450` has 461; the tokens' frequencies alone have 1,400. After 1,500
 updates `gpt` has 150: a transformer stays at the frequencies for longer and falls faster afterwards.
 """
 import ml_collections
