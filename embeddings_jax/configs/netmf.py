@@ -7,11 +7,11 @@ Expected: micro-F1 at 10, 50, 90 % labeled nodes, then macro-F1 (means of ten sh
 .426, .435, .226, .281, .290, as the same formula in scipy to .001, in an eighth of the time (`benchmark netmf`);
 Wikipedia at T = 1 (`--data=wikipedia-pos --config.model.window=1`) .476, .540, .558, .082, .118, .125, as scipy, in
 .6 of its time where the program is compiled already (`--compilation_cache`), else in 1.6 times that. Accuracy on
-Cora, Planetoid's split (`--data=cora`), .747 (.743). Of 10 % of Cora's nodes that are held out and projected .81 ± .02
-are classified rightly (three
-divisions; the largest class has .30; the mean of their neighbors' vectors gives .82 ± .03). Half of BlogCatalog's
-edges held out (`--config.data.held_out=.5 --config.evals="('link_prediction',)"`): AUC .874 by the best operator,
-average, where preferential attachment has .954, Adamic-Adar .930 and `deepwalk` .912.
+Cora, Planetoid's split (`--data=cora`), .747 (.743). Of 10 % of Cora's nodes that are held out and projected .81 ±
+.02 are classified rightly (three divisions; the largest class has .30; the mean of their neighbors' vectors gives
+.82 ± .03). Half of BlogCatalog's edges held out (`--config.data.held_out=.5
+--config.evals="('link_prediction',)"`): AUC .874 by the best operator, average, where preferential attachment has
+.954, Adamic-Adar .930 and `deepwalk` .912.
 """
 import ml_collections
 
