@@ -2,7 +2,8 @@
 
 A body of a loop is counted by the loop's number of trips. Of a collective that the compiler made asynchronous, the
 text shows a start, a done, and on TPUs copies within the fusions that run meanwhile; it is counted once, by its
-channel. All numbers are those of one device.
+channel. All numbers are those of one device. A program for several slices of TPUs is that of one slice; what it
+exchanges with the others are transfers through the hosts, a `send` and a `recv`, which count as collectives.
 """
 import dataclasses
 import math
@@ -19,6 +20,8 @@ COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "coll
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "iota",
          "after-all", "partition-id", "replica-id", "opt-barrier", "domain", "add-dependency"}
 _PARTIAL_READS = {"dynamic-slice", "slice", "gather"}
+# The kind of a transfer between slices, and the slices that take part.
+_BETWEEN_SLICES = re.compile(r'_xla_megascale_target="\{([\d,:]+)\}x.*?_xla_megascale_transfer_type="(\w+)"')
 _SAME = {"bitcast", "convert", "reshape", "copy"}  # Within a fusion: the elements of the operand.
 
 
@@ -104,6 +107,8 @@ def read(text: str) -> Program:
   computations, entry = parse(text)
   lines = Sources(text)
   program = Program(0.0, 0.0, [], [])
+  partitions = re.search(r"num_partitions=(\d+)", text[:text.find("\n")])
+  of_slice = int(partitions[1]) if partitions and _BETWEEN_SLICES.search(text) else None
   in_fusions: dict[str, Collective] = {}
 
   def visit(name: str, times: float, fused: bool, in_loop: bool, caller: str = "") -> None:
@@ -114,6 +119,10 @@ def read(text: str) -> Program:
       if (kind := _collective(instruction)) is not None:
         source = lines.of(instruction.attributes) or lines.of(caller)
         collective = _described(instruction, kind, by_name, scatters, times, source, in_loop)
+        if instruction.opcode == "send":
+          collective = _between_slices(instruction, collective, of_slice or 1)
+        elif of_slice and collective.groups is None:
+          collective.groups = np.arange(of_slice)[None]
         channel = instruction.channel
         if fused and not scatters and channel is not None:
           if channel not in in_fusions or in_fusions[channel].count < times:
@@ -198,8 +207,22 @@ def _convolution_flops(attributes: str, left: Sequence[int], right: Sequence[int
 
 
 def _collective(instruction: Instruction) -> str | None:
+  if instruction.opcode == "send" and (match := _BETWEEN_SLICES.search(instruction.attributes)):
+    kind = match[2].lower().replace("_", "-")
+    return kind if kind in COLLECTIVES else "collective-permute"
   kind = instruction.opcode.removesuffix("-start")
   return kind if kind in COLLECTIVES else None
+
+
+def _between_slices(instruction: Instruction, sent: Collective, of_slice: int) -> Collective:
+  """Returns the collective of devices with equal places in several slices of `of_slice` devices."""
+  number = 0
+  for part in _BETWEEN_SLICES.search(instruction.attributes)[1].split(","):
+    first, _, last = part.partition(":")
+    number += int(last or first) - int(first) + 1
+  sent.groups = np.arange(number * of_slice).reshape(number, of_slice).T
+  sent.bytes = instruction.shapes[0].bytes * (number if sent.kind == "all-gather" else 1)
+  return sent
 
 
 def _described(instruction, kind, by_name, scatters, times, source, in_loop) -> Collective:

@@ -172,6 +172,31 @@ def test_sums_over_slices_are_of_parts():
   assert one("all-reduce").network_traffic(16, 1) == 0
 
 
+def test_transfers_between_slices_are_collectives():
+  """The gradient of a [64, 256] part, summed over two slices of sixteen TPUs through their hosts, as libtpu writes it;
+  a program of several slices is that of one."""
+  attributes = ('channel_id=2, is_host_transfer=true, frontend_attributes={_xla_host_transfer_rendezvous="all-reduce", '
+                '_xla_megascale_reduce_operation="SUM",_xla_megascale_target="{1,2}x{0:15}",'
+                '_xla_megascale_transfer_type="ALL_REDUCE"}')
+  program = hlo.read(f"""HloModule jit_f, is_scheduled=true, num_partitions=16
+
+ENTRY %main (part: f32[64,256]) -> f32[64,256] {{
+  %part = f32[64,256]{{1,0}} parameter(0)
+  %token = token[] after-all()
+  %send = (f32[64,256]{{1,0}}, u32[], token[]) send(%part, %token), {attributes}
+  %recv = (f32[64,256]{{1,0}}, u32[], token[]) recv(%token), {attributes}
+  %sent = token[] send-done(%send), channel_id=2, is_host_transfer=true
+  %received = (f32[64,256]{{1,0}}, token[]) recv-done(%recv), channel_id=1, is_host_transfer=true
+  ROOT %sum = f32[64,256]{{1,0}} get-tuple-element(%received), index=0
+}}
+""")
+  (one,) = program.collectives
+  assert (one.kind, one.dtype, one.bytes, one.count) == ("all-reduce", "f32", 64 * 256 * 4, 1)
+  assert one.groups.tolist() == [[i, 16 + i] for i in range(16)]
+  assert one.axes({"data": 8, "fsdp": 4, "model": 1}) == ("data",)
+  assert one.network_traffic(32, 2) == one.traffic(32) == 64 * 256 * 4
+
+
 def test_all_devices_are_one_group_unless_some_are_named():
   assert hlo_text.groups("replica_groups={}, x") is None
 
