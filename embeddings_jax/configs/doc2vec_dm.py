@@ -4,8 +4,8 @@ Command: `python -m experiments.run --model=doc2vec_dm [--preset=small --data_di
 `python -m experiments.neighbors --workdir=W --query='orbit of a satellite'`.
 Presets: `demo` docstrings of Python and its libraries; `tiny` for tests; `small` the training part of 20 Newsgroups;
 `paper` 400 dimensions on a collection of one's own (`--data=`), in the paper of reviews.
-Expected: small, four minutes on two cores (1 seed): mean average precision of test documents' groups .123, .298 of the
-first ten right; `doc2vec` has .154 and .386.
+Expected: small, four minutes on two cores (1 seed): mean average precision of test documents' groups .123, .298 of
+the first ten right; `doc2vec` has .154 and .386.
 """
 import ml_collections
 
