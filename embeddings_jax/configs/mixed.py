@@ -12,7 +12,7 @@ Expected: SST-2 with 1,000 labels, 60 updates each, accuracy on test of three wa
   labels and proxy losses together, by the weights of `small`   .501 +- .013, the larger class
 
 In so few updates the gradients of the proxy losses, of some 8 nats each, decide where the network goes; with weights
-of .001 the loss of the labels falls as it does alone. Mixing needs either more updates or smaller weights.
+of .001 the loss of the labels falls as it does alone (1 seed, 40 updates).
 """
 import ml_collections
 
