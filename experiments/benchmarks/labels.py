@@ -35,7 +35,8 @@ def labels() -> dict:
   if not FLAGS.workdir:
     raise InputError("--workdir is missing: a run of bert, mae, simclr or rotation, say")
   numbers, rates = command.listed(FLAGS["numbers"], int), command.listed(FLAGS["rates"], float)
-  source, run = pretrained.load(FLAGS.workdir), load_run(FLAGS.workdir)
+  run = load_run(FLAGS.workdir)
+  source = pretrained.of_run(run)
   embed = inference.embedder(run.model, run.state, run.encoder)
   rows: dict[str, list[dict]] = {}
   vectors: dict[str, np.ndarray] = {}
