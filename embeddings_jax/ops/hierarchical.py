@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from embeddings_jax.ops import word_blocks
 from embeddings_jax.ops.skipgram import Skipgram
-from embeddings_jax.ops.word_blocks import Draws, minus_log, tiled, window_pairs, with_halo
+from embeddings_jax.ops.word_blocks import Draws, minus_log, tiled, transposed, window_pairs, with_halo
 from embeddings_jax.types import Array, InputError
 
 Tables = tuple[Float[Array, "rows d"], Float[Array, "rows d"]]  # Vectors of words and of inner nodes.
@@ -110,14 +110,33 @@ def query_terms(
                     (turns * minus_log(right)).sum())
 
 
+class _Tiles(NamedTuple):
+  """A step's pairs: a tile of positions predicts each position's word from the vectors around it.
+
+  Attributes:
+    node: Inner nodes on the paths of a tile's words, [B, t, n], n = tile x depth; the last row behind a path's end.
+    sign: 1 - 2 code of each turn, 0 behind a path's end, [B, t, n].
+    context: Words in the tile and up to a window around it, [B, t, j].
+    terms: 1 where a node is scored with a context, else 0, [B, t, n, j].
+    pairs: Number of pairs.
+  """
+
+  node: Int[Array, "B t n"]
+  sign: Float[Array, "B t n"]
+  context: Int[Array, "B t j"]
+  terms: Float[Array, "B t n j"]
+  pairs: Float[Array, ""]
+
+
 def step(
     tables: Tables, points: Int[Array, "rows L"], codes: Int[Array, "rows L"], draws: Draws, rate: Float[Array, ""],
     options: Skipgram, depth: int,
 ) -> tuple[Tables, Float[Array, ""], Float[Array, ""]]:
   """Returns the tables after a step of skip-gram, the mean loss of a pair, and the number of pairs.
 
-  The summed step of a row is shortened by min(1, max_mass / mass), mass = its pairs and turns in the batch, as with
-  negative sampling.
+  As word2vec's program does, position i predicts its own word from each vector within its radius. A path is so
+  gathered and moved once per position rather than once per pair. The summed step of a row is shortened by
+  min(1, max_mass / mass), mass = its pairs and turns in the batch, as with negative sampling.
 
   Args:
     tables: Vectors [V', d] of words and of inner nodes.
@@ -127,15 +146,17 @@ def step(
     options: Window, tile, rows and `max_mass`.
     depth: Longest path.
   """
-  center, path, sign, terms, pairs = _arranged(points, codes, draws, options, depth)
-  centers, thetas, right, loss = _scored(tables, center, path, sign, terms, pairs)
-  error = sign[:, :, None] * terms * (1 - right)
-  size_center = word_blocks.step_sizes(options.num_rows, center, terms.sum((-1, -2)), rate, options.max_mass)
-  size_theta = word_blocks.step_sizes(options.num_rows, path, terms.sum(2), rate, options.max_mass)
-  step_center = jnp.einsum("btijl,btjld->btid", error, thetas) * size_center[..., None]
-  step_theta = jnp.einsum("btijl,btid->btjld", error, centers) * size_theta[..., None]
-  return (word_blocks.add_rows(tables[0], center, step_center),
-          word_blocks.add_rows(tables[1], path, step_theta)), loss, pairs
+  tiles = _arranged(points, codes, draws, options, depth)
+  contexts, thetas, right, loss = _scored(tables, tiles)
+  error = tiles.sign[..., None] * tiles.terms * (1 - right)
+  sizes = lambda ids, axis: word_blocks.step_sizes(options.num_rows, ids, tiles.terms.sum(axis), rate,
+                                                   options.max_mass)
+  of_nodes = error * sizes(tiles.node, -1)[..., None]
+  of_contexts = transposed(error * sizes(tiles.context, -2)[:, :, None])
+  step_context = jnp.einsum("btjn,btnd->btjd", of_contexts, thetas)
+  step_theta = jnp.einsum("btnj,btjd->btnd", of_nodes, contexts)
+  return (word_blocks.add_rows(tables[0], tiles.context, step_context),
+          word_blocks.add_rows(tables[1], tiles.node, step_theta)), loss, tiles.pairs
 
 
 def mean_loss(
@@ -143,25 +164,26 @@ def mean_loss(
     depth: int,
 ) -> Float[Array, ""]:
   """Returns the mean loss of a pair."""
-  return _scored(tables, *_arranged(points, codes, draws, options, depth))[-1]
+  return _scored(tables, _arranged(points, codes, draws, options, depth))[-1]
 
 
-def _arranged(points: Array, codes: Array, draws: Draws, options: Skipgram, depth: int) -> tuple[Array, ...]:
-  """Returns ids of the centers [B, t, i], the contexts' paths and turns [B, t, j, L], terms [B, t, i, j, L] of 0 and
-  1, and the number of pairs."""
-  center = tiled(draws.tokens, options.tile)
-  others = with_halo(center, options.window, options.vocab_size)
-  path = points[:, :depth].at[others].get(mode="promise_in_bounds")
-  here = path >= 0
-  turns = codes[:, :depth].at[others].get(mode="promise_in_bounds").astype(jnp.float32)
+def _arranged(points: Array, codes: Array, draws: Draws, options: Skipgram, depth: int) -> _Tiles:
+  """Returns the paths, contexts and pairs of a batch."""
+  token = tiled(draws.tokens, options.tile)
+  path = points[:, :depth].at[token].get(mode="promise_in_bounds")
+  turns = codes[:, :depth].at[token].get(mode="promise_in_bounds").astype(jnp.float32)
   paired = window_pairs(draws.document, draws.radius, window=options.window, tile=options.tile)
-  terms = paired[..., None] * here[:, :, None].astype(jnp.float32)
-  return center, jnp.where(here, path, options.num_rows - 1), jnp.where(here, 1 - 2 * turns, 0), terms, paired.sum()
+  in_a_row = lambda x: x.reshape(x.shape[:2] + (-1,))
+  node = in_a_row(jnp.where(path >= 0, path, options.num_rows - 1))
+  here = in_a_row(path >= 0)
+  terms = jnp.repeat(paired, depth, 2) * here[..., None]
+  return _Tiles(node, jnp.where(here, 1 - 2 * in_a_row(turns), 0),
+                with_halo(token, options.window, options.vocab_size), terms, paired.sum())
 
 
-def _scored(tables: tuple[Array, Array], center: Array, path: Array, sign: Array, terms: Array,
-            pairs: Array) -> tuple[Array, Array, Array, Array]:
+def _scored(tables: Tables, tiles: _Tiles) -> tuple[Array, Array, Array, Array]:
   """Returns rows of both tables, sigma(sign * score), and the mean loss of a pair."""
-  centers, thetas = word_blocks.take_rows(tables[0], center), word_blocks.take_rows(tables[1], path)
-  right = jax.nn.sigmoid(sign[:, :, None] * jnp.einsum("btid,btjld->btijl", centers, thetas))
-  return centers, thetas, right, (terms * minus_log(right)).sum() / jnp.maximum(pairs, 1)
+  contexts = word_blocks.take_rows(tables[0], tiles.context)
+  thetas = word_blocks.take_rows(tables[1], tiles.node)
+  right = jax.nn.sigmoid(tiles.sign[..., None] * jnp.einsum("btnd,btdj->btnj", thetas, transposed(contexts)))
+  return contexts, thetas, right, (tiles.terms * minus_log(right)).sum() / jnp.maximum(tiles.pairs, 1)

@@ -133,8 +133,8 @@ def test_a_hierarchical_step_is_the_gradient_of_a_plain_loop():
            and document[b, i] == document[b, j] >= 0 and abs(i - j) <= radius[b, i]]
 
   def objective(tables):
-    return -sum(hierarchical.log_probability(tables[0][tokens[b, i]], tables[1], points[tokens[b, j]],
-                                             codes[tokens[b, j]]) for b, i, j in pairs)
+    return -sum(hierarchical.log_probability(tables[0][tokens[b, j]], tables[1], points[tokens[b, i]],
+                                             codes[tokens[b, i]]) for b, i, j in pairs)
 
   value, gradient = jax.value_and_grad(objective)(tables)
   depth = int((codes >= 0).sum(1).max())

@@ -449,7 +449,7 @@ def test_the_hierarchical_softmax_learns_and_has_its_loss():
   lengths = (np.asarray(state.codes)[:VOCAB] >= 0).sum(1)
   draws = _draws(model, state, batch, jax.random.key(1))
   pairs = np.array(_pairs(draws, SMALL["window"]))
-  turns = lengths[np.asarray(draws.tokens)[pairs[:, 0], pairs[:, 2]]]
+  turns = lengths[np.asarray(draws.tokens)[pairs[:, 0], pairs[:, 1]]]  # A center is predicted from its context.
   update = jax.jit(model.update)
   _, metrics = update(state, batch, jax.random.key(1))
   np.testing.assert_allclose(metrics["loss"], np.log(2) * turns.mean(), rtol=1e-5)
