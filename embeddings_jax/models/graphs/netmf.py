@@ -98,12 +98,13 @@ def netmf(
     num_nodes: Number of nodes, n.
     degrees: Sum of the weights of each node's edges, [n].
     dim: Size of the vectors, at most n.
-    window: T.
-    num_negatives: b.
+    window: Largest distance of a node and its context in a walk, T.
+    num_negatives: Negative samples per pair, b.
     rank: Eigenpairs of `filtered`, h.
     solver: `sparse`, `exact`, `filtered`, or `auto`: the first for T = 1, the second for up to 4,096 nodes.
-    block, blocks, num_oversamples: Vectors of a Lanczos block (0: 16 for `sparse`, where products are cheap beside
-      orthogonalization, else 32), blocks of a cycle, and eigenpairs kept beyond those asked for.
+    block: Vectors of a Lanczos block; 0: 16 for `sparse`, where products are cheap beside orthogonalization, else 32.
+    blocks: Lanczos blocks of a cycle.
+    num_oversamples: Eigenpairs kept beyond those that are asked for.
     tol: Residual, relative to the eigenvalue, at which the search ends; 0 makes all cycles.
     max_cycles: Cycles after which it ends anyway.
     max_memory: GB that [n, n] may take; a larger matrix is made row by row for each product.

@@ -182,15 +182,16 @@ def test_the_vector_of_a_new_node_has_no_gradient():
   contexts, weights = walk_contexts(walks, 2, 29)
   assert contexts.tolist() == [[3, 7, 3, 5]] and weights.tolist() == [[1, 0.5, 1, 0.5]]
   drawn = jnp.asarray(noise.integers(0, 29, 64))
-  vector = fitted(output, contexts[0], weights[0], drawn, 5)
+  prior = jnp.asarray(noise.normal(size=4), jnp.float32)
+  vector = fitted(output, contexts[0], weights[0], prior, drawn, 5)
 
   def objective(vector):
     right = sum(w * jax.nn.log_sigmoid(vector @ output[c]) for c, w in zip(contexts[0], weights[0]))
     wrong = sum(jax.nn.log_sigmoid(-vector @ output[m]) for m in drawn)
-    return right + 5 * 3 / 64 * wrong - PENALTY * 3 / 2 * vector @ vector
+    return right + 5 * 3 / 64 * wrong - PENALTY * 3 / 2 * ((vector - prior) ** 2).sum()
 
   assert jnp.abs(jax.grad(objective)(vector)).max() < 1e-4
-  assert objective(vector) > objective(0.9 * vector) and objective(vector) > objective(jnp.zeros(4))
+  assert objective(vector) > objective(0.9 * vector) and objective(vector) > objective(prior)
   quantiles = noise_quantiles(noise_table(jnp.arange(1.0, 31), 0.75, 64))
   expected = np.arange(1, 31) ** 0.75
   np.testing.assert_allclose(np.bincount(quantiles, minlength=30) / len(quantiles), expected / expected.sum(),
