@@ -63,9 +63,10 @@ def draw(table: GraphTable, *, num_walks: int, length: int, p: float = 1.0, q: f
   program = jax.jit(lambda graph, starts, numbers, rng: random_walks(
       graph, starts, numbers, rng, length=length, max_degree=max_degree, p=p, q=q))
   root, size = jax.random.key(seed), len(table.names)
-  at_once = min(WALKERS, num_walks * size)
-  for first in range(0, num_walks * size, at_once):
-    numbers = np.arange(first, min(first + at_once, num_walks * size))
+  total = num_walks * size
+  at_once = -(-total // -(-total // WALKERS))  # Equal parts, so that few walks are drawn in vain.
+  for first in range(0, total, at_once):
+    numbers = np.arange(first, min(first + at_once, total))
     epochs, ranks = np.divmod(numbers, size)
     starts = np.concatenate([np.random.default_rng((seed, k)).permutation(size)[ranks[epochs == k]]
                              for k in np.unique(epochs)])

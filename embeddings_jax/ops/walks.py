@@ -15,7 +15,8 @@ its first step, and every step for p = q = 1, goes to x with probability w(v, x)
 | p, q | `p`, `q` | [] |
 
 Walks are a pure function of (graph, start nodes, walk numbers, key): walk i draws from a key folded from its number,
-so it is the same however walks are batched and on whatever number of devices. Memory is the graph and the walks.
+by hashing the number of the draw (`ops/hashing.py`), so it is the same however walks are batched and on whatever
+number of devices. Memory is the graph and the walks.
 
 Second-order steps are drawn by rejection: a first-order proposal is accepted with probability alpha / max(1, 1/q). No
 second-order table is made, so memory does not depend on the edges' pairs. Two cases would refuse too often:
@@ -40,9 +41,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, PRNGKeyArray, UInt32
 
+from embeddings_jax.ops import hashing
 from embeddings_jax.types import InputError
 
 PADDING = -1  # Follows the last node of a walk that ended early.
+_MAX_WORDS = 4  # Random words of a draw.
 _MIN_REFUSALS = 16  # Rows shorter than this are not scanned before as many refusals.
 
 
@@ -101,7 +104,7 @@ def random_walks(
   for name, value in (("p", p), ("q", q)):
     if not (math.isfinite(value) and value > 0):
       raise InputError(f"{name}={value}: must be a positive number")
-  keys = jax.vmap(lambda number: jax.random.fold_in(rng, number))(numbers)
+  keys = jax.random.key_data(jax.vmap(lambda number: jax.random.fold_in(rng, number))(numbers)).astype(jnp.uint32)
   rounds = search_rounds(max_degree)
   if p == q == 1:
     return _first_order_walks(graph, starts, keys, length, rounds)
@@ -126,14 +129,16 @@ def find_edge(graph: Graph, source: Int[Array, " walks"], target: Int[Array, " w
 
 
 def _lower_bound(values: Array, low: Array, high: Array, value: Array, rounds: int) -> Array:
-  """Returns the first place in [low, high) whose value is not below `value`, or `high`."""
-  def halve(_, bounds):
-    low, high = bounds
-    middle = (low + high) // 2
-    right = (low < high) & (values[jnp.minimum(middle, len(values) - 1)] < value)
-    return jnp.where(right, middle + 1, low), jnp.where(right, high, jnp.maximum(middle, low))
+  """Returns the first place in [low, high) whose value is not below `value`, or `high`.
 
-  return jax.lax.fori_loop(0, rounds, halve, (low, high))[0]
+  A round decides on one bit of the distance from `low`, the highest first: half the work of halving two bounds.
+  """
+  def decide(i, place):
+    further = place + jnp.left_shift(1, rounds - 1 - i)
+    below = values[jnp.clip(further - 1, 0, len(values) - 1)] < value
+    return jnp.where((further <= high) & below, further, place)
+
+  return jax.lax.fori_loop(0, rounds, decide, low)
 
 
 def _high_word(x: Array, y: Array) -> Array:
@@ -143,21 +148,16 @@ def _high_word(x: Array, y: Array) -> Array:
   return x_high * y_high + (middle >> 16) + (((middle & 0xFFFF) + x_low * y_high) >> 16)
 
 
-def _words(keys: Array, number: Array, count: int) -> list[Array]:
-  """Returns `count` words of 32 random bits for each walk; `number` tells the draws of a walk apart.
-
-  A folded key is itself two random words: drawing from it would cost as much again, to compute and to compile.
-  """
-  folded = lambda number: jax.random.key_data(jax.vmap(jax.random.fold_in)(keys, number))
-  words = folded(number.astype(jnp.uint32))
-  if count > 2:
-    words = jnp.concatenate([words, folded(number.astype(jnp.uint32) | np.uint32(1 << 31))], 1)
-  return [words[:, i] for i in range(count)]
+def _words(keys: UInt32[Array, "walks 2"], number: Int[Array, "..."],
+           count: int) -> list[UInt32[Array, " walks"]]:
+  """Returns `count` words of 32 random bits for each walk; `number` tells the draws of a walk apart."""
+  number = number.astype(jnp.uint32) * jnp.uint32(_MAX_WORDS)
+  return [hashing.words(keys[:, 0], keys[:, 1], number + jnp.uint32(i)) for i in range(count)]
 
 
 def _first_order_walks(graph, starts, keys, length, rounds):
   def step(node, number):
-    (word,) = _words(keys, jnp.broadcast_to(number, node.shape), 1)
+    (word,) = _words(keys, number, 1)
     current = jnp.maximum(node, 0)
     alive = (node >= 0) & (graph.indptr[current + 1] > graph.indptr[current])
     edge = propose(graph, current, word, rounds)

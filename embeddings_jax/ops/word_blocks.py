@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Float, Int, Shaped, UInt32
 
 from embeddings_jax.ops.batches import row_mask
+from embeddings_jax.ops.hashing import hashed_bits
 from embeddings_jax.ops.sharding import DATA_AXES, constrain, num_data_shards
 from embeddings_jax.types import Array, InputError
 
@@ -159,23 +160,6 @@ def noise_words(noise: UInt32[Array, " rows"], rng: Array, stream: int, shape: t
   share = jnp.arange(shape[-1], dtype=jnp.uint32) * jnp.uint32(2**32 // shape[-1])
   share = jnp.minimum(share + hashed_bits(rng, stream, shape) // jnp.uint32(shape[-1]), jnp.uint32(2**32 - 2))
   return jnp.searchsorted(noise, share, side="right", method="scan_unrolled").astype(jnp.int32)
-
-
-def hashed_bits(rng: Array, stream: int, shape: tuple[int, ...]) -> UInt32[Array, "..."]:
-  """uint32 of `shape`, uniform, a function of the key, the stream's number and the place alone.
-
-  MurmurHash3's finaliser, once with each half of the key: on CPU a fraction of threefry's cost, fused into what uses
-  it, and the same on every mesh.
-  """
-  def mixed(x):
-    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
-    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
-    return x ^ (x >> 16)
-
-  halves = jax.random.key_data(rng).astype(jnp.uint32).ravel()
-  first, second = mixed(halves[0] + jnp.uint32(stream)), halves[-1]
-  index = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
-  return mixed(mixed(index * jnp.uint32(0x9E3779B9) + first) ^ second)
 
 
 def take_rows(table: Float[Array, "rows d"], ids: Int[Array, "*ids"]) -> Float[Array, "*ids d"]:

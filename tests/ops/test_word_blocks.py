@@ -8,29 +8,6 @@ from embeddings_jax.ops import word_blocks
 from embeddings_jax.plan import hlo
 
 
-def test_hashed_bits_look_random():
-  size = 1 << 14
-  words = np.stack([word_blocks.hashed_bits(jax.random.key(seed), stream, (size,))
-                    for seed in (0, 1) for stream in (0, 1, 2)]).astype(np.uint32)
-  assert all(len(np.unique(row)) > size - 200 for row in words)  # Some 32 collisions are expected.
-  bits = (words[:, :, None] >> np.arange(32, dtype=np.uint32)) & 1
-  error = 0.5 / np.sqrt(size)
-  assert np.abs(bits.mean(1) - 0.5).max() < 5 * error
-  # No bit follows another of its word, of its neighbors, or of the other keys and streams at its place.
-  signs = 2.0 * bits - 1
-  columns = [signs.transpose(1, 0, 2).reshape(size, -1)] + [np.roll(signs[0], shift, 0) for shift in (1, 2)]
-  columns = np.concatenate(columns, 1)
-  correlation = columns.T @ columns / size - np.eye(columns.shape[1])
-  assert np.abs(correlation).max() < 6 / np.sqrt(size)
-
-
-def test_hashed_bits_depend_on_place_and_not_on_shape():
-  key = jax.random.key(3)
-  whole = word_blocks.hashed_bits(key, 1, (4, 6))
-  np.testing.assert_array_equal(whole.ravel(), word_blocks.hashed_bits(key, 1, (24,)))
-  assert whole.dtype == jnp.uint32 and (whole != word_blocks.hashed_bits(key, 2, (4, 6))).all()
-
-
 def test_halo_is_the_neighbors_ends():
   x = jnp.arange(12).reshape(1, 12)
   actual = word_blocks.with_halo(word_blocks.tiled(x, 4), 2, -1)
