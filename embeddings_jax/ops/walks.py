@@ -14,9 +14,9 @@ its first step, and every step for p = q = 1, goes to x with probability w(v, x)
 | l, walk length in nodes | `length` | [] |
 | p, q | `p`, `q` | [] |
 
-Walks are a pure function of (graph, start nodes, walk numbers, key): walk i draws from a key folded from its number,
-by hashing the number of the draw (`ops/hashing.py`), so it is the same however walks are batched and on whatever
-number of devices. Memory is the graph and the walks.
+Walks are a pure function of (graph, start nodes, walk numbers, key). The key of walk i is hashed from its number, and
+each draw from the walk's key and the draw's number (`ops/hashing.py`), so walks are the same however they are batched
+and on any number of devices. Memory is the graph and the walks.
 
 Second-order steps are drawn by rejection: a first-order proposal is accepted with probability alpha / max(1, 1/q). No
 second-order table is made, so memory does not depend on the edges' pairs. Two cases would refuse too often:
@@ -104,7 +104,8 @@ def random_walks(
   for name, value in (("p", p), ("q", q)):
     if not (math.isfinite(value) and value > 0):
       raise InputError(f"{name}={value}: must be a positive number")
-  keys = jax.random.key_data(jax.vmap(lambda number: jax.random.fold_in(rng, number))(numbers)).astype(jnp.uint32)
+  halves = jax.random.key_data(rng).astype(jnp.uint32).ravel()
+  keys = tuple(hashing.words(halves[0], halves[-1], 2 * numbers + i) for i in range(2))
   rounds = search_rounds(max_degree)
   if p == q == 1:
     return _first_order_walks(graph, starts, keys, length, rounds)
@@ -148,11 +149,10 @@ def _high_word(x: Array, y: Array) -> Array:
   return x_high * y_high + (middle >> 16) + (((middle & 0xFFFF) + x_low * y_high) >> 16)
 
 
-def _words(keys: UInt32[Array, "walks 2"], number: Int[Array, "..."],
-           count: int) -> list[UInt32[Array, " walks"]]:
-  """Returns `count` words of 32 random bits for each walk; `number` tells the draws of a walk apart."""
+def _words(keys: tuple[Array, Array], number: Int[Array, "..."], count: int) -> list[UInt32[Array, " walks"]]:
+  """Returns `count` words of 32 random bits for each walk, whose key is two; `number` tells its draws apart."""
   number = number.astype(jnp.uint32) * jnp.uint32(_MAX_WORDS)
-  return [hashing.words(keys[:, 0], keys[:, 1], number + jnp.uint32(i)) for i in range(count)]
+  return [hashing.words(*keys, number + jnp.uint32(i)) for i in range(count)]
 
 
 def _first_order_walks(graph, starts, keys, length, rounds):
