@@ -25,8 +25,9 @@ ORDERS = {"first order": (1.0, 1.0), "p = q = 1/4": (0.25, 0.25), "p = 1/4, q = 
           "p = 4, q = 1/4": (4.0, 0.25), "p = 1000, q = 1/1000": (1000.0, 1e-3),
           "p = 1/1000, q = 1000": (1e-3, 1000.0)}
 NUM_WALKS, LENGTH = 10, 80
-# Walks from each node and nodes of a walk, as the papers have them.
-PEER_ORDERS = {"first order": (80, 40), "p = q = 1/4": (NUM_WALKS, LENGTH)}
+# Orders, and walks from each node and nodes of a walk as the two papers have them.
+PEER_WALKS = {"first order, 80 x 40": ("first order", 80, 40), "10 x 80": ("first order", NUM_WALKS, LENGTH),
+              "p = q = 1/4, 10 x 80": ("p = q = 1/4", NUM_WALKS, LENGTH)}
 
 # Programs for the peers' own environments: arguments are an edge list, walks a node, nodes a walk, p, q and a file
 # for the walks; they print seconds and CPU seconds of the walks alone. The graph is read before.
@@ -95,20 +96,20 @@ def walk_peers() -> dict:
   rows: dict[str, dict] = {}
   with tempfile.TemporaryDirectory() as folder:
     edges = _edge_list(table, folder)
-    for order, (num_walks, length) in PEER_ORDERS.items():
+    for kind, (order, num_walks, length) in PEER_WALKS.items():
       p, q = ORDERS[order]
-      rows[order] = {}
+      rows[kind] = {}
       for name, python in peers.items():
         turns = []
         for turn in range(1 + FLAGS.repeats):
           result = _walks_of(name, python, edges, num_walks, length, p, q)
           turns.append((_drawn(table, p, q, turn, num_walks, length)[1], result["steps"] / result["cpu"] / 1e6))
         rates = [statistics.median(column) for column in zip(*turns[1:])]
-        rows[order][name] = [round(rate, 3) for rate in rates] + [round(statistics.median(
+        rows[kind][name] = [round(rate, 3) for rate in rates] + [round(statistics.median(
             own / other for own, other in turns[1:]), 2)]
   return {"summary": f"{FLAGS.data}, million steps per CPU second: " + "; ".join(
-      f"{order} " + ", ".join(f"{ours:.1f} beside {name} {theirs:.2f} ({ratio:.1f} x)"
-                              for name, (ours, theirs, ratio) in row.items()) for order, row in rows.items()),
+      f"{kind} " + ", ".join(f"{ours:.1f} beside {name} {theirs:.2f} ({ratio:.1f} x)"
+                             for name, (ours, theirs, ratio) in row.items()) for kind, row in rows.items()),
           "rates": rows}
 
 
@@ -116,7 +117,8 @@ def deepwalk() -> dict:
   """One epoch of 80 walks of 40 nodes, ours from graph to vectors beside ensmallen's walks and gensim.
 
   Both: window 10, 128 dimensions, 5 negatives, no subsampling, a rate that falls from .025, negative sampling. gensim
-  reads a file of walks, its fastest way; writing the file does not count, nor does reading the graph.
+  reads a file of walks, its fastest way; writing the file does not count, nor does reading the graph. `bfloat16` is
+  ours with the factors of products in that type.
   """
   import gensim
 
@@ -126,31 +128,37 @@ def deepwalk() -> dict:
   with tempfile.TemporaryDirectory() as folder:
     edges, corpus, array = _edge_list(dataset.graph, folder), f"{folder}/walks.txt", f"{folder}/walks.npy"
     for turn in range(FLAGS.repeats):
-      start = time.perf_counter()
-      run = ej.fit("deepwalk", dataset, preset="small", seed=FLAGS.seed + turn)
-      ours = time.perf_counter() - start
+      vectors, seconds = {}, []
+      for name, options in (("ours", {}), ("bfloat16", {"dtype": "bfloat16"})):
+        start = time.perf_counter()
+        run = ej.fit("deepwalk", dataset, preset="small", seed=FLAGS.seed + turn, **options)
+        seconds.append(time.perf_counter() - start)
+        vectors[name] = run.embed(dataset.items)
       walking = _walks_of("ensmallen", peers["ensmallen"], edges, 80, 40, 1.0, 1.0, array)["seconds"]
       with open(corpus, "w") as file:
         file.writelines(" ".join(map(str, walk)) + "\n" for walk in np.load(array).tolist())
       start = time.perf_counter()
       model = gensim.models.Word2Vec(corpus_file=corpus, vector_size=128, window=10, min_count=0, sg=1, negative=5,
                                      sample=0, epochs=1, workers=2, seed=FLAGS.seed + turn)
-      turns.append((ours, walking, time.perf_counter() - start))
+      turns.append((*seconds, walking, time.perf_counter() - start))
       if dataset.labels:
-        theirs = model.wv[[str(i) for i in range(len(dataset.items))]]
-        for name, vectors in (("ours", run.embed(dataset.items)), ("gensim", theirs)):
-          results = node_classification(lambda items, vectors=vectors: vectors, dataset, seed=FLAGS.seed)
+        vectors["gensim"] = model.wv[[str(i) for i in range(len(dataset.items))]]
+        for name, rows in vectors.items():
+          results = node_classification(lambda items, rows=rows: rows, dataset, seed=FLAGS.seed)
           for key, value in results.items():
             if "oracle-k" in key and not key.endswith("std"):
               scores.setdefault(key.split("/", 2)[2], {}).setdefault(name, []).append(value)
   table = {key: {name: [round(float(np.mean(values)), 4), round(float(np.std(values, ddof=len(values) > 1)), 4)]
                  for name, values in row.items()} for key, row in scores.items()}
-  ours, walking, training = (statistics.median(column) for column in zip(*turns))
-  ratio = statistics.median((walking + training) / own for own, walking, training in turns)
+  ours, narrow, walking, training = (statistics.median(column) for column in zip(*turns))
+  ratio, of_narrow = (statistics.median((turn[2] + turn[3]) / turn[i] for turn in turns) for i in range(2))
   return {"summary": f"{ratio:.2f} x as fast as ensmallen's walks and gensim, {ours:.0f} s against {walking:.0f} + "
-                     f"{training:.0f} s (median of {len(turns)} turns); (gensim) " + ", ".join(
-                         f"{key} {row['ours'][0]:.3f} ({row['gensim'][0]:.3f})" for key, row in table.items()),
-          "ratio": round(ratio, 3), "seconds": [[round(x, 1) for x in turn] for turn in turns], "metrics": table}
+                     f"{training:.0f} s (median of {len(turns)} turns), in bfloat16 {of_narrow:.2f} x, {narrow:.0f} s; "
+                     "(bfloat16; gensim) " + ", ".join(
+                         f"{key} {row['ours'][0]:.3f} ({row['bfloat16'][0]:.3f}; {row['gensim'][0]:.3f})"
+                         for key, row in table.items()),
+          "ratio": {"float32": round(ratio, 3), "bfloat16": round(of_narrow, 3)},
+          "seconds": [[round(x, 1) for x in turn] for turn in turns], "metrics": table}
 
 
 def netmf() -> dict:
