@@ -2,6 +2,8 @@
 
 Command: `python -m experiments.run --model=cpc_images_supervised [--preset=small] [--data=fashion-mnist]`
 Presets: those of `cpc_images`.
+Expected: `small` test accuracy .391 (one seed), below a linear probe of `cpc_images --preset=small`, .474: the mean
+code of the patches is a poor input of a classifier.
 """
 import ml_collections
 

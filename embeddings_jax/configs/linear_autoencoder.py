@@ -3,6 +3,7 @@
 Command: `python -m experiments.run --model=linear_autoencoder`
 Presets: `demo` scikit-learn's digits, 16 dimensions; `tiny` for tests; `small` bags of the 2,000 most frequent words
 of 20 Newsgroups (`--data_dir`); `paper` any matrix: `--preset=paper --data=rows.npy`.
+Expected: `small` mean average precision .121, accuracy of a linear classifier .508 (one seed).
 """
 import ml_collections
 

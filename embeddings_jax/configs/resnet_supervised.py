@@ -5,6 +5,7 @@ Presets: those of `simclr`, with its network, batches and steps; images are shif
 Few labels: `--config.data.max_train=N` of the training part, the same for every seed; `--init_from=W`, W a run of
 `simclr`, `byol` or `simsiam`, starts from what it has learnt, `--config.model.frozen=True` trains the head alone and
 `--config.model.trained_layers=K` the last K blocks.
+Expected: `small` test accuracy .744 (one seed), where a linear probe of `simclr --preset=small` has .594.
 """
 import ml_collections
 

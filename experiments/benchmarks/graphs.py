@@ -153,8 +153,8 @@ def deepwalk() -> dict:
   ours, narrow, walking, training = (statistics.median(column) for column in zip(*turns))
   ratio, of_narrow = (statistics.median((turn[2] + turn[3]) / turn[i] for turn in turns) for i in range(2))
   return {"summary": f"{ratio:.2f} x as fast as ensmallen's walks and gensim, {ours:.0f} s against {walking:.0f} + "
-                     f"{training:.0f} s (median of {len(turns)} turns), in bfloat16 {of_narrow:.2f} x, {narrow:.0f} s; "
-                     "(bfloat16; gensim) " + ", ".join(
+                     f"{training:.0f} s (median of {len(turns)} turns), in bfloat16 {of_narrow:.2f} x, "
+                     f"{narrow:.0f} s; (bfloat16; gensim) " + ", ".join(
                          f"{key} {row['ours'][0]:.3f} ({row['bfloat16'][0]:.3f}; {row['gensim'][0]:.3f})"
                          for key, row in table.items()),
           "ratio": {"float32": round(ratio, 3), "bfloat16": round(of_narrow, 3)},

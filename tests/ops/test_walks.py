@@ -165,3 +165,13 @@ def test_bad_parameters_are_refused(options, message):
 def test_bad_weights_are_refused(weight):
   with pytest.raises(InputError, match="weights: edge 1 has"):
     weight_thresholds(np.array([0, 2]), np.array([1.0, weight]))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_no_draw_follows_another_of_its_walk_or_of_the_walk_before(seed):
+  """On the complete graph of nine nodes a draw is uniform on the eight others, whatever came before."""
+  nodes = walk(1 - np.eye(9), 1 << 17, 6, seed=seed)
+  drawn = (nodes[:, 1:] - nodes[:, :-1]) % 9 - 1
+  for first, second in [(drawn[1:], drawn[:-1]), (drawn[:, 1:], drawn[:, :-1]), (drawn[1:, 1:], drawn[:-1, :-1])]:
+    counts = np.bincount((8 * first + second).ravel(), minlength=64)
+    assert stats.chisquare(counts).pvalue > 1e-3

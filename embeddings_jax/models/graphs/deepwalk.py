@@ -8,8 +8,8 @@ of a walk looks at all nodes j with 0 < |i - j| <= r_i, r_i uniform on 1 ... c. 
   negative sampling:
     L = - sum_i [ sum_j log sigma(Phi(v_i) . g(v_j)) + (k n_i / K) sum_m log sigma(-Phi(v_i) . g(m)) ]
 
-with K noise nodes m ~ visits(v)^{3/4} / Z. The paper has the former; the default is the latter, which is some 25
-times as fast here.
+with K noise nodes m ~ visits(v)^{3/4} / Z. The paper has the former; the default is the latter, which is seven times
+as fast here.
 
 | paper | here | shape |
 |---|---|---|
