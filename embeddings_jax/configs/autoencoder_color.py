@@ -1,8 +1,10 @@
 """The convolutional autoencoder of color photographs: 128 x 128 x 3 = 49,152 numbers to a code of 1,024.
 
 Command: `python -m experiments.run --model=autoencoder_color [--preset=small --data_dir=DIR] [--data=FOLDER]`
-Presets: `demo` two photographs cut into images of 32 x 32, a code of 64 for 3,072 numbers, a minute on two cores;
-`tiny` for tests; `small` 1,000 photographs of ImageNet's classes; `paper` your own photographs (`--data=FOLDER`).
+Presets: `demo` two photographs cut into images of 32 x 32, a code of 64 for 3,072 numbers, half a minute on two
+cores; `tiny` for tests; `small` 1,000 photographs of ImageNet's classes; `paper` your own photographs
+(`--data=FOLDER`).
+Expected: demo, held-out mean squared error .0094, PSNR 25.5, SSIM .595 (one seed); untrained .127, 9.3, .347.
 """
 import ml_collections
 

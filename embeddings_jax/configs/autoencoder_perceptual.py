@@ -5,6 +5,8 @@ Command: `python -m experiments.run --model=autoencoder_perceptual --init_from=R
 as `rotation` or `simclr`; without it the features are random.
 Presets: `demo` two photographs cut into images of 32 x 32 pixels, a code of 64; `tiny` for tests; `small` CIFAR-10 as
 JPEG; `paper` your own images (`--data=FOLDER`).
+Expected: demo, a minute on two cores, with random features: held-out PSNR 24.0, SSIM .564 (one seed), where squared
+errors alone (`autoencoder_color`) have 25.5, .595.
 """
 import ml_collections
 

@@ -4,6 +4,8 @@ Command: `python -m experiments.run --model=lda`
 Presets: `demo` docstrings of Python and its libraries, under a minute on two cores; `tiny` for tests; `small` the
 training part of 20 Newsgroups (`--data_dir`), 50 topics; `paper` 100 topics of the same by online updates (Hoffman et
 al. 2010).
+Expected: demo, 20 topics: perplexity 1,059 (frequencies of words 1,862), mean average precision of a docstring's
+package .288, NPMI of the topics .277 (one seed).
 Streams of documents: `--config.model.online=True --config.data.blocks=64 --batch_size=1`.
 """
 import ml_collections
