@@ -4,12 +4,12 @@ skip-gram on truncated random walks.
 A walk at node v goes to a neighbor x with probability w(v, x) / sum_y w(v, y), as the paper's without weights. Node i
 of a walk looks at all nodes j with 0 < |i - j| <= r_i, r_i uniform on 1 ... c. One step lowers, over its pairs,
 
-  hierarchical softmax: L = - sum_i sum_j log p(v_j | Phi(v_i)), see `ops/hierarchical.py`
+  hierarchical softmax: L = - sum_i sum_j log p(v_i | Phi(v_j)), see `ops/hierarchical.py`
   negative sampling:
     L = - sum_i [ sum_j log sigma(Phi(v_i) . g(v_j)) + (k n_i / K) sum_m log sigma(-Phi(v_i) . g(m)) ]
 
-with K noise nodes m ~ visits(v)^{3/4} / Z. The paper has the former; the default is the latter, which is seven times
-as fast here.
+with K noise nodes m ~ visits(v)^{3/4} / Z. The paper has the former, with i and j exchanged; its program and word2vec's
+predict a node from those around it, as here. The default is the latter, which is seven times as fast.
 
 | paper | here | shape |
 |---|---|---|
@@ -23,7 +23,8 @@ nodes are shared by the positions of a tile, and all pairs of a step see the tab
 `models/words/sgns.py`. (3) No walk is repeated in later epochs.
 
 A node that the graph lacks gets the mean of its neighbors' vectors, or with `config.data.unseen=walks` the vector
-that best predicts, by negative sampling, the nodes which walks from it meet (`ops/walk_skipgram.py: fitted`).
+that best predicts, by negative sampling and with that mean as a prior, the nodes which walks from it meet
+(`ops/walk_skipgram.py: fitted`).
 
 Split: random walk | a node | the nodes near it in the walk.
 

@@ -23,7 +23,8 @@ x, as the paper does; the authors' program asks for x -> t. (5) With `loss=hiera
 p, q other than 1 goes by the expected visits of first-order walks.
 
 A node that the graph lacks gets the mean of its neighbors' vectors, or with `config.data.unseen=walks` the vector
-that best predicts, by negative sampling, the nodes which walks from it meet (`ops/walk_skipgram.py: fitted`).
+that best predicts, by negative sampling and with that mean as a prior, the nodes which walks from it meet
+(`ops/walk_skipgram.py: fitted`).
 
 Split: random walk (second order) | a node | the nodes near it in the walk.
 
