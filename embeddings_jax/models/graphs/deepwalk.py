@@ -8,8 +8,8 @@ of a walk looks at all nodes j with 0 < |i - j| <= r_i, r_i uniform on 1 ... c. 
   negative sampling:
     L = - sum_i [ sum_j log sigma(Phi(v_i) . g(v_j)) + (k n_i / K) sum_m log sigma(-Phi(v_i) . g(m)) ]
 
-with K noise nodes m ~ visits(v)^{3/4} / Z. The paper has the former, with i and j exchanged; its program and word2vec's
-predict a node from those around it, as here. The default is the latter, which is seven times as fast.
+with K noise nodes m ~ visits(v)^{3/4} / Z. The paper has the former, with i and j exchanged; its program, as
+word2vec's, predicts a node from those around it. The default is the latter, which is seven times as fast.
 
 | paper | here | shape |
 |---|---|---|
