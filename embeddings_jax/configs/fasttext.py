@@ -5,8 +5,10 @@ Command: `python -m experiments.run --model=fasttext`; words it has not seen: `p
 Presets: `demo` documentation of Python and its libraries; `tiny` for tests; `small` English Wikipedia of 2015 as a-z
 text (17 M words, `--data_dir`), five epochs; `paper` Wikipedia's size (`tfds:lm1b`) in 300 dimensions and two million
 rows of n-grams, on an accelerator.
-Expected: `small` is not measured yet. `max_mass=32` learns more slowly, as rows of n-grams gather the gradients of
-many words; for a vocabulary of a few dozen words the default is too large. For rare words leave out all
+Expected: `small` (one seed, 17 minutes beside other work): WordSim-353 .669, SimLex-999 .287, MEN .656 with no word
+left out; Google's analogies .565, semantic .341, syntactic .660, where `sgns --preset=small` has .385, .308, .418: as
+in the paper, subwords help most with syntax. `max_mass=32` learns more slowly, as rows of n-grams gather the
+gradients of many words; for a vocabulary of a few dozen words the default is too large. For rare words leave out all
 that occur less than, say, 50 times, `--config.data.min_count=50`: `sgns` leaves such pairs out, this model judges
 them by n-grams.
 """
