@@ -29,11 +29,11 @@ def test_hashed_bits_depend_on_place_and_not_on_shape():
 
 
 def test_mixing_is_one_to_one_and_each_bit_moves_half_of_the_others():
-  """Some 2**18 numbers keep apart; a flip of an input bit flips each output bit with probability 1/2."""
-  x = np.arange(1 << 18, dtype=np.uint32) * np.uint32(2654435761)
+  """Some 2**14 numbers keep apart; a flip of an input bit flips each output bit with probability 1/2."""
+  x = np.arange(1 << 14, dtype=np.uint32) * np.uint32(2654435761)
   mixed = np.asarray(hashing.mixed(jnp.asarray(x)))
   assert len(np.unique(mixed)) == len(x)
   for bit in range(32):
     changed = mixed ^ np.asarray(hashing.mixed(jnp.asarray(x ^ np.uint32(1 << bit))))
     share = ((changed[:, None] >> np.arange(32, dtype=np.uint32)) & 1).mean(0)
-    assert np.abs(share - 0.5).max() < 0.02
+    assert np.abs(share - 0.5).max() < 0.025

@@ -170,7 +170,7 @@ def test_bad_weights_are_refused(weight):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_no_draw_follows_another_of_its_walk_or_of_the_walk_before(seed):
   """On the complete graph of nine nodes a draw is uniform on the eight others, whatever came before."""
-  nodes = walk(1 - np.eye(9), 1 << 17, 6, seed=seed)
+  nodes = walk(1 - np.eye(9), 1 << 16, 6, seed=seed)
   drawn = (nodes[:, 1:] - nodes[:, :-1]) % 9 - 1
   for first, second in [(drawn[1:], drawn[:-1]), (drawn[:, 1:], drawn[:, :-1]), (drawn[1:, 1:], drawn[:-1, :-1])]:
     counts = np.bincount((8 * first + second).ravel(), minlength=64)
