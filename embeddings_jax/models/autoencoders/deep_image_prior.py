@@ -25,8 +25,8 @@ late. Several images have a network each, and stop together.
 Split: one degraded image | fixed noise | the image's visible content.
 
 Expected: pieces of 64 x 64 pixels of three photographs (`benchmark single_image_table`), PSNR: denoising at 25/255
-28.4 by `variance`, 28.3 by `held_out`, total variation 28.1; super-resolution by 2 29.3 (bicubic 29.6, total variation
-31.2); half of the pixels 29.9 (biharmonic 31.8).
+28.4 by `variance`, 28.3 by `held_out`, total variation 28.1; super-resolution by 2 29.3 (bicubic 29.6, total
+variation 31.2); half of the pixels 29.9 (biharmonic 31.8).
 """
 from collections.abc import Sequence
 from typing import Any, NamedTuple
