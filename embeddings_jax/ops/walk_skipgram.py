@@ -141,7 +141,10 @@ def walk_model(
     if "neighbors" not in batch:
       return vectors
     around = word_blocks.mean_of_words(state.input, batch["neighbors"], num_nodes)
-    if "walks" in batch and sampled:
+    if "walks" in batch:
+      if not sampled:
+        raise InputError(f"{name}: loss={loss}: new nodes are embedded by walks with negative_sampling alone; use "
+                         "config.data.unseen=neighbors")
       contexts, weights = walk_contexts(batch["walks"], window, num_nodes)
       noise = noise_quantiles(state.noise)
       around = jax.lax.map(lambda new: fitted(state.output, *new, noise, num_negatives), (contexts, weights, around))

@@ -242,6 +242,15 @@ def test_bad_hyperparameters(factory, options, message):
                    jax.random.key(0))
 
 
+def test_walks_of_new_nodes_need_negative_sampling():
+  data = prepared()
+  model = build(deepwalk, data, loss="hierarchical_softmax")
+  state = jax.eval_shape(model.init, jax.random.key(0), batch_of(data))
+  ids = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.int32)
+  with pytest.raises(InputError, match="new nodes are embedded by walks with negative_sampling alone"):
+    jax.eval_shape(model.embed, state, {"node": ids(1), "neighbors": ids(1, 2), "walks": ids(1, 3, 4)})
+
+
 def test_batches_of_several_steps_are_divisible():
   data = prepared(batch_size=40)
   model = build(deepwalk, data)
