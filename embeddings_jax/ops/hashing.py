@@ -26,7 +26,7 @@ def words(
 
 
 def hashed_bits(rng: Array, stream: int, shape: tuple[int, ...]) -> UInt32[Array, "..."]:
-  """uint32 of `shape`, uniform, a function of the key, the stream's number and the place alone."""
+  """Returns uniform uint32 of `shape`, a function of the key, the stream's number and the position alone."""
   halves = jax.random.key_data(rng).astype(jnp.uint32).ravel()
   index = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
   return words(mixed(halves[0] + jnp.uint32(stream)), halves[-1], index)
