@@ -135,9 +135,9 @@ def _lower_bound(values: Array, low: Array, high: Array, value: Array, rounds: i
   A round decides on one bit of the distance from `low`, the highest first: half the work of halving two bounds.
   """
   def decide(i, place):
-    further = place + jnp.left_shift(1, rounds - 1 - i)
-    below = values[jnp.clip(further - 1, 0, len(values) - 1)] < value
-    return jnp.where((further <= high) & below, further, place)
+    step = jnp.left_shift(1, rounds - 1 - i)
+    below = values[jnp.minimum(place + step - 1, len(values) - 1)] < value
+    return jnp.where((step <= high - place) & below, place + step, place)  # A sum of places might overflow.
 
   return jax.lax.fori_loop(0, rounds, decide, low)
 

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from embeddings_jax.data.graphs import weight_thresholds
-from embeddings_jax.ops.walks import PADDING, Graph, random_walks
+from embeddings_jax.ops.walks import PADDING, Graph, find_edge, random_walks, search_rounds
 from embeddings_jax.types import InputError
 
 PARAMETERS = [(1, 1), (0.25, 4), (4, 0.25), (1000, 0.001), (0.001, 1000)]
@@ -140,6 +140,19 @@ def test_a_hub_is_scanned_in_bounded_time_whatever_q():
   walks = np.asarray(random_walks(graph, jnp.zeros(8, int), jnp.arange(8), jax.random.key(0), length=3,
                                   max_degree=size - 1, p=1e6, q=1e6))
   assert (walks[:, 1] == 1).all() and (walks[:, 2] != 1).all() and len(set(walks[:, 2])) > 4
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 8, 33])
+def test_edges_are_those_of_the_matrix(size):
+  """All pairs of nodes, rows of every length from none to full."""
+  weights = (np.arange(size) < np.arange(size)[:, None] + (size > 7)).astype(float)
+  weights = np.random.default_rng(size).permuted(weights, axis=1)
+  weights[-1] = 1
+  graph, max_degree = graph_of(weights)
+  source, target = (jnp.asarray(x.ravel(), jnp.int32) for x in np.indices((size, size)))
+  place, there = find_edge(graph, source, target, search_rounds(max_degree))
+  np.testing.assert_array_equal(there, weights.ravel() > 0)
+  np.testing.assert_array_equal(graph.indices[place[there]], target[there])
 
 
 def test_thresholds_are_cumulative_shares_of_each_row():
